@@ -1,0 +1,65 @@
+# Set-up, main job, tests. `make help` lists the targets.
+PYTHON ?= python3
+ACCELERATOR ?= cpu
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready-$(ACCELERATOR)
+BUSY := .venv-incomplete
+NAME ?=
+ARGS ?=
+
+.PHONY: help setup demo test lint format bench clean
+
+help:
+	@echo "make demo    set up, then run the main job on built-in data (report in demo/)"
+	@echo "make test    set up, then run the tests"
+	@echo "make lint    ruff and mypy"
+	@echo "make format  let ruff rewrite the code"
+	@echo "make bench   list the benchmarks; make bench NAME=exact_topk [ARGS=--quick] runs one"
+	@echo "make clean   remove the environment and caches"
+	@echo "ACCELERATOR=cuda installs the CUDA builds (of torch's default index and FBGEMM)"
+
+setup: $(STAMP)
+
+# A set-up that was interrupted leaves $(BUSY); the next one starts from an empty environment.
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed; say which: make PYTHON=python3.11"; exit 1; }
+	@if [ -e $(BUSY) ]; then echo "repairing an interrupted set-up"; rm -rf $(VENV); fi
+	@touch $(BUSY)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock torch==2.13.0
+ifeq ($(ACCELERATOR),cuda)
+	sed 's/^fbgemm_gpu-cpu==/fbgemm-gpu==/' requirements.lock > $(VENV)/requirements.lock
+else
+	cp requirements.lock $(VENV)/requirements.lock
+endif
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r $(VENV)/requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@rm -f $(BUSY) $(VENV)/.ready-*
+	@touch $(STAMP)
+
+demo: setup
+	$(BIN)/recsys demo --out demo $(ARGS)
+
+test: setup
+	$(BIN)/pytest -q $(ARGS)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup
+ifeq ($(NAME),)
+	@ls tests/benchmarks/[a-z]*.py | xargs -n1 basename | sed 's/\.py$$//'
+else
+	PYTHONPATH=tests/benchmarks $(BIN)/python tests/benchmarks/$(NAME).py $(ARGS)
+endif
+
+clean:
+	rm -rf $(VENV) $(BUSY) .mypy_cache .ruff_cache .pytest_cache *.egg-info

@@ -1,0 +1,1 @@
+"""Raw tables in, typed batches out."""

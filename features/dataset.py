@@ -1,0 +1,110 @@
+"""From configuration to everything that training and evaluation read.
+
+`prepare` reads the tables, parts the log, fits the encoder on the training rows alone and
+encodes every side once.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from features.encoder import FeatureEncoder, Side
+from features.histories import Histories
+from features.sources import Policies, Sources
+from features.split import TRAIN, SplitConfig, assign
+from features.tables import Events, Tables, read_tables
+from recsys.batch import FeatureBlock
+from recsys.schema import Schema
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Tables, their parts, and their encoded rows.
+
+    part (E,) int8, the part of each event; items, users and context: encoded rows of the
+    catalogue, of the users and of the events, in the order of `tables`.
+    """
+
+    schema: Schema
+    tables: Tables
+    part: NDArray[np.int8]
+    encoder: FeatureEncoder
+    items: FeatureBlock
+    users: FeatureBlock
+    context: FeatureBlock
+
+    @property
+    def num_items(self) -> int:
+        """Size of the catalogue."""
+        return self.tables.items.num_rows
+
+    @property
+    def num_users(self) -> int:
+        """Number of users, those without an event among them."""
+        return self.tables.users.num_rows
+
+    @cached_property
+    def train_counts(self) -> NDArray[np.int64]:
+        """Training rows of each item, (num_items,)."""
+        rows = self.tables.events.item_row[self.part == TRAIN]
+        return np.bincount(rows, minlength=self.num_items)
+
+    def events_of(self, parts: tuple[int, ...]) -> NDArray[np.int64]:
+        """Return the numbers of the events in `parts`, ascending."""
+        return np.flatnonzero(np.isin(self.part, parts))
+
+    def histories(self, parts: tuple[int, ...]) -> Histories:
+        """Return each user's events in `parts`, in order."""
+        chosen, events = self.events_of(parts), self.tables.events
+        return Histories.build(
+            events.user_row[chosen], events.item_row[chosen], events.time[chosen], self.num_users
+        )
+
+
+def prepare(schema: Schema, sources: Sources, policies: Policies, split: SplitConfig) -> Dataset:
+    """Read, part, fit and encode.
+
+    Raises:
+        DataError: a row, a column or a whole table is not as declared.
+        NotFoundError: a path does not exist.
+    """
+    tables = read_tables(schema, sources, policies, split_column=split.column)
+    part = part_of(tables, split)
+    encoder = fit_encoder(schema, tables, part)
+    return Dataset(
+        schema=schema,
+        tables=tables,
+        part=part,
+        encoder=encoder,
+        items=encoder.encode("items", tables.items),
+        users=encoder.encode("users", tables.users),
+        context=encoder.encode("interactions", tables.events.context),
+    )
+
+
+def part_of(tables: Tables, split: SplitConfig) -> NDArray[np.int8]:
+    """Return the part of each event, (E,) int8."""
+    events = tables.events
+    return assign(split, events.user_row, events.time, events.split)
+
+
+def fit_encoder(schema: Schema, tables: Tables, part: NDArray[np.int8]) -> FeatureEncoder:
+    """Fit on the training rows: their items, their users, their context, their last instant."""
+    events = tables.events
+    rows = np.flatnonzero(part == TRAIN)
+    fitted: dict[Side, pa.Table] = {
+        "items": tables.items.take(_distinct(events, "item_row", rows)),
+        "users": tables.users.take(_distinct(events, "user_row", rows)),
+        "interactions": events.context.take(pa.array(rows)),
+    }
+    has_clock = schema.interactions.time is not None
+    reference = int(events.time[rows].max()) if has_clock else 0
+    return FeatureEncoder.fit(schema, fitted, reference_time=reference)
+
+
+def _distinct(events: Events, column: str, rows: NDArray[np.int64]) -> Any:
+    return pa.array(np.unique(getattr(events, column)[rows]))

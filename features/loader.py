@@ -1,0 +1,179 @@
+"""Training batches as a pure function of (seed, epoch, step): nothing to save, nothing to lose.
+
+Every distinct item of a batch (positives, uniform negatives, histories) stands once in it, so
+it is looked up and encoded once, however often the batch mentions it.
+"""
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from features.dataset import Dataset
+from features.encoder import join_query
+from features.hashing import NULL_HASH, UNKNOWN_HASH
+from features.sampling import log_inclusion
+from features.split import TRAIN
+from recsys.batch import FeatureBlock, Jagged, PairBatch
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderConfig:
+    """What a batch is made of; the fields mean what the training section says of them."""
+
+    batch_size: int
+    uniform_negatives: int
+    history_length: int
+    id_dropout: float
+    context_dropout: float
+    seed: int
+
+
+class PairLoader:
+    """Draws `PairBatch`es from the training rows of a data set."""
+
+    def __init__(self, data: Dataset, config: LoaderConfig) -> None:
+        self.data = data
+        self.config = config
+        self.events = data.events_of((TRAIN,))
+        self.histories = data.histories((TRAIN,))
+        self.history_end = self.histories.before_each()
+        log_of_batch = log_inclusion(
+            data.train_counts,
+            batch_size=min(config.batch_size, len(self.events)),
+            uniform_negatives=config.uniform_negatives,
+        )
+        self.log_inclusion = torch.from_numpy(log_of_batch)
+        self._item_ids = data.encoder.id_columns("items")
+        self._user_ids = data.encoder.id_columns("users")
+        self._num_user_columns = data.users.single.shape[1]
+
+    @property
+    def num_steps(self) -> int:
+        """Batches an epoch; the last one may be smaller."""
+        return -(-len(self.events) // self.config.batch_size)
+
+    def batch(self, epoch: int, step: int, order: NDArray[np.int64] | None = None) -> PairBatch:
+        """Return batch number `step` of `epoch`; `order` is `self.order(epoch)` if at hand."""
+        size = self.config.batch_size
+        chosen = (self.order(epoch) if order is None else order)[step * size : (step + 1) * size]
+        rng = self._rng(epoch, step + 1)
+        events = self.data.tables.events
+        numbers = self.events[chosen]
+        positive_rows = events.item_row[numbers].astype(np.int64)
+        negatives = rng.integers(0, self.data.num_items, self.config.uniform_negatives)
+        users = events.user_row[numbers]
+        ends = self.history_end[chosen]
+        starts = np.maximum(self.histories.offsets[users], ends - self.config.history_length)
+        history = self.histories.windows(starts, ends)
+        candidates = np.unique(np.concatenate([positive_rows, negatives]))
+        item_rows, slots = _distinct_rows(candidates, history.values.numpy(), self.data.num_items)
+        item_rows_tensor = torch.from_numpy(item_rows)
+        items = self.data.items.take(item_rows_tensor)
+        return PairBatch(
+            items=self._drop_ids(items, self._item_ids, rng),
+            item_rows=item_rows_tensor,
+            num_candidates=len(candidates),
+            query=self._query(users, numbers, rng),
+            history=Jagged(torch.from_numpy(slots), history.offsets),
+            positive=torch.from_numpy(np.searchsorted(candidates, positive_rows)),
+            log_inclusion=self.log_inclusion[item_rows_tensor[: len(candidates)]],
+            weight=torch.from_numpy(events.weight[numbers]),
+            examples=torch.from_numpy(numbers),
+        )
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """Return the permutation of the training rows that `epoch` follows."""
+        return self._rng(epoch, 0).permutation(len(self.events))
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[PairBatch]:
+        """Yield the batches of `epoch` from `first_step` on, made ahead in one thread."""
+        order = self.order(epoch)
+        return prefetch(
+            lambda step: self.batch(epoch, step, order), range(first_step, self.num_steps)
+        )
+
+    def _rng(self, epoch: int, stream: int) -> np.random.Generator:
+        return np.random.Generator(np.random.Philox(key=[self.config.seed, epoch << 32 | stream]))
+
+    def _query(
+        self, users: NDArray[np.int32], numbers: NDArray[np.int64], rng: np.random.Generator
+    ) -> FeatureBlock:
+        user_block = self.data.users.take(torch.from_numpy(users.astype(np.int64)))
+        user_block = self._drop_ids(user_block, self._user_ids, rng)
+        context = self.data.context.take(torch.from_numpy(numbers))
+        return join_query(user_block, self._drop_context(context, rng))
+
+    def _drop_ids(
+        self, block: FeatureBlock, columns: tuple[int, ...], rng: np.random.Generator
+    ) -> FeatureBlock:
+        """Some ids become the unknown id: what a row without its own training rows looks like."""
+        if not columns or not self.config.id_dropout:
+            return block
+        single = block.single.clone()
+        dropped = torch.from_numpy(rng.random(len(block)) < self.config.id_dropout)
+        for column in columns:
+            single[dropped, column] = int(UNKNOWN_HASH)
+        return FeatureBlock(single, block.multi, block.dense)
+
+    def _drop_context(self, block: FeatureBlock, rng: np.random.Generator) -> FeatureBlock:
+        """Some requests come without context, as in batch scoring."""
+        if not block.single.shape[1] or not self.config.context_dropout:
+            return block
+        single = block.single.clone()
+        single[torch.from_numpy(rng.random(len(block)) < self.config.context_dropout)] = int(
+            NULL_HASH
+        )
+        return FeatureBlock(single, block.multi, block.dense)
+
+
+def prefetch(make: Callable[[int], PairBatch], steps: range, depth: int = 4) -> Iterator[PairBatch]:
+    """Yield make(step) for every step, made ahead by one background thread.
+
+    An error in the thread is raised here; leaving the iteration early ends the thread.
+    """
+    ready: queue.Queue[PairBatch | BaseException | None] = queue.Queue(depth)
+    stopped = threading.Event()
+
+    def put(value: PairBatch | BaseException | None) -> None:
+        while not stopped.is_set():
+            try:
+                return ready.put(value, timeout=0.1)
+            except queue.Full:
+                continue
+
+    def work() -> None:
+        try:
+            for step in steps:
+                if stopped.is_set():
+                    return
+                put(make(step))
+            put(None)
+        except BaseException as error:
+            put(error)
+
+    thread = threading.Thread(target=work, name="batches", daemon=True)
+    thread.start()
+    try:
+        while (value := ready.get()) is not None:
+            if isinstance(value, BaseException):
+                raise value
+            yield value
+    finally:
+        stopped.set()
+        thread.join()
+
+
+def _distinct_rows(
+    candidates: NDArray[np.int64], history: NDArray[np.int64], num_items: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return distinct item rows, candidates first, and where each event of `history` is there."""
+    slot = np.full(num_items, -1, np.int64)
+    slot[candidates] = np.arange(len(candidates))
+    extra = np.unique(history[slot[history] < 0])
+    slot[extra] = len(candidates) + np.arange(len(extra))
+    return np.concatenate([candidates, extra]), slot[history]

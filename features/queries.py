@@ -1,0 +1,83 @@
+"""Evaluation queries: who asks, what they had taken, and what they took next."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from features.dataset import Dataset
+from features.encoder import join_query
+from features.histories import Histories
+from features.split import TEST, TRAIN, VALIDATION
+from recsys.batch import FeatureBlock, Jagged
+
+
+@dataclass(frozen=True)
+class Queries:
+    """One query a user who took something in the part under evaluation.
+
+    users (Q,) int64 user rows. block: Q rows of user and context features; the context is that
+    of the user's first held-out event, which a request would carry. history: the last events
+    before the part, for the model; seen: all of them. relevant: the distinct items taken in
+    the part, without those in `seen` where seen items are filtered.
+    """
+
+    users: NDArray[np.int64]
+    block: FeatureBlock
+    history: Jagged
+    seen: Jagged
+    relevant: Jagged
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+
+def build_queries(
+    data: Dataset,
+    part: int,
+    *,
+    history_length: int,
+    filter_seen: bool,
+    limit: int,
+    seed: int,
+) -> Queries:
+    """Return the queries of `part` (validation or test), at most `limit` users drawn by `seed`.
+
+    Users all of whose held-out items were seen before have nothing to hit and are left out.
+    """
+    earlier = (TRAIN,) if part == VALIDATION else (TRAIN, VALIDATION)
+    assert part in (VALIDATION, TEST)
+    events = data.tables.events
+    before, during = data.histories(earlier), data.histories((part,))
+    relevant = _relevant(during.last(np.arange(data.num_users)), before, filter_seen, data)
+    users = np.flatnonzero(relevant.lengths().numpy() > 0)
+    if len(users) > limit:
+        users = np.sort(np.random.default_rng(seed).choice(users, limit, replace=False))
+    held_out = data.events_of((part,))
+    first = held_out[np.searchsorted(events.user_row[held_out], users)]
+    rows = torch.from_numpy(users)
+    return Queries(
+        users=users,
+        block=join_query(data.users.take(rows), data.context.take(torch.from_numpy(first))),
+        history=before.last(users, history_length),
+        seen=before.last(users),
+        relevant=relevant.take(rows),
+    )
+
+
+def _relevant(taken: Jagged, before: Histories, filter_seen: bool, data: Dataset) -> Jagged:
+    """Distinct (user, item) pairs of `taken`, without pairs of `before` where asked."""
+    num_items = data.num_items
+    pairs = np.unique(_pairs(taken, num_items))
+    if filter_seen:
+        seen = _pairs(before.last(np.arange(data.num_users)), num_items)
+        pairs = np.setdiff1d(pairs, seen)
+    users, items = np.divmod(pairs, num_items)
+    offsets = np.searchsorted(users, np.arange(data.num_users + 1))
+    return Jagged(torch.from_numpy(items), torch.from_numpy(offsets))
+
+
+def _pairs(jagged: Jagged, num_items: int) -> NDArray[np.int64]:
+    users = np.repeat(np.arange(len(jagged)), jagged.lengths().numpy())
+    return np.asarray(users * num_items + jagged.values.numpy())

@@ -1,0 +1,1 @@
+"""Tensors in, tensors out: schema, batches, embeddings, models, losses, metrics, retrieval."""

@@ -1,0 +1,430 @@
+"""The front door: `recsys COMMAND`. Rooms are imported inside each command, so help is quick."""
+
+import json as json_format
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from recsys.errors import UserError
+
+if TYPE_CHECKING:
+    from training.config import ExperimentConfig
+
+TERMINATED = 143
+_CONFIG = click.argument("config", type=click.Path(path_type=Path))
+_MODEL = click.argument("model")
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+_URI = click.option("--tracking-uri", help="MLflow store; default: mlflow.db in this folder.")
+_SET = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a configuration key."
+)
+
+
+class _Door(click.Group):
+    """Turns the errors a user can act on into one message and an exit code."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except UserError as error:
+            if context.params.get("debug"):
+                raise
+            click.echo(f"Error: {error}", err=True)
+            sys.exit(error.exit_code)
+        except MemoryError:
+            click.echo("Error: out of memory; use a smaller embedding.num_rows", err=True)
+            sys.exit(1)
+
+
+@click.group(cls=_Door, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="recsys-engine")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def main(debug: bool) -> None:
+    r"""Recommenders from tables: train, evaluate, export, score, register.
+
+    \b
+    Start here:
+      recsys demo                     the whole job on built-in data, in about a minute
+      recsys init ratings.parquet movies.parquet users.parquet
+      recsys check recsys.yaml
+      recsys train recsys.yaml
+
+    Exit codes: 0 ok, 2 usage or configuration, 3 data, 4 not found, 5 integrity,
+    12 training diverged, 143 terminated.
+    """
+
+
+@main.command()
+@click.option("--out", type=click.Path(path_type=Path), default=Path("demo"), show_default=True)
+@click.option("--users", default=2000, show_default=True, help="Users of the built-in world.")
+@click.option("--items", default=1000, show_default=True, help="Items of the built-in world.")
+@click.option("--events", default=60_000, show_default=True, help="Interactions to draw.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--noise", is_flag=True, help="The twin world in which nothing can be learnt.")
+@_SET
+def demo(
+    out: Path,
+    users: int,
+    items: int,
+    events: int,
+    seed: int,
+    noise: bool,
+    overrides: tuple[str, ...],
+) -> None:
+    """The main job end to end on a built-in retail world.
+
+    Example: recsys demo --out demo
+    """
+    from features.synthetic import RetailWorld
+
+    from training.config import load_config
+    from training.oracle import best_reachable
+
+    out.mkdir(parents=True, exist_ok=True)
+    click.echo(f"drawing a world of {users:,} users, {items:,} items, {events:,} events")
+    world = RetailWorld.create(seed=seed, users=users, items=items, events=events, noise=noise)
+    world.write(out / "data")
+    config_path = out / "recsys.yaml"
+    config_path.write_text(world.config_text("data"))
+    here = (f"output={out / 'runs'}", f"tracking.uri=sqlite:///{(out / 'mlflow.db').resolve()}")
+    config = load_config(config_path, (*here, "tracking.model_name=demo", *overrides))
+    outcome = _train(config, None, extra_rankers=best_reachable(world))
+    scores = out / "recommendations" / outcome["model_id"]
+    _score(outcome["bundle"], scores, config.data.interactions, config.data.users)
+    click.echo(f"\nrecommendations: {scores}")
+    click.echo(f"bundle:          {outcome['bundle']}")
+    click.echo(f"report:          {outcome['report']}")
+
+
+@main.command()
+@click.argument("tables", nargs=-1, required=True)
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("recsys.yaml"), show_default=True
+)
+@click.option("--force", is_flag=True, help="Overwrite an existing configuration.")
+def init(tables: tuple[str, ...], out: Path, force: bool) -> None:
+    """Look at your tables and write a commented configuration.
+
+    Example: recsys init ratings.parquet movies.parquet users.parquet
+    """
+    from features.infer import infer
+
+    from recsys.errors import ConfigError
+
+    if out.exists() and not force:
+        raise ConfigError(f"{out} exists; give --force to overwrite it, or another --out")
+    found = infer([Path(table) for table in tables], relative_to=out.resolve().parent)
+    out.write_text(found.yaml)
+    for line in found.summary:
+        click.echo(line)
+    if found.unsure:
+        click.echo("\nPlease look at these; I was not sure:")
+    for sentence in found.unsure:
+        click.echo(f"  - {sentence}")
+    click.echo(f"\nwrote {out}; next: recsys check {out}")
+
+
+@main.command()
+@_CONFIG
+@_SET
+@_JSON
+def check(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Validate configuration and data without training.
+
+    Example: recsys check recsys.yaml
+    """
+    from training.config import load_config
+    from training.preflight import preflight
+
+    report = preflight(load_config(config, overrides))
+    if as_json:
+        click.echo(json_format.dumps(report.to_json(), indent=1))
+    else:
+        click.echo("\n".join(report.lines()))
+
+
+@main.command()
+@click.argument("config", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "--resume", type=click.Path(path_type=Path), metavar="RUN_DIR", help="Go on with a run."
+)
+@_SET
+@_JSON
+def train(
+    config: Path | None, resume: Path | None, overrides: tuple[str, ...], as_json: bool
+) -> None:
+    """Train, evaluate, bundle and track one model.
+
+    Example: recsys train recsys.yaml --set training.epochs=5
+    """
+    from training.config import load_config
+    from training.train import config_of_run
+
+    if (config is None) == (resume is None):
+        raise click.UsageError("give a configuration or --resume RUN_DIR, one of the two")
+    if resume is not None and overrides:
+        raise click.UsageError("--set does not go with --resume: a run keeps its configuration")
+    if resume is not None:
+        outcome = _train(config_of_run(resume), resume, quiet=as_json)
+    else:
+        assert config is not None
+        outcome = _train(load_config(config, overrides), None, quiet=as_json)
+    if as_json:
+        click.echo(json_format.dumps(outcome, indent=1))
+    else:
+        click.echo(f"\nbundle: {outcome['bundle']}\nreport: {outcome['report']}")
+
+
+@main.command()
+@_MODEL
+@click.option("--out", type=click.Path(path_type=Path), help="Report to write; default: beside.")
+@_URI
+@_JSON
+def evaluate(model: str, out: Path | None, tracking_uri: str | None, as_json: bool) -> None:
+    """Evaluate a model again, with baselines and a report.
+
+    MODEL is a bundle folder, a run id or models:/name@alias.
+
+    Example: recsys evaluate models:/demo@champion --out report.html
+    """
+    from training.examine import evaluate_bundle
+
+    folder = _resolve(model, tracking_uri)
+    report = out or Path(f"evaluation-{folder.name}.html")
+    evaluation = evaluate_bundle(folder, report, say=_say(as_json))
+    if as_json:
+        metrics = {name: result.metrics for name, result in evaluation.results.items()}
+        click.echo(json_format.dumps({"report": str(report), "metrics": metrics}, indent=1))
+    else:
+        _print_evaluation(evaluation)
+        click.echo(f"\nreport: {report}")
+
+
+@main.command()
+@_MODEL
+@click.option("--to", "target", type=click.Choice(["faiss", "exact", "parquet"]), required=True)
+@click.option("--out", type=click.Path(path_type=Path), required=True)
+@click.option("--min-recall", default=0.95, show_default=True, help="Refuse an index below this.")
+@_URI
+@_JSON
+def export(
+    model: str, target: str, out: Path, min_recall: float, tracking_uri: str | None, as_json: bool
+) -> None:
+    """Export item vectors or an index for ANN serving, its recall measured.
+
+    Example: recsys export models:/demo@champion --to faiss --out index
+    """
+    from serving.export import export_index
+
+    facts = export_index(_resolve(model, tracking_uri), target, out, min_recall=min_recall)
+    if as_json:
+        click.echo(json_format.dumps(facts, indent=1))
+    else:
+        for name, value in facts.items():
+            click.echo(f"{name}: {value}")
+
+
+@main.command()
+@_MODEL
+@click.option("--output", type=click.Path(path_type=Path), required=True)
+@click.option("--input", "requests", help="Request files (Parquet: user key and history).")
+@click.option("--interactions", help="Log to build histories from; its users are scored.")
+@click.option("--users", help="User attributes, where the model uses them.")
+@click.option("--k", default=20, show_default=True, help="Longest list.")
+@click.option("--keep-seen", is_flag=True, help="Do not leave out items the user has taken.")
+@click.option("--rows-per-part", default=10_000, show_default=True)
+@_URI
+@_JSON
+def score(
+    model: str,
+    output: Path,
+    requests: str | None,
+    interactions: str | None,
+    users: str | None,
+    k: int,
+    keep_seen: bool,
+    rows_per_part: int,
+    tracking_uri: str | None,
+    as_json: bool,
+) -> None:
+    """Recommend for many users, Parquet to Parquet, each user exactly once.
+
+    Example: recsys score models:/demo@champion --interactions demo/data/interactions
+    --users demo/data/users.parquet --output recommendations
+    """
+    if (requests is None) == (interactions is None):
+        raise click.UsageError("give --input or --interactions, one of the two")
+    if requests is not None and users is not None:
+        raise click.UsageError("--users goes with --interactions; requests hold attributes")
+    summary = _score(
+        str(_resolve(model, tracking_uri)),
+        output,
+        interactions,
+        users,
+        requests=requests,
+        k=k,
+        filter_seen=not keep_seen,
+        rows_per_part=rows_per_part,
+        say=_say(as_json),
+    )
+    if as_json:
+        click.echo(json_format.dumps(summary, indent=1))
+    else:
+        for name, value in summary.items():
+            click.echo(f"{name.replace('_', ' ')}: {value}")
+
+
+@main.command()
+@_MODEL
+@click.option("--name", required=True, help="Registered model to add a version to.")
+@click.option("--alias", help="Alias to move to the new version.")
+@_URI
+@_JSON
+def register(
+    model: str, name: str, alias: str | None, tracking_uri: str | None, as_json: bool
+) -> None:
+    """Add a model to the MLflow registry as a new version.
+
+    Example: recsys register runs/two_tower-.../bundle/0123456789abcdef --name shop
+    """
+    from serving.registry import register as add_version
+
+    from recsys.bundle import Bundle
+
+    bundle = Bundle.open(_resolve(model, tracking_uri))
+    version = add_version(bundle, name, uri=tracking_uri, alias=alias)
+    if as_json:
+        click.echo(json_format.dumps({"name": name, "version": version, "alias": alias}))
+    else:
+        click.echo(f"registered models:/{name}/{version}" + (f" as @{alias}" if alias else ""))
+
+
+@main.command()
+@click.argument("name")
+@click.argument("version", type=int)
+@click.option("--alias", default="champion", show_default=True)
+@_URI
+def promote(name: str, version: int, alias: str, tracking_uri: str | None) -> None:
+    """Point an alias at a version, after its bundle was verified.
+
+    Example: recsys promote shop 3 --alias champion
+    """
+    from serving.registry import promote as move_alias
+
+    move_alias(name, version, alias, uri=tracking_uri)
+    click.echo(f"models:/{name}@{alias} is now version {version}")
+
+
+@main.command()
+@click.argument("run_dir", type=click.Path(path_type=Path))
+@_URI
+def sync(run_dir: Path, tracking_uri: str | None) -> None:
+    """Deliver to MLflow what a run could not deliver while the server was down.
+
+    Example: recsys sync runs/two_tower-20260101-120000
+    """
+    from training.tracking import deliver
+
+    delivered = deliver(run_dir, uri=tracking_uri)
+    click.echo(f"sent {delivered.sent} records, {delivered.left} left")
+
+
+def _resolve(model: str, uri: str | None) -> Path:
+    if Path(model).is_dir():
+        return Path(model)
+    from serving.registry import resolve
+
+    return Path(resolve(model, uri=uri))
+
+
+def _say(quiet: bool) -> Callable[[str], None]:
+    """Progress goes to the error stream, so that results can be piped."""
+    return (lambda line: None) if quiet else (lambda line: click.echo(line, err=True))
+
+
+def _train(
+    config: "ExperimentConfig",
+    resume: Path | None,
+    *,
+    quiet: bool = False,
+    extra_rankers: Any = None,
+) -> dict[str, Any]:
+    """Train, print the evaluation, register where the configuration names a model."""
+    from serving.index.build import build_index
+    from serving.registry import register as add_version
+
+    from recsys.bundle import Bundle
+    from training.progress import Progress
+    from training.train import train as run
+
+    say = _say(quiet)
+    with Progress(config.training.epochs, quiet=quiet) as progress:
+        result = run(
+            config,
+            build_index=build_index,
+            resume=resume,
+            listeners=(progress,),
+            extra_rankers=extra_rankers,
+            say=say,
+        )
+    outcome: dict[str, Any] = {
+        "run_dir": str(result.run_dir),
+        "run_id": result.run_id,
+        "bundle": str(result.bundle),
+        "model_id": result.bundle.name,
+        "report": str(result.report),
+        "metrics": {name: one.metrics for name, one in result.evaluation.results.items()},
+    }
+    name = config.tracking.model_name
+    if config.tracking.enabled and name:
+        bundle = Bundle.open(result.bundle)
+        version = add_version(
+            bundle, name, uri=config.tracking.uri, run_id=result.run_id, alias="latest"
+        )
+        outcome["version"] = version
+        say(f"registered models:/{name}/{version} as @latest")
+    if not quiet:
+        _print_evaluation(result.evaluation)
+    return outcome
+
+
+def _score(
+    model: str,
+    output: Path,
+    interactions: str | None,
+    users: str | None,
+    *,
+    requests: str | None = None,
+    k: int = 20,
+    filter_seen: bool = True,
+    rows_per_part: int = 10_000,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    from features.sources import Sources
+    from serving.batch import score_to_parquet, shards_of_log, shards_of_requests
+    from serving.score import Scorer
+
+    scorer = Scorer.open(Path(model), k=k, filter_seen=filter_seen)
+    if requests is not None:
+        shards = shards_of_requests(scorer, requests)
+    else:
+        assert interactions is not None
+        sources = Sources(interactions=interactions, users=users)
+        shards = shards_of_log(scorer, sources, rows_per_part=rows_per_part)
+    summary = score_to_parquet(
+        scorer, shards, output, on_part=lambda done, total: say(f"part {done} of {total}")
+    )
+    return dict(vars(summary))
+
+
+def _print_evaluation(evaluation: Any) -> None:
+    from training.progress import evaluation_table
+
+    evaluation_table(evaluation)
+
+
+if __name__ == "__main__":
+    main()

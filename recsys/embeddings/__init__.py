@@ -1,0 +1,1 @@
+"""The unified embedding: one table that all features share."""

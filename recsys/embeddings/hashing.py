@@ -1,0 +1,46 @@
+"""From a 64-bit value hash to a row of the shared table: salt, mix, reduce.
+
+Each lookup of each feature has its own salt, derived from the feature's *name* and the
+lookup's number, so adding, removing or reordering features leaves the rows of the others
+where they were. All arithmetic is modulo 2^64 on int64 tensors, equal on every device.
+
+The mix is the finaliser of splitmix64 (Steele, Lea, Flood, OOPSLA 2014); the reduction is
+Lemire's multiply-shift ("Fast random integer generation in an interval", 2019) on the upper
+32 bits, so a table has at most 2^31 rows.
+"""
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+MAX_ROWS = 2**31
+_FIRST, _SECOND = -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15  # 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+
+
+def salt_of(feature: str, lookup: int) -> int:
+    """Return the salt of lookup number `lookup` of `feature`, a signed 64-bit number."""
+    digest = hashlib.blake2b(f"{feature}\0{lookup}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
+
+
+def mix(values: Tensor) -> Tensor:
+    """Return the splitmix64 finaliser of `values` int64, same shape: a bijection of 64 bits."""
+    values = (values ^ _shift(values, 30)) * _FIRST
+    values = (values ^ _shift(values, 27)) * _SECOND
+    return values ^ _shift(values, 31)
+
+
+def table_rows(values: Tensor, salts: Tensor, num_rows: int) -> Tensor:
+    """Return rows in [0, num_rows) int64 of value hashes under salts; the two broadcast."""
+    return (_shift(mix(values ^ salts), 32) * num_rows) >> 32
+
+
+def _shift(values: Tensor, bits: int) -> Tensor:
+    """Logical shift to the right; torch shifts int64 arithmetically."""
+    return (values >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def salts_of(feature: str, multiplicity: int) -> Tensor:
+    """Return the salts of all lookups of `feature`, (multiplicity,) int64."""
+    return torch.tensor([salt_of(feature, lookup) for lookup in range(multiplicity)])

@@ -1,0 +1,49 @@
+"""Sampled softmax for retrieval, its corrections as separate small steps.
+
+Shape letters: B queries, C candidates that the queries of a batch share.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def correct_log_odds(logits_BC: Tensor, log_probability_C: Tensor, positive_B: Tensor) -> Tensor:
+    """Undo the sampling of candidates: logits - log q for every candidate but the positive.
+
+    With q_j the probability that candidate j is in the batch at all,
+        exp(s_pos) + sum over sampled j != pos of exp(s_j) / q_j
+    is an unbiased estimate of the full softmax's denominator (Horvitz and Thompson 1952; the
+    logQ correction of Bengio and Senecal 2008 and of Yi et al. 2019, section 4). The positive
+    is there by choice and not by chance, so it keeps its logit.
+
+    Args:
+        logits_BC: (B, C) float, any temperature applied.
+        log_probability_C: (C,) float, log q_j.
+        positive_B: (B,) int64, the column of each query's positive.
+    """
+    correction_BC = log_probability_C.expand_as(logits_BC)
+    kept = correction_BC.scatter(1, positive_B.unsqueeze(1), 0.0)
+    return logits_BC - kept
+
+
+def mask_accidental_hits(logits_BC: Tensor, item_rows_C: Tensor, positive_B: Tensor) -> Tensor:
+    """Return logits with -inf where a column holds the query's positive item a second time.
+
+    Args:
+        logits_BC: (B, C) float.
+        item_rows_C: (C,) int64, which item each column is; repeats allowed.
+        positive_B: (B,) int64, the column of each query's positive.
+    """
+    same_BC = item_rows_C.unsqueeze(0) == item_rows_C[positive_B].unsqueeze(1)
+    same_BC = same_BC.scatter(1, positive_B.unsqueeze(1), False)
+    return logits_BC.masked_fill(same_BC, -torch.inf)
+
+
+def softmax_loss(logits_BC: Tensor, positive_B: Tensor, weight_B: Tensor) -> Tensor:
+    """Return the weighted mean of -log softmax(logits)[positive], a scalar in nats.
+
+    loss = sum_b w_b * (logsumexp_c s_bc - s_b,pos(b)) / sum_b w_b
+    """
+    losses_B = F.cross_entropy(logits_BC, positive_B, reduction="none")
+    return (losses_B * weight_B).sum() / weight_B.sum().clamp(min=1e-12)

@@ -1,0 +1,1 @@
+"""Exact top-k and the protocol that every index answers."""

@@ -1,0 +1,215 @@
+"""What the data is: tables, their roles, and the features that enter a model.
+
+A `Schema` says nothing about where files lie (that is `features.sources.Sources`), so it
+travels inside a bundle and describes the requests that the model answers.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from recsys.strict import StrictModel, nearest
+
+TimeUnit = Literal["s", "ms", "us", "ns", "datetime"]
+Name = Annotated[str, Field(min_length=1)]
+
+
+class TimeColumn(StrictModel):
+    """When an interaction happened: whole numbers in `unit` since 1970 (UTC), or `datetime`."""
+
+    column: Name
+    unit: TimeUnit
+
+
+class Condition(StrictModel):
+    """Keep only the rows whose `column` is at least / at most / equal to / one of a value."""
+
+    column: Name
+    at_least: float | None = None
+    at_most: float | None = None
+    one_of: tuple[str | int, ...] | None = None
+
+    @model_validator(mode="after")
+    def _some_bound(self) -> Self:
+        if self.at_least is None and self.at_most is None and self.one_of is None:
+            raise ValueError("a condition needs at_least, at_most or one_of")
+        return self
+
+
+class InteractionsTable(StrictModel):
+    """Columns of the log: who took what, when. `time` or `order` says what came first.
+
+    `order` is a whole number that grows with time within a user, where no clock time is known.
+    `weight` is a non-negative number, the importance of a row. `where` keeps the rows that
+    count as positive (a rating of at least 4).
+    """
+
+    user: Name
+    item: Name
+    time: TimeColumn | None = None
+    order: Name | None = None
+    weight: Name | None = None
+    session: Name | None = None
+    where: tuple[Condition, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_clock(self) -> Self:
+        if self.time is not None and self.order is not None:
+            raise ValueError("give 'time' or 'order' for the interactions, not both")
+        return self
+
+
+class ItemsTable(StrictModel):
+    """The catalogue: one row an item, known by `key`; `title` is what people read."""
+
+    key: Name
+    title: Name | None = None
+
+
+class UsersTable(StrictModel):
+    """User attributes: one row a user, known by `key`."""
+
+    key: Name
+
+
+class SideTable(StrictModel):
+    """One more table with one row a key, joined to the items or the users (plots, prices)."""
+
+    joins: Literal["items", "users"]
+    key: Name
+
+
+class _Feature(StrictModel):
+    name: Name
+    table: Name
+    """`items`, `users`, `interactions` (context of the request) or the name of a side table."""
+    column: str = ""
+    """The column it is read from; the feature's name where empty."""
+
+    @property
+    def source_column(self) -> str:
+        return self.column or self.name
+
+
+class _SparseFeature(_Feature):
+    multiplicity: Annotated[int, Field(ge=1, le=16)] = 1
+    """How many rows of the unified table one value reads; the width is multiplicity x dim."""
+
+
+class CategoricalFeature(_SparseFeature):
+    """One value a row: an id, a brand, a country."""
+
+    kind: Literal["categorical"] = "categorical"
+
+
+class MultiCategoricalFeature(_SparseFeature):
+    """Several values a row: an Arrow list, or text cut at `separator`; mean-pooled."""
+
+    kind: Literal["multi_categorical"] = "multi_categorical"
+    separator: str | None = None
+
+
+class TextFeature(_SparseFeature):
+    """Free text as its lower-cased word tokens, mean-pooled."""
+
+    kind: Literal["text"] = "text"
+
+
+class NumericFeature(_Feature):
+    """One number a row, scaled with what the training rows show; null has an indicator."""
+
+    kind: Literal["numeric"] = "numeric"
+    transform: Literal["standardise", "log1p", "quantile"] = "standardise"
+
+
+class VectorFeature(_Feature):
+    """A list of `dim` floats a row (the embedding of a plot or an image)."""
+
+    kind: Literal["vector"] = "vector"
+    dim: Annotated[int, Field(ge=1)]
+
+
+class TimestampFeature(_Feature):
+    """A point in time as hour of day, weekday (sparse) and age in days (dense)."""
+
+    kind: Literal["timestamp"] = "timestamp"
+    unit: TimeUnit
+    multiplicity: Annotated[int, Field(ge=1, le=16)] = 1
+
+
+Feature = Annotated[
+    CategoricalFeature
+    | MultiCategoricalFeature
+    | TextFeature
+    | NumericFeature
+    | VectorFeature
+    | TimestampFeature,
+    Field(discriminator="kind"),
+]
+
+
+class Schema(StrictModel):
+    """Tables, roles and features of one recommendation problem."""
+
+    interactions: InteractionsTable
+    items: ItemsTable | None = None
+    """Without an items table the catalogue is the set of items in the interactions."""
+    users: UsersTable | None = None
+    others: dict[str, SideTable] = Field(default_factory=dict)
+    features: tuple[Feature, ...]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        tables = ["interactions", "items", "users", *self.others]
+        names: set[str] = set()
+        for feature in self.features:
+            if feature.name in names:
+                raise ValueError(f"two features are named '{feature.name}'")
+            names.add(feature.name)
+            if feature.table not in tables:
+                hint = nearest(feature.table, tables)
+                raise ValueError(
+                    f"feature '{feature.name}' names table '{feature.table}', "
+                    f"which is none of {', '.join(tables)}{hint}"
+                )
+            self._check_implicit_table(feature)
+        for name, side in self.others.items():
+            if name in ("interactions", "items", "users"):
+                raise ValueError(f"side table '{name}' has the name of a main table")
+            if getattr(self, side.joins) is None:
+                raise ValueError(f"side table '{name}' joins '{side.joins}', which is not declared")
+        if not self.features_of("items"):
+            raise ValueError("at least one feature of the items is needed (the item id will do)")
+        return self
+
+    def _check_implicit_table(self, feature: Feature) -> None:
+        """Where no items (users) table is declared, only its key can be a feature."""
+        keys = {"items": self.item_key, "users": self.user_key}
+        key = keys.get(feature.table)
+        if key is None or getattr(self, feature.table) is not None:
+            return
+        if feature.source_column != key or feature.kind != "categorical":
+            raise ValueError(
+                f"feature '{feature.name}' needs a table '{feature.table}', which is not declared; "
+                f"without it only a categorical '{key}' can be a feature of {feature.table}"
+            )
+
+    @property
+    def item_key(self) -> str:
+        """Name of the items' key column (the interactions' item column without a table)."""
+        return self.items.key if self.items else self.interactions.item
+
+    @property
+    def user_key(self) -> str:
+        """Name of the users' key column (the interactions' user column without a table)."""
+        return self.users.key if self.users else self.interactions.user
+
+    def features_of(self, side: Literal["items", "users", "interactions"]) -> tuple[Feature, ...]:
+        """Features of one side in declared order, those of its side tables among them."""
+        members = {side} | {name for name, other in self.others.items() if other.joins == side}
+        return tuple(feature for feature in self.features if feature.table in members)
+
+    def is_id(self, feature: Feature) -> bool:
+        """Whether `feature` is the key of the items or of the users itself."""
+        keys = {"items": self.item_key, "users": self.user_key}
+        return feature.kind == "categorical" and keys.get(feature.table) == feature.source_column

@@ -1,0 +1,1 @@
+"""Jobs that score, export and register."""

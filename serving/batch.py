@@ -1,0 +1,255 @@
+"""Batch scoring: shards of requests in, one Parquet part each out, exactly once.
+
+A part has a name that its shard determines, is written under another name and renamed, so it
+is there whole or not at all; `_SUCCESS` comes last. A job that was killed goes on where it
+stood: parts that exist are not written again, so every user appears exactly once.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from features.tables import Tables, read_tables
+
+from features.histories import Histories
+from features.requests import HISTORY, request_table
+from features.sources import Sources
+from recsys.errors import ConfigError, DataError
+from recsys.schema import CategoricalFeature, Schema
+from serving.score import Scorer
+
+JOB, SUCCESS = "_job.json", "_SUCCESS"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A part of the requests: the file name of its answers, and how to read it."""
+
+    name: str
+    read: Callable[[], pa.Table]
+
+
+@dataclass(frozen=True)
+class Shards:
+    """All requests of a job; `fingerprint` tells one set of requests from another."""
+
+    parts: tuple[Shard, ...]
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a job wrote, in users and lists."""
+
+    output: str
+    model_id: str
+    parts: int
+    parts_already_there: int
+    users: int
+    short_lists: int
+    unknown_history_items: int
+
+
+def score_to_parquet(
+    scorer: Scorer,
+    shards: Shards,
+    output: Path,
+    *,
+    on_part: Callable[[int, int], None] = lambda done, total: None,
+) -> Summary:
+    """Score every shard into `output`; go on if a job like this one was stopped there.
+
+    Raises:
+        ConfigError: `output` holds another job's files.
+    """
+    job = {
+        "model_id": scorer.bundle.model_id,
+        "k": scorer.k,
+        "filter_seen": scorer.filter_seen,
+        "requests": shards.fingerprint,
+        "parts": [part.name for part in shards.parts],
+    }
+    _claim(output, job)
+    there = users = short = unknown = 0
+    for done, shard in enumerate(shards.parts):
+        path = output / shard.name
+        if path.is_file():
+            there += 1
+        else:
+            unknown += _score_part(scorer, shard, path)
+        answers = pq.read_table(path, columns=["reason"])
+        users += answers.num_rows
+        short += answers.num_rows - answers.column("reason").null_count
+        on_part(done + 1, len(shards.parts))
+    summary = Summary(
+        str(output), scorer.bundle.model_id, len(shards.parts), there, users, short, unknown
+    )
+    _write_text(output / SUCCESS, json.dumps(vars(replace(summary, output=output.name)), indent=1))
+    return summary
+
+
+def shards_of_log(
+    scorer: Scorer, sources: Sources, *, rows_per_part: int, users: pa.Array | None = None
+) -> Shards:
+    """Return the users of an interaction log (or those in `users`) with their histories.
+
+    The log is read and checked by the rules that training used.
+
+    Raises:
+        DataError: a rule is broken, or a user of `users` is in no table.
+    """
+    schema = _schema_for_log(scorer.schema)
+    tables = read_tables(
+        schema, sources, scorer.policies.model_copy(update={"unknown_items": "keep"})
+    )
+    events = tables.events
+    histories = Histories.build(
+        events.user_row, events.item_row, events.time, tables.users.num_rows
+    )
+    chosen = _rows_of(tables, schema, users)
+    starts = range(0, len(chosen), rows_per_part)
+
+    def reader(start: int) -> Callable[[], pa.Table]:
+        rows = chosen[start : start + rows_per_part]
+        return lambda: request_table(schema, tables, histories, rows)
+
+    total = len(starts)
+    parts = tuple(
+        Shard(f"part-{number:05d}-of-{total:05d}.parquet", reader(start))
+        for number, start in enumerate(starts)
+    )
+    digest = hashlib.sha256(f"{tables.fingerprint} {rows_per_part}".encode())
+    digest.update(chosen.tobytes())
+    return Shards(parts, digest.hexdigest())
+
+
+def shards_of_requests(scorer: Scorer, paths: list[Path]) -> Shards:
+    """Return request files (Parquet with user key and history), a shard a row group.
+
+    Raises:
+        DataError: a file lacks user key or history, or a user stands in two rows.
+    """
+    key = scorer.schema.user_key
+    parts: list[Shard] = []
+    digest = hashlib.sha256()
+    keys: list[pa.ChunkedArray] = []
+    for number, path in enumerate(paths):
+        try:
+            file = pq.ParquetFile(path)
+        except pa.ArrowInvalid as error:
+            raise DataError(f"{path}: not a Parquet file: {error}") from None
+        missing = [name for name in (key, HISTORY) if name not in file.schema_arrow.names]
+        if missing:
+            raise DataError(
+                f"{path}: no column '{missing[0]}'; requests need '{key}' and '{HISTORY}' "
+                "(lists of item ids); give --interactions to build histories from a log"
+            )
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+        keys.append(file.read(columns=[key]).column(key))
+        for group in range(file.num_row_groups):
+            name = f"part-{number:05d}-{group:05d}.parquet"
+            parts.append(Shard(name, _group_reader(path, group)))
+    _refuse_repeated(keys, key)
+    return Shards(tuple(parts), digest.hexdigest())
+
+
+def _group_reader(path: Path, group: int) -> Callable[[], pa.Table]:
+    return lambda: pq.ParquetFile(path).read_row_group(group)
+
+
+def _refuse_repeated(keys: list[pa.ChunkedArray], key: str) -> None:
+    chunks = [chunk for column in keys for chunk in column.chunks]
+    counts = pa.chunked_array(chunks).value_counts() if chunks else []
+    twice = [entry for entry in counts if entry["counts"].as_py() > 1]
+    if twice:
+        raise DataError(
+            f"requests, column '{key}': user {twice[0]['values'].as_py()!r} stands in "
+            f"{twice[0]['counts']} rows ({len(twice)} users do); one row a user"
+        )
+
+
+def _schema_for_log(schema: Schema) -> Schema:
+    """The schema without the catalogue, which the bundle holds: items are known by their ids."""
+    item = CategoricalFeature(name=schema.interactions.item, table="items")
+    return schema.model_copy(
+        update={
+            "items": None,
+            "others": {n: side for n, side in schema.others.items() if side.joins == "users"},
+            "features": (item, *schema.features_of("users")),
+        }
+    )
+
+
+def _rows_of(tables: Tables, schema: Schema, users: pa.Array | None) -> np.ndarray[Any, Any]:
+    known = tables.users.column(schema.user_key).combine_chunks()
+    if users is None:
+        return np.arange(len(known))
+    rows = pc.index_in(users.cast(known.type), known)
+    if rows.null_count:
+        stranger = users.filter(rows.is_null())[0].as_py()
+        raise DataError(
+            f"user {stranger!r} ({rows.null_count} users in all) is in neither the interactions "
+            "nor the users table"
+        )
+    return np.unique(np.asarray(rows, np.int64))
+
+
+def _claim(output: Path, job: dict[str, Any]) -> None:
+    """Make `output` this job's, or find that it is already."""
+    path = output / JOB
+    if path.is_file():
+        if json.loads(path.read_text()) != job:
+            raise ConfigError(
+                f"{output}: holds the scores of another job (model, requests or k differ); "
+                "choose another --output"
+            )
+        return
+    if output.is_dir() and any(output.iterdir()):
+        raise ConfigError(f"{output}: not empty and not a scoring job; choose another --output")
+    output.mkdir(parents=True, exist_ok=True)
+    _write_text(path, json.dumps(job, indent=1))
+
+
+def _score_part(scorer: Scorer, shard: Shard, path: Path) -> int:
+    """Write one part; returns how many history items the catalogue lacks."""
+    requests = scorer.encode(shard.read())
+    answers = scorer.answer(requests)
+    with _staged(path) as staging:
+        pq.write_table(answers, staging, write_page_checksum=True)
+    return requests.unknown_items
+
+
+def _write_text(path: Path, text: str) -> None:
+    with _staged(path) as staging:
+        staging.write_text(text)
+
+
+class _staged:  # noqa: N801
+    """Write beside `path`, then flush and rename; nothing is left behind on an error."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.staging = path.with_name(f".{path.name}.{os.getpid()}")
+
+    def __enter__(self) -> Path:
+        return self.staging
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None:
+            self.staging.unlink(missing_ok=True)
+            return
+        for target in (self.staging, None, self.path.parent):
+            if target is None:
+                self.staging.replace(self.path)
+                continue
+            handle = os.open(target, os.O_RDONLY)
+            os.fsync(handle)
+            os.close(handle)

@@ -1,0 +1,1 @@
+"""One ANN library a file, behind the Index protocol."""

@@ -1,0 +1,209 @@
+"""The scorer: a verified bundle that answers requests with recommendations.
+
+One code path for batch scoring, the MLflow model and the probe that is replayed at load.
+"""
+
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from recsys.bundle import Bundle
+from recsys.retrieval.index import Index
+from recsys.retrieval.topk import ExactVectors
+from torch import Tensor
+
+from features.encoder import FeatureEncoder
+from features.requests import Requests, encode_requests
+from features.sources import Policies
+from recsys.batch import FeatureLayout
+from recsys.embeddings.table import TableConfig
+from recsys.errors import ConfigError, IntegrityError
+from recsys.models.two_tower import TwoTower, TwoTowerConfig
+from recsys.retrieval.recommend import recommend
+from recsys.schema import Schema
+from recsys.weights import load_two_tower
+from serving.index.build import load_index
+
+EXHAUSTED = "exhausted"
+"""Why a list is short: no further item is left that may be shown."""
+SCORE_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Answers request tables (`features.requests`) from one bundle."""
+
+    bundle: Bundle
+    encoder: FeatureEncoder
+    policies: Policies
+    model: TwoTower
+    index: Index
+    vectors: Tensor
+    item_ids: pa.Array
+    k: int
+    filter_seen: bool
+
+    @classmethod
+    def open(cls, path: Path, k: int = 20, filter_seen: bool = True) -> Self:
+        """Verify and read the bundle at `path`, and replay its probe.
+
+        Raises:
+            NotFoundError: there is no bundle.
+            IntegrityError: a file is not what was written, model and index do not belong
+                together, or the probe's answers are not reproduced here.
+        """
+        bundle = Bundle.open(path)
+        facts: dict[str, Any] = bundle.json("model.json")
+        encoder = FeatureEncoder.from_bytes(
+            bundle.read("encoder/encoder.json"), bundle.read("encoder/known_ids.safetensors")
+        )
+        index, vectors = load_index(bundle, expected_space_id=facts["space_id"])
+        items = pq.read_table(io.BytesIO(bundle.read("items.parquet")))
+        scorer = cls(
+            bundle=bundle,
+            encoder=encoder,
+            policies=Policies.model_validate_json(json.dumps(facts["policies"])),
+            model=_model(bundle, encoder, facts),
+            index=index,
+            vectors=vectors,
+            item_ids=items.column(encoder.schema.item_key).combine_chunks(),
+            k=_checked_k(k),
+            filter_seen=filter_seen,
+        )
+        scorer.replay_probe()
+        return scorer
+
+    @property
+    def schema(self) -> Schema:
+        """The schema that the model was trained with."""
+        return self.encoder.schema
+
+    def score(
+        self, requests: pa.Table, k: int | None = None, filter_seen: bool | None = None
+    ) -> pa.Table:
+        """Return one row a request: user key, items, scores, reason (null unless short).
+
+        Lists hold at most k items, best first, and fewer where fewer are left: never padding,
+        never an item that the user has seen (unless `filter_seen` is off).
+        """
+        return self.answer(self.encode(requests), k, filter_seen)
+
+    def answer(
+        self, requests: Requests, k: int | None = None, filter_seen: bool | None = None
+    ) -> pa.Table:
+        """Return what `score` returns, for requests that are encoded already."""
+        wanted = _checked_k(self.k if k is None else k)
+        without_seen = self.filter_seen if filter_seen is None else filter_seen
+        scores, rows = self._recommend(requests, wanted, without_seen, self.index)
+        return self._table(requests, scores, rows, wanted)
+
+    def encode(self, requests: pa.Table) -> Requests:
+        """Return `requests` as tensors; refuses a table without user key or history."""
+        return encode_requests(
+            self.encoder,
+            self.item_ids,
+            requests,
+            history_length=self.model.config.history_length,
+        )
+
+    def replay_probe(self) -> None:
+        """Answer the bundle's golden requests again with exact search and compare.
+
+        Raises:
+            IntegrityError: another item, or a score further off than `SCORE_TOLERANCE`.
+        """
+        table = pq.read_table(io.BytesIO(self.bundle.read("probe.parquet")))
+        lengths = [len(items) for items in table.column("expected_items").to_pylist()]
+        requests = self.encode(table)
+        exact = ExactVectors(self.vectors)
+        scores, rows = self._recommend(requests, max([1, *lengths]), True, exact)
+        answer = self._table(requests, scores, rows, max([1, *lengths]))
+        for user, items, wanted, got, expected in zip(
+            answer.column(0).to_pylist(),
+            answer.column("items").to_pylist(),
+            table.column("expected_items").to_pylist(),
+            answer.column("scores").to_pylist(),
+            table.column("expected_scores").to_pylist(),
+            strict=True,
+        ):
+            if not _same(items[: len(wanted)], wanted, got[: len(wanted)], expected):
+                raise IntegrityError(
+                    f"{self.bundle.path}: the probe for user {user!r} gives {items[:3]}..., "
+                    f"{wanted[:3]}... was recorded: this installation computes other "
+                    "scores than the one that trained the model"
+                )
+
+    def _recommend(
+        self, requests: Requests, k: int, filter_seen: bool, index: Index
+    ) -> tuple[Tensor, Tensor]:
+        return recommend(
+            self.model,
+            index,
+            self.vectors,
+            requests.block,
+            requests.history,
+            k=min(k, len(self.item_ids)),
+            exclude=requests.seen if filter_seen else None,
+        )
+
+    def _table(self, requests: Requests, scores: Tensor, rows: Tensor, k: int) -> pa.Table:
+        found = rows >= 0
+        lengths = found.sum(1).numpy()
+        bounds = pa.array(np.concatenate([[0], np.cumsum(lengths)]))
+        items = self.item_ids.take(pa.array(rows[found].numpy()))
+        reason = pa.array(np.where(lengths < k, EXHAUSTED, ""), pa.string())
+        return pa.table(
+            {
+                self.schema.user_key: requests.user_ids,
+                "items": pa.LargeListArray.from_arrays(bounds, items),
+                "scores": pa.LargeListArray.from_arrays(bounds, pa.array(scores[found].numpy())),
+                "reason": pc.if_else(pc.equal(reason, ""), None, reason),
+            }
+        )
+
+
+def _model(bundle: Bundle, encoder: FeatureEncoder, facts: dict[str, Any]) -> TwoTower:
+    layouts = (encoder.layout("items"), encoder.query_layout())
+    stored = tuple(_layout(raw) for raw in facts["layouts"])
+    if stored != layouts:
+        raise IntegrityError(
+            f"{bundle.path}: the encoder lays out {layouts}, the model was trained on {stored}"
+        )
+    return load_two_tower(
+        bundle.read("weights.safetensors"),
+        TwoTowerConfig.model_validate_json(json.dumps(facts["model"])),
+        TableConfig.model_validate_json(json.dumps(facts["embedding"])),
+        layouts,
+    )
+
+
+def _layout(raw: dict[str, Any]) -> FeatureLayout:
+    return FeatureLayout(
+        tuple((name, multiplicity) for name, multiplicity in raw["single"]),
+        tuple((name, multiplicity) for name, multiplicity in raw["multi"]),
+        tuple(raw["dense"]),
+    )
+
+
+def _checked_k(k: int) -> int:
+    if k < 1:
+        raise ConfigError(f"k must be at least 1, got {k}")
+    return k
+
+
+def _same(items: list[Any], wanted: list[Any], got: list[float], expected: list[float]) -> bool:
+    """Equal lists up to rounding: neighbours whose scores nearly tie may have changed places."""
+    if len(items) != len(wanted) or not np.allclose(got, expected, rtol=0, atol=SCORE_TOLERANCE):
+        return False
+    score_of = dict(zip(wanted, expected, strict=True))
+    last = expected[-1] if expected else 0.0
+    return all(
+        abs(score_of.get(item, last) - score) <= SCORE_TOLERANCE
+        for item, score in zip(items, got, strict=True)
+    )

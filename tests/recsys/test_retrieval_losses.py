@@ -1,0 +1,39 @@
+"""Sampled softmax and its corrections, against definitions written out."""
+
+import math
+
+import pytest
+import torch
+
+from recsys.losses.retrieval import correct_log_odds, mask_accidental_hits, softmax_loss
+
+
+def test_loss_is_the_weighted_mean_of_minus_log_softmax() -> None:
+    logits = torch.tensor([[0.0, math.log(3.0)], [0.0, 0.0]])
+    loss = softmax_loss(logits, torch.tensor([1, 0]), torch.tensor([1.0, 3.0]))
+    assert float(loss) == pytest.approx((-math.log(3 / 4) + 3 * math.log(2)) / 4)
+
+
+def test_accidental_hits_never_count_as_negatives() -> None:
+    item_rows = torch.tensor([7, 5, 7])
+    masked = mask_accidental_hits(torch.zeros(2, 3), item_rows, torch.tensor([0, 1]))
+    assert masked.tolist() == [[0.0, 0.0, -math.inf], [0.0, 0.0, 0.0]]
+
+
+def test_corrected_denominator_is_unbiased() -> None:
+    """Over many draws the corrected sum of exponentials meets the full softmax's."""
+    torch.manual_seed(0)
+    logits = torch.randn(12) * 1.5
+    probability = torch.linspace(0.1, 0.9, 12)
+    positive = 4
+    full = float(logits.exp().sum())
+    sums = []
+    for _ in range(20_000):
+        drawn = torch.rand(12) < probability
+        drawn[positive] = True
+        columns = drawn.nonzero().flatten()
+        at = (columns == positive).nonzero().flatten()
+        corrected = correct_log_odds(logits[columns].unsqueeze(0), probability[columns].log(), at)
+        sums.append(float(corrected.exp().sum()))
+    deviation = float(torch.tensor(sums).std()) / math.sqrt(len(sums))
+    assert abs(sum(sums) / len(sums) - full) < 4 * deviation

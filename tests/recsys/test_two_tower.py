@@ -1,0 +1,126 @@
+"""The two-tower's contract: alone equals in a batch, histories pool as written, save and load."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from recsys.batch import FeatureBlock, FeatureLayout, Jagged, PairBatch
+from recsys.embeddings.plan import EmbeddingPlan
+from recsys.embeddings.table import TableConfig, build_table
+from recsys.embeddings.unified import UnifiedEmbedding
+from recsys.errors import IntegrityError
+from recsys.layers.pooling import RecencyPooling
+from recsys.models.two_tower import TwoTower, TwoTowerConfig, catalogue_vectors, query_vectors
+from recsys.weights import load_two_tower, save_two_tower, space_id
+
+LAYOUTS = (FeatureLayout((("item", 2),), (), ("price",)), FeatureLayout((("user", 1),), (), ()))
+CONFIG = TwoTowerConfig(dim=8, hidden=(16,), history_length=4, history_heads=2)
+TABLE = TableConfig(num_rows=64, dim=4, backend="torch")
+
+
+def tower() -> TwoTower:
+    torch.manual_seed(5)
+    plan = EmbeddingPlan(num_rows=64, dim=4, layouts=LAYOUTS)
+    table = build_table(TABLE, device=torch.device("cpu"), seed=0)
+    return TwoTower(CONFIG, UnifiedEmbedding(plan, table)).eval()
+
+
+def items(count: int) -> FeatureBlock:
+    return FeatureBlock(torch.arange(count).unsqueeze(1), (), torch.randn(count, 1))
+
+
+def users(count: int) -> FeatureBlock:
+    return FeatureBlock(torch.arange(count).unsqueeze(1) + 1000, (), torch.zeros(count, 0))
+
+
+HISTORY = Jagged(torch.tensor([0, 1, 2, 3, 2]), torch.tensor([0, 0, 4, 5]))
+
+
+def pooled_by_hand(pooling: RecencyPooling, vectors: torch.Tensor, history: Jagged) -> torch.Tensor:
+    out = torch.zeros(len(history), pooling.num_heads, vectors.shape[1])
+    for query in range(len(history)):
+        rows = history.values[history.offsets[query] : history.offsets[query + 1]].tolist()
+        if rows:
+            weights = pooling.recency[:, : len(rows)].flip(1).softmax(1)  # the newest event last
+            out[query] = weights @ vectors[rows]
+    return out
+
+
+def test_pooling_equals_a_softmax_by_recency() -> None:
+    torch.manual_seed(0)
+    pooling, vectors = RecencyPooling(3, 4), torch.randn(6, 5)
+    pooling.recency.data.normal_(std=3)
+    torch.testing.assert_close(pooling(vectors, HISTORY), pooled_by_hand(pooling, vectors, HISTORY))
+
+
+def test_pooling_gradients() -> None:
+    pooling, vectors = RecencyPooling(2, 4).double(), torch.randn(6, 3, dtype=torch.double)
+
+    def run(vectors: torch.Tensor, recency: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(pooling, {"recency": recency}, (vectors, HISTORY))
+
+    recency = torch.randn(2, 4, dtype=torch.double)
+    inputs = (vectors.requires_grad_(), recency.requires_grad_())
+    assert torch.autograd.gradcheck(run, inputs)
+
+
+def test_a_query_scores_the_same_alone_as_in_a_batch() -> None:
+    model, catalogue = tower(), items(5)
+    vectors = catalogue_vectors(model, catalogue)
+    together = query_vectors(model, users(3), vectors, HISTORY)
+    for query in range(3):
+        row = torch.tensor([query])
+        alone = query_vectors(model, users(3).take(row), vectors, HISTORY.take(row))
+        torch.testing.assert_close(alone[0], together[query])
+    torch.testing.assert_close(together.norm(dim=1), torch.ones(3))
+
+
+def test_training_and_serving_paths_give_the_same_vectors() -> None:
+    """One batch through `forward` equals catalogue and queries encoded apart."""
+    model, catalogue = tower(), items(5)
+    batch = PairBatch(
+        items=catalogue,
+        item_rows=torch.arange(5),
+        num_candidates=3,
+        query=users(3),
+        history=HISTORY,
+        positive=torch.tensor([0, 1, 2]),
+        log_inclusion=torch.zeros(3),
+        weight=torch.ones(3),
+        examples=torch.arange(3),
+    )
+    with torch.no_grad():
+        query, candidate = model(batch)
+    vectors = catalogue_vectors(model, catalogue)
+    torch.testing.assert_close(candidate, vectors[:3])
+    torch.testing.assert_close(query, query_vectors(model, users(3), vectors, HISTORY))
+
+
+def test_an_item_in_the_history_moves_the_query_and_the_table() -> None:
+    """History and candidates share the table: training through a history reaches item rows."""
+    model = tower()
+    before = model.embedding.table.weight.clone()
+    empty = FeatureBlock(torch.zeros(1, 1, dtype=torch.int64), (), torch.zeros(1, 0))
+    embedded, asked = model.embedding([items(1), empty])
+    vectors = F.normalize(model.candidate(embedded), dim=1)
+    once = Jagged(torch.tensor([0]), torch.tensor([0, 1]))
+    model._queries(asked, vectors, once)[0, 0].backward()  # type: ignore[no-untyped-call]
+    changed = (model.embedding.table.weight != before).any(1).sum()
+    assert int(changed) >= 2  # both lookups of the item and the one of the user, collisions aside
+
+
+def test_weights_survive_a_round_trip_and_know_their_space() -> None:
+    model, catalogue = tower(), items(5)
+    again = load_two_tower(save_two_tower(model), CONFIG, TABLE, LAYOUTS)
+    vectors = catalogue_vectors(model, catalogue)
+    torch.testing.assert_close(catalogue_vectors(again, catalogue), vectors)
+    assert space_id(again) == space_id(model)
+    with torch.no_grad():
+        again.query[0].bias += 1  # the query tower may move on; the items' space stays
+    assert space_id(again) == space_id(model)
+    with torch.no_grad():
+        again.candidate[0].bias += 1
+    assert space_id(again) != space_id(model)
+    other = TwoTowerConfig(dim=4, hidden=(16,), history_length=4, history_heads=2)
+    with pytest.raises(IntegrityError, match="do not fit the configuration"):
+        load_two_tower(save_two_tower(model), other, TABLE, LAYOUTS)

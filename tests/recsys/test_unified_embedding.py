@@ -1,0 +1,147 @@
+"""UnifiedEmbedding against a loop over features; its two kernels against each other and Adagrad."""
+
+import pytest
+import torch
+
+from recsys.batch import FeatureBlock, FeatureLayout, Jagged
+from recsys.embeddings.hashing import salt_of, table_rows
+from recsys.embeddings.plan import EmbeddingPlan
+from recsys.embeddings.table import FbgemmTable, Table, TableConfig, TorchTable, build_table
+from recsys.embeddings.unified import UnifiedEmbedding
+
+CPU = torch.device("cpu")
+ITEMS = FeatureLayout((("id", 2), ("brand", 1)), (("genres", 3), ("words", 1)), ("price",))
+QUERY = FeatureLayout((("user", 1),), (), ())
+
+
+def plan(num_rows: int = 50, dim: int = 8) -> EmbeddingPlan:
+    return EmbeddingPlan(num_rows=num_rows, dim=dim, layouts=(ITEMS, QUERY))
+
+
+def item_block(rows: int) -> FeatureBlock:
+    def jagged() -> Jagged:
+        lengths = torch.randint(0, 4, (rows,))
+        offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+        return Jagged(torch.randint(-(2**62), 2**62, (int(offsets[-1]),)), offsets)
+
+    single = torch.randint(-(2**62), 2**62, (rows, 2))
+    return FeatureBlock(single, (jagged(), jagged()), torch.randn(rows, 1))
+
+
+def query_block(rows: int) -> FeatureBlock:
+    return FeatureBlock(torch.randint(-99, 99, (rows, 1)), (), torch.zeros(rows, 0))
+
+
+def oracle(weight: torch.Tensor, layout: FeatureLayout, block: FeatureBlock) -> torch.Tensor:
+    """One row, one feature, one lookup at a time."""
+    rows = []
+    for n in range(len(block)):
+        parts = []
+        for column, (name, multiplicity) in enumerate(layout.single):
+            for lookup in range(multiplicity):
+                salt = torch.tensor(salt_of(name, lookup))
+                parts.append(weight[table_rows(block.single[n, column], salt, len(weight))])
+        for jagged, (name, multiplicity) in zip(block.multi, layout.multi, strict=True):
+            values = jagged.values[jagged.offsets[n] : jagged.offsets[n + 1]]
+            for lookup in range(multiplicity):
+                salt = torch.tensor(salt_of(name, lookup))
+                found = weight[table_rows(values, salt, len(weight))]
+                parts.append(found.mean(0) if len(values) else torch.zeros(weight.shape[1]))
+        rows.append(torch.cat([*parts, block.dense[n]]))
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("backend", ["torch", "fbgemm"])
+def test_embedding_equals_a_loop_over_features(backend: str) -> None:
+    table = build_table(
+        TableConfig.model_validate({"num_rows": 50, "dim": 8, "backend": backend}),
+        device=CPU,
+        seed=3,
+    )
+    embedding = UnifiedEmbedding(plan(), table)
+    items, query = item_block(17), query_block(5)
+    found = embedding([items, query])
+    torch.testing.assert_close(found[0], oracle(table.weight, ITEMS, items))
+    torch.testing.assert_close(found[1], oracle(table.weight, QUERY, query))
+    torch.testing.assert_close(embedding.side(0, items), found[0])
+
+
+def adagrad_oracle(
+    weight: torch.Tensor, config: TableConfig, steps: list[tuple[torch.Tensor, torch.Tensor]]
+) -> torch.Tensor:
+    """Dense gradient by autograd, then the formula row by row."""
+    weight, state = weight.clone(), torch.zeros(len(weight))
+    for rows, target in steps:
+        leaf = weight.clone().requires_grad_()
+        (leaf[rows] * target).sum().backward()  # type: ignore[no-untyped-call]
+        assert leaf.grad is not None
+        for row in rows.unique():
+            grad = leaf.grad[row]
+            state[row] += (grad**2).mean()
+            weight[row] -= config.learning_rate * grad / (state[row].sqrt() + config.eps)
+    return weight
+
+
+@pytest.mark.parametrize("kind", [TorchTable, FbgemmTable])
+def test_fused_update_is_row_wise_adagrad(kind: type) -> None:
+    config = TableConfig(num_rows=30, dim=4)
+    table: Table = kind(config, CPU)
+    start = torch.rand(30, 4)
+    table.weight.copy_(start)
+    steps = [(torch.randint(0, 30, (40,)), torch.randn(40, 4)) for _ in range(4)]
+    for rows, target in steps:
+        pooled = table(rows, torch.arange(41))
+        (pooled * target).sum().backward()
+    torch.testing.assert_close(table.weight, adagrad_oracle(start, config, steps))
+
+
+@pytest.mark.parametrize("optimizer", ["row_wise_adagrad", "sgd"])
+def test_both_kernels_train_to_the_same_numbers(optimizer: str) -> None:
+    tables = []
+    for backend in ("torch", "fbgemm"):
+        torch.manual_seed(1)
+        config = {"num_rows": 50, "dim": 8, "backend": backend, "optimizer": optimizer}
+        table = build_table(TableConfig.model_validate(config), device=CPU, seed=3)
+        embedding = UnifiedEmbedding(plan(), table)
+        for step in range(5):
+            table.set_learning_rate(0.1 / (step + 1))
+            items, query = embedding([item_block(17), query_block(5)])
+            (items.square().sum() + (query**3).sum()).backward()
+        tables.append(table)
+    torch.testing.assert_close(tables[0].weight, tables[1].weight, atol=3e-7, rtol=0)
+    torch.testing.assert_close(tables[0].row_state, tables[1].row_state, atol=3e-7, rtol=1e-6)
+
+
+def test_a_step_touches_only_rows_that_were_read() -> None:
+    table = build_table(TableConfig(num_rows=40, dim=4, backend="torch"), device=CPU, seed=0)
+    before = table.weight.clone()
+    rows = torch.tensor([3, 3, 7])
+    table(rows, torch.tensor([0, 2, 3])).sum().backward()
+    changed = (table.weight != before).any(1).nonzero().flatten().tolist()
+    assert changed == [3, 7]
+
+
+def test_a_feature_keeps_its_rows_when_others_come_and_go() -> None:
+    table = build_table(TableConfig(num_rows=50, dim=8, backend="torch"), device=CPU, seed=3)
+    values = torch.arange(6).unsqueeze(1)
+    empty = torch.zeros(6, 0)
+    alone = EmbeddingPlan(num_rows=50, dim=8, layouts=(FeatureLayout((("b", 2),), (), ()),))
+    joined = FeatureLayout((("a", 1), ("b", 2), ("c", 1)), (), ())
+    both = EmbeddingPlan(num_rows=50, dim=8, layouts=(joined,))
+    one = UnifiedEmbedding(alone, table).side(0, FeatureBlock(values, (), empty))
+    many = UnifiedEmbedding(both, table).side(0, FeatureBlock(values.repeat(1, 3), (), empty))
+    torch.testing.assert_close(many[:, 8:24], one)
+    assert not torch.equal(many[:, :8], many[:, 24:])  # same raw value, other feature, other row
+
+
+def test_wrong_inputs_are_named() -> None:
+    table = build_table(TableConfig(num_rows=50, dim=8, backend="torch"), device=CPU, seed=3)
+    embedding = UnifiedEmbedding(plan(), table)
+    with pytest.raises(ValueError, match=r"side 1 wants .* \(1, 0, 0\), the block has \(2, 2, 1\)"):
+        embedding([item_block(3), item_block(3)])
+    with pytest.raises(ValueError, match="2 sides, got 1"):
+        embedding([item_block(3)])
+    with pytest.raises(ValueError, match=r"a 60 x 8 table, got \(50, 8\)"):
+        UnifiedEmbedding(plan(num_rows=60), table)
+    with pytest.raises(ValueError, match="twice: user"):
+        EmbeddingPlan(num_rows=9, dim=2, layouts=(QUERY, QUERY))

@@ -1,0 +1,119 @@
+"""The rules of the house, read off the imports."""
+
+import ast
+import importlib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = ("recsys", "features", "training", "serving")
+FILES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+DOOR = ROOT / "recsys" / "cli.py"
+MAY_IMPORT = {
+    "recsys": {"recsys"},
+    "features": {"recsys", "features"},
+    "training": {"recsys", "features", "training"},
+    "serving": {"recsys", "features", "serving"},
+}
+# Who may open the door to a heavy library: files, or whole rooms.
+DOORS = {
+    "mlflow": {"training/tracking.py", "serving/registry.py", "serving/pyfunc.py"},
+    "torchrec": {"recsys/embeddings/sharded.py"},
+    "fbgemm_gpu": {"recsys/embeddings/table.py"},
+    "faiss": {"serving/index/"},
+    "pandas": {"features/", "serving/pyfunc.py"},
+    "pyarrow": {"features/", "training/", "serving/"},
+    "sklearn": {"features/", "training/"},
+    "matplotlib": {"training/"},
+    "pickle": set(),
+    "joblib": set(),
+    "duckdb": set(),
+}
+
+
+def imports(path: Path) -> set[str]:
+    """Return every module that a file imports, at the top or inside functions."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found.add(node.module or "")
+    return found
+
+
+def name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_imports_point_down(path: Path) -> None:
+    if path == DOOR:
+        return
+    allowed = MAY_IMPORT[path.relative_to(ROOT).parts[0]]
+    ours = {module.split(".")[0] for module in imports(path)} & set(ROOMS)
+    assert ours <= allowed, f"{name(path)} reaches up or sideways: {ours - allowed}"
+    assert "recsys.cli" not in imports(path)
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_heavy_libraries_have_one_door(path: Path) -> None:
+    for module in imports(path):
+        library = module.split(".")[0]
+        doors = DOORS.get(library)
+        open_here = doors is None or any(name(path).startswith(door) for door in doors)
+        assert open_here, f"{name(path)} imports {library}; only {doors} may"
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.parent.name == "losses"], ids=name)
+def test_losses_know_no_other_room(path: Path) -> None:
+    assert not {m for m in imports(path) if m.startswith("recsys.")}
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_files_and_functions_fit_in_the_head(path: Path) -> None:
+    text = path.read_text()
+    limit = 450 if path == DOOR else 400
+    assert len(text.splitlines()) <= limit
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno is not None
+            length = node.end_lineno - node.lineno + 1
+            assert length <= 60, f"{name(path)}: {node.name} has {length} lines"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_nothing_unpickles(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            call = ast.unparse(node.func)
+            assert call not in ("torch.load", "torch.save", "np.load", "numpy.load"), name(path)
+
+
+def test_packages_hold_a_docstring_alone() -> None:
+    for path in FILES:
+        if path.name == "__init__.py":
+            tree = ast.parse(path.read_text())
+            assert ast.get_docstring(tree), name(path)
+            assert len(tree.body) == 1, name(path)
+
+
+def test_no_drawer_for_everything() -> None:
+    names = {path.name for path in FILES}
+    assert not names & {"utils.py", "common.py", "base.py", "helpers.py", "misc.py"}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_no_other_distribution_shadows_a_room(room: str) -> None:
+    module = importlib.import_module(room)
+    assert module.__file__ is not None
+    assert Path(module.__file__).resolve().parent == ROOT / room, (
+        f"another distribution installs a package named '{room}': use an environment of its own"
+    )
+
+
+def test_tests_mirror_the_rooms_without_hiding_them() -> None:
+    assert not list((ROOT / "tests").rglob("__init__.py"))
+    assert {p.name for p in (ROOT / "tests").iterdir() if p.is_dir()} >= set(ROOMS)

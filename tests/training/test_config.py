@@ -1,0 +1,83 @@
+"""Configuration: strict, with the nearest right key named, and complete when written back."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from recsys.errors import ConfigError, NotFoundError
+from training.config import dump_config, load_config
+
+MINIMAL = """
+data: {interactions: log.parquet}
+schema:
+  interactions: {user: user, item: item}
+  features:
+    - {name: item, table: items, kind: categorical}
+"""
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "recsys.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_written_back_it_reads_the_same_with_every_default(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, MINIMAL))
+    text = dump_config(config)
+    assert load_config(write(tmp_path, text)) == config
+    shown = yaml.safe_load(text)
+    assert shown["training"]["batch_size"] == config.training.batch_size
+    assert shown["policies"]["unknown_items"] == "error"
+
+
+def test_paths_are_beside_the_file_and_overrides_win(tmp_path: Path) -> None:
+    config = load_config(
+        write(tmp_path, MINIMAL), ("training.epochs=3", "model.hidden=[8, 4]", "evaluation.ks=[5]")
+    )
+    assert config.data.interactions == str(tmp_path.resolve() / "log.parquet")
+    assert (config.training.epochs, config.model.hidden, config.evaluation.ks) == (3, (8, 4), (5,))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("traning: {epochs: 3}", r"unknown key 'traning' \(did you mean 'training'\?\)"),
+        ("training: {epoch: 3}", r"unknown key 'training.epoch' \(did you mean 'epochs'\?\)"),
+        ("training: {epochs: 0}", r"training.epochs: .* greater than or equal to 1 \(got 0\)"),
+        ("training: {epochs: three}", r"training.epochs: .* integer"),
+        ("split: {kind: random}", "split.kind: .*'time', 'leave_one_out' or 'column'"),
+        ("policies: {bad_ids: ignore}", "policies.bad_ids"),
+    ],
+)
+def test_wrong_keys_and_values_are_named(tmp_path: Path, change: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(write(tmp_path, MINIMAL + change))
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        ("[{name: x, table: itms, kind: numeric}]", r"table 'itms'.*did you mean 'items'"),
+        ("[{name: x, table: items, kind: numerc}]", "features.0"),
+        ("[{name: x, table: items, kind: numeric}]", "needs a table 'items', .* not declared"),
+        ("[{name: user, table: users, kind: categorical}]", "at least one feature of the items"),
+        ("[{name: item, table: items, kind: categorical, dim: 3}]", "unknown key .*dim"),
+    ],
+)
+def test_wrong_features_are_named(tmp_path: Path, features: str, message: str) -> None:
+    text = MINIMAL.split("  features:")[0] + f"  features: {features}\n"
+    with pytest.raises(ConfigError, match=message):
+        load_config(write(tmp_path, text))
+
+
+def test_what_is_no_configuration_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="no such configuration; `recsys init` writes one"):
+        load_config(tmp_path / "none.yaml")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        load_config(write(tmp_path, "a: [1"))
+    with pytest.raises(ConfigError, match="expected a mapping"):
+        load_config(write(tmp_path, "- 1"))
+    with pytest.raises(ConfigError, match="expected key=value"):
+        load_config(write(tmp_path, MINIMAL), ("training.epochs",))

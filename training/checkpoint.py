@@ -1,0 +1,155 @@
+"""Checkpoints that are whole or absent, and a resume that is bit-identical.
+
+A checkpoint is a folder `step-<n>` with tensors (safetensors) and the loop's state (JSON). It
+is written under another name, flushed to the disk, and renamed; the last two and the best
+stay. Nothing is pickled.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from recsys.embeddings.table import Table
+from recsys.errors import IntegrityError
+
+_PREFIX = "step-"
+
+
+@dataclass
+class LoopState:
+    """Where a training stands; all of it is in a checkpoint."""
+
+    epoch: int = 0
+    step: int = 0
+    """Steps done in `epoch`."""
+    global_step: int = 0
+    best_metric: float | None = None
+    best_step: int | None = None
+    bad_evaluations: int = 0
+    finished: bool = False
+    history: list[dict[str, float]] = field(default_factory=list)
+    """What was logged: a mapping a point, with "step" and "epoch" among its keys."""
+    running_loss: float = 0.0
+    running_weight: float = 0.0
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Everything that a step changes: the model, its table, the optimizer."""
+
+    model: nn.Module
+    table: Table
+    optimizer: torch.optim.Optimizer
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all state as named tensors on the CPU."""
+        named = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        named |= {"table.weight": self.table.weight, "table.row_state": self.table.row_state}
+        for number, state in self.optimizer.state_dict()["state"].items():
+            named |= {f"optimizer.{number}.{key}": value for key, value in state.items()}
+        return {name: value.detach().cpu().contiguous() for name, value in named.items()}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what `tensors` gave."""
+        prefix = "model."
+        weights = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+        self.model.load_state_dict(weights)
+        with torch.no_grad():
+            self.table.weight.copy_(tensors["table.weight"])
+            self.table.row_state.copy_(tensors["table.row_state"])
+        whole = self.optimizer.state_dict()
+        states: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            if name.startswith("optimizer."):
+                _, number, key = name.split(".")
+                states.setdefault(int(number), {})[key] = tensor
+        self.optimizer.load_state_dict({**whole, "state": states})
+
+
+class Checkpoints:
+    """The checkpoints of one run, in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def save(self, trained: Trained, state: LoopState) -> Path:
+        """Write a checkpoint at `state.global_step`; then drop those nobody needs."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        target = self._path(state.global_step)
+        staging = self.folder / f".{target.name}.{os.getpid()}"
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir()
+        try:
+            _write(staging / "tensors.safetensors", save(trained.tensors()))
+            _write(staging / "state.json", json.dumps(asdict(state)).encode())
+            _sync(staging)
+            if target.exists():  # the same step twice: a pure function of the data, so the same
+                shutil.rmtree(target)
+            staging.rename(target)
+            _sync(self.folder)
+        except BaseException:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
+        self._drop_old(state)
+        return target
+
+    def steps(self) -> list[int]:
+        """Return the steps that have a checkpoint, ascending."""
+        names = [path.name for path in self.folder.glob(f"{_PREFIX}*") if path.is_dir()]
+        return sorted(int(name.removeprefix(_PREFIX)) for name in names)
+
+    def load(self, trained: Trained, step: int) -> LoopState:
+        """Put checkpoint `step` into `trained` and return the loop's state."""
+        folder = self._path(step)
+        try:
+            tensors = load((folder / "tensors.safetensors").read_bytes())
+            raw: dict[str, Any] = json.loads((folder / "state.json").read_text())
+        except (OSError, ValueError) as error:
+            raise IntegrityError(f"checkpoint {folder} cannot be read: {error}") from None
+        trained.load(tensors)
+        return LoopState(**raw)
+
+    def load_latest(self, trained: Trained) -> LoopState | None:
+        """Put the newest checkpoint into `trained`; None where there is none."""
+        steps = self.steps()
+        return self.load(trained, steps[-1]) if steps else None
+
+    def clear(self) -> None:
+        """Remove every checkpoint: the run is finished and its bundle written."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _path(self, step: int) -> Path:
+        return self.folder / f"{_PREFIX}{step:09d}"
+
+    def _drop_old(self, state: LoopState) -> None:
+        for step in self.steps()[:-2]:
+            if step != state.best_step:
+                shutil.rmtree(self._path(step))
+
+    @classmethod
+    def of_run(cls, run_dir: Path) -> Self:
+        """Return the checkpoints of the run in `run_dir`."""
+        return cls(run_dir / "checkpoints")
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,147 @@
+"""One experiment as one strict tree, read from YAML; every default is visible when written back."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import ConfigDict, Field
+
+from features.sources import Policies, Sources
+from features.split import SplitConfig
+from recsys.embeddings.table import TableConfig
+from recsys.errors import ConfigError, NotFoundError
+from recsys.models.two_tower import TwoTowerConfig
+from recsys.schema import Schema
+from recsys.strict import StrictModel, parse
+
+PositiveInt = Annotated[int, Field(ge=1)]
+
+
+class TrainingConfig(StrictModel):
+    """The optimisation: how long, how fast, when to stop."""
+
+    seed: int = 0
+    epochs: PositiveInt = 20
+    batch_size: PositiveInt = 1024
+    uniform_negatives: Annotated[int, Field(ge=0)] = 512
+    """Extra candidates a batch, drawn uniformly from the catalogue."""
+    logq_correction: bool = True
+    learning_rate: Annotated[float, Field(gt=0)] = 0.002
+    """AdamW, for everything but the table."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    warmup_steps: Annotated[int, Field(ge=0)] = 100
+    clip_norm: Annotated[float, Field(gt=0)] = 10.0
+    patience: PositiveInt = 3
+    """Evaluations without a better `metric` before training stops."""
+    metric: str = "ndcg_at_20"
+    """Validation metric that decides the best checkpoint; larger is better."""
+    max_validation_queries: PositiveInt = 10_000
+    id_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of ids replaced by the unknown id, so that cold items and users have a meaning."""
+    checkpoint_every: PositiveInt = 1000
+    """Steps between two checkpoints (one more at the end of every epoch)."""
+    precision: Literal["float32", "bfloat16", "auto"] = "auto"
+    """`auto`: bfloat16 products where the processor has them in hardware."""
+    device: str = "auto"
+
+
+class EvaluationConfig(StrictModel):
+    """How the finished model is judged."""
+
+    ks: tuple[PositiveInt, ...] = (10, 20, 50, 100)
+    filter_seen: bool = True
+    """Leave out what the user already took, from the lists and from what counts as relevant."""
+    baselines: tuple[Literal["popularity", "item_knn"], ...] = ("popularity", "item_knn")
+    bootstrap_samples: PositiveInt = 1000
+    max_queries: PositiveInt = 50_000
+
+
+class IndexConfig(StrictModel):
+    """The index in the bundle: exact below some 100,000 items, else HNSW."""
+
+    kind: Literal["auto", "exact", "hnsw"] = "auto"
+    min_recall: Annotated[float, Field(ge=0, le=1)] = 0.95
+    """An approximate index below this recall against exact search fails the export."""
+
+
+class TrackingConfig(StrictModel):
+    """MLflow: where runs go. `uri` None: `mlflow.db` (SQLite) in the working folder."""
+
+    enabled: bool = True
+    uri: str | None = None
+    experiment: str = "recsys"
+    model_name: str | None = None
+    """Register the bundle under this name after training."""
+
+
+class ExperimentConfig(StrictModel):
+    """The whole file."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    data: Sources
+    policies: Policies = Policies()
+    schema_: Schema = Field(alias="schema")
+    split: SplitConfig = SplitConfig()
+    model: TwoTowerConfig = TwoTowerConfig()
+    embedding: TableConfig = TableConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    index: IndexConfig = IndexConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    output: str = "runs"
+    """Folder that runs (checkpoints, bundles, reports) are written to."""
+
+
+def load_config(path: Path, overrides: tuple[str, ...] = ()) -> ExperimentConfig:
+    """Read `path` (YAML), apply `key.sub=value` overrides, resolve data paths beside the file.
+
+    Raises:
+        NotFoundError: no such file.
+        ConfigError: not YAML, unknown keys (the nearest right one is named), wrong values.
+    """
+    if not path.is_file():
+        raise NotFoundError(f"{path}: no such configuration; `recsys init` writes one")
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: expected a mapping of keys, got {type(raw).__name__}")
+    for override in overrides:
+        _override(raw, override)
+    config = parse(ExperimentConfig, raw, source=path)
+    return config.model_copy(update={"data": _beside(config.data, path.resolve().parent)})
+
+
+def dump_config(config: ExperimentConfig) -> str:
+    """Return the configuration as YAML, every default written out."""
+    return yaml.safe_dump(config.model_dump(mode="json", by_alias=True), sort_keys=False)
+
+
+def _override(raw: dict[str, object], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals:
+        raise ConfigError(f"--set {override}: expected key=value, as in training.epochs=5")
+    *parents, last = key.split(".")
+    node = raw
+    for parent in parents:
+        child = node.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"--set {override}: '{parent}' is not a section")
+        node = child
+    node[last] = yaml.safe_load(value)
+
+
+def _beside(sources: Sources, folder: Path) -> Sources:
+    """Relative paths are relative to the configuration file."""
+
+    def resolve(path: str | None) -> str | None:
+        return None if path is None else str(folder / path)
+
+    return Sources(
+        interactions=str(folder / sources.interactions),
+        items=resolve(sources.items),
+        users=resolve(sources.users),
+        others={name: str(folder / path) for name, path in sources.others.items()},
+    )

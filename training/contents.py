@@ -1,0 +1,162 @@
+"""What a trained two-tower leaves behind: the files of its bundle, each written by its room."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+from recsys.bundle import write_bundle
+from recsys.retrieval.topk import ExactVectors
+from torch import Tensor
+
+from features.dataset import Dataset
+from features.requests import encode_requests, request_table
+from features.split import TEST, TRAIN, VALIDATION
+from recsys.batch import FeatureLayout
+from recsys.models.two_tower import TwoTower, catalogue_vectors
+from recsys.retrieval.recommend import recommend
+from recsys.weights import load_two_tower, save_two_tower, space_id
+from training.config import ExperimentConfig, dump_config
+
+PROBE_ROWS = 256
+PROBE_K = 20
+
+
+@dataclass(frozen=True)
+class IndexRequest:
+    """What an index builder gets: vectors (n, E), their space, the ids' hash, sample queries."""
+
+    vectors: Tensor
+    queries: Tensor
+    space_id: str
+    item_ids_sha256: str
+    kind: str
+    min_recall: float
+
+
+IndexBuilder = Callable[[Path, IndexRequest], None]
+"""Writes the folder `index/` of a bundle; handed in by the front door."""
+
+
+def write_two_tower(
+    parent: Path,
+    config: ExperimentConfig,
+    data: Dataset,
+    model: TwoTower,
+    *,
+    query_vectors: Tensor,
+    build_index: IndexBuilder,
+    metrics: dict[str, Any],
+) -> Path:
+    """Write the bundle of `model` below `parent` and return its folder."""
+    weights = save_two_tower(model)
+    item_ids = data.tables.items.column(data.schema.item_key).combine_chunks()
+    space = space_id(model)
+    # The served model, read back from the bytes that are written: what is probed is what is kept.
+    layouts = (data.encoder.layout("items"), data.encoder.query_layout())
+    served = load_two_tower(weights, config.model, config.embedding, layouts)
+
+    def write(folder: Path) -> None:
+        (folder / "config.yaml").write_text(dump_config(config))
+        (folder / "schema.json").write_text(data.schema.model_dump_json(indent=1))
+        (folder / "model.json").write_text(_model_json(config, layouts, space))
+        data.encoder.save(folder / "encoder")
+        (folder / "weights.safetensors").write_bytes(weights)
+        items = data.tables.items.append_column("train_count", pa.array(data.train_counts))
+        pq.write_table(items, folder / "items.parquet", write_page_checksum=True)
+        vectors = catalogue_vectors(served, data.items)
+        (folder / "index").mkdir()
+        build_index(
+            folder / "index",
+            IndexRequest(
+                vectors=vectors,
+                queries=query_vectors,
+                space_id=space,
+                item_ids_sha256=ids_sha256(item_ids),
+                kind=config.index.kind,
+                min_recall=config.index.min_recall,
+            ),
+        )
+        probe = _probe(config, data, served, vectors, item_ids)
+        pq.write_table(probe, folder / "probe.parquet", write_page_checksum=True)
+        (folder / "metrics.json").write_text(json.dumps(metrics, indent=1, sort_keys=True))
+
+    facts = {
+        "kind": "two_tower",
+        "space_id": space,
+        "data_fingerprint": data.tables.fingerprint,
+        "config_sha256": hashlib.sha256(dump_config(config).encode()).hexdigest(),
+        "metrics": metrics,
+    }
+    return write_bundle(parent, write, facts=facts)
+
+
+def ids_sha256(item_ids: pa.Array) -> str:
+    """Return a hash of the catalogue's ids in order."""
+    digest = hashlib.sha256(str(item_ids.type).encode())
+    for value in item_ids.to_pylist():
+        digest.update(f"{value}\n".encode())
+    return digest.hexdigest()
+
+
+def _model_json(
+    config: ExperimentConfig, layouts: tuple[FeatureLayout, FeatureLayout], space: str
+) -> str:
+    return json.dumps(
+        {
+            "kind": "two_tower",
+            "space_id": space,
+            "model": config.model.model_dump(mode="json"),
+            "embedding": config.embedding.model_dump(mode="json"),
+            "policies": config.policies.model_dump(mode="json"),
+            "layouts": [
+                {"single": layout.single, "multi": layout.multi, "dense": layout.dense}
+                for layout in layouts
+            ],
+        },
+        indent=1,
+    )
+
+
+def _probe(
+    config: ExperimentConfig, data: Dataset, model: TwoTower, vectors: Tensor, ids: pa.Array
+) -> pa.Table:
+    """Return golden requests with the answers that a loader must reproduce."""
+    users = _probe_users(data)
+    histories = data.histories((TRAIN, VALIDATION, TEST))
+    table = request_table(data.schema, data.tables, histories, users)
+    requests = encode_requests(data.encoder, ids, table, history_length=config.model.history_length)
+    scores, rows = recommend(
+        model,
+        ExactVectors(vectors),
+        vectors,
+        requests.block,
+        requests.history,
+        k=PROBE_K,
+        exclude=requests.seen,
+    )
+    found = rows >= 0
+    offsets = torch.zeros(len(rows) + 1, dtype=torch.int64)
+    torch.cumsum(found.sum(1), 0, out=offsets[1:])
+    bounds = pa.array(offsets.numpy())
+    items = ids.take(pa.array(rows[found].numpy()))
+    answers = {
+        "expected_items": pa.LargeListArray.from_arrays(bounds, items),
+        "expected_scores": pa.LargeListArray.from_arrays(bounds, pa.array(scores[found].numpy())),
+    }
+    for name, column in answers.items():
+        table = table.append_column(name, column)
+    return table
+
+
+def _probe_users(data: Dataset) -> NDArray[np.int64]:
+    """Return users spread evenly over the table."""
+    count = min(PROBE_ROWS, data.num_users)
+    return np.unique(np.linspace(0, data.num_users - 1, count).astype(np.int64))

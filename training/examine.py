@@ -1,0 +1,54 @@
+"""The job behind `recsys evaluate`: a bundle judged again on the data it names."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+from features.tables import read_tables
+from recsys.bundle import Bundle
+
+from features.dataset import Dataset, part_of
+from features.encoder import FeatureEncoder
+from recsys.strict import parse
+from recsys.weights import load_two_tower
+from training.config import ExperimentConfig
+from training.results import Evaluation
+from training.train import judge, report_on
+
+
+def evaluate_bundle(
+    path: Path, report: Path, *, say: Callable[[str], None] = lambda line: None
+) -> Evaluation:
+    """Evaluate the bundle at `path` on its own split of the data, and write `report`.
+
+    Raises:
+        NotFoundError: no bundle, or its data are no longer where they were.
+        IntegrityError: a file of the bundle is not what was written.
+    """
+    bundle = Bundle.open(path)
+    raw = yaml.safe_load(bundle.text("config.yaml"))
+    config = parse(ExperimentConfig, raw, source=path / "config.yaml")
+    encoder = FeatureEncoder.from_bytes(
+        bundle.read("encoder/encoder.json"), bundle.read("encoder/known_ids.safetensors")
+    )
+    tables = read_tables(
+        config.schema_, config.data, config.policies, split_column=config.split.column
+    )
+    if tables.fingerprint != bundle.manifest["facts"]["data_fingerprint"]:
+        say("note: the data are not those the model was trained on; rows may have moved parts")
+    data = Dataset(
+        schema=config.schema_,
+        tables=tables,
+        part=part_of(tables, config.split),
+        encoder=encoder,
+        items=encoder.encode("items", tables.items),
+        users=encoder.encode("users", tables.users),
+        context=encoder.encode("interactions", tables.events.context),
+    )
+    layouts = (encoder.layout("items"), encoder.query_layout())
+    model = load_two_tower(
+        bundle.read("weights.safetensors"), config.model, config.embedding, layouts
+    )
+    evaluation, queries, items, _ = judge(config, data, model)
+    report_on(report, config, data, evaluation, queries, items, [])
+    return evaluation

@@ -1,0 +1,210 @@
+"""The training loop: it knows no model by name. Step function in, metrics out.
+
+Batch order and every random number of a step are functions of (seed, epoch, step), so a run
+that was stopped and resumed ends with the same bits as one that was not.
+"""
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Generic, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from recsys.errors import NumericalError
+from training.checkpoint import Checkpoints, LoopState, Trained
+from training.config import TrainingConfig
+from training.optim import warm_up
+
+LOG_EVERY = 20
+"""Steps between two points of the loss curve."""
+
+
+class Batch(Protocol):
+    """Anything with a length, the number of its examples."""
+
+    def __len__(self) -> int:
+        """Number of examples."""
+
+
+B = TypeVar("B", bound=Batch)
+
+
+@dataclass(frozen=True)
+class Task(Generic[B]):
+    """What is trained: how to draw batches, what to minimise, how to judge.
+
+    loss: a batch to a scalar, in training mode. validate: metrics of the model as it stands.
+    describe: names the rows and features of a batch whose loss is not finite.
+    """
+
+    trained: Trained
+    num_steps: int
+    batches: Callable[[int, int], Iterator[B]]
+    loss: Callable[[B], Tensor]
+    validate: Callable[[], dict[str, float]]
+    describe: Callable[[B], str]
+
+
+class Listener(Protocol):
+    """Who watches a training: the progress bar, the tracker."""
+
+    def on_step(self, state: LoopState, num_steps: int, loss: float, rate: float) -> None:
+        """A step is done; `rate` is in examples a second."""
+
+    def on_log(self, point: dict[str, float]) -> None:
+        """A point of a curve: "step", "epoch" and the values."""
+
+
+class Terminated(SystemExit):
+    """SIGTERM or Ctrl-C came; the checkpoint is written. Exits 143 or 130."""
+
+
+def fit(
+    task: Task[B],
+    config: TrainingConfig,
+    checkpoints: Checkpoints,
+    listeners: tuple[Listener, ...] = (),
+) -> LoopState:
+    """Train until the last epoch or until `patience` evaluations brought nothing better.
+
+    Resumes from the newest checkpoint where there is one. On return the model holds the
+    weights of the best evaluation.
+
+    Raises:
+        NumericalError: a loss was not finite; the last checkpoint stands.
+        Terminated: a signal ended the run after the step at hand.
+    """
+    state = checkpoints.load_latest(task.trained) or LoopState()
+    with _signals() as received:
+        while not state.finished:
+            _epoch(task, config, checkpoints, listeners, state, received)
+    if state.best_step is not None:
+        checkpoints.load(task.trained, state.best_step)
+    return state
+
+
+def _epoch(
+    task: Task[B],
+    config: TrainingConfig,
+    checkpoints: Checkpoints,
+    listeners: tuple[Listener, ...],
+    state: LoopState,
+    received: list[int],
+) -> None:
+    clock = _Clock()
+    for batch in task.batches(state.epoch, state.step):
+        loss = _step(task, config, state, batch)
+        state.step += 1
+        state.global_step += 1
+        state.running_loss += loss * len(batch)
+        state.running_weight += len(batch)
+        rate = clock.tick(len(batch))
+        for listener in listeners:
+            listener.on_step(state, task.num_steps, loss, rate)
+        if state.global_step % LOG_EVERY == 0:
+            _log(state, listeners, _mean_loss(state) | {"examples_per_second": rate})
+        if received:
+            checkpoints.save(task.trained, state)
+            raise Terminated(128 + received[0])
+        if state.global_step % config.checkpoint_every == 0 and state.step < task.num_steps:
+            checkpoints.save(task.trained, state)
+    metrics = task.validate()
+    _log(state, listeners, {f"validation/{name}": value for name, value in metrics.items()})
+    state.epoch, state.step = state.epoch + 1, 0
+    _judge(config, state, metrics[config.metric])
+    checkpoints.save(task.trained, state)
+
+
+def _step(task: Task[B], config: TrainingConfig, state: LoopState, batch: B) -> float:
+    """One optimizer step; returns the loss."""
+    trained = task.trained
+    factor = warm_up(state.global_step, config.warmup_steps)
+    for group in trained.optimizer.param_groups:
+        group["lr"] = config.learning_rate * factor
+    torch.manual_seed(_step_seed(config.seed, state.global_step))
+    trained.model.train()
+    loss = task.loss(batch)
+    value = float(loss.detach())
+    # Before the backward pass: the table's update is part of it.
+    if not math.isfinite(value):
+        raise NumericalError(
+            f"the loss of step {state.global_step} (epoch {state.epoch}) is {value}; "
+            f"{task.describe(batch)}; the last checkpoint stands: lower the learning rates or "
+            "mend the rows, then resume"
+        )
+    trained.optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(trained.model.parameters(), config.clip_norm)
+    trained.optimizer.step()
+    return value
+
+
+def _judge(config: TrainingConfig, state: LoopState, metric: float) -> None:
+    """Best so far? Out of patience? Out of epochs?"""
+    if state.best_metric is None or metric > state.best_metric:
+        state.best_metric, state.best_step, state.bad_evaluations = metric, state.global_step, 0
+    else:
+        state.bad_evaluations += 1
+    state.finished = state.bad_evaluations >= config.patience or state.epoch >= config.epochs
+
+
+def _log(state: LoopState, listeners: tuple[Listener, ...], values: dict[str, float]) -> None:
+    point = {"step": float(state.global_step), "epoch": float(state.epoch), **values}
+    state.history.append(point)
+    for listener in listeners:
+        listener.on_log(point)
+
+
+def _mean_loss(state: LoopState) -> dict[str, float]:
+    """Mean loss an example since the last point."""
+    mean = state.running_loss / state.running_weight
+    state.running_loss = state.running_weight = 0.0
+    return {"loss": mean}
+
+
+def _step_seed(seed: int, step: int) -> int:
+    return (seed * 1_000_003 + step) % 2**63
+
+
+class _Clock:
+    """Examples a second over the last steps, smoothed."""
+
+    def __init__(self) -> None:
+        self.last = time.perf_counter()
+        self.rate = 0.0
+
+    def tick(self, examples: int) -> float:
+        now = time.perf_counter()
+        rate = examples / max(now - self.last, 1e-9)
+        self.rate = rate if self.rate == 0 else 0.9 * self.rate + 0.1 * rate
+        self.last = now
+        return self.rate
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collect SIGTERM and SIGINT; a second one acts at once. Other threads: no handlers."""
+    received: list[int] = []
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        if received:
+            raise Terminated(128 + number)
+        received.append(number)
+
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    try:
+        previous = [signal.signal(number, handle) for number in numbers]
+    except ValueError:  # not the main thread: whoever owns it handles signals
+        yield received
+        return
+    try:
+        yield received
+    finally:
+        for number, handler in zip(numbers, previous, strict=True):
+            signal.signal(number, handler)

@@ -1,0 +1,49 @@
+"""Settings of the machine that decide more about speed than the model does, each with a switch."""
+
+import ctypes
+import os
+import sys
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+
+
+def keep_freed_memory() -> bool:
+    """Tell glibc to keep large freed blocks instead of returning them at every step.
+
+    Without it each step pays page faults for its activations again. `RECSYS_MALLOC=0` leaves
+    the allocator alone. Returns whether the settings were made.
+    """
+    if os.environ.get("RECSYS_MALLOC") == "0" or not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return False
+    settings = {_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: 2**31 - 1, _M_TOP_PAD: 64 << 20}
+    return all(mallopt(name, value) == 1 for name, value in settings.items())
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device called `name`; `auto` is the first GPU, else the CPU."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether the processor multiplies bfloat16 in hardware."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "arm_bf16"))
+
+
+def autocast(precision: str, device: torch.device) -> Any:
+    """Return the context that a forward pass runs in: bfloat16 products, or nothing."""
+    if precision == "bfloat16" or (precision == "auto" and has_fast_bfloat16(device)):
+        return torch.autocast(device.type, torch.bfloat16)
+    return nullcontext()

@@ -1,0 +1,33 @@
+"""Parameter groups: the fused table steps by itself, AdamW takes every dense parameter once."""
+
+import torch
+from torch import nn
+
+
+def build_optimizer(
+    model: nn.Module, *, learning_rate: float, weight_decay: float
+) -> torch.optim.AdamW:
+    """Return AdamW over all trainable parameters; vectors and scalars are not decayed.
+
+    Raises:
+        AssertionError: a parameter is in no group or in two.
+    """
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    decayed = [parameter for parameter in trainable if parameter.ndim >= 2]
+    plain = [parameter for parameter in trainable if parameter.ndim < 2]
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": decayed, "weight_decay": weight_decay},
+            {"params": plain, "weight_decay": 0.0},
+        ],
+        lr=learning_rate,
+        fused=True,
+    )
+    grouped = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
+    assert sorted(grouped) == sorted({id(p) for p in trainable}), "every parameter in one group"
+    return optimizer
+
+
+def warm_up(step: int, warmup_steps: int) -> float:
+    """Return the factor on the learning rate at `step` (from 0): linear, then 1."""
+    return min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0

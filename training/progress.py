@@ -1,0 +1,100 @@
+"""What a person sees while training runs, and the table at its end."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+from rich.table import Table
+
+from training.checkpoint import LoopState
+from training.results import Evaluation
+
+
+class Progress:
+    """A live bar with loss and examples a second on a terminal, plain lines elsewhere."""
+
+    def __init__(self, epochs: int, *, quiet: bool) -> None:
+        self.epochs = epochs
+        self.quiet = quiet
+        self.live = sys.stderr.isatty() and not quiet
+        self.bar = RichProgress(
+            TextColumn("epoch {task.fields[epoch]}/" + str(epochs)),
+            BarColumn(),
+            TextColumn("loss {task.fields[loss]:.4f}  {task.fields[rate]:,.0f} examples/s"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=not self.live,
+            transient=True,
+        )
+        self.task = self.bar.add_task(
+            "train", total=None, epoch=1, loss=0.0, rate=0.0, visible=False
+        )
+        self.started = time.monotonic()
+        self.rate = self.loss = 0.0
+
+    def __enter__(self) -> Self:
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.bar.stop()
+
+    def on_step(self, state: LoopState, num_steps: int, loss: float, rate: float) -> None:
+        """Move the bar; a step of the epoch at hand is done."""
+        self.loss, self.rate = loss, rate
+        self.bar.update(
+            self.task,
+            total=num_steps,
+            completed=state.step,
+            epoch=state.epoch + 1,
+            loss=loss,
+            rate=rate,
+            visible=True,
+        )
+
+    def on_log(self, point: dict[str, float]) -> None:
+        """Print a line an epoch, when its validation is known."""
+        if self.quiet or not any(name.startswith("validation/") for name in point):
+            return
+        shown = {name: value for name, value in point.items() if name.endswith("_at_20")}
+        shown = shown or {n: v for n, v in point.items() if n.startswith("validation/")}
+        words = "  ".join(f"{n.removeprefix('validation/')} {v:.4f}" for n, v in shown.items())
+        self.bar.console.print(
+            f"epoch {int(point['epoch']) + 1}  loss {self.loss:.4f}  {words}  "
+            f"{self.rate:,.0f} examples/s  {time.monotonic() - self.started:.0f} s",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def evaluation_table(evaluation: Evaluation) -> None:
+    """Print every ranker's metrics with their 95 % intervals."""
+    console = Console()
+    k = 20 if 20 in evaluation.ks else evaluation.ks[0]
+    names = [f"{name}_at_{k}" for name in ("recall", "hit_rate", "ndcg", "mrr")]
+    table = Table(title=f"test: {evaluation.protocol['split']}, {evaluation.protocol['queries']}")
+    table.add_column("ranker")
+    for name in [*names, f"coverage_at_{k}"]:
+        table.add_column(name, justify="right")
+    for ranker, result in evaluation.results.items():
+        cells = [_cell(result.metrics[name], result.intervals[name]) for name in names]
+        table.add_row(ranker, *cells, f"{result.metrics[f'coverage_at_{k}']:.3f}")
+    console.print(table)
+    best = evaluation.results.get("best_reachable")
+    if best is not None:
+        model = next(iter(evaluation.results.values()))
+        share = model.metrics[names[0]] / max(best.metrics[names[0]], 1e-12)
+        console.print(f"{names[0]}: {share:.0%} of the best reachable", highlight=False)
+
+
+def _cell(value: float, interval: tuple[float, float]) -> str:
+    return f"{value:.4f} [{interval[0]:.4f}, {interval[1]:.4f}]"
