@@ -40,6 +40,7 @@ class _Finding:
     value: str
     rows: list[int] = field(default_factory=list)
     count: int = 0
+    last: int = -1
 
 
 class Ledger:
@@ -59,39 +60,44 @@ class Ledger:
         policy: str = "error",
         value: str = "",
     ) -> None:
-        """Add `rows` (M,) to what is wrong with `column` for `reason`; `policy` "error" raises."""
+        """Add `rows` (M,) to what is wrong with `column`; `policy` is "name: choice"."""
         if len(rows) == 0:
             return
-        finding = self._findings.setdefault(
-            (column, reason), _Finding(remedy, policy.split(": ")[-1], value)
-        )
-        if policy != "error":
-            finding.policy = policy
+        fresh = _Finding(remedy, policy, value)
+        finding = self._findings.setdefault((column, reason), fresh)
+        # Two readers of one column find the same; a table streams by in ascending rows.
+        rows = rows[rows > finding.last]
+        finding.last = max(finding.last, int(rows[-1]) if len(rows) else -1)
         finding.rows += rows[: max(0, _EXAMPLES - len(finding.rows))].tolist()
         finding.count += len(rows)
 
-    def settle(self) -> list[Drop]:
-        """Return what policies forgave.
+    def check(self) -> None:
+        """Keep what policies forgave for `settle`.
 
         Raises:
             DataError: the first finding that none forgives.
         """
+        for (column, reason), finding in self._findings.items():
+            if finding.policy.endswith("error"):
+                where = self.files.describe(np.array(finding.rows, np.int64), finding.count)
+                value = f", {finding.value}" if finding.value else ""
+                raise DataError(f"{where}, column '{column}': {reason}{value}; {finding.remedy}")
+
+    def settle(self) -> list[Drop]:
+        """Return what policies forgave, and forget it.
+
+        Raises:
+            DataError: the first finding that none forgives.
+        """
+        self.check()
         drops = []
         for (column, reason), finding in self._findings.items():
-            rows = np.array(finding.rows, np.int64)
-            if finding.policy.split(": ")[-1] == "error":
-                raise self.error(column, reason, rows, finding)
-            places = self.files.places(rows)
-            drop = Drop(self.files.table, column, reason, finding.policy, finding.count, places)
-            drops.append(drop)
+            places = self.files.places(np.array(finding.rows, np.int64))
+            drops.append(
+                Drop(self.files.table, column, reason, finding.policy, finding.count, places)
+            )
         self._findings.clear()
         return drops
-
-    def error(self, column: str, reason: str, rows: NDArray[np.int64], one: _Finding) -> DataError:
-        """Return the error of one finding."""
-        value = f", {one.value}" if one.value else ""
-        where = self.files.describe(rows, one.count)
-        return DataError(f"{where}, column '{column}': {reason}{value}; {one.remedy}")
 
 
 @dataclass(frozen=True)

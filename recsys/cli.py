@@ -86,9 +86,9 @@ def demo(
     out.mkdir(parents=True, exist_ok=True)
     click.echo(f"drawing a world of {users:,} users, {items:,} items, {events:,} events")
     world = RetailWorld.create(seed=seed, users=users, items=items, events=events, noise=noise)
-    world.write(out / "data")
-    config_path = out / "recsys.yaml"
-    config_path.write_text(world.config_text("data"))
+    files = world.write(out / "data")
+    config_path = files.folder / "recsys.yaml"
+    config_path.write_text(world.config_text(files))
     here = (f"output={out / 'runs'}", f"tracking.uri=sqlite:///{(out / 'mlflow.db').resolve()}")
     config = load_config(config_path, (*here, "tracking.model_name=demo", *overrides))
     outcome = _train(config, None, extra_rankers=best_reachable(world))

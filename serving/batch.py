@@ -107,6 +107,9 @@ def shards_of_log(
         DataError: a rule is broken, or a user of `users` is in no table.
     """
     schema = _schema_for_log(scorer.schema)
+    if schema.users is not None and sources.users is None:
+        names = ", ".join(feature.name for feature in schema.features_of("users"))
+        raise ConfigError(f"the model reads {names} of a users table; give --users PATH")
     tables = read_tables(
         schema, sources, scorer.policies.model_copy(update={"unknown_items": "keep"})
     )

@@ -1,12 +1,18 @@
-"""Shared fixtures: one torch thread, one seed."""
+"""Shared fixtures: one torch thread, one seed; a small built-in world as files."""
 
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+
+from features.dataset import Dataset, prepare
+from features.synthetic import RetailWorld
+from training.config import ExperimentConfig, load_config
 
 
 @pytest.fixture(autouse=True)
@@ -14,3 +20,32 @@ def _one_thread_one_seed() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     np.random.seed(0)
+
+
+@pytest.fixture(scope="session")
+def world() -> RetailWorld:
+    """A retail world of 200 users, 120 items and 4,000 events."""
+    return RetailWorld.create(seed=1, users=200, items=120, events=4_000)
+
+
+@pytest.fixture(scope="session")
+def world_config(world: RetailWorld, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The world's tables on disk and the configuration beside them."""
+    files = world.write(tmp_path_factory.mktemp("world"))
+    path = files.folder / "recsys.yaml"
+    path.write_text(world.config_text(files))
+    return path
+
+
+@pytest.fixture(scope="session")
+def config(world_config: Path) -> ExperimentConfig:
+    """A configuration that trains in seconds."""
+    quick = ("training.batch_size=256", "training.uniform_negatives=32", "training.epochs=2")
+    small = ("model.history_length=10", "embedding.num_rows=2048", "evaluation.bootstrap_samples=50")
+    return load_config(world_config, (*quick, *small))
+
+
+@pytest.fixture(scope="session")
+def dataset(config: ExperimentConfig) -> Dataset:
+    """The world, read, parted and encoded."""
+    return prepare(config.schema_, config.data, config.policies, config.split)

@@ -91,6 +91,8 @@ class ExperimentConfig(StrictModel):
     tracking: TrackingConfig = TrackingConfig()
     output: str = "runs"
     """Folder that runs (checkpoints, bundles, reports) are written to."""
+    cache: str | None = None
+    """Folder that keeps encoded data between runs, for logs that take long to read."""
 
 
 def load_config(path: Path, overrides: tuple[str, ...] = ()) -> ExperimentConfig:

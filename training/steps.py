@@ -14,7 +14,7 @@ from recsys.batch import FeatureLayout, PairBatch
 from recsys.embeddings.plan import EmbeddingPlan
 from recsys.embeddings.table import build_table
 from recsys.embeddings.unified import UnifiedEmbedding
-from recsys.losses.retrieval import correct_log_odds, mask_accidental_hits, softmax_loss
+from recsys.losses.retrieval import correct_log_odds, softmax_loss
 from recsys.models.two_tower import TwoTower, catalogue_vectors, query_vectors
 from training.checkpoint import Trained
 from training.config import ExperimentConfig
@@ -44,8 +44,6 @@ def two_tower_loss(model: TwoTower, batch: PairBatch, *, logq_correction: bool) 
     logits_BC = query_BE @ candidate_CE.T / model.temperature
     if logq_correction:
         logits_BC = correct_log_odds(logits_BC, batch.log_inclusion, batch.positive)
-    rows_C = batch.item_rows[: batch.num_candidates]
-    logits_BC = mask_accidental_hits(logits_BC, rows_C, batch.positive)
     return softmax_loss(logits_BC, batch.positive, batch.weight)
 
 

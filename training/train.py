@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from features.cache import cached
 from features.dataset import Dataset, prepare
 from features.queries import Queries, build_queries
 from features.split import TEST, TRAIN, VALIDATION
@@ -67,7 +68,7 @@ def train(
     keep_freed_memory()
     check_metric(config)
     run_dir = resume or new_run_dir(config)
-    data = prepare(config.schema_, config.data, config.policies, config.split)
+    data = load_data(config)
     _say_data(data, say)
     tracker = start_run(
         config.tracking,
@@ -88,6 +89,14 @@ def train(
     finally:
         tracker.finish(status)
     return result
+
+
+def load_data(config: ExperimentConfig) -> Dataset:
+    """Read and encode the tables of `config`, from its cache where it has one."""
+    parts = (config.schema_, config.data, config.policies, config.split)
+    if config.cache is None:
+        return prepare(*parts)
+    return cached(Path(config.cache), lambda: prepare(*parts), *parts)
 
 
 def new_run_dir(config: ExperimentConfig) -> Path:

@@ -1,9 +1,11 @@
-"""Sampled softmax for retrieval, its corrections as separate small steps.
+"""Sampled softmax for retrieval, its correction as a separate small step.
+
+The candidates of a batch are *distinct* items, so a query's positive never stands in a second
+column: accidental hits, which in-batch softmax has to mask, cannot occur.
 
 Shape letters: B queries, C candidates that the queries of a batch share.
 """
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -25,19 +27,6 @@ def correct_log_odds(logits_BC: Tensor, log_probability_C: Tensor, positive_B: T
     correction_BC = log_probability_C.expand_as(logits_BC)
     kept = correction_BC.scatter(1, positive_B.unsqueeze(1), 0.0)
     return logits_BC - kept
-
-
-def mask_accidental_hits(logits_BC: Tensor, item_rows_C: Tensor, positive_B: Tensor) -> Tensor:
-    """Return logits with -inf where a column holds the query's positive item a second time.
-
-    Args:
-        logits_BC: (B, C) float.
-        item_rows_C: (C,) int64, which item each column is; repeats allowed.
-        positive_B: (B,) int64, the column of each query's positive.
-    """
-    same_BC = item_rows_C.unsqueeze(0) == item_rows_C[positive_B].unsqueeze(1)
-    same_BC = same_BC.scatter(1, positive_B.unsqueeze(1), False)
-    return logits_BC.masked_fill(same_BC, -torch.inf)
 
 
 def softmax_loss(logits_BC: Tensor, positive_B: Tensor, weight_B: Tensor) -> Tensor:

@@ -5,19 +5,13 @@ import math
 import pytest
 import torch
 
-from recsys.losses.retrieval import correct_log_odds, mask_accidental_hits, softmax_loss
+from recsys.losses.retrieval import correct_log_odds, softmax_loss
 
 
 def test_loss_is_the_weighted_mean_of_minus_log_softmax() -> None:
     logits = torch.tensor([[0.0, math.log(3.0)], [0.0, 0.0]])
     loss = softmax_loss(logits, torch.tensor([1, 0]), torch.tensor([1.0, 3.0]))
     assert float(loss) == pytest.approx((-math.log(3 / 4) + 3 * math.log(2)) / 4)
-
-
-def test_accidental_hits_never_count_as_negatives() -> None:
-    item_rows = torch.tensor([7, 5, 7])
-    masked = mask_accidental_hits(torch.zeros(2, 3), item_rows, torch.tensor([0, 1]))
-    assert masked.tolist() == [[0.0, 0.0, -math.inf], [0.0, 0.0, 0.0]]
 
 
 def test_corrected_denominator_is_unbiased() -> None:

@@ -1,0 +1,140 @@
+"""Encoded data on disk: read, check and encode once, then map the result into memory.
+
+The key is a hash of the schema, the policies, the split, the bytes of the source files and the
+engine's version, so a cached data set is never stale. Tensors lie in one safetensors file that
+is mapped, not read: what training touches is paged in, and a log may be larger than memory.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+from pyarrow import feather
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from features.dataset import Dataset
+from features.encoder import FeatureEncoder
+from features.sources import Policies, Sources
+from features.split import SplitConfig
+from features.tables import Drop, Events, Tables, source_fingerprint
+from recsys.batch import FeatureBlock, Jagged
+from recsys.schema import Schema
+
+_EVENTS = ("user_row", "item_row", "time", "weight", "row")
+_SIDES = ("items", "users", "context")
+
+
+def cached(
+    folder: Path,
+    build: Callable[[], Dataset],
+    schema: Schema,
+    sources: Sources,
+    policies: Policies,
+    split: SplitConfig,
+) -> Dataset:
+    """Return the data set of these settings from `folder`, built and kept there if missing.
+
+    A cache entry that cannot be read is built again.
+    """
+    entry = folder / _key(schema, sources, policies, split)
+    if entry.is_dir():
+        try:
+            return _load(entry, schema)
+        except (OSError, ValueError, KeyError, SafetensorError):
+            shutil.rmtree(entry)
+    data = build()
+    folder.mkdir(parents=True, exist_ok=True)
+    staging = folder / f".{entry.name}.{os.getpid()}"
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir()
+    try:
+        _save(staging, data)
+        staging.rename(entry)
+    except OSError:  # a full disk or a second process that was quicker: the data are in memory
+        shutil.rmtree(staging, ignore_errors=True)
+    return data
+
+
+def _key(schema: Schema, sources: Sources, policies: Policies, split: SplitConfig) -> str:
+    parts = [model.model_dump_json() for model in (schema, policies, split)]
+    parts += [source_fingerprint(schema, sources), version("recsys-engine")]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
+
+
+def _save(folder: Path, data: Dataset) -> None:
+    events = data.tables.events
+    tensors = {f"events.{name}": torch.from_numpy(getattr(events, name)) for name in _EVENTS}
+    tensors["part"] = torch.from_numpy(data.part)
+    for side in _SIDES:
+        tensors |= _block_tensors(side, getattr(data, side))
+    save_file(
+        {name: one.contiguous() for name, one in tensors.items()}, folder / "rows.safetensors"
+    )
+    for name, table in _tables(data).items():
+        feather.write_feather(table, folder / f"{name}.arrow", compression="uncompressed")
+    data.encoder.save(folder / "encoder")
+    facts = {
+        "fingerprint": data.tables.fingerprint,
+        "drops": [asdict(drop) for drop in data.tables.drops],
+        "multi": {side: len(getattr(data, side).multi) for side in _SIDES},
+    }
+    (folder / "facts.json").write_text(json.dumps(facts))
+
+
+def _load(folder: Path, schema: Schema) -> Dataset:
+    facts = json.loads((folder / "facts.json").read_text())
+    tensors = load_file(folder / "rows.safetensors")
+    tables = {
+        name: feather.read_table(folder / f"{name}.arrow") for name in ("items", "users", "context")
+    }
+    arrays: dict[str, Any] = {name: tensors[f"events.{name}"].numpy() for name in _EVENTS}
+    part = tensors["part"].numpy()
+    drops = (Drop(**{**raw, "examples": tuple(raw["examples"])}) for raw in facts["drops"])
+    blocks = {side: _block(side, tensors, facts["multi"][side]) for side in _SIDES}
+    encoder = FeatureEncoder.from_bytes(
+        *((folder / "encoder" / n).read_bytes() for n in ("encoder.json", "known_ids.safetensors"))
+    )
+    return Dataset(
+        schema=schema,
+        tables=Tables(
+            items=tables["items"],
+            users=tables["users"],
+            events=Events(**arrays, split=None, context=tables["context"]),
+            drops=tuple(drops),
+            fingerprint=facts["fingerprint"],
+        ),
+        part=part,
+        encoder=encoder,
+        **blocks,
+    )
+
+
+def _tables(data: Dataset) -> dict[str, pa.Table]:
+    tables = data.tables
+    return {"items": tables.items, "users": tables.users, "context": tables.events.context}
+
+
+def _block_tensors(side: str, block: FeatureBlock) -> dict[str, Tensor]:
+    tensors = {f"{side}.single": block.single, f"{side}.dense": block.dense}
+    for number, jagged in enumerate(block.multi):
+        tensors[f"{side}.{number}.values"] = jagged.values
+        tensors[f"{side}.{number}.offsets"] = jagged.offsets
+    return tensors
+
+
+def _block(side: str, tensors: dict[str, Tensor], num_multi: int) -> FeatureBlock:
+    multi = (
+        Jagged(tensors[f"{side}.{number}.values"], tensors[f"{side}.{number}.offsets"])
+        for number in range(num_multi)
+    )
+    return FeatureBlock(tensors[f"{side}.single"], tuple(multi), tensors[f"{side}.dense"])

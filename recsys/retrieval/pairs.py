@@ -1,0 +1,93 @@
+"""Pairs (query, item row, score) as flat numpy arrays: sorted, cut to k, scored exactly.
+
+One sort of packed integers orders every list of a chunk at once. From the high bits to the low
+ones a key holds the query, the score turned so that larger comes first, and the item row: so
+equal scores stand in the order of their rows, and a key decodes to what it was made from.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float32]
+Keys = NDArray[np.uint64]
+
+SCORED_AT_ONCE = 4096
+"""Pairs whose two vectors are gathered at a time: small enough to stay in cache."""
+
+
+def score_pairs(queries: Floats, items: Floats, query: Ints, row: Ints) -> Floats:
+    """Return the inner product of every pair, (P,) float32.
+
+    queries (B, E), items (N, E); query, row (P,) say which two vectors are meant. A product
+    depends on its two vectors alone, never on the pairs beside it: scores are equal bit for
+    bit however the work was cut, and equal vectors tie exactly.
+    """
+    scores = np.empty(len(query), np.float32)
+    size = min(SCORED_AT_ONCE, len(query))
+    left, right = (np.empty((size, items.shape[1]), np.float32) for _ in range(2))
+    for start in range(0, len(query), SCORED_AT_ONCE):
+        part = slice(start, min(start + SCORED_AT_ONCE, len(query)))
+        count = part.stop - part.start
+        # mode="clip" writes straight into `out`; the rows are known to be in range.
+        np.take(queries, query[part], axis=0, out=left[:count], mode="clip")
+        np.take(items, row[part], axis=0, out=right[:count], mode="clip")
+        np.vecdot(left[:count], right[:count], out=scores[part])
+    return scores
+
+
+def top_of_pairs(
+    query: Ints, row: Ints, score: Floats, *, num_queries: int, num_rows: int, k: int
+) -> tuple[Floats, Ints]:
+    """Return the k best rows of every query, scores (Q, k) and rows (Q, k) int64.
+
+    Larger scores first, ties by smaller row; -inf and -1 where a query has fewer than k pairs.
+    """
+    row_bits = (num_rows - 1).bit_length() if num_rows > 1 else 1
+    if row_bits + 32 + (num_queries - 1).bit_length() <= 64:
+        score_shift, query_shift = np.uint64(row_bits), np.uint64(row_bits + 32)
+        keys = query.astype(np.uint64) << query_shift
+        keys |= descending(score) << score_shift
+        keys |= row.astype(np.uint64)
+        keys.sort()
+        query = (keys >> query_shift).astype(np.int64)
+        score = from_descending((keys >> score_shift) & np.uint64(0xFFFFFFFF))
+        row = (keys & np.uint64((1 << row_bits) - 1)).astype(np.int64)
+    else:
+        order = np.lexsort((row, -score, query))
+        # Adding zero turns -0.0 into 0.0, as the packed keys do.
+        query, row, score = query[order], row[order], score[order] + np.float32(0)
+    starts = np.searchsorted(query, np.arange(num_queries + 1))
+    where = starts[:-1, None] + np.arange(k)
+    inside = where < starts[1:, None]
+    if not len(query):
+        return np.full(where.shape, -np.inf, np.float32), np.full(where.shape, -1, np.int64)
+    where = np.minimum(where, len(query) - 1)
+    best = np.where(inside, score[where], np.float32(-np.inf))
+    return best, np.where(inside, row[where], -1)
+
+
+def kth_of_pairs(query: Ints, score: Floats, *, num_queries: int, k: int) -> Floats:
+    """Return the k-th largest score of every query, (Q,); -inf where it has fewer pairs."""
+    keys = (query.astype(np.uint64) << np.uint64(32)) | descending(score)
+    keys.sort()
+    bounds = np.arange(num_queries + 1, dtype=np.uint64) << np.uint64(32)
+    starts = np.searchsorted(keys, bounds)
+    kth = np.full(num_queries, -np.inf, np.float32)
+    enough = np.diff(starts) >= k
+    kth[enough] = from_descending(keys[starts[:-1][enough] + k - 1] & np.uint64(0xFFFFFFFF))
+    return kth
+
+
+def descending(score: Floats) -> Keys:
+    """Turn float32 into 32-bit numbers in uint64, the largest score into the smallest number."""
+    bits = (score + np.float32(0)).view(np.int32)
+    ascending = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    return (0x7FFFFFFF - ascending.astype(np.int64)).view(np.uint64)
+
+
+def from_descending(keys: Keys) -> Floats:
+    """Undo `descending`."""
+    ascending = (0x7FFFFFFF - keys.view(np.int64)).astype(np.int32)
+    bits: NDArray[np.int32] = ascending ^ ((ascending >> 31) & 0x7FFFFFFF)
+    return bits.view(np.float32)

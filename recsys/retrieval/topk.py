@@ -1,0 +1,297 @@
+"""Exact top-k of inner products, in chunks, with exclusions.
+
+    exact_topk(queries, items, 100)              # (B, 100) scores and item rows, best first
+
+Exact means: the same rows as sorting all N scores of a query by (-score, row), where a score is
+the float32 inner product of the two vectors. The result does not depend on the chunk sizes, on
+the other queries of the batch or on the number of threads, and equal item vectors tie exactly.
+
+Large problems are screened first (`recsys.retrieval.screen`); small ones, and the few queries
+whose screening proved unsafe, are answered from all their scores.
+
+Shape letters: B queries, N items, E width, Q queries of a chunk.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recsys.batch import Jagged
+from recsys.errors import DataError
+from recsys.retrieval import screen
+from recsys.retrieval.pairs import Floats, Ints, score_pairs, top_of_pairs
+from recsys.retrieval.screen import Catalogue, Excluded, Tiles
+
+SCORES_AT_ONCE = 1 << 22
+"""Scores of a chunk that are held and sorted together (16 MB)."""
+FEWEST_QUERIES = 64
+"""Below this, preparing the items costs more than screening them saves."""
+LOWEST = np.finfo(np.float32).min
+
+
+@torch.no_grad()
+def exact_topk(
+    queries: Tensor,
+    items: Tensor,
+    k: int,
+    exclude: Jagged | None = None,
+    *,
+    query_chunk: int = 256,
+    item_tile: int = 1024,
+) -> tuple[Tensor, Tensor]:
+    """Return the k items of largest inner product for every query.
+
+    Args:
+        queries: (B, E) float32.
+        items: (N, E) float32.
+        k: length of the lists, at least 1; may exceed N.
+        exclude: B rows of item rows that must not be returned; any order, repeats allowed.
+        query_chunk: queries worked on together; the answer does not depend on it.
+        item_tile: items worked on together; `query_chunk * item_tile` scores should fit in
+            the second-level cache of a core. The answer does not depend on it.
+
+    Returns:
+        scores (B, k) float32 and rows (B, k) int64, best first, ties by smaller row; score
+        -inf and row -1 where fewer than k items remain. They lie where `queries` lies; the
+        work is done on the processor.
+
+    Raises:
+        ValueError: shapes that do not fit, k below 1, an exclusion that is no item row.
+        DataError: a vector with NaN or infinity, or so large that scores could overflow.
+    """
+    _check_shapes(queries, items, k, exclude)
+    device = queries.device
+    query_vectors, item_vectors = _plain(queries), _plain(items)
+    _largest_norm(query_vectors, "queries")
+    largest = _largest_norm(item_vectors, "items")
+    num_threads = torch.get_num_threads()
+    with _single_threads():
+        search = _Search.prepare(query_vectors, item_vectors, k, exclude, item_tile, largest)
+        chunk = max(1, min(query_chunk, -(-len(queries) // num_threads)))
+        starts = range(0, len(queries), chunk)
+        parts = [np.arange(start, min(start + chunk, len(queries))) for start in starts]
+        if num_threads > 1 and len(parts) > 1:
+            with ThreadPoolExecutor(num_threads) as pool:
+                answers = list(pool.map(search.answer, parts))
+        else:
+            answers = [search.answer(part) for part in parts]
+    return _joined(answers, k, device)
+
+
+@torch.no_grad()
+def topk_of_scores(
+    scores: Tensor, k: int, exclude: Jagged | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return the k largest scores of every row of a matrix, by the rule of `exact_topk`.
+
+    scores (B, N) float32 is left as it is. An item scored -inf counts as excluded.
+
+    Raises:
+        ValueError: not a matrix, k below 1, an exclusion that is no column.
+        DataError: a score that is NaN.
+    """
+    if scores.ndim != 2:
+        raise ValueError(f"scores must be (queries, items), got {tuple(scores.shape)}")
+    _check_k(k)
+    _check_exclude(exclude, len(scores), scores.shape[1])
+    matrix, num_items = _plain(scores).numpy(), scores.shape[1]
+    chunk = max(1, SCORES_AT_ONCE // max(1, num_items))
+    answers = []
+    for start in range(0, len(matrix), chunk):
+        part = np.array(matrix[start : start + chunk])
+        if (bad := np.isnan(part).any(1)).any():
+            raise DataError(
+                f"scores: row {start + int(bad.argmax())} holds NaN; a ranking by it would mean nothing"
+            )
+        hidden = _excluded(exclude, np.arange(start, start + len(part)))
+        part[hidden.query, hidden.row] = -np.inf
+        query, row = _at_least(part, _kth_largest(part, k))
+        answers.append(
+            top_of_pairs(
+                query, row, part[query, row], num_queries=len(part), num_rows=num_items, k=k
+            )
+        )
+    return _joined(answers, k, scores.device)
+
+
+@dataclass
+class _Search:
+    """One call's vectors, and its tiles in the order in which to try them."""
+
+    queries: Tensor
+    items: Tensor
+    k: int
+    exclude: Jagged | None
+    largest: float
+    catalogue: Catalogue | None
+    tiles: list[Tiles]
+
+    @classmethod
+    def prepare(
+        cls, queries: Tensor, items: Tensor, k: int, exclude: Jagged | None, tile: int,
+        largest: float,
+    ) -> "_Search":
+        """Decide whether screening pays, and prepare the items for it."""
+        tile = -(-tile // screen.FOLD) * screen.FOLD
+        search = cls(queries, items, k, exclude, largest, None, [])
+        if len(queries) < FEWEST_QUERIES or len(items) < 8 * tile:
+            return search
+        catalogue = screen.sample_items(items, tile, largest)
+        # A guess deep in the sample saves little and its eightfold maxima blur it.
+        if catalogue.rank_of_guess(k) * 64 <= len(items) // catalogue.stride:
+            search.catalogue = catalogue
+            search.tiles.append(screen.float_tiles(items, tile))
+            if screen.bytes_pay():
+                search.tiles.insert(0, screen.byte_tiles(items, tile))
+        return search
+
+    def answer(self, part: Ints) -> tuple[Floats, Ints]:
+        """Return the lists of the queries `part` (Q,)."""
+        queries = self.queries[part[0] : part[-1] + 1]
+        excluded = _excluded(self.exclude, part)
+        if self.catalogue is None:
+            return self._from_all(queries, excluded)
+        slack = screen.rounding(queries, self.largest)
+        least = screen.guess(self.catalogue, queries, self.k, excluded)
+        pairs = self._screened(queries, least, slack, excluded)
+        if pairs is None:
+            return self._from_all(queries, excluded)
+        scores, rows = self._best(queries, *pairs)
+        unsafe = np.flatnonzero(~(scores[:, -1] >= least) | np.isneginf(scores[:, -1]))
+        if len(unsafe):
+            again = self._from_all(queries[torch.from_numpy(unsafe)], excluded.of(unsafe))
+            scores[unsafe], rows[unsafe] = again
+        return scores, rows
+
+    def _screened(
+        self, queries: Tensor, least: Floats, slack: NDArray[np.float64], excluded: Excluded
+    ) -> tuple[Ints, Ints] | None:
+        assert self.catalogue is not None
+        usual = self.catalogue.rank_of_guess(self.k) * self.catalogue.stride
+        limit = 6 * usual * len(queries)
+        for tiles in tuple(self.tiles):
+            pairs = screen.screen(
+                tiles, queries, least, slack, excluded, k=self.k, limit=limit
+            )
+            if pairs is not None:
+                return pairs
+        return None
+
+    def _best(self, queries: Tensor, query: Ints, row: Ints) -> tuple[Floats, Ints]:
+        score = score_pairs(queries.numpy(), self.items.numpy(), query, row)
+        return top_of_pairs(
+            query, row, score, num_queries=len(queries), num_rows=len(self.items), k=self.k
+        )
+
+    def _from_all(self, queries: Tensor, excluded: Excluded) -> tuple[Floats, Ints]:
+        """Answer from every score, a few queries at a time."""
+        size = max(1, SCORES_AT_ONCE // max(1, len(self.items)))
+        answers = []
+        for start in range(0, len(queries), size):
+            part = queries[start : start + size]
+            scores = torch.mm(part, self.items.T).numpy()
+            hidden = excluded.of(np.arange(start, start + len(part)))
+            scores[hidden.query, hidden.row] = -np.inf
+            # The product may round otherwise than `score_pairs` does: keep what could differ.
+            slack = screen.rounding(part, self.largest)
+            least = (_kth_largest(scores, self.k) - 4 * slack).astype(np.float32)
+            answers.append(self._best(part, *_at_least(scores, least)))
+        return np.concatenate([a[0] for a in answers]), np.concatenate([a[1] for a in answers])
+
+
+def _kth_largest(scores: Floats, k: int) -> Floats:
+    """Return (B,) the k-th largest of every row, -inf where a row is shorter."""
+    num_items = scores.shape[1]
+    if k >= num_items:
+        return np.full(len(scores), -np.inf, np.float32)
+    kth: Floats = np.partition(scores, num_items - k, axis=1)[:, num_items - k]
+    return kth
+
+
+def _at_least(scores: Floats, least: Floats) -> tuple[Ints, Ints]:
+    """Return query and row of every score at or above its query's `least`, but -inf."""
+    flat = np.flatnonzero(scores >= np.maximum(least, LOWEST)[:, None])
+    query, row = np.divmod(flat, max(1, scores.shape[1]))
+    return query, row
+
+
+def _excluded(exclude: Jagged | None, part: Ints) -> Excluded:
+    """Return the exclusions of consecutive queries, numbered from the first of them."""
+    if exclude is None or not len(part):
+        return Excluded(np.zeros(0, np.int64), np.zeros(0, np.int64))
+    offsets = exclude.offsets[part[0] : part[-1] + 2].cpu().numpy()
+    rows = exclude.values[offsets[0] : offsets[-1]].cpu().numpy()
+    return Excluded(np.repeat(np.arange(len(part)), np.diff(offsets)), rows)
+
+
+@contextmanager
+def _single_threads() -> Iterator[None]:
+    """Let every chunk run on one thread, in full float32, until the block ends.
+
+    Chunks run side by side instead: what follows a product is not parallel inside torch.
+    """
+    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    torch.set_num_threads(1)
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.autocast("cpu", enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+        torch.set_num_threads(threads)
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", torch.float32).contiguous()
+
+
+def _joined(answers: list[tuple[Floats, Ints]], k: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    if not answers:
+        answers = [(np.empty((0, k), np.float32), np.empty((0, k), np.int64))]
+    scores = torch.from_numpy(np.concatenate([scores for scores, _ in answers]))
+    rows = torch.from_numpy(np.concatenate([rows for _, rows in answers]))
+    return scores.to(device), rows.to(device)
+
+
+def _check_shapes(queries: Tensor, items: Tensor, k: int, exclude: Jagged | None) -> None:
+    if queries.ndim != 2 or items.ndim != 2 or queries.shape[1] != items.shape[1]:
+        raise ValueError(
+            "queries (B, E) and items (N, E) must have one width, got "
+            f"{tuple(queries.shape)} and {tuple(items.shape)}"
+        )
+    _check_k(k)
+    _check_exclude(exclude, len(queries), len(items))
+
+
+def _check_k(k: int) -> None:
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
+
+
+def _check_exclude(exclude: Jagged | None, num_queries: int, num_items: int) -> None:
+    if exclude is None:
+        return
+    if len(exclude) != num_queries:
+        raise ValueError(f"exclude has {len(exclude)} rows for {num_queries} queries")
+    outside = (exclude.values < 0) | (exclude.values >= num_items)
+    if outside.any():
+        row = int(exclude.values[outside][0])
+        raise ValueError(f"exclude names item row {row}; there are rows 0 to {num_items - 1}")
+
+
+def _largest_norm(vectors: Tensor, name: str) -> float:
+    """Return the largest norm; NaN, infinity and overflow show in it."""
+    norms = torch.linalg.vector_norm(vectors, dim=1)
+    bad = ~(norms < 1e18)
+    if bad.any():
+        raise DataError(
+            f"{name}: row {int(bad.int().argmax())} holds NaN, infinity or a number so large "
+            "that scores overflow; look for a training run that diverged"
+        )
+    return float(norms.max()) if len(norms) else 0.0

@@ -1,0 +1,83 @@
+"""The cache: what comes back is what was built; a stale or broken entry never does."""
+
+from pathlib import Path
+
+import torch
+
+from features.cache import cached
+from features.dataset import Dataset, prepare
+from features.loader import LoaderConfig, PairLoader
+from features.queries import build_queries
+from features.split import TEST
+from features.synthetic import RetailWorld
+from training.config import ExperimentConfig, load_config
+
+SETTINGS = LoaderConfig(
+    batch_size=64,
+    uniform_negatives=8,
+    history_length=5,
+    id_dropout=0.1,
+    context_dropout=0.1,
+    seed=1,
+)
+
+
+class Counter:
+    """Builds the data set of a configuration and counts how often."""
+
+    def __init__(self, config: ExperimentConfig) -> None:
+        self.config = config
+        self.calls = 0
+
+    def __call__(self) -> Dataset:
+        self.calls += 1
+        c = self.config
+        return prepare(c.schema_, c.data, c.policies, c.split)
+
+    def get(self, folder: Path) -> Dataset:
+        c = self.config
+        return cached(folder, self, c.schema_, c.data, c.policies, c.split)
+
+
+def test_the_second_reading_maps_the_same_rows(
+    config: ExperimentConfig, dataset: Dataset, tmp_path: Path
+) -> None:
+    counter = Counter(config)
+    counter.get(tmp_path)
+    again = counter.get(tmp_path)
+    assert counter.calls == 1
+    assert again.tables.fingerprint == dataset.tables.fingerprint
+    assert again.tables.items.equals(dataset.tables.items)
+    one, two = (PairLoader(data, SETTINGS).batch(2, 1) for data in (dataset, again))
+    assert torch.equal(one.items.single, two.items.single)
+    assert torch.equal(one.query.single, two.query.single)
+    assert torch.equal(one.history.values, two.history.values)
+    asked = [
+        build_queries(d, TEST, history_length=5, filter_seen=True, limit=50, seed=0)
+        for d in (dataset, again)
+    ]
+    assert torch.equal(asked[0].relevant.values, asked[1].relevant.values)
+    assert torch.equal(asked[0].block.dense, asked[1].block.dense)
+
+
+def test_another_byte_or_another_setting_is_another_entry(tmp_path: Path) -> None:
+    files = RetailWorld.create(seed=3, users=60, items=40, events=900).write(tmp_path / "data")
+    path = files.folder / "recsys.yaml"
+    path.write_text(RetailWorld.create(seed=3, users=60, items=40, events=900).config_text(files))
+    counter = Counter(load_config(path))
+    counter.get(tmp_path / "cache")
+    RetailWorld.create(seed=4, users=60, items=40, events=900).write(tmp_path / "data")
+    counter.get(tmp_path / "cache")
+    assert counter.calls == 2
+    other = Counter(load_config(path, ("split.test=0.2",)))
+    other.get(tmp_path / "cache")
+    assert other.calls == 1
+
+
+def test_a_truncated_entry_is_built_again(config: ExperimentConfig, tmp_path: Path) -> None:
+    counter = Counter(config)
+    counter.get(tmp_path)
+    (rows,) = tmp_path.glob("*/rows.safetensors")
+    rows.write_bytes(rows.read_bytes()[:1000])
+    counter.get(tmp_path)
+    assert counter.calls == 2

@@ -1,0 +1,89 @@
+"""The door: quick help, every option frozen, errors that say what to do without a traceback."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from recsys.cli import main
+
+OPTIONS = {
+    "demo": {"--out", "--users", "--items", "--events", "--seed", "--noise", "--set"},
+    "init": {"tables", "--out", "--force"},
+    "check": {"config", "--set", "--json"},
+    "train": {"config", "--resume", "--set", "--json"},
+    "evaluate": {"model", "--out", "--tracking-uri", "--json"},
+    "export": {"model", "--to", "--out", "--min-recall", "--tracking-uri", "--json"},
+    "score": {
+        "model",
+        "--output",
+        "--input",
+        "--interactions",
+        "--users",
+        "--k",
+        "--keep-seen",
+        "--rows-per-part",
+        "--tracking-uri",
+        "--json",
+    },
+    "register": {"model", "--name", "--alias", "--tracking-uri", "--json"},
+    "promote": {"name", "version", "--alias", "--tracking-uri"},
+    "sync": {"run_dir", "--tracking-uri"},
+}
+
+
+def test_no_option_comes_or_goes_unseen() -> None:
+    context = click.Context(main)
+    found = {}
+    for name in main.list_commands(context):
+        command = main.get_command(context, name)
+        assert command is not None
+        found[name] = {
+            parameter.opts[0] if parameter.param_type_name == "option" else parameter.name
+            for parameter in command.params
+        }
+    assert found == OPTIONS
+
+
+@pytest.mark.parametrize("command", OPTIONS)
+def test_every_command_has_help_with_an_example(command: str) -> None:
+    result = CliRunner().invoke(main, [command, "--help"])
+    assert result.exit_code == 0
+    assert f"Example: recsys {command}" in " ".join(result.output.split())
+
+
+def test_help_imports_no_heavy_library() -> None:
+    code = (
+        "import sys; from click.testing import CliRunner; from recsys.cli import main;"
+        "assert CliRunner().invoke(main, ['--help']).exit_code == 0;"
+        "heavy = {'torch', 'mlflow', 'pandas', 'sklearn', 'pyarrow', 'numpy'} & set(sys.modules);"
+        "sys.exit(', '.join(sorted(heavy)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["train", "none.yaml"], 4, "none.yaml: no such configuration"),
+        (["train"], 2, "give a configuration or --resume RUN_DIR"),
+        (["train", "--resume", "nowhere"], 4, "no run to resume"),
+        (["train", "x.yaml", "--set"], 2, "requires an argument"),
+        (["score", ".", "--output", "o"], 2, "give --input or --interactions"),
+        (["score", ".", "--output", "o", "--interactions", "x"], 4, "manifest"),
+        (["evaluate", "no-such-thing"], 4, "no-such-thing"),
+        (["promote", "shop", "one"], 2, "not a valid integer"),
+    ],
+)
+def test_mistakes_exit_with_their_code_and_a_way_out(
+    arguments: list[str], code: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == code, result.output
+    assert message in result.output
+    assert "Traceback" not in result.output

@@ -1,0 +1,199 @@
+"""The loop on a toy task: learns, stops early, survives kills with the same bits, refuses NaN."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from recsys.embeddings.table import TableConfig, build_table
+from recsys.errors import IntegrityError, NumericalError
+from training.checkpoint import Checkpoints, LoopState, Trained
+from training.config import TrainingConfig
+from training.loop import Task, Terminated, fit
+from training.optim import build_optimizer, warm_up
+
+STEPS = 6
+
+
+class Rows:
+    """A batch: the numbers of its rows."""
+
+    def __init__(self, rows: Tensor) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def toy_task(poison_at: int | None = None) -> Task[Rows]:
+    """Learn to tell odd from even rows of a small table, with dropout in between."""
+    torch.manual_seed(1)
+    table = build_table(
+        TableConfig(num_rows=16, dim=4, backend="torch"), device=torch.device("cpu"), seed=0
+    )
+    model = nn.Sequential(nn.Dropout(0.2), nn.Linear(4, 1))
+    optimizer = build_optimizer(model, learning_rate=0.01, weight_decay=0.1)
+
+    def logits(rows: Tensor) -> Tensor:
+        return model(table(rows, torch.arange(len(rows) + 1))).squeeze(1)
+
+    def batches(epoch: int, first: int) -> Iterator[Rows]:
+        for step in range(first, STEPS):
+            generator = torch.Generator().manual_seed(epoch * STEPS + step)
+            yield Rows(torch.randint(0, 16, (32,), generator=generator))
+
+    def loss(batch: Rows) -> Tensor:
+        target = (batch.rows % 2).float()
+        value = nn.functional.binary_cross_entropy_with_logits(logits(batch.rows), target)
+        if poison_at is not None and loss.calls == poison_at:  # type: ignore[attr-defined]
+            value = value * torch.nan
+        loss.calls += 1  # type: ignore[attr-defined]
+        return value
+
+    loss.calls = 0  # type: ignore[attr-defined]
+
+    def validate() -> dict[str, float]:
+        model.eval()
+        with torch.no_grad():
+            rows = torch.arange(16)
+            right = (logits(rows) > 0) == (rows % 2 == 1)
+        return {"accuracy": float(right.float().mean())}
+
+    return Task(
+        trained=Trained(model, table, optimizer),
+        num_steps=STEPS,
+        batches=batches,
+        loss=loss,
+        validate=validate,
+        describe=lambda batch: f"rows {batch.rows[:2].tolist()}",
+    )
+
+
+def config(**changes: object) -> TrainingConfig:
+    values = {"metric": "accuracy", "epochs": 8, "patience": 8, "checkpoint_every": 4}
+    return TrainingConfig.model_validate({**values, **changes})
+
+
+def bits(task: Task[Rows]) -> dict[str, list[float]]:
+    return {name: tensor.flatten().tolist() for name, tensor in task.trained.tensors().items()}
+
+
+def test_the_loop_learns(tmp_path: Path) -> None:
+    task = toy_task()
+    state = fit(task, config(epochs=30, patience=30), Checkpoints(tmp_path))
+    assert state.best_metric == 1.0
+    assert task.validate()["accuracy"] == 1.0  # the best weights are back in the model
+
+
+class KillAt:
+    """Stops the process's training as a crash would: after a step, without a checkpoint."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step(self, state: LoopState, *_: object) -> None:
+        if state.global_step == self.step:
+            raise KeyboardInterrupt
+
+    def on_log(self, point: dict[str, float]) -> None:
+        pass
+
+
+@pytest.mark.parametrize("step", [1, 4, 5, 6, 7, 17, 24])
+def test_a_killed_run_ends_with_the_same_bits(tmp_path: Path, step: int) -> None:
+    whole = toy_task()
+    expected = fit(whole, config(epochs=4), Checkpoints(tmp_path / "whole"))
+    with pytest.raises(KeyboardInterrupt):
+        fit(toy_task(), config(epochs=4), Checkpoints(tmp_path / "cut"), (KillAt(step),))
+    resumed = toy_task()
+    state = fit(resumed, config(epochs=4), Checkpoints(tmp_path / "cut"))
+    assert bits(resumed) == bits(whole)
+    plain = [[p for p in s.history if "examples_per_second" not in p] for s in (state, expected)]
+    assert plain[0] == plain[1]
+
+
+def test_sigterm_writes_a_checkpoint_and_exits_143(tmp_path: Path) -> None:
+    class Terminate(KillAt):
+        def on_step(self, state: LoopState, *_: object) -> None:
+            if state.global_step == self.step:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    checkpoints = Checkpoints(tmp_path)
+    with pytest.raises(Terminated) as stopped:
+        fit(toy_task(), config(), checkpoints, (Terminate(9),))
+    assert stopped.value.code == 143
+    assert checkpoints.steps()[-1] == 9
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_sigkill_in_the_middle_of_saving_leaves_a_checkpoint_that_loads(tmp_path: Path) -> None:
+    """Kill a process that does nothing but save, at random moments; what stands must load."""
+    program = f"""
+        import sys; sys.path[:0] = [{str(Path(__file__).parent)!r}]
+        from pathlib import Path
+        from test_loop import toy_task
+        from training.checkpoint import Checkpoints, LoopState
+        task = toy_task()
+        print("ready", flush=True)
+        for step in range(100_000):
+            Checkpoints(Path({str(tmp_path)!r})).save(task.trained, LoopState(global_step=step))
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    for _ in range(200):
+        if Checkpoints(tmp_path).steps():
+            break
+        process.poll()
+        signal.sigtimedwait([], 0.01)
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.steps()
+    for step in checkpoints.steps():
+        assert checkpoints.load(toy_task().trained, step).global_step == step
+
+
+def test_a_loss_that_is_not_finite_stops_before_it_spoils_anything(tmp_path: Path) -> None:
+    task = toy_task(poison_at=10)
+    with pytest.raises(NumericalError, match=r"step 10 \(epoch 1\) is nan; rows \["):
+        fit(task, config(), Checkpoints(tmp_path))
+    assert all(torch.isfinite(tensor).all() for tensor in task.trained.tensors().values())
+    assert Checkpoints(tmp_path).steps()[-1] == 8
+
+
+def test_patience_ends_training_and_the_best_comes_back(tmp_path: Path) -> None:
+    task = toy_task()
+    scores = iter([0.2, 0.9, 0.5, 0.4, 0.3])
+    task = Task(**{**vars(task), "validate": lambda: {"accuracy": next(scores)}})
+    state = fit(task, config(patience=2), Checkpoints(tmp_path))
+    assert (state.epoch, state.best_metric, state.best_step) == (4, 0.9, 2 * STEPS)
+    assert Checkpoints(tmp_path).steps() == [12, 20, 24]  # the best and the last two
+
+
+def test_a_broken_checkpoint_is_named(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    path = checkpoints.save(toy_task().trained, LoopState(global_step=3))
+    (path / "state.json").write_text(json.dumps({})[:1])
+    with pytest.raises(IntegrityError, match="step-000000003 cannot be read"):
+        checkpoints.load_latest(toy_task().trained)
+
+
+def test_every_parameter_is_in_one_group_and_biases_do_not_decay() -> None:
+    model = nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2))
+    groups = build_optimizer(model, learning_rate=0.1, weight_decay=0.5).param_groups
+    assert [len(group["params"]) for group in groups] == [1, 3]
+    assert [group["weight_decay"] for group in groups] == [0.5, 0.0]
+    assert [warm_up(step, 4) for step in (0, 1, 3, 9)] == [0.25, 0.5, 1.0, 1.0]
+    assert warm_up(0, 0) == 1.0

@@ -1,0 +1,74 @@
+"""What an evaluation found, as plain arrays: written by `evaluate`, drawn by `report`.
+
+Shape letters in words: Q queries, K length of the longest list, n_items the catalogue.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class RankerResult:
+    """How one ranker did on the queries of an evaluation.
+
+    Attributes:
+        name: "two_tower", "popularity", "item_knn", "best_reachable".
+        top: (Q, K) int32 item rows, best first, -1 where the list is short.
+        per_query: "recall_at_10" -> (Q,) float64, NaN where undefined.
+        metrics: means over queries, and "coverage_at_10", "novelty_at_10" of all lists.
+        intervals: metric -> its 95 % bootstrap interval over queries.
+        slices: "items: head", "users: 1-4 events" -> {"recall_at_20": .., "queries": ..}.
+    """
+
+    name: str
+    top: NDArray[np.int32]
+    per_query: Mapping[str, NDArray[np.float64]]
+    metrics: Mapping[str, float]
+    intervals: Mapping[str, tuple[float, float]]
+    slices: Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Several rankers on the same queries; the first result is the model's.
+
+    Attributes:
+        protocol: human words on the split, the filter, the queries, the catalogue.
+        ks: the cut-offs, ascending.
+        query_users: (Q,) int32 user rows.
+        relevant_values: (T,) item rows that count as hits, those of query q at
+            relevant_offsets[q]:relevant_offsets[q + 1].
+        relevant_offsets: (Q + 1,) from 0 to T.
+        results: ranker name -> what it did.
+        train_counts: (n_items,) int64, how often each item was taken in training.
+        representation: "rankme", "alignment", "uniformity" of the model's vectors.
+    """
+
+    protocol: Mapping[str, str]
+    ks: tuple[int, ...]
+    query_users: NDArray[np.int32]
+    relevant_values: NDArray[np.int64]
+    relevant_offsets: NDArray[np.int64]
+    results: Mapping[str, RankerResult]
+    train_counts: NDArray[np.int64]
+    representation: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Example:
+    """One user of the report, by titles.
+
+    Attributes:
+        user: the user's id.
+        history: what the user took before, newest last.
+        relevant: what the user took afterwards.
+        recommended: (title, score, is it a hit), best first; a score may be NaN: not shown.
+    """
+
+    user: str
+    history: Sequence[str]
+    relevant: Sequence[str]
+    recommended: Sequence[tuple[str, float, bool]]
