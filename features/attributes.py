@@ -58,7 +58,7 @@ def read_attributes(
         num_rows += len(batch.rows)
         ids, good = collector.check(cells(batch.table, key, batch.rows, ledger))
         mask = pa.array(good)
-        collector.add(ids.filter(mask))
+        collector.add(ids, good)
         rows.append(batch.rows[good])
         for name, readers in by_column.items():
             column = cells(batch.table, name, batch.rows, ledger)

@@ -7,7 +7,6 @@ is mapped, not read: what training touches is paged in, and a log may be larger 
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
@@ -27,6 +26,7 @@ from features.encoder import FeatureEncoder
 from features.sources import Policies, Sources
 from features.split import SplitConfig
 from features.tables import Drop, Events, Tables, source_fingerprint
+from recsys.atomic import publish, staged_folder
 from recsys.batch import FeatureBlock, Jagged
 from recsys.schema import Schema
 
@@ -53,15 +53,13 @@ def cached(
         except (OSError, ValueError, KeyError, SafetensorError):
             shutil.rmtree(entry)
     data = build()
-    folder.mkdir(parents=True, exist_ok=True)
-    staging = folder / f".{entry.name}.{os.getpid()}"
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir()
     try:
-        _save(staging, data)
-        staging.rename(entry)
-    except OSError:  # a full disk or a second process that was quicker: the data are in memory
-        shutil.rmtree(staging, ignore_errors=True)
+        with staged_folder(folder, entry.name) as staging:
+            _save(staging, data)
+            publish(staging, entry)
+    except OSError:
+        # A full disk, or a second process that was quicker: the data are in memory all the same.
+        pass
     return data
 
 

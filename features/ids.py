@@ -7,13 +7,13 @@ leading zeros throughout become integers, anything else stays text.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from features.growing import GrowingArray
 from features.sources import Policies
 from features.validate import Cells, Ledger, Mask, is_text, mask_of
 from recsys.errors import DataError
@@ -67,7 +67,8 @@ class IdCollector:
         self._column = column
         self._ledger = ledger
         self._policies = policies
-        self._parts: list[pa.DictionaryArray] = []
+        self._codes = GrowingArray(np.int32)
+        self._dictionaries: list[tuple[int, pa.Array]] = []
         self._untyped = ledger.files.is_untyped(column)
         self._first: tuple[pa.DataType, int] | None = None
 
@@ -90,26 +91,36 @@ class IdCollector:
         encoded = values.dictionary_encode()
         return encoded, self._bad(cells, encoded)
 
-    def add(self, encoded: pa.DictionaryArray) -> None:
-        """Keep the ids of a batch that `check` returned, without the rows that left."""
-        if len(encoded):
-            self._parts.append(encoded)
+    def add(self, encoded: pa.DictionaryArray, keep: Mask) -> None:
+        """Take the rows of a batch that `check` returned where `keep` (N,) holds."""
+        if keep.any():
+            codes = np.asarray(encoded.indices.fill_null(0))[keep]
+            self._codes.append(codes)
+            self._dictionaries.append((len(codes), encoded.dictionary))
 
     def finish(self, rows: NDArray[np.int64]) -> Ids:
         """Return everything added; rows (N,) are its row numbers."""
-        if not self._parts:
-            empty = pa.array([], pa.int64())
-            return Ids(self._column, empty, np.zeros(0, np.int32), rows, self._ledger, True)
-        wide = pa.uint64() if any(_is_wide(part) for part in self._parts) else pa.int64()
-        parts = [_with_type(part, wide) for part in self._parts]
-        whole = pa.chunked_array(parts).unify_dictionaries().combine_chunks()
-        self._parts = []
-        codes, words = np.asarray(whole.indices), whole.dictionary
-        used = np.bincount(codes, minlength=len(words)) > 0
+        words = [dictionary for _, dictionary in self._dictionaries]
+        if any(_is_wide(part) for part in words):
+            words = [part.cast(pa.uint64()) for part in words]
+        elif not any(is_text(part.type) for part in words):
+            words = [part.cast(pa.int64()) for part in words]
+        if not words:
+            words = [pa.array([], pa.int64())]
+        merged = pa.concat_arrays(words).dictionary_encode()
+        common, codes = np.asarray(merged.indices), self._codes.values()
+        start = first = 0
+        for size, dictionary in self._dictionaries:  # batch by batch, in place
+            part = codes[start : start + size]
+            part[:] = common[first : first + len(dictionary)][part]
+            start, first = start + size, first + len(dictionary)
+        self._dictionaries = []
+        distinct = merged.dictionary
+        used = np.bincount(codes, minlength=len(distinct)) > 0
         if not used.all():  # ids of rows that left must not decide the type
-            codes, words = (np.cumsum(used) - 1)[codes], words.filter(pa.array(used))
-        codes = codes.astype(np.int32, copy=False)
-        return Ids(self._column, words, codes, rows, self._ledger, self._untyped)
+            codes = (np.cumsum(used) - 1).astype(np.int32)[codes]
+            distinct = distinct.filter(pa.array(used))
+        return Ids(self._column, distinct, codes, rows, self._ledger, self._untyped)
 
     def _bad(self, cells: Cells, encoded: pa.DictionaryArray) -> Mask:
         """Note null, empty, padded and spoilt ids; return what stays."""
@@ -288,17 +299,8 @@ def _are_numbers(values: pa.Array) -> bool:
     return False
 
 
-def _is_wide(values: Any) -> bool:
+def _is_wide(values: pa.Array) -> bool:
     """Whether unsigned numbers exceed int64."""
-    if isinstance(values, pa.DictionaryArray):
-        values = values.dictionary
     if not pa.types.is_uint64(values.type) or not len(values):
         return False
     return bool(pc.max(values).as_py() >= 2**63)
-
-
-def _with_type(part: pa.DictionaryArray, wide: pa.DataType) -> pa.DictionaryArray:
-    words = part.dictionary
-    if not is_text(words.type) and words.type != wide:
-        words = words.cast(wide)
-    return pa.DictionaryArray.from_arrays(part.indices, words)

@@ -168,7 +168,9 @@ def _whole_floats(cells: Cells) -> pa.Array:
     null = np.isnan(numbers)
     odd = ~null & ((numbers != np.floor(numbers)) | (np.abs(numbers) > 2.0**53))
     cells.note(
-        odd, "a fraction in a categorical column", "declare the feature numeric, or cast to text"
+        odd,
+        "a fraction or a float above 2**53 in a categorical column",
+        "declare the feature numeric, or cast the column to integers or text in the source",
     )
     return pa.array(np.where(null | odd, 0, numbers).astype(np.int64), mask=null)
 

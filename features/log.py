@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from features.growing import GrowingArray
 from features.ids import IdCollector, Ids
 from features.kinds import convert, join_batches, number
 from features.reading import Batch, TableFiles
@@ -112,9 +113,8 @@ class _LogReader:
         self._features: dict[str, list[Feature]] = {}
         for feature in schema.features_of("interactions"):
             self._features.setdefault(feature.source_column, []).append(feature)
-        self._numbers: dict[str, list[NDArray[Any]]] = {
-            name: [] for name in ("clock", "weight", "rows", "split")
-        }
+        self._clock, self._rows = GrowingArray(np.int64), GrowingArray(np.int64)
+        self._weight, self._split = GrowingArray(np.float32), GrowingArray(np.int8)
         self._context: dict[str, list[pa.Array]] = {name: [] for name in self._features}
         if roles.session is not None:
             files.require([roles.session])
@@ -143,29 +143,26 @@ class _LogReader:
         users, good = self._users.check(cell(self._roles.user))
         items, usable = self._items.check(cell(self._roles.item))
         good &= usable
-        weight, usable = self._weight(cell, len(rows))
+        weight, usable = self._weights(cell, len(rows))
         good &= usable
-        clock, usable = self._clock(cell, rows)
+        clock, usable = self._times(cell, rows)
         good &= usable
         mask = pa.array(good)
-        self._users.add(users.filter(mask))
-        self._items.add(items.filter(mask))
-        parts: dict[str, NDArray[Any]] = {"clock": clock, "weight": weight, "rows": rows}
+        self._users.add(users, good)
+        self._items.add(items, good)
+        self._clock.append(clock[good])
+        self._rows.append(rows[good])
+        if weight is not None:
+            self._weight.append(weight[good])
         if self._split_column is not None:
-            parts["split"] = split_parts(cell(self._split_column))
-        for name, part in parts.items():
-            self._numbers[name].append(part[good])
+            self._split.append(split_parts(cell(self._split_column))[good])
         for name, features in self._features.items():
             values = convert(cell(name), features, self._policies)
-            self._context[name].append(values.filter(mask))
+            self._context[name].append(values if good.all() else values.filter(mask))
 
     def finish(self) -> Log:
         """Return all batches as one `Log`."""
-        joined = {}
-        for name in list(self._numbers):  # parts go as soon as they are joined
-            parts = self._numbers.pop(name)
-            joined[name] = np.concatenate(parts) if parts else np.zeros(0, np.int64)
-        rows = joined["rows"]
+        rows = self._rows.values()
         files = self._ledger.files
         context = {
             name: join_batches(
@@ -176,31 +173,33 @@ class _LogReader:
         return Log(
             users=self._users.finish(rows),
             items=self._items.finish(rows),
-            clock=joined["clock"],
-            weight=joined["weight"].astype(np.float32, copy=False),
+            clock=self._clock.values(),
+            weight=np.ones(len(rows), np.float32)
+            if self._roles.weight is None
+            else self._weight.values(),
             rows=rows,
-            split=joined["split"].astype(np.int8) if self._split_column is not None else None,
+            split=None if self._split_column is None else self._split.values(),
             context=_table(context, len(rows)),
             ledger=self._ledger,
         )
 
-    def _weight(self, cell: Any, size: int) -> tuple[NDArray[np.float32], Mask]:
+    def _weights(self, cell: Any, size: int) -> tuple[NDArray[np.float64] | None, Mask]:
         name = self._roles.weight
         if name is None:
-            return np.ones(size, np.float32), np.ones(size, bool)
+            return None, np.ones(size, bool)
         column = cell(name)
         values = np.asarray(number(column, self._policies).fill_null(np.nan))
         lost = np.isnan(values)
         if not lost.any():
             column.note(values < 0, "the weight is negative", "a weight is zero or more")
-            return values.astype(np.float32), values >= 0
+            return values, values >= 0
         infinite = lost & _infinite(column)
         remedy = "fill it in the source, or leave such rows out with interactions.where"
         column.note(lost & ~infinite, "the weight is null or NaN", remedy, show=False)
         column.note(values < 0, "the weight is negative", "a weight is zero or more")
-        return values.astype(np.float32), values >= 0
+        return values, values >= 0
 
-    def _clock(self, cell: Any, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], Mask]:
+    def _times(self, cell: Any, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], Mask]:
         every = np.ones(len(rows), bool)
         if self._roles.time is not None:
             return raw_times(cell(self._roles.time.column), self._roles.time.unit), every
@@ -230,7 +229,7 @@ def take_rows(table: pa.Table, rows: NDArray[np.int64]) -> pa.Table:
 
 def _table(columns: Mapping[str, pa.ChunkedArray], num_rows: int) -> pa.Table:
     """A table without columns still has rows."""
-    return pa.table({**columns, "": pa.nulls(num_rows)}).select(list(columns))
+    return pa.table({**columns, "": np.zeros(num_rows, np.int8)}).select(list(columns))
 
 
 def conditions_met(

@@ -14,6 +14,9 @@ _KNOTS = 101
 class Scaler:
     """Maps a number to about [-2, 2]; a null becomes 0 (its indicator says so).
 
+    A number outside of what training saw counts as the nearest one that it saw: a model has
+    nothing to say about the world beyond.
+
     `standardise`: (x - mean) / deviation. `log1p`: the same after sign(x) * log(1 + |x|).
     `quantile`: the share of training rows below x, stretched to unit deviation.
     """
@@ -21,6 +24,8 @@ class Scaler:
     transform: Transform
     mean: float
     deviation: float
+    low: float
+    high: float
     knots: tuple[float, ...] = ()
 
     @classmethod
@@ -28,16 +33,18 @@ class Scaler:
         """Fit on `values` (N,), NaN where null; without a single number everything maps to 0."""
         values = values[~np.isnan(values)]
         if len(values) == 0:
-            return cls(transform, 0.0, 1.0)
+            return cls(transform, 0.0, 1.0, 0.0, 0.0)
+        low, high = float(values.min()), float(values.max())
         if transform == "quantile":
             knots = np.quantile(values, np.linspace(0, 1, _KNOTS))
             # A uniform share has mean 1/2 and deviation 1/sqrt(12).
-            return cls(transform, 0.5, 12**-0.5, tuple(float(knot) for knot in knots))
+            return cls(transform, 0.5, 12**-0.5, low, high, tuple(float(knot) for knot in knots))
         values = _squash(transform, values)
-        return cls(transform, float(values.mean()), float(values.std()) or 1.0)
+        return cls(transform, float(values.mean()), float(values.std()) or 1.0, low, high)
 
     def apply(self, values: NDArray[np.float64]) -> NDArray[np.float32]:
         """Return (N,) float32; NaN becomes 0."""
+        values = np.clip(values, self.low, self.high)
         if self.knots:
             # The middle of a tie, so that a value held by many rows does not sit at its edge.
             low = np.searchsorted(self.knots, values, side="left")
@@ -57,7 +64,7 @@ class Scaler:
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> Self:
         """Read what `to_json` wrote."""
-        return cls(raw["transform"], raw["mean"], raw["deviation"], tuple(raw["knots"]))
+        return cls(**{**raw, "knots": tuple(raw["knots"])})
 
 
 def _squash(transform: Transform, values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -205,6 +205,8 @@ class RetailWorld:
             },
             "schema": _schema(),
             "split": {"kind": "time", "validation": 0.1, "test": 0.1},
+            # A small log: a tower as free as the default would learn it by heart.
+            "model": {"dropout": 0.3},
             "embedding": {"num_rows": min(1 << (4 * ids - 1).bit_length(), 1 << 24)},
             "evaluation": {"filter_seen": True},
             "output": output,

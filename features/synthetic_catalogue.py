@@ -33,6 +33,7 @@ _ITEM_SHARES = {
 }
 """Share of each part in the variance of an item's vector."""
 _USER_SHARES = {"segment": 0.44, "age_group": 0.18, "region": 0.04, "own": 0.34}
+_APPEAL_SHARES = {"brand": 0.35, "subcategory": 0.25, "own": 0.4}
 _POPULARITY_EXPONENT = 0.55
 _LATE_SHARE, _LATE_FROM = 0.04, 0.92
 """Cold items: this share is launched after this share of the time."""
@@ -125,7 +126,7 @@ def make_items(rng: np.random.Generator, count: int) -> Items:
         price=np.maximum(np.round(np.exp(log_price), 2), 0.5),
         launch_week=launch_week,
         vectors=_weighted(parts, _ITEM_SHARES),
-        log_demand=_log_demand(rng, category, launch_week),
+        log_demand=_log_demand(rng, _appeal(rng, subcategory, brand), category, launch_week),
     )
 
 
@@ -179,15 +180,26 @@ def _launches(rng: np.random.Generator, count: int) -> Ints:
     return rng.permutation(weeks)
 
 
-def _log_demand(rng: np.random.Generator, category: Ints, launch_week: Ints) -> Floats:
+def _appeal(rng: np.random.Generator, subcategory: Ints, brand: Ints) -> Floats:
+    """What makes some items popular with everybody, (I,): brand, kind of article, chance."""
+    parts = {
+        "brand": rng.standard_normal(len(names.BRANDS))[brand],
+        "subcategory": rng.standard_normal(len(names.SUBCATEGORIES))[subcategory],
+        "own": rng.standard_normal(len(brand)),
+    }
+    return _weighted(parts, _APPEAL_SHARES)
+
+
+def _log_demand(
+    rng: np.random.Generator, appeal: Floats, category: Ints, launch_week: Ints
+) -> Floats:
     """Zipf-like base, seasons of categories, trends of items, novelty after the launch: (W, I)."""
-    count = len(category)
     week = np.arange(WEEKS)[:, None]
-    rank = rng.permutation(count) + 1
+    rank = np.argsort(np.argsort(-appeal)) + 1
     base = -_POPULARITY_EXPONENT * np.log(rank)
     phase = rng.random(len(names.CATEGORIES))[category]
     season = _SEASON * np.cos(2 * np.pi * (week / WEEKS - phase))
-    trend = rng.normal(0, _TREND, count) * (2 * week / WEEKS - 1)
+    trend = rng.normal(0, _TREND, len(rank)) * (2 * week / WEEKS - 1)
     age = week - launch_week
     novelty = _NOVELTY * np.exp(-np.maximum(age, 0) / _NOVELTY_WEEKS)
     return np.where(age >= 0, base + season + trend + novelty, -np.inf)

@@ -54,10 +54,10 @@ def microseconds(raw: NDArray[np.int64], unit: TimeUnit) -> NDArray[np.int64]:
 
 
 def guess_unit(values: NDArray[np.int64], latest: float) -> str | None:
-    """Return the unit in which most of `values` lie between 1990 and `latest` (seconds)."""
+    """Return the unit in which nearly all of `values` lie between 1990 and `latest` (seconds)."""
     counts = {unit: int(_plausible(values, ticks, latest).sum()) for unit, ticks in UNITS.items()}
     best = max(counts, key=lambda unit: counts[unit])
-    return best if counts[best] * 2 > len(values) else None
+    return best if counts[best] > 0.9 * len(values) else None
 
 
 def latest_seconds(policies: Policies, now: datetime | None = None) -> float:

@@ -79,7 +79,7 @@ def demo(
     Example: recsys demo --out demo
     """
     from features.synthetic import RetailWorld
-
+    from serving.registry import promote as move_alias
     from training.config import load_config
     from training.oracle import best_reachable
 
@@ -92,6 +92,8 @@ def demo(
     here = (f"output={out / 'runs'}", f"tracking.uri=sqlite:///{(out / 'mlflow.db').resolve()}")
     config = load_config(config_path, (*here, "tracking.model_name=demo", *overrides))
     outcome = _train(config, None, extra_rankers=best_reachable(world))
+    if "version" in outcome:
+        move_alias("demo", outcome["version"], "champion", uri=config.tracking.uri)
     scores = out / "recommendations" / outcome["model_id"]
     _score(outcome["bundle"], scores, config.data.interactions, config.data.users)
     click.echo(f"\nrecommendations: {scores}")
@@ -111,7 +113,6 @@ def init(tables: tuple[str, ...], out: Path, force: bool) -> None:
     Example: recsys init ratings.parquet movies.parquet users.parquet
     """
     from features.infer import infer
-
     from recsys.errors import ConfigError
 
     if out.exists() and not force:
@@ -290,9 +291,8 @@ def register(
 
     Example: recsys register runs/two_tower-.../bundle/0123456789abcdef --name shop
     """
-    from serving.registry import register as add_version
-
     from recsys.bundle import Bundle
+    from serving.registry import register as add_version
 
     bundle = Bundle.open(_resolve(model, tracking_uri))
     version = add_version(bundle, name, uri=tracking_uri, alias=alias)
@@ -353,10 +353,9 @@ def _train(
     extra_rankers: Any = None,
 ) -> dict[str, Any]:
     """Train, print the evaluation, register where the configuration names a model."""
+    from recsys.bundle import Bundle
     from serving.index.build import build_index
     from serving.registry import register as add_version
-
-    from recsys.bundle import Bundle
     from training.progress import Progress
     from training.train import train as run
 
@@ -381,11 +380,9 @@ def _train(
     name = config.tracking.model_name
     if config.tracking.enabled and name:
         bundle = Bundle.open(result.bundle)
-        version = add_version(
-            bundle, name, uri=config.tracking.uri, run_id=result.run_id, alias="latest"
-        )
+        version = add_version(bundle, name, uri=config.tracking.uri, run_id=result.run_id)
         outcome["version"] = version
-        say(f"registered models:/{name}/{version} as @latest")
+        say(f"registered models:/{name}/{version}")
     if not quiet:
         _print_evaluation(result.evaluation)
     return outcome

@@ -7,7 +7,6 @@ stood: parts that exist are not written again, so every user appears exactly onc
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,11 +16,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from features.tables import Tables, read_tables
 
 from features.histories import Histories
 from features.requests import HISTORY, request_table
 from features.sources import Sources
+from features.tables import Tables, read_tables
+from recsys.atomic import whole_file
 from recsys.errors import ConfigError, DataError
 from recsys.schema import CategoricalFeature, Schema
 from serving.score import Scorer
@@ -225,34 +225,11 @@ def _score_part(scorer: Scorer, shard: Shard, path: Path) -> int:
     """Write one part; returns how many history items the catalogue lacks."""
     requests = scorer.encode(shard.read())
     answers = scorer.answer(requests)
-    with _staged(path) as staging:
+    with whole_file(path) as staging:
         pq.write_table(answers, staging, write_page_checksum=True)
     return requests.unknown_items
 
 
 def _write_text(path: Path, text: str) -> None:
-    with _staged(path) as staging:
+    with whole_file(path) as staging:
         staging.write_text(text)
-
-
-class _staged:  # noqa: N801
-    """Write beside `path`, then flush and rename; nothing is left behind on an error."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.staging = path.with_name(f".{path.name}.{os.getpid()}")
-
-    def __enter__(self) -> Path:
-        return self.staging
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is not None:
-            self.staging.unlink(missing_ok=True)
-            return
-        for target in (self.staging, None, self.path.parent):
-            if target is None:
-                self.staging.replace(self.path)
-                continue
-            handle = os.open(target, os.O_RDONLY)
-            os.fsync(handle)
-            os.close(handle)

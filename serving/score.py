@@ -14,8 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from recsys.bundle import Bundle
-from recsys.retrieval.index import Index
-from recsys.retrieval.topk import ExactVectors
+from recsys.retrieval.index import ExactVectors, Index
 from torch import Tensor
 
 from features.encoder import FeatureEncoder

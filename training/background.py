@@ -36,12 +36,12 @@ class Delivery(threading.Thread):
         self.done = False
         self._finishing = threading.Event()
         self._progress = time.monotonic()
-        self._imported = False
+        self._imported = self._given_up = False
 
     def run(self) -> None:
         """Deliver until the journal is finished and all of it has arrived."""
         failures = 0
-        while not self.done:
+        while not (self.done or self._given_up):
             finishing = self._finishing.is_set()
             try:
                 self._send_pending(min(CALL_SECONDS * 2**failures, LONGEST_CALL_SECONDS))
@@ -65,6 +65,7 @@ class Delivery(threading.Thread):
             silent = time.monotonic() - self._progress
             if self._imported and not patient and silent > SERVER_PATIENCE_SECONDS:
                 break
+        self._given_up = True
         return self.done
 
     def _send_pending(self, timeout: int) -> None:

@@ -6,7 +6,6 @@ stay. Nothing is pickled.
 """
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -17,6 +16,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from recsys.atomic import publish, staged_folder
 from recsys.embeddings.table import Table
 from recsys.errors import IntegrityError
 
@@ -82,22 +82,13 @@ class Checkpoints:
 
     def save(self, trained: Trained, state: LoopState) -> Path:
         """Write a checkpoint at `state.global_step`; then drop those nobody needs."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         target = self._path(state.global_step)
-        staging = self.folder / f".{target.name}.{os.getpid()}"
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir()
-        try:
-            _write(staging / "tensors.safetensors", save(trained.tensors()))
-            _write(staging / "state.json", json.dumps(asdict(state)).encode())
-            _sync(staging)
+        with staged_folder(self.folder, target.name) as staging:
+            (staging / "tensors.safetensors").write_bytes(save(trained.tensors()))
+            (staging / "state.json").write_text(json.dumps(asdict(state)))
             if target.exists():  # the same step twice: a pure function of the data, so the same
                 shutil.rmtree(target)
-            staging.rename(target)
-            _sync(self.folder)
-        except BaseException:
-            shutil.rmtree(staging, ignore_errors=True)
-            raise
+            publish(staging, target)
         self._drop_old(state)
         return target
 
@@ -138,18 +129,3 @@ class Checkpoints:
     def of_run(cls, run_dir: Path) -> Self:
         """Return the checkpoints of the run in `run_dir`."""
         return cls(run_dir / "checkpoints")
-
-
-def _write(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from recsys.bundle import write_bundle
-from recsys.retrieval.topk import ExactVectors
+from recsys.retrieval.index import ExactVectors
 from torch import Tensor
 
 from features.dataset import Dataset

@@ -77,14 +77,14 @@ class Progress:
 
 
 def evaluation_table(evaluation: Evaluation) -> None:
-    """Print every ranker's metrics with their 95 % intervals."""
+    """Print every ranker's main metrics with their 95 % intervals."""
     console = Console()
     k = 20 if 20 in evaluation.ks else evaluation.ks[0]
-    names = [f"{name}_at_{k}" for name in ("recall", "hit_rate", "ndcg", "mrr")]
+    names = [f"recall_at_{k}", f"ndcg_at_{k}"]
     table = Table(title=f"test: {evaluation.protocol['split']}, {evaluation.protocol['queries']}")
     table.add_column("ranker")
     for name in [*names, f"coverage_at_{k}"]:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for ranker, result in evaluation.results.items():
         cells = [_cell(result.metrics[name], result.intervals[name]) for name in names]
         table.add_row(ranker, *cells, f"{result.metrics[f'coverage_at_{k}']:.3f}")
@@ -97,4 +97,4 @@ def evaluation_table(evaluation: Evaluation) -> None:
 
 
 def _cell(value: float, interval: tuple[float, float]) -> str:
-    return f"{value:.4f} [{interval[0]:.4f}, {interval[1]:.4f}]"
+    return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"

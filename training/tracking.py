@@ -22,7 +22,7 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -256,13 +256,11 @@ class _Sender:
         self.tags.append(RunTag(record["key"], record["value"]))
 
     def _flush(self) -> None:
-        # The store does not say which of two values of a tag in one batch stays.
-        tags = list({tag.key: tag for tag in self.tags}.values())
         for start in range(0, len(self.metrics), _METRICS_AT_ONCE):
             self._batch(metrics=self.metrics[start : start + _METRICS_AT_ONCE])
-        if tags:
-            self._batch(tags=tags)
-        if self.metrics or tags:
+        if self.tags:
+            self._batch(tags=self.tags)
+        if self.metrics or self.tags:
             self.metrics, self.tags = [], []
             self._save()
 
@@ -282,14 +280,12 @@ class _Sender:
             self._batch(**{kind: batch[middle:]})
 
     def _send_one(self, record: Record) -> None:
-        send = {
+        send: Callable[[Record], None] = {
             "run": self._run,
-            "resume": lambda record: self.client.update_run(self.position.run_id, "RUNNING"),
+            "resume": self._resume,
             "artifact": self._artifact,
             "dataset": self._dataset,
-            "finish": lambda record: self.client.set_terminated(
-                self.position.run_id, record["status"], record["time"]
-            ),
+            "finish": self._finish,
         }[record["kind"]]
         try:
             send(record)
@@ -310,6 +306,12 @@ class _Sender:
             self._batch(params=params[start : start + _TAGS_AT_ONCE])
         if record["tags"]:
             self._batch(tags=[RunTag(key, value) for key, value in record["tags"].items()])
+
+    def _resume(self, record: Record) -> None:
+        self.client.update_run(self.position.run_id, "RUNNING")
+
+    def _finish(self, record: Record) -> None:
+        self.client.set_terminated(self.position.run_id, record["status"], record["time"])
 
     def _artifact(self, record: Record) -> None:
         path = self.run_dir / record["path"]

@@ -5,35 +5,43 @@ ones a key holds the query, the score turned so that larger comes first, and the
 equal scores stand in the order of their rows, and a key decodes to what it was made from.
 """
 
+import functools
+import warnings
+
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 Keys = NDArray[np.uint64]
 
-SCORED_AT_ONCE = 4096
-"""Pairs whose two vectors are gathered at a time: small enough to stay in cache."""
 
-
-def score_pairs(queries: Floats, items: Floats, query: Ints, row: Ints) -> Floats:
+def score_pairs(queries: Tensor, items: Tensor, query: Ints, row: Ints) -> Floats:
     """Return the inner product of every pair, (P,) float32.
 
-    queries (B, E), items (N, E); query, row (P,) say which two vectors are meant. A product
-    depends on its two vectors alone, never on the pairs beside it: scores are equal bit for
-    bit however the work was cut, and equal vectors tie exactly.
+    queries (B, E), items (N, E) float32; query (P,) ascending and row (P,) say which two vectors
+    are meant. A product depends on its two vectors alone, never on the pairs beside it: scores
+    are equal bit for bit however the work was cut, and equal vectors tie exactly.
     """
-    scores = np.empty(len(query), np.float32)
-    size = min(SCORED_AT_ONCE, len(query))
-    left, right = (np.empty((size, items.shape[1]), np.float32) for _ in range(2))
-    for start in range(0, len(query), SCORED_AT_ONCE):
-        part = slice(start, min(start + SCORED_AT_ONCE, len(query)))
-        count = part.stop - part.start
-        # mode="clip" writes straight into `out`; the rows are known to be in range.
-        np.take(queries, query[part], axis=0, out=left[:count], mode="clip")
-        np.take(items, row[part], axis=0, out=right[:count], mode="clip")
-        np.vecdot(left[:count], right[:count], out=scores[part])
+    _announce_sparse()
+    starts = torch.from_numpy(np.searchsorted(query, np.arange(len(queries) + 1)))
+    pattern = torch.sparse_csr_tensor(
+        starts, torch.from_numpy(row), torch.zeros(len(row)), size=(len(queries), len(items))
+    )
+    scores: Floats = torch.sparse.sampled_addmm(pattern, queries, items.T, beta=0).values().numpy()
     return scores
+
+
+@functools.cache
+def _announce_sparse() -> None:
+    """Let torch say once, unheard, that its CSR tensors are a beta feature."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.sparse_csr_tensor(
+            torch.zeros(2, dtype=torch.int64), torch.zeros(0, dtype=torch.int64), torch.zeros(0)
+        )
 
 
 def top_of_pairs(
@@ -69,7 +77,8 @@ def top_of_pairs(
 
 def kth_of_pairs(query: Ints, score: Floats, *, num_queries: int, k: int) -> Floats:
     """Return the k-th largest score of every query, (Q,); -inf where it has fewer pairs."""
-    keys = (query.astype(np.uint64) << np.uint64(32)) | descending(score)
+    keys = query.astype(np.uint64) << np.uint64(32)
+    keys |= descending(score)
     keys.sort()
     bounds = np.arange(num_queries + 1, dtype=np.uint64) << np.uint64(32)
     starts = np.searchsorted(keys, bounds)

@@ -25,7 +25,6 @@ Shape letters: B queries of a chunk, N items, E width, T items of a tile, S pair
 
 import functools
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,10 +32,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recsys.retrieval.pairs import Floats, Ints, kth_of_pairs
+from recsys.retrieval.pairs import Floats, Ints, kth_of_pairs, score_pairs
 
 FOLD = 8
 """Scores that share one comparison."""
+AGAIN = 4
+"""Folded scores that are folded once more to guess from: a tile is a multiple of 32."""
+SAMPLED = 24
+BATCH = 16
+REFINED = (0, 1, 3)
+"""One tile in so many is looked at first, to guess from."""
+SPREAD = 3.0
+"""Standard deviations by which the guess stays on the safe side."""
 
 
 @dataclass(frozen=True)
@@ -78,38 +85,12 @@ class Tiles:
         return self.vectors[0].dtype == torch.int8
 
 
-@dataclass(frozen=True)
-class Catalogue:
-    """Items prepared for screening: float32 tiles, a sample of every `stride`-th row of them."""
-
-    sample: tuple[Tensor, ...]
-    stride: int
-    num_items: int
-    size: int
-    largest: float
-    """The largest norm of an item."""
-
-    def rank_of_guess(self, k: int) -> int:
-        """Return which place in the sample the k-th best item will hardly fall below.
-
-        Of the k best, `expected` +- its root are in the sample, as a Poisson number is.
-        """
-        expected = k / self.stride
-        return math.ceil(expected + 2.5 * math.sqrt(expected)) + 1
-
-
-def sample_items(items: Tensor, tile: int, largest: float) -> Catalogue:
-    """Take about one item in 24, at least four tiles, evenly over the rows."""
-    stride = max(1, len(items) // max(4 * tile, len(items) // 24))
-    rows = items[::stride].contiguous()
-    return Catalogue(rows.split(tile), stride, len(items), tile, largest)
-
-
 def float_tiles(items: Tensor, tile: int) -> Tiles:
     """Return the items as they are, in tiles."""
     vectors = items.split(tile)
     ones, zeros = np.ones(len(vectors)), np.zeros(len(vectors))
-    return Tiles(vectors, tile, ones, zeros, zeros, np.zeros(items.shape[1], np.float32))
+    mean = np.zeros(items.shape[1], np.float32)
+    return Tiles(vectors, tile, ones, zeros, zeros, mean)
 
 
 def byte_tiles(items: Tensor, tile: int) -> Tiles:
@@ -119,7 +100,7 @@ def byte_tiles(items: Tensor, tile: int) -> Tiles:
     order = np.argsort(-centred.abs().amax(1).numpy(), kind="stable")
     vectors, scales, errors, reaches = [], [], [], []
     for start in range(0, len(order), tile):
-        part = np.take(centred.numpy(), order[start : start + tile], axis=0)
+        part = centred.numpy().take(order[start : start + tile], axis=0)
         scale = max(float(np.abs(part[0]).max()) / 127, 1e-30)
         rounded = np.rint(part * np.float32(1 / scale))
         vectors.append(torch.from_numpy(rounded.astype(np.int8)))
@@ -154,52 +135,113 @@ def rounding(queries: Tensor, largest: float) -> NDArray[np.float64]:
     return norms * (largest * (queries.shape[1] + 16) * 2.0**-23) + 1e-37
 
 
-def guess(catalogue: Catalogue, queries: Tensor, k: int, excluded: Excluded) -> Floats:
-    """Return (B,) a score that the k-th best of each query will hardly fall below."""
-    sampled = excluded.row % catalogue.stride == 0
-    place = excluded.row[sampled] // catalogue.stride
-    hidden = _hide(place, excluded.query[sampled], catalogue.size, len(queries))
-    products = _products(catalogue.sample, catalogue.size, queries.T, hidden)
-    folded = torch.cat([folded.clone() for _, folded in products])
-    maxima = np.ascontiguousarray(folded.numpy().T)
-    rank = min(catalogue.rank_of_guess(k), maxima.shape[1])
-    least: Floats = np.partition(maxima, maxima.shape[1] - rank, axis=1)[:, -rank]
+def screen(
+    tiles: Tiles,
+    items: Tensor,
+    queries: Tensor,
+    slack: NDArray[np.float64],
+    excluded: Excluded,
+    k: int,
+) -> tuple[Ints, Ints, Floats] | None:
+    """Return pairs as query (S,), row (S,), score (S,): all that score `least` or more.
+
+    A query with at least k pairs has its k best among them; one with fewer was guessed too
+    high. slack (B,) float64 is `rounding` of the queries. None: too many pairs to pay.
+    """
+    columns, bound, unit = _round_queries(tiles, queries, slack)
+    place = excluded.row if tiles.place is None else tiles.place[excluded.row]
+    work = _Products(tiles, columns, _hide(place, excluded.query, tiles.size, len(queries)))
+    centre = queries.numpy() @ tiles.mean
+    least = _guess(work, unit, k) + centre
+    room = 6 * rank_of_guess(k, 1 / SAMPLED) * SAMPLED * len(queries)
+    num_tiles = len(tiles.vectors)
+    num_batches = -(-num_tiles // BATCH)
+    pairs = _Pairs.none()
+    for batch in range(num_batches):
+        with np.errstate(invalid="ignore"):
+            threshold = (least - centre - bound - 2 * slack) / unit
+        threshold = _comparable(threshold, integral=tiles.in_bytes)
+        query, position = _collect(work, threshold, range(batch, num_tiles, num_batches))
+        room -= len(query)
+        if room < 0:
+            return None
+        row = position if tiles.order is None else tiles.order.take(position)
+        pairs = pairs.joined(_Pairs(query, row, score_pairs(queries, items, query, row)), least)
+        if batch in REFINED:
+            rank = rank_of_guess(k, (batch + 1) / num_batches)
+            best = kth_of_pairs(pairs.query, pairs.score, num_queries=len(queries), k=rank)
+            least = np.maximum(least, best)
+    return pairs.query, pairs.row, pairs.score
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Pairs of the tiles done so far."""
+
+    query: Ints
+    row: Ints
+    score: Floats
+
+    @classmethod
+    def none(cls) -> "_Pairs":
+        return cls(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
+
+    def joined(self, more: "_Pairs", least: Floats) -> "_Pairs":
+        """Return these and those of `more` that score `least` (B,) or better."""
+        kept = np.flatnonzero(more.score >= least.take(more.query))
+        return _Pairs(
+            np.concatenate((self.query, more.query.take(kept))),
+            np.concatenate((self.row, more.row.take(kept))),
+            np.concatenate((self.score, more.score.take(kept))),
+        )
+
+
+def rank_of_guess(k: int, share: float) -> int:
+    """Return which place in a sample the k-th best of all will hardly fall below.
+
+    Of the k best, `expected` +- its root are in the sample, as a Poisson number is.
+    """
+    expected = k * share
+    return math.ceil(expected + SPREAD * math.sqrt(expected)) + 1
+
+
+def _guess(work: "_Products", unit: Floats, k: int) -> Floats:
+    """Return (B,) a score, less the centre, that the k-th best will hardly fall below."""
+    num_tiles, num_queries = unit.shape
+    chosen = range(0, num_tiles, SAMPLED)
+    maxima = []
+    for tile in chosen:
+        _, folded = work.of(tile)
+        again = np.maximum.reduce(folded.numpy().reshape(AGAIN, -1, num_queries), axis=0)
+        maxima.append(again * unit[tile])
+    columns = np.ascontiguousarray(np.concatenate(maxima).T)
+    rank = min(rank_of_guess(k, len(chosen) / num_tiles), columns.shape[1])
+    least: Floats = np.partition(columns, columns.shape[1] - rank, axis=1)[:, -rank]
     return least
 
 
-def screen(
-    tiles: Tiles, queries: Tensor, least: Floats, slack: NDArray[np.float64],
-    excluded: Excluded, *, k: int, limit: int,
-) -> tuple[Ints, Ints] | None:
-    """Return pairs (query (S,), row (S,)) among which are all that matter; None above `limit`.
-
-    A query's k best items are among its pairs if the k-th best of the pairs scores at least
-    `least` (B,). slack (B,) float64 is `rounding` of the queries.
-    """
-    columns, bound, unit = _round_queries(tiles, queries, slack)
-    centre = queries.numpy().astype(np.float64) @ tiles.mean
-    with np.errstate(invalid="ignore"):
-        threshold = (least - centre - bound - 2 * slack) / unit
-    threshold = _comparable(threshold, integral=tiles.in_bytes)
-    place = excluded.row if tiles.place is None else tiles.place[excluded.row]
-    hidden = _hide(place, excluded.query, tiles.size, len(queries))
-    found = _Found([], [])
-    for scores, folded in _products(tiles.vectors, tiles.size, columns, hidden):
-        spot = np.flatnonzero(folded.numpy() >= threshold[len(found.spots)])
-        limit -= len(spot)
-        if limit < 0:
-            return None
-        found.spots.append(spot)
-        found.values.append(scores.view(FOLD, -1).numpy().take(spot, axis=1))
-    query, tile, column, product = found.unfold(threshold, tiles.size)
-    # From here on the scores are those of the true vectors, less `centre`, give or take `bound`.
-    flat = tile * len(queries) + query
-    score = product.astype(np.float32) * unit.ravel()[flat]
-    margin = bound.ravel()[flat]
-    kth = kth_of_pairs(query, score - margin, num_queries=len(queries), k=k)
-    kept = np.flatnonzero(score + margin >= (kth - 4 * slack).astype(np.float32)[query])
-    position = tile[kept] * tiles.size + column[kept]
-    return query[kept], position if tiles.order is None else tiles.order[position]
+def _collect(work: "_Products", threshold: NDArray[np.generic], chosen: range) -> tuple[Ints, Ints]:
+    """Return query and position of each score of some tiles at or above its threshold (n, B)."""
+    num_queries, size = threshold.shape[1], work.tiles.size
+    spots, values = [], []
+    for tile in chosen:
+        scores, folded = work.of(tile)
+        spot = np.flatnonzero(folded.numpy() >= threshold[tile])
+        spots.append(spot)
+        values.append(scores.view(FOLD, -1).numpy().take(spot, axis=1))
+    spot, value = np.concatenate(spots), np.concatenate(values, axis=1)
+    tiles = np.repeat(chosen, [len(part) for part in spots])
+    # Division by a scalar is fast in numpy, divmod is not.
+    column = spot // num_queries
+    query = spot - column * num_queries
+    column += tiles * size
+    hit = np.flatnonzero(value >= threshold.ravel().take(tiles * num_queries + query))
+    fold = hit // max(1, len(spot))
+    which = hit - fold * len(spot)
+    query, position = query.take(which), column.take(which) + fold * (size // FOLD)
+    # A stable sort of 16-bit numbers is a radix sort: two passes.
+    order = np.argsort(query.astype(np.uint16), kind="stable")
+    return query.take(order), position.take(order)
 
 
 def _round_queries(
@@ -246,55 +288,31 @@ def _hide(place: Ints, query: Ints, tile: int, num_queries: int) -> _Hidden:
     order = np.argsort(number, kind="stable")
     flat = ((place - number * tile) * num_queries + query)[order]
     most = int(number.max(initial=0)) + 2
-    return _Hidden(
-        torch.from_numpy(flat), np.searchsorted(number[order], np.arange(most)).tolist()
-    )
+    return _Hidden(torch.from_numpy(flat), np.searchsorted(number[order], np.arange(most)).tolist())
 
 
-def _products(
-    vectors: tuple[Tensor, ...], tile: int, columns: Tensor, hidden: _Hidden
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield each tile's scores (T, B) and their eightfold maximum (T / 8, B), in shared memory.
+class _Products:
+    """The products of one chunk's queries with any tile, always in the same memory."""
 
-    Row m of the maximum is that of rows m, m + T / 8, ... of the scores.
-    """
-    in_bytes = vectors[0].dtype == torch.int8
-    dtype = torch.int32 if in_bytes else torch.float32
-    lowest = torch.iinfo(dtype).min if in_bytes else -torch.inf
-    scores = torch.empty(tile, columns.shape[1], dtype=dtype)
-    folded = torch.empty(tile // FOLD, columns.shape[1], dtype=dtype)
-    for number, part in enumerate(vectors):
-        if in_bytes:
-            torch._int_mm(part, columns, out=scores[: len(part)])
-        else:
-            torch.mm(part, columns, out=scores[: len(part)])
-        scores[len(part) :] = lowest
-        if number + 1 < len(hidden.starts):
-            flat = hidden.flat[hidden.starts[number] : hidden.starts[number + 1]]
-            scores.view(-1).index_fill_(0, flat, lowest)
-        torch.amax(scores.view(FOLD, -1), 0, out=folded.view(-1))
-        yield scores, folded
+    def __init__(self, tiles: Tiles, columns: Tensor, hidden: _Hidden) -> None:
+        dtype = torch.int32 if tiles.in_bytes else torch.float32
+        self.tiles, self._columns, self._hidden = tiles, columns, hidden
+        self._multiply = torch._int_mm if tiles.in_bytes else torch.mm
+        self._lowest = torch.iinfo(dtype).min if tiles.in_bytes else -torch.inf
+        self._scores = torch.empty(tiles.size, columns.shape[1], dtype=dtype)
+        self._folded = torch.empty(tiles.size // FOLD, columns.shape[1], dtype=dtype)
 
+    def of(self, tile: int) -> tuple[Tensor, Tensor]:
+        """Return a tile's scores (T, B) and their eightfold maximum (T / 8, B).
 
-@dataclass
-class _Found:
-    """Folded places at or above the threshold, a tile each, with the eight scores of each."""
-
-    spots: list[Ints]
-    values: list[NDArray[np.generic]]
-
-    def unfold(
-        self, threshold: NDArray[np.generic], size: int
-    ) -> tuple[Ints, Ints, Ints, NDArray[np.generic]]:
-        """Return query, tile, column and product of each score at or above its threshold."""
-        num_queries = threshold.shape[1]
-        tile = np.repeat(np.arange(len(self.spots)), [len(spot) for spot in self.spots])
-        spot, value = np.concatenate(self.spots), np.concatenate(self.values, axis=1)
-        # Division by a scalar is fast in numpy, divmod is not.
-        first = spot // num_queries
-        query = spot - first * num_queries
-        hit = np.flatnonzero(value >= threshold.ravel()[tile * num_queries + query])
-        fold = hit // max(1, len(spot))
-        which = hit - fold * len(spot)
-        column = first[which] + fold * (size // FOLD)
-        return query[which], tile[which], column, value.ravel()[hit]
+        Row m of the maximum is that of rows m, m + T / 8, ... of the scores.
+        """
+        part, scores, starts = self.tiles.vectors[tile], self._scores, self._hidden.starts
+        self._multiply(part, self._columns, out=scores[: len(part)])
+        if len(part) < len(scores):
+            scores[len(part) :] = self._lowest
+        if tile + 1 < len(starts) and starts[tile] < starts[tile + 1]:
+            flat = self._hidden.flat[starts[tile] : starts[tile + 1]]
+            scores.view(-1).index_fill_(0, flat, self._lowest)
+        torch.amax(scores.view(FOLD, -1), 0, out=self._folded.view(-1))
+        return scores, self._folded

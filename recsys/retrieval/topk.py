@@ -26,10 +26,11 @@ from recsys.batch import Jagged
 from recsys.errors import DataError
 from recsys.retrieval import screen
 from recsys.retrieval.pairs import Floats, Ints, score_pairs, top_of_pairs
-from recsys.retrieval.screen import Catalogue, Excluded, Tiles
+from recsys.retrieval.screen import Excluded, Tiles
 
 SCORES_AT_ONCE = 1 << 22
 """Scores of a chunk that are held and sorted together (16 MB)."""
+TILE_UNIT = screen.FOLD * screen.AGAIN
 FEWEST_QUERIES = 64
 """Below this, preparing the items costs more than screening them saves."""
 LOWEST = np.finfo(np.float32).min
@@ -85,9 +86,7 @@ def exact_topk(
 
 
 @torch.no_grad()
-def topk_of_scores(
-    scores: Tensor, k: int, exclude: Jagged | None = None
-) -> tuple[Tensor, Tensor]:
+def topk_of_scores(scores: Tensor, k: int, exclude: Jagged | None = None) -> tuple[Tensor, Tensor]:
     """Return the k largest scores of every row of a matrix, by the rule of `exact_topk`.
 
     scores (B, N) float32 is left as it is. An item scored -inf counts as excluded.
@@ -129,62 +128,53 @@ class _Search:
     k: int
     exclude: Jagged | None
     largest: float
-    catalogue: Catalogue | None
     tiles: list[Tiles]
 
     @classmethod
     def prepare(
-        cls, queries: Tensor, items: Tensor, k: int, exclude: Jagged | None, tile: int,
+        cls,
+        queries: Tensor,
+        items: Tensor,
+        k: int,
+        exclude: Jagged | None,
+        tile: int,
         largest: float,
     ) -> "_Search":
         """Decide whether screening pays, and prepare the items for it."""
-        tile = -(-tile // screen.FOLD) * screen.FOLD
-        search = cls(queries, items, k, exclude, largest, None, [])
-        if len(queries) < FEWEST_QUERIES or len(items) < 8 * tile:
+        tile = -(-tile // TILE_UNIT) * TILE_UNIT
+        search = cls(queries, items, k, exclude, largest, [])
+        # A guess from few tiles or from deep inside them says little.
+        deep = 8 * screen.rank_of_guess(k, 1 / screen.SAMPLED) * screen.SAMPLED > len(items)
+        if len(queries) < FEWEST_QUERIES or len(items) < 2 * screen.SAMPLED * tile or deep:
             return search
-        catalogue = screen.sample_items(items, tile, largest)
-        # A guess deep in the sample saves little and its eightfold maxima blur it.
-        if catalogue.rank_of_guess(k) * 64 <= len(items) // catalogue.stride:
-            search.catalogue = catalogue
-            search.tiles.append(screen.float_tiles(items, tile))
-            if screen.bytes_pay():
-                search.tiles.insert(0, screen.byte_tiles(items, tile))
+        if screen.bytes_pay():
+            search.tiles.append(screen.byte_tiles(items, tile))
+        search.tiles.append(screen.float_tiles(items, tile))
         return search
 
     def answer(self, part: Ints) -> tuple[Floats, Ints]:
         """Return the lists of the queries `part` (Q,)."""
         queries = self.queries[part[0] : part[-1] + 1]
         excluded = _excluded(self.exclude, part)
-        if self.catalogue is None:
-            return self._from_all(queries, excluded)
         slack = screen.rounding(queries, self.largest)
-        least = screen.guess(self.catalogue, queries, self.k, excluded)
-        pairs = self._screened(queries, least, slack, excluded)
-        if pairs is None:
+        for tiles in self.tiles:
+            found = screen.screen(tiles, self.items, queries, slack, excluded, self.k)
+            if found is not None:
+                query, row, score = found
+                scores, rows = top_of_pairs(
+                    query, row, score, num_queries=len(queries), num_rows=len(self.items), k=self.k
+                )
+                unsafe = np.flatnonzero(rows[:, -1] < 0)
+                break
+        else:
             return self._from_all(queries, excluded)
-        scores, rows = self._best(queries, *pairs)
-        unsafe = np.flatnonzero(~(scores[:, -1] >= least) | np.isneginf(scores[:, -1]))
         if len(unsafe):
             again = self._from_all(queries[torch.from_numpy(unsafe)], excluded.of(unsafe))
             scores[unsafe], rows[unsafe] = again
         return scores, rows
 
-    def _screened(
-        self, queries: Tensor, least: Floats, slack: NDArray[np.float64], excluded: Excluded
-    ) -> tuple[Ints, Ints] | None:
-        assert self.catalogue is not None
-        usual = self.catalogue.rank_of_guess(self.k) * self.catalogue.stride
-        limit = 6 * usual * len(queries)
-        for tiles in tuple(self.tiles):
-            pairs = screen.screen(
-                tiles, queries, least, slack, excluded, k=self.k, limit=limit
-            )
-            if pairs is not None:
-                return pairs
-        return None
-
     def _best(self, queries: Tensor, query: Ints, row: Ints) -> tuple[Floats, Ints]:
-        score = score_pairs(queries.numpy(), self.items.numpy(), query, row)
+        score = score_pairs(queries, self.items, query, row)
         return top_of_pairs(
             query, row, score, num_queries=len(queries), num_rows=len(self.items), k=self.k
         )
@@ -251,7 +241,9 @@ def _plain(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", torch.float32).contiguous()
 
 
-def _joined(answers: list[tuple[Floats, Ints]], k: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def _joined(
+    answers: list[tuple[Floats, Ints]], k: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
     if not answers:
         answers = [(np.empty((0, k), np.float32), np.empty((0, k), np.int64))]
     scores = torch.from_numpy(np.concatenate([scores for scores, _ in answers]))

@@ -85,7 +85,7 @@ def test_events_equal_a_pandas_oracle(
         }
     )
     items = pd.DataFrame({"item": rng.permutation(20), "brand": [f"b{k}" for k in range(20)]})
-    log_path = write(tmp_path, "log", log.to_dict("list"), ending)
+    log_path = write(tmp_path, "log", dict(log.to_dict("list")), ending)
     items_path = write(tmp_path, "items", items.to_dict("list"), ending)
     schema = schema_of(
         {
@@ -336,7 +336,11 @@ def test_infinite_numbers_become_null(tmp_path: Path) -> None:
     items = write(
         tmp_path,
         "items",
-        {"item": [1, 2], "price": [np.inf, 1.0], "look": [[np.inf, 0.0], [1.0, 2.0]]},
+        {
+            "item": [1, 2, 3],
+            "price": [np.inf, 1.0, np.nan],
+            "look": [[np.inf, 0.0], [1.0, 2.0], None],
+        },
     )
     log = write(tmp_path, "log", {"user": [1, 1], "item": [1, 2]})
     features = [
@@ -345,8 +349,8 @@ def test_infinite_numbers_become_null(tmp_path: Path) -> None:
     ]
     schema = schema_of({}, features, items={"key": "item"})
     tables = read(schema, {"infinite_numbers": "null"}, interactions=log, items=items)
-    assert tables.items["price"].to_pylist() == [None, 1.0]
-    assert tables.items["look"].to_pylist() == [None, [1.0, 2.0]]
+    assert tables.items["price"].to_pylist() == [None, 1.0, None]
+    assert tables.items["look"].to_pylist() == [None, [1.0, 2.0], None]
     assert [drop.rows for drop in tables.drops] == [1, 1]
 
 
@@ -359,10 +363,14 @@ def test_conditions_compare_exactly(tmp_path: Path) -> None:
     }
     path = write(tmp_path, "log", columns)
 
-    def rows(**condition: Any) -> list[int]:
-        log = read(schema_of({"where": [condition]}), interactions=path).events
-        return log.row.tolist()
+    def rows(*conditions: Any, **condition: Any) -> list[int]:
+        where = [*conditions, condition]
+        tables = read(schema_of({"where": where}), interactions=path)
+        assert sum(drop.rows for drop in tables.drops) == 4 - len(tables.events)
+        return list(tables.events.row)
 
+    # The first condition alone refuses the last row, the second alone the first row.
+    assert rows({"column": "code", "at_least": 0}, column="small", at_most=3) == [1, 2]
     assert rows(column="code", one_of=[BIG + 1, 44]) == [1, 2]
     assert rows(column="small", one_of=[300, 1, 2]) == [1, 2]
     assert rows(column="code", at_most=1e18, at_least=44) == [0, 1, 2]

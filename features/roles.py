@@ -1,0 +1,262 @@
+"""Which table is the log, the catalogue, the users, and which columns of the log mean what.
+
+Names decide first (in many spellings: userId, customer, visitor_id, asin, movie_id), values
+second: a catalogue has one row for each item id that the log mentions.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from features.profile import ColumnProfile, TableProfile
+from features.times import guess_unit
+from features.validate import is_text
+from recsys.errors import ConfigError
+
+Side = Literal["items", "users"]
+
+USER_WORDS = [
+    "user", "customer", "visitor", "client", "member", "person", "account", "shopper", "buyer",
+    "reader", "viewer", "listener", "guest", "patient", "student", "household", "reviewer", "u",
+    "uid", "cid",
+]  # fmt: skip
+ITEM_WORDS = [
+    "item", "movie", "product", "sku", "asin", "article", "track", "book", "song", "video",
+    "listing", "business", "poi", "location", "venue", "news", "recipe", "game", "course",
+    "offer", "content", "show", "film", "post", "story", "restaurant", "hotel", "job",
+    "document", "isbn", "ad", "i", "iid", "pid", "stock", "merchandise", "style", "anime",
+    "artist",
+]  # fmt: skip
+SESSION_WORDS = ["session", "visit", "basket", "order", "invoice"]
+_KEY_WORDS = {"id", "ids", "key", "code", "no", "nr", "number", "num", "uuid", "guid", "hash"}
+_TIME_WORDS = {"time", "timestamp", "ts", "date", "datetime", "created", "when", "day", "unix"}
+_ORDER_WORDS = {"position", "rank", "order", "seq", "sequence", "step", "index", "idx"}
+_RATING_WORDS = {"rating", "stars", "star", "score", "rate", "overall", "grade", "like", "liked"}
+_WEIGHT_WORDS = {
+    "quantity", "qty", "weight", "count", "duration", "plays", "playcount", "seconds", "amount",
+    "views", "clicks", "purchases", "watched", "hours", "minutes", "dwell",
+}  # fmt: skip
+_SPLIT_WORDS = {"split", "fold", "subset", "partition", "part", "set"}
+_PARTS = {"train", "training", "validation", "valid", "val", "dev", "test"}
+
+
+def tokens(name: str) -> list[str]:
+    """Return the words of a column's name: "productID" gives product, id."""
+    spaced = re.sub(r"([a-z0-9])([A-Z])|([A-Z]+)([A-Z][a-z])", r"\1\3 \2\4", name)
+    words = [word for word in re.split(r"[^a-z]+", spaced.lower()) if word]
+    split: list[str] = []
+    for word in words:  # "userid", "movieid"
+        stem = word[:-2]
+        glued = word.endswith("id") and stem in {*USER_WORDS, *ITEM_WORDS, *SESSION_WORDS}
+        split += [stem, "id"] if glued and len(stem) > 1 else [word]
+    return split
+
+
+def is_key_of(name: str, words: Sequence[str]) -> bool:
+    """Whether a column is named as a key of `words` and as nothing else."""
+    rest = [word for word in tokens(name) if word not in _KEY_WORDS]
+    return bool(rest) and all(word in words or word.removesuffix("s") in words for word in rest)
+
+
+def speaks_of(name: str, words: set[str]) -> bool:
+    """Whether a word of the column's name is among `words`."""
+    return bool(set(tokens(name)) & words)
+
+
+@dataclass(frozen=True)
+class Key:
+    """The table that knows a side's ids and its key; `covered`: share of the log's ids in it."""
+
+    table: TableProfile
+    column: str
+    covered: float
+
+
+@dataclass
+class Roles:
+    """What was found out; `sides` are further tables with one row an item or a user."""
+
+    log: TableProfile
+    user: str
+    item: str
+    items: Key | None = None
+    users: Key | None = None
+    sides: list[tuple[Side, Key]] = field(default_factory=list)
+    unused: list[TableProfile] = field(default_factory=list)
+    unsure: list[str] = field(default_factory=list)
+
+
+def find_roles(tables: Sequence[TableProfile]) -> Roles:
+    """Return which table plays which role.
+
+    Raises:
+        ConfigError: no table has a user and an item.
+    """
+    roles = _find_log(tables)
+    rest = [table for table in tables if table is not roles.log]
+    sides: tuple[Side, ...] = ("items", "users")
+    candidates = [
+        (score, side, key)
+        for table in rest
+        for side in sides
+        for score, key in [_key_of_side(table, roles, side)]
+        if key is not None
+    ]
+    taken: set[str] = set()
+    for _, side, key in sorted(candidates, key=lambda one: -one[0]):
+        if key.table.name in taken:
+            continue
+        taken.add(key.table.name)
+        if getattr(roles, side) is None:
+            setattr(roles, side, key)
+        else:
+            roles.sides.append((side, key))
+    roles.unused = [table for table in rest if table.name not in taken]
+    return roles
+
+
+def time_columns(table: TableProfile, latest: float) -> list[tuple[str, str]]:
+    """Return columns that tell the time with their units, the likeliest first."""
+    found: list[tuple[int, str, str]] = []
+    for name, column in table.columns.items():
+        unit = time_unit(column, latest)
+        named = speaks_of(name, _TIME_WORDS)
+        if unit is None or (unit != "datetime" and not named and column.distinct < 100):
+            continue
+        found.append((0 if named else 1, name, unit))
+    found.sort(key=lambda one: one[0])
+    return [(name, unit) for _, name, unit in found]
+
+
+def time_unit(column: ColumnProfile, latest: float) -> str | None:
+    """Return the unit of a column of times, None where it is none."""
+    if column.type == "time" or column.is_date_text:
+        return "datetime"
+    if not column.is_whole or not len(column.numbers):
+        return None
+    sample = column.numbers[np.isfinite(column.numbers)]
+    return guess_unit(sample.astype(np.int64), latest)
+
+
+def order_column(table: TableProfile) -> str | None:
+    """Return a column of whole numbers that is named as an order."""
+    for name, column in table.columns.items():
+        if speaks_of(name, _ORDER_WORDS) and column.is_whole and column.distinct > 1:
+            return name
+    return None
+
+
+def names_a_rating(name: str) -> bool:
+    """Whether a column is named as a rating."""
+    return speaks_of(name, _RATING_WORDS)
+
+
+def rating_column(table: TableProfile) -> tuple[str, float] | None:
+    """Return a column of ratings and the lowest one that is plainly positive."""
+    for name, column in table.columns.items():
+        if not names_a_rating(name) or column.type not in ("integer", "float", "boolean"):
+            continue
+        best = float(column.numbers.max()) if len(column.numbers) else 0.0
+        if 2 <= column.distinct <= 101 and best > 0:
+            return name, float(np.ceil(0.8 * best)) if best > 1 else best
+    return None
+
+
+def weight_columns(table: TableProfile) -> list[str]:
+    """Return columns of numbers, none negative, whose names speak of an amount."""
+    return [
+        name
+        for name, column in table.columns.items()
+        if speaks_of(name, _WEIGHT_WORDS)
+        and column.type in ("integer", "float")
+        and len(column.numbers)
+        and column.numbers.min() >= 0
+    ]
+
+
+def split_column(table: TableProfile) -> str | None:
+    """Return a column of the words train, validation and test."""
+    for name, column in table.columns.items():
+        if column.type != "text" or not speaks_of(name, _SPLIT_WORDS) or column.distinct > 9:
+            continue
+        words = {str(word).strip().lower() for word in column.words.to_pylist()}
+        if words <= _PARTS and words & {"train", "training"} and "test" in words:
+            return name
+    return None
+
+
+def _find_log(tables: Sequence[TableProfile]) -> Roles:
+    found: list[tuple[int, Roles]] = []
+    for table in tables:
+        users = _keys(table, USER_WORDS) or _keys(table, SESSION_WORDS)
+        items = [name for name in _keys(table, ITEM_WORDS) if name not in users]
+        if users and items:
+            found.append((table.rows, Roles(table, users[0], items[0])))
+    if not found:
+        seen = "; ".join(f"{table.given}: {', '.join(table.columns)}" for table in tables)
+        raise ConfigError(
+            f"no table holds both a user and an item ({seen}); name the columns of the log such "
+            "as user_id and item_id, or write the configuration by hand"
+        )
+    found.sort(key=lambda one: -one[0])
+    roles = found[0][1]
+    if len(found) > 1:
+        others = ", ".join(one.log.given for _, one in found[1:])
+        roles.unsure.append(
+            f"{roles.log.given} was taken as the interactions (most rows); so could be {others}"
+        )
+    if not is_key_of(roles.user, USER_WORDS):
+        roles.unsure.append(
+            f"no column names a user: '{roles.user}' stands for the user, each one a visit"
+        )
+    for what, words, chosen in (
+        ("user", USER_WORDS, roles.user),
+        ("item", ITEM_WORDS, roles.item),
+    ):
+        more = [name for name in _keys(roles.log, words) if name != chosen]
+        if more:
+            roles.unsure.append(f"'{chosen}' was taken as the {what}; so could be {more}")
+    return roles
+
+
+def _keys(table: TableProfile, words: Sequence[str]) -> list[str]:
+    """Columns named as keys of `words`, those that say "id" first."""
+    named = [
+        name
+        for name, column in table.columns.items()
+        if is_key_of(name, words) and (column.type in ("integer", "text") or column.is_whole)
+    ]
+    return sorted(named, key=lambda name: not set(tokens(name)) & _KEY_WORDS)
+
+
+def _key_of_side(table: TableProfile, roles: Roles, side: Side) -> tuple[float, Key | None]:
+    """Return how well `table` fits as `side`, and its key."""
+    role, words = (roles.item, ITEM_WORDS) if side == "items" else (roles.user, USER_WORDS)
+    best: tuple[float, Key | None] = (0.0, None)
+    for name, column in table.columns.items():
+        if column.type not in ("integer", "float", "text") or column.distinct < 0.9 * table.rows:
+            continue
+        covered = _share_covered(roles.log.columns[role], column)
+        named = name == role or is_key_of(name, words)
+        if covered < 0.5 and not (named and covered > 0):
+            continue
+        speaks = any(word.removesuffix("s") in words for word in tokens(table.name))
+        score = covered + named + 0.5 * speaks + 0.25 * column.is_unique
+        if score > best[0]:
+            best = (score, Key(table, name, covered))
+    return best
+
+
+def _share_covered(of: ColumnProfile, by: ColumnProfile) -> float:
+    """Share of the distinct ids of one column that another has."""
+    left, right = of.words, by.words
+    if is_text(left.type) != is_text(right.type) or not len(left):
+        return 0.0
+    kind = pa.large_string() if is_text(left.type) else pa.float64()
+    found = pc.is_in(left.cast(kind, safe=False), right.cast(kind, safe=False))
+    return float(np.asarray(found).mean())

@@ -1,0 +1,137 @@
+"""The MLflow model around a bundle, as models-from-code: MLflow copies and runs this very file.
+
+It holds no logic of its own: requests come as a data frame, `serving.score.Scorer` answers.
+
+Example:
+    model = mlflow.pyfunc.load_model("models:/shop@champion")
+    model.predict(pd.DataFrame({"user_id": [7], "history": [[3, 1, 4]]}), params={"k": 10})
+"""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from mlflow.models import ModelSignature
+from mlflow.pyfunc import PythonModel
+from mlflow.types import schema as types
+
+from recsys.errors import DataError
+
+HISTORY, SEEN = "history", "seen"
+DEFAULTS: dict[str, Any] = {"k": 20, "filter_seen": True}
+
+
+class BundleModel(PythonModel):  # type: ignore[misc]
+    """Answers requests: a row a user, with `history` and `seen` as lists of item ids."""
+
+    def load_context(self, context: Any) -> None:
+        """Open the bundle: hashes checked, probe replayed."""
+        from serving.score import Scorer
+
+        self.scorer = Scorer.open(Path(context.artifacts["bundle"]))
+        self.columns = request_columns(self.scorer.bundle.read("probe.parquet"))
+
+    def predict(
+        self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
+        """Return user key, items, scores, reason: one row a request, in order."""
+        chosen = {**DEFAULTS, **(params or {})}
+        table = request_table(model_input, self.columns)
+        answer = self.scorer.score(table, k=chosen["k"], filter_seen=chosen["filter_seen"])
+        return to_frame(answer)
+
+
+def request_columns(probe: bytes) -> pa.Schema:
+    """Return the columns that requests may have: those of the probe, and `seen`."""
+    schema = pq.read_schema(io.BytesIO(probe))
+    fields = [field for field in schema if not field.name.startswith("expected_")]
+    if SEEN not in schema.names:
+        fields.append(pa.field(SEEN, schema.field(HISTORY).type))
+    return pa.schema(fields)
+
+
+def request_signature(columns: pa.Schema, user_key: str) -> ModelSignature:
+    """Return MLflow's description of requests with these columns, answers and parameters."""
+
+    def spec(name: str) -> Any:
+        kind = _mlflow_type(columns.field(name).type) or types.AnyType()
+        return types.ColSpec(kind, name, required=name == user_key)
+
+    items = _mlflow_type(columns.field(HISTORY).type) or types.AnyType()
+    outputs = [
+        spec(user_key),
+        types.ColSpec(items, "items"),
+        types.ColSpec(types.Array("float"), "scores"),
+        types.ColSpec("string", "reason", required=False),
+    ]
+    params = [
+        types.ParamSpec("k", "long", DEFAULTS["k"]),
+        types.ParamSpec("filter_seen", "boolean", DEFAULTS["filter_seen"]),
+    ]
+    return ModelSignature(
+        types.Schema([spec(name) for name in columns.names]),
+        types.Schema(outputs),
+        types.ParamSchema(params),
+    )
+
+
+def request_table(frame: pd.DataFrame, columns: pa.Schema) -> pa.Table:
+    """Return a data frame as a request table; no history is an empty one.
+
+    Raises:
+        DataError: a column cannot be what the model was trained with.
+    """
+    arrays = {}
+    for field in columns:
+        if field.name not in frame.columns:
+            continue
+        values = [_plain(value) for value in frame[field.name]]
+        try:
+            arrays[field.name] = pa.array(values, field.type)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+            raise DataError(
+                f"requests, column '{field.name}' must be {field.type}: {error}"
+            ) from None
+    if HISTORY not in arrays:
+        arrays[HISTORY] = pa.array([[]] * len(frame), columns.field(HISTORY).type)
+    return pa.table(arrays)
+
+
+def to_frame(table: pa.Table) -> pd.DataFrame:
+    """Return a table as a data frame whose lists are lists and whose ids never were floats."""
+
+    def series(values: Any) -> "pd.Series[Any]":
+        numbers = pa.types.is_floating(values.type)
+        whole = pa.types.is_integer(values.type) and not values.null_count
+        return pd.Series(values.to_pylist(), dtype=None if numbers or whole else object)
+
+    return pd.DataFrame({name: series(table.column(name)) for name in table.schema.names})
+
+
+def _mlflow_type(kind: Any) -> Any:
+    """Return MLflow's name of an Arrow type; None: it has none, so it is left unchecked."""
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        inner = _mlflow_type(kind.value_type)
+        return None if inner is None else types.Array(inner)
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return "string"
+    return {"int64": "long", "int32": "integer", "double": "double", "bool": "boolean"}.get(
+        str(kind)
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Undo what data frames do to missing values and to lists."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, list | tuple):
+        return list(value)
+    return None if pd.isna(value) else value
+
+
+mlflow.models.set_model(BundleModel())

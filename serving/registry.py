@@ -1,0 +1,366 @@
+"""Versions and aliases in MLflow's registry; bundles in, bundles out.
+
+A version is created after its files were read back from the store and hashed, and the alias
+moves last, so a kill at any instant leaves no version without its bundle. What comes out is
+checked against the hash in the version's tags. Reading never runs code from the store.
+
+Example:
+    version = register(Bundle.open(path), "shop", alias="champion")
+    Scorer.open(resolve("models:/shop@champion"))
+"""
+
+import hashlib
+import io
+import logging
+import os
+import re
+import shutil
+import tempfile
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any
+
+from recsys.bundle import Bundle
+from recsys.errors import ConfigError, IntegrityError, NotFoundError
+from recsys.schema import Schema
+from recsys.strict import nearest
+from recsys.tracking_store import artifact_root, first_use, sqlite_path, store_uri
+
+CACHE = Path(".recsys_cache") / "bundles"
+EXPERIMENT = "recsys"
+"""Where bundles of no run are logged."""
+MODEL_ID, MANIFEST = "model_id", "manifest_sha256"
+_REQUIRED = (
+    "recsys-engine mlflow torch numpy pandas pyarrow pydantic safetensors scikit-learn faiss-cpu"
+)
+_REFERENCE = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[^/@]+))?")
+_RUN = re.compile(r"(?:runs:/)?(?P<run_id>[0-9a-f]{32})(?:/.*)?")
+# MLflow hands the model that a file of code sets through a global of its module.
+_saving = threading.Lock()
+
+
+def register(
+    bundle: Bundle,
+    name: str,
+    *,
+    uri: str | None = None,
+    run_id: str | None = None,
+    alias: str | None = None,
+) -> int:
+    """Add `bundle` to the registry as a new version of `name` and return its number.
+
+    Args:
+        bundle: it is verified again, before and after it is copied.
+        name: the registered model; created where it is new.
+        uri: the store; default: MLFLOW_TRACKING_URI, else mlflow.db in this folder.
+        run_id: the MLflow run that trained it.
+        alias: moved to the new version, last of all.
+
+    Raises:
+        IntegrityError: the bundle, or what the store gives back, is not what was written.
+        ConfigError: MLflow refuses name or alias, or does not answer.
+    """
+    store = store_uri(uri)
+    bundle = Bundle.open(bundle.path)
+    _check_alias(alias)
+    with _mlflow(store) as client:
+        _create_name(client, name)
+        logged = _log_model(client, bundle, name, store, run_id)
+        _read_back(bundle, logged.artifact_location, store)
+        created = client.create_model_version(
+            name,
+            # SQLite's registry looks a models:/ source up in MLflow's global store, not in its own.
+            source=logged.artifact_location if "sql" in store else logged.model_uri,
+            run_id=run_id,
+            tags=_tags(bundle),
+            model_id=logged.model_id if run_id else None,
+        )
+        if alias is not None:
+            client.set_registered_model_alias(name, alias, created.version)
+    return int(created.version)
+
+
+def promote(name: str, version: int, alias: str, uri: str | None = None) -> None:
+    """Point `alias` at a version, after its bundle was fetched and verified.
+
+    Raises:
+        NotFoundError: no such model or version; the nearest name is named.
+        IntegrityError: the bundle is not the one that was registered.
+    """
+    _check_alias(alias)
+    resolve(f"models:/{name}/{version}", uri)
+    with _mlflow(store_uri(uri)) as client:
+        client.set_registered_model_alias(name, alias, str(version))
+
+
+def resolve(reference: str, uri: str | None = None, *, cache: Path = CACHE) -> Path:
+    """Return the folder of the bundle that `reference` means, fetched and verified.
+
+    Args:
+        reference: a bundle folder, a run's folder, `models:/name@alias`, `models:/name/3`,
+            `models:/name/latest`, a run id or `runs:/id`.
+        uri: the store; default: MLFLOW_TRACKING_URI, else mlflow.db in this folder.
+        cache: where bundles are kept, each in a folder named by its model id.
+
+    Raises:
+        NotFoundError: there is none; the nearest names, aliases or versions are named.
+        IntegrityError: the bundle is not the one that was registered.
+    """
+    if Path(reference).is_dir():
+        return _local_bundle(Path(reference))
+    model, run = _REFERENCE.fullmatch(reference), _RUN.fullmatch(reference)
+    if model is None and run is None:
+        raise NotFoundError(
+            f"'{reference}' is no folder here{_near_path(reference)}, no run id and not of the "
+            "form models:/name@alias or models:/name/3"
+        )
+    store = store_uri(uri)
+    database = sqlite_path(store)
+    if database is not None and not database.exists():
+        raise NotFoundError(
+            f"'{reference}': there is no MLflow store at {database}; train or register first, or "
+            "name another with --tracking-uri"
+        )
+    with _mlflow(store) as client:
+        if model is not None:
+            found = _version(client, **model.groupdict())
+        else:
+            assert run is not None
+            found = _version_of_run(client, run["run_id"])
+        return _fetch(client, found, store, cache)
+
+
+def _fetch(client: Any, version: Any, store: str, cache: Path) -> Path:
+    """Return the version's bundle from the cache, or download it there."""
+    shown = f"models:/{version.name}/{version.version}"
+    model_id, manifest = (version.tags.get(key, "") for key in (MODEL_ID, MANIFEST))
+    if not all(re.fullmatch(r"[0-9a-f]{16,64}", tag) for tag in (model_id, manifest)):
+        raise IntegrityError(
+            f"{shown} has no tags '{MODEL_ID}' and '{MANIFEST}': it was not registered by "
+            "`recsys register`, so nobody can tell whether its files are whole"
+        )
+    # Two versions may hold one content, written at two times: manifests tell them apart.
+    cache = cache / manifest[:16]
+    cached = cache / model_id
+    if cached.is_dir():
+        try:
+            return _verified(cached, model_id, manifest, shown)
+        except (IntegrityError, NotFoundError):
+            shutil.rmtree(cached)
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache, prefix=".fetching-") as folder:
+        source = client.get_model_version_download_uri(version.name, str(version.version))
+        fetched = _verified(_download(source, store, Path(folder)), model_id, manifest, shown)
+        try:
+            os.rename(fetched, cached)
+        except OSError:  # somebody else was quicker
+            return _verified(cached, model_id, manifest, shown)
+    return cached
+
+
+def _verified(path: Path, model_id: str, manifest: str, shown: str) -> Path:
+    bundle = Bundle.open(path)
+    if (bundle.model_id, _tags(bundle)[MANIFEST]) != (model_id, manifest):
+        raise IntegrityError(
+            f"{shown} was registered as bundle {model_id}, but its files are bundle "
+            f"{bundle.model_id}: register the right one again"
+        )
+    return path
+
+
+def _download(model: str, store: str, folder: Path) -> Path:
+    """Download the bundle inside a logged model; whatever else lies there stays there."""
+    import mlflow
+
+    place = mlflow.artifacts.download_artifacts(
+        artifact_uri=f"{model}/artifacts", dst_path=str(folder), tracking_uri=store
+    )
+    found = [path.parent for path in sorted(Path(place).glob("**/manifest.json"))]
+    if not found:
+        raise IntegrityError(f"{model} holds no bundle (manifest.json is missing)")
+    return found[0]
+
+
+def _read_back(bundle: Bundle, model: str, store: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        fetched = _download(model, store, Path(folder))
+        _verified(fetched, bundle.model_id, _tags(bundle)[MANIFEST], model)
+
+
+def _tags(bundle: Bundle) -> dict[str, str]:
+    manifest = (bundle.path / "manifest.json").read_bytes()
+    return {MODEL_ID: bundle.model_id, MANIFEST: hashlib.sha256(manifest).hexdigest()}
+
+
+def _log_model(client: Any, bundle: Bundle, name: str, store: str, run_id: str | None) -> Any:
+    """Log the bundle inside an MLflow model and return that, READY once it is all there."""
+    from mlflow.entities import LoggedModelOutput
+
+    if run_id is not None:
+        experiment = client.get_run(run_id).info.experiment_id
+    else:
+        experiment = _experiment(client, store)
+    logged = client.create_logged_model(
+        experiment, name, source_run_id=run_id, tags=_tags(bundle), model_type="recsys bundle"
+    )
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            model = Path(folder) / "model"
+            _save_pyfunc(bundle, model)
+            client.log_model_artifacts(logged.model_id, str(model))
+    except BaseException:
+        client.finalize_logged_model(logged.model_id, "FAILED")
+        raise
+    if run_id is not None:
+        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    return client.finalize_logged_model(logged.model_id, "READY")
+
+
+def _save_pyfunc(bundle: Bundle, folder: Path) -> None:
+    """Write the MLflow model: the bundle, the code of `serving.pyfunc`, signature, example."""
+    import pyarrow.parquet as pq
+
+    # Warnings are silenced for the whole process at once, so one thread at a time.
+    with _saving, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow's own, on import and on every save
+        import mlflow.pyfunc
+
+        from serving import pyfunc
+
+        probe = bundle.read("probe.parquet")
+        columns = pyfunc.request_columns(probe)
+        names = [name for name in columns.names if name != pyfunc.SEEN]
+        rows = next(pq.ParquetFile(io.BytesIO(probe)).iter_batches(3, columns=names))
+        user_key = Schema.model_validate_json(bundle.text("schema.json")).user_key
+        mlflow.pyfunc.save_model(
+            folder,
+            python_model=pyfunc.__file__,
+            artifacts={"bundle": str(bundle.path.absolute())},
+            signature=pyfunc.request_signature(columns, user_key),
+            input_example=pyfunc.to_frame(rows),
+            pip_requirements=[f"{name}=={installed_version(name)}" for name in _REQUIRED.split()],
+        )
+
+
+def _version(client: Any, name: str, alias: str | None, version: str | None) -> Any:
+    """Return a version of a registered model by number, `latest` or alias."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        model = client.get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        names = [found.name for found in client.search_registered_models(max_results=1000)]
+        known = nearest(name, names) or (f"; there are {', '.join(names[:10])}" if names else "")
+        raise NotFoundError(f"no registered model '{name}'{known}") from None
+    if alias is not None:
+        if alias not in model.aliases:
+            known = ", ".join(f"@{found}" for found in sorted(model.aliases)) or "none"
+            hint = nearest(alias, list(model.aliases))
+            raise NotFoundError(f"models:/{name} has no alias '{alias}'{hint}; aliases: {known}")
+        version = str(model.aliases[alias])
+    numbers = sorted(int(found.version) for found in _versions(client, f"name='{name}'"))
+    if version == "latest" and numbers:
+        version = str(numbers[-1])
+    if version is None or not version.isdecimal() or int(version) not in numbers:
+        said = "name one" if version is None else f"there is no version '{version}'"
+        raise NotFoundError(
+            f"models:/{name}: {said}; versions: {', '.join(map(str, numbers[-10:])) or 'none'}, "
+            f"aliases: {', '.join(f'@{found}' for found in sorted(model.aliases)) or 'none'}"
+        )
+    return client.get_model_version(name, version)
+
+
+def _version_of_run(client: Any, run_id: str) -> Any:
+    found = _versions(client, f"run_id='{run_id}'")
+    if not found:
+        raise NotFoundError(
+            f"run {run_id} has no registered version; register its bundle first "
+            "(recsys register RUN_FOLDER --name NAME), or name the folder"
+        )
+    return max(found, key=lambda version: (version.creation_timestamp, int(version.version)))
+
+
+def _versions(client: Any, wanted: str) -> list[Any]:
+    versions, token = [], None
+    while True:
+        page = client.search_model_versions(wanted, page_token=token)
+        versions += page
+        token = page.token
+        if not token:
+            return versions
+
+
+def _create_name(client: Any, name: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _experiment(client: Any, store: str) -> str:
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(EXPERIMENT)
+    if found is None:
+        try:
+            return str(client.create_experiment(EXPERIMENT, artifact_root(store)))
+        except MlflowException:  # somebody else was quicker, or it raises again below
+            found = client.get_experiment_by_name(EXPERIMENT)
+            if found is None:
+                raise
+    return str(found.experiment_id)
+
+
+def _check_alias(alias: str | None) -> None:
+    """Refuse what MLflow keeps for itself before any work is done."""
+    if alias is None:
+        return
+    if alias.lower() == "latest" or re.fullmatch(r"v\d+", alias, re.I):
+        raise ConfigError(f"alias '{alias}' is reserved by MLflow; take another, as in 'champion'")
+    if not re.fullmatch(r"[\w\-]+", alias):
+        raise ConfigError(f"alias '{alias}': only letters, digits, '_' and '-' are allowed")
+
+
+def _local_bundle(path: Path) -> Path:
+    """Return `path`, or the one bundle of the run's folder `path`."""
+    if (path / "manifest.json").is_file():
+        return path
+    inside = sorted(found.parent for found in path.glob("bundle/*/manifest.json"))
+    if len(inside) != 1:
+        raise NotFoundError(
+            f"{path}: neither a bundle (manifest.json is missing) nor a run's folder with one"
+        )
+    return inside[0]
+
+
+def _near_path(reference: str) -> str:
+    parent = Path(reference).parent
+    names = [path.name for path in parent.iterdir()] if parent.is_dir() else []
+    return nearest(Path(reference).name, names)
+
+
+@contextmanager
+def _mlflow(store: str) -> Iterator[Any]:
+    """Hand out a client of a store whose tables are there; what MLflow raises is put in words."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    for name in ("mlflow.store.db.utils", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    try:
+        with first_use(store):
+            client = MlflowClient(tracking_uri=store, registry_uri=store)
+            client.search_registered_models(max_results=1)
+        yield client
+    except MlflowException as error:
+        raise ConfigError(f"MLflow at {store}: {str(error).splitlines()[0]}") from error

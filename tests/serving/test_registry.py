@@ -1,0 +1,273 @@
+"""The registry against real MLflow on SQLite, with small bundles and a stand-in for the scorer."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from recsys.bundle import Bundle, write_bundle
+from recsys.errors import ConfigError, DataError, IntegrityError, NotFoundError
+from serving.registry import promote, register, resolve
+
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+SCHEMA = {
+    "interactions": {"user": "user", "item": "item"},
+    "features": [{"name": "item", "table": "items", "kind": "categorical"}],
+}
+BIG = 2**53 + 1
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a database with MLflow's tables: seconds to create, nothing to copy."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("template") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def store(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    shutil.copy(template, tmp_path / "mlflow.db")
+    monkeypatch.chdir(tmp_path)
+    return f"sqlite:///{tmp_path / 'mlflow.db'}"
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return make_bundle(tmp_path / "run" / "bundle", "weights")
+
+
+def make_bundle(parent: Path, weights: str) -> Bundle:
+    def write(folder: Path) -> None:
+        probe = pa.table(
+            {
+                "user": pa.array([BIG, 7], pa.int64()),
+                "age": pa.array([33.0, None]),
+                "history": pa.array([["a", "b"], []], pa.large_list(pa.string())),
+                "expected_items": pa.array([["c"], []]),
+            }
+        )
+        pq.write_table(probe, folder / "probe.parquet")
+        (folder / "schema.json").write_text(json.dumps(SCHEMA))
+        (folder / "weights.safetensors").write_text(weights)
+
+    return Bundle.open(write_bundle(parent, write, facts={"kind": "test"}))
+
+
+def version_files(store: str) -> list[Path]:
+    root = Path(store.removeprefix("sqlite:///")).parent / "mlruns"
+    return sorted(root.rglob("weights.safetensors"))
+
+
+def test_what_is_registered_comes_back_by_every_name(
+    store: str, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_MODEL_CODE_EXECUTION", "false")
+    from mlflow import MlflowClient
+
+    client = MlflowClient(store)
+    run_id = client.create_run("0").info.run_id
+    newer = make_bundle(tmp_path / "newer", "other weights")
+    assert register(bundle, "shop", uri=store, run_id=run_id, alias="champion") == 1
+    assert register(newer, "shop", uri=store) == 2
+    names = ["models:/shop@champion", "models:/shop/1", run_id, f"runs:/{run_id}"]
+    for name in names:
+        found = Bundle.open(resolve(name, store))
+        assert (found.model_id, found.text("weights.safetensors")) == (bundle.model_id, "weights")
+    assert resolve("models:/shop/latest", store).name == newer.model_id
+    assert resolve(str(tmp_path / "run")) == resolve(str(bundle.path)) == bundle.path
+    promote("shop", 2, "champion", uri=store)
+    assert resolve("models:/shop@champion").name == newer.model_id
+
+    version = client.get_model_version("shop", "1")
+    assert (version.status, version.run_id) == ("READY", run_id)
+    assert version.tags["model_id"] == bundle.model_id
+    assert len(version.tags["manifest_sha256"]) == 64
+
+
+def test_a_damaged_bundle_is_refused_going_in_and_coming_out(
+    store: str, bundle: Bundle, tmp_path: Path
+) -> None:
+    register(bundle, "shop", uri=store, alias="champion")
+    (stored,) = version_files(store)
+    stored.write_text("veights")
+    with pytest.raises(IntegrityError, match=r"weights\.safetensors"):
+        resolve("models:/shop@champion", store)
+    with pytest.raises(IntegrityError, match=r"weights\.safetensors"):
+        promote("shop", 1, "other", uri=store)
+    (bundle.path / "weights.safetensors").write_text("veights")
+    with pytest.raises(IntegrityError, match=r"weights\.safetensors"):
+        register(bundle, "shop", uri=store)
+    from mlflow import MlflowClient
+
+    assert len(MlflowClient(store).search_model_versions("name='shop'")) == 1
+
+
+def test_another_bundle_under_the_versions_files_is_refused(
+    store: str, bundle: Bundle, tmp_path: Path
+) -> None:
+    register(bundle, "shop", uri=store)
+    (stored,) = version_files(store)
+    shutil.rmtree(stored.parent)
+    shutil.copytree(make_bundle(tmp_path / "other", "other").path, stored.parent)
+    with pytest.raises(IntegrityError, match=rf"registered as bundle {bundle.model_id}"):
+        resolve("models:/shop/1", store)
+
+
+def test_a_damaged_cache_is_fetched_again(store: str, bundle: Bundle) -> None:
+    register(bundle, "shop", uri=store)
+    cached = resolve("models:/shop/1", store)
+    (cached / "weights.safetensors").write_text("veights")
+    assert Bundle.open(resolve("models:/shop/1", store)).text("weights.safetensors") == "weights"
+
+
+def test_a_kill_anywhere_leaves_no_version_without_its_bundle(
+    store: str, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    calls = (
+        "create_registered_model create_experiment create_logged_model log_model_artifacts "
+        "finalize_logged_model get_model_version_download_uri create_model_version "
+        "set_registered_model_alias"
+    )
+    client = MlflowClient(store)
+
+    def dying(call: Callable[..., Any], after: bool) -> Callable[..., Any]:
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            if after:
+                call(*args, **kwargs)
+            raise KeyboardInterrupt
+
+        return wrapper
+
+    deaths = 0
+    for name in calls.split():
+        for after in (False, True):
+            with monkeypatch.context() as patch, pytest.MonkeyPatch.context() as _:
+                patch.setattr(MlflowClient, name, dying(getattr(MlflowClient, name), after))
+                try:
+                    register(bundle, "shop", uri=store, alias="champion")
+                except KeyboardInterrupt:
+                    deaths += 1
+            for version in client.search_model_versions("name='shop'"):
+                assert resolve(f"models:/shop/{version.version}", store).name == bundle.model_id
+    assert deaths >= 12
+    assert len({p.name for p in version_files(store)}) == 1
+
+
+def test_concurrent_registrations_get_versions_of_their_own(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "bundle", "weights")
+    uri = f"sqlite:///{tmp_path / 'empty' / 'mlflow.db'}"
+    with ThreadPoolExecutor(6) as pool:
+        versions = list(pool.map(lambda _: register(bundle, "shop", uri=uri), range(6)))
+    assert sorted(versions) == [1, 2, 3, 4, 5, 6]
+
+
+def test_what_is_not_there_is_answered_with_what_is_near(
+    store: str, bundle: Bundle, tmp_path: Path
+) -> None:
+    register(bundle, "shop", uri=store, alias="champion")
+    (tmp_path / "recommender").mkdir()
+    for reference, message in {
+        "models:/shpo@champion": r"no registered model 'shpo' \(did you mean 'shop'\?\)",
+        "models:/shop@champoin": r"no alias 'champoin' \(did you mean 'champion'\?\).*@champion",
+        "models:/shop/7": r"no version '7'; versions: 1, aliases: @champion",
+        "models:/shop": r"name one; versions: 1",
+        "f" * 32: r"no registered version; register its bundle first",
+        "recomender": r"no folder here \(did you mean 'recommender'\?\).*models:/name@alias",
+        str(tmp_path / "recommender"): r"manifest\.json is missing",
+    }.items():
+        with pytest.raises(NotFoundError, match=message):
+            resolve(reference, store)
+    with pytest.raises(NotFoundError, match=r"no MLflow store at .*nothing\.db"):
+        resolve("models:/shop/1", f"sqlite:///{tmp_path / 'nothing.db'}")
+    with pytest.raises(NotFoundError, match=r"no version '9'"):
+        promote("shop", 9, "champion", uri=store)
+    with pytest.raises(ConfigError, match=r"alias 'latest' is reserved.*'champion'"):
+        register(bundle, "shop", uri=store, alias="latest")
+    with pytest.raises(ConfigError, match=r"MLflow at sqlite"):
+        register(bundle, "a/b:c", uri=store)
+
+
+class Scorer:
+    """Stands for `serving.score.Scorer`: echoes what it was asked."""
+
+    def __init__(self, path: Path) -> None:
+        self.bundle = Bundle.open(path)
+
+    @classmethod
+    def open(cls, path: Path) -> "Scorer":
+        return cls(path)
+
+    def score(self, requests: pa.Table, k: int, filter_seen: bool) -> pa.Table:
+        kept = requests.column("history").to_pylist()
+        types = None if filter_seen else str(requests.schema.types)
+        return pa.table(
+            {
+                "user": requests.column("user"),
+                "items": pa.array([[*items, "x"][:k] for items in kept], pa.list_(pa.string())),
+                "scores": pa.array([[0.5]] * len(kept), pa.list_(pa.float32())),
+                "reason": pa.array([types] * len(kept)),
+            }
+        )
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = type(sys)("serving.score")
+    module.Scorer = Scorer  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "serving.score", module)
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_mlflow_loads_and_asks_the_model(
+    store: str, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+    import pandas as pd
+
+    register(bundle, "shop", uri=store, alias="champion")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    model = mlflow.pyfunc.load_model("models:/shop@champion")
+    info = model.metadata
+    assert info.signature.params.to_dict()[0]["default"] == 20
+    assert any(line.startswith("recsys-engine==") for line in model_requirements(store))
+    example = info.load_input_example(str(Path(version_files(store)[0]).parents[2]))
+    assert example["user"].tolist() == [BIG, 7]
+    assert example["history"].tolist() == [["a", "b"], []]
+
+    frame = pd.DataFrame({"user": [BIG, 7], "history": [["a", "b"], []], "age": [1.0, None]})
+    answer = model.predict(frame, params={"k": 2})
+    assert answer["user"].tolist() == [BIG, 7]
+    assert answer["items"].tolist() == [["a", "b"], ["x"]]
+    assert answer["reason"].tolist() == [None, None]
+    bare = model.predict(pd.DataFrame({"user": [3]}), params={"filter_seen": False})
+    assert bare["items"].tolist() == [["x"]]
+    assert "large_list" in bare["reason"][0]
+    with pytest.raises(Exception, match="user"):
+        model.predict(pd.DataFrame({"history": [["a"]]}))
+    with pytest.raises(DataError, match=r"column 'age' must be double"):
+        model.unwrap_python_model().predict(None, pd.DataFrame({"user": [1], "age": ["old"]}))
+
+
+def model_requirements(store: str) -> list[str]:
+    folder = Path(version_files(store)[0]).parents[2]
+    return (folder / "requirements.txt").read_text().splitlines()
+
+
+def test_the_module_imports_no_mlflow() -> None:
+    code = "import sys, serving.registry; print({'mlflow', 'torch', 'pandas'} & set(sys.modules))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "set()"
