@@ -18,10 +18,10 @@ from features.synthetic_catalogue import WEEKS, Floats, Ints, Items, Users, affi
 
 SECONDS_A_DAY = 86_400
 SECONDS_A_WEEK = 7 * SECONDS_A_DAY
-SAME_CATEGORY, SAME_GROUP = 0.45, 0.2
+SAME_CATEGORY, SAME_GROUP = 0.35, 0.2
 """Chances that a choice stays in the category, or in the complement group, of the one before."""
 REPEAT_SHARE = 0.12
-_STOP = 0.36
+_STOP = 0.42
 _LONGEST = 12
 _CELLS_AT_ONCE = 4_000_000
 # Share of visits that begin in each hour of the day.

@@ -137,7 +137,8 @@ def resolve(reference: str, uri: str | None = None, *, cache: Path = CACHE) -> P
 def _fetch(client: Any, version: Any, store: str, cache: Path) -> Path:
     """Return the version's bundle from the cache, or download it there."""
     shown = f"models:/{version.name}/{version.version}"
-    model_id, manifest = (version.tags.get(key, "") for key in (MODEL_ID, MANIFEST))
+    tags: dict[str, str] = version.tags
+    model_id, manifest = tags.get(MODEL_ID, ""), tags.get(MANIFEST, "")
     if not all(re.fullmatch(r"[0-9a-f]{16,64}", tag) for tag in (model_id, manifest)):
         raise IntegrityError(
             f"{shown} has no tags '{MODEL_ID}' and '{MANIFEST}': it was not registered by "

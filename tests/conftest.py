@@ -12,7 +12,9 @@ import torch
 
 from features.dataset import Dataset, prepare
 from features.synthetic import RetailWorld
+from serving.index.build import build_index
 from training.config import ExperimentConfig, load_config
+from training.train import train
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +43,11 @@ def world_config(world: RetailWorld, tmp_path_factory: pytest.TempPathFactory) -
 def config(world_config: Path) -> ExperimentConfig:
     """A configuration that trains in seconds."""
     quick = ("training.batch_size=256", "training.uniform_negatives=32", "training.epochs=2")
-    small = ("model.history_length=10", "embedding.num_rows=2048", "evaluation.bootstrap_samples=50")
+    small = (
+        "model.history_length=10",
+        "embedding.num_rows=2048",
+        "evaluation.bootstrap_samples=50",
+    )
     return load_config(world_config, (*quick, *small))
 
 
@@ -49,3 +55,13 @@ def config(world_config: Path) -> ExperimentConfig:
 def dataset(config: ExperimentConfig) -> Dataset:
     """The world, read, parted and encoded."""
     return prepare(config.schema_, config.data, config.policies, config.split)
+
+
+@pytest.fixture(scope="session")
+def trained(config: ExperimentConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of a two-tower trained for two epochs on the small world; no tracking."""
+    torch.set_num_threads(1)
+    output = str(tmp_path_factory.mktemp("runs"))
+    tracking = config.tracking.model_copy(update={"enabled": False})
+    quick = config.model_copy(update={"output": output, "tracking": tracking})
+    return train(quick, build_index=build_index).bundle

@@ -11,12 +11,10 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from numpy.typing import NDArray
-
-matplotlib.use("Agg")
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
+from numpy.typing import NDArray
 
 from training.results import Evaluation
 
@@ -34,7 +32,7 @@ _VARIABLES = {
     _BEST: "var(--best)",
     **{colour: f"var(--ranker-{number})" for number, colour in enumerate(_COLOURS)},
 }
-_STYLE = {
+_STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "recsys",
     "font.size": 10,
@@ -69,6 +67,7 @@ def colour_variables(evaluation: Evaluation) -> dict[str, str]:
     return {name: _VARIABLES[colour] for name, colour in _colours(evaluation).items()}
 
 
+@matplotlib.rc_context(_STYLE)
 def intervals(evaluation: Evaluation, metrics: Sequence[str], labels: Sequence[str]) -> str:
     """Draw rankers as dots with their 95 % intervals, a panel a metric."""
     names, colours = list(evaluation.results), _colours(evaluation)
@@ -98,6 +97,7 @@ def intervals(evaluation: Evaluation, metrics: Sequence[str], labels: Sequence[s
     return _svg(figure, "Dots with 95 % intervals: " + ", ".join(labels))
 
 
+@matplotlib.rc_context(_STYLE)
 def learning_curves(history: Sequence[Mapping[str, float]], metric: str) -> str | None:
     """Draw the loss and the validation metrics over training steps; None without any point."""
     series: dict[str, list[tuple[float, float]]] = {}
@@ -117,7 +117,7 @@ def learning_curves(history: Sequence[Mapping[str, float]], metric: str) -> str 
     figure, axes = _panels(1, len(panels), 9.6, 2.9)
     for axis, curves in zip(axes, panels, strict=True):
         is_loss = curves is left
-        for number, (label, points) in enumerate(curves.items()):
+        for number, points in enumerate(curves.values()):
             x, y = np.array(points).T
             colour = _INK if is_loss else _COLOURS[number]
             axis.plot(x, y, color=colour, lw=1.6, marker=None if len(x) > 40 else "o", ms=4)
@@ -136,6 +136,7 @@ def learning_curves(history: Sequence[Mapping[str, float]], metric: str) -> str 
     return _svg(figure, "Training loss and validation metrics over training steps")
 
 
+@matplotlib.rc_context(_STYLE)
 def metrics_by_k(evaluation: Evaluation) -> str:
     """Draw each metric over the length of the list, with 95 % bands."""
     figure, axes = _panels(2, 2, 9.6, 5.6)
@@ -159,6 +160,7 @@ def metrics_by_k(evaluation: Evaluation) -> str:
     return _svg(figure, "Recall, hit rate, NDCG and MRR over the length of the list")
 
 
+@matplotlib.rc_context(_STYLE)
 def slices(evaluation: Evaluation, side: str) -> str | None:
     """Draw recall by slice of the items or of the users; None where there are no slices."""
     first = next(iter(evaluation.results.values())).slices
@@ -193,6 +195,7 @@ def slices(evaluation: Evaluation, side: str) -> str | None:
     return _svg(figure, f"{metric} by {side}")
 
 
+@matplotlib.rc_context(_STYLE)
 def popularity(evaluation: Evaluation, k: int) -> str:
     """Draw which share of what was recommended, and taken, lies within the n most popular items."""
     counts = evaluation.train_counts
@@ -200,7 +203,7 @@ def popularity(evaluation: Evaluation, k: int) -> str:
     rank[np.argsort(-counts, kind="stable")] = np.arange(len(counts))
     shown = {name: result.top[:, :k] for name, result in evaluation.results.items() if name != BEST}
     lists = {words(name): top[top >= 0] for name, top in shown.items()}
-    lists[CONSUMED] = evaluation.relevant_values
+    lists[CONSUMED] = evaluation.relevant_values.astype(np.int32)
     colours = [*(_colours(evaluation)[name] for name in shown), _INK]
     figure, (axis,) = _panels(1, 1, 9.6, 3.4)
     x, middles = np.arange(1, len(counts) + 1), {}
@@ -241,9 +244,8 @@ def _colours(evaluation: Evaluation) -> dict[str, str]:
 
 
 def _panels(rows: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(width, height))
-        grid = figure.subplots(rows, columns, squeeze=False)
+    figure = Figure(figsize=(width, height))
+    grid = figure.subplots(rows, columns, squeeze=False)
     return figure, list(grid.ravel())
 
 
@@ -267,7 +269,7 @@ def _label_ends(
 
 
 def _apart(heights: NDArray[np.float64], gap: float) -> NDArray[np.float64]:
-    """Return heights at least `gap` apart, in the same order, moved as little as is simple."""
+    """Return heights at least `gap` apart, in the same order, none above 1."""
     order = np.argsort(heights)
     placed = heights[order].copy()
     for _ in range(50):
@@ -277,7 +279,7 @@ def _apart(heights: NDArray[np.float64], gap: float) -> NDArray[np.float64]:
                 placed[i] += lack / 2
                 placed[i - 1] -= lack / 2
     result = np.empty_like(placed)
-    result[order] = placed
+    result[order] = placed - max(0.0, placed.max(initial=0) - 1.0)
     return result
 
 
@@ -300,8 +302,7 @@ def _k(metric: str) -> str:
 def _svg(figure: Figure, label: str) -> str:
     """Return the figure as an SVG element for the page."""
     buffer = io.StringIO()
-    with matplotlib.rc_context(_STYLE):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)

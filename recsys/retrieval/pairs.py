@@ -51,28 +51,40 @@ def top_of_pairs(
 
     Larger scores first, ties by smaller row; -inf and -1 where a query has fewer than k pairs.
     """
-    row_bits = (num_rows - 1).bit_length() if num_rows > 1 else 1
-    if row_bits + 32 + (num_queries - 1).bit_length() <= 64:
-        score_shift, query_shift = np.uint64(row_bits), np.uint64(row_bits + 32)
-        keys = query.astype(np.uint64) << query_shift
-        keys |= descending(score) << score_shift
-        keys |= row.astype(np.uint64)
-        keys.sort()
-        query = (keys >> query_shift).astype(np.int64)
-        score = from_descending((keys >> score_shift) & np.uint64(0xFFFFFFFF))
-        row = (keys & np.uint64((1 << row_bits) - 1)).astype(np.int64)
-    else:
-        order = np.lexsort((row, -score, query))
-        # Adding zero turns -0.0 into 0.0, as the packed keys do.
-        query, row, score = query[order], row[order], score[order] + np.float32(0)
-    starts = np.searchsorted(query, np.arange(num_queries + 1))
+    row_bits = max(1, (num_rows - 1).bit_length())
+    if row_bits + 32 + num_queries.bit_length() > 64:
+        return _top_by_lexsort(query, row, score, num_queries, k)
+    score_shift, query_shift = np.uint64(row_bits), np.uint64(row_bits + 32)
+    keys = query.astype(np.uint64) << query_shift
+    keys |= descending(score) << score_shift
+    keys |= row.astype(np.uint64)
+    keys.sort()
+    starts = np.searchsorted(keys, np.arange(num_queries + 1, dtype=np.uint64) << query_shift)
+    where, inside = _places(starts, k)
+    chosen = keys[where] if len(keys) else where.view(np.uint64)
+    best = from_descending((chosen >> score_shift) & np.uint64(0xFFFFFFFF))
+    rows = (chosen & np.uint64((1 << row_bits) - 1)).view(np.int64)
+    return np.where(inside, best, np.float32(-np.inf)), np.where(inside, rows, -1)
+
+
+def _top_by_lexsort(
+    query: Ints, row: Ints, score: Floats, num_queries: int, k: int
+) -> tuple[Floats, Ints]:
+    """Do the same where a key would need more than 64 bits."""
+    order = np.lexsort((row, -score, query))
+    # Adding zero turns -0.0 into 0.0, as the packed keys do.
+    query, row, score = query[order], row[order], score[order] + np.float32(0)
+    where, inside = _places(np.searchsorted(query, np.arange(num_queries + 1)), k)
+    if not len(row):
+        row, score = np.zeros(1, np.int64), np.zeros(1, np.float32)
+    return np.where(inside, score[where], np.float32(-np.inf)), np.where(inside, row[where], -1)
+
+
+def _places(starts: Ints, k: int) -> tuple[Ints, NDArray[np.bool_]]:
+    """Return (Q, k) the places of the first k of every group, and whether they exist."""
     where = starts[:-1, None] + np.arange(k)
     inside = where < starts[1:, None]
-    if not len(query):
-        return np.full(where.shape, -np.inf, np.float32), np.full(where.shape, -1, np.int64)
-    where = np.minimum(where, len(query) - 1)
-    best = np.where(inside, score[where], np.float32(-np.inf))
-    return best, np.where(inside, row[where], -1)
+    return np.where(inside, where, 0), inside
 
 
 def kth_of_pairs(query: Ints, score: Floats, *, num_queries: int, k: int) -> Floats:

@@ -38,9 +38,9 @@ FOLD = 8
 """Scores that share one comparison."""
 AGAIN = 4
 """Folded scores that are folded once more to guess from: a tile is a multiple of 32."""
-SAMPLED = 24
-BATCH = 16
-REFINED = (0, 1, 3)
+SAMPLED = 12
+BATCHES = 4
+"""Parts in which the tiles are worked off; after the first the guess is made better."""
 """One tile in so many is looked at first, to guess from."""
 SPREAD = 3.0
 """Standard deviations by which the guess stays on the safe side."""
@@ -72,9 +72,9 @@ class Tiles:
 
     vectors: tuple[Tensor, ...]
     size: int
-    scale: NDArray[np.float64]
-    error: NDArray[np.float64]
-    reach: NDArray[np.float64]
+    scale: Floats
+    error: Floats
+    reach: Floats
     mean: Floats
     order: Ints | None = None
     place: Ints | None = None
@@ -88,7 +88,7 @@ class Tiles:
 def float_tiles(items: Tensor, tile: int) -> Tiles:
     """Return the items as they are, in tiles."""
     vectors = items.split(tile)
-    ones, zeros = np.ones(len(vectors)), np.zeros(len(vectors))
+    ones, zeros = np.ones(len(vectors), np.float32), np.zeros(len(vectors), np.float32)
     mean = np.zeros(items.shape[1], np.float32)
     return Tiles(vectors, tile, ones, zeros, zeros, mean)
 
@@ -96,23 +96,28 @@ def float_tiles(items: Tensor, tile: int) -> Tiles:
 def byte_tiles(items: Tensor, tile: int) -> Tiles:
     """Return the items less their mean, rounded to int8, those of like scale side by side."""
     mean = items.mean(0)
-    centred = items - mean
-    order = np.argsort(-centred.abs().amax(1).numpy(), kind="stable")
-    vectors, scales, errors, reaches = [], [], [], []
+    vectors = items.numpy()
+    largest = np.empty(len(vectors), np.float32)
+    for start in range(0, len(vectors), tile):
+        part = np.abs(vectors[start : start + tile] - mean.numpy())
+        part.max(axis=1, out=largest[start : start + tile])
+    order = np.argsort(-largest, kind="stable")
+    rounded, scales, errors, reaches = [], [], [], []
     for start in range(0, len(order), tile):
-        part = centred.numpy().take(order[start : start + tile], axis=0)
-        scale = max(float(np.abs(part[0]).max()) / 127, 1e-30)
-        rounded = np.rint(part * np.float32(1 / scale))
-        vectors.append(torch.from_numpy(rounded.astype(np.int8)))
-        rounded *= np.float32(scale)
-        part -= rounded
+        part = vectors.take(order[start : start + tile], axis=0)
+        part -= mean.numpy()
+        scale = max(float(largest[order[start]]) / 127, 1e-30)
+        near = np.rint(part * np.float32(1 / scale))
+        rounded.append(torch.from_numpy(near.astype(np.int8)))
+        near *= np.float32(scale)
+        part -= near
         scales.append(scale)
         errors.append(math.sqrt(np.vecdot(part, part).max()))
-        reaches.append(math.sqrt(np.vecdot(rounded, rounded).max()))
+        reaches.append(math.sqrt(np.vecdot(near, near).max()))
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
-    figures = (np.array(values, np.float64) for values in (scales, errors, reaches))
-    return Tiles(tuple(vectors), tile, *figures, mean.numpy(), order, place)
+    figures = (np.array(values, np.float32) for values in (scales, errors, reaches))
+    return Tiles(tuple(rounded), tile, *figures, mean.numpy(), order, place)
 
 
 @functools.cache
@@ -126,74 +131,15 @@ def bytes_pay() -> bool:
     return bool((product == -127 * 127 * 96).all())
 
 
-def rounding(queries: Tensor, largest: float) -> NDArray[np.float64]:
-    """Return (B,) what float32 sums of products may be off by, with room to spare.
+def rounding(queries: Tensor, largest: float) -> Floats:
+    """Return (B,) what float32 arithmetic on a score may be off by, with room to spare.
 
-    A sum of E products, in whatever order, is off by at most E / 2^24 |q| |x| (and a little).
+    A sum of E products, in whatever order, is off by at most E / 2^24 |q| |x| and a little; the
+    room also takes the few roundings of thresholds and bounds. largest: of the |x|.
     """
-    norms = torch.linalg.vector_norm(queries, dim=1).numpy().astype(np.float64)
-    return norms * (largest * (queries.shape[1] + 16) * 2.0**-23) + 1e-37
-
-
-def screen(
-    tiles: Tiles,
-    items: Tensor,
-    queries: Tensor,
-    slack: NDArray[np.float64],
-    excluded: Excluded,
-    k: int,
-) -> tuple[Ints, Ints, Floats] | None:
-    """Return pairs as query (S,), row (S,), score (S,): all that score `least` or more.
-
-    A query with at least k pairs has its k best among them; one with fewer was guessed too
-    high. slack (B,) float64 is `rounding` of the queries. None: too many pairs to pay.
-    """
-    columns, bound, unit = _round_queries(tiles, queries, slack)
-    place = excluded.row if tiles.place is None else tiles.place[excluded.row]
-    work = _Products(tiles, columns, _hide(place, excluded.query, tiles.size, len(queries)))
-    centre = queries.numpy() @ tiles.mean
-    least = _guess(work, unit, k) + centre
-    room = 6 * rank_of_guess(k, 1 / SAMPLED) * SAMPLED * len(queries)
-    num_tiles = len(tiles.vectors)
-    num_batches = -(-num_tiles // BATCH)
-    pairs = _Pairs.none()
-    for batch in range(num_batches):
-        with np.errstate(invalid="ignore"):
-            threshold = (least - centre - bound - 2 * slack) / unit
-        threshold = _comparable(threshold, integral=tiles.in_bytes)
-        query, position = _collect(work, threshold, range(batch, num_tiles, num_batches))
-        room -= len(query)
-        if room < 0:
-            return None
-        row = position if tiles.order is None else tiles.order.take(position)
-        pairs = pairs.joined(_Pairs(query, row, score_pairs(queries, items, query, row)), least)
-        if batch in REFINED:
-            rank = rank_of_guess(k, (batch + 1) / num_batches)
-            best = kth_of_pairs(pairs.query, pairs.score, num_queries=len(queries), k=rank)
-            least = np.maximum(least, best)
-    return pairs.query, pairs.row, pairs.score
-
-
-@dataclass(frozen=True)
-class _Pairs:
-    """Pairs of the tiles done so far."""
-
-    query: Ints
-    row: Ints
-    score: Floats
-
-    @classmethod
-    def none(cls) -> "_Pairs":
-        return cls(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
-
-    def joined(self, more: "_Pairs", least: Floats) -> "_Pairs":
-        """Return these and those of `more` that score `least` (B,) or better."""
-        kept = np.flatnonzero(more.score >= least.take(more.query))
-        return _Pairs(
-            np.concatenate((self.query, more.query.take(kept))),
-            np.concatenate((self.row, more.row.take(kept))),
-            np.concatenate((self.score, more.score.take(kept))),
-        )
+    norms = torch.linalg.vector_norm(queries, dim=1).numpy()
+    slack: Floats = norms * np.float32(largest * (queries.shape[1] + 16) * 2.0**-23)
+    return slack + np.float32(1e-37)
 
 
 def rank_of_guess(k: int, share: float) -> int:
@@ -205,114 +151,160 @@ def rank_of_guess(k: int, share: float) -> int:
     return math.ceil(expected + SPREAD * math.sqrt(expected)) + 1
 
 
-def _guess(work: "_Products", unit: Floats, k: int) -> Floats:
-    """Return (B,) a score, less the centre, that the k-th best will hardly fall below."""
-    num_tiles, num_queries = unit.shape
-    chosen = range(0, num_tiles, SAMPLED)
-    maxima = []
-    for tile in chosen:
-        _, folded = work.of(tile)
-        again = np.maximum.reduce(folded.numpy().reshape(AGAIN, -1, num_queries), axis=0)
-        maxima.append(again * unit[tile])
-    columns = np.ascontiguousarray(np.concatenate(maxima).T)
-    rank = min(rank_of_guess(k, len(chosen) / num_tiles), columns.shape[1])
-    least: Floats = np.partition(columns, columns.shape[1] - rank, axis=1)[:, -rank]
-    return least
+def screen(
+    tiles: Tiles, items: Tensor, queries: Tensor, excluded: Excluded, *, k: int, slack: Floats
+) -> tuple[Ints, Ints, Floats] | None:
+    """Return pairs query (S,), row (S,), score (S,): of each query all above some score.
 
-
-def _collect(work: "_Products", threshold: NDArray[np.generic], chosen: range) -> tuple[Ints, Ints]:
-    """Return query and position of each score of some tiles at or above its threshold (n, B)."""
-    num_queries, size = threshold.shape[1], work.tiles.size
-    spots, values = [], []
-    for tile in chosen:
-        scores, folded = work.of(tile)
-        spot = np.flatnonzero(folded.numpy() >= threshold[tile])
-        spots.append(spot)
-        values.append(scores.view(FOLD, -1).numpy().take(spot, axis=1))
-    spot, value = np.concatenate(spots), np.concatenate(values, axis=1)
-    tiles = np.repeat(chosen, [len(part) for part in spots])
-    # Division by a scalar is fast in numpy, divmod is not.
-    column = spot // num_queries
-    query = spot - column * num_queries
-    column += tiles * size
-    hit = np.flatnonzero(value >= threshold.ravel().take(tiles * num_queries + query))
-    fold = hit // max(1, len(spot))
-    which = hit - fold * len(spot)
-    query, position = query.take(which), column.take(which) + fold * (size // FOLD)
-    # A stable sort of 16-bit numbers is a radix sort: two passes.
-    order = np.argsort(query.astype(np.uint16), kind="stable")
-    return query.take(order), position.take(order)
-
-
-def _round_queries(
-    tiles: Tiles, queries: Tensor, slack: NDArray[np.float64]
-) -> tuple[Tensor, Floats, Floats]:
-    """Return the queries as columns (E, B), and for every tile and query bound and unit."""
-    if not tiles.in_bytes:
-        shape = (len(tiles.vectors), len(queries))
-        bound = np.broadcast_to(slack, shape).astype(np.float32)
-        return queries.T, bound, np.ones(shape, np.float32)
-    scale = (queries.abs().amax(1) / 127).clamp_min(1e-30)
-    rounded = (queries / scale[:, None]).round_()
-    columns = rounded.to(torch.int8).T.contiguous()
-    lost = torch.linalg.vector_norm(queries - rounded * scale[:, None], dim=1)
-    norm = torch.linalg.vector_norm(queries, dim=1).numpy().astype(np.float64)
-    bound = np.outer(tiles.error, norm)
-    bound += np.outer(tiles.reach, lost.numpy().astype(np.float64))
-    unit = np.outer(tiles.scale, scale.numpy())
-    return columns, (bound + slack).astype(np.float32), unit.astype(np.float32)
-
-
-def _comparable(threshold: NDArray[np.float64], *, integral: bool) -> NDArray[np.generic]:
-    """Return thresholds in the type of the products, rounded down, above the hidden value.
-
-    A guess of -inf (nothing to guess from) lets no pair through: its query is answered again.
+    A query with at least k pairs has its k best among them; one with fewer was guessed too
+    high. slack (B,) is `rounding` of the queries. None: too many pairs for this to pay.
     """
-    threshold = np.where(np.isneginf(threshold), np.inf, threshold)
-    if integral:
-        bounds = np.iinfo(np.int32)
-        return np.floor(threshold).clip(bounds.min + 1, bounds.max).astype(np.int32)
-    return np.nextafter(threshold.astype(np.float32), np.float32(-np.inf))
+    chunk = _Chunk(tiles, queries, excluded, slack)
+    least = chunk.guess(k)
+    room = 6 * rank_of_guess(k, 1 / SAMPLED) * SAMPLED * len(queries)
+    pairs = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
+    for batch in range(BATCHES):
+        found = chunk.collect(least, range(batch, len(tiles.vectors), BATCHES), room)
+        if found is None:
+            return None
+        query, row = found
+        room -= len(query)
+        score = score_pairs(queries, items, query, row)
+        kept = np.flatnonzero(score >= least.take(query))
+        fresh = (query.take(kept), row.take(kept), score.take(kept))
+        pairs = tuple(np.concatenate(both) for both in zip(pairs, fresh, strict=True))
+        if batch == 0:
+            rank = rank_of_guess(k, 1 / BATCHES)
+            best = kth_of_pairs(pairs[0], pairs[2], num_queries=len(queries), k=rank)
+            least = np.maximum(least, best)
+    return pairs
 
 
-@dataclass(frozen=True)
-class _Hidden:
-    """Places to blank in each tile: `flat[starts[t]:starts[t + 1]]` of its (T, B) scores."""
+class _Chunk:
+    """One chunk's products with any tile, always in the same memory, and what they tell."""
 
-    flat: Tensor
-    starts: list[int]
-
-
-def _hide(place: Ints, query: Ints, tile: int, num_queries: int) -> _Hidden:
-    number = place // tile
-    order = np.argsort(number, kind="stable")
-    flat = ((place - number * tile) * num_queries + query)[order]
-    most = int(number.max(initial=0)) + 2
-    return _Hidden(torch.from_numpy(flat), np.searchsorted(number[order], np.arange(most)).tolist())
-
-
-class _Products:
-    """The products of one chunk's queries with any tile, always in the same memory."""
-
-    def __init__(self, tiles: Tiles, columns: Tensor, hidden: _Hidden) -> None:
+    def __init__(
+        self, tiles: Tiles, queries: Tensor, excluded: Excluded, slack: Floats
+    ) -> None:
+        self._tiles, self._width, self._slack = tiles, len(queries), slack
+        self._centre = queries.numpy() @ tiles.mean
+        self._norm = torch.linalg.vector_norm(queries, dim=1).numpy()
+        self._scale = np.ones(len(queries), np.float32)
+        self._lost = np.zeros(len(queries), np.float32)
+        self._columns = self._rounded(queries) if tiles.in_bytes else queries.T
         dtype = torch.int32 if tiles.in_bytes else torch.float32
-        self.tiles, self._columns, self._hidden = tiles, columns, hidden
         self._multiply = torch._int_mm if tiles.in_bytes else torch.mm
         self._lowest = torch.iinfo(dtype).min if tiles.in_bytes else -torch.inf
-        self._scores = torch.empty(tiles.size, columns.shape[1], dtype=dtype)
-        self._folded = torch.empty(tiles.size // FOLD, columns.shape[1], dtype=dtype)
+        self._scores = torch.empty(tiles.size, len(queries), dtype=dtype)
+        self._strips = self._scores.view(FOLD, -1)
+        self._folded = torch.empty(tiles.size // FOLD, len(queries), dtype=dtype)
+        self._hide(excluded)
 
-    def of(self, tile: int) -> tuple[Tensor, Tensor]:
-        """Return a tile's scores (T, B) and their eightfold maximum (T / 8, B).
+    def _rounded(self, queries: Tensor) -> Tensor:
+        """Return int8 queries as columns (E, B), and note what rounding them cost."""
+        scale = (queries.abs().amax(1) / 127).clamp_min(1e-30)
+        rounded = (queries / scale[:, None]).round_()
+        lost = torch.linalg.vector_norm(queries - rounded * scale[:, None], dim=1)
+        self._scale, self._lost = scale.numpy(), lost.numpy()
+        return rounded.to(torch.int8).T.contiguous()
 
-        Row m of the maximum is that of rows m, m + T / 8, ... of the scores.
+    def _hide(self, excluded: Excluded) -> None:
+        """Note the places to blank: `hidden[starts[t]:starts[t + 1]]` of tile t's (T, B)."""
+        tiles = self._tiles
+        place = excluded.row if tiles.place is None else tiles.place[excluded.row]
+        number = place // tiles.size
+        order = np.argsort(number, kind="stable")
+        flat = (place - number * tiles.size) * self._width + excluded.query
+        self._hidden = torch.from_numpy(flat[order])
+        self._starts = np.searchsorted(number[order], np.arange(len(tiles.vectors) + 1)).tolist()
+
+    def _multiplied(self, tile: int) -> NDArray[np.generic]:
+        """Fill `_scores` (T, B) with a tile's products; return their maximum (T / 8, B).
+
+        Row m of the maximum is that of rows m, m + T / 8, ... of the products.
         """
-        part, scores, starts = self.tiles.vectors[tile], self._scores, self._hidden.starts
-        self._multiply(part, self._columns, out=scores[: len(part)])
-        if len(part) < len(scores):
-            scores[len(part) :] = self._lowest
-        if tile + 1 < len(starts) and starts[tile] < starts[tile + 1]:
-            flat = self._hidden.flat[starts[tile] : starts[tile + 1]]
-            scores.view(-1).index_fill_(0, flat, self._lowest)
-        torch.amax(scores.view(FOLD, -1), 0, out=self._folded.view(-1))
-        return scores, self._folded
+        part = self._tiles.vectors[tile]
+        if len(part) == len(self._scores):
+            self._multiply(part, self._columns, out=self._scores)
+        else:
+            self._multiply(part, self._columns, out=self._scores[: len(part)])
+            self._scores[len(part) :] = self._lowest
+        first, last = self._starts[tile : tile + 2]
+        if first < last:
+            self._scores.view(-1).index_fill_(0, self._hidden[first:last], self._lowest)
+        torch.amax(self._strips, 0, out=self._folded.view(-1))
+        folded: NDArray[np.generic] = self._folded.numpy()
+        return folded
+
+    def guess(self, k: int) -> Floats:
+        """Return (B,) a score that the k-th best of each query will hardly fall below."""
+        chosen = range(0, len(self._tiles.vectors), SAMPLED)
+        maxima = []
+        for tile in chosen:
+            strips = self._multiplied(tile).reshape(AGAIN, -1, self._width)
+            maxima.append(np.maximum.reduce(strips, axis=0) * (self._tiles.scale[tile] * self._scale))
+        columns = np.ascontiguousarray(np.concatenate(maxima).T)
+        rank = min(rank_of_guess(k, len(chosen) / len(self._tiles.vectors)), columns.shape[1])
+        least: Floats = np.partition(columns, columns.shape[1] - rank, axis=1)[:, -rank]
+        return least + self._centre
+
+    def _thresholds(self, least: Floats, chosen: range) -> NDArray[np.generic]:
+        """Return what products of the chosen tiles must reach, (chosen, B), in their type.
+
+        Below it, the true score is below `least` for certain. A guess of -inf (nothing to
+        guess from) lets no pair through: its query will be answered otherwise.
+        """
+        tiles = self._tiles
+        bound = np.outer(tiles.error[chosen], self._norm)
+        bound += np.outer(tiles.reach[chosen], self._lost)
+        threshold = (least - self._centre - 3 * self._slack) - bound
+        threshold /= np.outer(tiles.scale[chosen], self._scale)
+        threshold[:, np.isneginf(least)] = np.inf
+        if not tiles.in_bytes:
+            return np.maximum(threshold, np.finfo(np.float32).min)
+        limits = np.iinfo(np.int32)
+        exact = np.floor(threshold).astype(np.float64)
+        return exact.clip(limits.min + 1, limits.max).astype(np.int32)
+
+    def collect(self, least: Floats, chosen: range, room: int) -> tuple[Ints, Ints] | None:
+        """Return query and row, by query, of the pairs of some tiles not certain to be below.
+
+        least (B,). None once there are more than `room`.
+        """
+        threshold = self._thresholds(least, chosen)
+        spots, values = [], []
+        for tile, lowest in zip(chosen, threshold, strict=True):
+            spot = np.flatnonzero(self._multiplied(tile) >= lowest)
+            spots.append(spot)
+            values.append(self._strips.numpy().take(spot, axis=1))
+            room -= len(spot)
+            if room < 0:
+                return None
+        if not spots:
+            return np.zeros(0, np.int64), np.zeros(0, np.int64)
+        return self._unfolded(spots, values, chosen, threshold)
+
+    def _unfolded(
+        self,
+        spots: list[Ints],
+        values: list[NDArray[np.generic]],
+        chosen: range,
+        threshold: NDArray[np.generic],
+    ) -> tuple[Ints, Ints]:
+        """Tell which of the eight products under each spot are at or above the threshold."""
+        size = self._tiles.size
+        lengths = [len(spot) for spot in spots]
+        spot, value = np.concatenate(spots), np.concatenate(values, axis=1)
+        # Division by a scalar is fast in numpy, divmod is not.
+        position = spot // self._width
+        query = spot - position * self._width
+        which = np.repeat(np.arange(len(spots)) * self._width, lengths)
+        hit = np.flatnonzero(value >= threshold.ravel().take(which + query))
+        fold = hit // max(1, len(spot))
+        which = hit - fold * len(spot)
+        position += np.repeat(np.arange(chosen.start, chosen.stop, chosen.step) * size, lengths)
+        query, position = query.take(which), position.take(which) + fold * (size // FOLD)
+        # A stable sort of 16-bit numbers is a radix sort: two passes.
+        order = np.argsort(query.astype(np.uint16), kind="stable")
+        query, position = query.take(order), position.take(order)
+        return query, position if self._tiles.order is None else self._tiles.order.take(position)

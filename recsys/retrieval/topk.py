@@ -158,7 +158,9 @@ class _Search:
         excluded = _excluded(self.exclude, part)
         slack = screen.rounding(queries, self.largest)
         for tiles in self.tiles:
-            found = screen.screen(tiles, self.items, queries, slack, excluded, self.k)
+            found = screen.screen(
+                tiles, self.items, queries, excluded, k=self.k, slack=slack
+            )
             if found is not None:
                 query, row, score = found
                 scores, rows = top_of_pairs(
@@ -190,7 +192,7 @@ class _Search:
             scores[hidden.query, hidden.row] = -np.inf
             # The product may round otherwise than `score_pairs` does: keep what could differ.
             slack = screen.rounding(part, self.largest)
-            least = (_kth_largest(scores, self.k) - 4 * slack).astype(np.float32)
+            least = _kth_largest(scores, self.k) - 4 * slack
             answers.append(self._best(part, *_at_least(scores, least)))
         return np.concatenate([a[0] for a in answers]), np.concatenate([a[1] for a in answers])
 

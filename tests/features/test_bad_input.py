@@ -237,7 +237,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "fraction in a category": (
         {"items": {"brand": [1.0, 2.5, None]}},
-        r"row 2, column 'brand': a fraction or .* in a categorical column, 2\.5; declare .* numeric",
+        r"row 2, column 'brand': a fraction or .*, 2\.5; declare the feature numeric",
     ),
     "a category above 2**53": (
         {"items": {"brand": [1.0, 2.0**60, None]}},

@@ -79,8 +79,14 @@ def test_only_the_columns_asked_for_are_read(tmp_path: Path) -> None:
         values(path, "b")
 
 
-def test_csv_dialects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "_BLOCK_BYTES", 20)  # a quoted line break meets a block's end
+def test_quoted_line_breaks_in_any_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "_BLOCK_BYTES", 64)
+    path = tmp_path / "t.csv"
+    path.write_text("a,b\n" + '1,"two\nlines, no more"\n' * 100)
+    assert values(path, "a", "b") == [("1", "two\nlines, no more")] * 100
+
+
+def test_csv_dialects(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_bytes('\ufeffa;b;c,d\r\n1;"x\r\ny";\r\n\r\n2;"q;""r""";z\r\n'.encode())
     # A comma in the first line decides for commas: this header is of two columns.

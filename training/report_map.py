@@ -1,0 +1,126 @@
+"""The embedding map of the report: items as dots in the plane, named when pointed at.
+
+Written as SVG by hand, because every dot carries its item's title.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_ITEMS = 1500
+"""More would take t-SNE seconds and the page megabytes; the most taken items are drawn."""
+MAX_GROUPS = 10
+_NAMED = 14
+_WIDTH, _HEIGHT, _MARGIN = 960, 620, 24
+
+
+@dataclass(frozen=True)
+class Map:
+    """An SVG, its legend as (group, CSS class, items) with the largest first, and a caption."""
+
+    svg: str
+    legend: tuple[tuple[str, str, int], ...]
+    caption: str
+
+
+def embedding_map(
+    vectors: NDArray[np.float32],
+    titles: Sequence[str],
+    groups: Sequence[str] | None,
+    counts: NDArray[np.int64],
+) -> Map | None:
+    """Return the map of the items, None where there are too few to draw.
+
+    Args:
+        vectors: (n_items, E); rows that are not finite are left out.
+        titles: n_items titles, not yet escaped.
+        groups: n_items groups, or None.
+        counts: (n_items,) how often each item was taken; decides which are drawn and named.
+    """
+    usable = np.flatnonzero(np.isfinite(vectors).all(1))
+    if len(usable) < 10:
+        return None
+    rows = np.sort(usable[np.argsort(-counts[usable], kind="stable")[:MAX_ITEMS]])
+    places, method = _plane(vectors[rows].astype(np.float64))
+    x, y = _on_page(places)
+    shown = [groups[row] for row in rows] if groups is not None else [""] * len(rows)
+    largest = [name for name, _ in Counter(shown).most_common(MAX_GROUPS)]
+    style = {name: f"group-{number}" for number, name in enumerate(largest)}
+    dots = "\n".join(
+        f'<circle class="{style.get(group, "group-other")}" cx="{x[i]:.1f}" cy="{y[i]:.1f}" '
+        f'r="4"><title>{escape(_words(titles[row], group))}</title></circle>'
+        for i, (row, group) in enumerate(zip(rows, shown, strict=True))
+    )
+    names = "\n".join(
+        f'<text x="{x[i] + 7:.1f}" y="{y[i] + 4:.1f}">{escape(_short(titles[rows[i]]))}</text>'
+        for i in _to_name(x, y, counts[rows])
+    )
+    svg = (
+        f'<svg role="img" aria-label="Map of item embeddings" class="map" '
+        f'viewBox="0 0 {_WIDTH} {_HEIGHT}">\n<g>{dots}</g>\n<g class="names">{names}</g></svg>'
+    )
+    part = "" if len(rows) == len(vectors) else f"the {len(rows):,} most taken of "
+    caption = (
+        f"{part}{len(vectors):,} items, {vectors.shape[1]} dimensions brought to 2 by {method}"
+    )
+    return Map(svg, _legend(shown, style) if groups is not None else (), caption)
+
+
+def _legend(shown: Sequence[str], style: dict[str, str]) -> tuple[tuple[str, str, int], ...]:
+    sizes = Counter(shown)
+    entries = [(name, css, sizes[name]) for name, css in style.items()]
+    rest = len(shown) - sum(size for _, _, size in entries)
+    if rest:
+        entries.append((f"{len(sizes) - len(style)} more", "group-other", rest))
+    return tuple(entries)
+
+
+def _plane(vectors: NDArray[np.float64]) -> tuple[NDArray[np.float64], str]:
+    """Return (n, 2) places and the method's name: t-SNE where it has enough to go by."""
+    centred = vectors - vectors.mean(0)
+    left, values, _ = np.linalg.svd(centred, full_matrices=False)
+    planar = left[:, :2] * values[:2]
+    if planar.shape[1] < 2:
+        planar = np.column_stack([planar, np.zeros(len(planar))])
+    if len(vectors) < 60 or vectors.shape[1] < 3 or values[0] == 0:
+        return planar, "principal components"
+    from sklearn.manifold import TSNE
+
+    # Fifty components hold nearly everything; one job, for the same picture every time.
+    reduced = left[:, :50] * values[:50]
+    start = planar / planar[:, 0].std() * 1e-4
+    mapper = TSNE(init=start, max_iter=400, perplexity=30, random_state=0, n_jobs=1)
+    return mapper.fit_transform(reduced), "t-SNE"
+
+
+def _on_page(places: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    low, high = places.min(0), places.max(0)
+    unit = (places - low) / np.maximum(high - low, 1e-12)
+    x = _MARGIN + unit[:, 0] * (_WIDTH - 2 * _MARGIN)
+    return x, _MARGIN + (1 - unit[:, 1]) * (_HEIGHT - 2 * _MARGIN)
+
+
+def _to_name(
+    x: NDArray[np.float64], y: NDArray[np.float64], counts: NDArray[np.int64]
+) -> list[int]:
+    """Return the most taken items whose names would not run into each other or off the page."""
+    named: list[int] = []
+    for i in np.argsort(-counts, kind="stable"):
+        free = all(abs(x[i] - x[j]) > 190 or abs(y[i] - y[j]) > 34 for j in named)
+        if free and x[i] < _WIDTH - 190:
+            named.append(int(i))
+        if len(named) == _NAMED:
+            break
+    return named
+
+
+def _words(title: str, group: str) -> str:
+    return f"{title} ({group})" if group else title
+
+
+def _short(title: str) -> str:
+    return title if len(title) <= 26 else f"{title[:24]}..."
