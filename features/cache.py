@@ -25,7 +25,8 @@ from features.dataset import Dataset
 from features.encoder import FeatureEncoder
 from features.sources import Policies, Sources
 from features.split import SplitConfig
-from features.tables import Drop, Events, Tables, source_fingerprint
+from features.tables import Events, Tables, source_fingerprint
+from features.validate import Drop
 from recsys.atomic import publish, staged_folder
 from recsys.batch import FeatureBlock, Jagged
 from recsys.schema import Schema

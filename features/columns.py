@@ -109,11 +109,22 @@ def as_microseconds(column: pa.ChunkedArray, unit: str) -> Times:
     if pa.types.is_null(values.type):
         return Times(np.zeros(len(values), np.int64), valid)
     if unit == "datetime":
-        whole = values.cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
+        if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+            values = _instants_of_text(values)
+        whole = values.cast(pa.timestamp("us")).cast(pa.int64())
         return Times(np.asarray(whole.fill_null(0)), valid)
     factor, divisor = _MICROSECONDS[unit]
     whole = np.asarray(values.cast(pa.int64()).fill_null(0))
     return Times(whole * factor // divisor, valid)
+
+
+def _instants_of_text(values: pa.Array) -> pa.Array:
+    """ISO text to timestamps in UTC, which is what a text without a zone means too."""
+    zoned = pc.match_substring_regex(values, r"(Z|[+-][0-9]{2}:?[0-9]{2})$")
+    nothing = pa.scalar(None, values.type)
+    with_zone = pc.if_else(zoned, values, nothing).cast(pa.timestamp("us", "UTC"))
+    without = pc.if_else(zoned, nothing, values).cast(pa.timestamp("us"))
+    return pc.coalesce(with_zone.cast(pa.timestamp("us")), without)
 
 
 def _words(values: pa.Array) -> pa.Array:

@@ -47,7 +47,16 @@ def request_table(
     values = ids.take(pa.array(seen.values.numpy()))
     offsets = pa.array(seen.offsets.numpy())
     lists = pa.LargeListArray.from_arrays(offsets, values)
-    return tables.users.take(pa.array(users)).append_column(HISTORY, lists)
+    return _plain(tables.users.take(pa.array(users))).append_column(HISTORY, lists)
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    """Dictionary columns as their values: requests go to whoever serves the model."""
+    fields = [
+        field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
+        for field in table.schema
+    ]
+    return table.cast(pa.schema(fields))
 
 
 def encode_requests(

@@ -38,7 +38,8 @@ _POPULARITY_EXPONENT = 0.55
 _LATE_SHARE, _LATE_FROM = 0.04, 0.92
 """Cold items: this share is launched after this share of the time."""
 _LAUNCHED_DURING = 0.26
-_SEASON, _TREND, _NOVELTY, _NOVELTY_WEEKS = 0.4, 0.35, 0.6, 4.0
+_JOINED_DURING, _GROWTH, _ACTIVITY_SPREAD = 0.6, 0.7, 0.45
+_SEASON, _TREND, _NOVELTY, _NOVELTY_WEEKS = 0.3, 0.25, 0.6, 4.0
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def make_items(rng: np.random.Generator, count: int) -> Items:
 
 
 def make_users(rng: np.random.Generator, count: int) -> Users:
-    """Draw `count` users; almost half of them come while the log runs."""
+    """Draw `count` users; more than half of them come while the log runs."""
     segment = rng.choice(
         len(names.SEGMENTS), count, p=rng.dirichlet(np.full(len(names.SEGMENTS), 8.0))
     )
@@ -140,8 +141,9 @@ def make_users(rng: np.random.Generator, count: int) -> Users:
     codes = {"segment": segment, "age_group": age_group, "region": region}
     parts = _part_vectors(rng, codes)
     parts["own"] = rng.standard_normal((count, DIM))
-    joined = np.where(rng.random(count) < 0.45, rng.uniform(0, 0.97, count), 0.0)
-    activity = rng.lognormal(0, 0.6, count) * (1 - joined)
+    came_during = rng.random(count) < _JOINED_DURING
+    joined = np.where(came_during, 0.98 * rng.random(count) ** _GROWTH, 0.0)
+    activity = rng.lognormal(0, _ACTIVITY_SPREAD, count) * (1 - joined)
     return Users(
         segment=segment,
         age_group=age_group,

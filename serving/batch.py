@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from features.histories import Histories
+from features.reading import open_table
 from features.requests import HISTORY, request_table
 from features.sources import Sources
 from features.tables import Tables, read_tables
@@ -134,21 +135,25 @@ def shards_of_log(
     return Shards(parts, digest.hexdigest())
 
 
-def shards_of_requests(scorer: Scorer, paths: list[Path]) -> Shards:
-    """Return request files (Parquet with user key and history), a shard a row group.
+def shards_of_requests(scorer: Scorer, given: str) -> Shards:
+    """Return the requests in Parquet files with user key and history, a shard a row group.
+
+    `given` is a file, a folder or a glob.
 
     Raises:
+        NotFoundError: no such file.
         DataError: a file lacks user key or history, or a user stands in two rows.
     """
     key = scorer.schema.user_key
+    files = open_table(given, "requests")
+    if files.format != "parquet":
+        raise DataError(f"{given}: requests hold lists, which CSV cannot; write them as Parquet")
+    paths = files.paths
     parts: list[Shard] = []
     digest = hashlib.sha256()
     keys: list[pa.ChunkedArray] = []
     for number, path in enumerate(paths):
-        try:
-            file = pq.ParquetFile(path)
-        except pa.ArrowInvalid as error:
-            raise DataError(f"{path}: not a Parquet file: {error}") from None
+        file = pq.ParquetFile(path)
         missing = [name for name in (key, HISTORY) if name not in file.schema_arrow.names]
         if missing:
             raise DataError(

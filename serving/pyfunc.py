@@ -120,9 +120,10 @@ def _mlflow_type(kind: Any) -> Any:
         return None if inner is None else types.Array(inner)
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return "string"
-    return {"int64": "long", "int32": "integer", "double": "double", "bool": "boolean"}.get(
-        str(kind)
-    )
+    if pa.types.is_dictionary(kind):
+        return _mlflow_type(kind.value_type)
+    names = {"int64": "long", "int32": "integer", "double": "double", "float": "float"}
+    return {**names, "bool": "boolean"}.get(str(kind))
 
 
 def _plain(value: Any) -> Any:

@@ -39,6 +39,7 @@ _REQUIRED = (
 )
 _REFERENCE = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[^/@]+))?")
 _RUN = re.compile(r"(?:runs:/)?(?P<run_id>[0-9a-f]{32})(?:/.*)?")
+_QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
 # MLflow hands the model that a file of code sets through a global of its module.
 _saving = threading.Lock()
 
@@ -65,7 +66,6 @@ def register(
         ConfigError: MLflow refuses name or alias, or does not answer.
     """
     store = store_uri(uri)
-    bundle = Bundle.open(bundle.path)
     _check_alias(alias)
     with _mlflow(store) as client:
         _create_name(client, name)
@@ -352,11 +352,12 @@ def _near_path(reference: str) -> str:
 @contextmanager
 def _mlflow(store: str) -> Iterator[Any]:
     """Hand out a client of a store whose tables are there; what MLflow raises is put in words."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
-    for name in ("mlflow.store.db.utils", "alembic"):
+    for name in ("mlflow.store.db.utils", "mlflow.pyfunc", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
         with first_use(store):

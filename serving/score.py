@@ -13,17 +13,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from recsys.bundle import Bundle
-from recsys.retrieval.index import ExactVectors, Index
 from torch import Tensor
 
 from features.encoder import FeatureEncoder
 from features.requests import Requests, encode_requests
 from features.sources import Policies
 from recsys.batch import FeatureLayout
+from recsys.bundle import Bundle
 from recsys.embeddings.table import TableConfig
 from recsys.errors import ConfigError, IntegrityError
 from recsys.models.two_tower import TwoTower, TwoTowerConfig
+from recsys.retrieval.index import ExactVectors, Index
 from recsys.retrieval.recommend import recommend
 from recsys.schema import Schema
 from recsys.weights import load_two_tower

@@ -12,15 +12,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
-from recsys.bundle import write_bundle
-from recsys.retrieval.index import ExactVectors
 from torch import Tensor
 
 from features.dataset import Dataset
 from features.requests import encode_requests, request_table
 from features.split import TEST, TRAIN, VALIDATION
 from recsys.batch import FeatureLayout
+from recsys.bundle import write_bundle
 from recsys.models.two_tower import TwoTower, catalogue_vectors
+from recsys.retrieval.index import ExactVectors
 from recsys.retrieval.recommend import recommend
 from recsys.weights import load_two_tower, save_two_tower, space_id
 from training.config import ExperimentConfig, dump_config
@@ -41,7 +41,7 @@ class IndexRequest:
     min_recall: float
 
 
-IndexBuilder = Callable[[Path, IndexRequest], None]
+IndexBuilder = Callable[[Path, IndexRequest], object]
 """Writes the folder `index/` of a bundle; handed in by the front door."""
 
 

@@ -139,7 +139,7 @@ def _step(task: Task[B], config: TrainingConfig, state: LoopState, batch: B) -> 
             "mend the rows, then resume"
         )
     trained.optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     torch.nn.utils.clip_grad_norm_(trained.model.parameters(), config.clip_norm)
     trained.optimizer.step()
     return value

@@ -3,8 +3,8 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import numpy as np
@@ -170,9 +170,11 @@ def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.tests["finite"] = _is_finite
+    environment.tests["finite"] = math.isfinite
+    environment.filters["newest_first"] = newest_first
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
 
 
-def _is_finite(value: Any) -> bool:
-    return math.isfinite(value)
+def newest_first(history: Sequence[str]) -> list[tuple[str, int]]:
+    """Return titles from the newest on, and how often each was taken in a row."""
+    return [(title, len(list(run))) for title, run in groupby(reversed(history))]

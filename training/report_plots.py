@@ -23,13 +23,14 @@ CONSUMED = "taken next"
 _WORDS = {"item_knn": "item kNN", "two_tower": "two-tower", BEST: "best reachable"}
 METRICS = {"recall": "recall", "hit_rate": "hit rate", "ndcg": "NDCG", "mrr": "MRR"}
 # Stand-ins for CSS variables; no chart may use another colour.
-_INK, _SOFT, _LINE, _BEST = "#0000f1", "#0000f2", "#0000f3", "#0000f4"
+_INK, _SOFT, _LINE, _BEST, _PAGE = "#0000f1", "#0000f2", "#0000f3", "#0000f4", "#0000f5"
 _COLOURS = ("#0000e0", "#0000e1", "#0000e2", "#0000e3", "#0000e4")
 _VARIABLES = {
     _INK: "var(--ink)",
     _SOFT: "var(--soft)",
     _LINE: "var(--line)",
     _BEST: "var(--best)",
+    _PAGE: "var(--page)",
     **{colour: f"var(--ranker-{number})" for number, colour in enumerate(_COLOURS)},
 }
 _STYLE: Any = {
@@ -125,8 +126,8 @@ def learning_curves(history: Sequence[Mapping[str, float]], metric: str) -> str 
                 best = int(np.nanargmax(y)) if np.isfinite(y).any() else 0
                 axis.plot(x[best], y[best], "o", color=colour, ms=7, mfc="none", mew=1.5)
         if not is_loss:
-            _label_ends(axis, {label: np.array(p)[-1] for label, p in curves.items()}, _COLOURS)
             axis.set_ylim(bottom=0)
+            _label_ends(axis, {label: np.array(p)[-1] for label, p in curves.items()}, _COLOURS)
         axis.set_title(
             "Training loss" if is_loss else f"Validation, first {_k(metric)} (ring: best)"
         )
@@ -154,7 +155,7 @@ def metrics_by_k(evaluation: Evaluation) -> str:
         _log_ticks(axis, ks)
         axis.set_ylim(bottom=0)
         _label_ends(axis, ends, list(colours.values()))
-        axis.set_title(f"{label} at k")
+        axis.set_title(f"{label[0].upper()}{label[1:]} at k")
     for axis in axes[2:]:
         axis.set_xlabel("k, items shown (log scale)")
     return _svg(figure, "Recall, hit rate, NDCG and MRR over the length of the list")
@@ -170,15 +171,17 @@ def slices(evaluation: Evaluation, side: str) -> str | None:
     metric = next(key for key in first[names[0]] if key != "queries")
     figure, (axis,) = _panels(1, 1, 4.7, 1.0 + 0.5 * len(names))
     colours = _colours(evaluation)
-    for ranker, result in evaluation.results.items():
+    for ranker, result in reversed(evaluation.results.items()):  # the model on top
         points = [
             (result.slices[name][metric], len(names) - row)
             for row, name in enumerate(names)
             if name in result.slices
         ]
-        marker = "|" if ranker == BEST else "o"
         x, y = np.array(points).reshape(-1, 2).T
-        axis.plot(x, y, marker, color=colours[ranker], ms=12 if marker == "|" else 7, mew=2)
+        look: dict[str, Any] = {"marker": "o", "ms": 9, "mec": _PAGE}
+        if ranker == BEST:
+            look = {"marker": "|", "ms": 12, "mew": 2}
+        axis.plot(x, y, ls="", color=colours[ranker], clip_on=False, zorder=3, **look)
     labels = [f"{n.partition(': ')[2]}  (n={first[n]['queries']:,.0f})" for n in names]
     axis.set_yticks(range(len(names), 0, -1), labels)
     axis.tick_params(axis="y", colors=_INK)

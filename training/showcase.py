@@ -1,5 +1,7 @@
 """What a person looks at in a report: titles, groups, and a few users with their lists."""
 
+from typing import Any
+
 import numpy as np
 import pyarrow.compute as pc
 
@@ -36,7 +38,7 @@ def item_groups(data: Dataset) -> list[str] | None:
     return None
 
 
-def _at_least_one(lists):  # type: ignore[no-untyped-def]
+def _at_least_one(lists: Any) -> Any:
     """An empty list has no first value: make it null."""
     return pc.if_else(pc.greater(pc.list_value_length(lists), 0), lists, None)
 

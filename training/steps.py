@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from recsys.retrieval.topk import exact_topk
 from torch import Tensor
 
 from features.dataset import Dataset
@@ -16,6 +15,7 @@ from recsys.embeddings.table import build_table
 from recsys.embeddings.unified import UnifiedEmbedding
 from recsys.losses.retrieval import correct_log_odds, softmax_loss
 from recsys.models.two_tower import TwoTower, catalogue_vectors, query_vectors
+from recsys.retrieval.topk import exact_topk
 from training.checkpoint import Trained
 from training.config import ExperimentConfig
 from training.evaluate import ranking_metrics

@@ -1,7 +1,7 @@
 """The job behind `recsys train`: tables in; a run, a report and a bundle out."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -88,7 +88,8 @@ def train(
         raise
     finally:
         tracker.finish(status)
-    return result
+    # The run is made in the background: only now is it sure to have an id, if it has one.
+    return replace(result, run_id=tracker.run_id)
 
 
 def load_data(config: ExperimentConfig) -> Dataset:
@@ -226,7 +227,7 @@ def _run(
     state = fit(task, config.training, checkpoints, (*listeners, TrackingListener(tracker)))
     say(f"best validation {config.training.metric}: {state.best_metric:.4f}; evaluating on test")
     evaluation, queries, items, vectors = judge(config, data, model.cpu(), extra_rankers)
-    measured = evaluation.results[config.model.kind].metrics | evaluation.representation
+    measured = {**evaluation.results[config.model.kind].metrics, **evaluation.representation}
     tracker.metrics({f"test/{name}": value for name, value in measured.items()}, state.global_step)
     for name, result in evaluation.results.items():
         if name != config.model.kind:
@@ -247,7 +248,7 @@ def _run(
     tracker.artifact(run_dir / "config.yaml")
     tracker.tag("model_id", bundle.name)
     checkpoints.clear()
-    return TrainResult(run_dir, bundle, report, evaluation, tracker.run_id)
+    return TrainResult(run_dir, bundle, report, evaluation, None)
 
 
 class TrackingListener:

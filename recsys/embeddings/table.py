@@ -91,7 +91,7 @@ class TorchTable:
         """Return (bags, dim)."""
         # Autograd calls a backward only where an input wants a gradient; this one stands in.
         trigger = torch.zeros((), device=self.weight.device, requires_grad=True)
-        pooled: Tensor = _FusedBag.apply(trigger, rows, offsets, self)
+        pooled: Tensor = _FusedBag.apply(trigger, rows, offsets, self)  # type: ignore[no-untyped-call]
         return pooled
 
     def set_learning_rate(self, learning_rate: float) -> None:

@@ -1,6 +1,7 @@
 """HNSW graphs by faiss, behind the `Index` protocol. Malkov and Yashunin 2018, arXiv 1603.09320."""
 
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -21,7 +22,7 @@ class HnswIndex:
     `ef` is the breadth of a search, never below the number of items asked for.
     """
 
-    def __init__(self, graph: faiss.IndexHNSWFlat, vectors: Tensor, ef: int) -> None:
+    def __init__(self, graph: Any, vectors: Tensor, ef: int) -> None:
         self.graph = graph
         self.vectors = vectors
         self.ef = ef
@@ -80,7 +81,9 @@ class HnswIndex:
     def _search(
         self, queries: Tensor, depth: int, k: int, exclude: Jagged | None
     ) -> tuple[Tensor, Tensor]:
-        parameters = faiss.SearchParametersHNSW(efSearch=max(self.ef, 2 * depth))
+        parameters = faiss.SearchParametersHNSW(  # type: ignore[attr-defined]
+            efSearch=max(self.ef, 2 * depth)
+        )
         raw_scores, raw_rows = self.graph.search(queries.numpy(), depth, params=parameters)
         rows = torch.from_numpy(raw_rows)
         scores = torch.from_numpy(raw_scores)

@@ -1,5 +1,6 @@
 """The encoder: fitted on training rows only, the same at every stage, exact about nulls."""
 
+import datetime as dt
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 from sklearn.preprocessing import StandardScaler
 
+from features.columns import as_microseconds
 from features.encoder import FeatureEncoder, join_query
 from features.hashing import NULL_HASH, UNKNOWN_HASH, hash_values
 from features.scaling import Scaler
@@ -121,6 +123,24 @@ def test_a_saved_encoder_encodes_the_same(tmp_path: Path) -> None:
 def test_tables_that_do_not_fit_are_refused(side: str, table: pa.Table, message: str) -> None:
     with pytest.raises(DataError, match=message):
         encoder().encode(side, table)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("values", "unit"),
+    [
+        (pa.array([86_400, None]), "s"),
+        (pa.array([86_400_000, None]), "ms"),
+        (pa.array([86_400 * 10**9, None]), "ns"),
+        (pa.array(["1970-01-02", None]), "datetime"),
+        (pa.array(["1970-01-02T02:00:00+02:00", None]), "datetime"),
+        (pa.array([dt.date(1970, 1, 2), None]), "datetime"),
+        (pa.array([86_400, None], pa.timestamp("s", "Europe/Berlin")), "datetime"),
+    ],
+)
+def test_one_instant_in_every_spelling(values: pa.Array, unit: str) -> None:
+    times = as_microseconds(pa.chunked_array([values]), unit)
+    assert times.values[0] == DAY * 1_000_000
+    assert times.valid.tolist() == [True, False]
 
 
 def test_scalers_against_scikit_learn_and_by_hand() -> None:

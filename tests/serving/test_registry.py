@@ -54,6 +54,7 @@ def make_bundle(parent: Path, weights: str) -> Bundle:
             {
                 "user": pa.array([BIG, 7], pa.int64()),
                 "age": pa.array([33.0, None]),
+                "region": pa.array(["west", None]).dictionary_encode(),
                 "history": pa.array([["a", "b"], []], pa.large_list(pa.string())),
                 "expected_items": pa.array([["c"], []]),
             }
@@ -244,6 +245,8 @@ def test_mlflow_loads_and_asks_the_model(
     info = model.metadata
     assert info.signature.params.to_dict()[0]["default"] == 20
     assert any(line.startswith("recsys-engine==") for line in model_requirements(store))
+    kinds = {field.name: str(field.type) for field in info.signature.inputs}
+    assert kinds["region"] == "DataType.string"
     example = info.load_input_example(str(Path(version_files(store)[0]).parents[2]))
     assert example["user"].tolist() == [BIG, 7]
     assert example["history"].tolist() == [["a", "b"], []]

@@ -18,7 +18,7 @@ from features.dataset import Dataset
 from features.requests import request_table
 from features.sources import Sources
 from recsys.bundle import Bundle, write_bundle
-from recsys.errors import ConfigError, DataError, IntegrityError
+from recsys.errors import ConfigError, DataError, IntegrityError, NotFoundError
 from serving.batch import SUCCESS, score_to_parquet, shards_of_log, shards_of_requests
 from serving.score import Scorer
 from training.config import ExperimentConfig
@@ -110,7 +110,7 @@ def test_a_log_and_request_files_give_the_same_lists(
     summary = score_to_parquet(scorer, log, tmp_path / "log")
     assert (summary.users, summary.parts, summary.unknown_history_items) == (200, 4, 0)
     pq.write_table(requests, tmp_path / "requests.parquet", row_group_size=90)
-    files = shards_of_requests(scorer, [tmp_path / "requests.parquet"])
+    files = shards_of_requests(scorer, str(tmp_path / "requests.parquet"))
     score_to_parquet(scorer, files, tmp_path / "requests")
     one, two = (pq.read_table(tmp_path / name).sort_by("user_id") for name in ("log", "requests"))
     assert one.column("items").to_pylist() == two.column("items").to_pylist()
@@ -130,15 +130,21 @@ def test_request_files_name_their_faults(
     twice = tmp_path / "twice.parquet"
     pq.write_table(pa.concat_tables([requests.slice(0, 3), requests.slice(2, 2)]), twice)
     with pytest.raises(DataError, match=r"stands in 2 rows \(1 users do\)"):
-        shards_of_requests(scorer, [twice])
+        shards_of_requests(scorer, str(twice))
     bare = tmp_path / "bare.parquet"
     pq.write_table(requests.select(["user_id"]), bare)
     with pytest.raises(DataError, match=r"bare\.parquet: no column 'history'"):
-        shards_of_requests(scorer, [bare])
+        shards_of_requests(scorer, str(bare))
     broken = tmp_path / "broken.parquet"
     broken.write_text("x")
-    with pytest.raises(DataError, match=r"broken\.parquet: not a Parquet file"):
-        shards_of_requests(scorer, [broken])
+    with pytest.raises(DataError, match=r"broken\.parquet: not a readable Parquet file"):
+        shards_of_requests(scorer, str(broken))
+    text = tmp_path / "requests.csv"
+    text.write_text("user_id,history\nu000001,i00001\n")
+    with pytest.raises(DataError, match=r"requests\.csv: requests hold lists, which CSV cannot"):
+        shards_of_requests(scorer, str(text))
+    with pytest.raises(NotFoundError, match=r"none\.parquet"):
+        shards_of_requests(scorer, str(tmp_path / "none.parquet"))
 
 
 def test_a_job_that_stopped_goes_on_and_another_may_not_join(
@@ -146,7 +152,7 @@ def test_a_job_that_stopped_goes_on_and_another_may_not_join(
 ) -> None:
     path = tmp_path / "requests.parquet"
     pq.write_table(requests, path, row_group_size=50)
-    shards = shards_of_requests(scorer, [path])
+    shards = shards_of_requests(scorer, str(path))
 
     class Stop(Exception):
         pass
@@ -185,7 +191,7 @@ def test_kills_at_random_moments_lose_and_repeat_nobody(
         from serving.batch import score_to_parquet, shards_of_requests
         from serving.score import Scorer
         scorer = Scorer.open(Path({str(scorer.bundle.path)!r}), k=7)
-        shards = shards_of_requests(scorer, [Path({str(path)!r})])
+        shards = shards_of_requests(scorer, {str(path)!r})
         print("ready", flush=True)
         score_to_parquet(scorer, shards, Path({str(out)!r}))
     """

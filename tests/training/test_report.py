@@ -195,11 +195,13 @@ def test_titles_users_and_configuration_are_escaped(evaluation: Evaluation, tmp_
 
 
 def test_hits_are_marked_and_history_runs_backwards(evaluation: Evaluation, tmp_path: Path) -> None:
-    example = Example("u", ["old", "new"], ["a"], [("a", 0.5, True), ("b", float("nan"), False)])
+    example = Example(
+        "u", ["old", "old", "new"], ["a"], [("a", 0.5, True), ("b", float("nan"), False)]
+    )
     text = write(tmp_path / "report.html", evaluation, examples=[example])
     assert re.search(r'<li class="hit">&#10003; a <small>0\.500</small></li>', text)
     assert "<li>b</li>" in text
-    assert text.index("<li>new</li>") < text.index("<li>old</li>")
+    assert text.index("<li>new</li>") < text.index("<li>old <small>2 times</small></li>")
     assert "1 of 1 found" in text
 
 
