@@ -35,7 +35,7 @@ else
 	cp requirements.lock $(VENV)/requirements.lock
 endif
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r $(VENV)/requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-deps -e .
 	@rm -f $(BUSY) $(VENV)/.ready-*
 	@touch $(STAMP)
 

@@ -20,7 +20,7 @@ Ints = NDArray[np.int64]
 
 WEEKS = 52
 DIM = 8
-SHARPNESS = 2.6
+SHARPNESS = 3.0
 """Standard deviation of a user's log odds over the catalogue, as far as taste accounts for it."""
 _ITEM_SHARES = {
     "department": 0.15,

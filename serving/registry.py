@@ -66,6 +66,7 @@ def register(
         ConfigError: MLflow refuses name or alias, or does not answer.
     """
     store = store_uri(uri)
+    bundle = Bundle.open(bundle.path)
     _check_alias(alias)
     with _mlflow(store) as client:
         _create_name(client, name)

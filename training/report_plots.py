@@ -171,7 +171,7 @@ def slices(evaluation: Evaluation, side: str) -> str | None:
     metric = next(key for key in first[names[0]] if key != "queries")
     figure, (axis,) = _panels(1, 1, 4.7, 1.0 + 0.5 * len(names))
     colours = _colours(evaluation)
-    for ranker, result in reversed(evaluation.results.items()):  # the model on top
+    for ranker, result in reversed(list(evaluation.results.items())):  # the model on top
         points = [
             (result.slices[name][metric], len(names) - row)
             for row, name in enumerate(names)

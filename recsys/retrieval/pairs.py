@@ -25,6 +25,8 @@ def score_pairs(queries: Tensor, items: Tensor, query: Ints, row: Ints) -> Float
     are meant. A product depends on its two vectors alone, never on the pairs beside it: scores
     are equal bit for bit however the work was cut, and equal vectors tie exactly.
     """
+    if not len(row):
+        return np.zeros(0, np.float32)
     _announce_sparse()
     starts = torch.from_numpy(np.searchsorted(query, np.arange(len(queries) + 1)))
     pattern = torch.sparse_csr_tensor(

@@ -37,11 +37,17 @@ from recsys.retrieval.pairs import Floats, Ints, kth_of_pairs, score_pairs
 FOLD = 8
 """Scores that share one comparison."""
 AGAIN = 4
-"""Folded scores that are folded once more to guess from: a tile is a multiple of 32."""
-SAMPLED = 12
+"""Folded scores that are folded once more to guess from."""
+TILE_UNIT = FOLD * AGAIN
+"""What the size of a tile is a multiple of."""
+CROWDED = 8
+"""Maxima a guess wants for each place of its rank, so that few of them hide another."""
+SAMPLED = 16
+"""One tile in so many is looked at first, to guess from."""
 BATCHES = 4
 """Parts in which the tiles are worked off; after the first the guess is made better."""
-"""One tile in so many is looked at first, to guess from."""
+FEWEST_QUERIES = 64
+"""Below this, preparing the items costs more than screening them saves."""
 SPREAD = 3.0
 """Standard deviations by which the guess stays on the safe side."""
 
@@ -106,18 +112,18 @@ def byte_tiles(items: Tensor, tile: int) -> Tiles:
     for start in range(0, len(order), tile):
         part = vectors.take(order[start : start + tile], axis=0)
         part -= mean.numpy()
-        scale = max(float(largest[order[start]]) / 127, 1e-30)
-        near = np.rint(part * np.float32(1 / scale))
+        step = max(float(largest[order[start]]) / 127, 1e-30)
+        near = np.rint(part * np.float32(1 / step))
         rounded.append(torch.from_numpy(near.astype(np.int8)))
-        near *= np.float32(scale)
+        near *= np.float32(step)
         part -= near
-        scales.append(scale)
+        scales.append(step)
         errors.append(math.sqrt(np.vecdot(part, part).max()))
         reaches.append(math.sqrt(np.vecdot(near, near).max()))
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
-    figures = (np.array(values, np.float32) for values in (scales, errors, reaches))
-    return Tiles(tuple(rounded), tile, *figures, mean.numpy(), order, place)
+    scale, error, reach = (np.array(each, np.float32) for each in (scales, errors, reaches))
+    return Tiles(tuple(rounded), tile, scale, error, reach, mean.numpy(), order, place)
 
 
 @functools.cache
@@ -151,6 +157,12 @@ def rank_of_guess(k: int, share: float) -> int:
     return math.ceil(expected + SPREAD * math.sqrt(expected)) + 1
 
 
+def worthwhile(num_queries: int, num_items: int, k: int, tile: int) -> bool:
+    """Whether screening can pay: enough queries, enough tiles, a guess not too deep in them."""
+    deep = CROWDED * rank_of_guess(k, 1 / SAMPLED) * FOLD * SAMPLED > num_items
+    return num_queries >= FEWEST_QUERIES and num_items >= 2 * SAMPLED * tile and not deep
+
+
 def screen(
     tiles: Tiles, items: Tensor, queries: Tensor, excluded: Excluded, *, k: int, slack: Floats
 ) -> tuple[Ints, Ints, Floats] | None:
@@ -162,7 +174,7 @@ def screen(
     chunk = _Chunk(tiles, queries, excluded, slack)
     least = chunk.guess(k)
     room = 6 * rank_of_guess(k, 1 / SAMPLED) * SAMPLED * len(queries)
-    pairs = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
+    parts: list[tuple[Ints, Ints, Floats]] = []
     for batch in range(BATCHES):
         found = chunk.collect(least, range(batch, len(tiles.vectors), BATCHES), room)
         if found is None:
@@ -171,21 +183,19 @@ def screen(
         room -= len(query)
         score = score_pairs(queries, items, query, row)
         kept = np.flatnonzero(score >= least.take(query))
-        fresh = (query.take(kept), row.take(kept), score.take(kept))
-        pairs = tuple(np.concatenate(both) for both in zip(pairs, fresh, strict=True))
+        parts.append((query.take(kept), row.take(kept), score.take(kept)))
         if batch == 0:
             rank = rank_of_guess(k, 1 / BATCHES)
-            best = kth_of_pairs(pairs[0], pairs[2], num_queries=len(queries), k=rank)
+            best = kth_of_pairs(parts[0][0], parts[0][2], num_queries=len(queries), k=rank)
             least = np.maximum(least, best)
-    return pairs
+    query_parts, row_parts, score_parts = zip(*parts, strict=True)
+    return np.concatenate(query_parts), np.concatenate(row_parts), np.concatenate(score_parts)
 
 
 class _Chunk:
     """One chunk's products with any tile, always in the same memory, and what they tell."""
 
-    def __init__(
-        self, tiles: Tiles, queries: Tensor, excluded: Excluded, slack: Floats
-    ) -> None:
+    def __init__(self, tiles: Tiles, queries: Tensor, excluded: Excluded, slack: Floats) -> None:
         self._tiles, self._width, self._slack = tiles, len(queries), slack
         self._centre = queries.numpy() @ tiles.mean
         self._norm = torch.linalg.vector_norm(queries, dim=1).numpy()
@@ -239,12 +249,16 @@ class _Chunk:
     def guess(self, k: int) -> Floats:
         """Return (B,) a score that the k-th best of each query will hardly fall below."""
         chosen = range(0, len(self._tiles.vectors), SAMPLED)
+        rank = rank_of_guess(k, len(chosen) / len(self._tiles.vectors))
+        # Folding further is cheaper, as long as the best of the sample fall on unlike maxima.
+        coarse = CROWDED * rank * FOLD * AGAIN <= len(chosen) * self._tiles.size
         maxima = []
         for tile in chosen:
-            strips = self._multiplied(tile).reshape(AGAIN, -1, self._width)
-            maxima.append(np.maximum.reduce(strips, axis=0) * (self._tiles.scale[tile] * self._scale))
+            folded = self._multiplied(tile).reshape(AGAIN if coarse else 1, -1, self._width)
+            unit = self._tiles.scale[tile] * self._scale
+            maxima.append(np.maximum.reduce(folded, axis=0) * unit)
         columns = np.ascontiguousarray(np.concatenate(maxima).T)
-        rank = min(rank_of_guess(k, len(chosen) / len(self._tiles.vectors)), columns.shape[1])
+        rank = min(rank, columns.shape[1])
         least: Floats = np.partition(columns, columns.shape[1] - rank, axis=1)[:, -rank]
         return least + self._centre
 
@@ -261,10 +275,12 @@ class _Chunk:
         threshold /= np.outer(tiles.scale[chosen], self._scale)
         threshold[:, np.isneginf(least)] = np.inf
         if not tiles.in_bytes:
-            return np.maximum(threshold, np.finfo(np.float32).min)
+            lowest: Floats = np.maximum(threshold, np.finfo(np.float32).min)
+            return lowest
         limits = np.iinfo(np.int32)
         exact = np.floor(threshold).astype(np.float64)
-        return exact.clip(limits.min + 1, limits.max).astype(np.int32)
+        products: NDArray[np.int32] = exact.clip(limits.min + 1, limits.max).astype(np.int32)
+        return products
 
     def collect(self, least: Floats, chosen: range, room: int) -> tuple[Ints, Ints] | None:
         """Return query and row, by query, of the pairs of some tiles not certain to be below.

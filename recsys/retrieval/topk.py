@@ -19,7 +19,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys.batch import Jagged
@@ -30,9 +29,8 @@ from recsys.retrieval.screen import Excluded, Tiles
 
 SCORES_AT_ONCE = 1 << 22
 """Scores of a chunk that are held and sorted together (16 MB)."""
-TILE_UNIT = screen.FOLD * screen.AGAIN
-FEWEST_QUERIES = 64
-"""Below this, preparing the items costs more than screening them saves."""
+MOST_QUERIES = 1 << 16
+"""Queries of a chunk: their numbers are sorted as 16-bit integers."""
 LOWEST = np.finfo(np.float32).min
 
 
@@ -43,7 +41,7 @@ def exact_topk(
     k: int,
     exclude: Jagged | None = None,
     *,
-    query_chunk: int = 256,
+    query_chunk: int = 320,
     item_tile: int = 1024,
 ) -> tuple[Tensor, Tensor]:
     """Return the k items of largest inner product for every query.
@@ -63,10 +61,11 @@ def exact_topk(
         work is done on the processor.
 
     Raises:
-        ValueError: shapes that do not fit, k below 1, an exclusion that is no item row.
+        ValueError: shapes that do not fit, a count below 1, an exclusion that is no item row.
         DataError: a vector with NaN or infinity, or so large that scores could overflow.
     """
-    _check_shapes(queries, items, k, exclude)
+    _check_shapes(queries, items, exclude)
+    _check_counts(k=k, query_chunk=query_chunk, item_tile=item_tile)
     device = queries.device
     query_vectors, item_vectors = _plain(queries), _plain(items)
     _largest_norm(query_vectors, "queries")
@@ -74,7 +73,7 @@ def exact_topk(
     num_threads = torch.get_num_threads()
     with _single_threads():
         search = _Search.prepare(query_vectors, item_vectors, k, exclude, item_tile, largest)
-        chunk = max(1, min(query_chunk, -(-len(queries) // num_threads)))
+        chunk = max(1, min(query_chunk, MOST_QUERIES, -(-len(queries) // num_threads)))
         starts = range(0, len(queries), chunk)
         parts = [np.arange(start, min(start + chunk, len(queries))) for start in starts]
         if num_threads > 1 and len(parts) > 1:
@@ -97,7 +96,7 @@ def topk_of_scores(scores: Tensor, k: int, exclude: Jagged | None = None) -> tup
     """
     if scores.ndim != 2:
         raise ValueError(f"scores must be (queries, items), got {tuple(scores.shape)}")
-    _check_k(k)
+    _check_counts(k=k)
     _check_exclude(exclude, len(scores), scores.shape[1])
     matrix, num_items = _plain(scores).numpy(), scores.shape[1]
     chunk = max(1, SCORES_AT_ONCE // max(1, num_items))
@@ -106,7 +105,8 @@ def topk_of_scores(scores: Tensor, k: int, exclude: Jagged | None = None) -> tup
         part = np.array(matrix[start : start + chunk])
         if (bad := np.isnan(part).any(1)).any():
             raise DataError(
-                f"scores: row {start + int(bad.argmax())} holds NaN; a ranking by it would mean nothing"
+                f"scores: row {start + int(bad.argmax())} holds NaN, which has no place in a "
+                "ranking; look for a training run that diverged"
             )
         hidden = _excluded(exclude, np.arange(start, start + len(part)))
         part[hidden.query, hidden.row] = -np.inf
@@ -141,45 +141,39 @@ class _Search:
         largest: float,
     ) -> "_Search":
         """Decide whether screening pays, and prepare the items for it."""
-        tile = -(-tile // TILE_UNIT) * TILE_UNIT
-        search = cls(queries, items, k, exclude, largest, [])
-        # A guess from few tiles or from deep inside them says little.
-        deep = 8 * screen.rank_of_guess(k, 1 / screen.SAMPLED) * screen.SAMPLED > len(items)
-        if len(queries) < FEWEST_QUERIES or len(items) < 2 * screen.SAMPLED * tile or deep:
-            return search
-        if screen.bytes_pay():
-            search.tiles.append(screen.byte_tiles(items, tile))
-        search.tiles.append(screen.float_tiles(items, tile))
-        return search
+        tile = -(-tile // screen.TILE_UNIT) * screen.TILE_UNIT
+        tiles = []
+        if screen.worthwhile(len(queries), len(items), k, tile):
+            if screen.bytes_pay():
+                tiles.append(screen.byte_tiles(items, tile))
+            tiles.append(screen.float_tiles(items, tile))
+        return cls(queries, items, k, exclude, largest, tiles)
 
     def answer(self, part: Ints) -> tuple[Floats, Ints]:
-        """Return the lists of the queries `part` (Q,)."""
+        """Return the lists of the queries `part` (Q,), which are consecutive."""
         queries = self.queries[part[0] : part[-1] + 1]
         excluded = _excluded(self.exclude, part)
-        slack = screen.rounding(queries, self.largest)
-        for tiles in self.tiles:
-            found = screen.screen(
-                tiles, self.items, queries, excluded, k=self.k, slack=slack
-            )
-            if found is not None:
-                query, row, score = found
-                scores, rows = top_of_pairs(
-                    query, row, score, num_queries=len(queries), num_rows=len(self.items), k=self.k
-                )
-                unsafe = np.flatnonzero(rows[:, -1] < 0)
-                break
-        else:
+        found = self._screened(queries, excluded)
+        if found is None:
             return self._from_all(queries, excluded)
+        scores, rows = self._best(queries, *found)
+        unsafe = np.flatnonzero(rows[:, -1] < 0)
         if len(unsafe):
             again = self._from_all(queries[torch.from_numpy(unsafe)], excluded.of(unsafe))
             scores[unsafe], rows[unsafe] = again
         return scores, rows
 
-    def _best(self, queries: Tensor, query: Ints, row: Ints) -> tuple[Floats, Ints]:
-        score = score_pairs(queries, self.items, query, row)
-        return top_of_pairs(
-            query, row, score, num_queries=len(queries), num_rows=len(self.items), k=self.k
-        )
+    def _screened(self, queries: Tensor, excluded: Excluded) -> tuple[Ints, Ints, Floats] | None:
+        slack = screen.rounding(queries, self.largest)
+        for tiles in self.tiles:
+            found = screen.screen(tiles, self.items, queries, excluded, k=self.k, slack=slack)
+            if found is not None:
+                return found
+        return None
+
+    def _best(self, queries: Tensor, query: Ints, row: Ints, score: Floats) -> tuple[Floats, Ints]:
+        num_queries, num_rows = len(queries), len(self.items)
+        return top_of_pairs(query, row, score, num_queries=num_queries, num_rows=num_rows, k=self.k)
 
     def _from_all(self, queries: Tensor, excluded: Excluded) -> tuple[Floats, Ints]:
         """Answer from every score, a few queries at a time."""
@@ -193,7 +187,9 @@ class _Search:
             # The product may round otherwise than `score_pairs` does: keep what could differ.
             slack = screen.rounding(part, self.largest)
             least = _kth_largest(scores, self.k) - 4 * slack
-            answers.append(self._best(part, *_at_least(scores, least)))
+            query, row = _at_least(scores, least)
+            score = score_pairs(part, self.items, query, row)
+            answers.append(self._best(part, query, row, score))
         return np.concatenate([a[0] for a in answers]), np.concatenate([a[1] for a in answers])
 
 
@@ -253,19 +249,19 @@ def _joined(
     return scores.to(device), rows.to(device)
 
 
-def _check_shapes(queries: Tensor, items: Tensor, k: int, exclude: Jagged | None) -> None:
+def _check_shapes(queries: Tensor, items: Tensor, exclude: Jagged | None) -> None:
     if queries.ndim != 2 or items.ndim != 2 or queries.shape[1] != items.shape[1]:
         raise ValueError(
             "queries (B, E) and items (N, E) must have one width, got "
             f"{tuple(queries.shape)} and {tuple(items.shape)}"
         )
-    _check_k(k)
     _check_exclude(exclude, len(queries), len(items))
 
 
-def _check_k(k: int) -> None:
-    if k < 1:
-        raise ValueError(f"k must be at least 1, got {k}")
+def _check_counts(**counts: int) -> None:
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{name} must be at least 1, got {count}")
 
 
 def _check_exclude(exclude: Jagged | None, num_queries: int, num_items: int) -> None:

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 
 from recsys.bundle import Bundle, write_bundle
 from recsys.errors import ConfigError, DataError, IntegrityError, NotFoundError
+from recsys.tracking_store import first_use
 from serving.registry import promote, register, resolve
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -170,9 +172,14 @@ def test_a_kill_anywhere_leaves_no_version_without_its_bundle(
 
 def test_concurrent_registrations_get_versions_of_their_own(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "bundle", "weights")
-    uri = f"sqlite:///{tmp_path / 'empty' / 'mlflow.db'}"
+    database = tmp_path / "empty" / "mlflow.db"
+    uri = f"sqlite:///{database}"
     with ThreadPoolExecutor(6) as pool:
-        versions = list(pool.map(lambda _: register(bundle, "shop", uri=uri), range(6)))
+        with first_use(uri):  # whoever creates the tables does so alone
+            waiting = [pool.submit(register, bundle, "shop", uri=uri) for _ in range(6)]
+            time.sleep(0.3)
+            assert not database.exists()
+        versions = [done.result() for done in waiting]
     assert sorted(versions) == [1, 2, 3, 4, 5, 6]
 
 

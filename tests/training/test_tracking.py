@@ -7,12 +7,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from recsys.errors import ConfigError, NotFoundError
+from recsys.tracking_store import first_use
 from training import background
 from training.config import TrackingConfig
 from training.journal import Journal, read
@@ -233,6 +235,17 @@ def test_more_metrics_than_a_batch_takes(store: str, tmp_path: Path) -> None:
 
     (run,) = MlflowClient(store).search_runs(["1"])
     assert (len(run.data.metrics), len(run.data.params)) == (1200, 150)
+
+
+def test_whoever_creates_the_tables_does_so_alone(store: str, tmp_path: Path) -> None:
+    off = TrackingConfig(enabled=False, uri=store)
+    start_run(off, run_dir=tmp_path, name="first", params={}).finish()
+    with ThreadPoolExecutor(1) as pool:
+        with first_use(store):
+            waiting = pool.submit(deliver, tmp_path)
+            time.sleep(0.2)
+            assert not waiting.done()
+        assert waiting.result() == Delivered(2, 0)
 
 
 def test_the_users_own_limits_stand(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,73 @@
+"""What every benchmark shares: options, a readable table, the last line of JSON, saved results."""
+
+import argparse
+import json
+import platform
+import resource
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+RESULTS = Path(__file__).parent / "results"
+
+
+class Benchmark:
+    """One run: `quick` asks for a minute's version, `overrides` are configuration keys."""
+
+    def __init__(self, name: str, description: str) -> None:
+        parser = argparse.ArgumentParser(
+            name, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        parser.add_argument("--quick", action="store_true", help="a minute's version")
+        parser.add_argument("--save", action="store_true", help="write results/<name>.json")
+        parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+        options = parser.parse_args()
+        self.name, self.save = name, options.save
+        self.quick: bool = options.quick
+        self.overrides: tuple[str, ...] = tuple(options.set)
+
+    def row(self, label: str, value: str) -> None:
+        """Print one line of the table."""
+        print(f"{label:<40} {value}", flush=True)
+
+    def finish(self, figures: dict[str, Any]) -> None:
+        """Print the figures as the last line, and keep them where asked."""
+        if self.save:
+            RESULTS.mkdir(exist_ok=True)
+            record = {
+                "figures": figures,
+                "quick": self.quick,
+                "command": " ".join([f"{self.name}.py", *sys.argv[1:]]),
+                "commit": _commit(),
+                "processor": _processor(),
+                "torch": torch.__version__,
+                "date": datetime.now(UTC).date().isoformat(),
+            }
+            path = RESULTS / f"{self.name}.json"
+            path.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+        print(json.dumps({"benchmark": self.name, **figures}))
+
+
+def peak_memory_mib() -> int:
+    """Largest resident memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def _commit() -> str:
+    done = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() or "unknown"
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

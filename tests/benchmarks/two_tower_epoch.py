@@ -1,0 +1,157 @@
+"""Training throughput of the two-tower: the fused table beside nn.Embedding(sparse) + SparseAdam.
+
+The same model, examples and dense optimizer, three ways: as the engine does it; with the sparse
+table on the same batches, in which each distinct item stands once; and with the sparse table
+when every mention of an item (candidates and each event of each history) is looked up and encoded
+by itself, as a plain implementation would. Steps alternate in blocks, CPU time is counted, medians
+over the blocks are compared. Data: MovieLens-1M (ratings of at least 4, leave one out) where it
+is at hand, else the built-in world.
+"""
+
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from _harness import Benchmark, peak_memory_mib
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from features.dataset import Dataset
+from features.infer import infer
+from features.queries import build_queries
+from features.split import VALIDATION
+from features.synthetic import RetailWorld
+from recsys.batch import Jagged, PairBatch
+from training.config import ExperimentConfig, load_config
+from training.loop import Task
+from training.machine import keep_freed_memory
+from training.steps import two_tower_task
+from training.train import load_data
+
+ML1M = Path(os.environ.get("RECSYS_DATA", "../shared/data")).resolve() / "ml-1m"
+
+
+class SparseTable:
+    """The baseline: a gradient over touched rows, and SparseAdam's two moments for them."""
+
+    def __init__(self, num_rows: int, dim: int) -> None:
+        self.parameter = nn.Parameter(torch.empty(num_rows, dim).uniform_(-0.1, 0.1))
+        self.weight = self.parameter.data
+        self.row_state = torch.zeros(num_rows)
+        self.optimizer = torch.optim.SparseAdam([self.parameter], lr=0.002)
+
+    def __call__(self, rows: Tensor, offsets: Tensor) -> Tensor:
+        return F.embedding_bag(
+            rows, self.parameter, offsets, mode="sum", sparse=True, include_last_offset=True
+        )
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        self.optimizer.param_groups[0]["lr"] = learning_rate
+
+
+def ml1m_config(folder: Path, overrides: tuple[str, ...]) -> ExperimentConfig:
+    found = infer([ML1M / name for name in ("ratings.parquet", "movies.parquet", "users.parquet")])
+    path = folder / "recsys.yaml"
+    path.write_text(found.yaml.replace("# - {column: rating", "- {column: rating"))
+    return load_config(path, overrides)
+
+
+def world_config(folder: Path, overrides: tuple[str, ...]) -> ExperimentConfig:
+    world = RetailWorld.create(seed=0)
+    files = world.write(folder)
+    (folder / "recsys.yaml").write_text(world.config_text(files))
+    return load_config(folder / "recsys.yaml", overrides)
+
+
+def every_mention(batch: PairBatch, data: Dataset) -> PairBatch:
+    """Return the same examples with an item row of its own for each event of each history."""
+    candidates = batch.num_candidates
+    mentioned = batch.item_rows[batch.history.values]
+    rows = torch.cat([batch.item_rows[:candidates], mentioned])
+    own = Jagged(candidates + torch.arange(len(mentioned)), batch.history.offsets)
+    return replace(batch, items=data.items.take(rows), item_rows=rows, history=own)
+
+
+def stepper(task: Task[PairBatch], sparse: SparseTable | None) -> Callable[[PairBatch], None]:
+    """Return one training step as the loop takes it; `sparse` replaces the model's table."""
+    trained = task.trained
+    if sparse is not None:
+        trained.model.embedding.table = sparse  # type: ignore[union-attr]
+
+    def step(batch: PairBatch) -> None:
+        trained.optimizer.zero_grad(set_to_none=True)
+        if sparse is not None:
+            sparse.optimizer.zero_grad(set_to_none=True)
+        task.loss(batch).backward()
+        trained.optimizer.step()
+        if sparse is not None:
+            sparse.optimizer.step()
+
+    return step
+
+
+def cpu_ms_a_step(step: Callable[[PairBatch], None], batches: list[PairBatch]) -> float:
+    started = time.process_time()
+    for batch in batches:
+        step(batch)
+    return (time.process_time() - started) * 1000 / len(batches)
+
+
+def main() -> None:
+    bench = Benchmark("two_tower_epoch", __doc__ or "")
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    blocks, block_steps = (3, 10) if bench.quick else (9, 20)
+    with tempfile.TemporaryDirectory() as folder:
+        make = ml1m_config if ML1M.is_dir() else world_config
+        config = make(Path(folder), bench.overrides)
+        data: Dataset = load_data(config)
+    queries = build_queries(data, VALIDATION, history_length=1, filter_seen=True, limit=1, seed=0)
+    tasks = [two_tower_task(config, data, queries) for _ in range(3)]
+    size = (config.embedding.num_rows, config.embedding.dim)
+    steps = [stepper(task, None if i == 0 else SparseTable(*size)) for i, task in enumerate(tasks)]
+    source = tasks[0].batches(0, 0)
+    costs: list[list[float]] = []
+    loading = []
+    for block in range(blocks + 1):
+        started = time.process_time()
+        batches = [batch for batch, _ in zip(source, range(block_steps), strict=False)]
+        loading.append((time.process_time() - started) * 1000 / len(batches))
+        expanded = [every_mention(batch, data) for batch in batches]
+        sets = (batches, batches, expanded)
+        times = [cpu_ms_a_step(step, one) for step, one in zip(steps, sets, strict=True)]
+        if block:  # the first block warms up
+            costs.append(times)
+    source.close()  # type: ignore[attr-defined]
+    rows = config.training.batch_size
+    fused_ms, plain_ms, mention_ms = (statistics.median(one) for one in zip(*costs, strict=True))
+    bench.row("fused row-wise Adagrad", f"{fused_ms:.1f} CPU ms a step of {rows}")
+    bench.row("sparse + SparseAdam, same batches", f"{plain_ms:.1f} CPU ms a step of {rows}")
+    bench.row("sparse + SparseAdam, every mention", f"{mention_ms:.1f} CPU ms a step of {rows}")
+    bench.row("making a batch", f"{statistics.median(loading):.1f} CPU ms, in its own thread")
+    bench.finish(
+        {
+            "data": "ml-1m" if ML1M.is_dir() else "built-in world",
+            "examples_per_cpu_s": round(rows * 1000 / (fused_ms + statistics.median(loading))),
+            "fused_ms": round(fused_ms, 2),
+            "sparse_adam_ms": round(plain_ms, 2),
+            "sparse_adam_every_mention_ms": round(mention_ms, 2),
+            "vs_sparse_adam_same_batches": round(plain_ms / fused_ms, 2),
+            "vs_sparse_adam": round(mention_ms / fused_ms, 2),
+            "batch_size": rows,
+            "table_rows": config.embedding.num_rows,
+            "peak_memory_mib": peak_memory_mib(),
+            "threads": 1,
+            "seed": config.training.seed,
+        }
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
