@@ -333,8 +333,6 @@ def sync(run_dir: Path, tracking_uri: str | None) -> None:
 
 
 def _resolve(model: str, uri: str | None) -> Path:
-    if Path(model).is_dir():
-        return Path(model)
     from serving.registry import resolve
 
     return Path(resolve(model, uri=uri))

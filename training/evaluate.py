@@ -16,7 +16,7 @@ from features.dataset import Dataset
 from features.queries import Queries
 from features.split import TRAIN
 from recsys.batch import Jagged
-from recsys.metrics.intervals import bootstrap_interval
+from recsys.metrics.intervals import bootstrap_intervals
 from recsys.metrics.ranking import (
     coverage_at_k,
     hit_rate_at_k,
@@ -175,9 +175,11 @@ def _judge(
     for k in config.ks:
         metrics[f"coverage_at_{k}"] = coverage_at_k(top, data.num_items, k)
         metrics[f"novelty_at_{k}"] = novelty_at_k(top, data.train_counts, k)
+    bounds = bootstrap_intervals(
+        np.stack(list(per_query.values()), axis=1), samples=config.bootstrap_samples, seed=seed
+    )
     intervals = {
-        metric: bootstrap_interval(values, samples=config.bootstrap_samples, seed=seed)
-        for metric, values in per_query.items()
+        name: (float(low), float(high)) for name, (low, high) in zip(per_query, bounds, strict=True)
     }
     slices = {**_item_slices(top, data, queries), **_user_slices(per_query, queries, config)}
     return RankerResult(name, top, per_query, metrics, intervals, slices)

@@ -51,7 +51,7 @@ def examples(data: Dataset, queries: Queries, evaluation: Evaluation) -> list[Ex
     chosen = by_length[np.linspace(0, len(by_length) - 1, NUM_EXAMPLES).astype(int)]
     user_ids = data.tables.users.column(data.schema.user_key)
     shown = []
-    for query in np.unique(chosen):
+    for query in dict.fromkeys(chosen.tolist()):
         bounds = queries.history.offsets[query], queries.history.offsets[query + 1]
         history = queries.history.values[bounds[0] : bounds[1]].tolist()
         start, stop = queries.relevant.offsets[query], queries.relevant.offsets[query + 1]

@@ -34,6 +34,8 @@ from torch import Tensor
 
 from recsys.retrieval.pairs import Floats, Ints, kth_of_pairs, score_pairs
 
+_Pairs = tuple[Ints, Ints, Floats]
+
 FOLD = 8
 """Scores that share one comparison."""
 AGAIN = 4
@@ -165,7 +167,7 @@ def worthwhile(num_queries: int, num_items: int, k: int, tile: int) -> bool:
 
 def screen(
     tiles: Tiles, items: Tensor, queries: Tensor, excluded: Excluded, *, k: int, slack: Floats
-) -> tuple[Ints, Ints, Floats] | None:
+) -> _Pairs | None:
     """Return pairs query (S,), row (S,), score (S,): of each query all above some score.
 
     A query with at least k pairs has its k best among them; one with fewer was guessed too
@@ -174,22 +176,29 @@ def screen(
     chunk = _Chunk(tiles, queries, excluded, slack)
     least = chunk.guess(k)
     room = 6 * rank_of_guess(k, 1 / SAMPLED) * SAMPLED * len(queries)
-    parts: list[tuple[Ints, Ints, Floats]] = []
+    parts: list[_Pairs] = []
     for batch in range(BATCHES):
         found = chunk.collect(least, range(batch, len(tiles.vectors), BATCHES), room)
         if found is None:
             return None
         query, row = found
         room -= len(query)
-        score = score_pairs(queries, items, query, row)
-        kept = np.flatnonzero(score >= least.take(query))
-        parts.append((query.take(kept), row.take(kept), score.take(kept)))
+        parts.append(_above((query, row, score_pairs(queries, items, query, row)), least))
         if batch == 0:
             rank = rank_of_guess(k, 1 / BATCHES)
             best = kth_of_pairs(parts[0][0], parts[0][2], num_queries=len(queries), k=rank)
             least = np.maximum(least, best)
+            # All pairs must be above one and the same score, or k of them would prove nothing.
+            parts[0] = _above(parts[0], least)
     query_parts, row_parts, score_parts = zip(*parts, strict=True)
     return np.concatenate(query_parts), np.concatenate(row_parts), np.concatenate(score_parts)
+
+
+def _above(pairs: _Pairs, least: Floats) -> _Pairs:
+    """Return the pairs that score at least `least` (B,) of their query."""
+    query, row, score = pairs
+    kept = np.flatnonzero(score >= least.take(query))
+    return query.take(kept), row.take(kept), score.take(kept)
 
 
 class _Chunk:

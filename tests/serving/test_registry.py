@@ -34,7 +34,9 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from mlflow import MlflowClient
 
     path = tmp_path_factory.mktemp("template") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(path.parent)  # the default experiment's artifacts lie in the working folder
+        MlflowClient(f"sqlite:///{path}").search_experiments()
     return path
 
 
