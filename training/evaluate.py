@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from recsys.retrieval.topk import topk_of_scores
 from torch import Tensor
 
 from features.dataset import Dataset
@@ -27,6 +26,7 @@ from recsys.metrics.ranking import (
     recall_at_k,
 )
 from recsys.metrics.representation import alignment, rankme, uniformity
+from recsys.retrieval.topk import topk_of_scores
 from training.baselines import ItemKNN, Popularity
 from training.config import EvaluationConfig
 from training.results import Evaluation, RankerResult

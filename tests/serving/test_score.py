@@ -118,7 +118,7 @@ def test_a_log_and_request_files_give_the_same_lists(
         scorer, sources, rows_per_part=64, users=one.column(0)[:5].combine_chunks()
     )
     assert sum(part.read().num_rows for part in some.parts) == 5
-    with pytest.raises(DataError, match="user 'stranger' .* is in neither"):
+    with pytest.raises(DataError, match=r"user 'stranger' .* is in neither"):
         shards_of_log(scorer, sources, rows_per_part=64, users=pa.array(["stranger"]))
     with pytest.raises(ConfigError, match="give --users"):
         shards_of_log(scorer, Sources(interactions=config.data.interactions), rows_per_part=64)
@@ -154,15 +154,15 @@ def test_a_job_that_stopped_goes_on_and_another_may_not_join(
     pq.write_table(requests, path, row_group_size=50)
     shards = shards_of_requests(scorer, str(path))
 
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     def stop(done: int, total: int) -> None:
         if done == 2:
-            raise Stop
+            raise StopError
 
     out = tmp_path / "out"
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         score_to_parquet(scorer, shards, out, on_part=stop)
     assert not (out / SUCCESS).exists()
     first = (out / shards.parts[0].name).stat().st_mtime_ns
