@@ -82,8 +82,8 @@ def evaluation_table(evaluation: Evaluation) -> None:
     k = 20 if 20 in evaluation.ks else evaluation.ks[0]
     names = [f"recall_at_{k}", f"ndcg_at_{k}"]
     table = Table(title=f"test: {evaluation.protocol['split']}, {evaluation.protocol['queries']}")
-    table.add_column("ranker")
-    for name in [*names, f"coverage_at_{k}"]:
+    table.add_column("ranker", no_wrap=True)
+    for name in [*names, "coverage"]:
         table.add_column(name, justify="right", no_wrap=True)
     for ranker, result in evaluation.results.items():
         cells = [_cell(result.metrics[name], result.intervals[name]) for name in names]

@@ -1,7 +1,6 @@
 """The registry against real MLflow on SQLite, with small bundles and a stand-in for the scorer."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -20,7 +19,6 @@ from recsys.errors import ConfigError, DataError, IntegrityError, NotFoundError
 from recsys.tracking_store import first_use
 from serving.registry import promote, register, resolve
 
-os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 SCHEMA = {
     "interactions": {"user": "user", "item": "item"},
     "features": [{"name": "item", "table": "items", "kind": "categorical"}],
@@ -28,21 +26,9 @@ SCHEMA = {
 BIG = 2**53 + 1
 
 
-@pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a database with MLflow's tables: seconds to create, nothing to copy."""
-    from mlflow import MlflowClient
-
-    path = tmp_path_factory.mktemp("template") / "mlflow.db"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(path.parent)  # the default experiment's artifacts lie in the working folder
-        MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
-
-
 @pytest.fixture
-def store(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    shutil.copy(template, tmp_path / "mlflow.db")
+def store(mlflow_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    shutil.copy(mlflow_template, tmp_path / "mlflow.db")
     monkeypatch.chdir(tmp_path)
     return f"sqlite:///{tmp_path / 'mlflow.db'}"
 

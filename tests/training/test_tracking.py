@@ -20,25 +20,12 @@ from training.config import TrackingConfig
 from training.journal import Journal, read
 from training.tracking import Delivered, Tracker, deliver, start_run
 
-os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 STEPS = 30
 
 
-@pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a database with MLflow's tables: seconds to create, nothing to copy."""
-    from mlflow import MlflowClient
-
-    path = tmp_path_factory.mktemp("template") / "mlflow.db"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(path.parent)  # the default experiment's artifacts lie in the working folder
-        MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
-
-
 @pytest.fixture
-def store(template: Path, tmp_path: Path) -> str:
-    shutil.copy(template, tmp_path / "mlflow.db")
+def store(mlflow_template: Path, tmp_path: Path) -> str:
+    shutil.copy(mlflow_template, tmp_path / "mlflow.db")
     return f"sqlite:///{tmp_path / 'mlflow.db'}"
 
 
