@@ -234,6 +234,7 @@ def export(
 @click.option("--input", "requests", help="Request files (Parquet: user key and history).")
 @click.option("--interactions", help="Log to build histories from; its users are scored.")
 @click.option("--users", help="User attributes, where the model uses them.")
+@click.option("--other", multiple=True, metavar="NAME=PATH", help="A side table of the users.")
 @click.option("--k", default=20, show_default=True, help="Longest list.")
 @click.option("--keep-seen", is_flag=True, help="Do not leave out items the user has taken.")
 @click.option("--rows-per-part", default=10_000, show_default=True)
@@ -245,6 +246,7 @@ def score(
     requests: str | None,
     interactions: str | None,
     users: str | None,
+    other: tuple[str, ...],
     k: int,
     keep_seen: bool,
     rows_per_part: int,
@@ -260,12 +262,14 @@ def score(
         raise click.UsageError("give --input or --interactions, one of the two")
     if requests is not None and users is not None:
         raise click.UsageError("--users goes with --interactions; requests hold attributes")
+    side_tables = _pairs(other)
     summary = _score(
         str(_resolve(model, tracking_uri)),
         output,
         interactions,
         users,
         requests=requests,
+        others=side_tables,
         k=k,
         filter_seen=not keep_seen,
         rows_per_part=rows_per_part,
@@ -393,6 +397,7 @@ def _score(
     users: str | None,
     *,
     requests: str | None = None,
+    others: dict[str, str] | None = None,
     k: int = 20,
     filter_seen: bool = True,
     rows_per_part: int = 10_000,
@@ -407,12 +412,20 @@ def _score(
         shards = shards_of_requests(scorer, requests)
     else:
         assert interactions is not None
-        sources = Sources(interactions=interactions, users=users)
+        sources = Sources(interactions=interactions, users=users, others=others or {})
         shards = shards_of_log(scorer, sources, rows_per_part=rows_per_part)
     summary = score_to_parquet(
         scorer, shards, output, on_part=lambda done, total: say(f"part {done} of {total}")
     )
     return dict(vars(summary))
+
+
+def _pairs(options: tuple[str, ...]) -> dict[str, str]:
+    """NAME=PATH options as a mapping."""
+    for option in options:
+        if "=" not in option:
+            raise click.UsageError(f"--other {option}: expected NAME=PATH")
+    return dict(option.split("=", 1) for option in options)
 
 
 def _print_evaluation(evaluation: Any) -> None:
