@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import resource
 import sys
 from contextlib import nullcontext
 from typing import Any
@@ -25,6 +26,12 @@ def keep_freed_memory() -> bool:
         return False
     settings = {_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: 2**31 - 1, _M_TOP_PAD: 64 << 20}
     return all(mallopt(name, value) == 1 for name, value in settings.items())
+
+
+def peak_memory_mib() -> int:
+    """Return the largest resident memory of this process so far, in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak // (1024 if sys.platform.startswith("linux") else 1 << 20)  # macOS counts bytes
 
 
 def pick_device(name: str) -> torch.device:

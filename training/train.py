@@ -18,7 +18,7 @@ from training.config import ExperimentConfig, dump_config, load_config
 from training.contents import IndexBuilder, write_two_tower
 from training.evaluate import Ranker, baseline_rankers, evaluate
 from training.loop import Listener, fit
-from training.machine import keep_freed_memory
+from training.machine import keep_freed_memory, peak_memory_mib
 from training.report import write_report
 from training.results import Evaluation
 from training.showcase import examples, item_groups, item_titles
@@ -247,6 +247,8 @@ def _run(
     tracker.artifact(report)
     tracker.artifact(run_dir / "config.yaml")
     tracker.tag("model_id", bundle.name)
+    tracker.metrics({"machine/peak_memory_mib": float(peak_memory_mib())}, state.global_step)
+    say(f"peak memory: {peak_memory_mib():,} MiB")
     checkpoints.clear()
     return TrainResult(run_dir, bundle, report, evaluation, None)
 
