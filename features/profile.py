@@ -142,7 +142,10 @@ def _typed(texts: pa.Array) -> pa.Array:
     encoded = texts.dictionary_encode()
     words = encoded.dictionary
     null = mask_of(pc.is_in(words, pa.array(NULL_WORDS, words.type)))
-    for pattern, kind in ((_WHOLE, pa.int64()), (_FLOAT, pa.float64())):
+    # Digits with leading zeros ("0012") are names of things, not numbers with a point.
+    pointed = mask_of(pc.match_substring_regex(words, "[.eE]")).any()
+    kinds = ((_WHOLE, pa.int64()), *(((_FLOAT, pa.float64()),) if pointed else ()))
+    for pattern, kind in kinds:
         match = mask_of(pc.match_substring_regex(words, pattern))
         # "NA" is a null among numbers and a word among words.
         if (match | null).all() and match.any():

@@ -9,6 +9,7 @@ column means is decided by its role and over the whole table, never from its fir
 import csv
 import hashlib
 import io
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from glob import glob, has_magic
@@ -32,6 +33,11 @@ _FORMATS = {
     "csv": (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".csv.bz2"),
 }
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
+
+
+_BAD_CSV_ROW = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+): (.*)")
+# Ctrl-C is Python's business: Arrow's own handler turns it into errors of whatever it was doing.
+pa.enable_signal_handlers(False)
 
 
 @dataclass(frozen=True)
@@ -269,15 +275,8 @@ def _csv_file(path: Path, partitions: dict[str, str | None]) -> _File:
 
 
 def _read_csv(file: _File, columns: list[str]) -> Iterator[pa.Table]:
-    bad: list[pa.csv.InvalidRow] = []
-
-    def remember(row: pa.csv.InvalidRow) -> str:
-        bad.append(row)
-        return "error"
-
-    parse = pa.csv.ParseOptions(
-        delimiter=file.delimiter, newlines_in_values=True, invalid_row_handler=remember
-    )
+    # No handler for bad rows: Arrow's threads would hold Python code when the process ends.
+    parse = pa.csv.ParseOptions(delimiter=file.delimiter, newlines_in_values=True)
     convert = pa.csv.ConvertOptions(
         include_columns=columns,
         column_types=dict.fromkeys(columns, pa.string()),
@@ -287,22 +286,25 @@ def _read_csv(file: _File, columns: list[str]) -> Iterator[pa.Table]:
     # Without threads the parser knows the number of a row that it refuses.
     read = pa.csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES)
     try:
-        with pa.input_stream(str(file.path), compression="detect") as stream:
-            reader = pa.csv.open_csv(
+        with (
+            pa.input_stream(str(file.path), compression="detect") as stream,
+            pa.csv.open_csv(
                 stream, read_options=read, parse_options=parse, convert_options=convert
-            )
+            ) as reader,
+        ):
             for batch in reader:
                 yield pa.Table.from_batches([batch])
     except (pa.ArrowException, OSError) as error:
-        raise _broken_csv(file, bad, error) from None
+        raise _broken_csv(file, error) from None
 
 
-def _broken_csv(file: _File, bad: Sequence[pa.csv.InvalidRow], error: Exception) -> DataError:
-    if bad:
-        row = bad[0]
+def _broken_csv(file: _File, error: Exception) -> DataError:
+    row = _BAD_CSV_ROW.search(str(error))
+    if row:
+        number, expected, actual, text = row.groups()
         return DataError(
-            f"{file.path} row {row.number - 1}: {row.actual_columns} fields where the first line "
-            f"names {row.expected_columns}: {row.text!r}; quote fields that hold '{file.delimiter}'"
+            f"{file.path} row {int(number) - 1}: {actual} fields where the first line "
+            f"names {expected}: {text!r}; quote fields that hold '{file.delimiter}'"
         )
     if "UTF8" in str(error):
         return _not_utf8(file.path)

@@ -13,7 +13,7 @@ from recsys.errors import UserError
 if TYPE_CHECKING:
     from training.config import ExperimentConfig
 
-TERMINATED = 143
+INTERRUPTED = 130
 _CONFIG = click.argument("config", type=click.Path(path_type=Path))
 _MODEL = click.argument("model")
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -34,6 +34,9 @@ class _Door(click.Group):
                 raise
             click.echo(f"Error: {error}", err=True)
             sys.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            sys.exit(INTERRUPTED)
         except MemoryError:
             click.echo("Error: out of memory; use a smaller embedding.num_rows", err=True)
             sys.exit(1)
@@ -43,7 +46,7 @@ class _Door(click.Group):
 @click.version_option(package_name="recsys-engine")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def main(debug: bool) -> None:
-    r"""Recommenders from tables: train, evaluate, export, score, register.
+    """Recommenders from tables: train, evaluate, export, score, register.
 
     \b
     Start here:
@@ -53,8 +56,8 @@ def main(debug: bool) -> None:
       recsys train recsys.yaml
 
     Exit codes: 0 ok, 2 usage or configuration, 3 data, 4 not found, 5 integrity,
-    12 training diverged, 143 terminated.
-    """
+    12 training diverged, 130 interrupted, 143 terminated.
+    """  # noqa: D301
 
 
 @main.command()
@@ -208,7 +211,13 @@ def evaluate(model: str, out: Path | None, tracking_uri: str | None, as_json: bo
 @_MODEL
 @click.option("--to", "target", type=click.Choice(["faiss", "exact", "parquet"]), required=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True)
-@click.option("--min-recall", default=0.95, show_default=True, help="Refuse an index below this.")
+@click.option(
+    "--min-recall",
+    type=click.FloatRange(0, 1),
+    default=0.95,
+    show_default=True,
+    help="Refuse an index below this.",
+)
 @_URI
 @_JSON
 def export(

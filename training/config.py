@@ -1,7 +1,8 @@
 """One experiment as one strict tree, read from YAML; every default is visible when written back."""
 
+import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import ConfigDict, Field
@@ -30,6 +31,7 @@ class TrainingConfig(StrictModel):
     """AdamW, for everything but the table."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     warmup_steps: Annotated[int, Field(ge=0)] = 100
+    """Steps over which the learning rate grows from 0; at most a tenth of all steps."""
     clip_norm: Annotated[float, Field(gt=0)] = 10.0
     patience: PositiveInt = 3
     """Evaluations without a better `metric` before training stops."""
@@ -104,16 +106,36 @@ def load_config(path: Path, overrides: tuple[str, ...] = ()) -> ExperimentConfig
     """
     if not path.is_file():
         raise NotFoundError(f"{path}: no such configuration; `recsys init` writes one")
-    try:
-        raw = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    raw = read_yaml(path.read_text(), source=path)
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: expected a mapping of keys, got {type(raw).__name__}")
     for override in overrides:
         _override(raw, override)
     config = parse(ExperimentConfig, raw, source=path)
     return config.model_copy(update={"data": _beside(config.data, path.resolve().parent)})
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 takes 1e-3 for text; people mean the number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def read_yaml(text: str, *, source: object) -> Any:
+    """Return what `text` holds.
+
+    Raises:
+        ConfigError: it is not YAML; `source` is named.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{source}: not valid YAML: {error}") from None
 
 
 def dump_config(config: ExperimentConfig) -> str:
@@ -132,7 +154,7 @@ def _override(raw: dict[str, object], override: str) -> None:
         if not isinstance(child, dict):
             raise ConfigError(f"--set {override}: '{parent}' is not a section")
         node = child
-    node[last] = yaml.safe_load(value)
+    node[last] = read_yaml(value, source=f"--set {override}")
 
 
 def _beside(sources: Sources, folder: Path) -> Sources:

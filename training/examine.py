@@ -3,15 +3,13 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import yaml
-from features.tables import read_tables
-from recsys.bundle import Bundle
-
 from features.dataset import Dataset, part_of
 from features.encoder import FeatureEncoder
+from features.tables import read_tables
+from recsys.bundle import Bundle
 from recsys.strict import parse
 from recsys.weights import load_two_tower
-from training.config import ExperimentConfig
+from training.config import ExperimentConfig, read_yaml
 from training.results import Evaluation
 from training.train import judge, report_on
 
@@ -26,7 +24,7 @@ def evaluate_bundle(
         IntegrityError: a file of the bundle is not what was written.
     """
     bundle = Bundle.open(path)
-    raw = yaml.safe_load(bundle.text("config.yaml"))
+    raw = read_yaml(bundle.text("config.yaml"), source=path / "config.yaml")
     config = parse(ExperimentConfig, raw, source=path / "config.yaml")
     encoder = FeatureEncoder.from_bytes(
         bundle.read("encoder/encoder.json"), bundle.read("encoder/known_ids.safetensors")

@@ -124,7 +124,9 @@ def _epoch(
 def _step(task: Task[B], config: TrainingConfig, state: LoopState, batch: B) -> float:
     """One optimizer step; returns the loss."""
     trained = task.trained
-    factor = warm_up(state.global_step, config.warmup_steps)
+    # On a small log the warm-up must not be most of the training.
+    warmup_steps = min(config.warmup_steps, task.num_steps * config.epochs // 10)
+    factor = warm_up(state.global_step, warmup_steps)
     for group in trained.optimizer.param_groups:
         group["lr"] = config.learning_rate * factor
     torch.manual_seed(_step_seed(config.seed, state.global_step))
@@ -134,9 +136,9 @@ def _step(task: Task[B], config: TrainingConfig, state: LoopState, batch: B) -> 
     # Before the backward pass: the table's update is part of it.
     if not math.isfinite(value):
         raise NumericalError(
-            f"the loss of step {state.global_step} (epoch {state.epoch}) is {value}; "
-            f"{task.describe(batch)}; the last checkpoint stands: lower the learning rates or "
-            "mend the rows, then resume"
+            f"the loss of step {state.global_step + 1} (epoch {state.epoch + 1}) is {value}; "
+            f"{task.describe(batch)}; lower training.learning_rate and embedding.learning_rate "
+            "and train anew (a checkpoint that was written before stands)"
         )
     trained.optimizer.zero_grad(set_to_none=True)
     loss.backward()

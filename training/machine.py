@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from recsys.errors import ConfigError
+
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 
 
@@ -35,10 +37,20 @@ def peak_memory_mib() -> int:
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device called `name`; `auto` is the first GPU, else the CPU."""
+    """Return the device called `name`; `auto` is the first GPU, else the CPU.
+
+    Raises:
+        ConfigError: there is no such device, or this build of torch cannot use it.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"training.device: '{name}' cannot be used here: {reason}") from None
+    return device
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:

@@ -116,10 +116,18 @@ def new_run_dir(config: ExperimentConfig) -> Path:
 
 
 def config_of_run(run_dir: Path) -> ExperimentConfig:
-    """Return the configuration that the run in `run_dir` was started with."""
+    """Return the configuration that the run in `run_dir` was started with.
+
+    Raises:
+        NotFoundError: there is no run.
+        ConfigError: the run is finished.
+    """
     path = run_dir / "config.yaml"
     if not path.is_file():
         raise NotFoundError(f"{run_dir}: no run to resume (config.yaml is missing)")
+    bundles = sorted((run_dir / "bundle").glob("*/manifest.json"))
+    if bundles and not Checkpoints.of_run(run_dir).steps():
+        raise ConfigError(f"{run_dir}: this run is finished; its bundle is {bundles[0].parent}")
     return load_config(path)
 
 

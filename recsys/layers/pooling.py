@@ -14,19 +14,19 @@ from recsys.batch import Jagged
 class RecencyPooling(nn.Module):
     """H weighted means of the last L events; each head learns how fast it forgets.
 
-    Head h gives the event that lies r steps back the weight softmax_r(w[h, r]). Heads start as
+    Head h gives the event that lies r steps back the weight softmax_r(w[r, h]). Heads start as
     geometric forgetting at different rates, from the whole history to the last event.
     """
 
     def __init__(self, num_heads: int, max_length: int) -> None:
         super().__init__()
-        rates = torch.linspace(0.0, 1.0, num_heads).unsqueeze(1)
-        self.recency = nn.Parameter(-rates * torch.arange(max_length).float())
+        rates = torch.linspace(0.0, 1.0, num_heads)
+        self.recency = nn.Parameter(-torch.arange(max_length).float().unsqueeze(1) * rates)
 
     @property
     def num_heads(self) -> int:
         """H."""
-        return len(self.recency)
+        return self.recency.shape[1]
 
     def forward(self, vectors_UE: Tensor, history: Jagged) -> Tensor:
         """Return (B, H, E); zeros for a query without history.
@@ -40,8 +40,9 @@ class RecencyPooling(nn.Module):
         )
         back_T = end_T - 1 - torch.arange(len(end_T), device=end_T.device)
         # A history of n events has the steps 0..n-1, so its normaliser is a prefix's.
-        normaliser_HL = torch.logcumsumexp(self.recency, dim=1)
-        weight_HT = (self.recency[:, back_T] - normaliser_HL[:, length_T - 1]).exp()
+        normaliser_LH = torch.logcumsumexp(self.recency, dim=0)
+        # Plain indexing would add its gradients up in an order that depends on the threads.
+        weight_TH = F.embedding(back_T, self.recency) - F.embedding(length_T - 1, normaliser_LH)
         heads = [
             F.embedding_bag(
                 history.values,
@@ -51,6 +52,6 @@ class RecencyPooling(nn.Module):
                 per_sample_weights=weights_T,
                 include_last_offset=True,
             )
-            for weights_T in weight_HT
+            for weights_T in weight_TH.exp().T.contiguous()
         ]
         return torch.stack(heads, dim=1)

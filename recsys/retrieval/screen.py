@@ -50,7 +50,7 @@ BATCHES = 4
 """Parts in which the tiles are worked off; after the first the guess is made better."""
 FEWEST_QUERIES = 64
 """Below this, preparing the items costs more than screening them saves."""
-SPREAD = 3.0
+SPREAD = 3.3
 """Standard deviations by which the guess stays on the safe side."""
 
 
@@ -105,10 +105,7 @@ def byte_tiles(items: Tensor, tile: int) -> Tiles:
     """Return the items less their mean, rounded to int8, those of like scale side by side."""
     mean = items.mean(0)
     vectors = items.numpy()
-    largest = np.empty(len(vectors), np.float32)
-    for start in range(0, len(vectors), tile):
-        part = np.abs(vectors[start : start + tile] - mean.numpy())
-        part.max(axis=1, out=largest[start : start + tile])
+    largest = torch.cat([(part - mean).abs_().amax(1) for part in items.split(tile)]).numpy()
     order = np.argsort(-largest, kind="stable")
     rounded, scales, errors, reaches = [], [], [], []
     for start in range(0, len(order), tile):
@@ -216,7 +213,8 @@ class _Chunk:
         self._lowest = torch.iinfo(dtype).min if tiles.in_bytes else -torch.inf
         self._scores = torch.empty(tiles.size, len(queries), dtype=dtype)
         self._strips = self._scores.view(FOLD, -1)
-        self._folded = torch.empty(tiles.size // FOLD, len(queries), dtype=dtype)
+        self._folded = torch.empty(tiles.size // FOLD * len(queries), dtype=dtype)
+        self._maxima = self._folded.view(-1, len(queries)).numpy()
         self._hide(excluded)
 
     def _rounded(self, queries: Tensor) -> Tensor:
@@ -251,9 +249,8 @@ class _Chunk:
         first, last = self._starts[tile : tile + 2]
         if first < last:
             self._scores.view(-1).index_fill_(0, self._hidden[first:last], self._lowest)
-        torch.amax(self._strips, 0, out=self._folded.view(-1))
-        folded: NDArray[np.generic] = self._folded.numpy()
-        return folded
+        torch.amax(self._strips, 0, out=self._folded)
+        return self._maxima
 
     def guess(self, k: int) -> Floats:
         """Return (B,) a score that the k-th best of each query will hardly fall below."""
@@ -278,17 +275,19 @@ class _Chunk:
         guess from) lets no pair through: its query will be answered otherwise.
         """
         tiles = self._tiles
-        bound = np.outer(tiles.error[chosen], self._norm)
-        bound += np.outer(tiles.reach[chosen], self._lost)
-        threshold = (least - self._centre - 3 * self._slack) - bound
+        threshold = np.outer(tiles.error[chosen], -self._norm)
+        threshold -= np.outer(tiles.reach[chosen], self._lost)
+        threshold += least - self._centre - 3 * self._slack
         threshold /= np.outer(tiles.scale[chosen], self._scale)
         threshold[:, np.isneginf(least)] = np.inf
         if not tiles.in_bytes:
             lowest: Floats = np.maximum(threshold, np.finfo(np.float32).min)
             return lowest
-        limits = np.iinfo(np.int32)
-        exact = np.floor(threshold).astype(np.float64)
-        products: NDArray[np.int32] = exact.clip(limits.min + 1, limits.max).astype(np.int32)
+        np.floor(threshold, out=threshold)
+        # The nearest float32 inside the range of int32, whose least number marks hidden places.
+        products: NDArray[np.int32] = threshold.clip(-(2.0**31) + 128, 2.0**31 - 128).astype(
+            np.int32
+        )
         return products
 
     def collect(self, least: Floats, chosen: range, room: int) -> tuple[Ints, Ints] | None:

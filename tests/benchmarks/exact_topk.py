@@ -14,7 +14,7 @@ from collections.abc import Callable  # noqa: E402
 
 import faiss  # noqa: E402
 import torch  # noqa: E402
-from _harness import Report, alternated, median, peak_memory_mb, run, timed  # noqa: E402
+from _harness import Benchmark, alternated, peak_memory_mib, timed  # noqa: E402
 from torch import Tensor  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
@@ -23,6 +23,8 @@ from recsys.retrieval.topk import exact_topk  # noqa: E402
 
 NUM_ITEMS = 100_000
 K = 100
+SEED = 0
+World = Callable[[int, int, torch.Generator], Tensor]
 CUTS = ((256, 1024), (512, 1024), (1024, 2048), (256, NUM_ITEMS))
 """Queries and items multiplied at a time."""
 
@@ -67,54 +69,65 @@ def flat_search(queries: Tensor, items: Tensor, threads: int) -> Callable[[], No
     return call
 
 
-def measure(quick: bool) -> Report:
-    """Run the grid of widths, threads and worlds."""
-    num_queries, repeats = (2_000, 3) if quick else (10_000, 7)
-    grid = [(isotropic, 64, 1), (isotropic, 64, 2)]
-    if not quick:
-        grid += [(isotropic, 128, 1), (isotropic, 128, 2), (clustered, 64, 1), (clustered, 64, 2)]
-    rows = []
-    for world, dim, threads in grid:
-        torch.set_num_threads(threads)
-        generator = torch.Generator().manual_seed(0)
-        items = world(NUM_ITEMS, dim, generator)
-        queries = world(num_queries, dim, generator)
-        before = peak_memory_mb()
-        exact_topk(queries, items, K)
-        extra = peak_memory_mb() - before
-        cut = min(CUTS, key=lambda cut: timed(product(queries, items, cut)).cpu)
-        calls = {
-            "matmul": product(queries, items, cut),
-            "topk": lambda queries=queries, items=items: exact_topk(queries, items, K),
-            "faiss": flat_search(queries, items, threads),
-        }
-        times = {name: median(found) for name, found in alternated(calls, repeats).items()}
-        matmul, topk, flat = times["matmul"], times["topk"], times["faiss"]
-        rows.append(
-            {
-                "world": world.__name__,
-                "dim": dim,
-                "threads": threads,
-                "matmul_cpu_s": matmul.cpu,
-                "topk_cpu_s": topk.cpu,
-                "share": matmul.cpu / topk.cpu,
-                "share_wall": matmul.wall / topk.wall,
-                "faiss_share": matmul.cpu / flat.cpu,
-                "queries_per_cpu_s": round(num_queries / topk.cpu),
-                "extra_mb": round(extra),
-            }
-        )
-    figures = {
-        "share_of_matmul": round(rows[0]["share"], 3),
-        "share_of_matmul_2_threads": round(rows[1]["share"], 3),
-        "share_of_matmul_2_threads_wall": round(rows[1]["share_wall"], 3),
-        "faiss_share_of_matmul": round(rows[0]["faiss_share"], 3),
-        "int8_screening": screen.bytes_pay(),
-        "peak_memory_mb": round(peak_memory_mb()),
+def measure(
+    world: World, dim: int, threads: int, num_queries: int, repeats: int
+) -> dict[str, float]:
+    """Time product, top-k and faiss in turn on one kind of data."""
+    torch.set_num_threads(threads)
+    generator = torch.Generator().manual_seed(SEED)
+    items = world(NUM_ITEMS, dim, generator)
+    queries = world(num_queries, dim, generator)
+    before = peak_memory_mib()
+    exact_topk(queries, items, K)
+    extra = peak_memory_mib() - before
+    cut = min(CUTS, key=lambda cut: timed(product(queries, items, cut)).cpu)
+    calls: dict[str, Callable[[], object]] = {
+        "matmul": product(queries, items, cut),
+        "topk": lambda: exact_topk(queries, items, K),
     }
-    config = {"num_queries": num_queries, "num_items": NUM_ITEMS, "k": K, "repeats": repeats}
-    return Report(figures, rows, config)
+    times = alternated(calls, repeats)
+    matmul, topk = times["matmul"], times["topk"]
+    flat = alternated({"faiss": flat_search(queries, items, threads)}, 1)["faiss"]
+    return {
+        "share": round(matmul.cpu / topk.cpu, 3),
+        "share_wall": round(matmul.wall / topk.wall, 3),
+        "faiss_share": round(matmul.cpu / flat.cpu, 3),
+        "matmul_cpu_s": round(matmul.cpu, 3),
+        "topk_cpu_s": round(topk.cpu, 3),
+        "queries_per_cpu_s": round(num_queries / topk.cpu),
+        "extra_mib": extra,
+    }
+
+
+def main() -> None:
+    bench = Benchmark("exact_topk", __doc__ or "")
+    num_queries, repeats = (2_000, 5) if bench.quick else (10_000, 9)
+    grid: list[tuple[World, int, int]] = [(isotropic, 64, 1), (isotropic, 64, 2)]
+    if not bench.quick:
+        grid += [(isotropic, 128, 1), (isotropic, 128, 2), (clustered, 64, 1), (clustered, 64, 2)]
+    runs = {}
+    for world, dim, threads in grid:
+        name = f"{world.__name__}_{dim}_{threads}_threads"
+        found = runs[name] = measure(world, dim, threads, num_queries, repeats)
+        bench.row(
+            name.replace("_", " "),
+            f"{found['share']:.2f} of the product ({found['share_wall']:.2f} by the clock); "
+            f"faiss {found['faiss_share']:.2f}; {found['queries_per_cpu_s']} queries a CPU second",
+        )
+    bench.finish(
+        {
+            "share_of_matmul": runs["isotropic_64_1_threads"]["share"],
+            "runs": runs,
+            "num_queries": num_queries,
+            "num_items": NUM_ITEMS,
+            "k": K,
+            "seed": SEED,
+            "repeats": repeats,
+            "int8_screening": screen.bytes_pay(),
+            "peak_memory_mib": peak_memory_mib(),
+        }
+    )
 
 
 if __name__ == "__main__":
-    run("exact_topk", measure)
+    main()

@@ -224,6 +224,13 @@ def test_troubles_become_policies_said_aloud(write: Write) -> None:
     assert read(found).events.row.min() == 0
 
 
+def test_ids_with_leading_zeros_are_text_not_floats(write: Write) -> None:
+    books = [f"{k % 30:05d}" for k in range(600)]
+    found = infer([write("log.csv", user=[f"u{k % 40}" for k in range(600)], isbn=books)])
+    assert "float_ids" not in found.yaml
+    assert read(found).items.column("isbn").to_pylist()[:2] == ["00000", "00001"]
+
+
 def test_side_tables_lists_and_vectors(write: Write) -> None:
     items = np.arange(60)
     paths = [

@@ -41,7 +41,7 @@ def pooled_by_hand(pooling: RecencyPooling, vectors: torch.Tensor, history: Jagg
     for query in range(len(history)):
         rows = history.values[history.offsets[query] : history.offsets[query + 1]].tolist()
         if rows:
-            weights = pooling.recency[:, : len(rows)].flip(1).softmax(1)  # the newest event last
+            weights = pooling.recency[: len(rows)].flip(0).softmax(0).T  # the newest event last
             out[query] = weights @ vectors[rows]
     return out
 
@@ -59,7 +59,7 @@ def test_pooling_gradients() -> None:
     def run(vectors: torch.Tensor, recency: torch.Tensor) -> torch.Tensor:
         return torch.func.functional_call(pooling, {"recency": recency}, (vectors, HISTORY))
 
-    recency = torch.randn(2, 4, dtype=torch.double)
+    recency = torch.randn(4, 2, dtype=torch.double)
     inputs = (vectors.requires_grad_(), recency.requires_grad_())
     assert torch.autograd.gradcheck(run, inputs)
 

@@ -32,6 +32,12 @@ def test_written_back_it_reads_the_same_with_every_default(tmp_path: Path) -> No
     assert shown["policies"]["unknown_items"] == "error"
 
 
+@pytest.mark.parametrize("text", ["1e-3", "1E-3", "1.0e-3", "0.001", "+1e-3"])
+def test_a_number_may_be_written_as_people_write_it(tmp_path: Path, text: str) -> None:
+    config = load_config(write(tmp_path, MINIMAL), (f"training.learning_rate={text}",))
+    assert config.training.learning_rate == 0.001
+
+
 def test_paths_are_beside_the_file_and_overrides_win(tmp_path: Path) -> None:
     config = load_config(
         write(tmp_path, MINIMAL), ("training.epochs=3", "model.hidden=[8, 4]", "evaluation.ks=[5]")

@@ -167,7 +167,7 @@ def test_sigkill_in_the_middle_of_saving_leaves_a_checkpoint_that_loads(tmp_path
 
 def test_a_loss_that_is_not_finite_stops_before_it_spoils_anything(tmp_path: Path) -> None:
     task = toy_task(poison_at=10)
-    with pytest.raises(NumericalError, match=r"step 10 \(epoch 1\) is nan; rows \["):
+    with pytest.raises(NumericalError, match=r"step 11 \(epoch 2\) is nan; rows \["):
         fit(task, config(), Checkpoints(tmp_path))
     assert all(torch.isfinite(tensor).all() for tensor in task.trained.tensors().values())
     assert Checkpoints(tmp_path).steps()[-1] == 8

@@ -1,0 +1,101 @@
+"""The real task under the loop: same bits from run to run, from cut to whole; and it learns."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from features.dataset import Dataset
+from features.queries import Queries, build_queries
+from features.split import VALIDATION
+from recsys.batch import PairBatch
+from recsys.errors import ConfigError, NumericalError
+from training.checkpoint import Checkpoints, LoopState
+from training.config import ExperimentConfig
+from training.loop import Task, fit
+from training.machine import pick_device
+from training.steps import two_tower_task
+from training.train import config_of_run, new_run_dir
+
+
+@pytest.fixture(scope="module")
+def validation(dataset: Dataset) -> Queries:
+    return build_queries(
+        dataset, VALIDATION, history_length=10, filter_seen=True, limit=100, seed=0
+    )
+
+
+def bits(task: Task[PairBatch]) -> dict[str, bytes]:
+    return {name: one.numpy().tobytes() for name, one in task.trained.tensors().items()}
+
+
+class Stop:
+    """Ends a training as a crash would, after `step` steps."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step(self, state: LoopState, *_: object) -> None:
+        if state.global_step == self.step:
+            raise KeyboardInterrupt
+
+    def on_log(self, point: dict[str, float]) -> None:
+        pass
+
+
+@pytest.mark.parametrize("backend", ["torch", "fbgemm"])
+def test_two_threads_give_the_same_bits_run_after_run_and_after_a_resume(
+    config: ExperimentConfig, dataset: Dataset, validation: Queries, tmp_path: Path, backend: str
+) -> None:
+    torch.set_num_threads(2)
+    long = config.model.model_copy(update={"history_length": 50})
+    table = config.embedding.model_copy(update={"backend": backend})
+    # One large batch an epoch: only large sums are split between threads.
+    whole = config.training.model_copy(update={"batch_size": 4000, "epochs": 6, "patience": 6})
+    config = config.model_copy(update={"model": long, "embedding": table, "training": whole})
+    tasks = [two_tower_task(config, dataset, validation) for _ in range(4)]
+    fit(tasks[0], config.training, Checkpoints(tmp_path / "a"))
+    fit(tasks[1], config.training, Checkpoints(tmp_path / "b"))
+    assert bits(tasks[0]) == bits(tasks[1])
+    with pytest.raises(KeyboardInterrupt):
+        fit(tasks[2], config.training, Checkpoints(tmp_path / "c"), (Stop(4),))
+    fit(tasks[3], config.training, Checkpoints(tmp_path / "c"))
+    assert bits(tasks[3]) == bits(tasks[0])
+
+
+def test_training_beats_the_untrained_model(
+    config: ExperimentConfig, dataset: Dataset, validation: Queries, tmp_path: Path
+) -> None:
+    task = two_tower_task(config, dataset, validation)
+    before = task.validate()["recall_at_20"]
+    fit(task, config.training, Checkpoints(tmp_path))
+    assert task.validate()["recall_at_20"] > 1.3 * before
+
+
+def test_a_number_that_is_not_finite_is_traced_to_rows_and_feature(
+    config: ExperimentConfig, dataset: Dataset, validation: Queries, tmp_path: Path
+) -> None:
+    task = two_tower_task(config, dataset, validation)
+    price = dataset.encoder.layout("items").dense.index("price")
+    before = dataset.items.dense[:, price].clone()
+    dataset.items.dense[:, price] = torch.nan
+    try:
+        with pytest.raises(NumericalError, match=r"interactions are rows \d+.*: price"):
+            fit(task, config.training, Checkpoints(tmp_path))
+    finally:
+        dataset.items.dense[:, price] = before
+
+
+def test_a_finished_run_is_not_trained_again(
+    config: ExperimentConfig, trained: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=f"this run is finished; its bundle is .*{trained.name}"):
+        config_of_run(trained.parents[1])
+    started = new_run_dir(config.model_copy(update={"output": str(tmp_path)}))
+    assert config_of_run(started).training == config.training
+
+
+def test_devices_that_are_not_here_are_named() -> None:
+    with pytest.raises(ConfigError, match=r"training\.device: 'abacus' cannot be used here"):
+        pick_device("abacus")
+    assert pick_device("cpu") == torch.device("cpu")
