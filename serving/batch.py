@@ -108,6 +108,7 @@ def shards_of_log(
         DataError: a rule is broken, or a user of `users` is in no table.
     """
     schema = _schema_for_log(scorer.schema)
+    open_table(sources.interactions, "interactions")  # what is not there is said first
     if schema.users is not None and sources.users is None:
         names = ", ".join(feature.name for feature in schema.features_of("users"))
         raise ConfigError(f"the model reads {names} of a users table; give --users PATH")
