@@ -75,6 +75,13 @@ def prepare(schema: Schema, sources: Sources, policies: Policies, split: SplitCo
     tables = read_tables(schema, sources, policies, split_column=split.column)
     part = part_of(tables, split)
     encoder = fit_encoder(schema, tables, part)
+    return encoded(schema, tables, part, encoder)
+
+
+def encoded(
+    schema: Schema, tables: Tables, part: NDArray[np.int8], encoder: FeatureEncoder
+) -> Dataset:
+    """Return the data set of `tables` as `encoder` sees it."""
     return Dataset(
         schema=schema,
         tables=tables,

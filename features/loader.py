@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from features.dataset import Dataset
 from features.encoder import join_query
-from features.hashing import NULL_HASH, UNKNOWN_HASH
+from features.hashing import UNKNOWN_HASH
 from features.sampling import log_inclusion
 from features.split import TRAIN
 from recsys.batch import FeatureBlock, Jagged, PairBatch
@@ -50,7 +52,7 @@ class PairLoader:
         self.log_inclusion = torch.from_numpy(log_of_batch)
         self._item_ids = data.encoder.id_columns("items")
         self._user_ids = data.encoder.id_columns("users")
-        self._num_user_columns = data.users.single.shape[1]
+        self._no_context = data.encoder.encode("interactions", pa.table({"none": pa.nulls(1)}))
 
     @property
     def num_steps(self) -> int:
@@ -121,14 +123,16 @@ class PairLoader:
         return FeatureBlock(single, block.multi, block.dense)
 
     def _drop_context(self, block: FeatureBlock, rng: np.random.Generator) -> FeatureBlock:
-        """Some requests come without context, as in batch scoring."""
-        if not block.single.shape[1] or not self.config.context_dropout:
+        """Some requests come without context, encoded as batch scoring encodes its absence."""
+        columns = block.single.shape[1] + len(block.multi) + block.dense.shape[1]
+        if not columns or not self.config.context_dropout:
             return block
-        single = block.single.clone()
-        single[torch.from_numpy(rng.random(len(block)) < self.config.context_dropout)] = int(
-            NULL_HASH
-        )
-        return FeatureBlock(single, block.multi, block.dense)
+        dropped = torch.from_numpy(rng.random(len(block)) < self.config.context_dropout)
+        absent = self._no_context
+        single, dense = block.single.clone(), block.dense.clone()
+        single[dropped], dense[dropped] = absent.single, absent.dense
+        multi = zip(block.multi, absent.multi, strict=True)
+        return FeatureBlock(single, tuple(_replaced(*two, dropped) for two in multi), dense)
 
 
 def prefetch(make: Callable[[int], PairBatch], steps: range, depth: int = 4) -> Iterator[PairBatch]:
@@ -166,6 +170,13 @@ def prefetch(make: Callable[[int], PairBatch], steps: range, depth: int = 4) -> 
     finally:
         stopped.set()
         thread.join()
+
+
+def _replaced(jagged: Jagged, one: Jagged, rows: Tensor) -> Jagged:
+    """Return `jagged` with the single row of `one` at `rows` (N,) bool."""
+    offsets = torch.cat([jagged.offsets, jagged.offsets[-1:] + one.offsets[1:]])
+    both = Jagged(torch.cat([jagged.values, one.values]), offsets)
+    return both.take(torch.where(rows, len(jagged), torch.arange(len(jagged))))
 
 
 def _distinct_rows(

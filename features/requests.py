@@ -5,6 +5,7 @@ A request table has the user key, `history` (list of item ids, oldest first), op
 absent attribute is null.
 """
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,13 +42,21 @@ class Requests:
 def request_table(
     schema: Schema, tables: Tables, histories: Histories, users: NDArray[np.int64]
 ) -> pa.Table:
-    """Return the requests of user rows `users` (B,): key, attributes, history, seen."""
+    """Return the requests of user rows `users` (B,): key, attributes, whole history."""
     seen = histories.last(users)
     ids = tables.items.column(schema.item_key).combine_chunks()
     values = ids.take(pa.array(seen.values.numpy()))
     offsets = pa.array(seen.offsets.numpy())
     lists = pa.LargeListArray.from_arrays(offsets, values)
     return _plain(tables.users.take(pa.array(users))).append_column(HISTORY, lists)
+
+
+def ids_sha256(item_ids: pa.Array) -> str:
+    """Return a hash of the catalogue's ids in order: which item each row of an index is."""
+    digest = hashlib.sha256(str(item_ids.type).encode())
+    for value in item_ids.to_pylist():
+        digest.update(f"{value}\n".encode())
+    return digest.hexdigest()
 
 
 def _plain(table: pa.Table) -> pa.Table:

@@ -94,7 +94,8 @@ def demo(
     config_path.write_text(world.config_text(files))
     here = (f"output={out / 'runs'}", f"tracking.uri=sqlite:///{(out / 'mlflow.db').resolve()}")
     config = load_config(config_path, (*here, "tracking.model_name=demo", *overrides))
-    outcome = _train(config, None, extra_rankers=best_reachable(world))
+    oracle = best_reachable(world, filter_seen=config.evaluation.filter_seen)
+    outcome = _train(config, None, extra_rankers=oracle)
     if "version" in outcome:
         move_alias("demo", outcome["version"], "champion", uri=config.tracking.uri)
     scores = out / "recommendations" / outcome["model_id"]

@@ -28,6 +28,7 @@ from recsys.schema import CategoricalFeature, Schema
 from serving.score import Scorer
 
 JOB, SUCCESS = "_job.json", "_SUCCESS"
+UNKNOWN = b"unknown_history_items"
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,9 @@ def score_to_parquet(
         if path.is_file():
             there += 1
         else:
-            unknown += _score_part(scorer, shard, path)
+            _score_part(scorer, shard, path)
         answers = pq.read_table(path, columns=["reason"])
+        unknown += int((answers.schema.metadata or {}).get(UNKNOWN, b"0"))
         users += answers.num_rows
         short += answers.num_rows - answers.column("reason").null_count
         on_part(done + 1, len(shards.parts))
@@ -221,19 +223,20 @@ def _claim(output: Path, job: dict[str, Any]) -> None:
                 "choose another --output"
             )
         return
-    if output.is_dir() and any(output.iterdir()):
+    # A job killed while it wrote its first file left that file's staging copy, nothing else.
+    if output.is_dir() and any(not p.name.startswith(f".{JOB}.") for p in output.iterdir()):
         raise ConfigError(f"{output}: not empty and not a scoring job; choose another --output")
     output.mkdir(parents=True, exist_ok=True)
     _write_text(path, json.dumps(job, indent=1))
 
 
-def _score_part(scorer: Scorer, shard: Shard, path: Path) -> int:
-    """Write one part; returns how many history items the catalogue lacks."""
+def _score_part(scorer: Scorer, shard: Shard, path: Path) -> None:
+    """Write one part, with the number of history items that the catalogue lacks beside it."""
     requests = scorer.encode(shard.read())
-    answers = scorer.answer(requests)
+    counted = {UNKNOWN: str(requests.unknown_items).encode()}
+    answers = scorer.answer(requests).replace_schema_metadata(counted)
     with whole_file(path) as staging:
         pq.write_table(answers, staging, write_page_checksum=True)
-    return requests.unknown_items
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from torch import Tensor
 
 from features.encoder import FeatureEncoder
-from features.requests import Requests, encode_requests
+from features.requests import Requests, encode_requests, ids_sha256
 from features.sources import Policies
 from recsys.batch import FeatureLayout
 from recsys.bundle import Bundle
@@ -64,6 +64,9 @@ class Scorer:
         )
         index, vectors = load_index(bundle, expected_space_id=facts["space_id"])
         items = pq.read_table(io.BytesIO(bundle.read("items.parquet")))
+        item_ids = items.column(encoder.schema.item_key).combine_chunks()
+        if bundle.json("index/index.json")["item_ids_sha256"] != ids_sha256(item_ids):
+            raise IntegrityError(f"{path}: the index was built over other items than items.parquet")
         scorer = cls(
             bundle=bundle,
             encoder=encoder,
@@ -71,7 +74,7 @@ class Scorer:
             model=_model(bundle, encoder, facts),
             index=index,
             vectors=vectors,
-            item_ids=items.column(encoder.schema.item_key).combine_chunks(),
+            item_ids=item_ids,
             k=_checked_k(k),
             filter_seen=filter_seen,
         )

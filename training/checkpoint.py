@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
@@ -103,7 +104,7 @@ class Checkpoints:
         try:
             tensors = load((folder / "tensors.safetensors").read_bytes())
             raw: dict[str, Any] = json.loads((folder / "state.json").read_text())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise IntegrityError(f"checkpoint {folder} cannot be read: {error}") from None
         trained.load(tensors)
         return LoopState(**raw)

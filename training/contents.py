@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from features.dataset import Dataset
-from features.requests import encode_requests, request_table
+from features.requests import encode_requests, ids_sha256, request_table
 from features.split import TEST, TRAIN, VALIDATION
 from recsys.batch import FeatureLayout
 from recsys.bundle import write_bundle
@@ -96,14 +96,6 @@ def write_two_tower(
         "metrics": metrics,
     }
     return write_bundle(parent, write, facts=facts)
-
-
-def ids_sha256(item_ids: pa.Array) -> str:
-    """Return a hash of the catalogue's ids in order."""
-    digest = hashlib.sha256(str(item_ids.type).encode())
-    for value in item_ids.to_pylist():
-        digest.update(f"{value}\n".encode())
-    return digest.hexdigest()
 
 
 def _model_json(

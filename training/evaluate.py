@@ -146,6 +146,11 @@ def evaluate(
     )
 
 
+def slice_k(config: EvaluationConfig) -> int:
+    """Return the cut-off of the slices' recall: 20 where it is computed, else the first."""
+    return SLICE_K if SLICE_K in config.ks else config.ks[0]
+
+
 def item_slices(train_counts: NDArray[np.int64]) -> dict[str, NDArray[np.bool_]]:
     """Part the catalogue by training rows, name -> (n_items,) bool.
 
@@ -181,17 +186,20 @@ def _judge(
     intervals = {
         name: (float(low), float(high)) for name, (low, high) in zip(per_query, bounds, strict=True)
     }
-    slices = {**_item_slices(top, data, queries), **_user_slices(per_query, queries, config)}
+    slices = {
+        **_item_slices(top, data, queries, config),
+        **_user_slices(per_query, queries, config),
+    }
     return RankerResult(name, top, per_query, metrics, intervals, slices)
 
 
 def _item_slices(
-    top: NDArray[np.int32], data: Dataset, queries: Queries
+    top: NDArray[np.int32], data: Dataset, queries: Queries, config: EvaluationConfig
 ) -> dict[str, dict[str, float]]:
-    """recall@20 of the relevant items of each slice, over the queries that have any."""
+    """Recall of the relevant items of each slice, over the queries that have any."""
     values, offsets = queries.relevant.values.numpy(), queries.relevant.offsets.numpy()
     slices: dict[str, dict[str, float]] = {}
-    k = min(SLICE_K, top.shape[1])
+    k = slice_k(config)
     for name, members in item_slices(data.train_counts).items():
         inside = np.concatenate([[0], np.cumsum(members[values])])[offsets]
         relevant = Jagged(torch.from_numpy(values[members[values]]), torch.from_numpy(inside))
@@ -208,7 +216,7 @@ def _user_slices(
 ) -> dict[str, dict[str, float]]:
     """Recall of users by how many events they had before."""
     length = queries.seen.lengths().numpy()
-    k = SLICE_K if SLICE_K in config.ks else config.ks[0]
+    k = slice_k(config)
     slices: dict[str, dict[str, float]] = {}
     for low, high in _HISTORY_SLICES:
         members = (length >= low) & (

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from features.dataset import Dataset, part_of
+from features.dataset import encoded, part_of
 from features.encoder import FeatureEncoder
 from features.tables import read_tables
 from recsys.bundle import Bundle
@@ -34,15 +34,7 @@ def evaluate_bundle(
     )
     if tables.fingerprint != bundle.manifest["facts"]["data_fingerprint"]:
         say("note: the data are not those the model was trained on; rows may have moved parts")
-    data = Dataset(
-        schema=config.schema_,
-        tables=tables,
-        part=part_of(tables, config.split),
-        encoder=encoder,
-        items=encoder.encode("items", tables.items),
-        users=encoder.encode("users", tables.users),
-        context=encoder.encode("interactions", tables.events.context),
-    )
+    data = encoded(config.schema_, tables, part_of(tables, config.split), encoder)
     layouts = (encoder.layout("items"), encoder.query_layout())
     model = load_two_tower(
         bundle.read("weights.safetensors"), config.model, config.embedding, layouts

@@ -13,6 +13,8 @@ from features.queries import Queries, build_queries
 from features.split import TEST, TRAIN, VALIDATION
 from recsys.errors import ConfigError, NotFoundError
 from recsys.models.two_tower import TwoTower, catalogue_vectors, query_vectors
+from recsys.retrieval.topk import exact_topk
+from recsys.weights import load_two_tower, save_two_tower
 from training.checkpoint import Checkpoints
 from training.config import ExperimentConfig, dump_config, load_config
 from training.contents import IndexBuilder, write_two_tower
@@ -22,7 +24,7 @@ from training.machine import keep_freed_memory, peak_memory_mib
 from training.report import write_report
 from training.results import Evaluation
 from training.showcase import examples, item_groups, item_titles
-from training.steps import rank_with, two_tower_task
+from training.steps import two_tower_task
 from training.tracking import Tracker, start_run
 
 ExtraRankers = Callable[[Dataset, Queries], dict[str, Ranker]]
@@ -162,9 +164,9 @@ def judge(
     items = catalogue_vectors(model, data.items)
     vectors = query_vectors(model, queries.block, items, queries.history)
     rankers: dict[str, Ranker] = {
-        config.model.kind: lambda asked, k: rank_with(
-            model, data, asked, k, settings.filter_seen
-        ).numpy()
+        config.model.kind: lambda asked, k: exact_topk(
+            vectors, items, k, asked.seen if settings.filter_seen else None
+        )[1].numpy()
     }
     rankers |= baseline_rankers(data, settings)
     if extra_rankers is not None:
@@ -234,7 +236,8 @@ def _run(
     checkpoints = Checkpoints.of_run(run_dir)
     state = fit(task, config.training, checkpoints, (*listeners, TrackingListener(tracker)))
     say(f"best validation {config.training.metric}: {state.best_metric:.4f}; evaluating on test")
-    evaluation, queries, items, vectors = judge(config, data, model.cpu(), extra_rankers)
+    model = _on_cpu(model, config, data)
+    evaluation, queries, items, vectors = judge(config, data, model, extra_rankers)
     measured = {**evaluation.results[config.model.kind].metrics, **evaluation.representation}
     tracker.metrics({f"test/{name}": value for name, value in measured.items()}, state.global_step)
     for name, result in evaluation.results.items():
@@ -259,6 +262,14 @@ def _run(
     say(f"peak memory: {peak_memory_mib():,} MiB")
     checkpoints.clear()
     return TrainResult(run_dir, bundle, report, evaluation, None)
+
+
+def _on_cpu(model: TwoTower, config: ExperimentConfig, data: Dataset) -> TwoTower:
+    """The table is no parameter and stays where it is: another device's model is read back."""
+    if model.embedding.table.weight.device.type == "cpu":
+        return model
+    layouts = (data.encoder.layout("items"), data.encoder.query_layout())
+    return load_two_tower(save_two_tower(model), config.model, config.embedding, layouts)
 
 
 class TrackingListener:

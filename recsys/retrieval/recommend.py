@@ -1,4 +1,4 @@
-"""From encoded queries to the best item rows: one path for validation, probes and scoring."""
+"""From encoded queries to the best item rows: one path for probes and scoring."""
 
 from typing import Protocol
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+import yaml
 
 from features.cache import cached
 from features.dataset import Dataset, prepare
@@ -72,6 +73,20 @@ def test_another_byte_or_another_setting_is_another_entry(tmp_path: Path) -> Non
     other = Counter(load_config(path, ("split.test=0.2",)))
     other.get(tmp_path / "cache")
     assert other.calls == 1
+    for change in ("policies.duplicate_events=drop", "schema.features.0.multiplicity=7"):
+        raw = yaml.safe_load(path.read_text())
+        where, value = change.split("=")
+        *parents, last = where.split(".")
+        node = raw
+        for key in parents:
+            node = node[int(key)] if isinstance(node, list) else node.setdefault(key, {})
+        node[last] = yaml.safe_load(value)
+        changed = path.with_name(f"{last}.yaml")
+        changed.write_text(yaml.safe_dump(raw))
+        assert load_config(changed) != load_config(path)
+        again = Counter(load_config(changed))
+        again.get(tmp_path / "cache")
+        assert again.calls == 1, change
 
 
 def test_a_truncated_entry_is_built_again(config: ExperimentConfig, tmp_path: Path) -> None:

@@ -70,6 +70,23 @@ def test_queries_hold_what_a_loop_over_users_finds(dataset: Dataset, world: Reta
     assert set(few.users) <= set(queries.users)
 
 
+def test_validation_queries_know_training_rows_alone(dataset: Dataset) -> None:
+    queries = build_queries(
+        dataset, VALIDATION, history_length=5, filter_seen=False, limit=10_000, seed=0
+    )
+    events = dataset.tables.events
+    for row, user in enumerate(queries.users):
+        mine = events.user_row == user
+        before = events.item_row[mine & (dataset.part == TRAIN)].tolist()
+        after = set(events.item_row[mine & (dataset.part == VALIDATION)].tolist())
+        seen, relevant = (
+            one.values[one.offsets[row] : one.offsets[row + 1]].tolist()
+            for one in (queries.seen, queries.relevant)
+        )
+        assert seen == before
+        assert sorted(after) == sorted(relevant)  # those taken before count too: nothing is hidden
+
+
 def test_a_query_carries_the_context_of_its_first_held_out_event(dataset: Dataset) -> None:
     queries = build_queries(dataset, TEST, history_length=5, filter_seen=False, limit=50, seed=0)
     events, users = dataset.tables.events, dataset.users.single.shape[1]

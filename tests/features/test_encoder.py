@@ -70,6 +70,9 @@ def test_items_are_encoded_feature_by_feature() -> None:
     assert dense["price.null"].tolist() == [0.0, 1.0, 0.0]
     assert dense["plot.1"].tolist() == [1.0, 0.0, 0.0]
     assert dense["plot.null"].tolist() == [0.0, 1.0, 0.0]
+    # Two days before the last training row, and five hours less; null is average and marked.
+    assert dense["launched.age"].tolist() == pytest.approx([1.0, -1.0, 0.0], abs=1e-5)
+    assert dense["launched.null"].tolist() == [0.0, 0.0, 1.0]
     hours = hash_values(pa.array([0, 5])).tolist()
     assert block.single[:, 1].tolist() == [*hours, int(NULL_HASH)]
     thursday = int(hash_values(pa.array([4]))[0])
@@ -156,5 +159,12 @@ def test_scalers_against_scikit_learn_and_by_hand() -> None:
     np.testing.assert_allclose(ranks, (share - 0.5) * np.sqrt(12), atol=0.05)
     tied = Scaler.fit("quantile", np.array([0.0] * 50 + [1.0] * 50)).apply(np.array([0.0, 1.0]))
     np.testing.assert_allclose(tied, np.array([-0.25, 0.25]) * np.sqrt(12), atol=0.05)
+    for transform in ("standardise", "log1p", "quantile"):
+        fitted = Scaler.fit(transform, values)  # type: ignore[arg-type]
+        outside = fitted.apply(np.array([-np.inf, -5.0, 1e9, np.inf]))
+        ends = fitted.apply(np.array([values.min(), values.max()]))
+        assert outside.tolist() == [ends[0], ends[0], ends[1], ends[1]]
+    constant = Scaler.fit("standardise", np.full(5, 3.0)).apply(np.array([3.0, 4.0, np.nan]))
+    assert constant.tolist() == [0.0, 0.0, 0.0]
     nothing = Scaler.fit("quantile", np.array([np.nan])).apply(np.array([np.nan, 4.0]))
     assert np.isfinite(nothing).all()

@@ -1,21 +1,24 @@
 """Batches: complete, repeatable, without a leak, each distinct item once."""
 
+import json
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.dataset import Dataset
+from features.dataset import Dataset, fit_encoder
 from features.hashing import UNKNOWN_HASH
 from features.loader import LoaderConfig, PairLoader, prefetch
 from features.sampling import log_inclusion
 from features.split import TRAIN
 from recsys.batch import PairBatch
+from recsys.schema import Schema
 
 PLAIN = LoaderConfig(
     batch_size=256,
@@ -71,6 +74,13 @@ def test_batches_hold_what_a_loop_over_events_finds(loader: PairLoader) -> None:
             batch.query.single[query, :user_columns], loader.data.users.single[int(user)]
         )
     assert torch.equal(batch.items.single, loader.data.items.single[batch.item_rows])
+    taken = set(events.item_row[batch.examples.numpy()].tolist())
+    assert taken <= set(rows[: batch.num_candidates])
+    assert len(taken) <= batch.num_candidates <= len(taken) + PLAIN.uniform_negatives
+    of_catalogue = log_inclusion(
+        loader.data.train_counts, batch_size=256, uniform_negatives=PLAIN.uniform_negatives
+    )
+    assert batch.log_inclusion.tolist() == of_catalogue[rows[: batch.num_candidates]].tolist()
 
 
 def test_ids_drop_at_their_rate_and_nothing_else_does(dataset: Dataset) -> None:
@@ -80,8 +90,64 @@ def test_ids_drop_at_their_rate_and_nothing_else_does(dataset: Dataset) -> None:
     dropped = batch.query.single[:, column] == int(UNKNOWN_HASH)
     assert 0.15 < float(dropped.float().mean()) < 0.35
     assert torch.equal(batch.query.single[~dropped], plain.query.single[~dropped])
+    item = dataset.encoder.id_columns("items")[0]
+    unknown = batch.items.single[:, item] == int(UNKNOWN_HASH)
+    assert 0.1 < float(unknown.float().mean()) < 0.4
     batch.query.single[:, column] = plain.query.single[:, column]
     assert torch.equal(batch.query.single, plain.query.single)
+
+
+def test_each_row_brings_its_own_weight(dataset: Dataset) -> None:
+    weight = np.arange(len(dataset.tables.events), dtype=np.float32)
+    events = replace(dataset.tables.events, weight=weight)
+    data = replace(dataset, tables=replace(dataset.tables, events=events))
+    batch = PairLoader(data, PLAIN).batch(0, 0)
+    assert batch.weight.tolist() == batch.examples.tolist()
+
+
+def test_a_request_without_context_trains_as_batch_scoring_encodes_it(dataset: Dataset) -> None:
+    """Every kind of context goes, not only the single-valued: numbers, lists and clocks too."""
+    raw = dataset.schema.model_dump(mode="json")
+    context = [
+        {"name": "place", "table": "interactions", "kind": "categorical"},
+        {"name": "basket", "table": "interactions", "kind": "multi_categorical"},
+        {"name": "hour", "table": "interactions", "kind": "numeric"},
+        {"name": "clock", "table": "interactions", "kind": "timestamp", "unit": "s"},
+    ]
+    raw["features"] = [f for f in raw["features"] if f["table"] != "interactions"] + context
+    schema = Schema.model_validate_json(json.dumps(raw))
+    count = len(dataset.tables.events)
+    rng = np.random.default_rng(0)
+    columns = {
+        "place": pa.array(rng.integers(1, 9, count)),
+        "basket": pa.array([[k % 5, k % 3] for k in range(count)]),
+        "hour": pa.array(rng.normal(size=count)),
+        "clock": pa.array(rng.integers(1, 10**9, count)),
+    }
+    events = replace(dataset.tables.events, context=pa.table(columns))
+    tables = replace(dataset.tables, events=events)
+    encoder = fit_encoder(schema, tables, dataset.part)
+    data = replace(
+        dataset,
+        schema=schema,
+        tables=tables,
+        encoder=encoder,
+        context=encoder.encode("interactions", events.context),
+    )
+    batch = PairLoader(data, replace(PLAIN, context_dropout=0.4)).batch(0, 0)
+    users = data.users.single.shape[1], len(data.users.multi), data.users.dense.shape[1]
+    single, dense = batch.query.single[:, users[0] :], batch.query.dense[:, users[2] :]
+    (basket,) = batch.query.multi[users[1] :]
+    absent = encoder.encode("interactions", pa.table({"user_id": ["u"]}))
+    gone = (single == absent.single).all(1)
+    assert 0.25 < float(gone.float().mean()) < 0.55
+    whole = data.context.take(batch.examples)
+    for query, without in enumerate(gone.tolist()):
+        block, at = (absent, 0) if without else (whole, query)
+        assert torch.equal(single[query], block.single[at])
+        assert torch.equal(dense[query], block.dense[at])
+        row, same = torch.tensor([query]), torch.tensor([at])
+        assert torch.equal(basket.take(row).values, block.multi[0].take(same).values)
 
 
 def test_inclusion_probability_matches_frequency_of_candidates() -> None:

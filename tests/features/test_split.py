@@ -47,6 +47,8 @@ def test_time_split_shares_and_given_instants() -> None:
     users, times = np.zeros(100, np.int32), np.arange(100) * 86_400_000_000
     part = assign(SplitConfig(), users, times, None)
     assert np.bincount(part).tolist() == [80, 10, 10]
+    part = assign(SplitConfig(validation=0.3, test=0.1), users, times, None)
+    assert np.bincount(part).tolist() == [60, 30, 10]
     dates = SplitConfig(validation_from="1970-01-21", test_from="1970-01-31T00:00:00+00:00")
     part = assign(dates, users, times - 1, None)  # an instant before each midnight
     assert np.bincount(part).tolist() == [21, 10, 69]

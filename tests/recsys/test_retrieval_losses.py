@@ -31,3 +31,11 @@ def test_corrected_denominator_is_unbiased() -> None:
         sums.append(float(corrected.exp().sum()))
     deviation = float(torch.tensor(sums).std()) / math.sqrt(len(sums))
     assert abs(sum(sums) / len(sums) - full) < 4 * deviation
+
+
+def test_the_positive_keeps_its_logit_and_the_others_lose_their_log_probability() -> None:
+    logits, probability = torch.tensor([[1.0, 2.0, 3.0]] * 2), torch.tensor([0.5, 0.25, 1.0])
+    found = correct_log_odds(logits, probability.log(), torch.tensor([1, 2]))
+    half, quarter = math.log(2), math.log(4)
+    expected = torch.tensor([[1 + half, 2.0, 3.0], [1 + half, 2 + quarter, 3.0]])
+    torch.testing.assert_close(found, expected)

@@ -53,6 +53,13 @@ def test_pooling_equals_a_softmax_by_recency() -> None:
     torch.testing.assert_close(pooling(vectors, HISTORY), pooled_by_hand(pooling, vectors, HISTORY))
 
 
+def test_heads_start_from_the_whole_history_to_mostly_the_last_event() -> None:
+    weights = RecencyPooling(3, 4).recency.detach().softmax(0).T  # by steps back
+    torch.testing.assert_close(weights[0], torch.full((4,), 0.25))
+    torch.testing.assert_close(weights[2, 1:] / weights[2, :-1], torch.full((3,), 1 / torch.e))
+    assert float(weights[0, 0]) < float(weights[1, 0]) < float(weights[2, 0])
+
+
 def test_pooling_gradients() -> None:
     pooling, vectors = RecencyPooling(2, 4).double(), torch.randn(6, 3, dtype=torch.double)
 
@@ -96,6 +103,37 @@ def test_training_and_serving_paths_give_the_same_vectors() -> None:
     torch.testing.assert_close(query, query_vectors(model, users(3), vectors, HISTORY))
 
 
+def test_vectors_are_made_without_dropout_and_training_goes_on() -> None:
+    model, catalogue = tower().train(), items(5)
+    vectors = catalogue_vectors(model, catalogue)
+    asked = query_vectors(model, users(3), vectors, HISTORY)
+    assert model.training
+    assert torch.equal(catalogue_vectors(model.eval(), catalogue), vectors)
+    assert torch.equal(query_vectors(model, users(3), vectors, HISTORY), asked)
+
+
+def test_a_tower_that_learnt_nothing_asks_for_what_resembles_the_history() -> None:
+    model = tower()
+    last = model.query[-1]
+    assert isinstance(last, torch.nn.Linear)
+    torch.nn.init.zeros_(last.weight)
+    torch.nn.init.zeros_(last.bias)
+    vectors = catalogue_vectors(model, items(5))
+    asked = query_vectors(model, users(3), vectors, HISTORY)
+    expected = F.normalize(model.history(vectors, HISTORY).mean(1), dim=1)
+    torch.testing.assert_close(asked, expected)
+    torch.testing.assert_close(asked[2], vectors[2])  # one event: the item itself
+
+
+def test_the_temperature_starts_as_given_and_learns_only_if_asked() -> None:
+    embedding = tower().embedding
+    fixed = CONFIG.model_copy(update={"temperature": 0.2, "learn_temperature": False})
+    for config, learns in ((CONFIG, True), (fixed, False)):
+        model = TwoTower(config, embedding)
+        assert float(model.temperature.detach()) == pytest.approx(config.temperature)
+        assert model.log_temperature.requires_grad is learns
+
+
 def test_an_item_in_the_history_moves_the_query_and_the_table() -> None:
     """History and candidates share the table: training through a history reaches item rows."""
     model = tower()
@@ -121,6 +159,12 @@ def test_weights_survive_a_round_trip_and_know_their_space() -> None:
     with torch.no_grad():
         again.candidate[0].bias += 1
     assert space_id(again) != space_id(model)
+    moved = load_two_tower(save_two_tower(model), CONFIG, TABLE, LAYOUTS)
+    moved.embedding.table.weight[7, 0] += 1
+    assert space_id(moved) != space_id(model)
+    renamed = (FeatureLayout((("article", 2),), (), ("price",)), LAYOUTS[1])  # other salts
+    named = load_two_tower(save_two_tower(model), CONFIG, TABLE, renamed)
+    assert space_id(named) != space_id(model)
     other = TwoTowerConfig(dim=4, hidden=(16,), history_length=4, history_heads=2)
     with pytest.raises(IntegrityError, match="do not fit the configuration"):
         load_two_tower(save_two_tower(model), other, TABLE, LAYOUTS)

@@ -112,6 +112,16 @@ def test_both_kernels_train_to_the_same_numbers(optimizer: str) -> None:
     torch.testing.assert_close(tables[0].row_state, tables[1].row_state, atol=3e-7, rtol=1e-6)
 
 
+def test_initial_weights_are_seeded_and_uniform_around_zero() -> None:
+    config = TableConfig(num_rows=4000, dim=4, init_scale=0.5, backend="torch")
+    first, again, other = (build_table(config, device=CPU, seed=s).weight for s in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert float(first.min()) == pytest.approx(-0.5, abs=0.01)
+    assert float(first.max()) == pytest.approx(0.5, abs=0.01)
+    assert float(first.mean()) == pytest.approx(0, abs=0.01)
+
+
 def test_a_step_touches_only_rows_that_were_read() -> None:
     table = build_table(TableConfig(num_rows=40, dim=4, backend="torch"), device=CPU, seed=0)
     before = table.weight.clone()
@@ -145,3 +155,6 @@ def test_wrong_inputs_are_named() -> None:
         UnifiedEmbedding(plan(num_rows=60), table)
     with pytest.raises(ValueError, match="twice: user"):
         EmbeddingPlan(num_rows=9, dim=2, layouts=(QUERY, QUERY))
+    words = FeatureLayout((), (("user", 1),), ())
+    with pytest.raises(ValueError, match="twice: user"):
+        EmbeddingPlan(num_rows=9, dim=2, layouts=(QUERY, words))

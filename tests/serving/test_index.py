@@ -79,6 +79,22 @@ def test_a_query_with_few_items_left_gets_all_of_them_and_no_padding_item(
     assert (scores[:, 3:] == -torch.inf).all()
 
 
+def test_what_the_graph_does_not_reach_is_answered_exactly(request_: Request) -> None:
+    blind = HnswIndex(HnswIndex.build(request_.vectors[:8]).graph, request_.vectors, 64)
+    exclude = exclusions(20, 400)
+    found = blind.search(request_.queries[:20], 10, exclude)
+    exact = ExactVectors(request_.vectors).search(request_.queries[:20], 10, exclude)
+    assert found[1].tolist() == exact[1].tolist()
+    assert torch.equal(found[0], exact[0])
+
+
+def test_ties_go_to_the_smaller_row() -> None:
+    vectors = torch.eye(4).repeat(3, 1)  # each vector three times, scores without rounding
+    queries = torch.tensor([[1.0, 0.5, 0.25, 0.0]])
+    rows = HnswIndex.build(vectors).search(queries, 12)[1]
+    assert rows.tolist() == [[0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11]]
+
+
 def test_k_beyond_the_catalogue(request_: Request, hnsw: HnswIndex) -> None:
     rows = hnsw.search(request_.queries[:3], NUM_ITEMS + 5)[1]
     for line in rows.tolist():

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,10 @@ from features.dataset import Dataset
 from features.requests import request_table
 from features.sources import Sources
 from recsys.bundle import Bundle, write_bundle
-from recsys.errors import ConfigError, DataError, IntegrityError, NotFoundError
+from recsys.errors import ConfigError, DataError, IntegrityError, NotFoundError, UserError
+from recsys.retrieval.recommend import recommend
 from serving.batch import SUCCESS, score_to_parquet, shards_of_log, shards_of_requests
+from serving.export import export_index
 from serving.score import Scorer
 from training.config import ExperimentConfig
 
@@ -72,6 +75,13 @@ def test_a_list_is_short_with_a_reason_and_never_padded(scorer: Scorer, requests
     assert answer.column("reason").to_pylist() == ["exhausted", "exhausted", None]
     kept = scorer.score(table, filter_seen=False)
     assert [len(items) for items in kept.column("items").to_pylist()] == [7, 7, 7]
+    assert [len(items) for items in scorer.score(table, k=3).column("items").to_pylist()] == [
+        2,
+        0,
+        3,
+    ]
+    with pytest.raises(ConfigError, match="k must be at least 1, got 0"):
+        scorer.score(table, k=0)
     more = scorer.score(table, k=1_000_000)
     assert len(more.column("items")[2].as_py()) <= len(everything)
 
@@ -100,6 +110,41 @@ def test_requests_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(DataError, match=message):
         scorer.score(pa.table(table))
+
+
+def test_the_tower_sees_the_last_events_and_the_filter_sees_all(
+    scorer: Scorer, requests: pa.Table
+) -> None:
+    length = scorer.model.config.history_length
+    longest = max(requests.to_pylist(), key=lambda request: len(request["history"]))
+    assert len(longest["history"]) > length
+    encoded = scorer.encode(pa.Table.from_pylist([longest]))
+    ids = scorer.item_ids.to_pylist()
+    assert [ids[row] for row in encoded.history.values.tolist()] == longest["history"][-length:]
+    assert [ids[row] for row in encoded.seen.values.tolist()] == longest["history"]
+    hidden = by_hand(scorer, longest, 3)
+    named = scorer.score(pa.Table.from_pylist([{**longest, "seen": hidden}]), k=20)
+    items = named.column("items")[0].as_py()
+    assert not set(items) & set(hidden)
+    assert set(items) & set(longest["history"])  # `seen` is taken at its word
+
+
+def test_many_requests_are_answered_like_each_alone(scorer: Scorer, requests: pa.Table) -> None:
+    """In chunks each query keeps its own history and its own exclusions."""
+    whole = scorer.score(requests).column("items").to_pylist()
+    encoded = scorer.encode(requests)
+    rows = recommend(
+        scorer.model,
+        scorer.index,
+        scorer.vectors,
+        encoded.block,
+        encoded.history,
+        k=7,
+        exclude=encoded.seen,
+        chunk_rows=64,
+    )[1]
+    ids = scorer.item_ids.to_pylist()
+    assert [[ids[row] for row in line if row >= 0] for line in rows.tolist()] == whole
 
 
 def test_a_log_and_request_files_give_the_same_lists(
@@ -175,10 +220,42 @@ def test_a_job_that_stopped_goes_on_and_another_may_not_join(
     longer = Scorer.open(scorer.bundle.path, k=8)
     with pytest.raises(ConfigError, match="scores of another job"):
         score_to_parquet(longer, shards, out)
+    killed = tmp_path / "killed"  # while it wrote its very first file
+    killed.mkdir()
+    (killed / "._job.json.4711").write_text("{")
+    assert score_to_parquet(scorer, shards, killed).users == 200
+    retrained = replace(scorer, bundle=replace(scorer.bundle, model_id="0" * 16))
+    with pytest.raises(ConfigError, match="scores of another job"):
+        score_to_parquet(retrained, shards, out)
+    keeps_seen = Scorer.open(scorer.bundle.path, k=7, filter_seen=False)
+    with pytest.raises(ConfigError, match="scores of another job"):
+        score_to_parquet(keeps_seen, shards, out)
+    pq.write_table(requests.slice(0, 199), path, row_group_size=50)  # as many parts, other rows
+    with pytest.raises(ConfigError, match="scores of another job"):
+        score_to_parquet(scorer, shards_of_requests(scorer, str(path)), out)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
     with pytest.raises(ConfigError, match="not empty and not a scoring job"):
         score_to_parquet(scorer, shards, tmp_path / "mine")
+
+
+def test_a_part_that_could_not_be_written_whole_has_no_name(
+    scorer: Scorer, requests: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, out = tmp_path / "requests.parquet", tmp_path / "out"
+    pq.write_table(requests, path, row_group_size=100)
+    shards = shards_of_requests(scorer, str(path))
+
+    def half(table: pa.Table, where: Path, **_: object) -> None:
+        where.write_bytes(b"PAR1")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pq, "write_table", half)
+        with pytest.raises(OSError, match="No space left"):
+            score_to_parquet(scorer, shards, out)
+    assert [file.name for file in out.iterdir()] == ["_job.json"]
+    assert score_to_parquet(scorer, shards, out).users == 200
 
 
 def test_kills_at_random_moments_lose_and_repeat_nobody(
@@ -214,7 +291,10 @@ def test_kills_at_random_moments_lose_and_repeat_nobody(
     assert pq.read_table(out).sort_by("user_id").column("items").to_pylist() == whole
 
 
-def test_a_probe_that_is_not_reproduced_refuses_the_bundle(trained: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("wanted", ["expected_items", "expected_scores"])
+def test_a_probe_that_is_not_reproduced_refuses_the_bundle(
+    trained: Path, tmp_path: Path, wanted: str
+) -> None:
     """Another model under the same manifest rules: right hashes, wrong answers."""
     bundle = Bundle.open(trained)
 
@@ -224,14 +304,46 @@ def test_a_probe_that_is_not_reproduced_refuses_the_bundle(trained: Path, tmp_pa
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(bundle.read(name))
         probe = pq.read_table(folder / "probe.parquet")
-        column = probe.column_names.index("expected_items")
-        lists = probe.column("expected_items").to_pylist()
+        column = probe.column_names.index(wanted)
+        lists = probe.column(wanted).to_pylist()
         lists[5] = lists[5][::-1]
-        forged = pa.array(lists, probe.schema.field("expected_items").type)
-        pq.write_table(probe.set_column(column, "expected_items", forged), folder / "probe.parquet")
+        forged = pa.array(lists, probe.schema.field(wanted).type)
+        pq.write_table(probe.set_column(column, wanted, forged), folder / "probe.parquet")
 
     forged = write_bundle(tmp_path, write, facts=bundle.manifest["facts"])
     with pytest.raises(IntegrityError, match="the probe for user"):
+        Scorer.open(forged)
+
+
+def test_exported_vectors_stand_beside_their_ids(scorer: Scorer, tmp_path: Path) -> None:
+    path = scorer.bundle.path
+    export_index(path, "parquet", tmp_path / "vectors", min_recall=0.95)
+    table = pq.read_table(tmp_path / "vectors" / "vectors.parquet")
+    vectors = dict(zip(*(column.to_pylist() for column in table.columns), strict=True))
+    for row, item in enumerate(scorer.item_ids.to_pylist()):
+        assert vectors[item] == scorer.vectors[row].tolist()
+    export_index(path, "exact", tmp_path / "index", min_recall=0.95)
+    ids = pq.read_table(tmp_path / "index" / "ids.parquet")
+    assert ids.column("row").to_pylist() == list(range(len(vectors)))
+    assert ids.column("item_id").to_pylist() == scorer.item_ids.to_pylist()
+    with pytest.raises(UserError, match=r"1\.01 is wanted"):
+        export_index(path, "faiss", tmp_path / "graph", min_recall=1.01)
+    assert not (tmp_path / "graph").exists()
+
+
+def test_an_encoder_of_another_layout_is_refused(trained: Path, tmp_path: Path) -> None:
+    """Columns in another order: equal widths, so that the weights would fit."""
+    bundle = Bundle.open(trained)
+
+    def write(folder: Path) -> None:
+        shutil.copytree(trained, folder, dirs_exist_ok=True)
+        (folder / "manifest.json").unlink()
+        facts = bundle.json("model.json")
+        facts["layouts"][0]["single"].reverse()
+        (folder / "model.json").write_text(json.dumps(facts))
+
+    forged = write_bundle(tmp_path, write, facts=bundle.manifest["facts"])
+    with pytest.raises(IntegrityError, match="the encoder lays out"):
         Scorer.open(forged)
 
 

@@ -177,9 +177,74 @@ def test_patience_ends_training_and_the_best_comes_back(tmp_path: Path) -> None:
     task = toy_task()
     scores = iter([0.2, 0.9, 0.5, 0.4, 0.3])
     task = Task(**{**vars(task), "validate": lambda: {"accuracy": next(scores)}})
-    state = fit(task, config(patience=2), Checkpoints(tmp_path))
+    state = fit(task, config(patience=2, warmup_steps=0), Checkpoints(tmp_path))
     assert (state.epoch, state.best_metric, state.best_step) == (4, 0.9, 2 * STEPS)
     assert Checkpoints(tmp_path).steps() == [12, 20, 24]  # the best and the last two
+    best = toy_task()
+    fit(best, config(epochs=2, warmup_steps=0), Checkpoints(tmp_path / "two"))
+    latest = Checkpoints(tmp_path / "two")
+    latest.load(best.trained, 2 * STEPS)  # as after two epochs, whichever was better
+    assert bits(task) == bits(best)
+
+
+def test_as_good_as_the_best_is_not_better_and_epochs_end_training(tmp_path: Path) -> None:
+    task = toy_task()
+    scores = iter([0.5, 0.5, 0.5, 0.6, 0.6, 0.6])
+    task = Task(**{**vars(task), "validate": lambda: {"accuracy": next(scores)}})
+    state = fit(task, config(patience=3, epochs=5), Checkpoints(tmp_path))
+    assert (state.epoch, state.best_step, state.bad_evaluations) == (5, 4 * STEPS, 1)
+
+
+class Watch(KillAt):
+    """Notes the learning rate and the loss of each step, and the curve."""
+
+    def __init__(self, task: Task[Rows]) -> None:
+        self.task = task
+        self.rates: list[float] = []
+        self.losses: list[float] = []
+        self.curve: list[float] = []
+
+    def on_step(self, state: LoopState, *rest: object) -> None:
+        _, loss, _ = rest
+        assert isinstance(loss, float)
+        assert self.task.trained.model.training  # validation leaves the model in evaluation mode
+        self.losses.append(loss)
+        self.rates.append(self.task.trained.optimizer.param_groups[1]["lr"])
+
+    def on_log(self, point: dict[str, float]) -> None:
+        if "loss" in point:
+            self.curve.append(point["loss"])
+
+
+def test_the_rate_warms_up_and_the_curve_is_of_the_steps_since_its_last_point(
+    tmp_path: Path,
+) -> None:
+    task = toy_task()
+    watch = Watch(task)
+    settings = config(epochs=7, learning_rate=0.5, warmup_steps=4)
+    fit(task, settings, Checkpoints(tmp_path), (watch,))
+    assert watch.rates == [0.125, 0.25, 0.375, *[0.5] * (7 * STEPS - 3)]
+    expected = [sum(watch.losses[start : start + 20]) / 20 for start in (0, 20)]
+    assert watch.curve == pytest.approx(expected)
+
+
+def test_a_steep_loss_moves_the_weights_no_further_than_the_clipped_norm(tmp_path: Path) -> None:
+    task = toy_task()
+    steep = {
+        "trained": Trained(
+            task.trained.model,
+            task.trained.table,
+            torch.optim.SGD(task.trained.model.parameters(), lr=1.0),
+        ),
+        "loss": lambda batch: 1e6 * task.loss(batch),
+        "num_steps": 1,
+        "batches": lambda epoch, first: (Rows(torch.arange(16)) for _ in range(first, 1)),
+    }
+    before = nn.utils.parameters_to_vector(task.trained.model.parameters()).detach().clone()
+    settings = config(epochs=1, learning_rate=1.0, warmup_steps=0, clip_norm=0.25)
+    fit(Task(**{**vars(task), **steep}), settings, Checkpoints(tmp_path))
+    after = nn.utils.parameters_to_vector(task.trained.model.parameters()).detach()
+    assert float((after - before).norm()) == pytest.approx(0.25, rel=1e-4)
 
 
 def test_a_broken_checkpoint_is_named(tmp_path: Path) -> None:
@@ -188,6 +253,26 @@ def test_a_broken_checkpoint_is_named(tmp_path: Path) -> None:
     (path / "state.json").write_text(json.dumps({})[:1])
     with pytest.raises(IntegrityError, match="step-000000003 cannot be read"):
         checkpoints.load_latest(toy_task().trained)
+    path = checkpoints.save(toy_task().trained, LoopState(global_step=4))
+    tensors = (path / "tensors.safetensors").read_bytes()
+    (path / "tensors.safetensors").write_bytes(tensors[:-5])
+    with pytest.raises(IntegrityError, match="step-000000004 cannot be read"):
+        checkpoints.load_latest(toy_task().trained)
+
+
+def test_a_checkpoint_that_could_not_be_written_whole_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(toy_task().trained, LoopState(global_step=3))
+
+    def full_disk(folder: Path) -> None:
+        raise OSError(28, f"No space left on device: {folder}")
+
+    monkeypatch.setattr("recsys.atomic.sync", full_disk)  # the flush comes before the name
+    with pytest.raises(OSError, match="No space left"):
+        checkpoints.save(toy_task().trained, LoopState(global_step=4))
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000000003"]
 
 
 def test_every_parameter_is_in_one_group_and_biases_do_not_decay() -> None:

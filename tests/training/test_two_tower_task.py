@@ -7,15 +7,18 @@ import torch
 
 from features.dataset import Dataset
 from features.queries import Queries, build_queries
-from features.split import VALIDATION
+from features.split import TEST, VALIDATION
+from features.synthetic import RetailWorld
 from recsys.batch import PairBatch
 from recsys.errors import ConfigError, NumericalError
+from recsys.models.two_tower import TwoTower
 from training.checkpoint import Checkpoints, LoopState
-from training.config import ExperimentConfig
+from training.config import ExperimentConfig, load_config
+from training.evaluate import ranking_metrics
 from training.loop import Task, fit
 from training.machine import pick_device
-from training.steps import two_tower_task
-from training.train import config_of_run, new_run_dir
+from training.steps import rank_with, two_tower_task
+from training.train import config_of_run, load_data, new_run_dir
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +102,25 @@ def test_devices_that_are_not_here_are_named() -> None:
     with pytest.raises(ConfigError, match=r"training\.device: 'abacus' cannot be used here"):
         pick_device("abacus")
     assert pick_device("cpu") == torch.device("cpu")
+
+
+def test_nothing_is_learnt_from_noise(tmp_path: Path) -> None:
+    """The strongest check for a leak: where choices are random, test recall stays at chance."""
+    world = RetailWorld.create(seed=5, users=300, items=200, events=6_000, noise=True)
+    files = world.write(tmp_path / "noise")
+    path = files.folder / "recsys.yaml"
+    path.write_text(world.config_text(files))
+    config = load_config(path, ("training.batch_size=512", "training.epochs=3"))
+    data = load_data(config)
+    asked = {
+        part: build_queries(data, part, history_length=50, filter_seen=False, limit=300, seed=0)
+        for part in (VALIDATION, TEST)
+    }
+    task = two_tower_task(config, data, asked[VALIDATION])
+    fit(task, config.training, Checkpoints(tmp_path / "checkpoints"))
+    model = task.trained.model
+    assert isinstance(model, TwoTower)
+    top = rank_with(model, data, asked[TEST], 20, filter_seen=False)
+    recall = ranking_metrics(top, asked[TEST].relevant, (20,))["recall_at_20"]
+    deviation = recall.std() / len(recall) ** 0.5
+    assert abs(recall.mean() - 20 / 200) < 4 * deviation
