@@ -4,13 +4,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from features.synthetic import RetailWorld
 from numpy.typing import NDArray
-from recsys.retrieval.topk import topk_of_scores
 
 from features.dataset import Dataset
 from features.queries import Queries
 from features.split import TEST
+from features.synthetic import RetailWorld
+from recsys.retrieval.topk import topk_of_scores
 from training.evaluate import CHUNK, Ranker
 
 if TYPE_CHECKING:

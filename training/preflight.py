@@ -1,9 +1,8 @@
 """The job behind `recsys check`: everything that training would trip over, without training."""
 
+from features.dataset import part_of
 from features.inspect import Report, inspect
 from features.tables import read_tables
-
-from features.dataset import part_of
 from training.config import ExperimentConfig
 from training.train import check_metric
 
