@@ -193,7 +193,9 @@ def test_a_given_split(write: Write) -> None:
     columns["fold"] = np.array(["train", "valid", "test"])[np.arange(600) % 3]
     found = infer([write("log.parquet", **columns)])
     assert document(found)["split"] == {"kind": "column", "column": "fold"}
-    assert read(found).events.split is not None
+    parts = read(found).events.split
+    assert parts is not None
+    assert set(parts.tolist()) == {0, 1, 2}
     timed = infer([write("timed.parquet", **columns, timestamp=1_600_000_000 + np.arange(600))])
     assert document(timed)["split"] == {"kind": "time"}
     assert "  # kind: column\n  # column: fold" in timed.yaml

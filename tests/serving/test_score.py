@@ -360,3 +360,32 @@ def test_an_index_of_another_model_is_refused(trained: Path, tmp_path: Path) -> 
     forged = write_bundle(tmp_path, write, facts=bundle.manifest["facts"])
     with pytest.raises(IntegrityError, match="space other, the model answers in space"):
         Scorer.open(forged)
+
+
+def test_an_index_over_other_items_is_refused(trained: Path, tmp_path: Path) -> None:
+    """Equal space, equal size, other ids: every list would name the wrong items."""
+    bundle = Bundle.open(trained)
+
+    def write(folder: Path) -> None:
+        shutil.copytree(trained, folder, dirs_exist_ok=True)
+        (folder / "manifest.json").unlink()
+        items = pq.read_table(folder / "items.parquet")
+        order = np.arange(items.num_rows)[::-1]
+        pq.write_table(items.take(pa.array(order)), folder / "items.parquet")
+
+    forged = write_bundle(tmp_path, write, facts=bundle.manifest["facts"])
+    with pytest.raises(IntegrityError, match=r"built over other items than items\.parquet"):
+        Scorer.open(forged)
+
+
+def test_unknown_items_are_counted_once_however_often_the_job_is_started(
+    scorer: Scorer, tmp_path: Path
+) -> None:
+    path = tmp_path / "requests.parquet"
+    table = pa.table({"user_id": ["a", "b"], "history": [["i00001", "gone"], ["lost", "gone"]]})
+    pq.write_table(table, path, row_group_size=1)
+    shards = shards_of_requests(scorer, str(path))
+    counts = [
+        score_to_parquet(scorer, shards, tmp_path / "out").unknown_history_items for _ in range(2)
+    ]
+    assert counts == [3, 3]
