@@ -88,7 +88,7 @@ class Checkpoints:
             (staging / "tensors.safetensors").write_bytes(save(trained.tensors()))
             (staging / "state.json").write_text(json.dumps(asdict(state)))
             if target.exists():  # the same step twice: a pure function of the data, so the same
-                shutil.rmtree(target)
+                self._remove(target)
             publish(staging, target)
         self._drop_old(state)
         return target
@@ -124,7 +124,14 @@ class Checkpoints:
     def _drop_old(self, state: LoopState) -> None:
         for step in self.steps()[:-2]:
             if step != state.best_step:
-                shutil.rmtree(self._path(step))
+                self._remove(self._path(step))
+
+    def _remove(self, path: Path) -> None:
+        """Take the name away first: a kill in between must not leave half a checkpoint."""
+        gone = self.folder / f".gone-{path.name}"
+        shutil.rmtree(gone, ignore_errors=True)
+        path.rename(gone)
+        shutil.rmtree(gone)
 
     @classmethod
     def of_run(cls, run_dir: Path) -> Self:
