@@ -31,7 +31,7 @@ from recsys.atomic import publish, staged_folder
 from recsys.batch import FeatureBlock, Jagged
 from recsys.schema import Schema
 
-_EVENTS = ("user_row", "item_row", "time", "weight", "row")
+_EVENTS = ("user_row", "item_row", "time", "weight", "row", "label")
 _SIDES = ("items", "users", "context")
 
 
@@ -42,15 +42,16 @@ def cached(
     sources: Sources,
     policies: Policies,
     split: SplitConfig,
+    lookups: int | None = None,
 ) -> Dataset:
     """Return the data set of these settings from `folder`, built and kept there if missing.
 
     A cache entry that cannot be read is built again.
     """
-    entry = folder / _key(schema, sources, policies, split)
+    entry = folder / _key(schema, sources, policies, split, lookups)
     if entry.is_dir():
         try:
-            return _load(entry, schema)
+            return _load(entry)
         except (OSError, ValueError, KeyError, SafetensorError):
             shutil.rmtree(entry)
     data = build()
@@ -64,15 +65,17 @@ def cached(
     return data
 
 
-def _key(schema: Schema, sources: Sources, policies: Policies, split: SplitConfig) -> str:
+def _key(
+    schema: Schema, sources: Sources, policies: Policies, split: SplitConfig, lookups: int | None
+) -> str:
     parts = [model.model_dump_json() for model in (schema, policies, split)]
-    parts += [source_fingerprint(schema, sources), version("recsys-engine")]
+    parts += [str(lookups), source_fingerprint(schema, sources), version("recsys-engine")]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
 
 
 def _save(folder: Path, data: Dataset) -> None:
     events = data.tables.events
-    tensors = {f"events.{name}": torch.from_numpy(getattr(events, name)) for name in _EVENTS}
+    tensors = {f"events.{name}": torch.from_numpy(values) for name, values in _columns(events)}
     tensors["part"] = torch.from_numpy(data.part)
     for side in _SIDES:
         tensors |= _block_tensors(side, getattr(data, side))
@@ -90,13 +93,15 @@ def _save(folder: Path, data: Dataset) -> None:
     (folder / "facts.json").write_text(json.dumps(facts))
 
 
-def _load(folder: Path, schema: Schema) -> Dataset:
+def _load(folder: Path) -> Dataset:
     facts = json.loads((folder / "facts.json").read_text())
     tensors = load_file(folder / "rows.safetensors")
     tables = {
         name: feather.read_table(folder / f"{name}.arrow") for name in ("items", "users", "context")
     }
-    arrays: dict[str, Any] = {name: tensors[f"events.{name}"].numpy() for name in _EVENTS}
+    arrays: dict[str, Any] = {
+        name: tensors[f"events.{name}"].numpy() for name in _EVENTS if f"events.{name}" in tensors
+    }
     part = tensors["part"].numpy()
     drops = (Drop(**{**raw, "examples": tuple(raw["examples"])}) for raw in facts["drops"])
     blocks = {side: _block(side, tensors, facts["multi"][side]) for side in _SIDES}
@@ -104,7 +109,7 @@ def _load(folder: Path, schema: Schema) -> Dataset:
         *((folder / "encoder" / n).read_bytes() for n in ("encoder.json", "known_ids.safetensors"))
     )
     return Dataset(
-        schema=schema,
+        schema=encoder.schema,
         tables=Tables(
             items=tables["items"],
             users=tables["users"],
@@ -118,6 +123,11 @@ def _load(folder: Path, schema: Schema) -> Dataset:
     )
 
 
+def _columns(events: Events) -> list[tuple[str, Any]]:
+    columns = [(name, getattr(events, name)) for name in _EVENTS]
+    return [(name, values) for name, values in columns if values is not None]
+
+
 def _tables(data: Dataset) -> dict[str, pa.Table]:
     tables = data.tables
     return {"items": tables.items, "users": tables.users, "context": tables.events.context}
@@ -128,12 +138,18 @@ def _block_tensors(side: str, block: FeatureBlock) -> dict[str, Tensor]:
     for number, jagged in enumerate(block.multi):
         tensors[f"{side}.{number}.values"] = jagged.values
         tensors[f"{side}.{number}.offsets"] = jagged.offsets
+        if jagged.weights is not None:
+            tensors[f"{side}.{number}.weights"] = jagged.weights
     return tensors
 
 
 def _block(side: str, tensors: dict[str, Tensor], num_multi: int) -> FeatureBlock:
     multi = (
-        Jagged(tensors[f"{side}.{number}.values"], tensors[f"{side}.{number}.offsets"])
+        Jagged(
+            tensors[f"{side}.{number}.values"],
+            tensors[f"{side}.{number}.offsets"],
+            tensors.get(f"{side}.{number}.weights"),
+        )
         for number in range(num_multi)
     )
     return FeatureBlock(tensors[f"{side}.single"], tuple(multi), tensors[f"{side}.dense"])

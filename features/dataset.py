@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from features.encoder import FeatureEncoder, Side
 from features.histories import Histories
+from features.multiplicity import settle
 from features.sources import Policies, Sources
 from features.split import TRAIN, SplitConfig, assign
 from features.tables import Events, Tables, read_tables
@@ -65,8 +66,14 @@ class Dataset:
         )
 
 
-def prepare(schema: Schema, sources: Sources, policies: Policies, split: SplitConfig) -> Dataset:
-    """Read, part, fit and encode.
+def prepare(
+    schema: Schema,
+    sources: Sources,
+    policies: Policies,
+    split: SplitConfig,
+    lookups: int | None = None,
+) -> Dataset:
+    """Read, part, fit and encode; `lookups` is for `multiplicity: auto`.
 
     Raises:
         DataError: a row, a column or a whole table is not as declared.
@@ -74,8 +81,8 @@ def prepare(schema: Schema, sources: Sources, policies: Policies, split: SplitCo
     """
     tables = read_tables(schema, sources, policies, split_column=split.column)
     part = part_of(tables, split)
-    encoder = fit_encoder(schema, tables, part)
-    return encoded(schema, tables, part, encoder)
+    encoder = fit_encoder(schema, tables, part, lookups)
+    return encoded(encoder.schema, tables, part, encoder)
 
 
 def encoded(
@@ -99,8 +106,13 @@ def part_of(tables: Tables, split: SplitConfig) -> NDArray[np.int8]:
     return assign(split, events.user_row, events.time, events.split)
 
 
-def fit_encoder(schema: Schema, tables: Tables, part: NDArray[np.int8]) -> FeatureEncoder:
-    """Fit on the training rows: their items, their users, their context, their last instant."""
+def fit_encoder(
+    schema: Schema, tables: Tables, part: NDArray[np.int8], lookups: int | None = None
+) -> FeatureEncoder:
+    """Fit on the training rows: their items, their users, their context, their last instant.
+
+    The encoder's schema has every `multiplicity: auto` settled.
+    """
     events = tables.events
     rows = np.flatnonzero(part == TRAIN)
     fitted: dict[Side, pa.Table] = {
@@ -110,7 +122,8 @@ def fit_encoder(schema: Schema, tables: Tables, part: NDArray[np.int8]) -> Featu
     }
     has_clock = schema.interactions.time is not None
     reference = int(events.time[rows].max()) if has_clock else 0
-    return FeatureEncoder.fit(schema, fitted, reference_time=reference)
+    settled = settle(schema, fitted, lookups)
+    return FeatureEncoder.fit(settled, fitted, reference_time=reference)
 
 
 def _distinct(events: Events, column: str, rows: NDArray[np.int64]) -> Any:

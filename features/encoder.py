@@ -32,7 +32,7 @@ from features.hashing import NULL_HASH, UNKNOWN_HASH, hash_values
 from features.scaling import Scaler
 from recsys.batch import FeatureBlock, FeatureLayout, Jagged
 from recsys.errors import DataError
-from recsys.schema import Feature, Schema
+from recsys.schema import Feature, Pooling, Schema
 
 Side = Literal["items", "users", "interactions"]
 SIDES: tuple[Side, ...] = ("items", "users", "interactions")
@@ -80,29 +80,33 @@ class FeatureEncoder:
         """Return what `encode(side, ...)` holds, in order."""
         single: list[tuple[str, int]] = []
         multi: list[tuple[str, int]] = []
+        pooling: list[Pooling] = []
         dense: list[str] = []
         for feature in self.schema.features_of(side):
             if feature.kind == "categorical":
-                single.append((feature.name, feature.multiplicity))
+                single.append((feature.name, _number(feature.multiplicity)))
             elif feature.kind in ("multi_categorical", "text"):
-                multi.append((feature.name, feature.multiplicity))
+                multi.append((feature.name, _number(feature.multiplicity)))
+                pooling.append(feature.pooling)
             elif feature.kind == "numeric":
                 dense += [feature.name, f"{feature.name}.null"]
             elif feature.kind == "vector":
                 dense += [f"{feature.name}.{i}" for i in range(feature.dim)]
                 dense.append(f"{feature.name}.null")
             elif feature.kind == "timestamp":
-                single.append((f"{feature.name}.hour", feature.multiplicity))
-                single.append((f"{feature.name}.weekday", feature.multiplicity))
+                multiplicity = _number(feature.multiplicity)
+                single.append((f"{feature.name}.hour", multiplicity))
+                single.append((f"{feature.name}.weekday", multiplicity))
                 dense += [f"{feature.name}.age", f"{feature.name}.null"]
-        return FeatureLayout(tuple(single), tuple(multi), tuple(dense))
+        return FeatureLayout(tuple(single), tuple(multi), tuple(dense), tuple(pooling))
 
     def query_layout(self) -> FeatureLayout:
-        """Return the layout of users and context side by side (`join_query`)."""
-        users, context = self.layout("users"), self.layout("interactions")
-        return FeatureLayout(
-            users.single + context.single, users.multi + context.multi, users.dense + context.dense
-        )
+        """Return the layout of users and context side by side (`FeatureBlock.beside`)."""
+        return self.layout("users") + self.layout("interactions")
+
+    def ranking_layout(self) -> FeatureLayout:
+        """Return the layout of users, context and items side by side: a row of a ranker."""
+        return self.query_layout() + self.layout("items")
 
     def id_columns(self, side: Side) -> tuple[int, ...]:
         """Return which single-valued columns of a side are ids."""
@@ -227,19 +231,15 @@ class FeatureEncoder:
         )
 
 
-def join_query(users: FeatureBlock, context: FeatureBlock) -> FeatureBlock:
-    """Put the user's and the request's features of the same N queries side by side."""
-    return FeatureBlock(
-        torch.cat([users.single, context.single], dim=1),
-        users.multi + context.multi,
-        torch.cat([users.dense, context.dense], dim=1),
-    )
-
-
 def _columns(parts: list[Any], num_rows: int, dtype: type) -> NDArray[Any]:
     if not parts:
         return np.zeros((num_rows, 0), dtype)
     return np.ascontiguousarray(np.stack(parts, axis=1).astype(dtype, copy=False))
+
+
+def _number(multiplicity: int | str) -> int:
+    """`auto` is settled before rows are encoded (`features.multiplicity`); until then it is 1."""
+    return multiplicity if isinstance(multiplicity, int) else 1
 
 
 def _is_nan(values: NDArray[Any]) -> NDArray[np.float32]:

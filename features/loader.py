@@ -8,6 +8,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -16,11 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from features.dataset import Dataset
-from features.encoder import join_query
 from features.hashing import UNKNOWN_HASH
 from features.sampling import log_inclusion
 from features.split import TRAIN
 from recsys.batch import FeatureBlock, Jagged, PairBatch
+
+_Batch = TypeVar("_Batch")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +110,7 @@ class PairLoader:
         user_block = self.data.users.take(torch.from_numpy(users.astype(np.int64)))
         user_block = self._drop_ids(user_block, self._user_ids, rng)
         context = self.data.context.take(torch.from_numpy(numbers))
-        return join_query(user_block, self._drop_context(context, rng))
+        return user_block.beside(self._drop_context(context, rng))
 
     def _drop_ids(
         self, block: FeatureBlock, columns: tuple[int, ...], rng: np.random.Generator
@@ -135,15 +137,15 @@ class PairLoader:
         return FeatureBlock(single, tuple(_replaced(*two, dropped) for two in multi), dense)
 
 
-def prefetch(make: Callable[[int], PairBatch], steps: range, depth: int = 4) -> Iterator[PairBatch]:
+def prefetch(make: Callable[[int], _Batch], steps: range, depth: int = 4) -> Iterator[_Batch]:
     """Yield make(step) for every step, made ahead by one background thread.
 
     An error in the thread is raised here; leaving the iteration early ends the thread.
     """
-    ready: queue.Queue[PairBatch | BaseException | None] = queue.Queue(depth)
+    ready: queue.Queue[_Batch | BaseException | None] = queue.Queue(depth)
     stopped = threading.Event()
 
-    def put(value: PairBatch | BaseException | None) -> None:
+    def put(value: _Batch | BaseException | None) -> None:
         while not stopped.is_set():
             try:
                 return ready.put(value, timeout=0.1)

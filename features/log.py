@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from features.growing import GrowingArray
 from features.ids import IdCollector, Ids
 from features.kinds import convert, join_batches, number
+from features.labels import labels
 from features.reading import Batch, TableFiles
 from features.sources import Policies
 from features.times import check_times, raw_times
@@ -38,6 +39,7 @@ class Log:
     split: NDArray[np.int8] | None
     context: pa.Table
     ledger: Ledger
+    label: NDArray[np.float32] | None = None
 
     def keep(self, mask: Mask) -> "Log":
         """Return the rows where `mask` (E,) holds."""
@@ -53,6 +55,7 @@ class Log:
             rows=rows,
             split=None if self.split is None else self.split[mask],
             context=take_rows(self.context, np.flatnonzero(mask)),
+            label=None if self.label is None else self.label[mask],
         )
 
 
@@ -115,6 +118,7 @@ class _LogReader:
             self._features.setdefault(feature.source_column, []).append(feature)
         self._clock, self._rows = GrowingArray(np.int64), GrowingArray(np.int64)
         self._weight, self._split = GrowingArray(np.float32), GrowingArray(np.int8)
+        self._label = GrowingArray(np.float32)
         self._context: dict[str, list[pa.Array]] = {name: [] for name in self._features}
         if roles.session is not None:
             files.require([roles.session])
@@ -125,6 +129,7 @@ class _LogReader:
         roles = self._roles
         clock = roles.time.column if roles.time else roles.order
         wanted = [roles.user, roles.item, clock, roles.weight, self._split_column]
+        wanted += [roles.label.column] if roles.label else []
         wanted += [condition.column for condition in roles.where]
         wanted += list(self._features)
         return list(dict.fromkeys(name for name in wanted if name is not None))
@@ -147,6 +152,12 @@ class _LogReader:
         good &= usable
         clock, usable = self._times(cell, rows)
         good &= usable
+        if self._roles.label is not None:
+            label, usable = labels(
+                cell(self._roles.label.column), self._roles.label, self._policies
+            )
+            good &= usable
+            self._label.append(label[good])
         mask = pa.array(good)
         self._users.add(users, good)
         self._items.add(items, good)
@@ -181,6 +192,7 @@ class _LogReader:
             split=None if self._split_column is None else self._split.values(),
             context=_table(context, len(rows)),
             ledger=self._ledger,
+            label=None if self._roles.label is None else self._label.values(),
         )
 
     def _weights(self, cell: Any, size: int) -> tuple[NDArray[np.float64] | None, Mask]:

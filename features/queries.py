@@ -7,7 +7,6 @@ import torch
 from numpy.typing import NDArray
 
 from features.dataset import Dataset
-from features.encoder import join_query
 from features.histories import Histories
 from features.split import TEST, TRAIN, VALIDATION
 from recsys.batch import FeatureBlock, Jagged
@@ -59,7 +58,7 @@ def build_queries(
     rows = torch.from_numpy(users)
     return Queries(
         users=users,
-        block=join_query(data.users.take(rows), data.context.take(torch.from_numpy(first))),
+        block=data.users.take(rows).beside(data.context.take(torch.from_numpy(first))),
         history=before.last(users, history_length),
         seen=before.last(users),
         relevant=relevant.take(rows),

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
-from features.encoder import FeatureEncoder, join_query
+from features.encoder import FeatureEncoder
 from features.histories import Histories
 from features.tables import Tables
 from recsys.batch import FeatureBlock, Jagged
@@ -90,9 +90,8 @@ def encode_requests(
         raise DataError(f"requests, column '{key}', row {row + 1}: a null user id")
     history, missing = _item_rows(table, HISTORY, item_ids)
     seen = _item_rows(table, SEEN, item_ids)[0] if SEEN in table.column_names else history
-    block = join_query(
-        encoder.encode("users", _with_absent(schema, table)), encoder.encode("interactions", table)
-    )
+    users_block = encoder.encode("users", _with_absent(schema, table))
+    block = users_block.beside(encoder.encode("interactions", table))
     return Requests(users, block, _last(history, history_length), seen, missing)
 
 

@@ -14,6 +14,9 @@ class Sources(StrictModel):
     items: str | None = None
     users: str | None = None
     others: dict[str, str] = Field(default_factory=dict)
+    stream: bool = False
+    """A click log larger than memory: encoded to disk once, in pieces, and trained on from there.
+    For rankers; all features are columns of the interactions."""
 
 
 class Policies(StrictModel):

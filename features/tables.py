@@ -39,7 +39,8 @@ class Events:
     user_row (E,) int32 into the users; item_row (E,) int32 into the items; time (E,) int64
     microseconds since 1970 UTC, the order value, or 0..E-1 in file order where neither is
     declared; weight (E,) float32; row (E,) int64, row number over the source files, from 0;
-    split (E,) int8, 0 train, 1 validation, 2 test, from the split column; context: E rows.
+    split (E,) int8, 0 train, 1 validation, 2 test, from the split column; context: E rows;
+    label (E,) float32, 0 or 1, where the schema declares one.
     """
 
     user_row: NDArray[np.int32]
@@ -49,6 +50,7 @@ class Events:
     row: NDArray[np.int64]
     split: NDArray[np.int8] | None
     context: pa.Table
+    label: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.user_row)
@@ -63,6 +65,7 @@ class Events:
             self.row[rows],
             None if self.split is None else self.split[rows],
             take_rows(self.context, rows),
+            None if self.label is None else self.label[rows],
         )
 
 
@@ -283,6 +286,7 @@ def _events(
         row=log.rows[order],
         split=None if log.split is None else log.split[order],
         context=take_rows(log.context, order),
+        label=None if log.label is None else log.label[order],
     )
 
 

@@ -12,16 +12,20 @@ from typing import Any, Self, cast
 import torch
 from torch import Tensor
 
+from recsys.schema import Pooling
+
 
 @dataclass(frozen=True)
 class Jagged:
     """Rows of unlike length: row n holds `values[offsets[n]:offsets[n + 1]]`.
 
-    values (T,) int64; offsets (N + 1,) int64, from 0 to T.
+    values (T,) int64; offsets (N + 1,) int64, from 0 to T; weights (T,) float32, how much each
+    value counts in its row, or None: all the same.
     """
 
     values: Tensor
     offsets: Tensor
+    weights: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -37,7 +41,9 @@ class Jagged:
         torch.cumsum(lengths, 0, out=offsets[1:])
         starts = self.offsets[rows] - offsets[:-1]
         where = torch.repeat_interleave(starts, lengths, output_size=int(offsets[-1]))
-        return Jagged(self.values[where + torch.arange(len(where), device=rows.device)], offsets)
+        where = where + torch.arange(len(where), device=rows.device)
+        weights = None if self.weights is None else self.weights[where]
+        return Jagged(self.values[where], offsets, weights)
 
     def to(self, device: torch.device | str) -> Self:
         """Return the same on `device`."""
@@ -64,6 +70,14 @@ class FeatureBlock:
         multi = tuple(jagged.take(rows) for jagged in self.multi)
         return FeatureBlock(self.single[rows], multi, self.dense[rows])
 
+    def beside(self, other: "FeatureBlock") -> "FeatureBlock":
+        """Return the features of the same N rows side by side."""
+        return FeatureBlock(
+            torch.cat([self.single, other.single], dim=1),
+            self.multi + other.multi,
+            torch.cat([self.dense, other.dense], dim=1),
+        )
+
     def to(self, device: torch.device | str) -> Self:
         """Return the same on `device`."""
         return cast(Self, _map(self, lambda tensor: tensor.to(device)))
@@ -71,16 +85,46 @@ class FeatureBlock:
 
 @dataclass(frozen=True)
 class FeatureLayout:
-    """Which columns a `FeatureBlock` holds: feature names with multiplicities, dense names."""
+    """Which columns a `FeatureBlock` holds: feature names with multiplicities, dense names.
+
+    pooling: how the values of each multi-valued feature become one vector, "mean" for all where
+    empty. With weights w: "sum" is sum(w e), "mean" sum(w e) / sum(w), "sqrtn"
+    sum(w e) / sqrt(sum(w^2)).
+    """
 
     single: tuple[tuple[str, int], ...]
     multi: tuple[tuple[str, int], ...]
     dense: tuple[str, ...]
+    pooling: tuple[Pooling, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.pooling and len(self.pooling) != len(self.multi):
+            raise ValueError(f"{len(self.multi)} multi-valued features, {len(self.pooling)} pooled")
+
+    @property
+    def poolings(self) -> tuple[Pooling, ...]:
+        """The pooling of each multi-valued feature."""
+        mean: Pooling = "mean"
+        return self.pooling or (mean,) * len(self.multi)
+
+    @property
+    def features(self) -> tuple[tuple[str, int], ...]:
+        """Single-valued, then multi-valued features with their multiplicities."""
+        return self.single + self.multi
+
+    def __add__(self, other: "FeatureLayout") -> "FeatureLayout":
+        """Return the layout of two blocks side by side (`FeatureBlock.beside`)."""
+        return FeatureLayout(
+            self.single + other.single,
+            self.multi + other.multi,
+            self.dense + other.dense,
+            self.poolings + other.poolings,
+        )
 
     @property
     def num_lookups(self) -> int:
         """Sum of multiplicities: how many table rows (bags) one row of the block reads."""
-        return sum(multiplicity for _, multiplicity in self.single + self.multi)
+        return sum(multiplicity for _, multiplicity in self.features)
 
 
 @dataclass(frozen=True)
@@ -116,6 +160,27 @@ class PairBatch:
     def pin_memory(self) -> Self:
         """Return the batch in page-locked memory."""
         return cast(Self, _map(self, lambda tensor: tensor.pin_memory()))
+
+
+@dataclass(frozen=True)
+class RankingBatch:
+    """Rows to be judged one by one: all features of a row, and what came of it.
+
+    features: B rows. label (B,) float32, 0 or 1. weight (B,) float32. examples (B,) int64, row
+    numbers in the log, to name a bad row.
+    """
+
+    features: FeatureBlock
+    label: Tensor
+    weight: Tensor
+    examples: Tensor
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def to(self, device: torch.device | str) -> Self:
+        """Return the batch on `device`."""
+        return cast(Self, _map(self, lambda tensor: tensor.to(device, non_blocking=True)))
 
 
 def _map(value: Any, change: Callable[[Tensor], Tensor]) -> Any:

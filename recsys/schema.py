@@ -4,6 +4,7 @@ A `Schema` says nothing about where files lie (that is `features.sources.Sources
 travels inside a bundle and describes the requests that the model answers.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -12,6 +13,7 @@ from recsys.strict import StrictModel, nearest
 
 TimeUnit = Literal["s", "ms", "us", "ns", "datetime"]
 Name = Annotated[str, Field(min_length=1)]
+Pooling = Literal["mean", "sum", "sqrtn"]
 
 
 class TimeColumn(StrictModel):
@@ -36,16 +38,25 @@ class Condition(StrictModel):
         return self
 
 
+class LabelColumn(StrictModel):
+    """What a ranker learns to predict: 0 or 1, or whether a number is `at_least` a threshold."""
+
+    column: Name
+    at_least: float | None = None
+
+
 class InteractionsTable(StrictModel):
     """Columns of the log: who took what, when. `time` or `order` says what came first.
 
     `order` is a whole number that grows with time within a user, where no clock time is known.
     `weight` is a non-negative number, the importance of a row. `where` keeps the rows that
-    count as positive (a rating of at least 4).
+    count as positive (a rating of at least 4). `label` is for rankers, whose log also holds what
+    was shown and not taken; a streamed click log with a label needs neither user nor item.
     """
 
-    user: Name
-    item: Name
+    user: str = ""
+    item: str = ""
+    label: LabelColumn | None = None
     time: TimeColumn | None = None
     order: Name | None = None
     weight: Name | None = None
@@ -56,6 +67,8 @@ class InteractionsTable(StrictModel):
     def _one_clock(self) -> Self:
         if self.time is not None and self.order is not None:
             raise ValueError("give 'time' or 'order' for the interactions, not both")
+        if bool(self.user) != bool(self.item) or (not self.user and self.label is None):
+            raise ValueError("the interactions need the columns 'user' and 'item'")
         return self
 
 
@@ -79,6 +92,9 @@ class SideTable(StrictModel):
     key: Name
 
 
+Multiplicity = Annotated[int, Field(ge=1, le=16)] | Literal["auto"]
+
+
 class _Feature(StrictModel):
     name: Name
     table: Name
@@ -92,8 +108,9 @@ class _Feature(StrictModel):
 
 
 class _SparseFeature(_Feature):
-    multiplicity: Annotated[int, Field(ge=1, le=16)] = 1
-    """How many rows of the unified table one value reads; the width is multiplicity x dim."""
+    multiplicity: Multiplicity = 1
+    """How many rows of the unified table one value reads; the width is multiplicity x dim.
+    `auto`: shared out by how many values the feature has (`embedding.lookups`)."""
 
 
 class CategoricalFeature(_SparseFeature):
@@ -103,16 +120,20 @@ class CategoricalFeature(_SparseFeature):
 
 
 class MultiCategoricalFeature(_SparseFeature):
-    """Several values a row: an Arrow list, or text cut at `separator`; mean-pooled."""
+    """Several values a row: an Arrow list, or text cut at `separator`; pooled to one vector."""
 
     kind: Literal["multi_categorical"] = "multi_categorical"
     separator: str | None = None
+    pooling: Pooling = "mean"
+    weights: str | None = None
+    """A list column of non-negative numbers, as long in each row as the values'."""
 
 
 class TextFeature(_SparseFeature):
-    """Free text as its lower-cased word tokens, mean-pooled."""
+    """Free text as its lower-cased word tokens, pooled to one vector."""
 
     kind: Literal["text"] = "text"
+    pooling: Pooling = "mean"
 
 
 class NumericFeature(_Feature):
@@ -134,7 +155,7 @@ class TimestampFeature(_Feature):
 
     kind: Literal["timestamp"] = "timestamp"
     unit: TimeUnit
-    multiplicity: Annotated[int, Field(ge=1, le=16)] = 1
+    multiplicity: Multiplicity = 1
 
 
 Feature = Annotated[
@@ -178,7 +199,9 @@ class Schema(StrictModel):
                 raise ValueError(f"side table '{name}' has the name of a main table")
             if getattr(self, side.joins) is None:
                 raise ValueError(f"side table '{name}' joins '{side.joins}', which is not declared")
-        if not self.features_of("items"):
+        if not self.features:
+            raise ValueError("at least one feature is needed")
+        if self.interactions.label is None and not self.features_of("items"):
             raise ValueError("at least one feature of the items is needed (the item id will do)")
         return self
 
@@ -208,6 +231,16 @@ class Schema(StrictModel):
         """Features of one side in declared order, those of its side tables among them."""
         members = {side} | {name for name, other in self.others.items() if other.joins == side}
         return tuple(feature for feature in self.features if feature.table in members)
+
+    def with_multiplicities(self, found: Mapping[str, int]) -> Self:
+        """Return the schema with the multiplicities of the features in `found` set."""
+        features = tuple(
+            feature.model_copy(update={"multiplicity": found[feature.name]})
+            if feature.name in found
+            else feature
+            for feature in self.features
+        )
+        return self.model_copy(update={"features": features})
 
     def is_id(self, feature: Feature) -> bool:
         """Whether `feature` is the key of the items or of the users itself."""

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from recsys.batch import FeatureLayout
 from recsys.embeddings.plan import EmbeddingPlan
-from recsys.embeddings.table import TableConfig, TorchTable
+from recsys.embeddings.table import TableConfig
+from recsys.embeddings.torch_table import TorchTable
 from recsys.embeddings.unified import UnifiedEmbedding
 from recsys.errors import IntegrityError
 from recsys.models.two_tower import TwoTower, TwoTowerConfig
@@ -35,7 +36,7 @@ def load_two_tower(
         IntegrityError: the weights are not those of such a model.
     """
     tensors = load(weights)
-    plan = EmbeddingPlan(num_rows=table.num_rows, dim=table.dim, layouts=layouts)
+    plan = EmbeddingPlan.of(table, layouts)
     plain = TorchTable(table, torch.device("cpu"))
     model = TwoTower(config, UnifiedEmbedding(plan, plain))
     try:

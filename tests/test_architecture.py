@@ -20,7 +20,7 @@ MAY_IMPORT = {
 DOORS = {
     "mlflow": {"training/tracking.py", "serving/registry.py", "serving/pyfunc.py"},
     "torchrec": {"recsys/embeddings/sharded.py"},
-    "fbgemm_gpu": {"recsys/embeddings/table.py"},
+    "fbgemm_gpu": {"recsys/embeddings/fbgemm_table.py"},
     "faiss": {"serving/index/"},
     "pandas": {"features/", "serving/pyfunc.py"},
     "pyarrow": {"features/", "training/", "serving/"},

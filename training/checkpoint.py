@@ -53,10 +53,13 @@ class Trained:
     def tensors(self) -> dict[str, Tensor]:
         """Return all state as named tensors on the CPU."""
         named = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        named |= {"table.weight": self.table.weight, "table.row_state": self.table.row_state}
+        named |= {f"table.{name}": value for name, value in self._table().items()}
         for number, state in self.optimizer.state_dict()["state"].items():
             named |= {f"optimizer.{number}.{key}": value for key, value in state.items()}
         return {name: value.detach().cpu().contiguous() for name, value in named.items()}
+
+    def _table(self) -> dict[str, Tensor]:
+        return {"weight": self.table.weight, **self.table.state}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over what `tensors` gave."""
@@ -64,8 +67,8 @@ class Trained:
         weights = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
         self.model.load_state_dict(weights)
         with torch.no_grad():
-            self.table.weight.copy_(tensors["table.weight"])
-            self.table.row_state.copy_(tensors["table.row_state"])
+            for name, value in self._table().items():
+                value.copy_(tensors[f"table.{name}"])
         whole = self.optimizer.state_dict()
         states: dict[int, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():

@@ -163,9 +163,11 @@ def _beside(sources: Sources, folder: Path) -> Sources:
     def resolve(path: str | None) -> str | None:
         return None if path is None else str(folder / path)
 
-    return Sources(
-        interactions=str(folder / sources.interactions),
-        items=resolve(sources.items),
-        users=resolve(sources.users),
-        others={name: str(folder / path) for name, path in sources.others.items()},
+    return sources.model_copy(
+        update={
+            "interactions": str(folder / sources.interactions),
+            "items": resolve(sources.items),
+            "users": resolve(sources.users),
+            "others": {name: str(folder / path) for name, path in sources.others.items()},
+        }
     )

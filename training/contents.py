@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -108,10 +108,7 @@ def _model_json(
             "model": config.model.model_dump(mode="json"),
             "embedding": config.embedding.model_dump(mode="json"),
             "policies": config.policies.model_dump(mode="json"),
-            "layouts": [
-                {"single": layout.single, "multi": layout.multi, "dense": layout.dense}
-                for layout in layouts
-            ],
+            "layouts": [asdict(layout) for layout in layouts],
         },
         indent=1,
     )

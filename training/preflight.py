@@ -16,5 +16,5 @@ def preflight(config: ExperimentConfig) -> Report:
     check_metric(config)
     split_column = config.split.column
     tables = read_tables(config.schema_, config.data, config.policies, split_column=split_column)
-    table_bytes = config.embedding.num_rows * (config.embedding.dim + 1) * 4
+    table_bytes = config.embedding.memory_bytes
     return inspect(config.schema_, tables, part_of(tables, config.split), table_bytes=table_bytes)

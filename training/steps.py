@@ -30,9 +30,7 @@ CONTEXT_DROPOUT = 0.1
 def build_two_tower(config: ExperimentConfig, data: Dataset, device: torch.device) -> TwoTower:
     """Return the model with seeded initial weights."""
     layouts = (data.encoder.layout("items"), data.encoder.query_layout())
-    plan = EmbeddingPlan(
-        num_rows=config.embedding.num_rows, dim=config.embedding.dim, layouts=layouts
-    )
+    plan = EmbeddingPlan.of(config.embedding, layouts)
     table = build_table(config.embedding, device=device, seed=config.training.seed)
     torch.manual_seed(config.training.seed)
     return TwoTower(config.model, UnifiedEmbedding(plan, table)).to(device)

@@ -96,7 +96,7 @@ def train(
 
 def load_data(config: ExperimentConfig) -> Dataset:
     """Read and encode the tables of `config`, from its cache where it has one."""
-    parts = (config.schema_, config.data, config.policies, config.split)
+    parts = (config.schema_, config.data, config.policies, config.split, config.embedding.lookups)
     if config.cache is None:
         return prepare(*parts)
     return cached(Path(config.cache), lambda: prepare(*parts), *parts)

@@ -10,6 +10,7 @@ Lemire's multiply-shift ("Fast random integer generation in an interval", 2019) 
 """
 
 import hashlib
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -26,21 +27,37 @@ def salt_of(feature: str, lookup: int) -> int:
 
 def mix(values: Tensor) -> Tensor:
     """Return the splitmix64 finaliser of `values` int64, same shape: a bijection of 64 bits."""
-    values = (values ^ _shift(values, 30)) * _FIRST
-    values = (values ^ _shift(values, 27)) * _SECOND
-    return values ^ _shift(values, 31)
+    return _mix_(values.clone())
 
 
-def table_rows(values: Tensor, salts: Tensor, num_rows: int) -> Tensor:
-    """Return rows in [0, num_rows) int64 of value hashes under salts; the two broadcast."""
-    return (_shift(mix(values ^ salts), 32) * num_rows) >> 32
+def table_rows(values: Tensor, salts: Tensor, num_rows: int | Tensor) -> Tensor:
+    """Return rows in [0, num_rows) int64 of value hashes under salts; the three broadcast."""
+    mixed = _mix_(values ^ salts)
+    mixed >>= 32
+    mixed &= 0xFFFFFFFF
+    mixed *= num_rows
+    mixed >>= 32
+    return mixed
+
+
+def _mix_(values: Tensor) -> Tensor:
+    """Mix in place: a step of training goes through here, and new tensors cost more than sums."""
+    values ^= _shift(values, 30)
+    values *= _FIRST
+    values ^= _shift(values, 27)
+    values *= _SECOND
+    values ^= _shift(values, 31)
+    return values
 
 
 def _shift(values: Tensor, bits: int) -> Tensor:
     """Logical shift to the right; torch shifts int64 arithmetically."""
-    return (values >> bits) & ((1 << (64 - bits)) - 1)
+    shifted = values >> bits
+    shifted &= (1 << (64 - bits)) - 1
+    return shifted
 
 
+@lru_cache(maxsize=4096)
 def salts_of(feature: str, multiplicity: int) -> Tensor:
-    """Return the salts of all lookups of `feature`, (multiplicity,) int64."""
+    """Return the salts of all lookups of `feature`, (multiplicity,) int64; not to be changed."""
     return torch.tensor([salt_of(feature, lookup) for lookup in range(multiplicity)])

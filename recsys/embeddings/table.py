@@ -1,25 +1,43 @@
-"""One embedding table whose update is fused into the backward pass: no dense gradient, ever.
+"""The table of embeddings: its configuration, what every backend of it answers, how it is built.
 
-Two twins with equal numbers: FBGEMM's CPU/CUDA kernel, and pure torch. Both answer
+A table's update is fused into the backward pass: no dense gradient, ever.
 
     table(rows (T,) int64, offsets (bags + 1,) int64) -> (bags, dim) float32, sum-pooled
 
-and, when the result takes part in a backward pass, apply the optimizer's step to the rows
-that were read and to nothing else. Call a table once a training step: two calls are two steps.
+When the result takes part in a backward pass, the optimizer's step is applied to the rows that
+were read and to nothing else. Call a table once a training step: two calls are two steps.
 A table is no `nn.Module`: its weights are no parameters of the optimizer outside.
 
-Row-wise Adagrad (one accumulator a row; the mean of the squared gradient over the width):
-    state[r] += mean(g[r] ** 2);   weight[r] -= lr * g[r] / (sqrt(state[r]) + eps)
+With g[r] the gradient of row r summed over all its reads, plus weight_decay * weight[r]:
+
+    sgd               w[r] -= lr * g[r]
+    adagrad           s[r] += g[r]^2;        w[r] -= lr * g[r] / (sqrt(s[r]) + eps)
+    row_wise_adagrad  s[r] += mean(g[r]^2);  the same, one accumulator a row
+    row_wise_adam     m[r] = b1 m[r] + (1-b1) g[r];  v[r] = b2 v[r] + (1-b2) mean(g[r]^2);
+                      w[r] -= lr * m^[r] / (sqrt(v^[r]) + eps), hats: divided by 1 - b^step
+
+Decay is L2 on the rows of the batch alone: a row that is not read neither decays nor moves, so a
+rare value is decayed as often as it is trained, and a step costs what it reads.
 """
 
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
-from torch.nn import functional as F
 
 from recsys.strict import StrictModel
+
+Optimizer = Literal["row_wise_adagrad", "adagrad", "sgd", "row_wise_adam"]
+Backend = Literal["fbgemm", "torch"]
+
+
+class GroupConfig(StrictModel):
+    """A group of features with rows of their own."""
+
+    num_rows: Annotated[int, Field(ge=1, le=2**31)]
+    features: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Names as `recsys train` prints them in its plan."""
 
 
 class TableConfig(StrictModel):
@@ -28,155 +46,105 @@ class TableConfig(StrictModel):
     num_rows: Annotated[int, Field(ge=1, le=2**31)] = 65_536
     """The one number that sets the memory: every feature's values share these rows."""
     dim: Annotated[int, Field(ge=1)] = 16
-    optimizer: Literal["row_wise_adagrad", "sgd"] = "row_wise_adagrad"
+    groups: dict[str, GroupConfig] = Field(default_factory=dict)
+    """Features apart from the others: rows of their own, after the `num_rows` shared ones."""
+    lookups: Annotated[int, Field(ge=1)] | None = None
+    """Table reads a row, shared out among the features of `multiplicity: auto`; None: twice as
+    many as there are such features."""
+    optimizer: Optimizer = "row_wise_adagrad"
     learning_rate: Annotated[float, Field(gt=0)] = 0.05
     eps: Annotated[float, Field(gt=0)] = 1e-8
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Of row-wise Adam."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """L2 on the rows that a batch reads, and on no other."""
     init_scale: Annotated[float, Field(gt=0)] = 0.1
     """Initial weights are uniform in [-init_scale, init_scale]."""
     backend: Literal["auto", "fbgemm", "torch"] = "auto"
-    """`auto`: FBGEMM's kernel where it imports, else pure torch; the numbers are equal."""
+    """`auto`: the faster of both for this table, timed when a run starts; numbers are equal."""
+    max_memory_mib: Annotated[int, Field(ge=1)] | None = None
+    """Refuse a table that needs more; None: four fifths of the memory that is free."""
+
+    @model_validator(mode="after")
+    def _runs(self) -> "TableConfig":
+        if self.backend == "fbgemm" and (self.optimizer == "row_wise_adam" or self.weight_decay):
+            raise ValueError("row_wise_adam and weight_decay run on backend: torch alone")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError("betas must be in [0, 1)")
+        return self
+
+    @property
+    def total_rows(self) -> int:
+        """Rows of the whole table, those of the groups among them."""
+        return self.num_rows + sum(group.num_rows for group in self.groups.values())
+
+    @property
+    def state_floats(self) -> int:
+        """Optimizer state of one row, in float32s."""
+        sizes = {"sgd": 0, "row_wise_adagrad": 1, "adagrad": self.dim, "row_wise_adam": 1}
+        return sizes[self.optimizer] + (self.dim if self.optimizer == "row_wise_adam" else 0)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory of the table and of its optimizer's state, whatever the number of features."""
+        return self.total_rows * (self.dim + self.state_floats) * 4
 
 
 class Table(Protocol):
-    """What both twins answer."""
+    """What every backend answers."""
 
-    def __call__(self, rows: Tensor, offsets: Tensor) -> Tensor:
-        """Return (bags, dim), the sum of the rows of each bag."""
+    def __call__(self, rows: Tensor, offsets: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Return (bags, dim), the sum of the rows of each bag, each times its weight (T,)."""
 
     @property
     def weight(self) -> Tensor:
-        """The table itself, (num_rows, dim) float32, a view."""
+        """The table itself, (num_rows, dim) float32, a view; of a sharded one this rank's rows."""
 
     @property
-    def row_state(self) -> Tensor:
-        """The optimizer's accumulator, (num_rows,) float32, a view (zeros for SGD)."""
+    def state(self) -> dict[str, Tensor]:
+        """The optimizer's state by name, views: a row of the table each, but for "step" (1,)."""
 
-    def set_learning_rate(self, learning_rate: float) -> None:
-        """Use another learning rate from the next backward pass on."""
+    @property
+    def first_row(self) -> int:
+        """Which row of the whole table `weight[0]` is: 0 unless the table is sharded."""
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the whole table."""
+
+
+def initial_rows(config: TableConfig, seed: int, first: int, count: int) -> Tensor:
+    """Return initial weights of rows first..first+count, (count, dim) float32.
+
+    The same for a row however the table is sharded: blocks of rows have seeds of their own.
+    """
+    parts = []
+    for block in range(first // _BLOCK, -(-(first + count) // _BLOCK)):
+        generator = torch.Generator().manual_seed((seed * 1_000_003 + block) % 2**63)
+        start = block * _BLOCK
+        rows = torch.rand(min(_BLOCK, config.total_rows - start), config.dim, generator=generator)
+        parts.append(rows[max(first - start, 0) : first + count - start])
+    return (torch.cat(parts) * 2 - 1) * config.init_scale
+
+
+_BLOCK = 65_536
 
 
 def build_table(config: TableConfig, *, device: torch.device, seed: int) -> Table:
-    """Return a table with seeded initial weights, on the backend that `config` asks for."""
+    """Return a table with seeded initial weights, on the backend that `config` asks for.
+
+    `auto` is FBGEMM here where it can be had; `recsys.embeddings.backend` times both.
+    """
+    from recsys.embeddings.fbgemm_table import FbgemmTable, supports
+    from recsys.embeddings.torch_table import TorchTable
+
     backend = config.backend
     if backend == "auto":
-        backend = "fbgemm" if _fbgemm_imports() else "torch"
-    table: Table = (
-        FbgemmTable(config, device) if backend == "fbgemm" else TorchTable(config, device)
-    )
-    generator = torch.Generator().manual_seed(seed)
-    initial = torch.rand(config.num_rows, config.dim, generator=generator)
+        backend = "fbgemm" if supports(config) else "torch"
+    table: Table
+    table = FbgemmTable(config, device) if backend == "fbgemm" else TorchTable(config, device)
     with torch.no_grad():
-        table.weight.copy_((initial * 2 - 1) * config.init_scale)
+        for first in range(0, config.total_rows, _BLOCK):
+            rows = initial_rows(config, seed, first, min(_BLOCK, config.total_rows - first))
+            table.weight[first : first + len(rows)] = rows
     return table
-
-
-def _fbgemm_imports() -> bool:
-    try:
-        import fbgemm_gpu.split_table_batched_embeddings_ops_training  # noqa: F401
-    except (ImportError, OSError):
-        return False
-    return True
-
-
-class TorchTable:
-    """The pure-torch twin: one `embedding_bag` forward, a sort and an `embedding_bag` back."""
-
-    def __init__(self, config: TableConfig, device: torch.device) -> None:
-        self.config = config
-        self.learning_rate = config.learning_rate
-        self.weight = torch.zeros(config.num_rows, config.dim, device=device)
-        self.row_state = torch.zeros(config.num_rows, device=device)
-
-    def __call__(self, rows: Tensor, offsets: Tensor) -> Tensor:
-        """Return (bags, dim)."""
-        # Autograd calls a backward only where an input wants a gradient; this one stands in.
-        trigger = torch.zeros((), device=self.weight.device, requires_grad=True)
-        pooled: Tensor = _FusedBag.apply(trigger, rows, offsets, self)  # type: ignore[no-untyped-call]
-        return pooled
-
-    def set_learning_rate(self, learning_rate: float) -> None:
-        """Use another learning rate from the next backward pass on."""
-        self.learning_rate = learning_rate
-
-    @torch.no_grad()
-    def update(self, rows: Tensor, offsets: Tensor, grad: Tensor) -> None:
-        """Step on the rows read: rows (T,), offsets (bags + 1,), grad (bags, dim)."""
-        sorted_rows, order = torch.sort(rows)
-        touched, counts = torch.unique_consecutive(sorted_rows, return_counts=True)
-        bag_of = torch.repeat_interleave(
-            torch.arange(len(grad), device=grad.device), offsets.diff(), output_size=len(rows)
-        )
-        starts = counts.cumsum(0) - counts
-        step = F.embedding_bag(bag_of[order], grad.contiguous(), starts, mode="sum")
-        if self.config.optimizer == "row_wise_adagrad":
-            state = self.row_state[touched] + step.square().mean(1)
-            self.row_state[touched] = state
-            step = step / (state.sqrt() + self.config.eps).unsqueeze(1)
-        self.weight.index_add_(0, touched, step, alpha=-self.learning_rate)
-
-
-class _FusedBag(torch.autograd.Function):
-    """Sum-pooled bags forward; the optimizer's step as the backward."""
-
-    @staticmethod
-    def forward(ctx: Any, trigger: Tensor, rows: Tensor, offsets: Tensor, table: TorchTable) -> Any:
-        ctx.table = table
-        ctx.save_for_backward(rows, offsets)
-        return F.embedding_bag(rows, table.weight, offsets, mode="sum", include_last_offset=True)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        rows, offsets = ctx.saved_tensors
-        if len(rows):
-            ctx.table.update(rows, offsets, grads[0])
-        return None, None, None, None
-
-
-class FbgemmTable:
-    """FBGEMM's table-batched embedding with one table and one stream of bags."""
-
-    def __init__(self, config: TableConfig, device: torch.device) -> None:
-        from fbgemm_gpu.split_embedding_configs import EmbOptimType
-        from fbgemm_gpu.split_table_batched_embeddings_ops_common import EmbeddingLocation
-        from fbgemm_gpu.split_table_batched_embeddings_ops_training import (
-            ComputeDevice,
-            SplitTableBatchedEmbeddingBagsCodegen,
-        )
-
-        on_gpu = device.type == "cuda"
-        optimizers = {
-            "row_wise_adagrad": EmbOptimType.EXACT_ROWWISE_ADAGRAD,
-            "sgd": EmbOptimType.EXACT_SGD,
-        }
-        location = EmbeddingLocation.DEVICE if on_gpu else EmbeddingLocation.HOST
-        compute = ComputeDevice.CUDA if on_gpu else ComputeDevice.CPU
-        self.kernel = SplitTableBatchedEmbeddingBagsCodegen(
-            [(config.num_rows, config.dim, location, compute)],
-            optimizer=optimizers[config.optimizer],
-            learning_rate=config.learning_rate,
-            eps=config.eps,
-            device=device,
-        )
-        (self._weight,) = self.kernel.split_embedding_weights()
-        states = self.kernel.split_optimizer_states()
-        has_state = config.optimizer == "row_wise_adagrad"
-        self._state = states[0][0] if has_state else torch.zeros(config.num_rows, device=device)
-
-    @property
-    def weight(self) -> Tensor:
-        """The table, a view into the kernel's storage."""
-        return self._weight
-
-    @property
-    def row_state(self) -> Tensor:
-        """The accumulators, a view into the kernel's storage."""
-        return self._state
-
-    def __call__(self, rows: Tensor, offsets: Tensor) -> Tensor:
-        """Return (bags, dim)."""
-        pooled: Tensor = self.kernel(rows, offsets)
-        return pooled
-
-    def set_learning_rate(self, learning_rate: float) -> None:
-        """Use another learning rate from the next backward pass on."""
-        self.kernel.set_learning_rate(learning_rate)

@@ -5,9 +5,10 @@ Systems", NeurIPS 2023, https://arxiv.org/abs/2305.12102, section 3. A feature t
 multiplicity m_t reads the rows h(value, salt[t, 0..m_t-1]) and concatenates them.
 
 All lookups of a batch are one stream of bags through one kernel call, so the table takes one
-optimizer step a batch, whatever the number of features and sides.
+optimizer step a batch, whatever the number of features, sides and groups.
 
-Shape letters: N rows of a side, F single-valued features, S lookups of a side, D dense columns.
+Shape letters: N rows of a side, F single-valued features, S lookups of a side, M lookups of a
+feature, T values of a multi-valued feature.
 
     embedding = UnifiedEmbedding(plan, build_table(config, device=cpu, seed=0))
     items, queries = embedding([item_block, query_block])   # (N_items, W), (N_queries, W')
@@ -18,10 +19,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from recsys.batch import FeatureBlock, FeatureLayout
+from recsys.batch import FeatureBlock, FeatureLayout, Jagged
 from recsys.embeddings.hashing import salts_of, table_rows
 from recsys.embeddings.plan import EmbeddingPlan
 from recsys.embeddings.table import Table
+from recsys.schema import Pooling
 
 
 class UnifiedEmbedding(nn.Module):
@@ -29,13 +31,13 @@ class UnifiedEmbedding(nn.Module):
 
     def __init__(self, plan: EmbeddingPlan, table: Table) -> None:
         super().__init__()
-        if tuple(table.weight.shape) != (plan.num_rows, plan.dim):
-            shape = tuple(table.weight.shape)
-            raise ValueError(f"plan wants a {plan.num_rows} x {plan.dim} table, got {shape}")
+        want, got = (plan.total_rows, plan.dim), (table.num_rows, table.weight.shape[1])
+        if want != got:
+            raise ValueError(f"plan wants a {want[0]} x {want[1]} table, got {got}")
         self.plan = plan
         self.table = table
         for number, layout in enumerate(plan.layouts):
-            for kind, tensor in _salts(layout).items():
+            for kind, tensor in _lookups(plan, layout).items():
                 self.register_buffer(f"{kind}_{number}", tensor, persistent=False)
 
     def forward(self, blocks: Sequence[FeatureBlock]) -> list[Tensor]:
@@ -52,85 +54,151 @@ class UnifiedEmbedding(nn.Module):
         return self._embed([(number, block)])[0]
 
     def _embed(self, numbered: list[tuple[int, FeatureBlock]]) -> list[Tensor]:
-        stream = _Stream(self.plan.num_rows, numbered[0][1].single.device)
+        stream = BagStream()
         for number, block in numbered:
             layout = self.plan.layouts[number]
-            _check(number, layout, block)
-            stream.add_single(block.single, *self._single_lookups(number))
-            salts = self.get_buffer(f"multi_salts_{number}")
-            counts = [multiplicity for _, multiplicity in layout.multi]
-            for jagged, part in zip(block.multi, salts.split(counts), strict=True):
-                stream.add_multi(jagged.values, jagged.lengths(), part)
-        rows, offsets = stream.join()
-        pieces = iter(stream.split(self.table(rows, offsets)))
+            check_block(number, layout, block)
+            stream.add_single(self.single_rows(number, block.single))
+            for (name, _), jagged, pooling in zip(
+                layout.multi, block.multi, layout.poolings, strict=True
+            ):
+                stream.add_multi(self.plan.rows_of(name, jagged.values), jagged, pooling)
+        pieces = iter(stream.pooled_by(self.table))
         embedded = []
         for _, block in numbered:
             parts = [next(pieces) for _ in range(1 + len(block.multi))]
-            embedded.append(torch.cat([*parts, block.dense], dim=1))
+            if block.dense.shape[1]:
+                parts.append(block.dense)
+            parts = [part for part in parts if part.shape[1]] or parts[:1]
+            embedded.append(parts[0] if len(parts) == 1 else torch.cat(parts, dim=1))
         return embedded
 
-    def _single_lookups(self, number: int) -> tuple[Tensor, Tensor]:
-        return self.get_buffer(f"columns_{number}"), self.get_buffer(f"single_salts_{number}")
+    def single_rows(self, number: int, values_NF: Tensor) -> Tensor:
+        """Return which row each lookup of the single-valued features reads, (N, S) int64."""
+        columns, salts = self.get_buffer(f"columns_{number}"), self.get_buffer(f"salts_{number}")
+        if len(columns) != values_NF.shape[1]:  # else one lookup a feature, in their order
+            values_NF = values_NF[:, columns]
+        if not self.plan.groups:
+            return table_rows(values_NF, salts, self.plan.num_rows)
+        first, count = self.get_buffer(f"first_{number}"), self.get_buffer(f"count_{number}")
+        return table_rows(values_NF, salts, count) + first
 
 
-class _Stream:
-    """Bags of all features, one after the other: rows, lengths, and how to cut the result."""
+class BagStream:
+    """Bags of all features, one after the other, through one call of a table."""
 
-    def __init__(self, num_rows: int, device: torch.device) -> None:
-        self.num_rows = num_rows
-        self.device = device
-        self.rows: list[Tensor] = []
-        self.lengths: list[Tensor] = []
-        self.cuts: list[tuple[int, int, Tensor | None]] = []
+    def __init__(self) -> None:
+        self._segments: list[_Segment] = []
 
-    def add_single(self, values_NF: Tensor, columns_S: Tensor, salts_S: Tensor) -> None:
-        rows_NS = table_rows(values_NF[:, columns_S], salts_S, self.num_rows)
-        self.rows.append(rows_NS.reshape(-1))
-        self.lengths.append(torch.ones_like(self.rows[-1]))
-        self.cuts.append((*rows_NS.shape, None))
+    def add_single(self, rows_NS: Tensor) -> None:
+        """Add N x S bags of one row each."""
+        self._segments.append(_Segment(rows_NS.reshape(-1), *rows_NS.shape))
 
-    def add_multi(self, values_T: Tensor, lengths_N: Tensor, salts_M: Tensor) -> None:
-        """M lookups of one multi-valued feature, each the mean over the row's values."""
-        rows_MT = table_rows(values_T, salts_M.unsqueeze(1), self.num_rows)
-        self.rows.append(rows_MT.reshape(-1))
-        self.lengths.append(lengths_N.repeat(len(salts_M)))
-        self.cuts.append((len(lengths_N), len(salts_M), lengths_N))
+    def add_multi(self, rows_TM: Tensor, jagged: Jagged, pooling: Pooling) -> None:
+        """Add M lookups of one multi-valued feature: M x N bags, a value's row in each."""
+        rows = rows_TM.T.reshape(-1)
+        num_lookups = rows_TM.shape[1]
+        self._segments.append(_Segment(rows, len(jagged), num_lookups, jagged, pooling))
 
-    def join(self) -> tuple[Tensor, Tensor]:
-        lengths = torch.cat(self.lengths)
-        offsets = torch.zeros(len(lengths) + 1, dtype=torch.int64, device=self.device)
+    def pooled_by(self, table: Table) -> list[Tensor]:
+        """Return one (N, lookups * dim) a segment, in the order they were added."""
+        segments = self._segments
+        rows = _cat([segment.rows for segment in segments])
+        pooled = table(rows, self._offsets(rows), self._weights())
+        sizes = [segment.num_rows * segment.num_lookups for segment in segments]
+        parts = [pooled] if len(sizes) == 1 else pooled.split(sizes)
+        return [segment.shaped(part) for segment, part in zip(segments, parts, strict=True)]
+
+    def _offsets(self, rows: Tensor) -> Tensor:
+        if all(segment.jagged is None for segment in self._segments):
+            return torch.arange(len(rows) + 1, device=rows.device)
+        lengths = torch.cat([segment.lengths() for segment in self._segments])
+        offsets = torch.zeros(len(lengths) + 1, dtype=torch.int64, device=rows.device)
         torch.cumsum(lengths, 0, out=offsets[1:])
-        return torch.cat(self.rows), offsets
+        return offsets
 
-    def split(self, pooled: Tensor) -> list[Tensor]:
-        """Return one (N, lookups * dim) a segment."""
-        sizes = [num * lookups for num, lookups, _ in self.cuts]
-        pieces = []
-        for piece, (num, lookups, lengths) in zip(pooled.split(sizes), self.cuts, strict=True):
-            if lengths is not None:
-                mean = piece.view(lookups, num, -1) / lengths.clamp(min=1).view(1, num, 1)
-                piece = mean.transpose(0, 1)
-            pieces.append(piece.reshape(num, lookups * pooled.shape[1]))
-        return pieces
+    def _weights(self) -> Tensor | None:
+        if all(s.jagged is None or s.jagged.weights is None for s in self._segments):
+            return None
+        return torch.cat([segment.weights() for segment in self._segments])
 
 
-def _salts(layout: FeatureLayout) -> dict[str, Tensor]:
-    """Salts of all lookups, and which column of the single-valued block each of them reads."""
+class _Segment:
+    """The bags of some lookups: how many, of what lengths, and how to shape what comes out."""
+
+    def __init__(
+        self,
+        rows: Tensor,
+        num_rows: int,
+        num_lookups: int,
+        jagged: Jagged | None = None,
+        pooling: Pooling = "sum",
+    ) -> None:
+        self.rows, self.num_rows, self.num_lookups = rows, num_rows, num_lookups
+        self.jagged, self.pooling = jagged, pooling
+
+    def lengths(self) -> Tensor:
+        if self.jagged is None:
+            return torch.ones_like(self.rows)
+        return self.jagged.lengths().repeat(self.num_lookups)
+
+    def weights(self) -> Tensor:
+        if self.jagged is None or self.jagged.weights is None:
+            return torch.ones(len(self.rows), device=self.rows.device)
+        return self.jagged.weights.repeat(self.num_lookups)
+
+    def shaped(self, pooled: Tensor) -> Tensor:
+        """Return (N, lookups * dim) of this segment's bags (N * lookups, dim)."""
+        width = self.num_lookups * pooled.shape[1]
+        if self.jagged is None:
+            return pooled.view(self.num_rows, width)
+        by_lookup = pooled.view(self.num_lookups, self.num_rows, -1)
+        if self.pooling != "sum":
+            by_lookup = by_lookup / _divisor(self.jagged, self.pooling).view(1, -1, 1)
+        return by_lookup.transpose(0, 1).reshape(self.num_rows, width)
+
+
+def _divisor(jagged: Jagged, pooling: Pooling) -> Tensor:
+    """What sums are divided by, (N,) float32; 1 where a row is empty or weighs nothing."""
+    lengths = jagged.lengths()
+    if jagged.weights is None:
+        total = lengths.float()
+    else:
+        weights = jagged.weights if pooling == "mean" else jagged.weights.square()
+        rows = torch.repeat_interleave(
+            torch.arange(len(lengths), device=lengths.device), lengths, output_size=len(weights)
+        )
+        total = torch.zeros(len(lengths), device=weights.device).index_add_(0, rows, weights)
+    total = total.sqrt() if pooling == "sqrtn" else total
+    return torch.where(total > 0, total, 1.0)
+
+
+def _lookups(plan: EmbeddingPlan, layout: FeatureLayout) -> dict[str, Tensor]:
+    """What each lookup of the single-valued features reads: column, salt, range of rows."""
+    names = [(column, *pair) for column, pair in enumerate(layout.single)]
+    ranges = [plan.range_of(name) for _, name, multiplicity in names for _ in range(multiplicity)]
     none = torch.zeros(0, dtype=torch.int64)
-    single = [salts_of(name, multiplicity) for name, multiplicity in layout.single]
-    multi = [salts_of(name, multiplicity) for name, multiplicity in layout.multi]
-    columns = [column for column, (_, m) in enumerate(layout.single) for _ in range(m)]
     return {
-        "columns": torch.tensor(columns, dtype=torch.int64),
-        "single_salts": torch.cat([none, *single]),
-        "multi_salts": torch.cat([none, *multi]),
+        "columns": torch.tensor([c for c, _, m in names for _ in range(m)], dtype=torch.int64),
+        "salts": torch.cat([none, *(salts_of(name, m) for _, name, m in names)]),
+        "first": torch.tensor([first for first, _ in ranges], dtype=torch.int64),
+        "count": torch.tensor([count for _, count in ranges], dtype=torch.int64),
     }
 
 
-def _check(number: int, layout: FeatureLayout, block: FeatureBlock) -> None:
+def check_block(number: int, layout: FeatureLayout, block: FeatureBlock) -> None:
+    """Refuse a block that is not as its layout says.
+
+    Raises:
+        ValueError: the numbers of columns differ.
+    """
     got = (block.single.shape[1], len(block.multi), block.dense.shape[1])
     want = (len(layout.single), len(layout.multi), len(layout.dense))
     if got != want:
         raise ValueError(
             f"side {number} wants (single, multi, dense) features {want}, the block has {got}"
         )
+
+
+def _cat(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)

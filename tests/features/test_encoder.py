@@ -10,7 +10,7 @@ import torch
 from sklearn.preprocessing import StandardScaler
 
 from features.columns import as_microseconds
-from features.encoder import FeatureEncoder, join_query
+from features.encoder import FeatureEncoder
 from features.hashing import NULL_HASH, UNKNOWN_HASH, hash_values
 from features.scaling import Scaler
 from recsys.errors import DataError
@@ -110,7 +110,7 @@ def test_a_saved_encoder_encodes_the_same(tmp_path: Path) -> None:
     assert torch.equal(one.single, two.single)
     assert torch.equal(one.dense, two.dense)
     assert again.query_layout() == fitted.query_layout()
-    query = join_query(again.encode("users", USERS), again.encode("interactions", CONTEXT[:2]))
+    query = again.encode("users", USERS).beside(again.encode("interactions", CONTEXT[:2]))
     assert query.single.shape == (2, len(again.query_layout().single))
 
 

@@ -1,0 +1,68 @@
+"""FBGEMM's table-batched embedding with one table and one stream of bags."""
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from recsys.embeddings.table import TableConfig
+
+
+@cache
+def _imports() -> bool:
+    try:
+        import fbgemm_gpu.split_table_batched_embeddings_ops_training  # noqa: F401
+    except (ImportError, OSError):
+        return False
+    return True
+
+
+def supports(config: TableConfig) -> bool:
+    """Return whether FBGEMM is installed and has the optimizer of `config`.
+
+    Its CPU kernel has no row-wise Adam, and passes over weight decay in silence.
+    """
+    return config.optimizer != "row_wise_adam" and not config.weight_decay and _imports()
+
+
+class FbgemmTable:
+    """A `recsys.embeddings.table.Table` on FBGEMM's CPU or CUDA kernel."""
+
+    first_row = 0
+
+    def __init__(self, config: TableConfig, device: torch.device) -> None:
+        from fbgemm_gpu.split_embedding_configs import EmbOptimType
+        from fbgemm_gpu.split_table_batched_embeddings_ops_common import EmbeddingLocation
+        from fbgemm_gpu.split_table_batched_embeddings_ops_training import (
+            ComputeDevice,
+            SplitTableBatchedEmbeddingBagsCodegen,
+        )
+
+        on_gpu = device.type == "cuda"
+        optimizers = {
+            "row_wise_adagrad": EmbOptimType.EXACT_ROWWISE_ADAGRAD,
+            "adagrad": EmbOptimType.EXACT_ADAGRAD,
+            "sgd": EmbOptimType.EXACT_SGD,
+        }
+        location = EmbeddingLocation.DEVICE if on_gpu else EmbeddingLocation.HOST
+        compute = ComputeDevice.CUDA if on_gpu else ComputeDevice.CPU
+        self.num_rows = config.total_rows
+        self.kernel = SplitTableBatchedEmbeddingBagsCodegen(
+            [(self.num_rows, config.dim, location, compute)],
+            optimizer=optimizers[config.optimizer],
+            learning_rate=config.learning_rate,
+            eps=config.eps,
+            device=device,
+        )
+        (self.weight,) = self.kernel.split_embedding_weights()
+        states = self.kernel.split_optimizer_states()
+        self.state: dict[str, Tensor] = {}
+        if config.optimizer == "row_wise_adagrad":
+            self.state["sum"] = states[0][0]
+        elif config.optimizer == "adagrad":
+            self.state["sum"] = states[0][0].view(self.num_rows, config.dim)
+
+    def __call__(self, rows: Tensor, offsets: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Return (bags, dim)."""
+        pooled: Tensor = self.kernel(rows, offsets, per_sample_weights=weights)
+        return pooled
