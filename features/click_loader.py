@@ -72,13 +72,19 @@ class ClickLoader:
                 range(first_step, self.num_steps),
             )
 
-    def ordered(self, part: int, batch_size: int) -> Iterator[RankingBatch]:
-        """Yield all rows of `part` in the order of the files, for evaluation."""
-        size = batch_size
-        steps = range(-(-self.log.num_rows(part) // size))
-        yield from prefetch(
-            lambda step: self.log.read(part, slice(step * size, (step + 1) * size)), steps
-        )
+    def ordered(
+        self, part: int, batch_size: int, *, rank: int = 0, world: int = 1
+    ) -> Iterator[RankingBatch]:
+        """Yield all rows of `part` in the order of the files, for evaluation.
+
+        Ranks share every batch out as they do in `epoch`.
+        """
+
+        def read(step: int) -> RankingBatch:
+            batch = self.log.read(part, slice(step * batch_size, (step + 1) * batch_size))
+            return batch if world == 1 else take_rows(batch, torch.arange(rank, len(batch), world))
+
+        yield from prefetch(read, range(-(-self.log.num_rows(part) // batch_size)))
 
     def _batch(self, windows: "_Windows", step: int, rank: int, world: int) -> RankingBatch:
         start = step * self.batch_size

@@ -61,8 +61,20 @@ class PairLoader:
         """Batches an epoch; the last one may be smaller."""
         return -(-len(self.events) // self.config.batch_size)
 
-    def batch(self, epoch: int, step: int, order: NDArray[np.int64] | None = None) -> PairBatch:
-        """Return batch number `step` of `epoch`; `order` is `self.order(epoch)` if at hand."""
+    def batch(
+        self,
+        epoch: int,
+        step: int,
+        order: NDArray[np.int64] | None = None,
+        *,
+        rank: int = 0,
+        world: int = 1,
+    ) -> PairBatch:
+        """Return batch number `step` of `epoch`; `order` is `self.order(epoch)` if at hand.
+
+        All random numbers are drawn for the whole batch, of which rank `rank` of `world` gets
+        the queries rank, rank + world, ... and its share of the items.
+        """
         size = self.config.batch_size
         chosen = (self.order(epoch) if order is None else order)[step * size : (step + 1) * size]
         rng = self._rng(epoch, step + 1)
@@ -77,64 +89,88 @@ class PairLoader:
         candidates = np.unique(np.concatenate([positive_rows, negatives]))
         item_rows, slots = _distinct_rows(candidates, history.values.numpy(), self.data.num_items)
         item_rows_tensor = torch.from_numpy(item_rows)
-        items = self.data.items.take(item_rows_tensor)
+        mine, own_items = slice(rank, None, world), _share(len(item_rows), rank, world)
+        drop_item, drop_user, drop_context = self._drops(len(item_rows), len(numbers), rng)
+        own_history = Jagged(torch.from_numpy(slots), history.offsets)
+        if world > 1:
+            own_history = own_history.take(torch.arange(rank, len(numbers), world))
+        items = self.data.items.take(item_rows_tensor[own_items])
+        own = numbers[mine]
+        user_block = self.data.users.take(torch.from_numpy(users[mine].astype(np.int64)))
+        user_block = without_ids(user_block, self._user_ids, drop_user[mine])
+        context = self.data.context.take(torch.from_numpy(own))
         return PairBatch(
-            items=self._drop_ids(items, self._item_ids, rng),
+            items=without_ids(items, self._item_ids, drop_item[own_items]),
             item_rows=item_rows_tensor,
             num_candidates=len(candidates),
-            query=self._query(users, numbers, rng),
-            history=Jagged(torch.from_numpy(slots), history.offsets),
-            positive=torch.from_numpy(np.searchsorted(candidates, positive_rows)),
+            query=user_block.beside(self._without_context(context, drop_context[mine])),
+            history=own_history,
+            positive=torch.from_numpy(np.searchsorted(candidates, positive_rows[mine])),
             log_inclusion=self.log_inclusion[item_rows_tensor[: len(candidates)]],
-            weight=torch.from_numpy(events.weight[numbers]),
-            examples=torch.from_numpy(numbers),
+            weight=torch.from_numpy(events.weight[own]),
+            examples=torch.from_numpy(own),
         )
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """Return the permutation of the training rows that `epoch` follows."""
         return self._rng(epoch, 0).permutation(len(self.events))
 
-    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[PairBatch]:
+    def epoch(
+        self, epoch: int, first_step: int = 0, *, rank: int = 0, world: int = 1
+    ) -> Iterator[PairBatch]:
         """Yield the batches of `epoch` from `first_step` on, made ahead in one thread."""
         order = self.order(epoch)
         return prefetch(
-            lambda step: self.batch(epoch, step, order), range(first_step, self.num_steps)
+            lambda step: self.batch(epoch, step, order, rank=rank, world=world),
+            range(first_step, self.num_steps),
         )
 
     def _rng(self, epoch: int, stream: int) -> np.random.Generator:
         return np.random.Generator(np.random.Philox(key=[self.config.seed, epoch << 32 | stream]))
 
-    def _query(
-        self, users: NDArray[np.int32], numbers: NDArray[np.int64], rng: np.random.Generator
-    ) -> FeatureBlock:
-        user_block = self.data.users.take(torch.from_numpy(users.astype(np.int64)))
-        user_block = self._drop_ids(user_block, self._user_ids, rng)
-        context = self.data.context.take(torch.from_numpy(numbers))
-        return user_block.beside(self._drop_context(context, rng))
+    def _drops(
+        self, num_items: int, num_queries: int, rng: np.random.Generator
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+        """Draw which items and users lose their id, and which requests their context."""
+        config = self.config
+        counts = (num_items, num_queries, num_queries)
+        shares = (config.id_dropout, config.id_dropout, config.context_dropout)
+        items, users, context = (
+            rng.random(count) < share if share else np.zeros(count, bool)
+            for count, share in zip(counts, shares, strict=True)
+        )
+        return items, users, context
 
-    def _drop_ids(
-        self, block: FeatureBlock, columns: tuple[int, ...], rng: np.random.Generator
-    ) -> FeatureBlock:
-        """Some ids become the unknown id: what a row without its own training rows looks like."""
-        if not columns or not self.config.id_dropout:
-            return block
-        single = block.single.clone()
-        dropped = torch.from_numpy(rng.random(len(block)) < self.config.id_dropout)
-        for column in columns:
-            single[dropped, column] = int(UNKNOWN_HASH)
-        return FeatureBlock(single, block.multi, block.dense)
-
-    def _drop_context(self, block: FeatureBlock, rng: np.random.Generator) -> FeatureBlock:
+    def _without_context(self, block: FeatureBlock, drop: NDArray[np.bool_]) -> FeatureBlock:
         """Some requests come without context, encoded as batch scoring encodes its absence."""
         columns = block.single.shape[1] + len(block.multi) + block.dense.shape[1]
-        if not columns or not self.config.context_dropout:
+        if not columns or not drop.any():
             return block
-        dropped = torch.from_numpy(rng.random(len(block)) < self.config.context_dropout)
+        dropped = torch.from_numpy(drop)
         absent = self._no_context
         single, dense = block.single.clone(), block.dense.clone()
         single[dropped], dense[dropped] = absent.single, absent.dense
         multi = zip(block.multi, absent.multi, strict=True)
         return FeatureBlock(single, tuple(_replaced(*two, dropped) for two in multi), dense)
+
+
+def without_ids(
+    block: FeatureBlock, columns: tuple[int, ...], drop: NDArray[np.bool_]
+) -> FeatureBlock:
+    """Some ids become the unknown id: what a row without its own training rows looks like."""
+    if not columns or not drop.any():
+        return block
+    single = block.single.clone()
+    dropped = torch.from_numpy(drop)
+    for column in columns:
+        single[dropped, column] = int(UNKNOWN_HASH)
+    return FeatureBlock(single, block.multi, block.dense)
+
+
+def _share(count: int, rank: int, world: int) -> slice:
+    """Rows of a rank: contiguous, all of ceil(count / world) but the last ones."""
+    step = -(-count // world)
+    return slice(rank * step, (rank + 1) * step)
 
 
 def prefetch(make: Callable[[int], _Batch], steps: range, depth: int = 4) -> Iterator[_Batch]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from features.dataset import Dataset
 from features.histories import Histories
@@ -30,6 +31,16 @@ class Queries:
 
     def __len__(self) -> int:
         return len(self.users)
+
+    def take(self, rows: Tensor) -> "Queries":
+        """Return the queries `rows` (M,) int64 in that order, repeats allowed."""
+        return Queries(
+            users=self.users[rows.numpy()],
+            block=self.block.take(rows),
+            history=self.history.take(rows),
+            seen=self.seen.take(rows),
+            relevant=self.relevant.take(rows),
+        )
 
 
 def build_queries(

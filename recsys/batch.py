@@ -131,6 +131,9 @@ class FeatureLayout:
 class PairBatch:
     """Queries with the item each of them took; every distinct item stands once.
 
+    Shared out among processes, `items` holds a contiguous share of the U rows and everything of
+    B rows a share of the batch's queries; all else is of the whole batch.
+
     items: U rows, the first `num_candidates` of them (C) the softmax's candidates.
     item_rows (U,) int64, their row numbers in the catalogue.
     query: B rows of user and context features.

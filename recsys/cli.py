@@ -2,18 +2,25 @@
 
 import json as json_format
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from recsys.cli_jobs import (
+    lost_a_peer,
+    metrics_of,
+    named_paths,
+    print_evaluation,
+    progress_lines,
+    resolve_model,
+    score_users,
+    train_one,
+    train_together,
+)
 from recsys.errors import UserError
 
-if TYPE_CHECKING:
-    from training.config import ExperimentConfig
-
-INTERRUPTED = 130
+INTERRUPTED, LOST_PEER = 130, 75
 _CONFIG = click.argument("config", type=click.Path(path_type=Path))
 _MODEL = click.argument("model")
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -40,6 +47,11 @@ class _Door(click.Group):
         except MemoryError:
             click.echo("Error: out of memory; use a smaller embedding.num_rows", err=True)
             sys.exit(1)
+        except RuntimeError as error:
+            if not lost_a_peer(error):
+                raise
+            click.echo("lost another rank; its own message says why", err=True)
+            sys.exit(LOST_PEER)
 
 
 @click.group(cls=_Door, context_settings={"help_option_names": ["-h", "--help"]})
@@ -56,7 +68,7 @@ def main(debug: bool) -> None:
       recsys train recsys.yaml
 
     Exit codes: 0 ok, 2 usage or configuration, 3 data, 4 not found, 5 integrity,
-    12 training diverged, 130 interrupted, 143 terminated.
+    12 training diverged, 75 another rank failed, 130 interrupted, 143 terminated.
     """  # noqa: D301
 
 
@@ -95,11 +107,12 @@ def demo(
     here = (f"output={out / 'runs'}", f"tracking.uri=sqlite:///{(out / 'mlflow.db').resolve()}")
     config = load_config(config_path, (*here, "tracking.model_name=demo", *overrides))
     oracle = best_reachable(world, filter_seen=config.evaluation.filter_seen)
-    outcome = _train(config, None, extra_rankers=oracle)
+    outcome = train_one(config, None, extra_rankers=oracle)
+    assert outcome is not None, "the demo trains in one process"
     if "version" in outcome:
         move_alias("demo", outcome["version"], "champion", uri=config.tracking.uri)
     scores = out / "recommendations" / outcome["model_id"]
-    _score(outcome["bundle"], scores, config.data.interactions, config.data.users)
+    score_users(outcome["bundle"], scores, config.data.interactions, config.data.users)
     click.echo(f"\nrecommendations: {scores}")
     click.echo(f"bundle:          {outcome['bundle']}")
     click.echo(f"report:          {outcome['report']}")
@@ -156,10 +169,21 @@ def check(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
 @click.option(
     "--resume", type=click.Path(path_type=Path), metavar="RUN_DIR", help="Go on with a run."
 )
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Processes on this machine that train together, the table sharded over them.",
+)
 @_SET
 @_JSON
 def train(
-    config: Path | None, resume: Path | None, overrides: tuple[str, ...], as_json: bool
+    config: Path | None,
+    resume: Path | None,
+    workers: int,
+    overrides: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Train, evaluate, bundle and track one model.
 
@@ -173,10 +197,15 @@ def train(
     if resume is not None and overrides:
         raise click.UsageError("--set does not go with --resume: a run keeps its configuration")
     if resume is not None:
-        outcome = _train(config_of_run(resume), resume, quiet=as_json)
+        settings = config_of_run(resume)
     else:
         assert config is not None
-        outcome = _train(load_config(config, overrides), None, quiet=as_json)
+        settings = load_config(config, overrides)
+    if workers > 1:
+        sys.exit(train_together(settings, resume, workers, quiet=as_json))
+    outcome = train_one(settings, resume, quiet=as_json)
+    if outcome is None:  # one of several ranks, and not the one that reports
+        return
     if as_json:
         click.echo(json_format.dumps(outcome, indent=1))
     else:
@@ -197,14 +226,14 @@ def evaluate(model: str, out: Path | None, tracking_uri: str | None, as_json: bo
     """
     from training.examine import evaluate_bundle
 
-    folder = _resolve(model, tracking_uri)
+    folder = resolve_model(model, tracking_uri)
     report = out or Path(f"evaluation-{folder.name}.html")
-    evaluation = evaluate_bundle(folder, report, say=_say(as_json))
+    evaluation = evaluate_bundle(folder, report, say=progress_lines(as_json))
     if as_json:
-        metrics = {name: result.metrics for name, result in evaluation.results.items()}
-        click.echo(json_format.dumps({"report": str(report), "metrics": metrics}, indent=1))
+        found = {"report": str(report), "metrics": metrics_of(evaluation)}
+        click.echo(json_format.dumps(found, indent=1))
     else:
-        _print_evaluation(evaluation)
+        print_evaluation(evaluation)
         click.echo(f"\nreport: {report}")
 
 
@@ -230,7 +259,7 @@ def export(
     """
     from serving.export import export_index
 
-    facts = export_index(_resolve(model, tracking_uri), target, out, min_recall=min_recall)
+    facts = export_index(resolve_model(model, tracking_uri), target, out, min_recall=min_recall)
     if as_json:
         click.echo(json_format.dumps(facts, indent=1))
     else:
@@ -272,9 +301,9 @@ def score(
         raise click.UsageError("give --input or --interactions, one of the two")
     if requests is not None and users is not None:
         raise click.UsageError("--users goes with --interactions; requests hold attributes")
-    side_tables = _pairs(other)
-    summary = _score(
-        str(_resolve(model, tracking_uri)),
+    side_tables = named_paths(other)
+    summary = score_users(
+        str(resolve_model(model, tracking_uri)),
         output,
         interactions,
         users,
@@ -283,7 +312,7 @@ def score(
         k=k,
         filter_seen=not keep_seen,
         rows_per_part=rows_per_part,
-        say=_say(as_json),
+        say=progress_lines(as_json),
     )
     if as_json:
         click.echo(json_format.dumps(summary, indent=1))
@@ -308,7 +337,7 @@ def register(
     from recsys.bundle import Bundle
     from serving.registry import register as add_version
 
-    bundle = Bundle.open(_resolve(model, tracking_uri))
+    bundle = Bundle.open(resolve_model(model, tracking_uri))
     version = add_version(bundle, name, uri=tracking_uri, alias=alias)
     if as_json:
         click.echo(json_format.dumps({"name": name, "version": version, "alias": alias}))
@@ -344,104 +373,6 @@ def sync(run_dir: Path, tracking_uri: str | None) -> None:
 
     delivered = deliver(run_dir, uri=tracking_uri)
     click.echo(f"sent {delivered.sent} records, {delivered.left} left")
-
-
-def _resolve(model: str, uri: str | None) -> Path:
-    from serving.registry import resolve
-
-    return Path(resolve(model, uri=uri))
-
-
-def _say(quiet: bool) -> Callable[[str], None]:
-    """Progress goes to the error stream, so that results can be piped."""
-    return (lambda line: None) if quiet else (lambda line: click.echo(line, err=True))
-
-
-def _train(
-    config: "ExperimentConfig",
-    resume: Path | None,
-    *,
-    quiet: bool = False,
-    extra_rankers: Any = None,
-) -> dict[str, Any]:
-    """Train, print the evaluation, register where the configuration names a model."""
-    from recsys.bundle import Bundle
-    from serving.index.build import build_index
-    from serving.registry import register as add_version
-    from training.progress import Progress
-    from training.train import train as run
-
-    say = _say(quiet)
-    with Progress(config.training.epochs, quiet=quiet) as progress:
-        result = run(
-            config,
-            build_index=build_index,
-            resume=resume,
-            listeners=(progress,),
-            extra_rankers=extra_rankers,
-            say=say,
-        )
-    outcome: dict[str, Any] = {
-        "run_dir": str(result.run_dir),
-        "run_id": result.run_id,
-        "bundle": str(result.bundle),
-        "model_id": result.bundle.name,
-        "report": str(result.report),
-        "metrics": {name: one.metrics for name, one in result.evaluation.results.items()},
-    }
-    name = config.tracking.model_name
-    if config.tracking.enabled and name:
-        bundle = Bundle.open(result.bundle)
-        version = add_version(bundle, name, uri=config.tracking.uri, run_id=result.run_id)
-        outcome["version"] = version
-        say(f"registered models:/{name}/{version}")
-    if not quiet:
-        _print_evaluation(result.evaluation)
-    return outcome
-
-
-def _score(
-    model: str,
-    output: Path,
-    interactions: str | None,
-    users: str | None,
-    *,
-    requests: str | None = None,
-    others: dict[str, str] | None = None,
-    k: int = 20,
-    filter_seen: bool = True,
-    rows_per_part: int = 10_000,
-    say: Callable[[str], None] = lambda line: None,
-) -> dict[str, Any]:
-    from features.sources import Sources
-    from serving.batch import score_to_parquet, shards_of_log, shards_of_requests
-    from serving.score import Scorer
-
-    scorer = Scorer.open(Path(model), k=k, filter_seen=filter_seen)
-    if requests is not None:
-        shards = shards_of_requests(scorer, requests)
-    else:
-        assert interactions is not None
-        sources = Sources(interactions=interactions, users=users, others=others or {})
-        shards = shards_of_log(scorer, sources, rows_per_part=rows_per_part)
-    summary = score_to_parquet(
-        scorer, shards, output, on_part=lambda done, total: say(f"part {done} of {total}")
-    )
-    return dict(vars(summary))
-
-
-def _pairs(options: tuple[str, ...]) -> dict[str, str]:
-    """NAME=PATH options as a mapping."""
-    for option in options:
-        if "=" not in option:
-            raise click.UsageError(f"--other {option}: expected NAME=PATH")
-    return dict(option.split("=", 1) for option in options)
-
-
-def _print_evaluation(evaluation: Any) -> None:
-    from training.progress import evaluation_table
-
-    evaluation_table(evaluation)
 
 
 if __name__ == "__main__":

@@ -9,13 +9,18 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from recsys.errors import ConfigError
 
-Model = TypeVar("Model", bound=BaseModel)
+Model = TypeVar("Model", bound="StrictModel")
 
 
 class StrictModel(BaseModel):
     """A frozen pydantic model that refuses unknown keys and coerces nothing but int to float."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
+
+    @classmethod
+    def completed(cls, raw: dict[str, Any]) -> dict[str, Any]:
+        """Return what a file gave with the defaults that depend on it; for `parse`."""
+        return raw
 
 
 def nearest(word: str, choices: list[str]) -> str:
@@ -35,7 +40,7 @@ def parse(model: type[Model], raw: Any, *, source: str | Path) -> Model:
         raise ConfigError(f"{source}: expected a mapping of keys, got {type(raw).__name__}")
     try:
         # JSON is the mode in which strict models take plain lists and mappings.
-        return model.model_validate_json(json.dumps(raw, default=str))
+        return model.model_validate_json(json.dumps(model.completed(raw), default=str))
     except ValidationError as error:
         lines = [_explain(model, problem) for problem in error.errors()]
         raise ConfigError("\n".join(f"{source}: {line}" for line in lines)) from None

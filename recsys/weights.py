@@ -4,7 +4,7 @@ import hashlib
 
 import torch
 from safetensors.torch import load, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from recsys.batch import FeatureLayout
 from recsys.embeddings.plan import EmbeddingPlan
@@ -12,15 +12,18 @@ from recsys.embeddings.table import TableConfig
 from recsys.embeddings.torch_table import TorchTable
 from recsys.embeddings.unified import UnifiedEmbedding
 from recsys.errors import IntegrityError
+from recsys.models.dcn import DCN, DCNConfig
 from recsys.models.two_tower import TwoTower, TwoTowerConfig
 
 _TABLE = "table.weight"
 
 
-def save_two_tower(model: TwoTower) -> bytes:
+def save_weights(model: TwoTower | DCN) -> bytes:
     """Return the weights, the table as a plain (num_rows, dim) tensor among them."""
+    embedding = model.embedding
+    assert isinstance(embedding, UnifiedEmbedding)
     tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
-    tensors[_TABLE] = model.embedding.table.weight.detach().cpu().contiguous()
+    tensors[_TABLE] = embedding.table.weight.detach().cpu().contiguous()
     return save(tensors)
 
 
@@ -35,16 +38,40 @@ def load_two_tower(
     Raises:
         IntegrityError: the weights are not those of such a model.
     """
+    embedding = UnifiedEmbedding(
+        EmbeddingPlan.of(table, layouts), TorchTable(table, torch.device("cpu"))
+    )
+    model = TwoTower(config, embedding)
+    _fill(model, embedding, weights)
+    return model
+
+
+def load_ranker(
+    weights: bytes, config: DCNConfig, table: TableConfig, layout: FeatureLayout
+) -> DCN:
+    """Return the model in evaluation mode on plain tensors.
+
+    Raises:
+        IntegrityError: the weights are not those of such a model.
+    """
+    plan = EmbeddingPlan.of(table, (layout,))
+    embedding = UnifiedEmbedding(plan, TorchTable(table, torch.device("cpu")))
+    model = DCN(config, embedding, plan.width(0))
+    _fill(model, embedding, weights)
+    return model
+
+
+def _fill(model: nn.Module, embedding: UnifiedEmbedding, weights: bytes) -> None:
     tensors = load(weights)
-    plan = EmbeddingPlan.of(table, layouts)
-    plain = TorchTable(table, torch.device("cpu"))
-    model = TwoTower(config, UnifiedEmbedding(plan, plain))
     try:
-        plain.weight.copy_(tensors.pop(_TABLE))
+        table = tensors.pop(_TABLE)
+        if table.shape != embedding.table.weight.shape:
+            raise RuntimeError(f"a table of {tuple(table.shape)}")
+        embedding.table.weight.copy_(table)
         model.load_state_dict(tensors)
     except (KeyError, RuntimeError) as error:
         raise IntegrityError(f"the weights do not fit the configuration: {error}") from None
-    return model.eval()
+    model.eval()
 
 
 def space_id(model: TwoTower) -> str:

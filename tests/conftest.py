@@ -65,7 +65,9 @@ def trained(config: ExperimentConfig, tmp_path_factory: pytest.TempPathFactory) 
     output = str(tmp_path_factory.mktemp("runs"))
     tracking = config.tracking.model_copy(update={"enabled": False})
     quick = config.model_copy(update={"output": output, "tracking": tracking})
-    return train(quick, build_index=build_index).bundle
+    result = train(quick, build_index=build_index)
+    assert result is not None
+    return result.bundle
 
 
 @pytest.fixture(scope="session")

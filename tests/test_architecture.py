@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("recsys", "features", "training", "serving")
 FILES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
-DOOR = ROOT / "recsys" / "cli.py"
+DOOR = {ROOT / "recsys" / "cli.py", ROOT / "recsys" / "cli_jobs.py"}
 MAY_IMPORT = {
     "recsys": {"recsys"},
     "features": {"recsys", "features"},
@@ -20,7 +20,7 @@ MAY_IMPORT = {
 DOORS = {
     "mlflow": {"training/tracking.py", "serving/registry.py", "serving/pyfunc.py"},
     "torchrec": {"recsys/embeddings/sharded.py"},
-    "fbgemm_gpu": {"recsys/embeddings/fbgemm_table.py"},
+    "fbgemm_gpu": {"recsys/embeddings/fbgemm_table.py", "recsys/embeddings/sharded.py"},
     "faiss": {"serving/index/"},
     "pandas": {"features/", "serving/pyfunc.py"},
     "pyarrow": {"features/", "training/", "serving/"},
@@ -50,12 +50,12 @@ def name(path: Path) -> str:
 
 @pytest.mark.parametrize("path", FILES, ids=name)
 def test_imports_point_down(path: Path) -> None:
-    if path == DOOR:
+    if path in DOOR:
         return
     allowed = MAY_IMPORT[path.relative_to(ROOT).parts[0]]
     ours = {module.split(".")[0] for module in imports(path)} & set(ROOMS)
     assert ours <= allowed, f"{name(path)} reaches up or sideways: {ours - allowed}"
-    assert "recsys.cli" not in imports(path)
+    assert not {"recsys.cli", "recsys.cli_jobs"} & imports(path)
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)
@@ -75,8 +75,7 @@ def test_losses_know_no_other_room(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=name)
 def test_files_and_functions_fit_in_the_head(path: Path) -> None:
     text = path.read_text()
-    limit = 450 if path == DOOR else 400
-    assert len(text.splitlines()) <= limit
+    assert len(text.splitlines()) <= 400
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
             assert node.end_lineno is not None

@@ -14,7 +14,7 @@ OPTIONS = {
     "demo": {"--out", "--users", "--items", "--events", "--seed", "--noise", "--set"},
     "init": {"tables", "--out", "--force"},
     "check": {"config", "--set", "--json"},
-    "train": {"config", "--resume", "--set", "--json"},
+    "train": {"config", "--resume", "--workers", "--set", "--json"},
     "evaluate": {"model", "--out", "--tracking-uri", "--json"},
     "export": {"model", "--to", "--out", "--min-recall", "--tracking-uri", "--json"},
     "score": {

@@ -1,13 +1,15 @@
 """Checkpoints that are whole or absent, and a resume that is bit-identical.
 
-A checkpoint is a folder `step-<n>` with tensors (safetensors) and the loop's state (JSON). It
-is written under another name, flushed to the disk, and renamed; the last two and the best
-stay. Nothing is pickled.
+A checkpoint is a folder `step-<n>` with the dense tensors (safetensors), the table
+(`recsys.embeddings.shards_on_disk`, one file a rank) and the loop's state (JSON). It is written
+under another name, flushed to the disk, and renamed; the last two and the best stay. One that
+was written by several ranks opens on any other number of them.
 """
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -18,8 +20,10 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from recsys.atomic import publish, staged_folder
+from recsys.embeddings.shards_on_disk import load_table, save_table
 from recsys.embeddings.table import Table
 from recsys.errors import IntegrityError
+from training.distributed import ALONE, World
 
 _PREFIX = "step-"
 
@@ -44,31 +48,27 @@ class LoopState:
 
 @dataclass(frozen=True)
 class Trained:
-    """Everything that a step changes: the model, its table, the optimizer."""
+    """Everything that a step changes: the model, its table, the optimizer.
+
+    The table is saved apart from `tensors`, for it may be sharded.
+    """
 
     model: nn.Module
     table: Table
     optimizer: torch.optim.Optimizer
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return all state as named tensors on the CPU."""
+        """Return all state but the table's as named tensors on the CPU."""
         named = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        named |= {f"table.{name}": value for name, value in self._table().items()}
         for number, state in self.optimizer.state_dict()["state"].items():
             named |= {f"optimizer.{number}.{key}": value for key, value in state.items()}
         return {name: value.detach().cpu().contiguous() for name, value in named.items()}
-
-    def _table(self) -> dict[str, Tensor]:
-        return {"weight": self.table.weight, **self.table.state}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over what `tensors` gave."""
         prefix = "model."
         weights = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
         self.model.load_state_dict(weights)
-        with torch.no_grad():
-            for name, value in self._table().items():
-                value.copy_(tensors[f"table.{name}"])
         whole = self.optimizer.state_dict()
         states: dict[int, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
@@ -79,22 +79,38 @@ class Trained:
 
 
 class Checkpoints:
-    """The checkpoints of one run, in `folder`."""
+    """The checkpoints of one run, in `folder`; all ranks of `world` save and load together."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, world: World = ALONE) -> None:
         self.folder = folder
+        self.world = world
 
     def save(self, trained: Trained, state: LoopState) -> Path:
         """Write a checkpoint at `state.global_step`; then drop those nobody needs."""
         target = self._path(state.global_step)
-        with staged_folder(self.folder, target.name) as staging:
-            (staging / "tensors.safetensors").write_bytes(save(trained.tensors()))
-            (staging / "state.json").write_text(json.dumps(asdict(state)))
-            if target.exists():  # the same step twice: a pure function of the data, so the same
-                self._remove(target)
-            publish(staging, target)
-        self._drop_old(state)
+        with self._staging(target.name) as staging:
+            save_table(trained.table, staging / "table")
+            if self.world.is_first:
+                (staging / "tensors.safetensors").write_bytes(save(trained.tensors()))
+                (staging / "state.json").write_text(json.dumps(asdict(state)))
+            self.world.wait()
+            if self.world.is_first:
+                if target.exists():  # the same step twice: a pure function of the data
+                    self._remove(target)
+                publish(staging, target)
+                self._drop_old(state)
+            self.world.wait()
         return target
+
+    @contextmanager
+    def _staging(self, name: str) -> Iterator[Path]:
+        """Yield the folder that all ranks write to; the first rank makes and removes it."""
+        if not self.world.is_first:
+            yield Path(self.world.tell(""))
+            return
+        with staged_folder(self.folder, name) as staging:
+            self.world.tell(str(staging))
+            yield staging
 
     def steps(self) -> list[int]:
         """Return the steps that have a checkpoint, ascending."""
@@ -110,6 +126,7 @@ class Checkpoints:
         except (OSError, ValueError, SafetensorError) as error:
             raise IntegrityError(f"checkpoint {folder} cannot be read: {error}") from None
         trained.load(tensors)
+        load_table(trained.table, folder / "table")
         return LoopState(**raw)
 
     def load_latest(self, trained: Trained) -> LoopState | None:
@@ -137,6 +154,6 @@ class Checkpoints:
         shutil.rmtree(gone)
 
     @classmethod
-    def of_run(cls, run_dir: Path) -> Self:
+    def of_run(cls, run_dir: Path, world: World = ALONE) -> Self:
         """Return the checkpoints of the run in `run_dir`."""
-        return cls(run_dir / "checkpoints")
+        return cls(run_dir / "checkpoints", world)

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from features.sources import Policies, Sources
 from features.split import SplitConfig
 from recsys.embeddings.table import TableConfig
 from recsys.errors import ConfigError, NotFoundError
+from recsys.models.dcn import DCNConfig
 from recsys.models.two_tower import TwoTowerConfig
 from recsys.schema import Schema
 from recsys.strict import StrictModel, parse
@@ -36,7 +37,8 @@ class TrainingConfig(StrictModel):
     patience: PositiveInt = 3
     """Evaluations without a better `metric` before training stops."""
     metric: str = "ndcg_at_20"
-    """Validation metric that decides the best checkpoint; larger is better."""
+    """Validation metric that decides the best checkpoint; larger is better. A ranker's default
+    is auc."""
     max_validation_queries: PositiveInt = 10_000
     id_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of ids replaced by the unknown id, so that cold items and users have a meaning."""
@@ -85,7 +87,7 @@ class ExperimentConfig(StrictModel):
     policies: Policies = Policies()
     schema_: Schema = Field(alias="schema")
     split: SplitConfig = SplitConfig()
-    model: TwoTowerConfig = TwoTowerConfig()
+    model: Annotated[TwoTowerConfig | DCNConfig, Field(discriminator="kind")] = TwoTowerConfig()
     embedding: TableConfig = TableConfig()
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -95,6 +97,44 @@ class ExperimentConfig(StrictModel):
     """Folder that runs (checkpoints, bundles, reports) are written to."""
     cache: str | None = None
     """Folder that keeps encoded data between runs, for logs that take long to read."""
+
+    @classmethod
+    def completed(cls, raw: dict[str, Any]) -> dict[str, Any]:
+        """A model is a two-tower unless it says otherwise; rankers have a metric of their own."""
+        model, training = raw.get("model", {}), raw.get("training", {})
+        if isinstance(model, dict):
+            model = {"kind": "two_tower", **model}
+            raw = {**raw, "model": model}
+            if model["kind"] in RANKERS and isinstance(training, dict):
+                raw["training"] = {"metric": "auc", **training}
+        return raw
+
+    @model_validator(mode="after")
+    def _model_fits_the_log(self) -> "ExperimentConfig":
+        ranker, label = self.model.kind in RANKERS, self.schema_.interactions.label
+        if ranker and label is None:
+            raise ValueError(
+                f"model.kind: {self.model.kind} ranks by labels: give schema.interactions.label"
+            )
+        if not ranker and label is not None:
+            raise ValueError(
+                f"model.kind: {self.model.kind} learns from what was taken and has no use for "
+                "schema.interactions.label: keep the positive rows with schema.interactions.where "
+                "instead"
+            )
+        if self.data.stream and not ranker:
+            raise ValueError(f"data.stream is for rankers, and model.kind is {self.model.kind}")
+        return self
+
+    @property
+    def two_tower(self) -> TwoTowerConfig:
+        """The model's part, where the model is a two-tower."""
+        assert isinstance(self.model, TwoTowerConfig)
+        return self.model
+
+
+RANKERS = ("dcn",)
+"""Kinds of model that judge labelled rows."""
 
 
 def load_config(path: Path, overrides: tuple[str, ...] = ()) -> ExperimentConfig:

@@ -22,7 +22,7 @@ from recsys.bundle import write_bundle
 from recsys.models.two_tower import TwoTower, catalogue_vectors
 from recsys.retrieval.index import ExactVectors
 from recsys.retrieval.recommend import recommend
-from recsys.weights import load_two_tower, save_two_tower, space_id
+from recsys.weights import load_two_tower, save_weights, space_id
 from training.config import ExperimentConfig, dump_config
 
 PROBE_ROWS = 256
@@ -56,12 +56,12 @@ def write_two_tower(
     metrics: dict[str, Any],
 ) -> Path:
     """Write the bundle of `model` below `parent` and return its folder."""
-    weights = save_two_tower(model)
+    weights = save_weights(model)
     item_ids = data.tables.items.column(data.schema.item_key).combine_chunks()
     space = space_id(model)
     # The served model, read back from the bytes that are written: what is probed is what is kept.
     layouts = (data.encoder.layout("items"), data.encoder.query_layout())
-    served = load_two_tower(weights, config.model, config.embedding, layouts)
+    served = load_two_tower(weights, config.two_tower, config.embedding, layouts)
 
     def write(folder: Path) -> None:
         (folder / "config.yaml").write_text(dump_config(config))
@@ -121,7 +121,9 @@ def _probe(
     users = _probe_users(data)
     histories = data.histories((TRAIN, VALIDATION, TEST))
     table = request_table(data.schema, data.tables, histories, users)
-    requests = encode_requests(data.encoder, ids, table, history_length=config.model.history_length)
+    requests = encode_requests(
+        data.encoder, ids, table, history_length=config.two_tower.history_length
+    )
     scores, rows = recommend(
         model,
         ExactVectors(vectors),

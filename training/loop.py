@@ -19,6 +19,7 @@ from torch import Tensor
 from recsys.errors import NumericalError
 from training.checkpoint import Checkpoints, LoopState, Trained
 from training.config import TrainingConfig
+from training.distributed import ALONE, LostPeerError, World
 from training.optim import warm_up
 
 LOG_EVERY = 20
@@ -39,8 +40,9 @@ B = TypeVar("B", bound=Batch)
 class Task(Generic[B]):
     """What is trained: how to draw batches, what to minimise, how to judge.
 
-    loss: a batch to a scalar, in training mode. validate: metrics of the model as it stands.
-    describe: names the rows and features of a batch whose loss is not finite.
+    loss: a batch to a scalar, in training mode; of several ranks, its share of the mean.
+    validate: metrics of the model as it stands. describe: names the rows and features of a
+    batch whose loss is not finite.
     """
 
     trained: Trained
@@ -70,11 +72,13 @@ def fit(
     config: TrainingConfig,
     checkpoints: Checkpoints,
     listeners: tuple[Listener, ...] = (),
+    world: World = ALONE,
 ) -> LoopState:
     """Train until the last epoch or until `patience` evaluations brought nothing better.
 
     Resumes from the newest checkpoint where there is one. On return the model holds the
-    weights of the best evaluation.
+    weights of the best evaluation. Of several ranks all call this at once, each with its share
+    of the batches and of the loss; they stop at the same step.
 
     Raises:
         NumericalError: a loss was not finite; the last checkpoint stands.
@@ -83,7 +87,7 @@ def fit(
     state = checkpoints.load_latest(task.trained) or LoopState()
     with _signals() as received:
         while not state.finished:
-            _epoch(task, config, checkpoints, listeners, state, received)
+            _epoch(task, config, checkpoints, listeners, state, received, world)
     if state.best_step is not None:
         checkpoints.load(task.trained, state.best_step)
     return state
@@ -96,22 +100,23 @@ def _epoch(
     listeners: tuple[Listener, ...],
     state: LoopState,
     received: list[int],
+    world: World,
 ) -> None:
     clock = _Clock()
     for batch in task.batches(state.epoch, state.step):
-        loss = _step(task, config, state, batch)
+        loss, examples, stop = _step(task, config, state, batch, received, world)
         state.step += 1
         state.global_step += 1
-        state.running_loss += loss * len(batch)
-        state.running_weight += len(batch)
-        rate = clock.tick(len(batch))
+        state.running_loss += loss * examples
+        state.running_weight += examples
+        rate = clock.tick(examples)
         for listener in listeners:
             listener.on_step(state, task.num_steps, loss, rate)
         if state.global_step % LOG_EVERY == 0:
             _log(state, listeners, _mean_loss(state) | {"examples_per_second": rate})
-        if received:
+        if stop or (received and world.size == 1):  # ranks have to agree, which takes a step
             checkpoints.save(task.trained, state)
-            raise Terminated(128 + received[0])
+            raise Terminated(128 + (received or [signal.SIGTERM])[0])
         if state.global_step % config.checkpoint_every == 0 and state.step < task.num_steps:
             checkpoints.save(task.trained, state)
     metrics = task.validate()
@@ -121,20 +126,30 @@ def _epoch(
     checkpoints.save(task.trained, state)
 
 
-def _step(task: Task[B], config: TrainingConfig, state: LoopState, batch: B) -> float:
-    """One optimizer step; returns the loss."""
+def _step(
+    task: Task[B],
+    config: TrainingConfig,
+    state: LoopState,
+    batch: B,
+    received: list[int],
+    world: World,
+) -> tuple[float, int, bool]:
+    """One optimizer step; returns the loss, the examples, and whether a rank is asked to stop."""
     trained = task.trained
     # On a small log the warm-up must not be most of the training.
     warmup_steps = min(config.warmup_steps, task.num_steps * config.epochs // 10)
     factor = warm_up(state.global_step, warmup_steps)
     for group in trained.optimizer.param_groups:
         group["lr"] = config.learning_rate * factor
-    torch.manual_seed(_step_seed(config.seed, state.global_step))
+    torch.manual_seed(_step_seed(config.seed, state.global_step, world.rank))
     trained.model.train()
     loss = task.loss(batch)
-    value = float(loss.detach())
+    own = float(loss.detach())
+    value, examples, stop = world.sum(own, len(batch), len(received))
     # Before the backward pass: the table's update is part of it.
     if not math.isfinite(value):
+        if math.isfinite(own):
+            raise LostPeerError
         raise NumericalError(
             f"the loss of step {state.global_step + 1} (epoch {state.epoch + 1}) is {value}; "
             f"{task.describe(batch)}; lower training.learning_rate and embedding.learning_rate "
@@ -142,9 +157,10 @@ def _step(task: Task[B], config: TrainingConfig, state: LoopState, batch: B) -> 
         )
     trained.optimizer.zero_grad(set_to_none=True)
     loss.backward()
+    world.sum_gradients(trained.model)
     torch.nn.utils.clip_grad_norm_(trained.model.parameters(), config.clip_norm)
     trained.optimizer.step()
-    return value
+    return value, int(examples), stop > 0
 
 
 def _judge(config: TrainingConfig, state: LoopState, metric: float) -> None:
@@ -170,8 +186,9 @@ def _mean_loss(state: LoopState) -> dict[str, float]:
     return {"loss": mean}
 
 
-def _step_seed(seed: int, step: int) -> int:
-    return (seed * 1_000_003 + step) % 2**63
+def _step_seed(seed: int, step: int, rank: int) -> int:
+    """Ranks hold different rows: their dropout must differ as well."""
+    return (seed * 1_000_003 + step + rank * 7_919_000_017) % 2**63
 
 
 class _Clock:

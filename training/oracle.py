@@ -14,7 +14,7 @@ from recsys.retrieval.topk import topk_of_scores
 from training.evaluate import CHUNK, Ranker
 
 if TYPE_CHECKING:
-    from training.train import ExtraRankers
+    from training.retrieval_job import ExtraRankers
 
 
 def best_reachable(world: RetailWorld, *, filter_seen: bool = True) -> "ExtraRankers":

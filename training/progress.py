@@ -11,6 +11,7 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 
 from training.checkpoint import LoopState
+from training.ranking_job import RankingEvaluation
 from training.results import Evaluation
 
 
@@ -94,6 +95,18 @@ def evaluation_table(evaluation: Evaluation) -> None:
         model = next(iter(evaluation.results.values()))
         share = model.metrics[names[0]] / max(best.metrics[names[0]], 1e-12)
         console.print(f"{names[0]}: {share:.0%} of the best reachable", highlight=False)
+
+
+def ranking_table(evaluation: RankingEvaluation) -> None:
+    """Print a ranker's metrics with their 95 % intervals."""
+    table = Table(title=f"test: {evaluation.protocol['split']}; {evaluation.protocol['test rows']}")
+    table.add_column("metric", no_wrap=True)
+    table.add_column("value", justify="right", no_wrap=True)
+    for name, found in evaluation.metrics.items():
+        table.add_row(name, f"{found.value:.4f} [{found.low:.4f}, {found.high:.4f}]")
+    table.add_row("log_loss of the base rate", f"{evaluation.base_rate:.4f}")
+    table.add_row("calibration error", f"{evaluation.calibration.error:.4f}")
+    Console().print(table)
 
 
 def _cell(value: float, interval: tuple[float, float]) -> str:

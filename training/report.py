@@ -10,8 +10,10 @@ import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.embeddings.diagnostics import Diagnosis
 from recsys.metrics.intervals import paired_difference
 from training import report_plots as plots
+from training.embedding_report import embedding_section
 from training.report_map import embedding_map
 from training.results import Evaluation, Example
 
@@ -39,6 +41,7 @@ def write_report(
     item_vectors: NDArray[np.float32],
     examples: Sequence[Example],
     facts: Mapping[str, str],
+    embedding: Diagnosis | None = None,
 ) -> None:
     """Write the report to `path`.
 
@@ -54,6 +57,7 @@ def write_report(
         item_vectors: (n_items, E).
         examples: a few users with what they were shown.
         facts: rows, users, drops: whatever a reader should know of the data.
+        embedding: diagnostics of the table.
     """
     k = headline_k(evaluation.ks)
     model = next(iter(evaluation.results))
@@ -72,6 +76,7 @@ def write_report(
         representation={n: f"{v:.3f}" for n, v in evaluation.representation.items()},
         protocol=evaluation.protocol,
         facts=facts,
+        embedding=None if embedding is None else embedding_section(embedding),
         config_text=config_text,
     )
     draft = path.with_name(f".{path.name}.tmp")
@@ -168,11 +173,15 @@ def _metric_name(metric: str) -> str:
 
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FileSystemLoader(TEMPLATE.parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.tests["finite"] = math.isfinite
     environment.filters["newest_first"] = newest_first
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return environment.get_template(TEMPLATE.name)
 
 
 def newest_first(history: Sequence[str]) -> list[tuple[str, int]]:

@@ -23,23 +23,23 @@ CONSUMED = "taken next"
 _WORDS = {"item_knn": "item kNN", "two_tower": "two-tower", BEST: "best reachable"}
 METRICS = {"recall": "recall", "hit_rate": "hit rate", "ndcg": "NDCG", "mrr": "MRR"}
 # Stand-ins for CSS variables; no chart may use another colour.
-_INK, _SOFT, _LINE, _BEST, _PAGE = "#0000f1", "#0000f2", "#0000f3", "#0000f4", "#0000f5"
-_COLOURS = ("#0000e0", "#0000e1", "#0000e2", "#0000e3", "#0000e4")
+INK, SOFT, _LINE, _BEST, _PAGE = "#0000f1", "#0000f2", "#0000f3", "#0000f4", "#0000f5"
+COLOURS = ("#0000e0", "#0000e1", "#0000e2", "#0000e3", "#0000e4")
 _VARIABLES = {
-    _INK: "var(--ink)",
-    _SOFT: "var(--soft)",
+    INK: "var(--ink)",
+    SOFT: "var(--soft)",
     _LINE: "var(--line)",
     _BEST: "var(--best)",
     _PAGE: "var(--page)",
-    **{colour: f"var(--ranker-{number})" for number, colour in enumerate(_COLOURS)},
+    **{colour: f"var(--ranker-{number})" for number, colour in enumerate(COLOURS)},
 }
-_STYLE: Any = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "recsys",
     "font.size": 10,
     "axes.edgecolor": _LINE,
-    "axes.labelcolor": _SOFT,
-    "axes.titlecolor": _INK,
+    "axes.labelcolor": SOFT,
+    "axes.titlecolor": INK,
     "axes.titlesize": 11,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
@@ -49,9 +49,9 @@ _STYLE: Any = {
     "axes.axisbelow": True,
     "grid.color": _LINE,
     "grid.linewidth": 0.6,
-    "text.color": _INK,
-    "xtick.color": _SOFT,
-    "ytick.color": _SOFT,
+    "text.color": INK,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
     "xtick.major.size": 0,
     "ytick.major.size": 0,
     "figure.constrained_layout.use": True,
@@ -68,11 +68,11 @@ def colour_variables(evaluation: Evaluation) -> dict[str, str]:
     return {name: _VARIABLES[colour] for name, colour in _colours(evaluation).items()}
 
 
-@matplotlib.rc_context(_STYLE)
+@matplotlib.rc_context(STYLE)
 def intervals(evaluation: Evaluation, metrics: Sequence[str], labels: Sequence[str]) -> str:
     """Draw rankers as dots with their 95 % intervals, a panel a metric."""
     names, colours = list(evaluation.results), _colours(evaluation)
-    figure, axes = _panels(1, len(metrics), 9.6, 0.55 + 0.42 * len(names))
+    figure, axes = panels(1, len(metrics), 9.6, 0.55 + 0.42 * len(names))
     for axis, metric, label in zip(axes, metrics, labels, strict=True):
         for row, name in enumerate(names):
             result = evaluation.results[name]
@@ -89,16 +89,16 @@ def intervals(evaluation: Evaluation, metrics: Sequence[str], labels: Sequence[s
         axis.margins(x=0.16)
         axis.set_ylim(0.4, len(names) + 0.6)
         axis.set_yticks(range(len(names), 0, -1), [words(name) for name in names])
-        axis.tick_params(axis="y", colors=_INK)
+        axis.tick_params(axis="y", colors=INK)
         axis.xaxis.set_major_locator(MaxNLocator(5))
         axis.grid(visible=False, axis="y")
         axis.spines["left"].set_visible(False)
     for axis in axes[1:]:
         axis.set_yticklabels([])
-    return _svg(figure, "Dots with 95 % intervals: " + ", ".join(labels))
+    return svg(figure, "Dots with 95 % intervals: " + ", ".join(labels))
 
 
-@matplotlib.rc_context(_STYLE)
+@matplotlib.rc_context(STYLE)
 def learning_curves(history: Sequence[Mapping[str, float]], metric: str) -> str | None:
     """Draw the loss and the validation metrics over training steps; None without any point."""
     series: dict[str, list[tuple[float, float]]] = {}
@@ -112,35 +112,35 @@ def learning_curves(history: Sequence[Mapping[str, float]], metric: str) -> str 
         for kind, label in METRICS.items()
     }
     shown = {label: series[name] for name, label in right.items() if name in series}
-    panels = [curves for curves in (left, shown) if curves]
-    if not panels:
+    groups = [curves for curves in (left, shown) if curves]
+    if not groups:
         return None
-    figure, axes = _panels(1, len(panels), 9.6, 2.9)
-    for axis, curves in zip(axes, panels, strict=True):
+    figure, axes = panels(1, len(groups), 9.6, 2.9)
+    for axis, curves in zip(axes, groups, strict=True):
         is_loss = curves is left
         for number, points in enumerate(curves.values()):
             x, y = np.array(points).T
-            colour = _INK if is_loss else _COLOURS[number]
+            colour = INK if is_loss else COLOURS[number]
             axis.plot(x, y, color=colour, lw=1.6, marker=None if len(x) > 40 else "o", ms=4)
             if not is_loss:
                 best = int(np.nanargmax(y)) if np.isfinite(y).any() else 0
                 axis.plot(x[best], y[best], "o", color=colour, ms=7, mfc="none", mew=1.5)
         if not is_loss:
             axis.set_ylim(bottom=0)
-            _label_ends(axis, {label: np.array(p)[-1] for label, p in curves.items()}, _COLOURS)
+            _label_ends(axis, {label: np.array(p)[-1] for label, p in curves.items()}, COLOURS)
         axis.set_title(
             "Training loss" if is_loss else f"Validation, first {_k(metric)} (ring: best)"
         )
         axis.set_xlabel("training step")
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axis.xaxis.set_major_locator(MaxNLocator(5))
-    return _svg(figure, "Training loss and validation metrics over training steps")
+    return svg(figure, "Training loss and validation metrics over training steps")
 
 
-@matplotlib.rc_context(_STYLE)
+@matplotlib.rc_context(STYLE)
 def metrics_by_k(evaluation: Evaluation) -> str:
     """Draw each metric over the length of the list, with 95 % bands."""
-    figure, axes = _panels(2, 2, 9.6, 5.6)
+    figure, axes = panels(2, 2, 9.6, 5.6)
     colours, ks = _colours(evaluation), evaluation.ks
     for axis, (kind, label) in zip(axes, METRICS.items(), strict=True):
         ends = {}
@@ -158,10 +158,10 @@ def metrics_by_k(evaluation: Evaluation) -> str:
         axis.set_title(f"{label[0].upper()}{label[1:]} at k")
     for axis in axes[2:]:
         axis.set_xlabel("k, items shown (log scale)")
-    return _svg(figure, "Recall, hit rate, NDCG and MRR over the length of the list")
+    return svg(figure, "Recall, hit rate, NDCG and MRR over the length of the list")
 
 
-@matplotlib.rc_context(_STYLE)
+@matplotlib.rc_context(STYLE)
 def slices(evaluation: Evaluation, side: str) -> str | None:
     """Draw recall by slice of the items or of the users; None where there are no slices."""
     first = next(iter(evaluation.results.values())).slices
@@ -169,7 +169,7 @@ def slices(evaluation: Evaluation, side: str) -> str | None:
     if not names:
         return None
     metric = next(key for key in first[names[0]] if key != "queries")
-    figure, (axis,) = _panels(1, 1, 4.7, 1.0 + 0.5 * len(names))
+    figure, (axis,) = panels(1, 1, 4.7, 1.0 + 0.5 * len(names))
     colours = _colours(evaluation)
     for ranker, result in reversed(list(evaluation.results.items())):  # the model on top
         points = [
@@ -184,7 +184,7 @@ def slices(evaluation: Evaluation, side: str) -> str | None:
         axis.plot(x, y, ls="", color=colours[ranker], clip_on=False, zorder=3, **look)
     labels = [f"{n.partition(': ')[2]}  (n={first[n]['queries']:,.0f})" for n in names]
     axis.set_yticks(range(len(names), 0, -1), labels)
-    axis.tick_params(axis="y", colors=_INK)
+    axis.tick_params(axis="y", colors=INK)
     axis.set_ylim(0.4, len(names) + 0.6)
     axis.set_xlim(left=0)
     axis.margins(x=0.05)
@@ -195,10 +195,10 @@ def slices(evaluation: Evaluation, side: str) -> str | None:
         if side == "items"
         else f"{_metric_words(metric)}; n: users"
     )
-    return _svg(figure, f"{metric} by {side}")
+    return svg(figure, f"{metric} by {side}")
 
 
-@matplotlib.rc_context(_STYLE)
+@matplotlib.rc_context(STYLE)
 def popularity(evaluation: Evaluation, k: int) -> str:
     """Draw which share of what was recommended, and taken, lies within the n most popular items."""
     counts = evaluation.train_counts
@@ -207,8 +207,8 @@ def popularity(evaluation: Evaluation, k: int) -> str:
     shown = {name: result.top[:, :k] for name, result in evaluation.results.items() if name != BEST}
     lists = {words(name): top[top >= 0] for name, top in shown.items()}
     lists[CONSUMED] = evaluation.relevant_values.astype(np.int32)
-    colours = [*(_colours(evaluation)[name] for name in shown), _INK]
-    figure, (axis,) = _panels(1, 1, 9.6, 3.4)
+    colours = [*(_colours(evaluation)[name] for name in shown), INK]
+    figure, (axis,) = panels(1, 1, 9.6, 3.4)
     x, middles = np.arange(1, len(counts) + 1), {}
     for number, (name, rows) in enumerate(lists.items()):
         if not len(rows):
@@ -237,16 +237,17 @@ def popularity(evaluation: Evaluation, k: int) -> str:
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
     axis.set_xlabel("the n most popular items of training (log scale)")
     axis.set_ylabel(f"share of all places in the first {k}")
-    return _svg(figure, "Share of recommendations within the n most popular items")
+    return svg(figure, "Share of recommendations within the n most popular items")
 
 
 def _colours(evaluation: Evaluation) -> dict[str, str]:
     named = [name for name in evaluation.results if name != BEST]
-    colours = {name: _COLOURS[number % len(_COLOURS)] for number, name in enumerate(named)}
+    colours = {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(named)}
     return {name: colours.get(name, _BEST) for name in evaluation.results}
 
 
-def _panels(rows: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+def panels(rows: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """Return a figure of rows x columns charts, and the charts."""
     figure = Figure(figsize=(width, height))
     grid = figure.subplots(rows, columns, squeeze=False)
     return figure, list(grid.ravel())
@@ -302,7 +303,7 @@ def _k(metric: str) -> str:
     return metric.rpartition("_")[2]
 
 
-def _svg(figure: Figure, label: str) -> str:
+def svg(figure: Figure, label: str) -> str:
     """Return the figure as an SVG element for the page."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})

@@ -4,31 +4,32 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any, Protocol
 
-from torch import Tensor
+from torch import nn
 
-from features.cache import cached
-from features.dataset import Dataset, prepare
-from features.queries import Queries, build_queries
-from features.split import TEST, TRAIN, VALIDATION
+from recsys.atomic import whole_file
+from recsys.batch import FeatureLayout
+from recsys.embeddings.backend import pick_backend
+from recsys.embeddings.diagnostics import (
+    Diagnosis,
+    FeatureValues,
+    diagnose,
+)
+from recsys.embeddings.memory import check_memory, costs, free_memory_bytes
+from recsys.embeddings.plan import EmbeddingPlan
 from recsys.errors import ConfigError, NotFoundError
-from recsys.models.two_tower import TwoTower, catalogue_vectors, query_vectors
-from recsys.retrieval.topk import exact_topk
-from recsys.weights import load_two_tower, save_two_tower
-from training.checkpoint import Checkpoints
-from training.config import ExperimentConfig, dump_config, load_config
-from training.contents import IndexBuilder, write_two_tower
-from training.evaluate import Ranker, baseline_rankers, evaluate
-from training.loop import Listener, fit
-from training.machine import keep_freed_memory, peak_memory_mib
-from training.report import write_report
+from training.checkpoint import Checkpoints, LoopState
+from training.config import RANKERS, ExperimentConfig, dump_config, load_config
+from training.contents import IndexBuilder
+from training.distributed import World
+from training.loop import Listener, Task, fit
+from training.machine import keep_freed_memory, peak_memory_mib, pick_device
+from training.parts import plain_table
+from training.ranking_job import RankingEvaluation, RankingJob
 from training.results import Evaluation
-from training.showcase import examples, item_groups, item_titles
-from training.steps import two_tower_task
+from training.retrieval_job import ExtraRankers, RetrievalJob, tracked_metrics
 from training.tracking import Tracker, start_run
-
-ExtraRankers = Callable[[Dataset, Queries], dict[str, Ranker]]
-"""More rankers to judge beside the model and the baselines (the built-in world's best)."""
 
 Say = Callable[[str], None]
 
@@ -40,8 +41,35 @@ class TrainResult:
     run_dir: Path
     bundle: Path
     report: Path
-    evaluation: Evaluation
+    evaluation: Evaluation | RankingEvaluation
     run_id: str | None
+
+
+class Job(Protocol):
+    """A family of models: what is trained, and what becomes of it."""
+
+    config: ExperimentConfig
+    facts: dict[str, str]
+    fingerprint: str
+
+    @property
+    def layouts(self) -> tuple[FeatureLayout, ...]:
+        """The sides of the model's embedding."""
+
+    def task(self) -> Task[Any]:
+        """Return what the loop trains."""
+
+    def feature_values(self) -> list[FeatureValues]:
+        """Return what the training rows hold of each sparse feature."""
+
+    def finish(
+        self,
+        run_dir: Path,
+        model: Any,
+        history: list[dict[str, float]],
+        embedding: Diagnosis | None,
+    ) -> Any:
+        """Judge the model, write bundle and report; return the evaluation and both paths."""
 
 
 def train(
@@ -52,7 +80,8 @@ def train(
     listeners: tuple[Listener, ...] = (),
     extra_rankers: ExtraRankers | None = None,
     say: Say = lambda line: None,
-) -> TrainResult:
+    world: World | None = None,
+) -> TrainResult | None:
     """Read, train, evaluate on the test part, report, bundle, track.
 
     Args:
@@ -62,6 +91,8 @@ def train(
         listeners: who watches the steps.
         extra_rankers: more rankers for the evaluation.
         say: takes a line of progress at a time.
+        world: the ranks that train together (`training.distributed.join`); None: this process
+            alone. The first rank alone judges, writes, tracks and gets a result.
 
     Raises:
         UserError: configuration or data are wrong, or a loss was not finite.
@@ -69,20 +100,43 @@ def train(
     """
     keep_freed_memory()
     check_metric(config)
-    run_dir = resume or new_run_dir(config)
-    data = load_data(config)
-    _say_data(data, say)
+    world = World(device=pick_device(config.training.device)) if world is None else world
+    check_memory(config.embedding, free_memory_bytes(), ranks=world.size)
+    run_dir = Path(world.tell(str(resume or (new_run_dir(config) if world.is_first else ""))))
+    job: Job
+    if config.model.kind in RANKERS:
+        job = RankingJob(config, world)
+    else:
+        job = RetrievalJob(config, world, build_index, extra_rankers)
+    config = job.config = _with_backend(config, job, world, run_dir, say)
+    if not world.is_first:
+        fit_in(world, job, config, run_dir, ())
+        return None
+    for name, value in job.facts.items():
+        say(f"{name}: {value}")
+    return _tracked(config, job, run_dir, listeners, say, world)
+
+
+def _tracked(
+    config: ExperimentConfig,
+    job: Job,
+    run_dir: Path,
+    listeners: tuple[Listener, ...],
+    say: Say,
+    world: World,
+) -> TrainResult:
+    """Train as the first rank, every step of it tracked."""
     tracker = start_run(
         config.tracking,
         run_dir=run_dir,
         name=run_dir.name,
         params=_flat(config.model_dump(mode="json", by_alias=True)),
-        tags={"kind": config.model.kind},
+        tags={"kind": config.model.kind, "workers": str(world.size)},
     )
     status = "FAILED"
     try:
-        tracker.dataset("training", data.tables.fingerprint, _facts(data))
-        result = _run(config, data, run_dir, tracker, build_index, listeners, extra_rankers, say)
+        tracker.dataset("training", job.fingerprint, job.facts)
+        result = _run(config, job, run_dir, tracker, listeners, say, world)
         status = "FINISHED"
     except SystemExit:
         status = "KILLED"
@@ -92,14 +146,6 @@ def train(
         tracker.finish(status)
     # The run is made in the background: only now is it sure to have an id, if it has one.
     return replace(result, run_id=tracker.run_id)
-
-
-def load_data(config: ExperimentConfig) -> Dataset:
-    """Read and encode the tables of `config`, from its cache where it has one."""
-    parts = (config.schema_, config.data, config.policies, config.split, config.embedding.lookups)
-    if config.cache is None:
-        return prepare(*parts)
-    return cached(Path(config.cache), lambda: prepare(*parts), *parts)
 
 
 def new_run_dir(config: ExperimentConfig) -> Path:
@@ -138,138 +184,81 @@ def check_metric(config: ExperimentConfig) -> None:
     names = [
         f"{m}_at_{k}" for k in config.evaluation.ks for m in ("recall", "hit_rate", "ndcg", "mrr")
     ]
+    why = f"evaluation.ks allows {', '.join(names)}"
+    if config.model.kind in RANKERS:
+        names, why = ["auc"], "a ranker's is auc"
     if config.training.metric not in names:
-        raise ConfigError(
-            f"training.metric: '{config.training.metric}' is not computed; evaluation.ks allows "
-            f"{', '.join(names)}"
-        )
+        raise ConfigError(f"training.metric: '{config.training.metric}' is not computed; {why}")
 
 
-def judge(
+def _with_backend(
+    config: ExperimentConfig, job: Job, world: World, run_dir: Path, say: Say
+) -> ExperimentConfig:
+    """Settle which kernel runs the table, and write it down: a resumed run must use the same."""
+    if world.size > 1 or config.embedding.backend != "auto":
+        return config
+    plan = EmbeddingPlan.of(config.embedding, job.layouts)
+    choice = pick_backend(
+        config.embedding, plan, batch_size=config.training.batch_size, device=world.device
+    )
+    say(choice.line)
+    table = config.embedding.model_copy(update={"backend": choice.backend})
+    settled = config.model_copy(update={"embedding": table})
+    with whole_file(run_dir / "config.yaml") as staging:
+        staging.write_text(dump_config(settled))
+    return settled
+
+
+def fit_in(
+    world: World,
+    job: Job,
     config: ExperimentConfig,
-    data: Dataset,
-    model: TwoTower,
-    extra_rankers: ExtraRankers | None = None,
-) -> tuple[Evaluation, Queries, Tensor, Tensor]:
-    """Evaluate `model` on the test part; returns also queries, item and query vectors."""
-    settings = config.evaluation
-    queries = build_queries(
-        data,
-        TEST,
-        history_length=config.model.history_length,
-        filter_seen=settings.filter_seen,
-        limit=settings.max_queries,
-        seed=config.training.seed,
-    )
-    items = catalogue_vectors(model, data.items)
-    vectors = query_vectors(model, queries.block, items, queries.history)
-    rankers: dict[str, Ranker] = {
-        config.model.kind: lambda asked, k: exact_topk(
-            vectors, items, k, asked.seen if settings.filter_seen else None
-        )[1].numpy()
-    }
-    rankers |= baseline_rankers(data, settings)
-    if extra_rankers is not None:
-        rankers |= extra_rankers(data, queries)
-    evaluation = evaluate(
-        data,
-        queries,
-        rankers,
-        settings,
-        protocol=_protocol(config, data),
-        seed=config.training.seed,
-        item_vectors=items,
-        query_vectors=vectors,
-    )
-    return evaluation, queries, items, vectors
-
-
-def report_on(
-    path: Path,
-    config: ExperimentConfig,
-    data: Dataset,
-    evaluation: Evaluation,
-    queries: Queries,
-    items: Tensor,
-    history: list[dict[str, float]],
-) -> None:
-    """Write the HTML report of an evaluation."""
-    write_report(
-        path,
-        title="Two-tower retrieval",
-        config_text=dump_config(config),
-        evaluation=evaluation,
-        history=history,
-        item_titles=item_titles(data),
-        item_groups=item_groups(data),
-        item_vectors=items.numpy(),
-        examples=examples(data, queries, evaluation),
-        facts=_facts(data),
-    )
+    run_dir: Path,
+    listeners: tuple[Listener, ...],
+    say: Say = lambda line: None,
+) -> tuple[nn.Module, LoopState]:
+    """Train as one of the ranks; on the first one the model returned has its whole table."""
+    task = job.task()
+    model: Any = task.trained.model
+    for line in model.embedding.plan.lines():
+        say(line)
+    say(costs(model.embedding.plan, config.embedding).line)
+    checkpoints = Checkpoints.of_run(run_dir, world)
+    state = fit(task, config.training, checkpoints, listeners, world)
+    whole = plain_table(config, model.embedding.table, world)
+    if whole is not None:
+        model.embedding.table = whole
+        model.cpu()
+    return model, state
 
 
 def _run(
     config: ExperimentConfig,
-    data: Dataset,
+    job: Job,
     run_dir: Path,
     tracker: Tracker,
-    build_index: IndexBuilder,
     listeners: tuple[Listener, ...],
-    extra_rankers: ExtraRankers | None,
     say: Say,
+    world: World,
 ) -> TrainResult:
-    validation = build_queries(
-        data,
-        VALIDATION,
-        history_length=config.model.history_length,
-        filter_seen=config.evaluation.filter_seen,
-        limit=config.training.max_validation_queries,
-        seed=config.training.seed,
-    )
-    if len(validation) == 0:
-        raise ConfigError("split: no user has a validation item; choose a larger share")
-    task = two_tower_task(config, data, validation)
-    model = task.trained.model
-    assert isinstance(model, TwoTower)
-    for line in model.embedding.plan.lines():
-        say(line)
-    checkpoints = Checkpoints.of_run(run_dir)
-    state = fit(task, config.training, checkpoints, (*listeners, TrackingListener(tracker)))
+    watching = (*listeners, TrackingListener(tracker))
+    model, state = fit_in(world, job, config, run_dir, watching, say)
     say(f"best validation {config.training.metric}: {state.best_metric:.4f}; evaluating on test")
-    model = _on_cpu(model, config, data)
-    evaluation, queries, items, vectors = judge(config, data, model, extra_rankers)
-    measured = {**evaluation.results[config.model.kind].metrics, **evaluation.representation}
-    tracker.metrics({f"test/{name}": value for name, value in measured.items()}, state.global_step)
-    for name, result in evaluation.results.items():
-        if name != config.model.kind:
-            values = {f"test/{name}/{metric}": value for metric, value in result.metrics.items()}
-            tracker.metrics(values, state.global_step)
-    bundle = write_two_tower(
-        run_dir / "bundle",
-        config,
-        data,
-        model,
-        query_vectors=vectors,
-        build_index=build_index,
-        metrics={"test": measured},
-    )
-    report = run_dir / "report.html"
-    report_on(report, config, data, evaluation, queries, items, state.history)
+    embedding: Any = model.embedding
+    diagnosis = diagnose(embedding.plan, job.feature_values(), embedding.table.weight)
+    evaluation, bundle, report = job.finish(run_dir, model, state.history, diagnosis)
+    if isinstance(evaluation, RankingEvaluation):
+        measured = {f"test/{name}": value for name, value in evaluation.flat().items()}
+    else:
+        measured = tracked_metrics(config.model.kind, evaluation)
+    tracker.metrics(measured | diagnosis.metrics(), state.global_step)
     tracker.artifact(report)
     tracker.artifact(run_dir / "config.yaml")
     tracker.tag("model_id", bundle.name)
     tracker.metrics({"machine/peak_memory_mib": float(peak_memory_mib())}, state.global_step)
     say(f"peak memory: {peak_memory_mib():,} MiB")
-    checkpoints.clear()
+    Checkpoints.of_run(run_dir).clear()
     return TrainResult(run_dir, bundle, report, evaluation, None)
-
-
-def _on_cpu(model: TwoTower, config: ExperimentConfig, data: Dataset) -> TwoTower:
-    """The table is no parameter and stays where it is: another device's model is read back."""
-    if model.embedding.table.weight.device.type == "cpu":
-        return model
-    layouts = (data.encoder.layout("items"), data.encoder.query_layout())
-    return load_two_tower(save_two_tower(model), config.model, config.embedding, layouts)
 
 
 class TrackingListener:
@@ -287,35 +276,6 @@ class TrackingListener:
         values = {name: value for name, value in point.items() if name not in ("step", "epoch")}
         values = {n if "/" in n else f"train/{n}": value for n, value in values.items()}
         self.tracker.metrics(values, step)
-
-
-def _protocol(config: ExperimentConfig, data: Dataset) -> dict[str, str]:
-    counts = [int((data.part == part).sum()) for part in (TRAIN, VALIDATION, TEST)]
-    words = {
-        "time": "global time split",
-        "leave_one_out": "leave one out, each user's last row",
-        "column": f"given by the column '{config.split.column}'",
-    }[config.split.kind]
-    sizes = "{:,} training, {:,} validation and {:,} test rows".format(*counts)
-    return {"split": words, "rows": sizes}
-
-
-def _facts(data: Dataset) -> dict[str, str]:
-    facts = {
-        "interactions": f"{len(data.tables.events):,}",
-        "users": f"{data.num_users:,}",
-        "items": f"{data.num_items:,}",
-        "data fingerprint": data.tables.fingerprint,
-    }
-    for drop in data.tables.drops:
-        facts[f"{drop.table}.{drop.column}: {drop.reason}"] = f"{drop.rows:,} rows ({drop.policy})"
-    return facts
-
-
-def _say_data(data: Dataset, say: Say) -> None:
-    for name, value in _facts(data).items():
-        if name != "data fingerprint":
-            say(f"{name}: {value}")
 
 
 def _flat(tree: dict[str, object], prefix: str = "") -> dict[str, object]:

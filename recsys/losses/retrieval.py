@@ -29,10 +29,15 @@ def correct_log_odds(logits_BC: Tensor, log_probability_C: Tensor, positive_B: T
     return logits_BC - kept
 
 
-def softmax_loss(logits_BC: Tensor, positive_B: Tensor, weight_B: Tensor) -> Tensor:
+def softmax_loss(
+    logits_BC: Tensor, positive_B: Tensor, weight_B: Tensor, total_weight: float | None = None
+) -> Tensor:
     """Return the weighted mean of -log softmax(logits)[positive], a scalar in nats.
 
     loss = sum_b w_b * (logsumexp_c s_bc - s_b,pos(b)) / sum_b w_b
+
+    `total_weight` divides in place of the sum, where these rows are a share of a larger batch.
     """
     losses_B = F.cross_entropy(logits_BC, positive_B, reduction="none")
-    return (losses_B * weight_B).sum() / weight_B.sum().clamp(min=1e-12)
+    total = weight_B.sum() if total_weight is None else losses_B.new_tensor(total_weight)
+    return (losses_B * weight_B).sum() / total.clamp(min=1e-12)

@@ -13,6 +13,7 @@ Shape letters: B queries, U distinct items, C <= U candidates, E width out, V an
 """
 
 import math
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 import torch
@@ -68,10 +69,18 @@ class TwoTower(nn.Module):
         """What cosines are divided by, a positive scalar."""
         return self.log_temperature.exp()
 
-    def forward(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
-        """Return unit vectors of queries (B, E) and of candidates (C, E)."""
+    def forward(
+        self, batch: PairBatch, gather: Callable[[Tensor, int], Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return unit vectors of queries (B, E) and of candidates (C, E).
+
+        `gather` makes the vectors of all U items from those of the batch's own, where items are
+        shared out among processes: (n, E) and U to (U, E).
+        """
         items_UW, query_BV = self.embedding([batch.items, batch.query])
         items_UE = F.normalize(self.candidate(items_UW).float(), dim=1)
+        if gather is not None:
+            items_UE = gather(items_UE, len(batch.item_rows))
         query_BE = self._queries(query_BV, items_UE, batch.history)
         return query_BE, items_UE[: batch.num_candidates]
 

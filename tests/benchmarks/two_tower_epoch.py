@@ -29,10 +29,11 @@ from features.split import VALIDATION
 from features.synthetic import RetailWorld
 from recsys.batch import Jagged, PairBatch
 from training.config import ExperimentConfig, load_config
+from training.distributed import World
 from training.loop import Task
 from training.machine import keep_freed_memory
+from training.retrieval_job import load_data
 from training.steps import two_tower_task
-from training.train import load_data
 
 ML1M = Path(os.environ.get("RECSYS_DATA", "../shared/data")).resolve() / "ml-1m"
 
@@ -113,7 +114,7 @@ def main() -> None:
         config = make(Path(folder), bench.overrides)
         data: Dataset = load_data(config)
     queries = build_queries(data, VALIDATION, history_length=1, filter_seen=True, limit=1, seed=0)
-    tasks = [two_tower_task(config, data, queries) for _ in range(3)]
+    tasks = [two_tower_task(config, data, queries, World()) for _ in range(3)]
     size = (config.embedding.num_rows, config.embedding.dim)
     steps = [stepper(task, None if i == 0 else SparseTable(*size)) for i, task in enumerate(tasks)]
     source = tasks[0].batches(0, 0)

@@ -15,6 +15,7 @@ from features.split import TEST, TRAIN, VALIDATION
 from features.synthetic import RetailWorld
 from recsys.metrics.representation import alignment
 from serving.index.build import build_index
+from training import retrieval_job as retrieval
 from training import train as job
 from training.config import EvaluationConfig, ExperimentConfig
 from training.evaluate import baseline_rankers, evaluate, item_slices
@@ -130,7 +131,7 @@ def test_training_stops_on_validation_queries_and_is_judged_on_test_queries(
         parts.append(part)
         return build_queries(data, part, **rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(job, "build_queries", spy)
+    monkeypatch.setattr(retrieval, "build_queries", spy)
     off = config.tracking.model_copy(update={"enabled": False})
     quick = config.training.model_copy(update={"epochs": 1, "device": device})
     changes = {"output": str(tmp_path), "tracking": off, "training": quick}

@@ -11,6 +11,7 @@ from features.split import VALIDATION
 from recsys.batch import PairBatch
 from recsys.models.two_tower import TwoTower
 from training.config import ExperimentConfig
+from training.distributed import World
 from training.evaluate import evaluate
 from training.loop import Task
 from training.steps import rank_with, two_tower_loss, two_tower_task
@@ -27,7 +28,9 @@ def queries(dataset: Dataset) -> Queries:
 def task(config: ExperimentConfig, dataset: Dataset, queries: Queries) -> Task[PairBatch]:
     changes = {"id_dropout": 0.5, "weight_decay": 0.25, "precision": "float32"}
     training = config.training.model_copy(update=changes)
-    return two_tower_task(config.model_copy(update={"training": training}), dataset, queries)
+    return two_tower_task(
+        config.model_copy(update={"training": training}), dataset, queries, World()
+    )
 
 
 def model_of(task: Task[PairBatch]) -> TwoTower:

@@ -14,11 +14,13 @@ from recsys.errors import ConfigError, NumericalError
 from recsys.models.two_tower import TwoTower
 from training.checkpoint import Checkpoints, LoopState
 from training.config import ExperimentConfig, load_config
+from training.distributed import World
 from training.evaluate import ranking_metrics
 from training.loop import Task, fit
 from training.machine import pick_device
+from training.retrieval_job import load_data
 from training.steps import rank_with, two_tower_task
-from training.train import config_of_run, load_data, new_run_dir
+from training.train import config_of_run, new_run_dir
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +58,7 @@ def test_two_threads_give_the_same_bits_run_after_run_and_after_a_resume(
     # One large batch an epoch: only large sums are split between threads.
     whole = config.training.model_copy(update={"batch_size": 4000, "epochs": 6, "patience": 6})
     config = config.model_copy(update={"model": long, "embedding": table, "training": whole})
-    tasks = [two_tower_task(config, dataset, validation) for _ in range(4)]
+    tasks = [two_tower_task(config, dataset, validation, World()) for _ in range(4)]
     fit(tasks[0], config.training, Checkpoints(tmp_path / "a"))
     fit(tasks[1], config.training, Checkpoints(tmp_path / "b"))
     assert bits(tasks[0]) == bits(tasks[1])
@@ -69,7 +71,7 @@ def test_two_threads_give_the_same_bits_run_after_run_and_after_a_resume(
 def test_training_beats_the_untrained_model(
     config: ExperimentConfig, dataset: Dataset, validation: Queries, tmp_path: Path
 ) -> None:
-    task = two_tower_task(config, dataset, validation)
+    task = two_tower_task(config, dataset, validation, World())
     before = task.validate()["recall_at_20"]
     fit(task, config.training, Checkpoints(tmp_path))
     assert task.validate()["recall_at_20"] > 1.3 * before
@@ -78,7 +80,7 @@ def test_training_beats_the_untrained_model(
 def test_a_number_that_is_not_finite_is_traced_to_rows_and_feature(
     config: ExperimentConfig, dataset: Dataset, validation: Queries, tmp_path: Path
 ) -> None:
-    task = two_tower_task(config, dataset, validation)
+    task = two_tower_task(config, dataset, validation, World())
     price = dataset.encoder.layout("items").dense.index("price")
     before = dataset.items.dense[:, price].clone()
     dataset.items.dense[:, price] = torch.nan
@@ -116,7 +118,7 @@ def test_nothing_is_learnt_from_noise(tmp_path: Path) -> None:
         part: build_queries(data, part, history_length=50, filter_seen=False, limit=300, seed=0)
         for part in (VALIDATION, TEST)
     }
-    task = two_tower_task(config, data, asked[VALIDATION])
+    task = two_tower_task(config, data, asked[VALIDATION], World())
     fit(task, config.training, Checkpoints(tmp_path / "checkpoints"))
     model = task.trained.model
     assert isinstance(model, TwoTower)

@@ -1,0 +1,155 @@
+"""What the commands of the front door share; like `recsys.cli`, it may reach into every room."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from training.config import ExperimentConfig
+
+
+def resolve_model(model: str, uri: str | None) -> Path:
+    """Return the folder of the bundle that `model` names."""
+    from serving.registry import resolve
+
+    return Path(resolve(model, uri=uri))
+
+
+def progress_lines(quiet: bool) -> Callable[[str], None]:
+    """Progress goes to the error stream, so that results can be piped."""
+    return (lambda line: None) if quiet else (lambda line: click.echo(line, err=True))
+
+
+def train_one(
+    config: "ExperimentConfig",
+    resume: Path | None,
+    *,
+    quiet: bool = False,
+    extra_rankers: Any = None,
+) -> dict[str, Any] | None:
+    """Train, print the evaluation, register where the configuration names a model.
+
+    Joins the other ranks where torchrun started several; None on all of them but the first.
+    """
+    from recsys.bundle import Bundle
+    from serving.index.build import build_index
+    from serving.registry import register as add_version
+    from training.distributed import join, leave
+    from training.progress import Progress
+    from training.train import train as run
+
+    world = join(config.training.device)
+    quiet = quiet or not world.is_first
+    say = progress_lines(quiet)
+    with Progress(config.training.epochs, quiet=quiet) as progress:
+        result = run(
+            config,
+            build_index=build_index,
+            resume=resume,
+            listeners=(progress,),
+            extra_rankers=extra_rankers,
+            say=say,
+            world=world,
+        )
+    leave(world)
+    if result is None:
+        return None
+    outcome: dict[str, Any] = {
+        "run_dir": str(result.run_dir),
+        "run_id": result.run_id,
+        "bundle": str(result.bundle),
+        "model_id": result.bundle.name,
+        "report": str(result.report),
+        "metrics": metrics_of(result.evaluation),
+    }
+    name = config.tracking.model_name
+    if config.tracking.enabled and name:
+        bundle = Bundle.open(result.bundle)
+        version = add_version(bundle, name, uri=config.tracking.uri, run_id=result.run_id)
+        outcome["version"] = version
+        say(f"registered models:/{name}/{version}")
+    if not quiet:
+        print_evaluation(result.evaluation)
+    return outcome
+
+
+def train_together(
+    config: "ExperimentConfig", resume: Path | None, workers: int, *, quiet: bool
+) -> int:
+    """Start `workers` ranks of a run on this machine; return the exit code."""
+    from training.launch import launch
+    from training.train import check_metric, new_run_dir
+
+    check_metric(config)
+    run_dir = resume or new_run_dir(config)
+    arguments = ("--json",) if quiet else ()
+    return launch(run_dir, workers, arguments, say=progress_lines(False))
+
+
+def lost_a_peer(error: RuntimeError) -> bool:
+    """Whether `error` says no more than that another rank of this run is gone."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return False
+    from training.distributed import peer_is_lost
+
+    return peer_is_lost(error)
+
+
+def metrics_of(evaluation: Any) -> dict[str, Any]:
+    """Return an evaluation as plain numbers: by ranker, or of the one ranker of labelled rows."""
+    if hasattr(evaluation, "results"):
+        return {name: result.metrics for name, result in evaluation.results.items()}
+    return dict(evaluation.flat())
+
+
+def score_users(
+    model: str,
+    output: Path,
+    interactions: str | None,
+    users: str | None,
+    *,
+    requests: str | None = None,
+    others: dict[str, str] | None = None,
+    k: int = 20,
+    filter_seen: bool = True,
+    rows_per_part: int = 10_000,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Recommend for the users of a log or for those who ask; return the summary."""
+    from features.sources import Sources
+    from serving.batch import score_to_parquet, shards_of_log, shards_of_requests
+    from serving.score import Scorer
+
+    scorer = Scorer.open(Path(model), k=k, filter_seen=filter_seen)
+    if requests is not None:
+        shards = shards_of_requests(scorer, requests)
+    else:
+        assert interactions is not None
+        sources = Sources(interactions=interactions, users=users, others=others or {})
+        shards = shards_of_log(scorer, sources, rows_per_part=rows_per_part)
+    summary = score_to_parquet(
+        scorer, shards, output, on_part=lambda done, total: say(f"part {done} of {total}")
+    )
+    return dict(vars(summary))
+
+
+def named_paths(options: tuple[str, ...]) -> dict[str, str]:
+    """NAME=PATH options as a mapping."""
+    for option in options:
+        if "=" not in option:
+            raise click.UsageError(f"--other {option}: expected NAME=PATH")
+    return dict(option.split("=", 1) for option in options)
+
+
+def print_evaluation(evaluation: Any) -> None:
+    """Print the metrics of an evaluation as a table."""
+    from training.progress import evaluation_table, ranking_table
+    from training.ranking_job import RankingEvaluation
+
+    if isinstance(evaluation, RankingEvaluation):
+        ranking_table(evaluation)
+    else:
+        evaluation_table(evaluation)

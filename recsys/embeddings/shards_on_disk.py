@@ -1,0 +1,85 @@
+"""A table and its optimizer's state on disk, written and read by any number of ranks.
+
+`torch.distributed.checkpoint`: every rank writes its rows, and whoever reads takes the slices
+that it needs, so a checkpoint of two ranks opens on one or on four. Its index is pickled: good
+for the resume of one's own run, and never for what is handed to others.
+"""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from recsys.embeddings.table import Table
+from recsys.errors import IntegrityError
+
+
+def save_table(table: Table, folder: Path) -> None:
+    """Write `table` to `folder`; all ranks of a sharded table call this at once."""
+    from torch.distributed.checkpoint.state_dict_saver import save
+
+    with _quiet():
+        save(_named(table), checkpoint_id=folder, no_dist=not _is_sharded(table))
+
+
+def load_table(table: Table, folder: Path) -> None:
+    """Fill `table`, or this rank's shard of it, from what `save_table` wrote.
+
+    Raises:
+        IntegrityError: a file is missing or damaged, or the table there has another shape.
+    """
+    from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
+    from torch.distributed.checkpoint.state_dict_loader import load
+
+    named = _named(table)
+    try:
+        written = FileSystemReader(folder).read_metadata().state_dict_metadata
+        for name, tensor in named.items():
+            size = tuple(getattr(written.get(name), "size", ()))
+            if size != tuple(tensor.shape):
+                raise IntegrityError(
+                    f"checkpoint {folder}: '{name}' is {size}, the run's is {tuple(tensor.shape)}"
+                )
+        with _quiet():
+            load(named, checkpoint_id=folder, no_dist=not _is_sharded(table))
+    except (OSError, EOFError, KeyError, ValueError, RuntimeError, CheckpointException) as error:
+        raise IntegrityError(f"checkpoint {folder} cannot be read: {error}") from None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """One process alone is what a plain table means: no need to be told so."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        yield
+
+
+def _named(table: Table) -> dict[str, Any]:
+    tensors = {"weight": table.weight, **table.state}
+    if not _is_sharded(table):
+        return {name: tensor.detach() for name, tensor in tensors.items()}
+    return {
+        name: _global(tensor.detach(), table.num_rows) if name != "step" else tensor
+        for name, tensor in tensors.items()
+    }
+
+
+def _is_sharded(table: Table) -> bool:
+    return len(table.weight) != table.num_rows or getattr(table, "is_sharded", False)
+
+
+def _global(local: Tensor, num_rows: int) -> Any:
+    """Return this rank's rows as a part of the whole tensor."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import DTensor, Shard
+
+    mesh = init_device_mesh(local.device.type, (dist.get_world_size(),))
+    shape = torch.Size((num_rows, *local.shape[1:]))
+    stride = torch.empty(shape, device="meta").stride()
+    return DTensor.from_local(local, mesh, [Shard(0)], run_check=False, shape=shape, stride=stride)

@@ -1,0 +1,126 @@
+"""Metrics of predicted probabilities of a binary label: AUC, log loss, calibration.
+
+Rows may carry weights; a bootstrap draws rows by giving them Poisson(1) weights, which is the
+multinomial bootstrap in the limit and needs the rows sorted only once.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating[Any]]
+_TINY = 1e-7
+
+
+def auc(score: Floats, label: Floats, weight: Floats | None = None) -> float:
+    """Return the probability that a positive scores above a negative, ties counting half.
+
+    Args:
+        score: (N,) larger means more likely 1.
+        label: (N,) 0 or 1.
+        weight: (N,) of the rows; None: all the same.
+
+    Returns:
+        NaN where one of the labels has no weight.
+    """
+    return _Sorted.of(score, label).auc(np.ones(len(score)) if weight is None else weight)
+
+
+def log_loss(probability: Floats, label: Floats, weight: Floats | None = None) -> float:
+    """Return the mean of -log p(label), in nats; probabilities are kept 1e-7 away from 0 and 1."""
+    return float(np.average(row_losses(probability, label), weights=weight))
+
+
+def row_losses(probability: Floats, label: Floats) -> NDArray[np.float64]:
+    """Return -log p(label) of each row, (N,) in nats."""
+    p = np.clip(probability.astype(np.float64), _TINY, 1 - _TINY)
+    return np.where(label > 0, -np.log(p), -np.log1p(-p))
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value and its 95 % bootstrap interval over rows."""
+
+    value: float
+    low: float
+    high: float
+
+
+def intervals(
+    probability: Floats, label: Floats, weight: Floats | None = None, *, samples: int, seed: int
+) -> dict[str, Interval]:
+    """Return "auc" and "log_loss" with percentile intervals.
+
+    Args:
+        probability: (N,) of label 1.
+        label: (N,) 0 or 1.
+        weight: (N,) of the rows; None: all the same.
+        samples: how many times the rows are drawn anew.
+        seed: of the draws.
+    """
+    base = np.ones(len(label)) if weight is None else weight.astype(np.float64)
+    ordered = _Sorted.of(probability, label)
+    losses = row_losses(probability, label)
+    rng = np.random.default_rng(seed)
+    drawn = np.empty((samples, 2))
+    for sample in range(samples):
+        weights = base * rng.poisson(1.0, len(base))
+        drawn[sample] = ordered.auc(weights), losses @ weights / max(weights.sum(), 1e-12)
+    found = {"auc": ordered.auc(base), "log_loss": float(np.average(losses, weights=base))}
+    low, high = np.nanquantile(drawn, (0.025, 0.975), axis=0)
+    return {
+        name: Interval(value, float(low[column]), float(high[column]))
+        for column, (name, value) in enumerate(found.items())
+    }
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Rows by predicted probability, in bins of equal count.
+
+    predicted, observed: (bins,) mean prediction and mean label. rows (bins,). error: the mean
+    of |predicted - observed|, weighted by rows (expected calibration error, Naeini et al. 2015).
+    """
+
+    predicted: NDArray[np.float64]
+    observed: NDArray[np.float64]
+    rows: NDArray[np.int64]
+    error: float
+
+
+def calibration(probability: Floats, label: Floats, bins: int = 20) -> Calibration:
+    """Return how predictions compare with what happened; probability and label (N,)."""
+    parts = np.array_split(np.argsort(probability, kind="stable"), min(bins, len(label)))
+    predicted = np.array([probability[part].mean(dtype=np.float64) for part in parts])
+    observed = np.array([label[part].mean(dtype=np.float64) for part in parts])
+    rows = np.array([len(part) for part in parts])
+    error = float(np.average(np.abs(predicted - observed), weights=rows))
+    return Calibration(predicted, observed, rows, error)
+
+
+@dataclass(frozen=True)
+class _Sorted:
+    """Rows by ascending score; `ends` is the last row of each run of equal scores."""
+
+    order: NDArray[np.int64]
+    positive: NDArray[np.bool_]
+    ends: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, score: Floats, label: Floats) -> "_Sorted":
+        order = np.argsort(score, kind="stable")
+        changes = np.flatnonzero(np.diff(score[order]))
+        return cls(order, label[order] > 0, np.append(changes, len(order) - 1))
+
+    def auc(self, weight: Floats) -> float:
+        sorted_weight = weight[self.order].astype(np.float64)
+        up = np.cumsum(np.where(self.positive, sorted_weight, 0.0))[self.ends]
+        down = np.cumsum(np.where(self.positive, 0.0, sorted_weight))[self.ends]
+        if not up[-1] or not down[-1]:
+            return float("nan")
+        positives = np.diff(up, prepend=0.0)
+        negatives = np.diff(down, prepend=0.0)
+        below = down - negatives
+        return float(positives @ (below + negatives / 2) / (up[-1] * down[-1]))

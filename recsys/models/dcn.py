@@ -1,0 +1,52 @@
+"""DCN-V2: cross layers beside a deep tower, over the unified embedding.
+
+Wang et al., "DCN V2: Improved Deep & Cross Network", WWW 2021, https://arxiv.org/abs/2008.13535,
+section 3: x_{l+1} = x_0 * (W_l x_l + b_l) + x_l, in the parallel structure. It takes an input of
+any width, so features may have multiplicities of their own.
+
+Shape letters: B rows, W width of the embedded row.
+"""
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from recsys.batch import FeatureBlock
+from recsys.layers.mlp import mlp
+from recsys.strict import StrictModel
+
+Width = Annotated[int, Field(ge=1)]
+
+
+class DCNConfig(StrictModel):
+    """Sizes of a `DCN`."""
+
+    kind: Literal["dcn"] = "dcn"
+    cross_layers: Annotated[int, Field(ge=0)] = 2
+    hidden: tuple[Width, ...] = (128, 64)
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+
+
+class DCN(nn.Module):
+    """Logits of rows; knows nothing of losses, optimizers or data."""
+
+    def __init__(self, config: DCNConfig, embedding: nn.Module, width: int) -> None:
+        """Build on `embedding`, which turns one block into one (B, width) tensor."""
+        super().__init__()
+        self.config = config
+        self.embedding = embedding
+        self.cross = nn.ModuleList(nn.Linear(width, width) for _ in range(config.cross_layers))
+        self.deep = mlp(width, config.hidden[:-1], config.hidden[-1], dropout=config.dropout)
+        self.out = nn.Linear(width + config.hidden[-1], 1)
+
+    def forward(self, features: FeatureBlock) -> Tensor:
+        """Return logits (B,) of the label being 1."""
+        (x0_BW,) = self.embedding([features])
+        x_BW = x0_BW
+        for layer in self.cross:
+            x_BW = x0_BW * layer(x_BW) + x_BW
+        deep_BH = torch.relu(self.deep(x0_BW))
+        logits: Tensor = self.out(torch.cat([x_BW, deep_BH], dim=1)).squeeze(1)
+        return logits.float()

@@ -1,0 +1,69 @@
+"""What every training task is put together from, whatever its model."""
+
+from collections.abc import Iterator
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from recsys.batch import FeatureLayout, PairBatch, RankingBatch
+from recsys.embeddings.plan import EmbeddingPlan
+from recsys.embeddings.table import Table, build_table
+from recsys.embeddings.torch_table import TorchTable
+from training.config import ExperimentConfig
+from training.distributed import World
+
+B = TypeVar("B", PairBatch, RankingBatch)
+
+
+def table_of(config: ExperimentConfig, plan: EmbeddingPlan, world: World) -> Table:
+    """Return the table of `plan` with seeded initial weights, sharded where there are ranks."""
+    seed = config.training.seed
+    if world.size == 1:
+        return build_table(config.embedding, device=world.device, seed=seed)
+    from recsys.embeddings.sharded import ShardedTable
+
+    return ShardedTable(
+        config.embedding,
+        world.device,
+        seed=seed,
+        weighted=any(layout.multi for layout in plan.layouts),
+    )
+
+
+def plain_table(config: ExperimentConfig, table: Table, world: World) -> TorchTable | None:
+    """Return the whole table in this process's memory on the first rank, None on the others.
+
+    All ranks call this. What a bundle is written from, and what the final model is judged on.
+    """
+    whole: Tensor | None
+    if world.size == 1:
+        whole = table.weight
+    else:
+        from recsys.embeddings.sharded import ShardedTable
+
+        assert isinstance(table, ShardedTable)
+        whole = table.gathered()
+    if whole is None:
+        return None
+    plain = TorchTable(config.embedding, torch.device("cpu"))
+    plain.weight = whole.detach().cpu()
+    return plain
+
+
+def on_device(batches: Iterator[B], device: torch.device) -> Iterator[B]:
+    """Yield the batches on `device`."""
+    return batches if device.type == "cpu" else (batch.to(device) for batch in batches)
+
+
+def not_finite(dense: Tensor, layout: FeatureLayout) -> list[str]:
+    """Return the names of the dense columns that hold a value that is not finite."""
+    bad = (~torch.isfinite(dense)).any(0).nonzero().flatten().tolist()
+    return [layout.dense[column] for column in bad]
+
+
+def state_of(table: Table) -> str:
+    """Return, in words, whether it is the table that is not finite."""
+    if bool(torch.isfinite(table.weight).all()):
+        return "all inputs are finite"
+    return "the embedding table holds values that are not finite"

@@ -1,0 +1,104 @@
+"""The labelled rows of a ranker, from tables in memory or from a click log on disk."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from features.cache import cached
+from features.click_loader import ClickLoader
+from features.click_log import open_click_log
+from features.dataset import Dataset, prepare
+from features.encoder import FeatureEncoder
+from features.ranking_loader import RankingLoader
+from features.split import TEST, TRAIN, VALIDATION
+from features.validate import Drop
+from recsys.batch import FeatureLayout, RankingBatch
+from recsys.errors import ConfigError
+from recsys.schema import Schema
+from training.config import ExperimentConfig
+from training.distributed import World
+
+
+class RowLoader(Protocol):
+    """Batches of labelled rows, a pure function of (seed, epoch, step, rank)."""
+
+    @property
+    def num_steps(self) -> int:
+        """Batches an epoch."""
+
+    def epoch(
+        self, epoch: int, first_step: int = 0, *, rank: int = 0, world: int = 1
+    ) -> Iterator[RankingBatch]:
+        """Yield the training batches of `epoch`."""
+
+    def ordered(
+        self, part: int, batch_size: int, *, rank: int = 0, world: int = 1
+    ) -> Iterator[RankingBatch]:
+        """Yield all rows of `part` in order."""
+
+
+@dataclass(frozen=True)
+class RankingRows:
+    """Labelled rows with their encoder and layout; rows counts those of each part."""
+
+    loader: RowLoader
+    schema: Schema
+    encoder: FeatureEncoder
+    layout: FeatureLayout
+    fingerprint: str
+    rows: tuple[int, ...]
+    drops: tuple[Drop, ...]
+
+
+def open_rows(config: ExperimentConfig, world: World) -> RankingRows:
+    """Read the tables of `config`, or encode its click log to disk once and open it.
+
+    Raises:
+        ConfigError, DataError: the settings or the data are wrong, or a part has no rows.
+    """
+    rows = _streamed(config, world) if config.data.stream else _in_memory(config)
+    for part, name in ((TRAIN, "training"), (VALIDATION, "validation"), (TEST, "test")):
+        if rows.rows[part] == 0:
+            raise ConfigError(f"split: the {name} part has no rows; choose a larger share")
+    return rows
+
+
+def _in_memory(config: ExperimentConfig) -> RankingRows:
+    parts = (config.schema_, config.data, config.policies, config.split, config.embedding.lookups)
+    if config.cache is None:
+        return rows_of(config, prepare(*parts))
+    return rows_of(config, cached(Path(config.cache), lambda: prepare(*parts), *parts))
+
+
+def rows_of(config: ExperimentConfig, data: Dataset) -> RankingRows:
+    """Return the labelled rows of a data set in memory."""
+    training = config.training
+    loader = RankingLoader(
+        data,
+        batch_size=training.batch_size,
+        seed=training.seed,
+        id_dropout=training.id_dropout,
+    )
+    counts = tuple(loader.num_rows(part) for part in (TRAIN, VALIDATION, TEST))
+    tables = data.tables
+    return RankingRows(
+        loader, data.schema, data.encoder, loader.layout, tables.fingerprint, counts, tables.drops
+    )
+
+
+def _streamed(config: ExperimentConfig, world: World) -> RankingRows:
+    """The first rank encodes, the others open what it wrote."""
+    training = config.training
+    cache = Path(config.cache or Path(config.output) / "encoded")
+    if not world.is_first:
+        world.wait()
+    log = open_click_log(
+        config.schema_, config.data, config.policies, config.split, cache, config.embedding.lookups
+    )
+    if world.is_first:
+        world.wait()
+    loader = ClickLoader(log, batch_size=training.batch_size, seed=training.seed)
+    return RankingRows(
+        loader, log.schema, log.encoder, log.layout, log.fingerprint, log.counts, log.drops
+    )

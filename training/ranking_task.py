@@ -1,0 +1,125 @@
+"""The ranking task: binary cross-entropy on labelled rows, judged by AUC and log loss."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from features.split import VALIDATION
+from recsys.batch import RankingBatch
+from recsys.embeddings.plan import EmbeddingPlan
+from recsys.embeddings.table import Table
+from recsys.embeddings.unified import UnifiedEmbedding
+from recsys.losses.ranking import binary_cross_entropy
+from recsys.metrics.classification import auc, log_loss
+from recsys.models.dcn import DCN, DCNConfig
+from training.checkpoint import Trained
+from training.config import ExperimentConfig
+from training.distributed import World
+from training.loop import Task
+from training.machine import autocast
+from training.optim import build_optimizer
+from training.parts import not_finite, on_device, state_of, table_of
+from training.ranking_rows import RankingRows
+
+
+def build_ranker(config: ExperimentConfig, rows: RankingRows, world: World) -> DCN:
+    """Return the model with seeded initial weights, its table sharded over the ranks."""
+    plan = EmbeddingPlan.of(config.embedding, (rows.layout,))
+    table = table_of(config, plan, world)
+    assert isinstance(config.model, DCNConfig)
+    torch.manual_seed(config.training.seed)
+    return DCN(config.model, UnifiedEmbedding(plan, table), plan.width(0)).to(world.device)
+
+
+def table_in(model: DCN) -> Table:
+    """Return the table that `model` reads."""
+    embedding = model.embedding
+    assert isinstance(embedding, UnifiedEmbedding)
+    return embedding.table
+
+
+def ranking_task(config: ExperimentConfig, rows: RankingRows, world: World) -> Task[RankingBatch]:
+    """Return everything that the loop needs to train a ranker on `rows`."""
+    training = config.training
+    model = build_ranker(config, rows, world)
+    table = table_in(model)
+    optimizer = build_optimizer(
+        model, learning_rate=training.learning_rate, weight_decay=training.weight_decay
+    )
+
+    def loss(batch: RankingBatch) -> Tensor:
+        with autocast(training.precision, world.device):
+            logits_B = model(batch.features)
+        losses_B = binary_cross_entropy(logits_B, batch.label) * batch.weight
+        (total,) = world.sum(float(batch.weight.sum()))
+        return losses_B.sum() / max(total, 1e-12)
+
+    def validate() -> dict[str, float]:
+        found = predictions(model, rows, VALIDATION, training.batch_size, world)
+        return {
+            "auc": auc(found.logit, found.label, found.weight),
+            "log_loss": log_loss(found.probability, found.label, found.weight),
+        }
+
+    return Task(
+        trained=Trained(model, table, optimizer),
+        num_steps=rows.loader.num_steps,
+        batches=lambda epoch, first: on_device(
+            rows.loader.epoch(epoch, first, rank=world.rank, world=world.size), world.device
+        ),
+        loss=loss,
+        validate=validate,
+        describe=_description(model, rows),
+    )
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a ranker said of the rows of a part, and what came of them; (N,) each."""
+
+    logit: NDArray[np.float32]
+    label: NDArray[np.float32]
+    weight: NDArray[np.float32]
+
+    @property
+    def probability(self) -> NDArray[np.float64]:
+        """The predicted probability of label 1, (N,)."""
+        return 1 / (1 + np.exp(-self.logit.astype(np.float64)))
+
+
+@torch.no_grad()
+def predictions(
+    model: nn.Module, rows: RankingRows, part: int, batch_size: int, world: World
+) -> Predictions:
+    """Return the predictions for all rows of `part` on every rank; the ranks share the work.
+
+    The order of the rows depends on the number of ranks.
+    """
+    was_training = model.training
+    model.eval()
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    batches: Iterator[RankingBatch] = rows.loader.ordered(
+        part, batch_size, rank=world.rank, world=world.size
+    )
+    for batch in on_device(batches, world.device):
+        parts.append((model(batch.features).float(), batch.label, batch.weight))
+    model.train(was_training)
+    logit, label, weight = (
+        world.collect(torch.cat(column)).cpu().numpy() for column in zip(*parts, strict=True)
+    )
+    return Predictions(logit, label, weight)
+
+
+def _description(model: DCN, rows: RankingRows) -> Callable[[RankingBatch], str]:
+    def describe(batch: RankingBatch) -> str:
+        first = ", ".join(str(int(row) + 1) for row in batch.examples[:5])
+        names = not_finite(batch.features.dense, rows.layout)
+        if names:
+            return f"its first rows are {first}; not finite in the data: {', '.join(names)}"
+        return f"its first rows are {first}; {state_of(table_in(model))}"
+
+    return describe

@@ -1,0 +1,201 @@
+"""Retrieval as a job: a data set in; a trained two-tower judged, reported and bundled."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import Tensor
+
+from features.cache import cached
+from features.dataset import Dataset, prepare
+from features.feature_values import dataset_feature_values
+from features.queries import Queries, build_queries
+from features.split import TEST, TRAIN, VALIDATION
+from recsys.batch import FeatureLayout, PairBatch
+from recsys.embeddings.diagnostics import Diagnosis, FeatureValues
+from recsys.errors import ConfigError
+from recsys.models.two_tower import TwoTower, catalogue_vectors, query_vectors
+from recsys.retrieval.topk import exact_topk
+from training.config import ExperimentConfig, dump_config
+from training.contents import IndexBuilder, write_two_tower
+from training.distributed import World
+from training.evaluate import Ranker, baseline_rankers, evaluate
+from training.loop import Task
+from training.report import write_report
+from training.results import Evaluation
+from training.showcase import examples, item_groups, item_titles
+from training.steps import two_tower_task
+
+ExtraRankers = Callable[[Dataset, Queries], dict[str, Ranker]]
+"""More rankers to judge beside the model and the baselines (the built-in world's best)."""
+
+
+class RetrievalJob:
+    """What `training.train` does with a two-tower, step by step."""
+
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        world: World,
+        build_index: IndexBuilder,
+        extra_rankers: ExtraRankers | None = None,
+    ) -> None:
+        self.config, self.world = config, world
+        self.build_index, self.extra_rankers = build_index, extra_rankers
+        self.data = load_data(config)
+        self.facts = data_facts(self.data)
+        self.fingerprint = self.data.tables.fingerprint
+
+    @property
+    def layouts(self) -> tuple[FeatureLayout, ...]:
+        """The sides of the model's embedding: items and query."""
+        return (self.data.encoder.layout("items"), self.data.encoder.query_layout())
+
+    def task(self) -> Task[PairBatch]:
+        """Return what the loop trains."""
+        config = self.config
+        validation = build_queries(
+            self.data,
+            VALIDATION,
+            history_length=config.two_tower.history_length,
+            filter_seen=config.evaluation.filter_seen,
+            limit=config.training.max_validation_queries,
+            seed=config.training.seed,
+        )
+        if len(validation) == 0:
+            raise ConfigError("split: no user has a validation item; choose a larger share")
+        return two_tower_task(config, self.data, validation, self.world)
+
+    def feature_values(self) -> list[FeatureValues]:
+        """Return what the training rows hold of each sparse feature."""
+        return dataset_feature_values(self.data)
+
+    def finish(
+        self,
+        run_dir: Path,
+        model: TwoTower,
+        history: list[dict[str, float]],
+        embedding: Diagnosis | None,
+    ) -> tuple[Evaluation, Path, Path]:
+        """Judge `model`, write bundle and report; return the evaluation and both paths."""
+        config, data = self.config, self.data
+        evaluation, queries, items, vectors = judge(config, data, model, self.extra_rankers)
+        own = evaluation.results[config.model.kind].metrics
+        bundle = write_two_tower(
+            run_dir / "bundle",
+            config,
+            data,
+            model,
+            query_vectors=vectors,
+            build_index=self.build_index,
+            metrics={"test": {**own, **evaluation.representation}},
+        )
+        report = run_dir / "report.html"
+        report_on(report, config, data, evaluation, queries, items, history, embedding)
+        return evaluation, bundle, report
+
+
+def tracked_metrics(kind: str, evaluation: Evaluation) -> dict[str, float]:
+    """Return the evaluation as MLflow metrics: the model's own, then those of each baseline."""
+    own = {**evaluation.results[kind].metrics, **evaluation.representation}
+    found = {f"test/{name}": value for name, value in own.items()}
+    for name, result in evaluation.results.items():
+        if name != kind:
+            found |= {f"test/{name}/{metric}": v for metric, v in result.metrics.items()}
+    return found
+
+
+def load_data(config: ExperimentConfig) -> Dataset:
+    """Read and encode the tables of `config`, from its cache where it has one."""
+    parts = (config.schema_, config.data, config.policies, config.split, config.embedding.lookups)
+    if config.cache is None:
+        return prepare(*parts)
+    return cached(Path(config.cache), lambda: prepare(*parts), *parts)
+
+
+def judge(
+    config: ExperimentConfig,
+    data: Dataset,
+    model: TwoTower,
+    extra_rankers: ExtraRankers | None = None,
+) -> tuple[Evaluation, Queries, Tensor, Tensor]:
+    """Evaluate `model` on the test part; returns also queries, item and query vectors."""
+    settings = config.evaluation
+    queries = build_queries(
+        data,
+        TEST,
+        history_length=config.two_tower.history_length,
+        filter_seen=settings.filter_seen,
+        limit=settings.max_queries,
+        seed=config.training.seed,
+    )
+    items = catalogue_vectors(model, data.items)
+    vectors = query_vectors(model, queries.block, items, queries.history)
+    rankers: dict[str, Ranker] = {
+        config.model.kind: lambda asked, k: exact_topk(
+            vectors, items, k, asked.seen if settings.filter_seen else None
+        )[1].numpy()
+    }
+    rankers |= baseline_rankers(data, settings)
+    if extra_rankers is not None:
+        rankers |= extra_rankers(data, queries)
+    evaluation = evaluate(
+        data,
+        queries,
+        rankers,
+        settings,
+        protocol=_protocol(config, data),
+        seed=config.training.seed,
+        item_vectors=items,
+        query_vectors=vectors,
+    )
+    return evaluation, queries, items, vectors
+
+
+def report_on(
+    path: Path,
+    config: ExperimentConfig,
+    data: Dataset,
+    evaluation: Evaluation,
+    queries: Queries,
+    items: Tensor,
+    history: list[dict[str, float]],
+    embedding: Diagnosis | None = None,
+) -> None:
+    """Write the HTML report of an evaluation."""
+    write_report(
+        path,
+        title="Two-tower retrieval",
+        config_text=dump_config(config),
+        evaluation=evaluation,
+        history=history,
+        item_titles=item_titles(data),
+        item_groups=item_groups(data),
+        item_vectors=items.numpy(),
+        examples=examples(data, queries, evaluation),
+        facts=data_facts(data),
+        embedding=embedding,
+    )
+
+
+def _protocol(config: ExperimentConfig, data: Dataset) -> dict[str, str]:
+    counts = [int((data.part == part).sum()) for part in (TRAIN, VALIDATION, TEST)]
+    words = {
+        "time": "global time split",
+        "leave_one_out": "leave one out, each user's last row",
+        "column": f"given by the column '{config.split.column}'",
+    }[config.split.kind]
+    sizes = "{:,} training, {:,} validation and {:,} test rows".format(*counts)
+    return {"split": words, "rows": sizes}
+
+
+def data_facts(data: Dataset) -> dict[str, str]:
+    """Return, in words, how much data there is and what was left out."""
+    facts = {
+        "interactions": f"{len(data.tables.events):,}",
+        "users": f"{data.num_users:,}",
+        "items": f"{data.num_items:,}",
+        "data fingerprint": data.tables.fingerprint,
+    }
+    for drop in data.tables.drops:
+        facts[f"{drop.table}.{drop.column}: {drop.reason}"] = f"{drop.rows:,} rows ({drop.policy})"
+    return facts
