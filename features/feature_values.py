@@ -16,17 +16,12 @@ def dataset_feature_values(data: Dataset) -> list[FeatureValues]:
     """Return the values of the training rows: items and users as often as they stand there."""
     events, rows = data.tables.events, data.events_of((TRAIN,))
     users = np.bincount(events.user_row[rows], minlength=data.num_users)
-    sides = (
-        (data.encoder.layout("items"), data.items, torch.from_numpy(data.train_counts)),
-        (data.encoder.layout("users"), data.users, torch.from_numpy(users)),
-    )
-    found = []
-    for layout, block, counts in sides:
-        seen = torch.nonzero(counts).flatten()
-        found += _values(layout, block.take(seen), counts[seen])
-    context = data.context.take(torch.from_numpy(rows))
-    found += _values(data.encoder.layout("interactions"), context, None)
-    return found
+    layout = data.encoder.layout
+    return [
+        *feature_values(layout("items"), data.items, torch.from_numpy(data.train_counts)),
+        *feature_values(layout("users"), data.users, torch.from_numpy(users)),
+        *feature_values(layout("interactions"), data.context.take(torch.from_numpy(rows))),
+    ]
 
 
 def block_feature_values(
@@ -35,22 +30,32 @@ def block_feature_values(
     """Return the values of rows that come block by block."""
     merged: dict[str, FeatureValues] = {}
     for block in blocks:
-        for one in _values(layout, block, None):
+        for one in feature_values(layout, block):
             merged[one.name] = _merged(merged[one.name], one) if one.name in merged else one
     return list(merged.values())
 
 
-def _values(
-    layout: FeatureLayout, block: FeatureBlock, times: Tensor | None
+def feature_values(
+    layout: FeatureLayout, block: FeatureBlock, counts: Tensor | None = None
 ) -> list[FeatureValues]:
-    """Return the values of a block whose rows stand for `times` (N,) rows each; None: for one."""
-    rows = torch.ones(len(block), dtype=torch.int64) if times is None else times
+    """Return the distinct values of each sparse feature of a block, and how often each stands.
+
+    Args:
+        layout: of the block.
+        block: N rows.
+        counts: (N,) int64, how many training rows each row stands for; rows that stand for none
+            are left out. None: one each.
+    """
+    if counts is not None:
+        seen = torch.nonzero(counts).flatten()
+        block, counts = block.take(seen), counts[seen]
+    times = torch.ones(len(block), dtype=torch.int64) if counts is None else counts
     found = [
-        _counted(name, block.single[:, column], rows)
+        _counted(name, block.single[:, column], times)
         for column, (name, _) in enumerate(layout.single)
     ]
     for (name, _), jagged in zip(layout.multi, block.multi, strict=True):
-        found.append(_counted(name, jagged.values, rows.repeat_interleave(jagged.lengths())))
+        found.append(_counted(name, jagged.values, times.repeat_interleave(jagged.lengths())))
     return found
 
 

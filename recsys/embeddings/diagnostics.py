@@ -3,12 +3,18 @@
 The two kinds of collision are those of Coleman et al. 2023, section 3: *intra*-feature, two
 values of one feature in one row, which the model cannot tell apart by that lookup, and
 *inter*-feature, rows that several features read, which it can learn to tell apart by where they
-come out. Section 4 argues that the shared space then splits into components, one a feature;
-`FeatureDiagnosis.overlap` measures that.
+come out. Section 4 argues that a row is the sum of components, one a feature that reads it, and
+that training turns these to be orthogonal; `FeatureDiagnosis.overlap` measures whether they are,
+from the table alone.
+
+Shape letters: V values of a feature, M lookups of it, R rows of the table, S sampled rows, D
+width of a row, F features.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import expm1, isfinite, log1p
 
 import torch
 from torch import Tensor
@@ -33,17 +39,24 @@ class FeatureValues:
 
 @dataclass(frozen=True)
 class FeatureDiagnosis:
-    """One feature in the table; shares are of its (value, lookup) pairs, in [0, 1].
+    """One feature in the table; shares are in [0, 1], those of collisions a mean over lookups.
 
-    intra: share that meets another value of the same feature; `expected_intra` by chance.
-    indistinguishable: share of values that meet one other value in *every* lookup.
-    inter: share whose row another feature reads too; `expected_inter` by chance; `inter_traffic`
-    the same, weighted by how often each value was seen.
-    effective_rank: exp of the entropy of the singular values of its vectors, 1 to `width`.
+    intra: share of values that meet another of the same feature; `expected_intra` by chance.
+    indistinguishable: share of values that meet one other value in *every* lookup, so that no
+    model can tell them apart; `expected_indistinguishable` by chance.
+    inter: share of values whose row another feature reads too; `expected_inter` by chance;
+    `inter_traffic` the same, each value as often as it was seen.
+    effective_rank: exp of the entropy of the singular values of the vectors of the 4096 most
+    frequent values, from 1 to `width`.
     nearest, overlap: the feature whose component lies closest, and how much of the smaller
-    component lies within the larger one: 0 orthogonal, 1 contained. A component is spanned by
-    the directions that hold 90 % of the variance of the feature's rows. `random_overlap` is
-    what two random subspaces of these sizes share.
+    component lies within the larger one, the mean squared cosine of their principal angles: 0
+    orthogonal, 1 contained. `random_overlap` is that of two random subspaces of these sizes.
+    Only features of the same rows are compared; without one, `nearest` is empty.
+
+    The component of a feature is spanned by the fewest directions that hold 90 % of the variance
+    of the rows its frequent values read, each row weighing the share of its reads that are this
+    feature's. Where all features read the same rows equally often, that cannot tell them apart
+    and the overlap is 1.
     """
 
     name: str
@@ -53,6 +66,7 @@ class FeatureDiagnosis:
     intra: float
     expected_intra: float
     indistinguishable: float
+    expected_indistinguishable: float
     inter: float
     expected_inter: float
     inter_traffic: float
@@ -63,34 +77,57 @@ class FeatureDiagnosis:
 
 
 @dataclass(frozen=True)
+class NormBucket:
+    """The values of all features seen `low` to `high` times; NaN where there are none.
+
+    norm: mean L2 norm of a value's whole vector. lookup_norm: that of its vector divided by
+    sqrt(M), which does not grow with the number of lookups and so compares between features.
+    """
+
+    low: int
+    high: int | None
+    num_values: int
+    norm: float
+    lookup_norm: float
+
+
+@dataclass(frozen=True)
 class Diagnosis:
     """The table after a training.
 
     rows_used: share of the rows that any value reads. load_factor: (feature, value, lookup)
-    triples a row. norms: (from, to, values, mean L2 norm of their vectors) by frequency.
+    triples a row. overlap, random_overlap: means over all pairs of features that share rows, NaN
+    without one; that of the nearest feature alone is the largest of many and so above chance.
     """
 
     num_rows: int
     rows_used: float
     load_factor: float
+    overlap: float
+    random_overlap: float
     features: tuple[FeatureDiagnosis, ...]
-    norms: tuple[tuple[int, int | None, int, float], ...]
+    norms: tuple[NormBucket, ...]
 
     def metrics(self) -> dict[str, float]:
-        """Return the main figures as name -> value, for a tracker."""
-        found = {
-            "embedding/rows_used": self.rows_used,
-            "embedding/load_factor": self.load_factor,
-        }
+        """Return the main figures as name -> value, for a tracker; only finite ones.
+
+        Of a feature's name, what MLflow refuses becomes "_".
+        """
+        names = ("rows_used", "load_factor", "overlap", "random_overlap")
+        found = {name: getattr(self, name) for name in names}
         for one in self.features:
-            found[f"embedding/{one.name}/intra_collisions"] = one.intra
-            found[f"embedding/{one.name}/inter_collisions"] = one.inter
-            found[f"embedding/{one.name}/effective_rank"] = one.effective_rank
-            found[f"embedding/{one.name}/overlap"] = one.overlap
-        for low, _, values, norm in self.norms:
-            if values:
-                found[f"embedding/norm_from_{low}"] = norm
-        return {name: value for name, value in found.items() if value == value}  # no NaN
+            name = re.sub(r"[^A-Za-z0-9_\-. :/]", "_", one.name)
+            found[f"intra_collisions/{name}"] = one.intra
+            found[f"inter_collisions/{name}"] = one.inter
+            found[f"indistinguishable/{name}"] = one.indistinguishable
+            found[f"effective_rank/{name}"] = one.effective_rank
+            if one.nearest:
+                found[f"overlap/{name}"] = one.overlap
+                found[f"random_overlap/{name}"] = one.random_overlap
+        for bucket in self.norms:
+            found[f"norm_from_{bucket.low}"] = bucket.norm
+            found[f"lookup_norm_from_{bucket.low}"] = bucket.lookup_norm
+        return {f"embedding/{name}": value for name, value in found.items() if isfinite(value)}
 
 
 @torch.no_grad()
@@ -99,136 +136,197 @@ def diagnose(plan: EmbeddingPlan, features: Sequence[FeatureValues], weight: Ten
 
     Args:
         plan: which rows they read.
-        features: those of the plan with their training values; others are left out.
-        weight: (total_rows, dim) of the trained table.
+        features: those of the plan with their training values; others are left out, as are
+            features without a value.
+        weight: (total_rows, dim) of the trained table, on any device.
     """
     known = dict(plan.features)
-    present = [one for one in features if one.name in known and len(one.values)]
-    rows = {one.name: plan.rows_of(one.name, one.values) for one in present}
-    readers = torch.zeros(plan.total_rows, dtype=torch.int32)
-    for read in rows.values():
-        readers[read.flatten().unique()] += 1
-    components = {one.name: _component(weight, rows[one.name], one) for one in present}
-    triples = sum(read.numel() for read in rows.values())
+    reads = [_Read.of(plan, one) for one in features if one.name in known and len(one.values)]
+    readers, shares = _readers(reads, plan.total_rows)
+    components = [_component(weight, *sample) for sample in shares]
+    overlap_FF, chance_FF = _overlaps(reads, components, plan.dim)
+    is_pair_FF = overlap_FF.isfinite()
+    scratch = torch.zeros(plan.total_rows, dtype=torch.int32)
     return Diagnosis(
         num_rows=plan.total_rows,
-        rows_used=float((readers > 0).float().mean()),
-        load_factor=triples / plan.total_rows,
+        rows_used=float((readers > 0).double().mean()),
+        load_factor=sum(read.rows.numel() for read in reads) / plan.total_rows,
+        overlap=float(overlap_FF[is_pair_FF].mean()),
+        random_overlap=float(chance_FF[is_pair_FF].mean()),
         features=tuple(
-            _diagnose(plan, one, rows[one.name], readers, present, components, weight)
-            for one in present
+            _diagnose(read, reads, readers, scratch, weight, _nearest(reads, overlaps, chances))
+            for read, overlaps, chances in zip(reads, overlap_FF, chance_FF, strict=True)
         ),
-        norms=_norms(present, rows, weight),
+        norms=_norms(reads, weight),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """What one feature reads: rows (V, M) of the `num_rows` from `first` on; counts (V,)."""
+
+    name: str
+    rows: Tensor
+    counts: Tensor
+    first: int
+    num_rows: int
+
+    @classmethod
+    def of(cls, plan: EmbeddingPlan, one: FeatureValues) -> "_Read":
+        rows = plan.rows_of(one.name, one.values.cpu())
+        return cls(one.name, rows, one.counts.cpu(), *plan.range_of(one.name))
+
+    def frequent(self) -> Tensor:
+        """Return the rows of the most frequent values, (at most 4096, M)."""
+        if len(self.rows) <= _SAMPLE:
+            return self.rows
+        return self.rows[self.counts.topk(_SAMPLE).indices]
+
+    def traffic(self) -> Tensor:
+        """Return how often each row is read by this feature, (V * M,) beside the flat rows."""
+        return self.counts.double().repeat_interleave(self.rows.shape[1])
+
+
+def _readers(reads: Sequence[_Read], total_rows: int) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+    """Return by how many features each row is read, and which share of reads is a feature's.
+
+    The first is (R,) int32, the second for each feature: rows of its frequent values (S,), and
+    which share of all reads of these rows is its own (S,).
+    """
+    readers = torch.zeros(total_rows, dtype=torch.int32)
+    traffic = torch.zeros(total_rows, dtype=torch.float64)
+    sampled = []
+    for read in reads:
+        rows, rows_S = read.rows.flatten(), read.frequent().unique()
+        seen = torch.zeros(total_rows, dtype=torch.bool)
+        seen[rows] = True
+        readers += seen
+        before_S = traffic[rows_S]
+        traffic.index_add_(0, rows, read.traffic())
+        sampled.append((rows_S, traffic[rows_S] - before_S))
+    return readers, [(rows, own / traffic[rows].clamp(min=1)) for rows, own in sampled]
 
 
 def _diagnose(
-    plan: EmbeddingPlan,
-    one: FeatureValues,
-    rows_VM: Tensor,
+    read: _Read,
+    reads: Sequence[_Read],
     readers: Tensor,
-    present: Sequence[FeatureValues],
-    components: dict[str, Tensor],
+    scratch: Tensor,
     weight: Tensor,
+    nearest: tuple[str, float, float],
 ) -> FeatureDiagnosis:
-    count, multiplicity = rows_VM.shape
-    _, num_rows = plan.range_of(one.name)
-    met = torch.stack([_repeated(column) for column in rows_VM.T], dim=1).float()
-    shared = (readers[rows_VM] > 1).float()
-    traffic = one.counts.float().unsqueeze(1).expand_as(shared)
-    nearest, overlap, chance = _nearest(one.name, components, plan.dim)
-    width = multiplicity * plan.dim
+    rows_VM, counts = read.rows, read.counts.double()
+    cardinality, multiplicity = rows_VM.shape
+    shared_V = (readers > 1)[rows_VM].double().mean(1)
+    others = sum(other.rows.numel() for other in reads if _share(read, other))
     return FeatureDiagnosis(
-        name=one.name,
-        cardinality=count,
+        name=read.name,
+        cardinality=cardinality,
         multiplicity=multiplicity,
-        width=width,
-        intra=float(met.mean()),
-        expected_intra=1 - (1 - 1 / num_rows) ** (count - 1),
-        indistinguishable=float(_repeated(_fingerprint(rows_VM)).float().mean()),
-        inter=float(shared.mean()),
-        expected_inter=_expected_inter(plan, one, present),
-        inter_traffic=float((shared * traffic).sum() / traffic.sum().clamp(min=1)),
-        effective_rank=_effective_rank(weight, _most_frequent(rows_VM, one.counts)),
-        nearest=nearest,
-        overlap=overlap,
-        random_overlap=chance,
+        width=multiplicity * weight.shape[1],
+        intra=_meeting(rows_VM, scratch),
+        expected_intra=_chance(1 / read.num_rows, cardinality - 1),
+        indistinguishable=_indistinguishable(rows_VM),
+        expected_indistinguishable=_chance(read.num_rows**-multiplicity, cardinality - 1),
+        inter=float(shared_V.mean()),
+        expected_inter=_chance(1 / read.num_rows, others),
+        inter_traffic=float((shared_V * counts).sum() / counts.sum().clamp(min=1)),
+        effective_rank=rankme(weight[read.frequent()].flatten(1)),
+        nearest=nearest[0],
+        overlap=nearest[1],
+        random_overlap=nearest[2],
     )
 
 
-def _repeated(keys: Tensor) -> Tensor:
-    """Return which of the keys (V,) stand there more than once, (V,) bool."""
-    _, inverse, counts = keys.unique(return_inverse=True, return_counts=True)
-    return counts[inverse] > 1
+def _chance(probability: float, tries: int) -> float:
+    """Return the chance that one of `tries` independent tries hits: 1 - (1 - p)^n."""
+    if probability >= 1:
+        return float(tries > 0)
+    return -expm1(tries * log1p(-probability))
 
 
-def _fingerprint(rows_VM: Tensor) -> Tensor:
-    """Return one int64 for all rows of a value; unlike rows give unlike numbers, nearly surely."""
-    mixed = torch.zeros(len(rows_VM), dtype=torch.int64)
-    for column in rows_VM.T:
-        mixed = (mixed ^ column) * 0x5851F42D4C957F2D + 0x14057B7EF767814F
-    return mixed
+def _share(read: _Read, other: _Read) -> bool:
+    """Return whether two features are not the same, but read the same range of rows."""
+    return read is not other and read.first == other.first
 
 
-def _expected_inter(
-    plan: EmbeddingPlan, one: FeatureValues, present: Sequence[FeatureValues]
-) -> float:
-    """Chance that a row of this feature is read by any other of the same range of rows."""
-    lookups, own = dict(plan.features), plan.range_of(one.name)
-    free = 1.0
-    for other in present:
-        if other.name != one.name and plan.range_of(other.name) == own:
-            free *= (1 - 1 / own[1]) ** (len(other.values) * lookups[other.name])
-    return 1 - free
+def _meeting(rows_VM: Tensor, scratch: Tensor) -> float:
+    """Return which share of values meets another one, a mean over lookups; scratch (R,) zeros."""
+    meeting = 0
+    one = torch.ones(len(rows_VM), dtype=scratch.dtype)
+    for rows in rows_VM.T:
+        scratch.index_add_(0, rows, one)
+        meeting += int((scratch[rows] > 1).sum())
+        scratch[rows] = 0
+    return meeting / rows_VM.numel()
 
 
-def _most_frequent(rows_VM: Tensor, counts: Tensor) -> Tensor:
-    if len(rows_VM) <= _SAMPLE:
-        return rows_VM
-    return rows_VM[counts.topk(_SAMPLE).indices]
+def _indistinguishable(rows_VM: Tensor) -> float:
+    """Return which share of values has all its rows in common with another one."""
+    # One number for all rows of a value: other rows give another one, but for one in 2^64.
+    keys = torch.zeros(len(rows_VM), dtype=torch.int64)
+    for rows in rows_VM.T:
+        keys = (keys ^ rows) * 0x5851F42D4C957F2D + 0x14057B7EF767814F
+    _, counts = keys.unique(return_counts=True)
+    return float(counts[counts > 1].sum()) / len(keys)
 
 
-def _effective_rank(weight: Tensor, rows_VM: Tensor) -> float:
-    if len(rows_VM) < 2:
-        return 1.0
-    return float(rankme(weight[rows_VM].flatten(1)))
+def _component(weight: Tensor, rows_S: Tensor, share_S: Tensor) -> Tensor:
+    """Return an orthonormal basis (D, k) of a feature's component; k = 0 where nothing varies."""
+    share_S1 = share_S.unsqueeze(1)
+    vectors_SD = weight[rows_S].cpu().double()
+    vectors_SD -= (vectors_SD * share_S1).sum(0) / share_S1.sum().clamp(min=1e-12)
+    variances, directions = torch.linalg.eigh(vectors_SD.T @ (vectors_SD * share_S1))
+    variances, directions = variances.flip(0).clamp(min=0), directions.flip(1)
+    held = variances.cumsum(0) / variances.sum().clamp(min=1e-30)
+    k = int((held < _VARIANCE).sum()) + 1 if float(variances.sum()) > 1e-30 else 0
+    return directions[:, :k]
 
 
-def _component(weight: Tensor, rows_VM: Tensor, one: FeatureValues) -> Tensor:
-    """Return an orthonormal basis (dim, k) of the directions that hold most of the variance."""
-    vectors = weight[_most_frequent(rows_VM, one.counts).flatten()].double()
-    _, sizes, directions = torch.linalg.svd(vectors - vectors.mean(0), full_matrices=False)
-    share = sizes.square().cumsum(0) / sizes.square().sum().clamp(min=1e-30)
-    k = int((share < _VARIANCE).sum()) + 1
-    return directions[:k].T
+def _overlaps(reads: Sequence[_Read], bases: Sequence[Tensor], dim: int) -> tuple[Tensor, Tensor]:
+    """Return the overlap of each two components, and that of random ones, (F, F) float64.
+
+    NaN where there is nothing to compare: a feature and itself, features without rows in common,
+    a component without a direction.
+    """
+    if not reads:
+        return torch.zeros(0, 0), torch.zeros(0, 0)
+    # |A' B|^2 of two orthonormal bases is the inner product of their projections AA' and BB'.
+    projections_FE = torch.stack([(basis @ basis.T).flatten() for basis in bases])
+    sizes = torch.tensor([basis.shape[1] for basis in bases], dtype=torch.float64)
+    first, second = sizes.unsqueeze(1), sizes.unsqueeze(0)
+    is_pair = torch.tensor([[_share(read, other) for other in reads] for read in reads])
+    is_pair &= (first > 0) & (second > 0)
+    overlap_FF = (projections_FE @ projections_FE.T / torch.minimum(first, second)).clamp(0, 1)
+    chance_FF = torch.maximum(first, second) / dim
+    nan = torch.tensor(torch.nan, dtype=torch.float64)
+    return torch.where(is_pair, overlap_FF, nan), torch.where(is_pair, chance_FF, nan)
 
 
-def _nearest(name: str, components: dict[str, Tensor], dim: int) -> tuple[str, float, float]:
-    """Return the feature whose component overlaps most beyond chance, the overlap, the chance."""
-    own = components[name]
-    found = [("", 0.0, 0.0)]
-    for other, basis in components.items():
-        if other == name:
-            continue
-        small = min(own.shape[1], basis.shape[1])
-        overlap = float((own.T @ basis).square().sum()) / small
-        found.append((other, overlap, max(own.shape[1], basis.shape[1]) / dim))
-    return max(found[1:] or found, key=lambda one: one[1] - one[2])
+def _nearest(
+    reads: Sequence[_Read], overlaps_F: Tensor, chances_F: Tensor
+) -> tuple[str, float, float]:
+    """Return the feature that overlaps most beyond chance, the overlap, the chance."""
+    excess_F = (overlaps_F - chances_F).nan_to_num(-torch.inf)
+    best = int(excess_F.argmax())
+    if not excess_F[best].isfinite():
+        return "", 0.0, 0.0
+    return reads[best].name, float(overlaps_F[best]), float(chances_F[best])
 
 
-def _norms(
-    present: Sequence[FeatureValues], rows: dict[str, Tensor], weight: Tensor
-) -> tuple[tuple[int, int | None, int, float], ...]:
-    total = torch.zeros(len(BUCKETS), dtype=torch.float64)
-    values = torch.zeros(len(BUCKETS), dtype=torch.int64)
+def _norms(reads: Sequence[_Read], weight: Tensor) -> tuple[NormBucket, ...]:
+    sums = torch.zeros(len(BUCKETS), 2, dtype=torch.float64)
+    sizes = torch.zeros(len(BUCKETS), dtype=torch.int64)
     starts = torch.tensor([low for low, _ in BUCKETS])
-    for one in present:
-        for chunk in torch.arange(len(one.values)).split(262_144):
-            norm = weight[rows[one.name][chunk]].flatten(1).norm(dim=1).double()
-            bucket = torch.bucketize(one.counts[chunk].clamp(min=1), starts, right=True) - 1
-            total.index_add_(0, bucket, norm)
-            values.index_add_(0, bucket, torch.ones_like(bucket))
+    square_R = torch.linalg.vector_norm(weight, dim=1).cpu().square()
+    for read in reads:
+        norm_V = square_R[read.rows].sum(1).sqrt().double()
+        lookup_norm_V = norm_V / read.rows.shape[1] ** 0.5
+        bucket_V = torch.bucketize(read.counts.clamp(min=1), starts, right=True) - 1
+        sums.index_add_(0, bucket_V, torch.stack([norm_V, lookup_norm_V], dim=1))
+        sizes += bucket_V.bincount(minlength=len(BUCKETS))
+    means = (sums / sizes.unsqueeze(1)).tolist()  # 0 / 0 is NaN
     return tuple(
-        (low, high, int(count), float(norm / count) if count else float("nan"))
-        for (low, high), norm, count in zip(BUCKETS, total, values, strict=True)
+        NormBucket(low, high, count, *mean)
+        for (low, high), count, mean in zip(BUCKETS, sizes.tolist(), means, strict=True)
     )

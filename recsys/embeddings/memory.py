@@ -1,5 +1,6 @@
 """What a table costs, said before it is allocated, and refused where it cannot fit."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,21 +9,22 @@ from recsys.embeddings.table import TableConfig
 from recsys.errors import ConfigError
 
 _MIB = 2**20
-_SHARE = 0.8  # of the free memory, where no limit is configured
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Bytes of the table and of its optimizer's state; bytes read and FLOPs of one row.
+    """Bytes of the table and of its optimizer's state; bytes and FLOPs of a row, of a batch.
 
     FLOPs are those of pooling (an addition a float read) and of the row-wise update (about 4 a
-    float), with one value in each multi-valued feature.
+    float), with one value in each multi-valued feature. `batch_bytes` is what the embedded rows
+    of a batch and their gradients take, which is freed after each step.
     """
 
     table_bytes: int
     state_bytes: int
     read_bytes: int
     flops: int
+    batch_bytes: int
 
     @property
     def line(self) -> str:
@@ -34,24 +36,28 @@ class Costs:
         )
 
 
-def costs(plan: EmbeddingPlan, config: TableConfig) -> Costs:
-    """Return what a table of `config` costs under `plan`."""
+def costs(plan: EmbeddingPlan, config: TableConfig, batch_size: int = 1) -> Costs:
+    """Return what a table of `config` costs under `plan`, a batch being `batch_size` rows."""
     floats = sum(layout.num_lookups for layout in plan.layouts) * plan.dim
     return Costs(
         table_bytes=plan.table_bytes,
         state_bytes=config.memory_bytes - plan.table_bytes,
         read_bytes=floats * 4,
         flops=floats * 5,
+        batch_bytes=2 * batch_size * floats * 4,
     )
 
 
-def check_memory(config: TableConfig, free_bytes: int | None, *, ranks: int = 1) -> None:
+def check_memory(
+    config: TableConfig, free_bytes: int | None, *, ranks: int = 1, ranks_here: int | None = None
+) -> None:
     """Refuse a table that is larger than the configuration or the machine allows.
 
     Args:
         config: the table.
-        free_bytes: memory that is free on a rank's machine; None: not known, anything goes.
-        ranks: how many share the rows.
+        free_bytes: memory that is free on this machine; None: not known, anything goes.
+        ranks: how many processes share the rows.
+        ranks_here: how many of them run on this machine and so share what is free; None: all.
 
     Raises:
         ConfigError: it says how much is needed, how much there is, and what would fit.
@@ -59,37 +65,71 @@ def check_memory(config: TableConfig, free_bytes: int | None, *, ranks: int = 1)
     if config.max_memory_mib is not None:
         allowed, whose = config.max_memory_mib * _MIB, "embedding.max_memory_mib allows"
     elif free_bytes is not None:
-        allowed, whose = int(free_bytes * _SHARE), "four fifths of the free memory are"
+        # Integers alone: a float would round what is allowed.
+        allowed = free_bytes * 4 // (5 * (ranks_here or ranks))
+        whose = "four fifths of the free memory are"
     else:
         return
     needed = -(-config.memory_bytes // ranks)
     if needed <= allowed:
         return
-    row = config.memory_bytes // config.total_rows
-    most = max(1, allowed * ranks // row - (config.total_rows - config.num_rows))
+    each = f" on each of {ranks} processes" if ranks > 1 else ""
+    row_bytes = config.memory_bytes // config.total_rows
+    grouped = config.total_rows - config.num_rows
+    most = allowed * ranks // row_bytes - grouped
+    remedy = f"set embedding.num_rows to {most:,} or less"
+    if most < 1:
+        remedy = f"the {grouped:,} rows of embedding.groups alone are too many"
+        if not grouped:
+            remedy = f"a single row of embedding.dim {config.dim} does not fit"
     raise ConfigError(
-        f"the embedding table needs {needed / _MIB:,.0f} MiB on each of {ranks} process(es), "
-        f"{whose} {allowed / _MIB:,.0f} MiB: set embedding.num_rows to {most:,} or less, or share "
-        "it among more --workers on more machines"
+        f"the embedding table needs {-(-needed // _MIB):,} MiB{each} (weights and optimizer "
+        f"state), {whose} {allowed // _MIB:,} MiB{each and ' each'}: {remedy}"
     )
 
 
-def free_memory_bytes() -> int | None:
-    """Return the memory that this process could still take, None where the system does not say."""
+def free_memory_bytes(root: Path = Path("/")) -> int | None:
+    """Return the memory that this process could still take, None where the system does not say.
+
+    On Linux MemAvailable of /proc/meminfo, or what is left below the limit of a control group
+    that the process is in, if that is less; `root` is where /proc and /sys lie.
+    """
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = (root / "proc/meminfo").read_text().splitlines()
         facts = dict(line.split(":", 1) for line in lines)
         free = int(facts["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
         return None
+    return max(min([free, *_left_in_groups(root)]), 0)
+
+
+def _left_in_groups(root: Path) -> Iterator[int]:
+    """Yield what is left below each limit that holds for this process, in bytes."""
     try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
-        cached = dict(
-            line.split() for line in Path("/sys/fs/cgroup/memory.stat").read_text().splitlines()
-        )
-        if limit != "max":
-            free = min(free, int(limit) - used + int(cached.get("inactive_file", 0)))
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":  # version 2: one tree for everything
+            mount, names = root / "sys/fs/cgroup", ("memory.max", "memory.current", "inactive_file")
+        elif controllers == "memory":
+            mount = root / "sys/fs/cgroup/memory"
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        else:
+            continue
+        # Within a container the path may be the host's, and the mount itself be the group.
+        group = mount / path.strip("/")
+        while group.is_relative_to(mount):
+            yield from _left_in(group, *names)
+            group = group.parent
+
+
+def _left_in(group: Path, limit: str, used: str, cache: str) -> Iterator[int]:
+    try:
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        # Files in the page cache that nobody uses give way.
+        taken = int((group / used).read_text()) - int(stat.get(cache, 0))
+        yield int((group / limit).read_text()) - taken  # "max" is no number: no limit
     except (OSError, ValueError):
-        pass
-    return max(free, 0)
+        return
