@@ -82,7 +82,7 @@ class ClickLoader:
 
         def read(step: int) -> RankingBatch:
             batch = self.log.read(part, slice(step * batch_size, (step + 1) * batch_size))
-            return batch if world == 1 else take_rows(batch, torch.arange(rank, len(batch), world))
+            return batch if world == 1 else take_rows(batch, torch.arange(len(batch))[rank::world])
 
         yield from prefetch(read, range(-(-self.log.num_rows(part) // batch_size)))
 

@@ -15,7 +15,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -93,10 +93,12 @@ def open_click_log(
     split: SplitConfig,
     cache: Path,
     lookups: int | None = None,
+    earlier: FeatureEncoder | None = None,
 ) -> ClickLog:
     """Return the log of these settings from `cache`, encoded and kept there if missing.
 
-    An entry that is damaged is encoded again.
+    An entry that is damaged is encoded again. `earlier`: whose scales and known ids the encoder
+    takes over (`FeatureEncoder.continuing`).
 
     Raises:
         ConfigError: the settings are not for a streamed log.
@@ -106,6 +108,7 @@ def open_click_log(
     fingerprint = source_fingerprint(schema, sources)
     parts = [model.model_dump_json() for model in (schema, policies, split)]
     parts += [_FORMAT, str(lookups), fingerprint, version("recsys-engine")]
+    parts += [earlier.digest()] if earlier is not None else []
     entry = cache / hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
     if entry.is_dir():
         try:
@@ -113,7 +116,7 @@ def open_click_log(
         except (OSError, ValueError, KeyError, TypeError):
             shutil.rmtree(entry)
     try:
-        return _encode(schema, sources, policies, split, entry, lookups, fingerprint)
+        return _encode(schema, sources, policies, split, entry, lookups, fingerprint, earlier)
     except OSError:
         if entry.is_dir():  # a second process was quicker
             return load_click_log(entry)
@@ -218,9 +221,12 @@ def _encode(
     folder: Path,
     lookups: int | None,
     fingerprint: str,
+    earlier: FeatureEncoder | None = None,
 ) -> ClickLog:
     reader = ClickReader(open_table(sources.interactions, "interactions"), schema, policies, split)
     found = survey(reader, schema, split, lookups)
+    if earlier is not None:
+        found = replace(found, encoder=found.encoder.continuing(earlier))
     with staged_folder(folder.parent, folder.name) as staging:
         ledger = Ledger(reader.files)
         written = _write_parts(staging, reader, schema, found, ledger)

@@ -100,6 +100,13 @@ def encoded(
     )
 
 
+def continued(data: Dataset, earlier: FeatureEncoder | None) -> Dataset:
+    """Return the data set as its encoder sees it with the scales and known ids of `earlier`."""
+    if earlier is None:
+        return data
+    return encoded(data.schema, data.tables, data.part, data.encoder.continuing(earlier))
+
+
 def part_of(tables: Tables, split: SplitConfig) -> NDArray[np.int8]:
     """Return the part of each event, (E,) int8."""
     events = tables.events

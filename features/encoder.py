@@ -6,9 +6,10 @@ the encoder knows which of them had a training row, and all others share one val
 training learns as "an id that says nothing yet".
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -75,6 +76,34 @@ class FeatureEncoder:
                     age = blank._age(column, feature.unit)
                     scalers[feature.name] = Scaler.fit("log1p", age)
         return blank
+
+    def continuing(self, earlier: "FeatureEncoder") -> "FeatureEncoder":
+        """Return this encoder with the scales of `earlier`, and with the ids that it knew.
+
+        So a number means to weights that were learnt with `earlier` what it meant then. Features
+        that `earlier` lacks, or transforms in another way, keep what was fitted here.
+
+        Raises:
+            DataError: a category was whole numbers then and is text now, or the like.
+        """
+        for name, family in self.families.items():
+            before = earlier.families.get(name, family)
+            if before != family and "null" not in (before, family):
+                raise DataError(
+                    f"feature '{name}' holds {family} values, the earlier model was trained on "
+                    f"{before} values: cast the column to {before}, or train without warm_start"
+                )
+        known = {
+            name: np.union1d(ids, earlier.known_ids[name]) if name in earlier.known_ids else ids
+            for name, ids in self.known_ids.items()
+        }
+        scalers = {
+            name: earlier.scalers[name]
+            if name in earlier.scalers and earlier.scalers[name].transform == own.transform
+            else own
+            for name, own in self.scalers.items()
+        }
+        return replace(self, known_ids=known, scalers=scalers)
 
     def layout(self, side: Side) -> FeatureLayout:
         """Return what `encode(side, ...)` holds, in order."""
@@ -209,14 +238,23 @@ class FeatureEncoder:
     def save(self, folder: Path) -> None:
         """Write encoder.json and known_ids.safetensors into `folder` (created)."""
         folder.mkdir(parents=True, exist_ok=True)
+        state, known_ids = self._to_bytes()
+        (folder / "encoder.json").write_bytes(state)
+        (folder / "known_ids.safetensors").write_bytes(known_ids)
+
+    def digest(self) -> str:
+        """Return a hash of all that was fitted."""
+        return hashlib.sha256(b"\0".join(self._to_bytes())).hexdigest()
+
+    def _to_bytes(self) -> tuple[bytes, bytes]:
         state = {
             "schema": self.schema.model_dump(mode="json"),
             "families": dict(self.families),
             "scalers": {name: scaler.to_json() for name, scaler in self.scalers.items()},
             "reference_time": self.reference_time,
         }
-        (folder / "encoder.json").write_text(json.dumps(state, indent=1, sort_keys=True))
-        (folder / "known_ids.safetensors").write_bytes(save_arrays(dict(self.known_ids)))
+        text = json.dumps(state, indent=1, sort_keys=True)
+        return text.encode(), save_arrays(dict(self.known_ids))
 
     @classmethod
     def from_bytes(cls, state: bytes, known_ids: bytes) -> Self:

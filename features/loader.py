@@ -93,7 +93,7 @@ class PairLoader:
         drop_item, drop_user, drop_context = self._drops(len(item_rows), len(numbers), rng)
         own_history = Jagged(torch.from_numpy(slots), history.offsets)
         if world > 1:
-            own_history = own_history.take(torch.arange(rank, len(numbers), world))
+            own_history = own_history.take(torch.arange(len(numbers))[mine])
         items = self.data.items.take(item_rows_tensor[own_items])
         own = numbers[mine]
         user_block = self.data.users.take(torch.from_numpy(users[mine].astype(np.int64)))

@@ -5,7 +5,7 @@ of a batch, C of them candidates, B queries, T history events in all.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self, cast
 
@@ -100,6 +100,16 @@ class FeatureLayout:
     def __post_init__(self) -> None:
         if self.pooling and len(self.pooling) != len(self.multi):
             raise ValueError(f"{len(self.multi)} multi-valued features, {len(self.pooling)} pooled")
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Self:
+        """Read what JSON made of `dataclasses.asdict`."""
+        return cls(
+            tuple((name, multiplicity) for name, multiplicity in raw["single"]),
+            tuple((name, multiplicity) for name, multiplicity in raw["multi"]),
+            tuple(raw["dense"]),
+            tuple(raw.get("pooling", ())),
+        )
 
     @property
     def poolings(self) -> tuple[Pooling, ...]:

@@ -8,19 +8,20 @@ from typing import Any
 import click
 
 from recsys.cli_jobs import (
-    lost_a_peer,
     metrics_of,
     named_paths,
     print_evaluation,
     progress_lines,
     resolve_model,
     score_users,
+    starting_from,
     train_one,
     train_together,
+    wait_for_last_words,
 )
 from recsys.errors import UserError
 
-INTERRUPTED, LOST_PEER = 130, 75
+INTERRUPTED = 130
 _CONFIG = click.argument("config", type=click.Path(path_type=Path))
 _MODEL = click.argument("model")
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -48,10 +49,11 @@ class _Door(click.Group):
             click.echo("Error: out of memory; use a smaller embedding.num_rows", err=True)
             sys.exit(1)
         except RuntimeError as error:
-            if not lost_a_peer(error):
+            code = wait_for_last_words(error)
+            if code is None:
                 raise
             click.echo("lost another rank; its own message says why", err=True)
-            sys.exit(LOST_PEER)
+            sys.exit(code)
 
 
 @click.group(cls=_Door, context_settings={"help_option_names": ["-h", "--help"]})
@@ -176,16 +178,23 @@ def check(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     show_default=True,
     help="Processes on this machine that train together, the table sharded over them.",
 )
+@click.option("--warm-start", metavar="MODEL", help="Start from the weights of this model.")
+@_URI
 @_SET
 @_JSON
 def train(
     config: Path | None,
     resume: Path | None,
     workers: int,
+    warm_start: str | None,
+    tracking_uri: str | None,
     overrides: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Train, evaluate, bundle and track one model.
+
+    --warm-start takes a bundle folder, a run id or models:/name@alias, and goes on from its
+    weights: on newer rows, with other features, or with a larger embedding.num_rows.
 
     Example: recsys train recsys.yaml --set training.epochs=5
     """
@@ -194,13 +203,15 @@ def train(
 
     if (config is None) == (resume is None):
         raise click.UsageError("give a configuration or --resume RUN_DIR, one of the two")
-    if resume is not None and overrides:
-        raise click.UsageError("--set does not go with --resume: a run keeps its configuration")
+    if resume is not None and (overrides or warm_start):
+        raise click.UsageError(
+            "--set and --warm-start do not go with --resume: a run keeps its configuration"
+        )
     if resume is not None:
         settings = config_of_run(resume)
     else:
         assert config is not None
-        settings = load_config(config, overrides)
+        settings = starting_from(load_config(config, overrides), warm_start, tracking_uri)
     if workers > 1:
         sys.exit(train_together(settings, resume, workers, quiet=as_json))
     outcome = train_one(settings, resume, quiet=as_json)

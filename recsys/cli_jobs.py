@@ -1,6 +1,7 @@
 """What the commands of the front door share; like `recsys.cli`, it may reach into every room."""
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,17 @@ def resolve_model(model: str, uri: str | None) -> Path:
     from serving.registry import resolve
 
     return Path(resolve(model, uri=uri))
+
+
+def starting_from(
+    config: "ExperimentConfig", model: str | None, uri: str | None
+) -> "ExperimentConfig":
+    """Return `config` with the bundle that `model`, or its own `warm_start`, names."""
+    reference = model or config.warm_start
+    if reference is None:
+        return config
+    folder = resolve_model(reference, uri or config.tracking.uri).resolve()
+    return config.model_copy(update={"warm_start": str(folder)})
 
 
 def progress_lines(quiet: bool) -> Callable[[str], None]:
@@ -80,22 +92,33 @@ def train_together(
     config: "ExperimentConfig", resume: Path | None, workers: int, *, quiet: bool
 ) -> int:
     """Start `workers` ranks of a run on this machine; return the exit code."""
+    from recsys.embeddings.sharded import check_shards
+    from recsys.errors import ConfigError
     from training.launch import launch
     from training.train import check_metric, new_run_dir
 
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError("--workers starts ranks of its own: leave it away under torchrun")
     check_metric(config)
+    check_shards(config.embedding, workers)
     run_dir = resume or new_run_dir(config)
     arguments = ("--json",) if quiet else ()
     return launch(run_dir, workers, arguments, say=progress_lines(False))
 
 
-def lost_a_peer(error: RuntimeError) -> bool:
-    """Whether `error` says no more than that another rank of this run is gone."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return False
-    from training.distributed import peer_is_lost
+def wait_for_last_words(error: RuntimeError) -> int | None:
+    """Return the exit code if `error` says no more than that another rank is gone, else None.
 
-    return peer_is_lost(error)
+    Before that the rank that failed has time to report, and the agent to end this one.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return None
+    from training.distributed import LAST_WORDS_SECONDS, LOST_PEER, peer_is_lost
+
+    if not peer_is_lost(error):
+        return None
+    time.sleep(LAST_WORDS_SECONDS)
+    return LOST_PEER
 
 
 def metrics_of(evaluation: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from recsys.batch import FeatureLayout
 from recsys.embeddings.plan import EmbeddingPlan
-from recsys.embeddings.table import TableConfig
+from recsys.embeddings.table import Table, TableConfig
 from recsys.embeddings.torch_table import TorchTable
 from recsys.embeddings.unified import UnifiedEmbedding
 from recsys.errors import IntegrityError
@@ -25,6 +25,11 @@ def save_weights(model: TwoTower | DCN) -> bytes:
     tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
     tensors[_TABLE] = embedding.table.weight.detach().cpu().contiguous()
     return save(tensors)
+
+
+def save_optimizer_state(table: Table) -> bytes:
+    """Return the state of the table's optimizer, for a training that goes on from here."""
+    return save({name: tensor.cpu().contiguous() for name, tensor in table.state.items()})
 
 
 def load_two_tower(

@@ -172,7 +172,7 @@ class Scorer:
 
 def _model(bundle: Bundle, encoder: FeatureEncoder, facts: dict[str, Any]) -> TwoTower:
     layouts = (encoder.layout("items"), encoder.query_layout())
-    stored = tuple(_layout(raw) for raw in facts["layouts"])
+    stored = tuple(FeatureLayout.from_json(raw) for raw in facts["layouts"])
     if [_settled(one) for one in stored] != [_settled(one) for one in layouts]:
         raise IntegrityError(
             f"{bundle.path}: the encoder lays out {layouts}, the model was trained on {stored}"
@@ -187,15 +187,6 @@ def _model(bundle: Bundle, encoder: FeatureEncoder, facts: dict[str, Any]) -> Tw
 
 def _settled(layout: FeatureLayout) -> tuple[object, ...]:
     return layout.single, layout.multi, layout.dense, layout.poolings
-
-
-def _layout(raw: dict[str, Any]) -> FeatureLayout:
-    return FeatureLayout(
-        tuple((name, multiplicity) for name, multiplicity in raw["single"]),
-        tuple((name, multiplicity) for name, multiplicity in raw["multi"]),
-        tuple(raw["dense"]),
-        tuple(raw.get("pooling", ())),
-    )
 
 
 def _checked_k(k: int) -> int:

@@ -1,6 +1,10 @@
 """Shared fixtures: one torch thread, one seed; a small built-in world as files."""
 
 import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -23,6 +27,41 @@ def _one_thread_one_seed() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     np.random.seed(0)
+
+
+Ranks = Callable[..., list[subprocess.Popen[str]]]
+
+
+@pytest.fixture(scope="session")
+def start_ranks() -> Iterator[Ranks]:
+    """Start `size` ranks of a program as torchrun would; what still runs at the end is killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(program: str, size: int, *arguments: object) -> list[subprocess.Popen[str]]:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        group = {"WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        group |= {"PYTHONFAULTHANDLER": 1}
+        ranks = []
+        for rank in range(size):
+            own = {**group, "RANK": rank, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": size}
+            ranks.append(
+                subprocess.Popen(
+                    [sys.executable, program, *map(str, arguments)],
+                    env={**os.environ, **{name: str(value) for name, value in own.items()}},
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                )
+            )
+        started.extend(ranks)
+        return ranks
+
+    yield start
+    for rank in started:
+        rank.kill()
+        rank.communicate()
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,15 @@ OPTIONS = {
     "demo": {"--out", "--users", "--items", "--events", "--seed", "--noise", "--set"},
     "init": {"tables", "--out", "--force"},
     "check": {"config", "--set", "--json"},
-    "train": {"config", "--resume", "--workers", "--set", "--json"},
+    "train": {
+        "config",
+        "--resume",
+        "--workers",
+        "--warm-start",
+        "--tracking-uri",
+        "--set",
+        "--json",
+    },
     "evaluate": {"model", "--out", "--tracking-uri", "--json"},
     "export": {"model", "--to", "--out", "--min-recall", "--tracking-uri", "--json"},
     "score": {

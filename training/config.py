@@ -92,6 +92,11 @@ class ExperimentConfig(StrictModel):
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     index: IndexConfig = IndexConfig()
+    warm_start: str | None = None
+    """Model whose weights, scales and known ids the training starts from: a bundle or run folder
+    (`recsys train --warm-start` also takes models:/name@alias)."""
+    keep_optimizer_state: bool = True
+    """Leave the state of the table's optimizer in the bundle, for a later warm start."""
     tracking: TrackingConfig = TrackingConfig()
     output: str = "runs"
     """Folder that runs (checkpoints, bundles, reports) are written to."""
@@ -121,6 +126,11 @@ class ExperimentConfig(StrictModel):
                 f"model.kind: {self.model.kind} learns from what was taken and has no use for "
                 "schema.interactions.label: keep the positive rows with schema.interactions.where "
                 "instead"
+            )
+        if not self.schema_.interactions.user and not self.data.stream:
+            raise ValueError(
+                "schema.interactions: a log without 'user' and 'item' is read as a stream: set "
+                "data.stream: true, or name both columns"
             )
         if self.data.stream and not ranker:
             raise ValueError(f"data.stream is for rankers, and model.kind is {self.model.kind}")
@@ -152,7 +162,10 @@ def load_config(path: Path, overrides: tuple[str, ...] = ()) -> ExperimentConfig
     for override in overrides:
         _override(raw, override)
     config = parse(ExperimentConfig, raw, source=path)
-    return config.model_copy(update={"data": _beside(config.data, path.resolve().parent)})
+    folder, earlier = path.resolve().parent, config.warm_start
+    if earlier is not None and (folder / earlier).is_dir():
+        earlier = str(folder / earlier)
+    return config.model_copy(update={"data": _beside(config.data, folder), "warm_start": earlier})
 
 
 class _Loader(yaml.SafeLoader):

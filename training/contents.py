@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,9 @@ from recsys.bundle import write_bundle
 from recsys.models.two_tower import TwoTower, catalogue_vectors
 from recsys.retrieval.index import ExactVectors
 from recsys.retrieval.recommend import recommend
-from recsys.weights import load_two_tower, save_weights, space_id
+from recsys.weights import load_two_tower, save_optimizer_state, save_weights, space_id
 from training.config import ExperimentConfig, dump_config
+from training.warm_start import OPTIMIZER_FILE
 
 PROBE_ROWS = 256
 PROBE_K = 20
@@ -54,8 +55,12 @@ def write_two_tower(
     query_vectors: Tensor,
     build_index: IndexBuilder,
     metrics: dict[str, Any],
+    origin: Mapping[str, str],
 ) -> Path:
-    """Write the bundle of `model` below `parent` and return its folder."""
+    """Write the bundle of `model` below `parent` and return its folder.
+
+    origin: facts on the model that the training started from.
+    """
     weights = save_weights(model)
     item_ids = data.tables.items.column(data.schema.item_key).combine_chunks()
     space = space_id(model)
@@ -69,6 +74,9 @@ def write_two_tower(
         (folder / "model.json").write_text(_model_json(config, layouts, space))
         data.encoder.save(folder / "encoder")
         (folder / "weights.safetensors").write_bytes(weights)
+        if config.keep_optimizer_state:
+            state = save_optimizer_state(model.embedding.table)
+            (folder / OPTIMIZER_FILE).write_bytes(state)
         items = data.tables.items.append_column("train_count", pa.array(data.train_counts))
         pq.write_table(items, folder / "items.parquet", write_page_checksum=True)
         vectors = catalogue_vectors(served, data.items)
@@ -94,6 +102,7 @@ def write_two_tower(
         "data_fingerprint": data.tables.fingerprint,
         "config_sha256": hashlib.sha256(dump_config(config).encode()).hexdigest(),
         "metrics": metrics,
+        **origin,
     }
     return write_bundle(parent, write, facts=facts)
 

@@ -6,7 +6,14 @@ numbers. The table has its own traffic (`recsys.embeddings.sharded`); what goes 
 the dense gradients, item vectors, and a few numbers a step.
 """
 
+import ctypes
+import logging
 import os
+import signal
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -20,14 +27,15 @@ from training.machine import pick_device
 LOST_PEER = 75
 """Exit code of a rank that stopped because another one did (EX_TEMPFAIL)."""
 
-_TIMEOUT = timedelta(minutes=30)
+LAST_WORDS_SECONDS = 90.0
+"""How long such a rank leaves the one that failed to report, before it ends as well."""
+
+_TIMEOUT, _LONG_TIMEOUT = timedelta(minutes=30), timedelta(days=7)
+_PR_SET_PDEATHSIG = 1
 
 
-class LostPeerError(SystemExit):
+class LostPeerError(RuntimeError):
     """Another rank failed or is gone; its own message says why."""
-
-    def __init__(self) -> None:
-        super().__init__(LOST_PEER)
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,8 @@ class World:
     rank: int = 0
     size: int = 1
     device: torch.device = torch.device("cpu")
+    patient: dist.ProcessGroup | None = None
+    """The same ranks, for waits that may take hours."""
 
     @property
     def is_first(self) -> bool:
@@ -102,6 +112,16 @@ class World:
         """Return when every rank is here."""
         self.sum(0.0)
 
+    @contextmanager
+    def first_before_others(self, needed: bool = True) -> Iterator[None]:
+        """Let the first rank run the block alone, then all others: it writes what they read."""
+        waits = needed and self.size > 1
+        if waits and not self.is_first:
+            dist.barrier(self.patient)
+        yield
+        if waits and self.is_first:
+            dist.barrier(self.patient)
+
     def tell(self, text: str) -> str:
         """Return the first rank's `text` on every rank."""
         if self.size == 1:
@@ -140,25 +160,46 @@ def join(device: str = "auto") -> World:
     if here.type == "cuda":
         here = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(here)
+    _end_with_the_agent()
+    _say_less()
     if not dist.is_initialized():
         dist.init_process_group("nccl" if here.type == "cuda" else "gloo", timeout=_TIMEOUT)
-    return World(dist.get_rank(), dist.get_world_size(), here)
+    patient = dist.new_group(backend="gloo", timeout=_LONG_TIMEOUT)
+    return World(dist.get_rank(), dist.get_world_size(), here, patient)
+
+
+def ranks_here(world: World) -> int:
+    """Return how many of the ranks run on this machine; all, where the starter does not say."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", world.size)) if world.size > 1 else 1
 
 
 def leave(world: World) -> None:
     """Part from the other ranks, at the end of a run that went well."""
     if world.size > 1 and dist.is_initialized():
+        dist.barrier(world.patient)  # the first rank may be judging for hours
         dist.destroy_process_group()
 
 
 def peer_is_lost(error: BaseException) -> bool:
     """Whether `error` says no more than that another rank is gone."""
-    if isinstance(error, dist.DistBackendError | dist.DistNetworkError):
+    if isinstance(error, LostPeerError | dist.DistBackendError | dist.DistNetworkError):
         return True
     if not isinstance(error, RuntimeError) or not dist.is_initialized():
         return False
     text = str(error)
     return any(word in text for word in ("Connection closed by peer", "gloo", "Gloo", "NCCL"))
+
+
+def _end_with_the_agent() -> None:
+    """Have the kernel send SIGTERM when the agent that started this rank is gone (Linux)."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _say_less() -> None:
+    """Leave out what torch says of itself at every step of TorchRec's."""
+    warnings.filterwarnings("ignore", message=r"`torch\.distributed\.\w+_tensor` is deprecated")
+    logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
 
 
 class _Gather(torch.autograd.Function):

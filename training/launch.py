@@ -16,6 +16,8 @@ from training.checkpoint import Checkpoints
 from training.distributed import LOST_PEER
 
 _TAIL_LINES = 20
+_SHUTDOWN_SECONDS = 120
+"""How long the ranks have for their checkpoint after SIGTERM, before they are killed."""
 
 
 def launch(
@@ -25,7 +27,7 @@ def launch(
 
     The first rank talks to the terminal, the others write to `run_dir/ranks`. A rank that
     fails ends all; its own message is printed, and the code returned is its own (128 + the
-    signal's number where a signal ended it).
+    signal's number where a signal ended it). SIGTERM and Ctrl-C are passed on to the ranks.
 
     Raises:
         ConfigError: this platform has no agent that could start them.
@@ -40,7 +42,8 @@ def launch(
     # Each rank has its share of the cores, and the agent's own lines would hide the rank's.
     threads = max(1, (os.cpu_count() or 1) // workers)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    for name in ("torch.distributed.elastic", "torch.distributed.launcher"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     logs = run_dir / "ranks"
     logs.mkdir(exist_ok=True)
     quiet: Any = {rank: Std.ALL for rank in range(1, workers)} | {0: Std.NONE}
@@ -48,10 +51,13 @@ def launch(
         min_nodes=1,
         max_nodes=1,
         nproc_per_node=workers,
+        run_id=run_dir.name,
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
+        local_addr="localhost",  # a laptop's own name often resolves to nothing
         max_restarts=0,
         monitor_interval=0.1,
+        shutdown_timeout=_SHUTDOWN_SECONDS,
         logs_specs=DefaultLogsSpecs(log_dir=str(logs), redirects=quiet),
     )
     command = ("-m", "recsys.cli", "train", "--resume", str(run_dir), *arguments)
@@ -60,6 +66,7 @@ def launch(
     except ChildFailedError as error:
         return _explain(error.failures, run_dir, workers, say)
     except SignalException as error:
+        say(_how_to_go_on(run_dir, workers))
         return 128 + int(error.sigval)
     return 0
 
@@ -77,10 +84,16 @@ def _explain(
     elif rank > 0 and (0 not in own or own[0].exitcode != code):  # the first rank said it itself
         say(f"rank {rank} failed with exit code {code}; its last words:")
         say(_last_words(run_dir / "ranks", rank))
-    if Checkpoints.of_run(run_dir).steps():
-        again = f"recsys train --resume {run_dir} --workers {workers}"
-        say(f"the last checkpoint stands; go on with: {again} (or with another number)")
+    say(_how_to_go_on(run_dir, workers))
     return code
+
+
+def _how_to_go_on(run_dir: Path, workers: int) -> str:
+    again = f"recsys train --resume {run_dir} --workers {workers}"
+    steps = Checkpoints.of_run(run_dir).steps()
+    if not steps:
+        return f"no checkpoint was written yet; start again with: {again}"
+    return f"the checkpoint of step {steps[-1]} stands; go on with: {again} (or another number)"
 
 
 def _last_words(logs: Path, rank: int) -> str:

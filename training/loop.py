@@ -19,7 +19,7 @@ from torch import Tensor
 from recsys.errors import NumericalError
 from training.checkpoint import Checkpoints, LoopState, Trained
 from training.config import TrainingConfig
-from training.distributed import ALONE, LostPeerError, World
+from training.distributed import ALONE, LOST_PEER, LostPeerError, World, peer_is_lost
 from training.optim import warm_up
 
 LOG_EVERY = 20
@@ -85,9 +85,14 @@ def fit(
         Terminated: a signal ended the run after the step at hand.
     """
     state = checkpoints.load_latest(task.trained) or LoopState()
-    with _signals() as received:
-        while not state.finished:
-            _epoch(task, config, checkpoints, listeners, state, received, world)
+    with _signals(world) as received:
+        try:
+            while not state.finished:
+                _epoch(task, config, checkpoints, listeners, state, received, world)
+        except RuntimeError as error:
+            if not (received and peer_is_lost(error)):
+                raise
+            raise SystemExit(LOST_PEER) from None  # whoever sent the signal ends all ranks
     if state.best_step is not None:
         checkpoints.load(task.trained, state.best_step)
     return state
@@ -207,12 +212,16 @@ class _Clock:
 
 
 @contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collect SIGTERM and SIGINT; a second one acts at once. Other threads: no handlers."""
+def _signals(world: World) -> Iterator[list[int]]:
+    """Collect SIGTERM and SIGINT; a second one acts at once. Other threads: no handlers.
+
+    One of several ranks may get the same signal twice, from the machine's scheduler and from
+    its own agent: there the second one has no meaning, and an agent that loses patience kills.
+    """
     received: list[int] = []
 
     def handle(number: int, _frame: FrameType | None) -> None:
-        if received:
+        if received and world.size == 1:
             raise Terminated(128 + number)
         received.append(number)
 

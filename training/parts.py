@@ -36,18 +36,18 @@ def plain_table(config: ExperimentConfig, table: Table, world: World) -> TorchTa
 
     All ranks call this. What a bundle is written from, and what the final model is judged on.
     """
-    whole: Tensor | None
-    if world.size == 1:
-        whole = table.weight
-    else:
+    tensors: dict[str, Tensor] | None = {"weight": table.weight, **table.state}
+    if world.size > 1:
         from recsys.embeddings.sharded import ShardedTable
 
         assert isinstance(table, ShardedTable)
-        whole = table.gathered()
-    if whole is None:
+        tensors = table.gathered()
+    if tensors is None:
         return None
+    state = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
     plain = TorchTable(config.embedding, torch.device("cpu"))
-    plain.weight = whole.detach().cpu()
+    plain.weight = state.pop("weight")
+    plain.state = state
     return plain
 
 

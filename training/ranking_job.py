@@ -21,13 +21,14 @@ from recsys.metrics.classification import (
     intervals,
 )
 from recsys.models.dcn import DCN
-from recsys.weights import save_weights
+from recsys.weights import save_optimizer_state, save_weights
 from training.config import ExperimentConfig, dump_config
 from training.distributed import World
 from training.loop import Task
 from training.ranking_report import write_ranking_report
 from training.ranking_rows import RankingRows, open_rows
-from training.ranking_task import Predictions, predictions, ranking_task
+from training.ranking_task import Predictions, predictions, ranking_task, table_in
+from training.warm_start import OPTIMIZER_FILE, Earlier, parent_of
 
 DIAGNOSED_ROWS = 2_000_000
 """Training rows that the diagnostics of the embedding look at."""
@@ -56,9 +57,11 @@ class RankingEvaluation:
 class RankingJob:
     """What `training.train` does with a ranker, step by step."""
 
-    def __init__(self, config: ExperimentConfig, world: World) -> None:
-        self.config, self.world = config, world
-        self.rows = open_rows(config, world)
+    def __init__(
+        self, config: ExperimentConfig, world: World, earlier: Earlier | None = None
+    ) -> None:
+        self.config, self.world, self.earlier = config, world, earlier
+        self.rows = open_rows(config, world, None if earlier is None else earlier.encoder)
         self.fingerprint = self.rows.fingerprint
         self.facts = row_facts(self.rows)
 
@@ -90,7 +93,9 @@ class RankingJob:
     ) -> tuple[RankingEvaluation, Path, Path]:
         """Judge `model`, write bundle and report; return the evaluation and both paths."""
         evaluation = judge(self.config, self.rows, model)
-        bundle = write_ranker(run_dir / "bundle", self.config, self.rows, model, evaluation)
+        bundle = write_ranker(
+            run_dir / "bundle", self.config, self.rows, model, evaluation, parent_of(self.earlier)
+        )
         report = run_dir / "report.html"
         report_on_ranker(report, self.config, self.rows, evaluation, history, embedding)
         return evaluation, bundle, report
@@ -156,8 +161,12 @@ def write_ranker(
     rows: RankingRows,
     model: DCN,
     evaluation: RankingEvaluation,
+    origin: Mapping[str, str],
 ) -> Path:
-    """Write the bundle of `model` below `parent` and return its folder."""
+    """Write the bundle of `model` below `parent` and return its folder.
+
+    origin: facts on the model that the training started from.
+    """
     metrics = {"test": evaluation.flat()}
 
     def write(folder: Path) -> None:
@@ -173,6 +182,8 @@ def write_ranker(
         (folder / "model.json").write_text(json.dumps(described, indent=1))
         rows.encoder.save(folder / "encoder")
         (folder / "weights.safetensors").write_bytes(save_weights(model))
+        if config.keep_optimizer_state:
+            (folder / OPTIMIZER_FILE).write_bytes(save_optimizer_state(table_in(model)))
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=1, sort_keys=True))
 
     facts = {
@@ -180,6 +191,7 @@ def write_ranker(
         "data_fingerprint": rows.fingerprint,
         "config_sha256": hashlib.sha256(dump_config(config).encode()).hexdigest(),
         "metrics": metrics,
+        **origin,
     }
     return write_bundle(parent, write, facts=facts)
 

@@ -8,7 +8,7 @@ from typing import Protocol
 from features.cache import cached
 from features.click_loader import ClickLoader
 from features.click_log import open_click_log
-from features.dataset import Dataset, prepare
+from features.dataset import Dataset, continued, prepare
 from features.encoder import FeatureEncoder
 from features.ranking_loader import RankingLoader
 from features.split import TEST, TRAIN, VALIDATION
@@ -51,24 +51,33 @@ class RankingRows:
     drops: tuple[Drop, ...]
 
 
-def open_rows(config: ExperimentConfig, world: World) -> RankingRows:
+def open_rows(
+    config: ExperimentConfig, world: World, earlier: FeatureEncoder | None = None
+) -> RankingRows:
     """Read the tables of `config`, or encode its click log to disk once and open it.
+
+    `earlier`: whose scales and known ids the encoder takes over.
 
     Raises:
         ConfigError, DataError: the settings or the data are wrong, or a part has no rows.
     """
-    rows = _streamed(config, world) if config.data.stream else _in_memory(config)
+    read = _streamed if config.data.stream else _in_memory
+    rows = read(config, world, earlier)
     for part, name in ((TRAIN, "training"), (VALIDATION, "validation"), (TEST, "test")):
         if rows.rows[part] == 0:
             raise ConfigError(f"split: the {name} part has no rows; choose a larger share")
     return rows
 
 
-def _in_memory(config: ExperimentConfig) -> RankingRows:
+def _in_memory(
+    config: ExperimentConfig, world: World, earlier: FeatureEncoder | None
+) -> RankingRows:
     parts = (config.schema_, config.data, config.policies, config.split, config.embedding.lookups)
     if config.cache is None:
-        return rows_of(config, prepare(*parts))
-    return rows_of(config, cached(Path(config.cache), lambda: prepare(*parts), *parts))
+        return rows_of(config, continued(prepare(*parts), earlier))
+    with world.first_before_others():
+        data = cached(Path(config.cache), lambda: prepare(*parts), *parts)
+    return rows_of(config, continued(data, earlier))
 
 
 def rows_of(config: ExperimentConfig, data: Dataset) -> RankingRows:
@@ -87,17 +96,15 @@ def rows_of(config: ExperimentConfig, data: Dataset) -> RankingRows:
     )
 
 
-def _streamed(config: ExperimentConfig, world: World) -> RankingRows:
+def _streamed(
+    config: ExperimentConfig, world: World, earlier: FeatureEncoder | None
+) -> RankingRows:
     """The first rank encodes, the others open what it wrote."""
     training = config.training
     cache = Path(config.cache or Path(config.output) / "encoded")
-    if not world.is_first:
-        world.wait()
-    log = open_click_log(
-        config.schema_, config.data, config.policies, config.split, cache, config.embedding.lookups
-    )
-    if world.is_first:
-        world.wait()
+    parts = (config.schema_, config.data, config.policies, config.split)
+    with world.first_before_others():
+        log = open_click_log(*parts, cache, config.embedding.lookups, earlier)
     loader = ClickLoader(log, batch_size=training.batch_size, seed=training.seed)
     return RankingRows(
         loader, log.schema, log.encoder, log.layout, log.fingerprint, log.counts, log.drops

@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from features.cache import cached
-from features.dataset import Dataset, prepare
+from features.dataset import Dataset, continued, prepare
 from features.feature_values import dataset_feature_values
 from features.queries import Queries, build_queries
 from features.split import TEST, TRAIN, VALIDATION
@@ -24,6 +24,7 @@ from training.report import write_report
 from training.results import Evaluation
 from training.showcase import examples, item_groups, item_titles
 from training.steps import two_tower_task
+from training.warm_start import Earlier, parent_of
 
 ExtraRankers = Callable[[Dataset, Queries], dict[str, Ranker]]
 """More rankers to judge beside the model and the baselines (the built-in world's best)."""
@@ -38,10 +39,12 @@ class RetrievalJob:
         world: World,
         build_index: IndexBuilder,
         extra_rankers: ExtraRankers | None = None,
+        earlier: Earlier | None = None,
     ) -> None:
-        self.config, self.world = config, world
+        self.config, self.world, self.earlier = config, world, earlier
         self.build_index, self.extra_rankers = build_index, extra_rankers
-        self.data = load_data(config)
+        with world.first_before_others(config.cache is not None):
+            self.data = continued(load_data(config), None if earlier is None else earlier.encoder)
         self.facts = data_facts(self.data)
         self.fingerprint = self.data.tables.fingerprint
 
@@ -88,6 +91,7 @@ class RetrievalJob:
             query_vectors=vectors,
             build_index=self.build_index,
             metrics={"test": {**own, **evaluation.representation}},
+            origin=parent_of(self.earlier),
         )
         report = run_dir / "report.html"
         report_on(report, config, data, evaluation, queries, items, history, embedding)

@@ -18,18 +18,20 @@ from recsys.embeddings.diagnostics import (
 )
 from recsys.embeddings.memory import check_memory, costs, free_memory_bytes
 from recsys.embeddings.plan import EmbeddingPlan
+from recsys.embeddings.sharded import check_shards
 from recsys.errors import ConfigError, NotFoundError
 from training.checkpoint import Checkpoints, LoopState
 from training.config import RANKERS, ExperimentConfig, dump_config, load_config
 from training.contents import IndexBuilder
-from training.distributed import World
-from training.loop import Listener, Task, fit
+from training.distributed import World, ranks_here
+from training.loop import Listener, Task, Terminated, fit
 from training.machine import keep_freed_memory, peak_memory_mib, pick_device
 from training.parts import plain_table
 from training.ranking_job import RankingEvaluation, RankingJob
 from training.results import Evaluation
 from training.retrieval_job import ExtraRankers, RetrievalJob, tracked_metrics
 from training.tracking import Tracker, start_run
+from training.warm_start import Earlier, open_earlier, start_from
 
 Say = Callable[[str], None]
 
@@ -51,6 +53,7 @@ class Job(Protocol):
     config: ExperimentConfig
     facts: dict[str, str]
     fingerprint: str
+    earlier: Earlier | None
 
     @property
     def layouts(self) -> tuple[FeatureLayout, ...]:
@@ -101,13 +104,27 @@ def train(
     keep_freed_memory()
     check_metric(config)
     world = World(device=pick_device(config.training.device)) if world is None else world
-    check_memory(config.embedding, free_memory_bytes(), ranks=world.size)
+    if world.size > 1:
+        check_shards(config.embedding, world.size)
+    earlier = open_earlier(config)
+    check_memory(
+        config.embedding,
+        free_memory_bytes(),
+        ranks=world.size,
+        ranks_here=ranks_here(world),
+        gathers=world.size > 1 and world.is_first,
+    )
     run_dir = Path(world.tell(str(resume or (new_run_dir(config) if world.is_first else ""))))
+    if not run_dir.is_dir():
+        raise ConfigError(
+            f"rank {world.rank} does not see {run_dir}, which the first rank made: 'output' has to "
+            "be an absolute path on a file system that all machines share"
+        )
     job: Job
     if config.model.kind in RANKERS:
-        job = RankingJob(config, world)
+        job = RankingJob(config, world, earlier)
     else:
-        job = RetrievalJob(config, world, build_index, extra_rankers)
+        job = RetrievalJob(config, world, build_index, extra_rankers, earlier)
     config = job.config = _with_backend(config, job, world, run_dir, say)
     if not world.is_first:
         fit_in(world, job, config, run_dir, ())
@@ -138,7 +155,7 @@ def _tracked(
         tracker.dataset("training", job.fingerprint, job.facts)
         result = _run(config, job, run_dir, tracker, listeners, say, world)
         status = "FINISHED"
-    except SystemExit:
+    except Terminated:
         status = "KILLED"
         say(f"stopped; go on with: recsys train --resume {run_dir}")
         raise
@@ -224,6 +241,9 @@ def fit_in(
         say(line)
     say(costs(model.embedding.plan, config.embedding).line)
     checkpoints = Checkpoints.of_run(run_dir, world)
+    if job.earlier is not None and not checkpoints.steps():
+        for line in start_from(job.earlier, config, model, task.trained.table):
+            say(line)
     state = fit(task, config.training, checkpoints, listeners, world)
     whole = plain_table(config, model.embedding.table, world)
     if whole is not None:

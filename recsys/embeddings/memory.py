@@ -49,7 +49,12 @@ def costs(plan: EmbeddingPlan, config: TableConfig, batch_size: int = 1) -> Cost
 
 
 def check_memory(
-    config: TableConfig, free_bytes: int | None, *, ranks: int = 1, ranks_here: int | None = None
+    config: TableConfig,
+    free_bytes: int | None,
+    *,
+    ranks: int = 1,
+    ranks_here: int | None = None,
+    gathers: bool = False,
 ) -> None:
     """Refuse a table that is larger than the configuration or the machine allows.
 
@@ -58,25 +63,29 @@ def check_memory(
         free_bytes: memory that is free on this machine; None: not known, anything goes.
         ranks: how many processes share the rows.
         ranks_here: how many of them run on this machine and so share what is free; None: all.
+        gathers: whether a process of this machine holds all weights as well in the end.
 
     Raises:
         ConfigError: it says how much is needed, how much there is, and what would fit.
     """
+    shared = 0
     if config.max_memory_mib is not None:
         allowed, whose = config.max_memory_mib * _MIB, "embedding.max_memory_mib allows"
     elif free_bytes is not None:
         # Integers alone: a float would round what is allowed.
-        allowed = free_bytes * 4 // (5 * (ranks_here or ranks))
+        here = ranks_here or ranks
+        allowed = free_bytes * 4 // (5 * here)
+        shared = config.total_rows * config.dim * 4 // here if gathers else 0
         whose = "four fifths of the free memory are"
     else:
         return
-    needed = -(-config.memory_bytes // ranks)
+    needed = -(-config.memory_bytes // ranks) + shared
     if needed <= allowed:
         return
     each = f" on each of {ranks} processes" if ranks > 1 else ""
     row_bytes = config.memory_bytes // config.total_rows
     grouped = config.total_rows - config.num_rows
-    most = allowed * ranks // row_bytes - grouped
+    most = allowed * ranks // (row_bytes + shared * ranks // config.total_rows) - grouped
     remedy = f"set embedding.num_rows to {most:,} or less"
     if most < 1:
         remedy = f"the {grouped:,} rows of embedding.groups alone are too many"
@@ -84,7 +93,8 @@ def check_memory(
             remedy = f"a single row of embedding.dim {config.dim} does not fit"
     raise ConfigError(
         f"the embedding table needs {-(-needed // _MIB):,} MiB{each} (weights and optimizer "
-        f"state), {whose} {allowed // _MIB:,} MiB{each and ' each'}: {remedy}"
+        f"state{', and the whole table at the end' if shared else ''}), {whose} "
+        f"{allowed // _MIB:,} MiB{each and ' each'}: {remedy}"
     )
 
 

@@ -38,13 +38,9 @@ class ShardedTable:
             weighted: whether rows may come with weights.
 
         Raises:
-            ConfigError: the optimizer has no fused kernel that shards.
+            ConfigError: this table cannot be sharded over so many ranks.
         """
-        if config.optimizer == "row_wise_adam" or config.weight_decay:
-            raise ConfigError(
-                "embedding.optimizer row_wise_adam and embedding.weight_decay run in one process "
-                "only: choose row_wise_adagrad without decay, or leave --workers away"
-            )
+        check_shards(config, dist.get_world_size())
         self.num_rows, self.dim, self.device = config.total_rows, config.dim, device
         self.weighted = weighted
         step = -(-self.num_rows // dist.get_world_size())
@@ -73,15 +69,47 @@ class ShardedTable:
         pooled: Tensor = self.module(batch).values()
         return pooled[:bags]
 
-    def gathered(self) -> Tensor | None:
-        """Return the whole table (num_rows, dim) on the CPU of the first rank, None elsewhere."""
-        step = -(-self.num_rows // dist.get_world_size())
-        own = torch.zeros(step, self.dim, device=self.device)
-        own[: len(self.weight)] = self.weight.detach()
-        first = dist.get_rank() == 0
-        parts = [torch.empty_like(own) for _ in range(dist.get_world_size())] if first else None
-        dist.gather(own, parts)
-        return torch.cat(parts)[: self.num_rows].cpu() if parts is not None else None
+    def gathered(self) -> dict[str, Tensor] | None:
+        """Return "weight" and the optimizer's state as whole tensors, (num_rows, ...).
+
+        On the CPU of the first rank; None elsewhere.
+        """
+        tensors = {"weight": self.weight, **self.state}
+        whole = {name: self._gathered(tensor.detach()) for name, tensor in tensors.items()}
+        found = {name: tensor for name, tensor in whole.items() if tensor is not None}
+        return found or None
+
+    def _gathered(self, own: Tensor) -> Tensor | None:
+        world = dist.get_world_size()
+        step = -(-self.num_rows // world)
+        # Pieces of one size alone can be gathered.
+        own = torch.cat([own, own.new_zeros(step - len(own), *own.shape[1:])]).contiguous()
+        if dist.get_rank() > 0:
+            dist.gather(own)
+            return None
+        whole = own.new_empty(step * world, *own.shape[1:])
+        dist.gather(own, list(whole.split(step)))
+        return whole[: self.num_rows].cpu()
+
+
+def check_shards(config: TableConfig, ranks: int) -> None:
+    """Refuse a table that cannot be sharded over `ranks` processes.
+
+    Raises:
+        ConfigError: the optimizer has no fused kernel that shards, or a rank would hold no row.
+    """
+    if config.optimizer == "row_wise_adam" or config.weight_decay:
+        given = "optimizer: row_wise_adam" if not config.weight_decay else "weight_decay"
+        raise ConfigError(
+            f"embedding.{given} runs in one process only, not in {ranks}: choose row_wise_adagrad "
+            "without decay, or train with --workers 1"
+        )
+    step = -(-config.total_rows // ranks)
+    if step * (ranks - 1) >= config.total_rows:
+        raise ConfigError(
+            f"the embedding table has {config.total_rows} rows, too few for {ranks} processes of "
+            f"{step} each: train with fewer --workers"
+        )
 
 
 def _build(config: TableConfig, device: torch.device, weighted: bool) -> Any:

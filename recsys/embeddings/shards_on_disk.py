@@ -40,16 +40,20 @@ def load_table(table: Table, folder: Path) -> None:
     named = _named(table)
     try:
         written = FileSystemReader(folder).read_metadata().state_dict_metadata
-        for name, tensor in named.items():
-            size = tuple(getattr(written.get(name), "size", ()))
-            if size != tuple(tensor.shape):
-                raise IntegrityError(
-                    f"checkpoint {folder}: '{name}' is {size}, the run's is {tuple(tensor.shape)}"
-                )
+    except Exception as error:  # a damaged pickle may raise anything
+        raise IntegrityError(f"checkpoint {folder} cannot be read: {error}") from None
+    for name, tensor in named.items():
+        size = tuple(getattr(written.get(name), "size", ()))
+        if size != tuple(tensor.shape):
+            raise IntegrityError(
+                f"checkpoint {folder}: '{name}' is {size}, the run's is {tuple(tensor.shape)}"
+            )
+    try:
         with _quiet():
             load(named, checkpoint_id=folder, no_dist=not _is_sharded(table))
-    except (OSError, EOFError, KeyError, ValueError, RuntimeError, CheckpointException) as error:
-        raise IntegrityError(f"checkpoint {folder} cannot be read: {error}") from None
+    except CheckpointException as error:  # on every rank, whichever could not read
+        why = "; ".join(str(own[0]) for own in error.failures.values())
+        raise IntegrityError(f"checkpoint {folder} cannot be read: {why}") from None
 
 
 @contextmanager

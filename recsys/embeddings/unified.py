@@ -152,7 +152,7 @@ class _Segment:
         width = self.num_lookups * pooled.shape[1]
         if self.jagged is None:
             return pooled.view(self.num_rows, width)
-        by_lookup = pooled.view(self.num_lookups, self.num_rows, -1)
+        by_lookup = pooled.view(self.num_lookups, self.num_rows, pooled.shape[1])
         if self.pooling != "sum":
             by_lookup = by_lookup / _divisor(self.jagged, self.pooling).view(1, -1, 1)
         return by_lookup.transpose(0, 1).reshape(self.num_rows, width)

@@ -50,3 +50,11 @@ class DCN(nn.Module):
         deep_BH = torch.relu(self.deep(x0_BW))
         logits: Tensor = self.out(torch.cat([x_BW, deep_BH], dim=1)).squeeze(1)
         return logits.float()
+
+
+def embedded_axes(config: DCNConfig) -> dict[str, tuple[tuple[int, int], ...]]:
+    """Return which axes of which weights run over the embedded row, as `recsys.transfer` asks."""
+    cross: dict[str, tuple[tuple[int, int], ...]] = {}
+    for layer in range(config.cross_layers):
+        cross |= {f"cross.{layer}.weight": ((0, 0), (1, 0)), f"cross.{layer}.bias": ((0, 0),)}
+    return {**cross, "deep.0.weight": ((1, 0),), "out.weight": ((1, 0),)}

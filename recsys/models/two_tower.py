@@ -130,3 +130,8 @@ def query_vectors(
     ]
     model.train(was_training)
     return torch.cat(vectors)
+
+
+def embedded_axes() -> dict[str, tuple[tuple[int, int], ...]]:
+    """Return which axes of which weights run over the embedded rows, as `recsys.transfer` asks."""
+    return {"candidate.0.weight": ((1, ITEMS),), "query.0.weight": ((1, QUERY),)}

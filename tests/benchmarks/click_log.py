@@ -1,12 +1,17 @@
-"""A click log larger than memory: encode it, then read it shuffled; rows a CPU second, memory.
+"""A click log larger than memory: encode it, read it shuffled, train a ranker for one epoch.
+
+Rows a CPU second and resident memory of each, every part in a process of its own. Training is
+what `recsys train` does with `data.stream: true`: the ranker, the loop, its checkpoints.
 
 The log grows out of 10,000 rows of Criteo's (13 counts, 26 categories): rows are drawn again,
 counts jittered, some categories replaced by fresh values with a Zipf tail, and the label drawn
 by a planted rule, whose log loss `best_logloss` is what a model can reach at best.
 
-    --set rows=50000000      rows of the log (default 5,000,000; --quick 200,000)
-    --set folder=/big/disk   where log and encoded rows stay; a log of that size is not made again
-                             (default: a temporary folder, deleted afterwards)
+    --set rows=1000000,50000000   sizes of the log, one after another (default 5,000,000;
+                                  --quick 200,000)
+    --set folder=/big/disk        where the log stays; one of that size is not made again
+                                  (default: a temporary folder, deleted afterwards)
+    --set table_rows=1000000      rows of the table (--quick 100,000)
 """
 
 import json
@@ -25,15 +30,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import torch
 from _harness import Benchmark, peak_memory_mib
 from numpy.typing import NDArray
 
 from features.click_loader import ClickLoader
-from features.click_log import ClickLog, encode_click_log, load_click_log
 from features.hashing import hash_values, splitmix64
-from features.sources import Policies, Sources
-from features.split import TRAIN, SplitConfig
+from features.split import TRAIN, VALIDATION
+from recsys.embeddings.backend import pick_backend
+from recsys.embeddings.plan import EmbeddingPlan
 from recsys.schema import Schema
+from recsys.strict import parse
+from training.checkpoint import Checkpoints, LoopState
+from training.config import ExperimentConfig
+from training.distributed import World
+from training.loop import fit
+from training.machine import keep_freed_memory
+from training.ranking_rows import open_rows
+from training.ranking_task import ranking_task
 
 COUNTS = [f"I{number}" for number in range(1, 14)]
 CATEGORIES = [f"C{number}" for number in range(1, 27)]
@@ -127,43 +141,97 @@ def effects(name: str, values: pa.Array) -> NDArray[np.float64]:
     return mixed / 2.0**63 - 1
 
 
-def encode(source: Path, folder: Path) -> dict[str, float]:
-    """Encode the log into `folder`; return the figures."""
+def config_of(source: Path, cache: Path, table_rows: int) -> ExperimentConfig:
+    """Return the experiment: a ranker, one epoch over the streamed log."""
+    raw = {
+        "data": {"interactions": str(source / "*.parquet"), "stream": True},
+        "schema": json.loads(schema().model_dump_json()),
+        "model": {"kind": "dcn"},
+        "embedding": {"num_rows": table_rows},
+        "training": {"epochs": 1, "batch_size": BATCH_SIZE, "seed": SEED},
+        "cache": str(cache),
+    }
+    return parse(ExperimentConfig, raw, source="click_log")
+
+
+def encode(config: ExperimentConfig) -> dict[str, Any]:
+    """Encode the log into the cache; return the figures."""
     cpu, wall = time.process_time(), time.perf_counter()
-    sources = Sources(interactions=str(source / "*.parquet"), stream=True)
-    log = encode_click_log(schema(), sources, Policies(), SplitConfig(), folder)
+    rows = open_rows(config, World())
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    rows = sum(log.counts)
+    loader = rows.loader
+    assert isinstance(loader, ClickLoader)
     return {
-        "encode_rows_per_cpu_s": round(rows / cpu),
-        "encode_rows_per_s": round(rows / wall),
-        "bytes_on_disk": log.num_bytes,
+        "encode_rows_per_cpu_s": round(sum(rows.rows) / cpu),
+        "encode_rows_per_s": round(sum(rows.rows) / wall),
+        "bytes_on_disk": loader.log.num_bytes,
         "encode_peak_mib": peak_memory_mib(),
     }
 
 
-def epoch_without_model(log: ClickLog) -> dict[str, float]:
+class Watch:
+    """Resident memory on the way through an epoch, and what the epoch took."""
+
+    def __init__(self, name: str, num_steps: int, num_rows: int) -> None:
+        self.name, self.num_steps, self.num_rows = name, num_steps, num_rows
+        self.marks = {max(num_steps * share // 100, 1): share for share in (10, 50, 100)}
+        self.figures: dict[str, float] = {f"{name}_start_mib": resident_mib()}
+        self.cpu, self.wall = time.process_time(), time.perf_counter()
+
+    def step(self, number: int) -> None:
+        """Step `number`, counted from 1, is done."""
+        if number in self.marks:
+            self.figures[f"{self.name}_mib_at_{self.marks[number]}"] = resident_mib()
+        if number == self.num_steps:
+            cpu, wall = time.process_time() - self.cpu, time.perf_counter() - self.wall
+            self.figures[f"{self.name}_rows_per_cpu_s"] = round(self.num_rows / cpu)
+            self.figures[f"{self.name}_rows_per_s"] = round(self.num_rows / wall)
+            self.figures[f"{self.name}_peak_mib"] = peak_memory_mib()
+
+    def on_step(self, state: LoopState, num_steps: int, loss: float, rate: float) -> None:
+        """Listen to the training loop."""
+        self.step(state.step)
+
+    def on_log(self, point: dict[str, float]) -> None:
+        """The curves are of no interest here."""
+
+
+def load(config: ExperimentConfig) -> dict[str, Any]:
     """Draw all training batches of an epoch; return the figures."""
-    loader = ClickLoader(log, batch_size=BATCH_SIZE, seed=SEED)
-    marks = {max(loader.num_steps * share // 100, 1): share for share in (10, 50, 100)}
-    figures: dict[str, float] = {"start_mib": resident_mib()}
-    cpu, wall = time.process_time(), time.perf_counter()
+    rows = open_rows(config, World())
+    watch = Watch("load", rows.loader.num_steps, rows.rows[TRAIN])
     seen = 0
-    for step, batch in enumerate(loader.epoch(0), start=1):
+    for number, batch in enumerate(rows.loader.epoch(0), start=1):
         seen += len(batch)
-        if step in marks:
-            figures[f"load_mib_at_{marks[step]}"] = resident_mib()
-    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    assert seen == log.num_rows(TRAIN)
-    figures["load_rows_per_cpu_s"] = round(seen / cpu)
-    figures["load_rows_per_s"] = round(seen / wall)
-    figures["load_peak_mib"] = peak_memory_mib()
-    return figures
+        watch.step(number)
+    assert seen == rows.rows[TRAIN]
+    return watch.figures
 
 
-def load(folder: Path) -> dict[str, float]:
-    """Open the encoded log and run an epoch over it."""
-    return epoch_without_model(load_click_log(folder))
+def train(config: ExperimentConfig) -> dict[str, Any]:
+    """Train one epoch as `recsys train` does, without its test part; return the figures."""
+    keep_freed_memory()
+    world = World()
+    rows = open_rows(config, world)
+    plan = EmbeddingPlan.of(config.embedding, (rows.layout,))
+    choice = pick_backend(config.embedding, plan, batch_size=BATCH_SIZE, device=torch.device("cpu"))
+    table = config.embedding.model_copy(update={"backend": choice.backend})
+    task = ranking_task(config.model_copy(update={"embedding": table}), rows, world)
+    watch = Watch("train", task.num_steps, rows.rows[TRAIN])
+    with tempfile.TemporaryDirectory(prefix="click_log-") as folder:
+        state = fit(task, config.training, Checkpoints.of_run(Path(folder), world), (watch,))
+    validation = state.history[-1]
+    return {
+        **watch.figures,
+        "train_rows": rows.rows[TRAIN],
+        "train_and_validate_peak_mib": peak_memory_mib(),
+        "validation_rows": rows.rows[VALIDATION],
+        "validation_logloss": validation["validation/log_loss"],
+        "validation_auc": validation["validation/auc"],
+        "table_lookups": rows.layout.num_lookups,
+        "backend": choice.backend,
+        "threads": torch.get_num_threads(),
+    }
 
 
 def resident_mib() -> int:
@@ -179,37 +247,56 @@ def in_own_process(work: Callable[..., dict[str, Any]], *arguments: object) -> d
         return pool.submit(work, *arguments).result()
 
 
-def measure(bench: Benchmark, folder: Path, rows: int) -> dict[str, Any]:
-    """Generate, encode and load; print a line each."""
-    truth = in_own_process(generate, folder / f"log-{rows}", rows)
-    loss, rate = truth["best_logloss"], truth["positive_rate"]
+def measure(bench: Benchmark, folder: Path, rows: int, table_rows: int) -> dict[str, Any]:
+    """Generate, encode, load and train; print a line each."""
+    log, cache = folder / f"log-{rows}", folder / f"encoded-{rows}"
+    figures = in_own_process(generate, log, rows)
+    loss, rate = figures["best_logloss"], figures["positive_rate"]
     bench.row("log", f"{rows:,} rows, {rate:.3f} positive, best log loss {loss:.4f}")
-    encoded = folder / f"encoded-{rows}"
-    shutil.rmtree(encoded, ignore_errors=True)
-    figures = in_own_process(encode, folder / f"log-{rows}", encoded)
+    shutil.rmtree(cache, ignore_errors=True)
+    config = config_of(log, cache, table_rows)
+    figures |= in_own_process(encode, config)
+    size = f"{figures['bytes_on_disk'] / rows:.0f} bytes a row"
+    bench.row("encoding", f"{speeds(figures, 'encode')}, {size}")
+    figures |= in_own_process(load, config)
+    bench.row("an epoch without a model", f"{speeds(figures, 'load')}, {memory(figures, 'load')}")
+    figures |= in_own_process(train, config)
+    shutil.rmtree(cache)
+    bench.row("an epoch of training", f"{speeds(figures, 'train')}, {memory(figures, 'train')}")
     bench.row(
-        "encoding",
-        f"{figures['encode_rows_per_cpu_s']:,} rows a CPU second, "
-        f"{figures['bytes_on_disk'] / rows:.0f} bytes a row, "
-        f"peak {figures['encode_peak_mib']:,} MiB",
+        "  validation",
+        f"log loss {figures['validation_logloss']:.4f} (best {loss:.4f}), "
+        f"auc {figures['validation_auc']:.4f}, "
+        f"peak with it {figures['train_and_validate_peak_mib']:,} MiB",
     )
-    figures |= in_own_process(load, encoded)
-    shown = ", ".join(f"{figures[f'load_mib_at_{share}']:,}" for share in (10, 50, 100))
-    bench.row(
-        "an epoch without a model",
-        f"{figures['load_rows_per_cpu_s']:,} rows a CPU second, "
-        f"MiB resident at 10, 50, 100 %: {shown}",
+    return figures
+
+
+def speeds(figures: dict[str, Any], part: str) -> str:
+    return (
+        f"{figures[f'{part}_rows_per_cpu_s']:,} rows a CPU second, "
+        f"{figures[f'{part}_rows_per_s']:,} a second, peak {figures[f'{part}_peak_mib']:,} MiB"
     )
-    return {**truth, **figures}
+
+
+def memory(figures: dict[str, Any], part: str) -> str:
+    shown = ", ".join(f"{figures[f'{part}_mib_at_{share}']:,}" for share in (10, 50, 100))
+    return f"resident at 10, 50, 100 %: {shown} MiB"
 
 
 def main() -> None:
     bench = Benchmark("click_log", __doc__ or "")
     given = dict(pair.split("=", 1) for pair in bench.overrides)
-    rows = int(given.get("rows", 200_000 if bench.quick else 5_000_000))
+    sizes = [int(s) for s in given.get("rows", "200000" if bench.quick else "5000000").split(",")]
+    table_rows = int(given.get("table_rows", 100_000 if bench.quick else 1_000_000))
+    found: dict[int, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory(prefix="click_log-") as temporary:
-        figures = measure(bench, Path(given.get("folder", temporary)), rows)
-    bench.finish({**figures, "batch_size": BATCH_SIZE, "seed": SEED})
+        for rows in sizes:
+            folder = Path(given.get("folder", temporary))
+            found[rows] = measure(bench, folder, rows, table_rows)
+    largest = found.pop(max(found))
+    figures = {"batch_size": BATCH_SIZE, "seed": SEED, "table_rows": table_rows, **largest}
+    bench.finish({**figures, "smaller": [found[rows] for rows in sorted(found)]})
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ def per_row(batches: list[RankingBatch]) -> dict[int, list[list[float]]]:
     return found
 
 
-@pytest.mark.parametrize("world", [1, 2, 3])
+@pytest.mark.parametrize("world", [1, 2, 3, 4])
 @pytest.mark.parametrize(
     ("batch_size", "window_rows", "block_rows"),
     [(24, 48, 16), (7, 64, 16), (90, 20, 20), (199, 1024, 8), (500, 16, 16), (13, 200, 1)],
@@ -197,6 +197,16 @@ def test_evaluation_reads_a_part_in_order(log: ClickLog) -> None:
         rows = torch.cat([batch.examples for batch in batches])
         assert rows.tolist() == list(range(first, stop))
         assert per_row(batches) == per_row([log.read(part, slice(None))])
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 4])
+def test_ranks_share_out_evaluation_as_well(log: ClickLog, world: int) -> None:
+    ranks = [
+        list(loader_of(log).ordered(VALIDATION, 24, rank=r, world=world)) for r in range(world)
+    ]
+    assert [len(batches) for batches in ranks] == [2] * world  # of 24 rows and of 1
+    seen = per_row([batch for batches in ranks for batch in batches])
+    assert seen == per_row([log.read(VALIDATION, slice(None))])
 
 
 def test_leaving_an_epoch_early_ends_its_threads(log: ClickLog) -> None:

@@ -87,3 +87,19 @@ def test_what_is_no_configuration_is_refused(tmp_path: Path) -> None:
         load_config(write(tmp_path, "- 1"))
     with pytest.raises(ConfigError, match="expected key=value"):
         load_config(write(tmp_path, MINIMAL), ("training.epochs",))
+
+
+def test_a_log_without_users_and_items_has_to_be_streamed(tmp_path: Path) -> None:
+    path = tmp_path / "recsys.yaml"
+    path.write_text(
+        """
+data: {interactions: clicks.parquet}
+model: {kind: dcn}
+schema:
+  interactions: {label: {column: clicked}}
+  features: [{name: shop, table: interactions, kind: categorical}]
+"""
+    )
+    with pytest.raises(ConfigError, match=r"'user' and 'item' is read as a stream: set data.stre"):
+        load_config(path)
+    assert load_config(path, ("data.stream=true",)).data.stream
