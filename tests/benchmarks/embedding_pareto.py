@@ -53,6 +53,8 @@ PLOT = Path(__file__).resolve().parents[2] / "docs" / "embedding_pareto.png"
 SINGLE = ("user_id", "movie_id", "year", "gender", "age", "occupation", "zip_code")
 LAYOUT = FeatureLayout(tuple((name, 1) for name in SINGLE), (("genres", 1),), ())
 PERCENTS = (100, 50, 20, 10, 3, 1)
+VOCABULARIES = ("collisionless", "quotient_remainder")
+"""Methods that have to keep the values, 8 bytes each, to number them."""
 DIM = 16
 BATCH_SIZE = 4096
 CPU = torch.device("cpu")
@@ -233,6 +235,7 @@ def summary(results: list[Figures]) -> list[Figures]:
                 "method": method,
                 "percent": percent,
                 "parameters": same[0]["parameters"],
+                "kib": round(size_bytes(method, same[0]["parameters"]) / 1024, 1),
                 "auc": round(mean, 5),
                 "auc_half_width": round(half, 5),
                 "log_loss": round(interval([o["test_log_loss"] for o in same])[0], 5),
@@ -243,6 +246,13 @@ def summary(results: list[Figures]) -> list[Figures]:
     return points
 
 
+def size_bytes(method: str, parameters: int) -> int:
+    """Return the bytes of the table, and of the vocabulary where the method needs one."""
+    numbered = sum(len(values) for values in training_values().values())
+    vocabulary = 8 * numbered if method in VOCABULARIES else 0
+    return 4 * parameters + vocabulary
+
+
 def interval(values: list[float]) -> tuple[float, float]:
     """Return the mean and half the width of its 95 % t-interval (0 of a single value)."""
     if len(values) < 2:
@@ -251,14 +261,15 @@ def interval(values: list[float]) -> tuple[float, float]:
     return statistics.fmean(values), float(student.ppf(0.975, len(values) - 1)) * error
 
 
-def frontier(points: list[Figures]) -> list[str]:
-    """Return the points that none with as few parameters and a better mean AUC beats."""
+def frontier(points: list[Figures], size: str) -> list[str]:
+    """Return the points that none as small with a better mean AUC beats.
+
+    size: "percent", what was asked for (the parameters built differ by less than a row's worth),
+    or "kib", what has to be kept to serve the model.
+    """
 
     def beaten(point: Figures) -> bool:
-        # By size asked for: the sizes built differ by less than a row's worth.
-        return any(
-            other["percent"] <= point["percent"] and other["auc"] > point["auc"] for other in points
-        )
+        return any(other[size] <= point[size] and other["auc"] > point["auc"] for other in points)
 
     return [f"{point['method']} {point['percent']} %" for point in points if not beaten(point)]
 
@@ -272,28 +283,30 @@ def ranked(points: list[Figures]) -> dict[str, list[str]]:
 
 
 def plot(points: list[Figures], path: Path) -> None:
-    """Draw AUC over parameters, a line a method."""
+    """Draw AUC over parameters, and over all bytes that are kept, a line a method."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
-    for method in METHODS:
-        own = sorted((p for p in points if p["method"] == method), key=lambda p: p["parameters"])
-        x, y = [p["parameters"] for p in own], [p["auc"] for p in own]
-        error = [p["auc_half_width"] for p in own]
-        style = {"fmt": "k*", "markersize": 11} if method == "collisionless" else {"fmt": "o-"}
-        axes.errorbar(x, y, yerr=error, capsize=3, label=method.replace("_", " "), **style)
-        if method == "collisionless" and y:
-            axes.axhline(y[0], color="black", linewidth=0.7, linestyle=":")
-    axes.set_xscale("log")
-    axes.set_xlabel("embedding parameters")
-    axes.set_ylabel("test AUC (mean of seeds, 95 % t-interval)")
-    axes.set_title("MovieLens-1M, DCN-V2: AUC by embedding and size")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.savefig(path, dpi=120)
+    figure, axes = pyplot.subplots(1, 2, figsize=(13, 5), sharey=True, layout="constrained")
+    for axis, size in zip(axes, ("parameters", "kib"), strict=True):
+        for method in METHODS:
+            own = sorted((p for p in points if p["method"] == method), key=lambda p: p[size])
+            x, y = [p[size] for p in own], [p["auc"] for p in own]
+            error = [p["auc_half_width"] for p in own]
+            style = {"fmt": "k*", "markersize": 11} if method == "collisionless" else {"fmt": "o-"}
+            axis.errorbar(x, y, yerr=error, capsize=3, label=method.replace("_", " "), **style)
+            if method == "collisionless" and y:
+                axis.axhline(y[0], color="black", linewidth=0.7, linestyle=":")
+        axis.set_xscale("log")
+        axis.grid(alpha=0.3)
+    axes[0].set_xlabel("embedding parameters")
+    axes[1].set_xlabel("KiB of the table, and of the vocabulary where there is one")
+    axes[0].set_ylabel("test AUC (mean of seeds, 95 % t-interval)")
+    axes[0].legend()
+    figure.suptitle("MovieLens-1M, DCN-V2: AUC by embedding and size")
+    figure.savefig(path, dpi=100)
 
 
 def grid(quick: bool, options: Mapping[str, str]) -> list[Run]:
@@ -343,7 +356,8 @@ def main() -> None:
     bench.finish(
         {
             "points": points,
-            "frontier": frontier(points),
+            "frontier": frontier(points, "percent"),
+            "frontier_by_bytes": frontier(points, "kib"),
             "best_first": ranked(points),
             "model": "dcn",
             "dim": DIM,
