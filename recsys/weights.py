@@ -12,13 +12,13 @@ from recsys.embeddings.table import Table, TableConfig
 from recsys.embeddings.torch_table import TorchTable
 from recsys.embeddings.unified import UnifiedEmbedding
 from recsys.errors import IntegrityError
-from recsys.models.dcn import DCN, DCNConfig
+from recsys.models.rankers import RankerConfig, build_ranker
 from recsys.models.two_tower import TwoTower, TwoTowerConfig
 
 _TABLE = "table.weight"
 
 
-def save_weights(model: TwoTower | DCN) -> bytes:
+def save_weights(model: nn.Module) -> bytes:
     """Return the weights, the table as a plain (num_rows, dim) tensor among them."""
     embedding = model.embedding
     assert isinstance(embedding, UnifiedEmbedding)
@@ -52,8 +52,8 @@ def load_two_tower(
 
 
 def load_ranker(
-    weights: bytes, config: DCNConfig, table: TableConfig, layout: FeatureLayout
-) -> DCN:
+    weights: bytes, config: RankerConfig, table: TableConfig, layout: FeatureLayout
+) -> nn.Module:
     """Return the model in evaluation mode on plain tensors.
 
     Raises:
@@ -61,7 +61,7 @@ def load_ranker(
     """
     plan = EmbeddingPlan.of(table, (layout,))
     embedding = UnifiedEmbedding(plan, TorchTable(table, torch.device("cpu")))
-    model = DCN(config, embedding, plan.width(0))
+    model = build_ranker(config, embedding)
     _fill(model, embedding, weights)
     return model
 

@@ -11,7 +11,7 @@ from features.sources import Policies, Sources
 from features.split import SplitConfig
 from recsys.embeddings.table import TableConfig
 from recsys.errors import ConfigError, NotFoundError
-from recsys.models.dcn import DCNConfig
+from recsys.models.rankers import RANKERS, RankerConfig
 from recsys.models.two_tower import TwoTowerConfig
 from recsys.schema import Schema
 from recsys.strict import StrictModel, parse
@@ -87,7 +87,7 @@ class ExperimentConfig(StrictModel):
     policies: Policies = Policies()
     schema_: Schema = Field(alias="schema")
     split: SplitConfig = SplitConfig()
-    model: Annotated[TwoTowerConfig | DCNConfig, Field(discriminator="kind")] = TwoTowerConfig()
+    model: Annotated[TwoTowerConfig | RankerConfig, Field(discriminator="kind")] = TwoTowerConfig()
     embedding: TableConfig = TableConfig()
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -141,10 +141,6 @@ class ExperimentConfig(StrictModel):
         """The model's part, where the model is a two-tower."""
         assert isinstance(self.model, TwoTowerConfig)
         return self.model
-
-
-RANKERS = ("dcn",)
-"""Kinds of model that judge labelled rows."""
 
 
 def load_config(path: Path, overrides: tuple[str, ...] = ()) -> ExperimentConfig:

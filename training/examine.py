@@ -8,10 +8,11 @@ from features.encoder import FeatureEncoder
 from features.tables import read_tables
 from recsys.bundle import Bundle
 from recsys.errors import ConfigError
-from recsys.models.dcn import DCNConfig
+from recsys.models.rankers import RANKERS
+from recsys.models.two_tower import TwoTowerConfig
 from recsys.strict import parse
 from recsys.weights import load_ranker, load_two_tower
-from training.config import RANKERS, ExperimentConfig, read_yaml
+from training.config import ExperimentConfig, read_yaml
 from training.ranking_job import RankingEvaluation, report_on_ranker
 from training.ranking_job import judge as judge_ranker
 from training.ranking_rows import RankingRows, rows_of
@@ -57,7 +58,7 @@ def evaluate_bundle(
 def _ranker(
     bundle: Bundle, config: ExperimentConfig, rows: RankingRows, report: Path
 ) -> RankingEvaluation:
-    assert isinstance(config.model, DCNConfig)
+    assert not isinstance(config.model, TwoTowerConfig)
     weights = bundle.read("weights.safetensors")
     model = load_ranker(weights, config.model, config.embedding, rows.layout)
     evaluation = judge_ranker(config, rows, model)

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from torch import nn
 
 from features.feature_values import block_feature_values
 from features.split import TEST, TRAIN, VALIDATION
@@ -20,7 +21,6 @@ from recsys.metrics.classification import (
     calibration,
     intervals,
 )
-from recsys.models.dcn import DCN
 from recsys.weights import save_optimizer_state, save_weights
 from training.config import ExperimentConfig, dump_config
 from training.distributed import World
@@ -87,7 +87,7 @@ class RankingJob:
     def finish(
         self,
         run_dir: Path,
-        model: DCN,
+        model: nn.Module,
         history: list[dict[str, float]],
         embedding: Diagnosis | None,
     ) -> tuple[RankingEvaluation, Path, Path]:
@@ -132,7 +132,7 @@ def report_on_ranker(
     )
 
 
-def judge(config: ExperimentConfig, rows: RankingRows, model: DCN) -> RankingEvaluation:
+def judge(config: ExperimentConfig, rows: RankingRows, model: nn.Module) -> RankingEvaluation:
     """Evaluate `model`, whole in this process, on the test rows."""
     found: Predictions = predictions(model, rows, TEST, config.training.batch_size, World())
     probability = found.probability
@@ -159,7 +159,7 @@ def write_ranker(
     parent: Path,
     config: ExperimentConfig,
     rows: RankingRows,
-    model: DCN,
+    model: nn.Module,
     evaluation: RankingEvaluation,
     origin: Mapping[str, str],
 ) -> Path:

@@ -15,7 +15,8 @@ from recsys.embeddings.table import Table
 from recsys.embeddings.unified import UnifiedEmbedding
 from recsys.losses.ranking import binary_cross_entropy
 from recsys.metrics.classification import auc, log_loss
-from recsys.models.dcn import DCN, DCNConfig
+from recsys.models.rankers import build_ranker as built
+from recsys.models.two_tower import TwoTowerConfig
 from training.checkpoint import Trained
 from training.config import ExperimentConfig
 from training.distributed import World
@@ -26,16 +27,16 @@ from training.parts import not_finite, on_device, state_of, table_of
 from training.ranking_rows import RankingRows
 
 
-def build_ranker(config: ExperimentConfig, rows: RankingRows, world: World) -> DCN:
+def build_ranker(config: ExperimentConfig, rows: RankingRows, world: World) -> nn.Module:
     """Return the model with seeded initial weights, its table sharded over the ranks."""
     plan = EmbeddingPlan.of(config.embedding, (rows.layout,))
     table = table_of(config, plan, world)
-    assert isinstance(config.model, DCNConfig)
+    assert not isinstance(config.model, TwoTowerConfig)
     torch.manual_seed(config.training.seed)
-    return DCN(config.model, UnifiedEmbedding(plan, table), plan.width(0)).to(world.device)
+    return built(config.model, UnifiedEmbedding(plan, table)).to(world.device)
 
 
-def table_in(model: DCN) -> Table:
+def table_in(model: nn.Module) -> Table:
     """Return the table that `model` reads."""
     embedding = model.embedding
     assert isinstance(embedding, UnifiedEmbedding)
@@ -114,7 +115,7 @@ def predictions(
     return Predictions(logit, label, weight)
 
 
-def _description(model: DCN, rows: RankingRows) -> Callable[[RankingBatch], str]:
+def _description(model: nn.Module, rows: RankingRows) -> Callable[[RankingBatch], str]:
     def describe(batch: RankingBatch) -> str:
         first = ", ".join(str(int(row) + 1) for row in batch.examples[:5])
         names = not_finite(batch.features.dense, rows.layout)

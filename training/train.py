@@ -20,8 +20,9 @@ from recsys.embeddings.memory import check_memory, costs, free_memory_bytes
 from recsys.embeddings.plan import EmbeddingPlan
 from recsys.embeddings.sharded import check_shards
 from recsys.errors import ConfigError, NotFoundError
+from recsys.models.rankers import RANKERS
 from training.checkpoint import Checkpoints, LoopState
-from training.config import RANKERS, ExperimentConfig, dump_config, load_config
+from training.config import ExperimentConfig, dump_config, load_config
 from training.contents import IndexBuilder
 from training.distributed import World, ranks_here
 from training.loop import Listener, Task, Terminated, fit

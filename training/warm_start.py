@@ -22,9 +22,8 @@ from recsys.embeddings.growth import regrown, share_blended
 from recsys.embeddings.plan import EmbeddingPlan
 from recsys.embeddings.table import Table, TableConfig, initial_rows
 from recsys.errors import ConfigError
-from recsys.models.dcn import DCNConfig
-from recsys.models.dcn import embedded_axes as dcn_axes
-from recsys.models.two_tower import embedded_axes as two_tower_axes
+from recsys.models.rankers import ranker_axes
+from recsys.models.two_tower import TwoTowerConfig, embedded_axes
 from recsys.strict import parse
 from recsys.transfer import Axes, transferred
 from training.config import ExperimentConfig
@@ -99,9 +98,7 @@ def start_from(earlier: Earlier, config: ExperimentConfig, model: Any, table: Ta
         ConfigError: the sizes of the models differ.
     """
     plan: EmbeddingPlan = model.embedding.plan
-    axes: Axes = two_tower_axes()
-    if isinstance(config.model, DCNConfig):
-        axes = dcn_axes(config.model)
+    axes = _axes(config, earlier.plan, plan)
     like = model.state_dict()
     model.load_state_dict(transferred(earlier.plan, plan, axes, earlier.dense, like))
     known = dict(earlier.table)
@@ -120,6 +117,18 @@ def start_from(earlier: Earlier, config: ExperimentConfig, model: Any, table: Ta
         for name, state in table.state.items():
             state.copy_(grown[name] if name == "step" else grown[name][own])
     return _in_words(earlier, plan, keeps_state or not table.state)
+
+
+def _axes(config: ExperimentConfig, old: EmbeddingPlan, new: EmbeddingPlan) -> Axes:
+    model = config.model
+    axes = embedded_axes() if isinstance(model, TwoTowerConfig) else ranker_axes(model)
+    if axes is None and old.layouts != new.layouts:
+        before, after = (", ".join(f"{n} x{m}" for n, m in plan.features) for plan in (old, new))
+        raise ConfigError(
+            f"warm_start: a {model.kind} goes on with the features and lookups that it had, in "
+            f"their order: {before}; not {after}"
+        )
+    return axes or {}
 
 
 def _in_words(earlier: Earlier, plan: EmbeddingPlan, keeps_state: bool) -> list[str]:

@@ -130,7 +130,7 @@ class Watch:
 def task_of(config: ExperimentConfig, world: World) -> Task[Any]:
     if config.model.kind == "dcn":
         return RankingJob(config, world).task()
-    return RetrievalJob(config, world, lambda *_: None).task()  # type: ignore[arg-type,return-value]
+    return RetrievalJob(config, world, lambda *_: None).task()
 
 
 def trained(
@@ -278,10 +278,11 @@ def test_an_epoch_of_rows_and_of_pairs_sees_each_example_once(
         context_dropout=0.1,
         seed=1,
     )
-    for loader in (
+    loaders: tuple[Any, ...] = (
         RankingLoader(logs.rows, batch_size=batch_size, seed=1, id_dropout=0.1),
         PairLoader(logs.pairs, config),
-    ):
+    )
+    for loader in loaders:
         shares = [list(loader.epoch(epoch, rank=rank, world=size)) for rank in range(size)]
         assert {len(share) for share in shares} == {loader.num_steps}
         seen = torch.cat([batch.examples for share in shares for batch in share])

@@ -153,6 +153,7 @@ def test_a_run_survives_whatever_is_killed_and_ends_on_two_machines(
     assert f"the checkpoint of step {stands} stands; go on with: recsys train --resume" in output
 
     port = free_port()
+    node: tuple[object, ...]
     node = ("-m", "torch.distributed.run", "--nnodes", 2, "--nproc-per-node", 1, "--rdzv-id", "job")
     node += ("--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{port}")
     nodes = [start(*node, *recsys, "--resume", run_dir) for _ in range(2)]
@@ -238,7 +239,7 @@ def test_a_rank_that_does_not_see_the_runs_folder_says_so(config: Path) -> None:
             return "runs/made-by-another-machine"
 
     with pytest.raises(ConfigError, match=r"rank 0 does not see runs/made-by-.*'output' has to be"):
-        train(load_config(config), build_index=lambda *_: None, world=Far())  # type: ignore[arg-type,return-value]
+        train(load_config(config), build_index=lambda *_: None, world=Far())
 
 
 def test_workers_under_torchrun_are_refused(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:

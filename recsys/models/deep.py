@@ -1,0 +1,40 @@
+"""A multi-layer perceptron over the embedded row: the plain deep ranker.
+
+Shape letters: B rows, W width of the embedded row.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from recsys.batch import FeatureBlock
+from recsys.layers.mlp import mlp
+from recsys.strict import StrictModel
+
+Width = Annotated[int, Field(ge=1)]
+
+
+class DeepConfig(StrictModel):
+    """Sizes of a `Deep`."""
+
+    kind: Literal["mlp"] = "mlp"
+    hidden: tuple[Width, ...] = (128, 64)
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+
+
+class Deep(nn.Module):
+    """Logits of rows; knows nothing of losses, optimizers or data."""
+
+    def __init__(self, config: DeepConfig, embedding: nn.Module, width: int) -> None:
+        """Build on `embedding`, which turns one block into one (B, width) tensor."""
+        super().__init__()
+        self.config = config
+        self.embedding = embedding
+        self.deep = mlp(width, config.hidden, 1, dropout=config.dropout)
+
+    def forward(self, features: FeatureBlock) -> Tensor:
+        """Return logits (B,) of the label being 1."""
+        (embedded_BW,) = self.embedding([features])
+        logits: Tensor = self.deep(embedded_BW).squeeze(1)
+        return logits.float()

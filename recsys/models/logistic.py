@@ -1,0 +1,45 @@
+"""Logistic regression: a weight a value, a weight a number, nothing in between.
+
+The weight of a value is the sum of the numbers that it reads from the table, so that the model is
+linear in what it learns and needs no table of its own. A multi-valued feature counts with the
+mean of its values' weights, or as its pooling says.
+
+Shape letters: B rows, W width of the embedded row.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from recsys.batch import FeatureBlock, FeatureLayout
+from recsys.strict import StrictModel
+
+
+class LogisticConfig(StrictModel):
+    """A `Logistic` has no sizes."""
+
+    kind: Literal["logistic"] = "logistic"
+
+
+class Logistic(nn.Module):
+    """Logits of rows; knows nothing of losses, optimizers or data."""
+
+    def __init__(
+        self, config: LogisticConfig, embedding: nn.Module, layout: FeatureLayout, dim: int
+    ) -> None:
+        """Build on `embedding`, which turns one block into one row (B, W) as `layout` says."""
+        super().__init__()
+        self.config = config
+        self.embedding = embedding
+        self.num_sparse = layout.num_lookups * dim
+        self.dense = nn.Linear(len(layout.dense), 1, bias=False) if layout.dense else None
+        self.bias = nn.Parameter(torch.zeros(1))
+
+    def forward(self, features: FeatureBlock) -> Tensor:
+        """Return logits (B,) of the label being 1."""
+        (embedded_BW,) = self.embedding([features])
+        logits = embedded_BW[:, : self.num_sparse].sum(1) + self.bias
+        if self.dense is not None:
+            logits = logits + self.dense(embedded_BW[:, self.num_sparse :]).squeeze(1)
+        return logits.float()
