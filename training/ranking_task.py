@@ -102,16 +102,22 @@ def predictions(
     """
     was_training = model.training
     model.eval()
-    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    # Filled in place: small results kept between the large blocks of a step would hold on to
+    # the memory around them, gigabytes on millions of rows.
+    columns = [torch.empty(rows.rows[part]) for _ in range(3)]
+    done = 0
     batches: Iterator[RankingBatch] = rows.loader.ordered(
         part, batch_size, rank=world.rank, world=world.size
     )
     for batch in on_device(batches, world.device):
-        parts.append((model(batch.features).float(), batch.label, batch.weight))
+        here = slice(done, done + len(batch))
+        for column, found in zip(
+            columns, (model(batch.features), batch.label, batch.weight), strict=True
+        ):
+            column[here] = found
+        done = here.stop
     model.train(was_training)
-    logit, label, weight = (
-        world.collect(torch.cat(column)).cpu().numpy() for column in zip(*parts, strict=True)
-    )
+    logit, label, weight = (world.collect(column[:done]).numpy() for column in columns)
     return Predictions(logit, label, weight)
 
 
