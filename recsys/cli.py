@@ -19,6 +19,7 @@ from recsys.cli_jobs import (
     train_together,
     wait_for_last_words,
 )
+from recsys.cli_tune import tune
 from recsys.errors import UserError
 
 INTERRUPTED = 130
@@ -221,6 +222,9 @@ def train(
         click.echo(json_format.dumps(outcome, indent=1))
     else:
         click.echo(f"\nbundle: {outcome['bundle']}\nreport: {outcome['report']}")
+
+
+main.add_command(tune)
 
 
 @main.command()

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -38,6 +39,16 @@ OPTIONS = {
         "--tracking-uri",
         "--json",
     },
+    "tune embedding": {
+        "config",
+        "--lookups",
+        "--epochs",
+        "--max-lookups",
+        "--out",
+        "--force",
+        "--set",
+        "--json",
+    },
     "register": {"model", "--name", "--alias", "--tracking-uri", "--json"},
     "promote": {"name", "version", "--alias", "--tracking-uri"},
     "sync": {"run_dir", "--tracking-uri"},
@@ -45,11 +56,8 @@ OPTIONS = {
 
 
 def test_no_option_comes_or_goes_unseen() -> None:
-    context = click.Context(main)
     found = {}
-    for name in main.list_commands(context):
-        command = main.get_command(context, name)
-        assert command is not None
+    for name, command in commands(main):
         found[name] = {
             parameter.opts[0] if parameter.param_type_name == "option" else parameter.name
             for parameter in command.params
@@ -57,9 +65,18 @@ def test_no_option_comes_or_goes_unseen() -> None:
     assert found == OPTIONS
 
 
+def commands(group: click.Group) -> Iterator[tuple[str, click.Command]]:
+    """Every command with its full name, those of groups within the group too."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from ((f"{name} {below}", one) for below, one in commands(command))
+        else:
+            yield name, command
+
+
 @pytest.mark.parametrize("command", OPTIONS)
 def test_every_command_has_help_with_an_example(command: str) -> None:
-    result = CliRunner().invoke(main, [command, "--help"])
+    result = CliRunner().invoke(main, [*command.split(), "--help"])
     assert result.exit_code == 0
     assert f"Example: recsys {command}" in " ".join(result.output.split())
 
