@@ -60,17 +60,19 @@ def lines(config: ExperimentConfig, found: Study) -> list[str]:
     before = {one.name: getattr(one, "multiplicity", 1) for one in config.schema_.features}
     width = max(len(one.feature) for one in found.selected)
     shown = [
-        f"{'feature':<{width}}  {'values':>10}  {'lookups':>9}  {'gates':>6}  {'kept':>4}  worth",
+        f"{'feature':<{width}}  {'values':>10}  {'lookups':>9}  {'searched':>8}  {'gates':>5}  "
+        f"{'kept':>4}  worth",
     ]
     for one in found.selected:
         change = f"{before[one.feature]} -> {found.plan[one.feature]}"
         shown.append(
             f"{one.feature:<{width}}  {found.cardinalities[one.feature]:>10,}  {change:>9}  "
-            f"{one.gate_mass:>6.1f}  {one.kept_dims:>4}  {one.score:+.5f}"
-            + ("" if one.earned else "  (no lookup among the best: may be dropped)")
+            f"{one.multiplicity:>8}  {one.gate_mass:>5.1f}  {one.kept_dims:>4}  {one.score:+.5f}"
+            + ("" if one.score > 0 else "  (worth nothing here: try without it)")
         )
     shown += [
-        "gates: sum of the open gates, in dimensions; kept: dimensions above the threshold;",
+        "lookups: before -> recommended; searched: what the search alone gives; gates: their sum,",
+        "in dimensions; kept: dimensions above the threshold that the budget sets;",
         "worth: what the validation log loss rises by when a lookup is closed, summed over them",
         "",
         f"validation, {found.lookups} lookups in all:",
