@@ -41,7 +41,7 @@ def plain_table(config: ExperimentConfig, table: Table, world: World) -> TorchTa
         from recsys.embeddings.sharded import ShardedTable
 
         assert isinstance(table, ShardedTable)
-        tensors = table.gathered()
+        tensors = table.gathered(with_state=config.keep_optimizer_state)
     if tensors is None:
         return None
     state = {name: tensor.detach().cpu() for name, tensor in tensors.items()}

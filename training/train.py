@@ -113,7 +113,7 @@ def train(
         free_memory_bytes(),
         ranks=world.size,
         ranks_here=ranks_here(world),
-        gathers=world.size > 1 and world.is_first,
+        gathered_bytes=_gathered_bytes(config) if world.size > 1 and world.is_first else 0,
     )
     run_dir = Path(world.tell(str(resume or (new_run_dir(config) if world.is_first else ""))))
     if not run_dir.is_dir():
@@ -164,6 +164,12 @@ def _tracked(
         tracker.finish(status)
     # The run is made in the background: only now is it sure to have an id, if it has one.
     return replace(result, run_id=tracker.run_id)
+
+
+def _gathered_bytes(config: ExperimentConfig) -> int:
+    """What the first rank collects of the table to judge it and to write the bundle."""
+    table = config.embedding
+    return table.memory_bytes if config.keep_optimizer_state else table.total_rows * table.dim * 4
 
 
 def new_run_dir(config: ExperimentConfig) -> Path:

@@ -54,7 +54,7 @@ def check_memory(
     *,
     ranks: int = 1,
     ranks_here: int | None = None,
-    gathers: bool = False,
+    gathered_bytes: int = 0,
 ) -> None:
     """Refuse a table that is larger than the configuration or the machine allows.
 
@@ -63,7 +63,7 @@ def check_memory(
         free_bytes: memory that is free on this machine; None: not known, anything goes.
         ranks: how many processes share the rows.
         ranks_here: how many of them run on this machine and so share what is free; None: all.
-        gathers: whether a process of this machine holds all weights as well in the end.
+        gathered_bytes: what one process of this machine holds of the whole table in the end.
 
     Raises:
         ConfigError: it says how much is needed, how much there is, and what would fit.
@@ -75,7 +75,7 @@ def check_memory(
         # Integers alone: a float would round what is allowed.
         here = ranks_here or ranks
         allowed = free_bytes * 4 // (5 * here)
-        shared = config.total_rows * config.dim * 4 // here if gathers else 0
+        shared = gathered_bytes // here
         whose = "four fifths of the free memory are"
     else:
         return

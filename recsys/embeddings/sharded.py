@@ -69,12 +69,12 @@ class ShardedTable:
         pooled: Tensor = self.module(batch).values()
         return pooled[:bags]
 
-    def gathered(self) -> dict[str, Tensor] | None:
-        """Return "weight" and the optimizer's state as whole tensors, (num_rows, ...).
+    def gathered(self, *, with_state: bool = True) -> dict[str, Tensor] | None:
+        """Return "weight", and the optimizer's state if asked, as whole tensors, (num_rows, ...).
 
         On the CPU of the first rank; None elsewhere.
         """
-        tensors = {"weight": self.weight, **self.state}
+        tensors = {"weight": self.weight, **(self.state if with_state else {})}
         whole = {name: self._gathered(tensor.detach()) for name, tensor in tensors.items()}
         found = {name: tensor for name, tensor in whole.items() if tensor is not None}
         return found or None

@@ -170,12 +170,13 @@ def test_the_machine_that_gathers_the_table_has_room_for_it_at_the_end() -> None
     big = TableConfig(num_rows=1_000_000, dim=16)  # 68 bytes a row, 64 of them weights
     check_memory(big, 85 * mib, ranks=2)  # four fifths of it are 68 MiB
     with pytest.raises(ConfigError, match=r"whole table at the end\), four fifths.*to 540,1\d\d "):
-        check_memory(big, 85 * mib, ranks=2, gathers=True)
-    check_memory(big.model_copy(update={"num_rows": 540_100}), 85 * mib, ranks=2, gathers=True)
+        check_memory(big, 85 * mib, ranks=2, gathered_bytes=1_000_000 * 64)
+    smaller = big.model_copy(update={"num_rows": 540_100})
+    check_memory(smaller, 85 * mib, ranks=2, gathered_bytes=540_100 * 64)
     # Two machines of one rank each: half of the table, and all weights on the first.
-    check_memory(big, 119 * mib, ranks=2, ranks_here=1, gathers=True)
+    check_memory(big, 119 * mib, ranks=2, ranks_here=1, gathered_bytes=1_000_000 * 64)
     with pytest.raises(ConfigError, match="needs 94 MiB on each of 2 processes"):
-        check_memory(big, 115 * mib, ranks=2, ranks_here=1, gathers=True)
+        check_memory(big, 115 * mib, ranks=2, ranks_here=1, gathered_bytes=1_000_000 * 64)
     check_memory(big, 42 * mib, ranks=2, ranks_here=1)
 
 
