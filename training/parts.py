@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from recsys.batch import FeatureLayout, PairBatch, RankingBatch
+from recsys.embeddings.backend import build_table
 from recsys.embeddings.plan import EmbeddingPlan
-from recsys.embeddings.table import Table, build_table
+from recsys.embeddings.table import Table
 from recsys.embeddings.torch_table import TorchTable
 from training.config import ExperimentConfig
 from training.distributed import World

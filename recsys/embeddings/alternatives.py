@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recsys.batch import FeatureBlock, FeatureLayout, Jagged
+from recsys.embeddings.backend import build_table
 from recsys.embeddings.hashing import MAX_ROWS
 from recsys.embeddings.lookups import (
     Chunked,
@@ -47,7 +48,7 @@ from recsys.embeddings.lookups import (
     split_number,
 )
 from recsys.embeddings.plan import allocate
-from recsys.embeddings.table import Table, TableConfig, build_table
+from recsys.embeddings.table import Table, TableConfig
 from recsys.embeddings.unified import BagStream, check_block
 from recsys.embeddings.vocabulary import Vocabulary, share_rows
 from recsys.schema import Pooling

@@ -1,4 +1,4 @@
-"""Which kernel runs the table: both are timed on this machine, for this table, before a run."""
+"""Which kernel runs the table: both can be timed on this machine, for this table, before a run."""
 
 import time
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from recsys.embeddings.fbgemm_table import FbgemmTable, supports
 from recsys.embeddings.plan import EmbeddingPlan
-from recsys.embeddings.table import Backend, TableConfig
+from recsys.embeddings.table import BLOCK_ROWS, Backend, Table, TableConfig, initial_rows
 from recsys.embeddings.torch_table import TorchTable
 
 _ROWS, _REPEATS = 200_000, 5
@@ -28,6 +28,23 @@ class Choice:
         """The choice in words."""
         times = ", ".join(f"{name} {1e3 * each:.1f} ms" for name, each in self.seconds.items())
         return f"table kernel: {self.backend}" + (f" ({times} a step)" if times else "")
+
+
+def build_table(config: TableConfig, *, device: torch.device, seed: int) -> Table:
+    """Return a table with seeded initial weights, on the backend that `config` asks for.
+
+    `auto` is FBGEMM here where it can be had; `pick_backend` times both.
+    """
+    backend = config.backend
+    if backend == "auto":
+        backend = "fbgemm" if supports(config) else "torch"
+    table: Table
+    table = FbgemmTable(config, device) if backend == "fbgemm" else TorchTable(config, device)
+    with torch.no_grad():
+        for first in range(0, config.total_rows, BLOCK_ROWS):
+            rows = initial_rows(config, seed, first, min(BLOCK_ROWS, config.total_rows - first))
+            table.weight[first : first + len(rows)] = rows
+    return table
 
 
 def pick_backend(

@@ -1,4 +1,4 @@
-"""The table of embeddings: its configuration, what every backend of it answers, how it is built.
+"""The table of embeddings: its configuration, what every backend of it answers, how it starts.
 
 A table's update is fused into the backward pass: no dense gradient, ever.
 
@@ -30,6 +30,8 @@ from recsys.strict import StrictModel
 
 Optimizer = Literal["row_wise_adagrad", "adagrad", "sgd", "row_wise_adam"]
 Backend = Literal["fbgemm", "torch"]
+BLOCK_ROWS = 65_536
+"""Rows that share a seed of their initial weights."""
 
 
 class GroupConfig(StrictModel):
@@ -119,32 +121,10 @@ def initial_rows(config: TableConfig, seed: int, first: int, count: int) -> Tens
     The same for a row however the table is sharded: blocks of rows have seeds of their own.
     """
     parts = []
-    for block in range(first // _BLOCK, -(-(first + count) // _BLOCK)):
+    for block in range(first // BLOCK_ROWS, -(-(first + count) // BLOCK_ROWS)):
         generator = torch.Generator().manual_seed((seed * 1_000_003 + block) % 2**63)
-        start = block * _BLOCK
-        rows = torch.rand(min(_BLOCK, config.total_rows - start), config.dim, generator=generator)
+        start = block * BLOCK_ROWS
+        size = min(BLOCK_ROWS, config.total_rows - start)
+        rows = torch.rand(size, config.dim, generator=generator)
         parts.append(rows[max(first - start, 0) : first + count - start])
     return (torch.cat(parts) * 2 - 1) * config.init_scale
-
-
-_BLOCK = 65_536
-
-
-def build_table(config: TableConfig, *, device: torch.device, seed: int) -> Table:
-    """Return a table with seeded initial weights, on the backend that `config` asks for.
-
-    `auto` is FBGEMM here where it can be had; `recsys.embeddings.backend` times both.
-    """
-    from recsys.embeddings.fbgemm_table import FbgemmTable, supports
-    from recsys.embeddings.torch_table import TorchTable
-
-    backend = config.backend
-    if backend == "auto":
-        backend = "fbgemm" if supports(config) else "torch"
-    table: Table
-    table = FbgemmTable(config, device) if backend == "fbgemm" else TorchTable(config, device)
-    with torch.no_grad():
-        for first in range(0, config.total_rows, _BLOCK):
-            rows = initial_rows(config, seed, first, min(_BLOCK, config.total_rows - first))
-            table.weight[first : first + len(rows)] = rows
-    return table

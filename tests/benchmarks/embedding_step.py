@@ -30,8 +30,9 @@ from torch.optim import Optimizer
 
 from features.hashing import splitmix64
 from recsys.batch import FeatureBlock, FeatureLayout
+from recsys.embeddings.backend import build_table
 from recsys.embeddings.plan import EmbeddingPlan
-from recsys.embeddings.table import Backend, TableConfig, build_table
+from recsys.embeddings.table import Backend, TableConfig
 from recsys.embeddings.unified import UnifiedEmbedding
 from training.machine import keep_freed_memory
 

@@ -11,10 +11,11 @@ from recsys.embeddings.alternatives import (
     build_embedding,
     collisionless_parameters,
 )
+from recsys.embeddings.backend import build_table
 from recsys.embeddings.hashing import salt_of, table_rows
 from recsys.embeddings.lookups import QuotientRemainder, rows_to_split, split_number
 from recsys.embeddings.plan import EmbeddingPlan, allocate
-from recsys.embeddings.table import TableConfig, build_table
+from recsys.embeddings.table import TableConfig
 from recsys.embeddings.unified import UnifiedEmbedding
 from recsys.embeddings.vocabulary import Vocabulary, share_rows
 

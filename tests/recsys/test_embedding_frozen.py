@@ -5,9 +5,10 @@ import torch
 from torch import Tensor
 
 from recsys.batch import FeatureBlock, FeatureLayout, Jagged
+from recsys.embeddings.backend import build_table
 from recsys.embeddings.hashing import mix, salt_of, table_rows
 from recsys.embeddings.plan import EmbeddingPlan, Group
-from recsys.embeddings.table import Table, TableConfig, build_table
+from recsys.embeddings.table import Table, TableConfig
 from recsys.embeddings.unified import UnifiedEmbedding
 
 CPU = torch.device("cpu")

@@ -5,9 +5,10 @@ import torch
 from torch import Tensor
 
 from recsys.batch import FeatureBlock, FeatureLayout, Jagged
+from recsys.embeddings.backend import build_table
 from recsys.embeddings.growth import regrown, resized, share_blended
 from recsys.embeddings.plan import EmbeddingPlan, Group
-from recsys.embeddings.table import TableConfig, build_table
+from recsys.embeddings.table import TableConfig
 from recsys.embeddings.unified import UnifiedEmbedding
 from recsys.errors import ConfigError
 from recsys.models.dcn import DCN, DCNConfig, embedded_axes

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recsys.batch import FeatureBlock, FeatureLayout, Jagged
+from recsys.embeddings.backend import build_table
 from recsys.embeddings.plan import EmbeddingPlan
-from recsys.embeddings.table import TableConfig, build_table
+from recsys.embeddings.table import TableConfig
 from recsys.embeddings.unified import UnifiedEmbedding
 from recsys.models.autoint import AutoIntConfig, InteractingLayer
 from recsys.models.dcn import DCNConfig

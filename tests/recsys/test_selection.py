@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.batch import FeatureBlock, FeatureLayout, Jagged
+from recsys.embeddings.backend import build_table
 from recsys.embeddings.plan import EmbeddingPlan
 from recsys.embeddings.selection import (
     GatedEmbedding,
@@ -16,7 +17,7 @@ from recsys.embeddings.selection import (
     recommended,
     stepped,
 )
-from recsys.embeddings.table import TableConfig, build_table
+from recsys.embeddings.table import TableConfig
 from recsys.embeddings.unified import UnifiedEmbedding
 
 LAYOUT = FeatureLayout((("user", 3), ("city", 1)), (("tags", 2),), ("age", "age.null"))

@@ -13,10 +13,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from recsys.embeddings.backend import build_table
 from recsys.embeddings.memory import check_memory
 from recsys.embeddings.sharded import ShardedTable, check_shards
 from recsys.embeddings.shards_on_disk import load_table, save_table
-from recsys.embeddings.table import TableConfig, build_table
+from recsys.embeddings.table import TableConfig
 from recsys.embeddings.torch_table import TorchTable
 from recsys.errors import ConfigError, IntegrityError
 

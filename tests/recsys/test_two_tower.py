@@ -5,8 +5,9 @@ import torch
 from torch.nn import functional as F
 
 from recsys.batch import FeatureBlock, FeatureLayout, Jagged, PairBatch
+from recsys.embeddings.backend import build_table
 from recsys.embeddings.plan import EmbeddingPlan
-from recsys.embeddings.table import TableConfig, build_table
+from recsys.embeddings.table import TableConfig
 from recsys.embeddings.unified import UnifiedEmbedding
 from recsys.errors import IntegrityError
 from recsys.layers.pooling import RecencyPooling

@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from recsys.batch import FeatureBlock, FeatureLayout, Jagged
+from recsys.embeddings.backend import build_table
 from recsys.embeddings.fbgemm_table import FbgemmTable
 from recsys.embeddings.hashing import salt_of, table_rows
 from recsys.embeddings.plan import EmbeddingPlan
-from recsys.embeddings.table import Table, TableConfig, build_table
+from recsys.embeddings.table import Table, TableConfig
 from recsys.embeddings.torch_table import TorchTable
 from recsys.embeddings.unified import UnifiedEmbedding
 
@@ -145,6 +146,22 @@ def test_a_feature_keeps_its_rows_when_others_come_and_go() -> None:
     many = UnifiedEmbedding(both, table).side(0, FeatureBlock(values.repeat(1, 3), (), empty))
     torch.testing.assert_close(many[:, 8:24], one)
     assert not torch.equal(many[:, :8], many[:, 24:])  # same raw value, other feature, other row
+
+
+def test_two_features_of_the_same_raw_values_learn_different_vectors() -> None:
+    """Their values are equal, what is asked of them is opposite, and they share every row."""
+    config = TableConfig(num_rows=400, dim=4, backend="torch", learning_rate=0.05)
+    both = FeatureLayout((("bought", 2), ("returned", 2)), (), ())
+    table = build_table(config, device=CPU, seed=0)
+    embedding = UnifiedEmbedding(EmbeddingPlan.of(config, (both,)), table)
+    values = torch.arange(30).unsqueeze(1).repeat(1, 2)
+    features = FeatureBlock(values, (), torch.zeros(30, 0))
+    target = torch.cat([torch.ones(30, 8), -torch.ones(30, 8)], dim=1)
+    for _ in range(100):
+        (embedding.side(0, features) - target).square().sum().backward()
+    bought, returned = embedding.side(0, features).detach().split(8, dim=1)
+    assert float(bought.mean()) > 0.6
+    assert float(returned.mean()) < -0.6
 
 
 def test_wrong_inputs_are_named() -> None:

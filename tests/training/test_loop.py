@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from recsys.embeddings.table import TableConfig, build_table
+from recsys.embeddings.backend import build_table
+from recsys.embeddings.table import TableConfig
 from recsys.errors import IntegrityError, NumericalError
 from training.checkpoint import Checkpoints, LoopState, Trained
 from training.config import TrainingConfig
