@@ -135,3 +135,13 @@ def test_other_sizes_are_refused_by_name() -> None:
     plan = old.embedding.plan
     with pytest.raises(ConfigError, match=r"'deep.0.weight' is \(8, 22\), this one's \(9, 22\)"):
         transferred(plan, plan, embedded_axes(old.config), old.state_dict(), other)  # type: ignore
+
+
+def test_a_feature_that_changes_its_group_starts_anew() -> None:
+    """Its values read other rows, of which the old weights know nothing."""
+    old = EmbeddingPlan(num_rows=9, dim=2, layouts=(OLD,))
+    group = Group(name="g", num_rows=5, features=("city",))
+    new = EmbeddingPlan(num_rows=9, dim=2, layouts=(OLD,), groups=(group,))
+    weight = torch.ones(3, old.width(0))  # two rows of two for the user, one for the city
+    found = transferred(old, new, {"w": ((1, 0),)}, {"w": weight}, {"w": weight})["w"]
+    assert found[0].tolist() == [1] * 4 + [0] * 2 + [1] * 6

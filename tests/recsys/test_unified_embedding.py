@@ -98,6 +98,28 @@ def test_fused_update_is_row_wise_adagrad(kind: type) -> None:
     torch.testing.assert_close(table.weight, adagrad_oracle(start, config, steps))
 
 
+@pytest.mark.parametrize("kind", [TorchTable, FbgemmTable])
+def test_weights_of_values_scale_what_is_read_and_learnt_and_are_themselves_given(
+    kind: type,
+) -> None:
+    config = TableConfig(num_rows=30, dim=4)
+    table: Table = kind(config, CPU)
+    start = torch.rand(30, 4)
+    table.weight.copy_(start)
+    rows, weights = torch.randint(0, 30, (40,)), torch.rand(40).requires_grad_()
+    offsets, target = torch.tensor([0, 3, 3, 20, 40]), torch.randn(4, 4)
+    scale = weights.detach().unsqueeze(1)
+
+    pooled = table(rows, offsets, weights)
+    bags = [(start[rows] * scale)[a:b].sum(0) for a, b in offsets.unfold(0, 2, 1).tolist()]
+    torch.testing.assert_close(pooled.detach(), torch.stack(bags))
+
+    (pooled * target).sum().backward()  # type: ignore[no-untyped-call]
+    by_read = scale * target.repeat_interleave(offsets.diff(), dim=0)
+    torch.testing.assert_close(table.weight, adagrad_oracle(start, config, [(rows, by_read)]))
+    assert weights.grad is None or not weights.grad.any()  # what it would cost is not paid
+
+
 @pytest.mark.parametrize("optimizer", ["row_wise_adagrad", "adagrad", "sgd"])
 def test_both_kernels_train_to_the_same_numbers(optimizer: str) -> None:
     tables = []
