@@ -4,8 +4,13 @@ DNIS (`recsys.embeddings.selection`) on a ranker whose features all read `max_lo
 weights learn on training batches and the gates on validation batches, in turn. Then each lookup
 is closed by itself, and what the validation loss rises by is what the lookup is worth; the best
 ones within the budget make the plan. So that the plan is no guess, it is trained anew beside two
-that need no search, at equal lookups and table rows: shared out evenly, and by cardinality
-(`multiplicity: auto`). The best of the three on the validation rows is recommended.
+that need no search, with an equal table: shared out evenly, and by cardinality (`multiplicity:
+auto`, which leaves lookups unused where more tell nothing more apart).
+
+The validation rows are halved, batch by batch. Gates and worths come from one half, the three plans
+are compared on the other, which the search has not seen: on rows that it chose by, it would win
+where there is nothing to learn. It is recommended where the 95 % interval over rows of what it
+gains is above 0, and else the better of the plans that need no search.
 """
 
 import tempfile
@@ -15,6 +20,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,6 +38,7 @@ from recsys.embeddings.selection import (
 )
 from recsys.errors import ConfigError
 from recsys.losses.ranking import binary_cross_entropy
+from recsys.metrics.classification import Interval, auc
 from recsys.models.rankers import RANKERS
 from training.checkpoint import Checkpoints
 from training.config import ExperimentConfig
@@ -40,13 +47,16 @@ from training.loop import fit
 from training.machine import keep_freed_memory, pick_device
 from training.optim import build_optimizer
 from training.parts import on_device
-from training.ranking_rows import RankingRows, open_rows
-from training.ranking_task import build_ranker, ranking_task
+from training.ranking_rows import RankingRows, RowLoader, open_rows
+from training.ranking_task import Predictions, build_ranker, predictions, ranking_task
 
 GATE_RATE = 0.02
 """Step of the gates, whose gradient has a mean size of 1."""
 JUDGED_ROWS = 100_000
-"""Validation rows on which a lookup's worth is measured."""
+"""Validation rows at most on which a lookup's worth, and the spread of a gain, are measured."""
+SEARCH, COMPARE = 0, 1
+"""The halves of the validation rows: which batch of each two."""
+_LEAST_BATCHES, _SAMPLES = 8, 200
 COUNTED_BLOCKS = 32
 SEARCHED, BY_CARDINALITY, EVEN = "searched", "by cardinality", "even"
 _SPARSE = ("categorical", "multi_categorical", "text")
@@ -65,13 +75,17 @@ class Trial:
 
 @dataclass(frozen=True)
 class Study:
-    """What came out; `best` is the name of the best of `trials`, `cardinalities` by feature."""
+    """What came out; `best` is the recommended one of `trials`, `cardinalities` by feature.
+
+    gain: AUC of the searched plan less that of the better of the others, on the rows that compare.
+    """
 
     lookups: int
     cardinalities: dict[str, int]
     selected: list[Selected]
     trials: dict[str, Trial]
     best: str
+    gain: Interval
 
     @property
     def plan(self) -> dict[str, int]:
@@ -80,11 +94,13 @@ class Study:
 
     def verdict(self) -> str:
         """Return in a sentence what the search was worth."""
-        others = [trial.auc for name, trial in self.trials.items() if name != SEARCHED]
-        gain = self.trials[SEARCHED].auc - max(others)
-        if gain <= 0:
-            return f"the search found nothing better than the plan '{self.best}' ({gain:+.4f} AUC)"
-        return f"the searched plan is better than both others by {gain:.4f} AUC"
+        gain = self.gain
+        shown = f"{gain.value:+.4f} AUC, 95 % of resampled rows {gain.low:+.4f} to {gain.high:+.4f}"
+        if self.best == SEARCHED:
+            return f"the searched plan is better than both others ({shown})"
+        return (
+            f"the search found nothing that is surely better than the plan '{self.best}' ({shown})"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""
@@ -128,20 +144,92 @@ def study(
             f"lookups with --max-lookups {max_lookups}"
         )
     cardinalities = _cardinalities(rows, features)
-    selected = _search(config, rows, features, budget, epochs, max_lookups, world, say)
+    size = config.training.batch_size
+    seen, unseen = halved(rows, SEARCH, size), halved(rows, COMPARE, size)
+    selected = _search(config, seen, features, budget, epochs, max_lookups, world, say)
     plans = {
         SEARCHED: {one.feature: one.multiplicity for one in selected},
         BY_CARDINALITY: allocate(cardinalities, budget),
         EVEN: evenly(cardinalities, budget),
     }
     trials: dict[str, Trial] = {}
+    said: dict[str, Predictions] = {}
     for name, plan in plans.items():
-        known = next((done for done in trials.values() if done.plan == plan), None)
-        trials[name] = known or _tried(config, rows, plan, epochs, world)
+        known = next((done for done, trial in trials.items() if trial.plan == plan), None)
+        if known is None:
+            trials[name], said[name] = _tried(config, unseen, plan, epochs, world)
+        else:
+            trials[name], said[name] = trials[known], said[known]
         say(f"{name}: validation AUC {trials[name].auc:.4f}, log loss {trials[name].log_loss:.4f}")
-    # Of equals the plan that needs no search.
-    best = max((EVEN, BY_CARDINALITY, SEARCHED), key=lambda name: trials[name].auc)
-    return Study(budget, cardinalities, selected, trials, best)
+    other = max((EVEN, BY_CARDINALITY), key=lambda name: trials[name].auc)
+    gain = gained(said[SEARCHED], said[other], seed=config.training.seed)
+    best = SEARCHED if gain.low > 0 else other
+    return Study(budget, cardinalities, selected, trials, best, gain)
+
+
+def gained(ours: Predictions, theirs: Predictions, *, seed: int) -> Interval:
+    """Return by how much our AUC is above theirs on the same rows, with its 95 % interval.
+
+    The rows are drawn anew for both at once, which leaves out what is hard for both. What another
+    seed of the training would change is not in it.
+    """
+    step = -(-len(ours.label) // JUDGED_ROWS)
+    label, weight = ours.label[::step], ours.weight[::step].astype(np.float64)
+    pair = (ours.logit[::step], theirs.logit[::step])
+    rng = np.random.default_rng(seed)
+    drawn = np.empty(_SAMPLES)
+    for sample in range(_SAMPLES):
+        weights = weight * rng.poisson(1.0, len(weight))
+        own, other = (auc(logit, label, weights) for logit in pair)
+        drawn[sample] = own - other
+    whole = auc(ours.logit, label=ours.label, weight=ours.weight)
+    value = whole - auc(theirs.logit, label=theirs.label, weight=theirs.weight)
+    low, high = np.nanquantile(drawn, (0.025, 0.975))
+    return Interval(value, float(low), float(high))
+
+
+@dataclass(frozen=True)
+class HalfLoader:
+    """A `RowLoader` whose validation rows are every other batch of `size`, from `half` on."""
+
+    whole: RowLoader
+    half: int
+    size: int
+
+    @property
+    def num_steps(self) -> int:
+        """Batches an epoch."""
+        return self.whole.num_steps
+
+    def epoch(
+        self, epoch: int, first_step: int = 0, *, rank: int = 0, world: int = 1
+    ) -> Iterator[RankingBatch]:
+        """Yield the training batches of `epoch`."""
+        return self.whole.epoch(epoch, first_step, rank=rank, world=world)
+
+    def ordered(
+        self, part: int, batch_size: int, *, rank: int = 0, world: int = 1
+    ) -> Iterator[RankingBatch]:
+        """Yield the rows of `part` in order; of the validation part this half."""
+        if part != VALIDATION:
+            return self.whole.ordered(part, batch_size, rank=rank, world=world)
+        batches = self.whole.ordered(part, self.size, rank=rank, world=world)
+        return islice(batches, self.half, None, 2)
+
+
+def halved(rows: RankingRows, half: int, batch_size: int) -> RankingRows:
+    """Return `rows` with half of the validation rows, in pieces that make at least eight.
+
+    Raises:
+        ConfigError: there are not enough of them to halve.
+    """
+    count = rows.rows[VALIDATION]
+    if count < _LEAST_BATCHES:
+        raise ConfigError(
+            f"split: {count} validation rows cannot be halved for a study; choose a larger share"
+        )
+    size = min(batch_size, count // _LEAST_BATCHES)
+    return replace(rows, loader=HalfLoader(rows.loader, half, size))
 
 
 def searched_features(config: ExperimentConfig, layout: FeatureLayout) -> list[str]:
@@ -172,8 +260,8 @@ def _tried(
     plan: dict[str, int],
     epochs: int,
     world: World,
-) -> Trial:
-    """Train `plan` as `recsys train` would; return how the best epoch did."""
+) -> tuple[Trial, Predictions]:
+    """Train `plan` as `recsys train` would; return how the best epoch did, and what it said."""
     training = config.training.model_copy(update={"epochs": epochs, "patience": epochs})
     task = ranking_task(
         config.model_copy(update={"training": training}), with_lookups(rows, plan), world
@@ -181,7 +269,8 @@ def _tried(
     with tempfile.TemporaryDirectory(prefix="recsys-study-") as folder:
         state = fit(task, training, Checkpoints(Path(folder)))
     points = [p for p in state.history if p["step"] == state.best_step and "validation/auc" in p]
-    return Trial(plan, points[-1]["validation/auc"], points[-1]["validation/log_loss"])
+    said = predictions(task.trained.model, rows, VALIDATION, training.batch_size, world)
+    return Trial(plan, points[-1]["validation/auc"], points[-1]["validation/log_loss"]), said
 
 
 def _search(

@@ -42,6 +42,7 @@ def tracked_study(
     for one in found.selected:
         values[f"gates/{one.feature}"] = one.gate_mass
         values[f"worth/{one.feature}"] = one.score
+    values |= {"study/gain_auc": found.gain.value, "study/gain_auc_low": found.gain.low}
     tracker.metrics(values, 0)
     tracker.artifact(run_dir / PLAN_FILE)
     tracker.finish("FINISHED")
@@ -75,9 +76,11 @@ def lines(config: ExperimentConfig, found: Study) -> list[str]:
         "in dimensions; kept: dimensions above the threshold that the budget sets;",
         "worth: what the validation log loss rises by when a lookup is closed, summed over them",
         "",
-        f"validation, {found.lookups} lookups in all:",
+        f"the other half of the validation rows, {found.lookups} lookups in all:",
     ]
     for name, trial in found.trials.items():
-        mark = "  <- recommended" if name == found.best else ""
+        used = sum(trial.plan.values())
+        mark = "" if used == found.lookups else f"  ({used} lookups: more would tell nothing more)"
+        mark += "  <- recommended" if name == found.best else ""
         shown.append(f"  {name:<15} AUC {trial.auc:.4f}  log loss {trial.log_loss:.4f}{mark}")
     return [*shown, found.verdict()]

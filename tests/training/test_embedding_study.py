@@ -1,5 +1,6 @@
 """The study of multiplicities on a planted world, its noise twin, and through the door."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,27 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner
+from sklearn.metrics import roc_auc_score
 
+from features.split import TEST, VALIDATION
 from recsys.cli import main
 from recsys.embeddings.selection import GatedEmbedding
 from recsys.errors import ConfigError
 from training.config import ExperimentConfig, load_config
 from training.distributed import World
-from training.embedding_study import learn, step_gates, study, with_lookups, worths
+from training.embedding_study import (
+    COMPARE,
+    SEARCH,
+    gained,
+    halved,
+    learn,
+    step_gates,
+    study,
+    with_lookups,
+    worths,
+)
 from training.ranking_rows import open_rows
-from training.ranking_task import build_ranker
+from training.ranking_task import Predictions, build_ranker
 
 
 def world(folder: Path, *, noise: bool = False) -> Path:
@@ -68,12 +81,67 @@ def test_the_feature_that_matters_gets_the_lookups(tmp_path: Path) -> None:
         assert by_name["shop"].score > 5 * abs(by_name[noise].score)
     assert found.cardinalities == {"shop": 400, "colour": 400, "size": 400}
     assert found.trials["searched"].auc > 0.75
+    assert found.best == "searched"
+    assert found.verdict().startswith("the searched plan is better than both others (+0.")
 
 
-def test_of_noise_nothing_is_worth_anything(tmp_path: Path) -> None:
-    found = study(load_config(world(tmp_path, noise=True)), lookups=6, epochs=2, max_lookups=2)
-    assert all(abs(one.score) < 0.05 for one in found.selected)
+@pytest.mark.parametrize("seed", [0, 2, 4])
+def test_of_noise_nothing_is_worth_anything_and_no_gain_is_claimed(
+    tmp_path: Path, seed: int
+) -> None:
+    config = load_config(world(tmp_path, noise=True), (f"training.seed={seed}",))
+    found = study(config, lookups=6, epochs=2, max_lookups=4)
+    assert all(abs(one.score) < 0.1 for one in found.selected)
     assert all(0.4 < trial.auc < 0.6 for trial in found.trials.values())
+    assert found.trials["searched"].plan != found.trials["even"].plan
+    assert found.best != "searched"
+    assert "found nothing that is surely better than the plan 'even'" in found.verdict()
+
+
+def said(logit: np.ndarray, label: np.ndarray) -> Predictions:  # type: ignore[type-arg]
+    return Predictions(logit.astype(np.float32), label, np.ones_like(label))
+
+
+def test_a_gain_is_a_difference_of_aucs_that_rows_can_undo() -> None:
+    rng = np.random.default_rng(0)
+    label = (rng.random(4_000) < 0.3).astype(np.float32)
+    good, bad = said(label + rng.normal(0, 1, 4_000), label), said(rng.normal(0, 1, 4_000), label)
+    found = gained(good, bad, seed=0)
+    scores = [roc_auc_score(label, one.logit) for one in (good, bad)]
+    assert found.value == pytest.approx(scores[0] - scores[1])
+    # Of two models that have nothing to do with each other the variances add up.
+    spread = [_hanley(score, label) for score in scores]
+    assert (found.high - found.low) / 3.92 == pytest.approx(np.hypot(*spread), rel=0.25)
+    assert 0 < found.low < found.value < found.high
+    same = gained(good, good, seed=0)
+    assert (same.low, same.value, same.high) == (0, 0, 0)
+
+
+def _hanley(auc: float, label: np.ndarray) -> float:  # type: ignore[type-arg]
+    """Return the standard error of an AUC by Hanley and McNeil, Radiology 1982."""
+    positives = float(label.sum())
+    negatives = len(label) - positives
+    both, two = auc / (2 - auc), 2 * auc**2 / (1 + auc)
+    variance = auc * (1 - auc) + (positives - 1) * (both - auc**2)
+    return float(np.sqrt((variance + (negatives - 1) * (two - auc**2)) / positives / negatives))
+
+
+def test_what_is_compared_on_was_not_searched_on(tmp_path: Path) -> None:
+    rows = open_rows(load_config(world(tmp_path)), World())
+    whole = torch.cat([batch.examples for batch in rows.loader.ordered(VALIDATION, 100)])
+    halves = [
+        torch.cat([b.examples for b in halved(rows, half, 100).loader.ordered(VALIDATION, 7)])
+        for half in (SEARCH, COMPARE)
+    ]
+    assert torch.equal(torch.cat(halves).sort().values, whole.sort().values)
+    assert min(len(half) for half in halves) >= 0.4 * len(whole)
+    test = [
+        torch.cat([b.examples for b in loader.ordered(TEST, 100)])
+        for loader in (rows.loader, halved(rows, SEARCH, 100).loader)
+    ]
+    assert torch.equal(*test)
+    with pytest.raises(ConfigError, match="split: 7 validation rows cannot be halved for a study"):
+        halved(replace(rows, rows=(100, 7, 100)), SEARCH, 100)
 
 
 def supernet(config: ExperimentConfig) -> tuple[Any, Any]:
