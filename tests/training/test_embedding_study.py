@@ -71,13 +71,15 @@ def world(folder: Path, *, noise: bool = False) -> Path:
 
 
 def test_the_feature_that_matters_gets_the_lookups(tmp_path: Path) -> None:
-    found = study(load_config(world(tmp_path)), lookups=6, epochs=3, max_lookups=4)
+    # So few rows that two lookups leave many of the 400 values alike.
+    crowded = ("embedding.num_rows=64", "split.validation=0.25")
+    found = study(load_config(world(tmp_path), crowded), lookups=6, epochs=3, max_lookups=4)
     searched = found.trials["searched"].plan
     assert searched["shop"] == 4
     assert sum(searched.values()) == 6
     by_name = {one.feature: one for one in found.selected}
     for noise in ("colour", "size"):
-        assert by_name["shop"].gate_mass > 1.3 * by_name[noise].gate_mass
+        assert by_name["shop"].gate_mass > 1.2 * by_name[noise].gate_mass
         assert by_name["shop"].score > 5 * abs(by_name[noise].score)
     assert found.cardinalities == {"shop": 400, "colour": 400, "size": 400}
     assert found.trials["searched"].auc > 0.75
