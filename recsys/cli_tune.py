@@ -72,6 +72,8 @@ def embedding(
 
     if out.exists() and not force:
         raise ConfigError(f"{out} exists; give --force to overwrite it, or another --out")
+    if not out.resolve().parent.is_dir():  # said before the work, not after it
+        raise ConfigError(f"--out {out}: there is no folder {out.resolve().parent}; make it first")
     settings = load_config(config, overrides)
     found = tracked_study(
         settings,

@@ -13,6 +13,7 @@ where there is nothing to learn. It is recommended where the 95 % interval over 
 gains is above 0, and else the better of the plans that need no search.
 """
 
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -36,7 +37,7 @@ from recsys.embeddings.selection import (
     recommended,
     stepped,
 )
-from recsys.errors import ConfigError
+from recsys.errors import ConfigError, NumericalError
 from recsys.losses.ranking import binary_cross_entropy
 from recsys.metrics.classification import Interval, auc
 from recsys.models.rankers import RANKERS
@@ -49,6 +50,7 @@ from training.optim import build_optimizer
 from training.parts import on_device
 from training.ranking_rows import RankingRows, RowLoader, open_rows
 from training.ranking_task import Predictions, build_ranker, predictions, ranking_task
+from training.train import check_metric
 
 GATE_RATE = 0.02
 """Step of the gates, whose gradient has a mean size of 1."""
@@ -127,11 +129,7 @@ def study(
     Raises:
         ConfigError: the model is no ranker, or the budget does not go with the features.
     """
-    if config.model.kind not in RANKERS:
-        raise ConfigError(
-            f"model.kind: {config.model.kind} is no ranker ({', '.join(RANKERS)}), and only these "
-            "are studied: for others, set multiplicity: auto and embedding.lookups"
-        )
+    _check(config)
     keep_freed_memory()
     world = World(device=pick_device(config.training.device))
     rows = open_rows(config, world)
@@ -165,6 +163,20 @@ def study(
     gain = gained(said[SEARCHED], said[other], seed=config.training.seed)
     best = SEARCHED if gain.low > 0 else other
     return Study(budget, cardinalities, selected, trials, best, gain)
+
+
+def _check(config: ExperimentConfig) -> None:
+    """Refuse, before any work, what cannot be searched or compared."""
+    if config.model.kind not in RANKERS:
+        raise ConfigError(
+            f"model.kind: {config.model.kind} is no ranker ({', '.join(RANKERS)}), and only these "
+            "are studied: for others, set multiplicity: auto and embedding.lookups"
+        )
+    check_metric(config)
+    if getattr(config.model, "combine", "project") == "sum":
+        raise ConfigError(
+            "model.combine: sum needs equal multiplicities: set model.combine: project"
+        )
 
 
 def gained(ours: Predictions, theirs: Predictions, *, seed: int) -> Interval:
@@ -319,7 +331,14 @@ def learn(
             torch.manual_seed(training.seed * 1_000_003 + epoch * rows.loader.num_steps + step)
             model.train()
             optimizer.zero_grad(set_to_none=True)
-            mean_loss(model, batch).backward()
+            loss = mean_loss(model, batch)
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                raise NumericalError(
+                    f"the loss of step {step + 1} (epoch {epoch + 1}) of the search is {value}; "
+                    "lower training.learning_rate and embedding.learning_rate"
+                )
+            loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), training.clip_norm)
             optimizer.step()
             step_gates(model, next(validation))
@@ -361,7 +380,9 @@ def worths(
     worth_L, size_LD = torch.zeros(len(gates_LD)), torch.zeros(gates_LD.shape)
     batches = on_device(rows.loader.ordered(VALIDATION, batch_size), world.device)
     seen = 0
-    for batch in islice(batches, max(1, JUDGED_ROWS // batch_size)):
+    for batch in batches:  # counted in rows: those of a half may be smaller than `batch_size`
+        if seen >= JUDGED_ROWS:
+            break
         (embedded_NW,) = model.embedding.embedding([batch.features])
         size_LD += embedded_NW[:, : gates_LD.numel()].abs().sum(0).view_as(gates_LD).cpu()
         open_loss = float(mean_loss(model, batch))

@@ -217,3 +217,13 @@ def test_what_cannot_be_studied_is_said(tmp_path: Path, config: ExperimentConfig
         study(config)
     with pytest.raises(ConfigError, match=r"--lookups 13: 3 features can be searched .* 3 to 12"):
         study(load_config(world(tmp_path)), lookups=13)
+
+
+def test_what_would_fail_in_the_end_is_refused_before_the_search(tmp_path: Path) -> None:
+    path = world(tmp_path)
+    missing = tmp_path / "nowhere" / "tuned.yaml"
+    done = CliRunner().invoke(main, ["tune", "embedding", str(path), "--out", str(missing)])
+    assert done.exit_code == 2
+    assert "nowhere" in done.output
+    with pytest.raises(ConfigError, match="metric"):
+        study(load_config(path, ("training.metric=log_loss",)))
