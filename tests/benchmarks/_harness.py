@@ -45,7 +45,7 @@ class Benchmark:
             record = {
                 "figures": figures,
                 "quick": self.quick,
-                "command": " ".join([f"{self.name}.py", *sys.argv[1:]]),
+                "command": _command(self.name, sys.argv[1:]),
                 "commit": _commit(),
                 "processor": _processor(),
                 "torch": torch.__version__,
@@ -94,6 +94,12 @@ def median(timings: Sequence[Timing]) -> Timing:
 def peak_memory_mib() -> int:
     """Largest resident memory of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def _command(name: str, arguments: Sequence[str]) -> str:
+    """Return how to run it again; folders of this machine mean nothing on another one."""
+    plain = [a.partition("=")[0] + "=..." if "=/" in a else a for a in arguments]
+    return " ".join([f"{name}.py", *plain])
 
 
 def _commit() -> str:
