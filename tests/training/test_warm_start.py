@@ -161,21 +161,22 @@ def test_through_the_door_on_newer_rows(ranker: Path, tmp_path: Path) -> None:
     assert config.warm_start == str(ranker.resolve())
 
 
-def test_a_resumed_run_does_not_start_over(
-    ranker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_resumed_run_does_not_start_over(ranker: Path, tmp_path: Path) -> None:
     clicks(tmp_path / "new.parquet", 1_000, seed=0, first=1_710_000_000)
     path = settings(tmp_path / "new.parquet", tmp_path / "new", warm_start=str(ranker))
     config = load_config(path)
     earlier = open_earlier(config)
-    weights = []
+    weights, told = [], []
     for _ in range(2):  # the second finds the checkpoints of the first
+        said: list[str] = []
         job = RankingJob(config, World(), earlier)
-        model, state = fit_in(World(), job, config, tmp_path / "run", ())
+        model, state = fit_in(World(), job, config, tmp_path / "run", (), said.append)
         assert state.finished
         weights.append(model.embedding.table.weight.clone())  # type: ignore[union-attr]
+        told.append(any(line.startswith("warm start:") for line in said))
         assert Checkpoints.of_run(tmp_path / "run").steps()
     assert torch.equal(*weights)
+    assert told == [True, False]
 
 
 def test_a_two_tower_with_a_larger_table_has_the_same_vectors(
