@@ -17,6 +17,7 @@ from features.split import TEST, VALIDATION
 from recsys.cli import main
 from recsys.embeddings.selection import GatedEmbedding
 from recsys.errors import ConfigError
+from training import embedding_study
 from training.config import ExperimentConfig, load_config
 from training.distributed import World
 from training.embedding_study import (
@@ -30,7 +31,7 @@ from training.embedding_study import (
     with_lookups,
     worths,
 )
-from training.ranking_rows import open_rows
+from training.ranking_rows import RankingRows, open_rows
 from training.ranking_task import Predictions, build_ranker
 
 
@@ -227,3 +228,28 @@ def test_what_would_fail_in_the_end_is_refused_before_the_search(tmp_path: Path)
     assert "nowhere" in done.output
     with pytest.raises(ConfigError, match="metric"):
         study(load_config(path, ("training.metric=log_loss",)))
+
+
+def test_the_search_never_sees_the_rows_that_compare(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, list[set[int]]] = {"_search": [], "_tried": []}
+
+    def spied(name: str) -> None:
+        real = getattr(embedding_study, name)
+
+        def spy(config: ExperimentConfig, rows: RankingRows, *rest: Any) -> Any:
+            batches = rows.loader.ordered(VALIDATION, 128)
+            seen[name].append({int(row) for batch in batches for row in batch.examples})
+            return real(config, rows, *rest)
+
+        monkeypatch.setattr(embedding_study, name, spy)
+
+    for name in seen:
+        spied(name)
+    study(load_config(world(tmp_path)), lookups=4, epochs=1, max_lookups=2)
+    (searched,) = seen["_search"]
+    assert searched
+    for compared in seen["_tried"]:
+        assert compared
+        assert not searched & compared
