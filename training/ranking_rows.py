@@ -40,7 +40,11 @@ class RowLoader(Protocol):
 
 @dataclass(frozen=True)
 class RankingRows:
-    """Labelled rows with their encoder and layout; rows counts those of each part."""
+    """Labelled rows with their encoder and layout; rows counts those of each part.
+
+    logit_offset: what turns the logit of a model that saw the training batches into the logit of
+    the log itself: batches may hold a sample of the negative rows alone.
+    """
 
     loader: RowLoader
     schema: Schema
@@ -49,6 +53,7 @@ class RankingRows:
     fingerprint: str
     rows: tuple[int, ...]
     drops: tuple[Drop, ...]
+    logit_offset: float = 0.0
 
 
 def open_rows(

@@ -133,15 +133,17 @@ class AutoInt(nn.Module):
         """Return logits (B,) of the label being 1."""
         (embedded_BW,) = self.embedding([features])
         fields_BNE = self.field_dropout(self.fields(embedded_BW))
-        x_BNE = fields_BNE
-        for number, layer in enumerate(self.layers):
-            x_BNE = layer(self._normed(number, x_BNE))
-        logits = self.readout(x_BNE.flatten(1))
+        logits = self.readout(self._interacted(fields_BNE).flatten(1))
         if self.config.hidden:
             logits = logits + self.deep(fields_BNE.flatten(1))
         if self.config.first_order:
             logits = logits + self.first_order(embedded_BW)
         return logits.squeeze(1).float()
+
+    def represent(self, features: FeatureBlock) -> Tensor:
+        """Return what the readout sees of each row, (B, N * D)."""
+        (embedded_BW,) = self.embedding([features])
+        return self._interacted(self.field_dropout(self.fields(embedded_BW))).flatten(1)
 
     def attention(self, features: FeatureBlock) -> Tensor:
         """Return the attention maps of all layers, (L, B, H, N, N); fields as `fields.names`."""
@@ -153,6 +155,11 @@ class AutoInt(nn.Module):
             maps.append(layer.attention(normed_BNE))
             x_BNE = layer(normed_BNE)
         return torch.stack(maps)
+
+    def _interacted(self, x_BNE: Tensor) -> Tensor:
+        for number, layer in enumerate(self.layers):
+            x_BNE = layer(self._normed(number, x_BNE))
+        return x_BNE
 
     def _normed(self, number: int, x_BNE: Tensor) -> Tensor:
         return self.norms[number](x_BNE) if self.config.layer_norm else x_BNE

@@ -43,13 +43,17 @@ class DCN(nn.Module):
 
     def forward(self, features: FeatureBlock) -> Tensor:
         """Return logits (B,) of the label being 1."""
+        logits: Tensor = self.out(self.represent(features)).squeeze(1)
+        return logits.float()
+
+    def represent(self, features: FeatureBlock) -> Tensor:
+        """Return what the readout sees of each row: crosses beside the deep tower, (B, W + H)."""
         (x0_BW,) = self.embedding([features])
         x_BW = x0_BW
         for layer in self.cross:
             x_BW = x0_BW * layer(x_BW) + x_BW
         deep_BH = torch.relu(self.deep(x0_BW))
-        logits: Tensor = self.out(torch.cat([x_BW, deep_BH], dim=1)).squeeze(1)
-        return logits.float()
+        return torch.cat([x_BW, deep_BH], dim=1)
 
 
 def embedded_axes(config: DCNConfig) -> dict[str, tuple[tuple[int, int], ...]]:

@@ -38,3 +38,9 @@ class Deep(nn.Module):
         (embedded_BW,) = self.embedding([features])
         logits: Tensor = self.deep(embedded_BW).squeeze(1)
         return logits.float()
+
+    def represent(self, features: FeatureBlock) -> Tensor:
+        """Return what the last layer sees of each row, (B, hidden[-1])."""
+        (embedded_BW,) = self.embedding([features])
+        hidden: Tensor = self.deep[:-1](embedded_BW)
+        return hidden
