@@ -15,8 +15,28 @@ from recsys.models.rankers import RANKERS, RankerConfig
 from recsys.models.two_tower import TwoTowerConfig
 from recsys.schema import Schema
 from recsys.strict import StrictModel, parse
+from training.optim import Schedule
 
 PositiveInt = Annotated[int, Field(ge=1)]
+
+
+class SelfSupervision(StrictModel):
+    """A loss without labels beside that of the labels (`training.self_supervision`)."""
+
+    kind: Literal["none", "contrastive", "spread_out"] = "none"
+    """`contrastive`: two views of a thing, each with other features masked, know each other;
+    `spread_out`: things differ, nothing is masked."""
+    views: Literal["item", "row"] = "item"
+    """Of items drawn uniformly from the catalogue, or of the batch's rows."""
+    masking: Literal["random", "correlated"] = "correlated"
+    """Half of the features, or a feature with those that tell most about it."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the values of multi-valued features left out of a view."""
+    weight: Annotated[float, Field(ge=0)] = 0.1
+    temperature: Annotated[float, Field(gt=0)] = 0.1
+    """What cosines are divided by before the softmax."""
+    batch_size: Annotated[int, Field(ge=2)] = 512
+    """Items drawn a step, or rows of the batch, compared with each other."""
 
 
 class TrainingConfig(StrictModel):
@@ -33,6 +53,18 @@ class TrainingConfig(StrictModel):
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     warmup_steps: Annotated[int, Field(ge=0)] = 100
     """Steps over which the learning rate grows from 0; at most a tenth of all steps."""
+    schedule: Schedule = "constant"
+    """How both learning rates, the table's among them, fall to 0 until the last of `epochs`."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Rankers learn label * (1 - this) + this / 2."""
+    positive_weight: Annotated[float, Field(gt=0)] = 1.0
+    """How much a positive row counts in a ranker's training; its probabilities undo it."""
+    negative_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the negative rows that each epoch of a ranker sees, drawn anew every time; its
+    probabilities undo it."""
+    negatives: Annotated[int, Field(ge=0)] = 0
+    """For a ranker on a log without a label, whose rows are all positive: other items drawn for
+    each row, uniformly. Its probability is then that of being the next item taken."""
     clip_norm: Annotated[float, Field(gt=0)] = 10.0
     patience: PositiveInt = 3
     """Evaluations without a better `metric` before training stops."""
@@ -42,6 +74,7 @@ class TrainingConfig(StrictModel):
     max_validation_queries: PositiveInt = 10_000
     id_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of ids replaced by the unknown id, so that cold items and users have a meaning."""
+    self_supervision: SelfSupervision = SelfSupervision()
     checkpoint_every: PositiveInt = 1000
     """Steps between two checkpoints (one more at the end of every epoch)."""
     precision: Literal["float32", "bfloat16", "auto"] = "auto"
@@ -117,10 +150,8 @@ class ExperimentConfig(StrictModel):
     @model_validator(mode="after")
     def _model_fits_the_log(self) -> "ExperimentConfig":
         ranker, label = self.model.kind in RANKERS, self.schema_.interactions.label
-        if ranker and label is None:
-            raise ValueError(
-                f"model.kind: {self.model.kind} ranks by labels: give schema.interactions.label"
-            )
+        if ranker:
+            self._check_rows_of_a_ranker()
         if not ranker and label is not None:
             raise ValueError(
                 f"model.kind: {self.model.kind} learns from what was taken and has no use for "
@@ -134,6 +165,41 @@ class ExperimentConfig(StrictModel):
             )
         if self.data.stream and not ranker:
             raise ValueError(f"data.stream is for rankers, and model.kind is {self.model.kind}")
+        return self
+
+    def _check_rows_of_a_ranker(self) -> None:
+        label, training = self.schema_.interactions.label, self.training
+        if label is None and not training.negatives:
+            raise ValueError(
+                f"model.kind: {self.model.kind} ranks by labels: give schema.interactions.label, or "
+                "set training.negatives where all rows of the log are positive"
+            )
+        if label is not None and training.negatives:
+            raise ValueError(
+                "training.negatives draws negative rows for a log without any; this one has a "
+                "label: training.negative_rate takes a share of its negative rows"
+            )
+        if self.data.stream and training.negative_rate < 1:
+            raise ValueError(
+                "training.negative_rate: a streamed log is read as it is; leave rows out in the "
+                "source, or set data.stream: false"
+            )
+
+    @model_validator(mode="after")
+    def _self_supervision_fits_the_model(self) -> "ExperimentConfig":
+        settings, kind = self.training.self_supervision, self.model.kind
+        if settings.kind == "none":
+            return self
+        if kind not in ("autoint", "dcn", "mlp"):
+            raise ValueError(
+                f"training.self_supervision is for autoint, dcn and mlp, which have a "
+                f"representation to compare, and model.kind is {kind}: set its kind to none"
+            )
+        if self.data.stream and settings.views == "item":
+            raise ValueError(
+                "training.self_supervision.views: item draws from the items table, which a "
+                "streamed log does not have: set views: row"
+            )
         return self
 
     @property

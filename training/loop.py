@@ -20,7 +20,7 @@ from recsys.errors import NumericalError
 from training.checkpoint import Checkpoints, LoopState, Trained
 from training.config import TrainingConfig
 from training.distributed import ALONE, LOST_PEER, LostPeerError, World, peer_is_lost
-from training.optim import warm_up
+from training.optim import decay, warm_up
 
 LOG_EVERY = 20
 """Steps between two points of the loss curve."""
@@ -142,8 +142,12 @@ def _step(
     """One optimizer step; returns the loss, the examples, and whether a rank is asked to stop."""
     trained = task.trained
     # On a small log the warm-up must not be most of the training.
-    warmup_steps = min(config.warmup_steps, task.num_steps * config.epochs // 10)
-    factor = warm_up(state.global_step, warmup_steps)
+    all_steps = task.num_steps * config.epochs
+    warmup_steps = min(config.warmup_steps, all_steps // 10)
+    factor = decay(config.schedule, state.global_step, all_steps)
+    if config.schedule != "constant":
+        trained.table.scale_learning_rate(factor)
+    factor *= warm_up(state.global_step, warmup_steps)
     for group in trained.optimizer.param_groups:
         group["lr"] = config.learning_rate * factor
     torch.manual_seed(_step_seed(config.seed, state.global_step, world.rank))

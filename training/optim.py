@@ -1,7 +1,12 @@
 """Parameter groups: the fused table steps by itself, AdamW takes every dense parameter once."""
 
+import math
+from typing import Literal
+
 import torch
 from torch import nn
+
+Schedule = Literal["constant", "cosine", "linear"]
 
 
 def build_optimizer(
@@ -31,3 +36,15 @@ def build_optimizer(
 def warm_up(step: int, warmup_steps: int) -> float:
     """Return the factor on the learning rate at `step` (from 0): linear, then 1."""
     return min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
+
+
+def decay(schedule: Schedule, step: int, num_steps: int) -> float:
+    """Return the factor on both learning rates at `step` (from 0) of `num_steps`.
+
+    cosine: (1 + cos(pi step / num_steps)) / 2 (Loshchilov and Hutter, "SGDR", ICLR 2017,
+    equation 5, without restarts); linear: 1 - step / num_steps. Both end just above 0.
+    """
+    done = step / num_steps
+    if schedule == "cosine":
+        return (1 + math.cos(math.pi * done)) / 2
+    return 1 - done if schedule == "linear" else 1.0

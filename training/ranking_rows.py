@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import log
 from pathlib import Path
 from typing import Protocol
 
@@ -93,11 +94,20 @@ def rows_of(config: ExperimentConfig, data: Dataset) -> RankingRows:
         batch_size=training.batch_size,
         seed=training.seed,
         id_dropout=training.id_dropout,
+        negative_rate=training.negative_rate,
+        negatives=training.negatives,
     )
     counts = tuple(loader.num_rows(part) for part in (TRAIN, VALIDATION, TEST))
     tables = data.tables
     return RankingRows(
-        loader, data.schema, data.encoder, loader.layout, tables.fingerprint, counts, tables.drops
+        loader,
+        data.schema,
+        data.encoder,
+        loader.layout,
+        tables.fingerprint,
+        counts,
+        tables.drops,
+        loader.logit_offset - log(training.positive_weight),
     )
 
 
@@ -109,8 +119,15 @@ def _streamed(
     cache = Path(config.cache or Path(config.output) / "encoded")
     parts = (config.schema_, config.data, config.policies, config.split)
     with world.first_before_others():
-        log = open_click_log(*parts, cache, config.embedding.lookups, earlier)
-    loader = ClickLoader(log, batch_size=training.batch_size, seed=training.seed)
+        click_log = open_click_log(*parts, cache, config.embedding.lookups, earlier)
+    loader = ClickLoader(click_log, batch_size=training.batch_size, seed=training.seed)
     return RankingRows(
-        loader, log.schema, log.encoder, log.layout, log.fingerprint, log.counts, log.drops
+        loader,
+        click_log.schema,
+        click_log.encoder,
+        click_log.layout,
+        click_log.fingerprint,
+        click_log.counts,
+        click_log.drops,
+        -log(training.positive_weight),
     )

@@ -55,8 +55,11 @@ def ranking_task(config: ExperimentConfig, rows: RankingRows, world: World) -> T
     def loss(batch: RankingBatch) -> Tensor:
         with autocast(training.precision, world.device):
             logits_B = model(batch.features)
-        losses_B = binary_cross_entropy(logits_B, batch.label) * batch.weight
-        (total,) = world.sum(float(batch.weight.sum()))
+        weight_B = torch.where(batch.label > 0, training.positive_weight, 1.0) * batch.weight
+        losses_B = weight_B * binary_cross_entropy(
+            logits_B, batch.label, label_smoothing=training.label_smoothing
+        )
+        (total,) = world.sum(float(weight_B.sum()))
         return losses_B.sum() / max(total, 1e-12)
 
     def validate() -> dict[str, float]:
@@ -80,7 +83,10 @@ def ranking_task(config: ExperimentConfig, rows: RankingRows, world: World) -> T
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a ranker said of the rows of a part, and what came of them; (N,) each."""
+    """What a ranker said of the rows of a part, and what came of them; (N,) each.
+
+    logit: with the sampling of the training rows undone.
+    """
 
     logit: NDArray[np.float32]
     label: NDArray[np.float32]
@@ -112,7 +118,9 @@ def predictions(
     for batch in on_device(batches, world.device):
         here = slice(done, done + len(batch))
         for column, found in zip(
-            columns, (model(batch.features), batch.label, batch.weight), strict=True
+            columns,
+            (model(batch.features) + rows.logit_offset, batch.label, batch.weight),
+            strict=True,
         ):
             column[here] = found
         done = here.stop

@@ -51,7 +51,7 @@ from recsys.embeddings.plan import allocate
 from recsys.embeddings.table import Table, TableConfig
 from recsys.embeddings.unified import BagStream, check_block
 from recsys.embeddings.vocabulary import Vocabulary, share_rows
-from recsys.schema import Pooling
+from recsys.schema import HistoryPooling
 from recsys.strict import nearest
 
 NUM_HASHES = 2
@@ -118,7 +118,7 @@ def _columns(layout: FeatureLayout, block: FeatureBlock) -> list[tuple[tuple[str
     return list(zip(layout.features, columns, strict=True))
 
 
-def _pooled(vectors: Tensor, jagged: Jagged, pooling: Pooling) -> Tensor:
+def _pooled(vectors: Tensor, jagged: Jagged, pooling: HistoryPooling) -> Tensor:
     """Return (N, width) of the vectors (T, width) of a multi-valued feature's values."""
 
     def read(rows: Tensor, offsets: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -280,6 +280,8 @@ def build_embedding(
         raise ValueError(
             f"no method '{method}', only {', '.join(METHODS)}{nearest(method, list(METHODS))}"
         )
+    if any(layout.reads for layout in layouts):
+        raise ValueError("features that read the rows of others are for the unified embedding")
     names = [name for layout in layouts for name, _ in layout.features]
     if len(set(names)) < len(names) or set(names) - set(values):
         raise ValueError(f"features need names of their own and values: {', '.join(names)}")

@@ -46,6 +46,7 @@ class FbgemmTable:
         }
         location = EmbeddingLocation.DEVICE if on_gpu else EmbeddingLocation.HOST
         compute = ComputeDevice.CUDA if on_gpu else ComputeDevice.CPU
+        self.config = config
         self.num_rows = config.total_rows
         self.kernel = SplitTableBatchedEmbeddingBagsCodegen(
             [(self.num_rows, config.dim, location, compute)],
@@ -72,3 +73,7 @@ class FbgemmTable:
             rows, offsets, per_sample_weights=weights, feature_requires_grad=wanted
         )
         return pooled
+
+    def scale_learning_rate(self, factor: float) -> None:
+        """Step `factor` times as far as configured from the next backward pass on."""
+        self.kernel.set_learning_rate(self.config.learning_rate * factor)

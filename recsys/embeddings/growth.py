@@ -82,13 +82,15 @@ def regrown(
 
 
 def carried_features(old: EmbeddingPlan, new: EmbeddingPlan) -> frozenset[str]:
-    """Return the features of both plans that read corresponding rows: same group or none."""
+    """Return the features of both plans that read corresponding rows: same salts and group."""
     shared = {name for name, _ in old.features} & {name for name, _ in new.features}
-    return frozenset(name for name in shared if _group_of(old, name) == _group_of(new, name))
+    return frozenset(name for name in shared if _place_of(old, name) == _place_of(new, name))
 
 
-def _group_of(plan: EmbeddingPlan, feature: str) -> str:
-    return next((group.name for group in plan.groups if feature in group.features), "")
+def _place_of(plan: EmbeddingPlan, feature: str) -> tuple[str, str]:
+    """Return whose salts a feature has, and its group, "" for none."""
+    source = plan.source_of(feature)
+    return source, next((group.name for group in plan.groups if source in group.features), "")
 
 
 def _ranges(plan: EmbeddingPlan) -> dict[str, tuple[int, int]]:

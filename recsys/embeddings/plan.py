@@ -30,7 +30,8 @@ class EmbeddingPlan:
 
     The first `num_rows` rows are shared by every feature that is in no group; the ranges of the
     groups follow in their order. A feature of multiplicity m is m x dim wide. Names are unique
-    over all sides, since the name is what salts a feature.
+    over all sides, since the name is what salts a feature; one that reads the rows of another
+    (`FeatureLayout.reads`) has the salts, the range and the multiplicity of that one.
     """
 
     num_rows: int
@@ -53,6 +54,13 @@ class EmbeddingPlan:
                 raise ValueError(f"a group holds '{name}', which is no sparse feature")
             if grouped.count(name) > 1:
                 raise ValueError(f"feature '{name}' is in two groups")
+            if self.source_of(name) != name:
+                raise ValueError(
+                    f"a group holds '{name}', which reads the rows of '{self.source_of(name)}': "
+                    "name that one"
+                )
+        for layout in self.layouts:
+            _check_reads(layout)
 
     @classmethod
     def of(cls, config: TableConfig, layouts: tuple[FeatureLayout, ...]) -> Self:
@@ -77,11 +85,15 @@ class EmbeddingPlan:
         """Rows of the whole table."""
         return self.num_rows + sum(group.num_rows for group in self.groups)
 
+    def source_of(self, feature: str) -> str:
+        """Return the feature whose rows the values of `feature` read."""
+        return dict(pair for layout in self.layouts for pair in layout.reads).get(feature, feature)
+
     def range_of(self, feature: str) -> tuple[int, int]:
         """Return the first row that `feature` may read, and how many there are from it on."""
-        first = self.num_rows
+        first, source = self.num_rows, self.source_of(feature)
         for group in self.groups:
-            if feature in group.features:
+            if source in group.features:
                 return first, group.num_rows
             first += group.num_rows
         return 0, self.num_rows
@@ -89,7 +101,8 @@ class EmbeddingPlan:
     def rows_of(self, feature: str, values: Tensor) -> Tensor:
         """Return the rows that the hashes `values` (V,) of `feature` read, (V, m) int64."""
         first, num_rows = self.range_of(feature)
-        salts = salts_of(feature, dict(self.features)[feature]).to(values.device)
+        multiplicity = dict(self.features)[feature]
+        salts = salts_of(self.source_of(feature), multiplicity).to(values.device)
         return table_rows(values.unsqueeze(1), salts, num_rows) + first
 
     def width(self, side: int) -> int:
@@ -109,10 +122,27 @@ class EmbeddingPlan:
         for name, multiplicity in self.features:
             first, num_rows = self.range_of(name)
             where = f", rows {first:,}..{first + num_rows - 1:,}" if self.groups else ""
+            if self.source_of(name) != name:
+                where += f", the rows of {self.source_of(name)}"
             rows.append(
                 f"  {name}: {multiplicity} lookup(s), width {multiplicity * self.dim}{where}"
             )
         return rows
+
+
+def _check_reads(layout: FeatureLayout) -> None:
+    multiplicities, multi = dict(layout.features), dict(layout.multi)
+    for name, source in layout.reads:
+        if name not in multi or source not in multiplicities or layout.source_of(source) != source:
+            raise ValueError(f"'{name}' cannot read the rows of '{source}' in this layout")
+        if multi[name] != multiplicities[source]:
+            raise ValueError(
+                f"'{name}' reads {multi[name]} rows a value, its source '{source}' "
+                f"{multiplicities[source]}"
+            )
+    for (name, _), pooling in zip(layout.multi, layout.poolings, strict=True):
+        if pooling == "attention" and layout.source_of(name) == name:
+            raise ValueError(f"'{name}' is pooled by attention, but reads no other feature's rows")
 
 
 def allocate(cardinalities: Mapping[str, int], lookups: int) -> dict[str, int]:

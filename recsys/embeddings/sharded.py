@@ -41,6 +41,7 @@ class ShardedTable:
             ConfigError: this table cannot be sharded over so many ranks.
         """
         check_shards(config, dist.get_world_size())
+        self.config = config
         self.num_rows, self.dim, self.device = config.total_rows, config.dim, device
         self.weighted = weighted
         step = -(-self.num_rows // dist.get_world_size())
@@ -68,6 +69,13 @@ class ShardedTable:
         )
         pooled: Tensor = self.module(batch).values()
         return pooled[:bags]
+
+    def scale_learning_rate(self, factor: float) -> None:
+        """Step `factor` times as far as configured from the next backward pass on."""
+        optimizer = self.module.fused_optimizer
+        for group in optimizer.param_groups:
+            group["lr"] = self.config.learning_rate * factor
+        optimizer.step()  # the update is fused into the backward pass: this hands the rate over
 
     def gathered(self, *, with_state: bool = True) -> dict[str, Tensor] | None:
         """Return "weight", and the optimizer's state if asked, as whole tensors, (num_rows, ...).

@@ -98,6 +98,9 @@ class Table(Protocol):
     def __call__(self, rows: Tensor, offsets: Tensor, weights: Tensor | None = None) -> Tensor:
         """Return (bags, dim), the sum of the rows of each bag, each times its weight (T,)."""
 
+    def scale_learning_rate(self, factor: float) -> None:
+        """Step `factor` times as far as configured from the next backward pass on."""
+
     @property
     def weight(self) -> Tensor:
         """The table itself, (num_rows, dim) float32, a view; of a sharded one this rank's rows."""

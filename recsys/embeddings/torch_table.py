@@ -19,6 +19,7 @@ class TorchTable:
 
     def __init__(self, config: TableConfig, device: torch.device) -> None:
         self.config = config
+        self.learning_rate = config.learning_rate
         self.num_rows = config.total_rows
         self.weight = torch.zeros(self.num_rows, config.dim, device=device)
         by_optimizer: dict[str, dict[str, tuple[int, ...]]] = {
@@ -62,7 +63,11 @@ class TorchTable:
         if self.config.weight_decay:
             gradient += self.config.weight_decay * self.weight[touched]
         step = self._step(touched, gradient)
-        self.weight.index_add_(0, touched, step, alpha=-self.config.learning_rate)
+        self.weight.index_add_(0, touched, step, alpha=-self.learning_rate)
+
+    def scale_learning_rate(self, factor: float) -> None:
+        """Step `factor` times as far as configured from the next backward pass on."""
+        self.learning_rate = self.config.learning_rate * factor
 
     def _step(self, touched: Tensor, gradient: Tensor) -> Tensor:
         """Return what to go down by, times the learning rate, and keep the optimizer's state."""

@@ -5,7 +5,8 @@ Systems", NeurIPS 2023, https://arxiv.org/abs/2305.12102, section 3. A feature t
 multiplicity m_t reads the rows h(value, salt[t, 0..m_t-1]) and concatenates them.
 
 All lookups of a batch are one stream of bags through one kernel call, so the table takes one
-optimizer step a batch, whatever the number of features, sides and groups.
+optimizer step a batch, whatever the number of features, sides and groups. A history pooled by
+attention is read a value a bag, and weighed by what its candidate reads in the same call.
 
 Shape letters: N rows of a side, F single-valued features, S lookups of a side, M lookups of a
 feature, T values of a multi-valued feature.
@@ -23,7 +24,8 @@ from recsys.batch import FeatureBlock, FeatureLayout, Jagged
 from recsys.embeddings.hashing import salts_of, table_rows
 from recsys.embeddings.plan import EmbeddingPlan
 from recsys.embeddings.table import Table
-from recsys.schema import Pooling
+from recsys.layers.pooling import attended
+from recsys.schema import HistoryPooling
 
 
 class UnifiedEmbedding(nn.Module):
@@ -62,16 +64,37 @@ class UnifiedEmbedding(nn.Module):
             for (name, _), jagged, pooling in zip(
                 layout.multi, block.multi, layout.poolings, strict=True
             ):
-                stream.add_multi(self.plan.rows_of(name, jagged.values), jagged, pooling)
+                rows_TM = self.plan.rows_of(name, jagged.values)
+                if pooling == "attention":
+                    stream.add_single(rows_TM)
+                else:
+                    stream.add_multi(rows_TM, jagged, pooling)
         pieces = iter(stream.pooled_by(self.table))
         embedded = []
-        for _, block in numbered:
+        for number, block in numbered:
             parts = [next(pieces) for _ in range(1 + len(block.multi))]
+            self._attend(self.plan.layouts[number], block, parts)
             if block.dense.shape[1]:
                 parts.append(block.dense)
             parts = [part for part in parts if part.shape[1]] or parts[:1]
             embedded.append(parts[0] if len(parts) == 1 else torch.cat(parts, dim=1))
         return embedded
+
+    def _attend(self, layout: FeatureLayout, block: FeatureBlock, parts: list[Tensor]) -> None:
+        """Pool, in place, the parts that were read a value a bag by what their source reads."""
+        for place, (name, _) in enumerate(layout.multi):
+            if layout.poolings[place] == "attention":
+                query = self._read_by(layout, parts, layout.source_of(name))
+                parts[1 + place] = attended(query, parts[1 + place], block.multi[place])
+
+    def _read_by(self, layout: FeatureLayout, parts: list[Tensor], feature: str) -> Tensor:
+        """Return what `feature` has read, (N, multiplicity * dim)."""
+        end = 0
+        for name, multiplicity in layout.single:
+            end += multiplicity * self.plan.dim
+            if name == feature:
+                return parts[0][:, end - multiplicity * self.plan.dim : end]
+        return parts[1 + [name for name, _ in layout.multi].index(feature)]
 
     def single_rows(self, number: int, values_NF: Tensor) -> Tensor:
         """Return which row each lookup of the single-valued features reads, (N, S) int64."""
@@ -94,7 +117,7 @@ class BagStream:
         """Add N x S bags of one row each."""
         self._segments.append(_Segment(rows_NS.reshape(-1), *rows_NS.shape))
 
-    def add_multi(self, rows_TM: Tensor, jagged: Jagged, pooling: Pooling) -> None:
+    def add_multi(self, rows_TM: Tensor, jagged: Jagged, pooling: HistoryPooling) -> None:
         """Add M lookups of one multi-valued feature: M x N bags, a value's row in each."""
         rows = rows_TM.T.reshape(-1)
         num_lookups = rows_TM.shape[1]
@@ -132,7 +155,7 @@ class _Segment:
         num_rows: int,
         num_lookups: int,
         jagged: Jagged | None = None,
-        pooling: Pooling = "sum",
+        pooling: HistoryPooling = "sum",
     ) -> None:
         self.rows, self.num_rows, self.num_lookups = rows, num_rows, num_lookups
         self.jagged, self.pooling = jagged, pooling
@@ -158,7 +181,7 @@ class _Segment:
         return by_lookup.transpose(0, 1).reshape(self.num_rows, width)
 
 
-def _divisor(jagged: Jagged, pooling: Pooling) -> Tensor:
+def _divisor(jagged: Jagged, pooling: HistoryPooling) -> Tensor:
     """What sums are divided by, (N,) float32; 1 where a row is empty or weighs nothing."""
     lengths = jagged.lengths()
     if jagged.weights is None:

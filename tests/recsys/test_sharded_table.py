@@ -22,6 +22,8 @@ from recsys.embeddings.torch_table import TorchTable
 from recsys.errors import ConfigError, IntegrityError
 
 RANKS, STEPS, CPU = 2, 6, torch.device("cpu")
+FACTORS = (1.0, 1.0, 0.5, 0.1, 2.0, 1.0)
+"""What a schedule makes of the learning rate, step by step."""
 CASES = [
     (optimizer, weighted)
     for optimizer in ("row_wise_adagrad", "adagrad", "sgd")
@@ -72,6 +74,7 @@ def main(folder: Path) -> None:
         pooled = []
         for step in range(STEPS):
             rows, offsets, weights, grad = bags_of(step, world.rank, weighted)
+            table.scale_learning_rate(FACTORS[step])
             out = table(rows, offsets, weights)
             out.backward(grad)
             pooled.append(out.tolist())
@@ -127,6 +130,7 @@ def test_ranks_read_and_update_what_one_table_would(
     oracle = build_table(config, device=CPU, seed=7)
     for step in range(STEPS):
         rows, offsets, weights, grad = together(step, weighted)
+        oracle.scale_learning_rate(FACTORS[step])
         pooled = oracle(rows, offsets, weights)
         got = [torch.tensor(one["pooled"][step]).reshape(-1, 4) for one in own]
         torch.testing.assert_close(torch.cat(got), pooled.detach(), atol=2e-6, rtol=1e-5)
