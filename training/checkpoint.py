@@ -50,25 +50,29 @@ class LoopState:
 class Trained:
     """Everything that a step changes: the model, its table, the optimizer.
 
-    The table is saved apart from `tensors`, for it may be sharded.
+    The table is saved apart from `tensors`, for it may be sharded. head: what only the training
+    needs (`training.self_supervision`), in the optimizer and not in the model.
     """
 
     model: nn.Module
     table: Table
     optimizer: torch.optim.Optimizer
+    head: nn.Module | None = None
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all state but the table's as named tensors on the CPU."""
         named = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        if self.head is not None:
+            named |= {f"head.{name}": value for name, value in self.head.state_dict().items()}
         for number, state in self.optimizer.state_dict()["state"].items():
             named |= {f"optimizer.{number}.{key}": value for key, value in state.items()}
         return {name: value.detach().cpu().contiguous() for name, value in named.items()}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over what `tensors` gave."""
-        prefix = "model."
-        weights = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-        self.model.load_state_dict(weights)
+        self.model.load_state_dict(_below("model.", tensors))
+        if self.head is not None:
+            self.head.load_state_dict(_below("head.", tensors))
         whole = self.optimizer.state_dict()
         states: dict[int, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
@@ -76,6 +80,10 @@ class Trained:
                 _, number, key = name.split(".")
                 states.setdefault(int(number), {})[key] = tensor
         self.optimizer.load_state_dict({**whole, "state": states})
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
 
 class Checkpoints:

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from features.sources import Policies, Sources
 from features.split import SplitConfig
+from recsys.calibration import Kind as CalibrationKind
 from recsys.embeddings.table import TableConfig
 from recsys.errors import ConfigError, NotFoundError
 from recsys.models.rankers import RANKERS, RankerConfig
@@ -32,8 +33,8 @@ class SelfSupervision(StrictModel):
     """Half of the features, or a feature with those that tell most about it."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of the values of multi-valued features left out of a view."""
-    weight: Annotated[float, Field(ge=0)] = 0.1
-    temperature: Annotated[float, Field(gt=0)] = 0.1
+    weight: Annotated[float, Field(ge=0)] = 0.01
+    temperature: Annotated[float, Field(gt=0)] = 0.5
     """What cosines are divided by before the softmax."""
     batch_size: Annotated[int, Field(ge=2)] = 512
     """Items drawn a step, or rows of the batch, compared with each other."""
@@ -89,6 +90,13 @@ class EvaluationConfig(StrictModel):
     filter_seen: bool = True
     """Leave out what the user already took, from the lists and from what counts as relevant."""
     baselines: tuple[Literal["popularity", "item_knn"], ...] = ("popularity", "item_knn")
+    rankers: tuple[Literal["logistic", "fm", "dcn", "mlp", "autoint"], ...] = (
+        "logistic",
+        "fm",
+        "dcn",
+        "mlp",
+    )
+    """What is trained on the same rows to stand beside a ranker; empty: nothing."""
     bootstrap_samples: PositiveInt = 1000
     max_queries: PositiveInt = 50_000
 
@@ -125,6 +133,8 @@ class ExperimentConfig(StrictModel):
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     index: IndexConfig = IndexConfig()
+    calibration: CalibrationKind = "none"
+    """How a ranker's probabilities are mended, on the validation rows."""
     warm_start: str | None = None
     """Model whose weights, scales and known ids the training starts from: a bundle or run folder
     (`recsys train --warm-start` also takes models:/name@alias)."""
@@ -158,6 +168,12 @@ class ExperimentConfig(StrictModel):
                 "schema.interactions.label: keep the positive rows with schema.interactions.where "
                 "instead"
             )
+        if not ranker and self.schema_.derived_features:
+            feature = self.schema_.derived_features[0]
+            raise ValueError(
+                f"feature '{feature.name}': kind: {feature.kind} is for rankers, and model.kind is "
+                f"{self.model.kind}"
+            )
         if not self.schema_.interactions.user and not self.data.stream:
             raise ValueError(
                 "schema.interactions: a log without 'user' and 'item' is read as a stream: set "
@@ -171,8 +187,8 @@ class ExperimentConfig(StrictModel):
         label, training = self.schema_.interactions.label, self.training
         if label is None and not training.negatives:
             raise ValueError(
-                f"model.kind: {self.model.kind} ranks by labels: give schema.interactions.label, or "
-                "set training.negatives where all rows of the log are positive"
+                f"model.kind: {self.model.kind} ranks by labels: give schema.interactions.label; "
+                "where all rows of the log are positive, set training.negatives"
             )
         if label is not None and training.negatives:
             raise ValueError(

@@ -4,7 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import log
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from features.cache import cached
 from features.click_loader import ClickLoader
@@ -14,7 +17,7 @@ from features.encoder import FeatureEncoder
 from features.ranking_loader import RankingLoader
 from features.split import TEST, TRAIN, VALIDATION
 from features.validate import Drop
-from recsys.batch import FeatureLayout, RankingBatch
+from recsys.batch import FeatureBlock, FeatureLayout, RankingBatch
 from recsys.errors import ConfigError
 from recsys.schema import Schema
 from training.config import ExperimentConfig
@@ -38,13 +41,17 @@ class RowLoader(Protocol):
     ) -> Iterator[RankingBatch]:
         """Yield all rows of `part` in order."""
 
+    def users(self, part: int) -> NDArray[np.integer[Any]] | None:
+        """Return a number a user for each row of `part` in order; None: users are not known."""
+
 
 @dataclass(frozen=True)
 class RankingRows:
     """Labelled rows with their encoder and layout; rows counts those of each part.
 
     logit_offset: what turns the logit of a model that saw the training batches into the logit of
-    the log itself: batches may hold a sample of the negative rows alone.
+    the log itself: batches may hold a sample of the negative rows alone. items: the features of
+    the catalogue, where there is one.
     """
 
     loader: RowLoader
@@ -55,6 +62,7 @@ class RankingRows:
     rows: tuple[int, ...]
     drops: tuple[Drop, ...]
     logit_offset: float = 0.0
+    items: FeatureBlock | None = None
 
 
 def open_rows(
@@ -108,6 +116,7 @@ def rows_of(config: ExperimentConfig, data: Dataset) -> RankingRows:
         counts,
         tables.drops,
         loader.logit_offset - log(training.positive_weight),
+        data.items,
     )
 
 

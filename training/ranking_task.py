@@ -25,6 +25,7 @@ from training.machine import autocast
 from training.optim import build_optimizer
 from training.parts import not_finite, on_device, state_of, table_of
 from training.ranking_rows import RankingRows
+from training.self_supervision import self_supervised
 
 
 def build_ranker(config: ExperimentConfig, rows: RankingRows, world: World) -> nn.Module:
@@ -69,7 +70,7 @@ def ranking_task(config: ExperimentConfig, rows: RankingRows, world: World) -> T
             "log_loss": log_loss(found.probability, found.label, found.weight),
         }
 
-    return Task(
+    task = Task(
         trained=Trained(model, table, optimizer),
         num_steps=rows.loader.num_steps,
         batches=lambda epoch, first: on_device(
@@ -79,6 +80,7 @@ def ranking_task(config: ExperimentConfig, rows: RankingRows, world: World) -> T
         validate=validate,
         describe=_description(model, rows),
     )
+    return self_supervised(task, config, rows, world)
 
 
 @dataclass(frozen=True)
