@@ -86,6 +86,23 @@ class ClickLoader:
 
         yield from prefetch(read, range(-(-self.log.num_rows(part) // batch_size)))
 
+    def users(self, part: int) -> NDArray[np.int64] | None:
+        """Return the hash of each row's user; None where no feature is the user's column."""
+        user = self.log.schema.interactions.user
+        names = [
+            feature.name
+            for feature in self.log.schema.features
+            if user and feature.kind == "categorical" and feature.source_column == user
+        ]
+        if not names:
+            return None
+        column = [name for name, _ in self.log.layout.single].index(names[0])
+        found = np.empty(self.log.num_rows(part), np.int64)
+        for step, batch in enumerate(self.ordered(part, _BLOCK_ROWS)):
+            here = slice(step * _BLOCK_ROWS, step * _BLOCK_ROWS + len(batch))
+            found[here] = batch.features.single[:, column].numpy()
+        return found
+
     def _batch(self, windows: "_Windows", step: int, rank: int, world: int) -> RankingBatch:
         start = step * self.batch_size
         stop = min(start + self.batch_size, self.num_rows)
@@ -137,7 +154,7 @@ class _Windows:
             current = self._use(window)
             pieces.append(take_rows(current, torch.from_numpy(self._order[own])))
             del current
-        return pieces[0] if len(pieces) == 1 else _joined(pieces)
+        return pieces[0] if len(pieces) == 1 else joined(pieces)
 
     def _at(self, place: int) -> int:
         return int(np.searchsorted(self._begins, place, side="right")) - 1
@@ -167,7 +184,7 @@ def _rng(seed: int, epoch: int, stream: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=[seed, epoch << 32 | stream]))
 
 
-def _joined(pieces: list[RankingBatch]) -> RankingBatch:
+def joined(pieces: list[RankingBatch]) -> RankingBatch:
     """Return the rows of all pieces, one after another."""
     blocks = [piece.features for piece in pieces]
     multi = zip(*(block.multi for block in blocks), strict=True)

@@ -15,6 +15,8 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+CALIBRATOR_FILE = "calibrator.json"
+"""Its file in a bundle."""
 Kind = Literal["none", "temperature", "isotonic"]
 Floats = NDArray[np.floating[Any]]
 
@@ -51,5 +53,5 @@ class Calibrator:
     def from_json(cls, text: str) -> Self:
         """Read what `to_json` wrote."""
         raw = json.loads(text)
-        knots = {name: tuple(raw.pop(name)) for name in ("logits", "probabilities")}
-        return cls(**raw, **knots)
+        knots = {name: tuple(raw[name]) for name in ("logits", "probabilities")}
+        return cls(**{**raw, **knots})

@@ -11,6 +11,8 @@ import click
 if TYPE_CHECKING:
     from training.config import ExperimentConfig
 
+EXPORTS = ("faiss", "exact", "parquet", "onnx")
+
 
 def resolve_model(model: str, uri: str | None) -> Path:
     """Return the folder of the bundle that `model` names."""
@@ -122,10 +124,13 @@ def wait_for_last_words(error: RuntimeError) -> int | None:
 
 
 def metrics_of(evaluation: Any) -> dict[str, Any]:
-    """Return an evaluation as plain numbers: by ranker, or of the one ranker of labelled rows."""
-    if hasattr(evaluation, "results"):
-        return {name: result.metrics for name, result in evaluation.results.items()}
-    return dict(evaluation.flat())
+    """Return an evaluation as plain numbers, by ranker; the model's own first.
+
+    A ranker of labelled rows has its metrics on top, and those of the others by name.
+    """
+    if hasattr(evaluation, "flat"):
+        return {n.removeprefix("test/"): value for n, value in evaluation.tracked().items()}
+    return {name: result.metrics for name, result in evaluation.results.items()}
 
 
 def score_users(
@@ -159,6 +164,49 @@ def score_users(
     return dict(vars(summary))
 
 
+def score_labelled_rows(
+    model: Path,
+    rows: str,
+    tables: dict[str, str],
+    output: Path,
+    *,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Judge rows with a ranker; return the summary."""
+    from serving.rank_rows import RowScorer, score_rows
+
+    scorer = RowScorer.open(model, tables)
+    summary = score_rows(
+        scorer, rows, output, on_part=lambda done, total: say(f"part {done} of {total}")
+    )
+    return dict(vars(summary))
+
+
+def export_model(folder: Path, target: str, out: Path, min_recall: float) -> dict[str, Any]:
+    """Export a two-tower's vectors or index, or a ranker's graph; return what was measured."""
+    from recsys.errors import ConfigError
+
+    if is_ranker(folder):
+        if target != "onnx":
+            raise ConfigError(f"--to {target}: a ranker has no vectors to search; give --to onnx")
+        from serving.onnx_export import export_onnx
+
+        return export_onnx(folder, out)
+    if target == "onnx":
+        raise ConfigError("--to onnx is for rankers; a two-tower goes --to faiss, exact or parquet")
+    from serving.export import export_index
+
+    return export_index(folder, target, out, min_recall=min_recall)
+
+
+def is_ranker(folder: Path) -> bool:
+    """Whether the bundle in `folder` holds a ranker."""
+    from recsys.bundle import Bundle
+    from recsys.models.rankers import RANKERS
+
+    return Bundle.open(folder).manifest["facts"].get("kind") in RANKERS
+
+
 def named_paths(options: tuple[str, ...]) -> dict[str, str]:
     """NAME=PATH options as a mapping."""
     for option in options:
@@ -170,7 +218,7 @@ def named_paths(options: tuple[str, ...]) -> dict[str, str]:
 def print_evaluation(evaluation: Any) -> None:
     """Print the metrics of an evaluation as a table."""
     from training.progress import evaluation_table, ranking_table
-    from training.ranking_job import RankingEvaluation
+    from training.ranking_evaluation import RankingEvaluation
 
     if isinstance(evaluation, RankingEvaluation):
         ranking_table(evaluation)

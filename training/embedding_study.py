@@ -44,11 +44,12 @@ from recsys.models.rankers import RANKERS
 from training.checkpoint import Checkpoints
 from training.config import ExperimentConfig
 from training.distributed import World
+from training.half_loader import halved
 from training.loop import fit
 from training.machine import keep_freed_memory, pick_device
 from training.optim import build_optimizer
 from training.parts import on_device
-from training.ranking_rows import RankingRows, RowLoader, open_rows
+from training.ranking_rows import RankingRows, open_rows
 from training.ranking_task import Predictions, build_ranker, predictions, ranking_task
 from training.train import check_metric
 
@@ -58,10 +59,10 @@ JUDGED_ROWS = 100_000
 """Validation rows at most on which a lookup's worth, and the spread of a gain, are measured."""
 SEARCH, COMPARE = 0, 1
 """The halves of the validation rows: which batch of each two."""
-_LEAST_BATCHES, _SAMPLES = 8, 200
+_SAMPLES = 200
 COUNTED_BLOCKS = 32
 SEARCHED, BY_CARDINALITY, EVEN = "searched", "by cardinality", "even"
-_SPARSE = ("categorical", "multi_categorical", "text")
+_SPARSE = ("categorical", "multi_categorical", "text", "cross")
 
 Say = Callable[[str], None]
 
@@ -200,50 +201,6 @@ def gained(ours: Predictions, theirs: Predictions, *, seed: int) -> Interval:
     return Interval(value, float(low), float(high))
 
 
-@dataclass(frozen=True)
-class HalfLoader:
-    """A `RowLoader` whose validation rows are every other batch of `size`, from `half` on."""
-
-    whole: RowLoader
-    half: int
-    size: int
-
-    @property
-    def num_steps(self) -> int:
-        """Batches an epoch."""
-        return self.whole.num_steps
-
-    def epoch(
-        self, epoch: int, first_step: int = 0, *, rank: int = 0, world: int = 1
-    ) -> Iterator[RankingBatch]:
-        """Yield the training batches of `epoch`."""
-        return self.whole.epoch(epoch, first_step, rank=rank, world=world)
-
-    def ordered(
-        self, part: int, batch_size: int, *, rank: int = 0, world: int = 1
-    ) -> Iterator[RankingBatch]:
-        """Yield the rows of `part` in order; of the validation part this half."""
-        if part != VALIDATION:
-            return self.whole.ordered(part, batch_size, rank=rank, world=world)
-        batches = self.whole.ordered(part, self.size, rank=rank, world=world)
-        return islice(batches, self.half, None, 2)
-
-
-def halved(rows: RankingRows, half: int, batch_size: int) -> RankingRows:
-    """Return `rows` with half of the validation rows, in pieces that make at least eight.
-
-    Raises:
-        ConfigError: there are not enough of them to halve.
-    """
-    count = rows.rows[VALIDATION]
-    if count < _LEAST_BATCHES:
-        raise ConfigError(
-            f"split: {count} validation rows cannot be halved for a study; choose a larger share"
-        )
-    size = min(batch_size, count // _LEAST_BATCHES)
-    return replace(rows, loader=HalfLoader(rows.loader, half, size))
-
-
 def searched_features(config: ExperimentConfig, layout: FeatureLayout) -> list[str]:
     """Return the features whose multiplicity can be chosen freely, in the layout's order."""
     free = {feature.name for feature in config.schema_.features if feature.kind in _SPARSE}
@@ -254,7 +211,8 @@ def with_lookups(rows: RankingRows, plan: Mapping[str, int]) -> RankingRows:
     """Return the same rows for a model that reads `plan`: encoding knows no multiplicity."""
     old = rows.layout
     single, multi = (
-        tuple((name, plan.get(name, m)) for name, m in pairs) for pairs in (old.single, old.multi)
+        tuple((name, plan.get(old.source_of(name), m)) for name, m in pairs)
+        for pairs in (old.single, old.multi)
     )
     return replace(rows, layout=replace(old, single=single, multi=multi))
 

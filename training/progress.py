@@ -11,7 +11,7 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 
 from training.checkpoint import LoopState
-from training.ranking_job import RankingEvaluation
+from training.ranking_evaluation import RankingEvaluation
 from training.results import Evaluation
 
 
@@ -98,15 +98,28 @@ def evaluation_table(evaluation: Evaluation) -> None:
 
 
 def ranking_table(evaluation: RankingEvaluation) -> None:
-    """Print a ranker's metrics with their 95 % intervals."""
+    """Print every ranker's AUC and log loss with their 95 % intervals, and its other metrics."""
+    console = Console()
     table = Table(title=f"test: {evaluation.protocol['split']}; {evaluation.protocol['test rows']}")
-    table.add_column("metric", no_wrap=True)
-    table.add_column("value", justify="right", no_wrap=True)
-    for name, found in evaluation.metrics.items():
-        table.add_row(name, f"{found.value:.4f} [{found.low:.4f}, {found.high:.4f}]")
-    table.add_row("log_loss of the base rate", f"{evaluation.base_rate:.4f}")
-    table.add_row("calibration error", f"{evaluation.calibration.error:.4f}")
-    Console().print(table)
+    table.add_column("ranker", no_wrap=True)
+    shown = {"auc": "auc", "log_loss": "log_loss", "gauc": "gauc", "ndcg_at_10": "ndcg_at_10"}
+    shown = {name: word for name, word in shown.items() if name in evaluation.own.metrics}
+    for word in [*shown.values(), "calibration"]:
+        table.add_column(word, justify="right", no_wrap=True)
+    for ranker, result in evaluation.results.items():
+        cells = []
+        for name in shown:
+            one = result.metrics[name]
+            wide = name in ("auc", "log_loss")
+            interval = f" [{one.low:.4f}, {one.high:.4f}]" if wide else ""
+            cells.append(f"{one.value:.4f}{interval}")
+        table.add_row(ranker, *cells, f"{result.calibration.error:.4f}")
+    console.print(table)
+    console.print(
+        f"log loss of always predicting the mean: {evaluation.base_rate:.4f}; the model explains "
+        f"{evaluation.own.metrics['relative_information_gain'].value:.1%} of it",
+        highlight=False,
+    )
 
 
 def _cell(value: float, interval: tuple[float, float]) -> str:

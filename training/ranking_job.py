@@ -2,12 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
 from torch import nn
 
 from features.feature_values import block_feature_values
@@ -15,52 +14,41 @@ from features.split import TEST, TRAIN, VALIDATION
 from recsys.batch import FeatureBlock, FeatureLayout, RankingBatch
 from recsys.bundle import write_bundle
 from recsys.embeddings.diagnostics import Diagnosis, FeatureValues
-from recsys.metrics.classification import (
-    Calibration,
-    Interval,
-    calibration,
-    intervals,
-)
+from recsys.calibration import CALIBRATOR_FILE, Calibrator
+from recsys.probe import PROBE_FILE, PROBE_ROWS, write_probe
 from recsys.weights import save_optimizer_state, save_weights
 from training.config import ExperimentConfig, dump_config
 from training.distributed import World
+from training.explanation import Explanation, explain_rows
 from training.loop import Task
+from training.ranking_baselines import judged_baselines
+from training.ranking_evaluation import (
+    Judged,
+    RankingEvaluation,
+    calibrator_of,
+    evaluation_of,
+    judge,
+)
 from training.ranking_report import write_ranking_report
 from training.ranking_rows import RankingRows, open_rows
-from training.ranking_task import Predictions, predictions, ranking_task, table_in
+from training.ranking_task import ranking_task, table_in
 from training.warm_start import OPTIMIZER_FILE, Earlier, parent_of
 
 DIAGNOSED_ROWS = 2_000_000
 """Training rows that the diagnostics of the embedding look at."""
 
 
-@dataclass(frozen=True)
-class RankingEvaluation:
-    """How a ranker did on the test rows.
-
-    metrics: "auc", "log_loss", with intervals over rows. base_rate: the log loss of always
-    predicting the share of positives, which knows nothing of the features.
-    """
-
-    protocol: dict[str, str]
-    metrics: dict[str, Interval]
-    base_rate: float
-    calibration: Calibration
-
-    def flat(self) -> dict[str, float]:
-        """Return the metrics as name -> value."""
-        found = {name: interval.value for name, interval in self.metrics.items()}
-        found["base_rate_log_loss"] = self.base_rate
-        return {**found, "calibration_error": self.calibration.error}
-
-
 class RankingJob:
     """What `training.train` does with a ranker, step by step."""
 
     def __init__(
-        self, config: ExperimentConfig, world: World, earlier: Earlier | None = None
+        self,
+        config: ExperimentConfig,
+        world: World,
+        earlier: Earlier | None = None,
+        say: Callable[[str], None] = lambda line: None,
     ) -> None:
-        self.config, self.world, self.earlier = config, world, earlier
+        self.config, self.world, self.earlier, self.say = config, world, earlier, say
         self.rows = open_rows(config, world, None if earlier is None else earlier.encoder)
         self.fingerprint = self.rows.fingerprint
         self.facts = row_facts(self.rows)
@@ -92,13 +80,31 @@ class RankingJob:
         embedding: Diagnosis | None,
     ) -> tuple[RankingEvaluation, Path, Path]:
         """Judge `model`, write bundle and report; return the evaluation and both paths."""
-        evaluation = judge(self.config, self.rows, model)
+        calibrator = calibrator_of(self.config, self.rows, model)
+        own = judge(self.config, self.rows, model, calibrator)
+        evaluation = evaluation_of(self.config, own, self._baselines(run_dir))
         bundle = write_ranker(
-            run_dir / "bundle", self.config, self.rows, model, evaluation, parent_of(self.earlier)
+            run_dir / "bundle",
+            self.config,
+            self.rows,
+            model,
+            calibrator,
+            evaluation,
+            parent_of(self.earlier),
         )
         report = run_dir / "report.html"
-        report_on_ranker(report, self.config, self.rows, evaluation, history, embedding)
+        explanation = explain_rows(self.config, self.rows, model, calibrator)
+        report_on_ranker(
+            report, self.config, self.rows, evaluation, history, embedding, explanation
+        )
         return evaluation, bundle, report
+
+    def _baselines(self, run_dir: Path) -> list[Judged]:
+        """Return the rankers to stand beside the model; of several processes none trains them."""
+        if self.world.size > 1:
+            self.facts["evaluation.rankers"] = "left out: trained by several processes"
+            return []
+        return list(judged_baselines(self.config, self.rows, self.world, run_dir, self.say))
 
 
 def row_facts(rows: RankingRows) -> dict[str, str]:
@@ -117,41 +123,18 @@ def report_on_ranker(
     evaluation: RankingEvaluation,
     history: Sequence[Mapping[str, float]] = (),
     embedding: Diagnosis | None = None,
+    explanation: Explanation | None = None,
 ) -> None:
     """Write the HTML report of an evaluation."""
     write_ranking_report(
         path,
         title=f"Ranking: {config.model.kind}",
         config_text=dump_config(config),
-        metrics=evaluation.metrics,
-        base_rate=evaluation.base_rate,
-        calibration=evaluation.calibration,
+        evaluation=evaluation,
         history=history,
         facts={**evaluation.protocol, **row_facts(rows)},
         embedding=embedding,
-    )
-
-
-def judge(config: ExperimentConfig, rows: RankingRows, model: nn.Module) -> RankingEvaluation:
-    """Evaluate `model`, whole in this process, on the test rows."""
-    found: Predictions = predictions(model, rows, TEST, config.training.batch_size, World())
-    probability = found.probability
-    share = float(np.average(found.label, weights=found.weight))
-    share = min(max(share, 1e-7), 1 - 1e-7)
-    return RankingEvaluation(
-        protocol={
-            "split": _WORDS[config.split.kind],
-            "test rows": f"{len(found.label):,}, {share:.1%} of them positive",
-        },
-        metrics=intervals(
-            probability,
-            found.label,
-            found.weight,
-            samples=min(config.evaluation.bootstrap_samples, 200),
-            seed=config.training.seed,
-        ),
-        base_rate=float(-share * np.log(share) - (1 - share) * np.log(1 - share)),
-        calibration=calibration(probability, found.label),
+        explanation=explanation,
     )
 
 
@@ -160,6 +143,7 @@ def write_ranker(
     config: ExperimentConfig,
     rows: RankingRows,
     model: nn.Module,
+    calibrator: Calibrator,
     evaluation: RankingEvaluation,
     origin: Mapping[str, str],
 ) -> Path:
@@ -182,6 +166,9 @@ def write_ranker(
         (folder / "model.json").write_text(json.dumps(described, indent=1))
         rows.encoder.save(folder / "encoder")
         (folder / "weights.safetensors").write_bytes(save_weights(model))
+        probe = next(iter(rows.loader.ordered(TEST, PROBE_ROWS)))
+        (folder / PROBE_FILE).write_bytes(write_probe(model, probe.features))
+        (folder / CALIBRATOR_FILE).write_text(calibrator.to_json())
         if config.keep_optimizer_state:
             (folder / OPTIMIZER_FILE).write_bytes(save_optimizer_state(table_in(model)))
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=1, sort_keys=True))
@@ -194,10 +181,3 @@ def write_ranker(
         **origin,
     }
     return write_bundle(parent, write, facts=facts)
-
-
-_WORDS = {
-    "time": "by time: training before validation before test",
-    "leave_one_out": "leave one out, each user's last row",
-    "column": "given by a column",
-}

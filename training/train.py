@@ -28,7 +28,8 @@ from training.distributed import World, ranks_here
 from training.loop import Listener, Task, Terminated, fit
 from training.machine import keep_freed_memory, peak_memory_mib, pick_device
 from training.parts import plain_table
-from training.ranking_job import RankingEvaluation, RankingJob
+from training.ranking_evaluation import RankingEvaluation
+from training.ranking_job import RankingJob
 from training.results import Evaluation
 from training.retrieval_job import ExtraRankers, RetrievalJob, tracked_metrics
 from training.tracking import Tracker, start_run
@@ -123,7 +124,7 @@ def train(
         )
     job: Job
     if config.model.kind in RANKERS:
-        job = RankingJob(config, world, earlier)
+        job = RankingJob(config, world, earlier, say)
     else:
         job = RetrievalJob(config, world, build_index, extra_rankers, earlier)
     config = job.config = _with_backend(config, job, world, run_dir, say)
@@ -275,7 +276,7 @@ def _run(
     diagnosis = diagnose(embedding.plan, job.feature_values(), embedding.table.weight)
     evaluation, bundle, report = job.finish(run_dir, model, state.history, diagnosis)
     if isinstance(evaluation, RankingEvaluation):
-        measured = {f"test/{name}": value for name, value in evaluation.flat().items()}
+        measured = evaluation.tracked()
     else:
         measured = tracked_metrics(config.model.kind, evaluation)
     tracker.metrics(measured | diagnosis.metrics(), state.global_step)

@@ -60,6 +60,20 @@ def intervals(
         samples: how many times the rows are drawn anew.
         seed: of the draws.
     """
+    found, drawn = resampled(probability, label, weight, samples=samples, seed=seed)
+    return {
+        name: interval_of(float(value), column)
+        for name, value, column in zip(("auc", "log_loss"), found, drawn.T, strict=True)
+    }
+
+
+def resampled(
+    probability: Floats, label: Floats, weight: Floats | None = None, *, samples: int, seed: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return AUC and log loss, (2,), and what they are on rows drawn anew, (samples, 2).
+
+    Arguments as of `intervals`; one seed draws the same rows, whatever the predictions.
+    """
     base = np.ones(len(label)) if weight is None else weight.astype(np.float64)
     ordered = _Sorted.of(probability, label)
     losses = row_losses(probability, label)
@@ -68,20 +82,24 @@ def intervals(
     for sample in range(samples):
         weights = base * rng.poisson(1.0, len(base))
         drawn[sample] = ordered.auc(weights), losses @ weights / max(weights.sum(), 1e-12)
-    found = {"auc": ordered.auc(base), "log_loss": float(np.average(losses, weights=base))}
-    low, high = np.nanquantile(drawn, (0.025, 0.975), axis=0)
-    return {
-        name: Interval(value, float(low[column]), float(high[column]))
-        for column, (name, value) in enumerate(found.items())
-    }
+    return np.array([ordered.auc(base), np.average(losses, weights=base)]), drawn
+
+
+def interval_of(value: float, drawn: NDArray[np.float64]) -> Interval:
+    """Return a value with the 95 % percentile interval of `drawn` (samples,), NaN left out."""
+    defined = drawn[~np.isnan(drawn)]
+    if not len(defined):
+        return Interval(value, float("nan"), float("nan"))
+    low, high = np.quantile(defined, (0.025, 0.975))
+    return Interval(value, float(low), float(high))
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Rows by predicted probability, in bins of equal count.
+    """Rows by predicted probability, in bins of equal weight.
 
     predicted, observed: (bins,) mean prediction and mean label. rows (bins,). error: the mean
-    of |predicted - observed|, weighted by rows (expected calibration error, Naeini et al. 2015).
+    of |predicted - observed|, by weight (expected calibration error, Naeini et al. 2015).
     """
 
     predicted: NDArray[np.float64]
@@ -90,14 +108,23 @@ class Calibration:
     error: float
 
 
-def calibration(probability: Floats, label: Floats, bins: int = 20) -> Calibration:
-    """Return how predictions compare with what happened; probability and label (N,)."""
-    parts = np.array_split(np.argsort(probability, kind="stable"), min(bins, len(label)))
-    predicted = np.array([probability[part].mean(dtype=np.float64) for part in parts])
-    observed = np.array([label[part].mean(dtype=np.float64) for part in parts])
-    rows = np.array([len(part) for part in parts])
-    error = float(np.average(np.abs(predicted - observed), weights=rows))
-    return Calibration(predicted, observed, rows, error)
+def calibration(
+    probability: Floats, label: Floats, weight: Floats | None = None, *, bins: int = 20
+) -> Calibration:
+    """Return how predictions compare with what happened; probability, label and weight (N,)."""
+    order = np.argsort(probability, kind="stable")
+    base = np.ones(len(order)) if weight is None else weight[order].astype(np.float64)
+    bins = min(bins, len(order))
+    middle = np.cumsum(base) - base / 2
+    of_row = np.minimum((middle / base.sum() * bins).astype(np.int64), bins - 1)
+    weights = np.bincount(of_row, base, bins)
+    used = weights > 0
+    means = [
+        np.bincount(of_row, base * values[order], bins)[used] / weights[used]
+        for values in (probability, label)
+    ]
+    error = float(np.average(np.abs(means[0] - means[1]), weights=weights[used]))
+    return Calibration(means[0], means[1], np.bincount(of_row, minlength=bins)[used], error)
 
 
 @dataclass(frozen=True)

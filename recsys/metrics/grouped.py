@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.metrics.classification import Interval, interval_of
+
 Floats = NDArray[np.floating[Any]]
 Integers = NDArray[np.integer[Any]]
 
@@ -99,5 +101,24 @@ def weighted_mean(values: Floats, weights: NDArray[Any]) -> float:
     return float(np.average(values[defined], weights=weights[defined]))
 
 
-def _divide(part: Floats, whole: Floats) -> NDArray[np.float64]:
+def weighted_interval(
+    values: Floats, weights: NDArray[Any], *, samples: int, seed: int
+) -> Interval:
+    """Return `weighted_mean` with its 95 % bootstrap interval over groups.
+
+    Args:
+        values: (G,), NaN where a group has none.
+        weights: (G,).
+        samples: how many times the groups are drawn anew, by Poisson(1) counts.
+        seed: of the draws.
+    """
+    defined = ~np.isnan(values)
+    value, weight = values[defined], weights[defined].astype(np.float64)
+    rng = np.random.default_rng(seed)
+    times = rng.poisson(1.0, (samples, len(value))) * weight
+    drawn = _divide(times @ value, times.sum(1))
+    return interval_of(weighted_mean(values, weights), drawn)
+
+
+def _divide(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
     return np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)

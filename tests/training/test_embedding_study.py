@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from sklearn.metrics import roc_auc_score
 
 from features.split import TEST, VALIDATION
+from recsys.batch import FeatureLayout
 from recsys.cli import main
 from recsys.embeddings.selection import GatedEmbedding
 from recsys.errors import ConfigError
@@ -24,13 +25,13 @@ from training.embedding_study import (
     COMPARE,
     SEARCH,
     gained,
-    halved,
     learn,
     step_gates,
     study,
     with_lookups,
     worths,
 )
+from training.half_loader import halved
 from training.ranking_rows import RankingRows, open_rows
 from training.ranking_task import Predictions, build_ranker
 
@@ -152,6 +153,13 @@ def supernet(config: ExperimentConfig) -> tuple[Any, Any]:
     model: Any = build_ranker(config, rows, World())
     model.embedding = GatedEmbedding(model.embedding)
     return model, rows
+
+
+def test_what_reads_the_rows_of_a_feature_has_its_lookups(tmp_path: Path) -> None:
+    rows = open_rows(load_config(world(tmp_path)), World())
+    layout = FeatureLayout((("shop", 1),), (("past", 1),), (), ("mean",), (("past", "shop"),))
+    found = with_lookups(replace(rows, layout=layout), {"shop": 3}).layout
+    assert found.features == (("shop", 3), ("past", 3))
 
 
 def test_a_step_of_the_gates_moves_nothing_else(tmp_path: Path) -> None:
