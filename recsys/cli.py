@@ -7,9 +7,11 @@ from typing import Any
 
 import click
 
+from recsys.cli_explain import explain
 from recsys.cli_jobs import (
+    EXPORTS,
+    export_model,
     metrics_of,
-    named_paths,
     print_evaluation,
     progress_lines,
     resolve_model,
@@ -19,6 +21,7 @@ from recsys.cli_jobs import (
     train_together,
     wait_for_last_words,
 )
+from recsys.cli_score import score
 from recsys.cli_tune import tune
 from recsys.errors import UserError
 
@@ -225,6 +228,7 @@ def train(
 
 
 main.add_command(tune)
+main.add_command(explain)
 
 
 @main.command()
@@ -254,7 +258,7 @@ def evaluate(model: str, out: Path | None, tracking_uri: str | None, as_json: bo
 
 @main.command()
 @_MODEL
-@click.option("--to", "target", type=click.Choice(["faiss", "exact", "parquet"]), required=True)
+@click.option("--to", "target", type=click.Choice(EXPORTS), required=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 @click.option(
     "--min-recall",
@@ -270,11 +274,12 @@ def export(
 ) -> None:
     """Export item vectors or an index for ANN serving, its recall measured.
 
+    A ranker goes --to onnx: one graph from hashed values to probabilities, checked against the
+    model and timed.
+
     Example: recsys export models:/demo@champion --to faiss --out index
     """
-    from serving.export import export_index
-
-    facts = export_index(resolve_model(model, tracking_uri), target, out, min_recall=min_recall)
+    facts = export_model(resolve_model(model, tracking_uri), target, out, min_recall)
     if as_json:
         click.echo(json_format.dumps(facts, indent=1))
     else:
@@ -282,58 +287,7 @@ def export(
             click.echo(f"{name}: {value}")
 
 
-@main.command()
-@_MODEL
-@click.option("--output", type=click.Path(path_type=Path), required=True)
-@click.option("--input", "requests", help="Request files (Parquet: user key and history).")
-@click.option("--interactions", help="Log to build histories from; its users are scored.")
-@click.option("--users", help="User attributes, where the model uses them.")
-@click.option("--other", multiple=True, metavar="NAME=PATH", help="A side table of the users.")
-@click.option("--k", default=20, show_default=True, help="Longest list.")
-@click.option("--keep-seen", is_flag=True, help="Do not leave out items the user has taken.")
-@click.option("--rows-per-part", default=10_000, show_default=True)
-@_URI
-@_JSON
-def score(
-    model: str,
-    output: Path,
-    requests: str | None,
-    interactions: str | None,
-    users: str | None,
-    other: tuple[str, ...],
-    k: int,
-    keep_seen: bool,
-    rows_per_part: int,
-    tracking_uri: str | None,
-    as_json: bool,
-) -> None:
-    """Recommend for many users, Parquet to Parquet, each user exactly once.
-
-    Example: recsys score models:/demo@champion --interactions demo/data/interactions
-    --users demo/data/users.parquet --output recommendations
-    """
-    if (requests is None) == (interactions is None):
-        raise click.UsageError("give --input or --interactions, one of the two")
-    if requests is not None and users is not None:
-        raise click.UsageError("--users goes with --interactions; requests hold attributes")
-    side_tables = named_paths(other)
-    summary = score_users(
-        str(resolve_model(model, tracking_uri)),
-        output,
-        interactions,
-        users,
-        requests=requests,
-        others=side_tables,
-        k=k,
-        filter_seen=not keep_seen,
-        rows_per_part=rows_per_part,
-        say=progress_lines(as_json),
-    )
-    if as_json:
-        click.echo(json_format.dumps(summary, indent=1))
-    else:
-        for name, value in summary.items():
-            click.echo(f"{name.replace('_', ' ')}: {value}")
+main.add_command(score)
 
 
 @main.command()

@@ -1,0 +1,80 @@
+"""A trained model opened again: its bundle verified, its data read and encoded as it knew them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from features.dataset import Dataset, encoded, part_of
+from features.encoder import FeatureEncoder
+from features.tables import read_tables
+from recsys.batch import FeatureLayout
+from recsys.bundle import Bundle
+from recsys.calibration import CALIBRATOR_FILE, Calibrator
+from recsys.models.rankers import RANKERS
+from recsys.models.two_tower import TwoTowerConfig
+from recsys.strict import parse
+from recsys.weights import load_ranker
+from training.config import ExperimentConfig, read_yaml
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """A verified bundle with its configuration and its fitted encoder."""
+
+    bundle: Bundle
+    config: ExperimentConfig
+    encoder: FeatureEncoder
+
+    @property
+    def is_ranker(self) -> bool:
+        """Whether the model judges labelled rows."""
+        return self.config.model.kind in RANKERS
+
+    def data(self, say: Say) -> Dataset:
+        """Return the data that the configuration names, as the model's encoder sees them.
+
+        Raises:
+            NotFoundError: they are no longer where they were.
+        """
+        config = self.config
+        tables = read_tables(
+            config.schema_, config.data, config.policies, split_column=config.split.column
+        )
+        if tables.fingerprint != self.bundle.manifest["facts"]["data_fingerprint"]:
+            say("note: the data are not those the model was trained on; rows may have moved parts")
+        schema = self.encoder.schema if self.is_ranker else config.schema_
+        return encoded(schema, tables, part_of(tables, config.split), self.encoder)
+
+    def ranker(self, layout: FeatureLayout) -> nn.Module:
+        """Return the ranker, in evaluation mode, for rows of `layout`.
+
+        Raises:
+            IntegrityError: the weights are not those of such a model.
+        """
+        assert not isinstance(self.config.model, TwoTowerConfig)
+        weights = self.bundle.read("weights.safetensors")
+        return load_ranker(weights, self.config.model, self.config.embedding, layout)
+
+    def calibrator(self) -> Calibrator:
+        """Return what turns the ranker's logits into probabilities."""
+        return Calibrator.from_json(self.bundle.text(CALIBRATOR_FILE))
+
+
+def open_model(path: Path) -> OpenedModel:
+    """Verify the bundle at `path` and return what it says of itself.
+
+    Raises:
+        NotFoundError: there is no bundle.
+        IntegrityError: a file of the bundle is not what was written.
+    """
+    bundle = Bundle.open(path)
+    raw = read_yaml(bundle.text("config.yaml"), source=path / "config.yaml")
+    config = parse(ExperimentConfig, raw, source=path / "config.yaml")
+    encoder = FeatureEncoder.from_bytes(
+        bundle.read("encoder/encoder.json"), bundle.read("encoder/known_ids.safetensors")
+    )
+    return OpenedModel(bundle, config, encoder)
