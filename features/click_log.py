@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from features.click_rows import ClickReader, ClickRows, PartOrder
 from features.click_store import PARTS, PartFiles, PartWriter
 from features.click_survey import Survey, decided, survey
+from features.crosses import Crosses
 from features.encoder import FeatureEncoder
 from features.reading import open_table
 from features.sources import Policies, Sources
@@ -168,7 +169,7 @@ def load_click_log(folder: Path) -> ClickLog:
     return ClickLog(
         schema=encoder.schema,
         encoder=encoder,
-        layout=encoder.layout("interactions"),
+        layout=encoder.ranking_layout(),
         fingerprint=facts["fingerprint"],
         folder=folder,
         counts=tuple(facts["rows"]),
@@ -183,7 +184,13 @@ def _check_settings(
     """Refuse what a log that is never in memory as a whole cannot do."""
     if schema.interactions.label is None:
         raise ConfigError("a streamed log is for rankers: give schema.interactions.label")
-    for feature in schema.features:
+    for derived in schema.derived_features:
+        if derived.kind != "cross":
+            raise ConfigError(
+                f"feature '{derived.name}': a streamed log is never in memory as a whole, so it "
+                f"has no kind: {derived.kind}; bring it as a column, or set data.stream: false"
+            )
+    for feature in schema.column_features:
         if feature.table != "interactions":
             raise ConfigError(
                 f"feature '{feature.name}' is of table '{feature.table}'; all features of a "
@@ -237,7 +244,7 @@ def _encode(
             "rows": found.counts,
             "positives": written,
             "positive_rate": [p / max(n, 1) for p, n in zip(written, found.counts, strict=True)],
-            "layout": asdict(found.encoder.layout("interactions")),
+            "layout": asdict(found.encoder.ranking_layout()),
             "drops": [asdict(drop) for drop in ledger.settle()],
             "bytes": _sizes(staging),
         }
@@ -250,7 +257,7 @@ def _write_parts(
     folder: Path, reader: ClickReader, schema: Schema, found: Survey, ledger: Ledger
 ) -> tuple[int, ...]:
     """Encode every row into the files of its part; return the positive rows of each."""
-    layout = found.encoder.layout("interactions")
+    layout = found.encoder.ranking_layout()
     time = schema.interactions.time
     order = None if time is None else PartOrder(reader.files, time.column)
     position = 0
@@ -287,13 +294,14 @@ def _encoded(rows: ClickRows, found: Survey, reader: ClickReader) -> RankingBatc
         name: decided(values, whole=name in found.whole) for name, values in rows.columns.items()
     }
     try:
-        features = found.encoder.encode("interactions", pa.table(columns))
+        encoded = found.encoder.encode("interactions", pa.table(columns))
     except DataError as error:
         (place,) = reader.files.places(rows.rows[:1])
         path, _, row = place.rpartition(":")
         raise DataError(f"{path} from row {row} on: {error}") from None
+    crosses = Crosses(found.encoder.schema.derived_features, found.encoder.columns_layout())
     return RankingBatch(
-        features=features,
+        features=crosses.beside(encoded),
         label=torch.from_numpy(rows.label),
         weight=torch.from_numpy(rows.weight),
         examples=torch.from_numpy(rows.rows),

@@ -1,7 +1,9 @@
-"""The first pass over a click log: rows counted, column types decided, the encoder fitted.
+"""The first look at a click log: rows counted, column types decided, the encoder fitted.
 
 Only what this needs is read: labels, weights, times, the split, the columns that scaling is
-fitted on, and (in a CSV file) the categories, whose type the whole column decides.
+fitted on, and (in a CSV file) the categories, whose type the whole column decides. Features with
+`min_count` are read a second time, when it is known which rows are for training: values are
+counted over all of these, not over a sample (`features.value_counts` has the memory it takes).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,12 +15,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from features.click_rows import ClickReader, ClickRows
-from features.encoder import FeatureEncoder
+from features.encoder import FeatureEncoder, known_values, knows_its_values
 from features.hashing import splitmix64
 from features.kinds import decide_type, join_batches
 from features.multiplicity import settle
 from features.split import TEST, TRAIN, VALIDATION, SplitConfig
 from features.validate import Ledger, Mask
+from features.value_counts import ValueCounts
+from recsys.derived_features import CrossFeature
 from recsys.errors import DataError
 from recsys.schema import Feature, Schema
 
@@ -45,7 +49,7 @@ def survey(reader: ClickReader, schema: Schema, split: SplitConfig, lookups: int
         DataError: a label, a weight, a time or a part is not as declared; a part is empty.
     """
     features = schema.features_of("interactions")
-    fitted = [feature for feature in features if _is_fitted(feature)]
+    fitted = [feature for feature in features if _is_fitted(schema, feature)]
     untyped = _untyped(reader, features)
     watched = [f for f in features if f in fitted or f.source_column in untyped]
     ledger = Ledger(reader.files)
@@ -66,7 +70,8 @@ def survey(reader: ClickReader, schema: Schema, split: SplitConfig, lookups: int
     _check_counts(counts, reader, split)
     sample.keep_before(total if cuts is None else cuts[0])
     whole = frozenset(untyped - texts)
-    encoder = _fit(reader, schema, sample, whole, lookups)
+    known = _known(reader, schema, cuts, whole)
+    encoder = _fit(reader, schema, sample, whole, lookups, known)
     numbers = (int(counts[TRAIN]), int(counts[VALIDATION]), int(counts[TEST]))
     return Survey(numbers, cuts, whole, encoder)
 
@@ -154,9 +159,12 @@ def _piece(rows: ClickRows, chosen: Mask, begin: int, names: Iterable[str]) -> P
     return piece if chosen.all() else piece.filter(chosen)
 
 
-def _is_fitted(feature: Feature) -> bool:
-    auto = getattr(feature, "multiplicity", 1) == "auto"
-    return auto or feature.kind in ("numeric", "timestamp")
+def _is_fitted(schema: Schema, feature: Feature) -> bool:
+    crosses = [one for one in schema.derived_features if isinstance(one, CrossFeature)]
+    parts = {part for cross in crosses if cross.multiplicity == "auto" for part in cross.of}
+    auto = getattr(feature, "multiplicity", 1) == "auto" or feature.name in parts
+    counted = getattr(feature, "min_count", 1) > 1
+    return (auto and not counted) or feature.kind in ("numeric", "timestamp")
 
 
 def _untyped(reader: ClickReader, features: Sequence[Feature]) -> set[str]:
@@ -197,6 +205,7 @@ def _fit(
     sample: RowSample,
     whole: frozenset[str],
     lookups: int | None,
+    known: Mapping[str, NDArray[np.int64]],
 ) -> FeatureEncoder:
     """Fit on the sample; a category whose values fitting does not need is there by its type."""
     columns = {}
@@ -216,8 +225,31 @@ def _fit(
             int(p.time.max()) for p in sample.pieces if p.time is not None and len(p.time)
         )
     table = pa.table(columns)
-    settled = settle(schema, {"interactions": table}, lookups)
-    return FeatureEncoder.fit(settled, {"interactions": table}, reference_time=reference)
+    settled = settle(schema, {"interactions": table}, lookups, known)
+    encoder = FeatureEncoder.fit(settled, {"interactions": table}, reference_time=reference)
+    return replace(encoder, known=known)
+
+
+def _known(
+    reader: ClickReader, schema: Schema, cuts: tuple[int, int] | None, whole: frozenset[str]
+) -> dict[str, NDArray[np.int64]]:
+    """Count the values of all training rows, for the features that know theirs."""
+    features = schema.features_of("interactions")
+    counts = {f: ValueCounts(f) for f in features if knows_its_values(schema, f)}
+    if not counts:
+        return {}
+    position = 0
+    with closing(reader.batches(list(counts), Ledger(reader.files))) as batches:
+        for rows in batches:
+            mask = rows.part == TRAIN
+            if cuts is not None:
+                mask = position + np.arange(len(rows)) < cuts[0]
+                position += len(rows)
+            chosen = pa.array(mask)
+            for feature, own in counts.items():
+                name = feature.source_column
+                own.add(decided(rows.columns[name], whole=name in whole).filter(chosen))
+    return {f.name: known_values(schema, f, own) for f, own in counts.items()}
 
 
 def _types(reader: ClickReader, schema: Schema, whole: frozenset[str]) -> dict[str, pa.DataType]:

@@ -4,9 +4,8 @@
 encodes every side once.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,10 +13,12 @@ from numpy.typing import NDArray
 
 from features.encoder import FeatureEncoder, Side
 from features.histories import Histories
+from features.history_features import past_scalers
+from features.log import take_rows
 from features.multiplicity import settle
 from features.sources import Policies, Sources
 from features.split import TRAIN, SplitConfig, assign
-from features.tables import Events, Tables, read_tables
+from features.tables import Tables, read_tables
 from recsys.batch import FeatureBlock
 from recsys.schema import Schema
 
@@ -122,16 +123,19 @@ def fit_encoder(
     """
     events = tables.events
     rows = np.flatnonzero(part == TRAIN)
+    items, of_items = np.unique(events.item_row[rows], return_counts=True)
+    users, of_users = np.unique(events.user_row[rows], return_counts=True)
     fitted: dict[Side, pa.Table] = {
-        "items": tables.items.take(_distinct(events, "item_row", rows)),
-        "users": tables.users.take(_distinct(events, "user_row", rows)),
-        "interactions": events.context.take(pa.array(rows)),
+        "items": tables.items.take(pa.array(items)),
+        "users": tables.users.take(pa.array(users)),
+        "interactions": take_rows(events.context, rows),
     }
+    times: dict[Side, NDArray[np.int64]] = {"items": of_items, "users": of_users}
     has_clock = schema.interactions.time is not None
     reference = int(events.time[rows].max()) if has_clock else 0
-    settled = settle(schema, fitted, lookups)
-    return FeatureEncoder.fit(settled, fitted, reference_time=reference)
-
-
-def _distinct(events: Events, column: str, rows: NDArray[np.int64]) -> Any:
-    return pa.array(np.unique(getattr(events, column)[rows]))
+    encoder = FeatureEncoder.fit(schema, fitted, reference_time=reference, times=times)
+    return replace(
+        encoder,
+        schema=settle(schema, fitted, lookups, encoder.known),
+        scalers={**encoder.scalers, **past_scalers(schema.derived_features, events, rows)},
+    )

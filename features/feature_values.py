@@ -28,17 +28,15 @@ def block_feature_values(
     layout: FeatureLayout, blocks: Iterable[FeatureBlock]
 ) -> list[FeatureValues]:
     """Return the values of rows that come block by block."""
-    merged: dict[str, FeatureValues] = {}
-    for block in blocks:
-        for one in feature_values(layout, block):
-            merged[one.name] = _merged(merged[one.name], one) if one.name in merged else one
-    return list(merged.values())
+    return _by_name(one for block in blocks for one in feature_values(layout, block))
 
 
 def feature_values(
     layout: FeatureLayout, block: FeatureBlock, counts: Tensor | None = None
 ) -> list[FeatureValues]:
     """Return the distinct values of each sparse feature of a block, and how often each stands.
+
+    The values of a feature that reads another one's rows are that one's.
 
     Args:
         layout: of the block.
@@ -55,8 +53,16 @@ def feature_values(
         for column, (name, _) in enumerate(layout.single)
     ]
     for (name, _), jagged in zip(layout.multi, block.multi, strict=True):
-        found.append(_counted(name, jagged.values, times.repeat_interleave(jagged.lengths())))
-    return found
+        source = layout.source_of(name)
+        found.append(_counted(source, jagged.values, times.repeat_interleave(jagged.lengths())))
+    return _by_name(found)
+
+
+def _by_name(found: Iterable[FeatureValues]) -> list[FeatureValues]:
+    merged: dict[str, FeatureValues] = {}
+    for one in found:
+        merged[one.name] = _merged(merged[one.name], one) if one.name in merged else one
+    return list(merged.values())
 
 
 def _counted(name: str, values: Tensor, times: Tensor) -> FeatureValues:

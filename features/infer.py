@@ -2,28 +2,35 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import takewhile
 from pathlib import Path
 
+from features.draft import Draft, side_name
+from features.infer_clicks import (
+    BY_ORDER_OF_ROWS,
+    context_lines,
+    label_lines,
+    null_label_lines,
+    sections,
+    stream_lines,
+    weight_lines,
+)
 from features.profile import ColumnProfile, TableProfile, profile_table
 from features.reading import open_table
 from features.roles import (
     Key,
     Roles,
     find_roles,
+    label_columns,
     order_column,
     rating_column,
     split_column,
     time_columns,
-    weight_columns,
 )
 from features.suggest import Suggestion, suggest, title_of
-from features.times import UNITS
-from features.yaml_text import entry, flow, section
-
-_LEAST_ROWS, _DIM = 4096, 16
+from features.yaml_text import flow
 
 
 @dataclass(frozen=True)
@@ -35,20 +42,6 @@ class Inference:
     summary: tuple[str, ...]
 
 
-@dataclass
-class _Draft:
-    """Grows while the tables are walked through."""
-
-    roles: Roles
-    latest: float
-    relative_to: Path | None
-    unsure: list[str] = field(default_factory=list)
-    policies: dict[str, tuple[str, str]] = field(default_factory=dict)
-    features: list[str] = field(default_factory=list)
-    names: set[str] = field(default_factory=set)
-    values: int = 0
-
-
 def infer(paths: Sequence[Path], *, relative_to: Path | None = None) -> Inference:
     """Look at tables and write a configuration for them.
 
@@ -58,28 +51,38 @@ def infer(paths: Sequence[Path], *, relative_to: Path | None = None) -> Inferenc
 
     Raises:
         NotFoundError: a path does not exist.
-        ConfigError: no table holds both a user and an item.
+        ConfigError: no table holds both a user and an item, and none a label.
         DataError: a table is empty or cannot be read.
     """
     tables = [_look(given) for given in _merged([str(path) for path in paths])]
     roles = find_roles(_with_names(tables))
-    draft = _Draft(roles, datetime.now(UTC).timestamp(), relative_to, list(roles.unsure))
+    draft = Draft(roles, datetime.now(UTC).timestamp(), relative_to, list(roles.unsure))
     for table in tables:
         if not table.complete:
             draft.unsure.append(f"{table.given}: only its first {table.rows:,} rows were looked at")
-    for table in roles.unused:
-        draft.unsure.append(
-            f"{table.given} is not used: none of its columns has one row for each item or user"
-        )
-    log, split = _log_lines(draft)
-    _check_keys(draft)
-    sides = _side_lines(draft)
-    _features(draft)
+    _say_unused(draft)
+    sides: dict[str, list[str]] = {}
+    if roles.user:
+        log, split, used = _log_lines(draft)
+        _check_keys(draft)
+        sides = _side_lines(draft)
+        _features(draft)
+    else:
+        log, split, used = stream_lines(draft)
+    draft.features += context_lines(draft, used) if roles.label else _contexts(draft, used)
     return Inference(
-        yaml=_document(draft, log, sides, split),
+        yaml=draft.document(log, sides, split, sections(draft) if roles.label else ()),
         unsure=tuple(draft.unsure),
         summary=tuple(_summary(roles, draft)),
     )
+
+
+def _say_unused(draft: Draft) -> None:
+    why = "none of its columns has one row for each item or user"
+    if not draft.roles.user:
+        why = "a log without user and item is read as a stream: join the table to it in the source"
+    for table in draft.roles.unused:
+        draft.unsure.append(f"{table.given} is not used: {why}")
 
 
 def _look(given: str) -> TableProfile:
@@ -115,14 +118,19 @@ def _with_names(tables: list[TableProfile]) -> list[TableProfile]:
     return tables
 
 
-def _log_lines(draft: _Draft) -> tuple[list[str], list[str]]:
-    """Return the lines of `schema.interactions` and of `split`."""
+def _log_lines(draft: Draft) -> tuple[list[str], list[str], set[str]]:
+    """Return the lines of `schema.interactions`, those of `split`, and the columns of a role."""
     roles, log = draft.roles, draft.roles.log
     lines = [f"user: {flow(roles.user)}", f"item: {flow(roles.item)}"]
     where: list[str] = []
     used = {roles.user, roles.item}
+    if roles.label:
+        used.add(roles.label)
+        lines += label_lines(draft)
+        where += null_label_lines(draft)
     clocks = [pair for pair in time_columns(log, draft.latest) if pair[0] not in used]
-    order = None if clocks else order_column(log)
+    # Beside a label a position is most likely the place on the page, which is a feature.
+    order = None if clocks or roles.label else order_column(log)
     if clocks:
         column, unit = clocks[0]
         used.add(column)
@@ -130,7 +138,7 @@ def _log_lines(draft: _Draft) -> tuple[list[str], list[str]]:
         if len(clocks) > 1:
             more = ", ".join(name for name, _ in clocks[1:])
             draft.unsure.append(f"'{column}' was taken as the time of the log; so could be {more}")
-        _check_clock(draft, log.columns[column], unit)
+        draft.check_clock(log.columns[column], unit)
     elif order is not None:
         used.add(order)
         lines.append(
@@ -141,36 +149,38 @@ def _log_lines(draft: _Draft) -> tuple[list[str], list[str]]:
         draft.unsure.append(
             "the log has neither a time nor an order: rows count in the order of the file"
         )
-    rating = rating_column(log)
-    if rating is not None:
-        used.add(rating[0])
-        condition = flow({"column": rating[0], "at_least": rating[1]})
-        where.append(f"# - {condition}   # count only high ratings as positive")
-        draft.unsure.append(
-            f"'{rating[0]}' looks like a rating: every row counts as positive unless you take away "
-            f"the '#' before {condition} in interactions.where"
-        )
+    if not roles.label:
+        where += _positive_lines(draft, used)
     if any(not line.startswith("#") for line in where):
         lines += ["where:", *(f"  {line}" for line in where)]
     elif where:
         lines += ["# where:", *(f"#   {line.removeprefix('# ')}" for line in where)]
-    lines += [f"# weight: {flow(name)}   # the importance of a row" for name in weight_columns(log)]
-    split = _split_lines(draft, has_time=bool(clocks))
-    _contexts(draft, used)
-    return lines, split
+    lines += weight_lines(draft)
+    return lines, _split_lines(draft, has_time=bool(clocks), used=used), used
 
 
-def _check_clock(draft: _Draft, column: ColumnProfile, unit: str) -> None:
-    bad = column.nulls
-    if unit != "datetime":
-        numbers = column.numbers
-        bad += int(((numbers < 0) | (numbers > draft.latest * UNITS[unit])).sum())
-    if bad:
-        words = f"{draft.roles.log.given}: {bad:,} times are null, negative or in the future"
-        _policy(draft, "bad_times", "drop", words)
+def _positive_lines(draft: Draft, used: set[str]) -> list[str]:
+    """Return conditions that may say which rows count as positive, commented out."""
+    log = draft.roles.log
+    rating = rating_column(log)
+    for name in label_columns(log, perhaps=True):
+        draft.unsure.append(
+            f"'{name}' holds 0 and 1, and every row counts as positive: if it says what came of a "
+            f"row, keep the rows of 1 with interactions.where, or rank by it: interactions.label: "
+            f"{flow({'column': name})} and model: {{kind: autoint}}"
+        )
+    if rating is None:
+        return []
+    used.add(rating[0])
+    condition = flow({"column": rating[0], "at_least": rating[1]})
+    draft.unsure.append(
+        f"'{rating[0]}' looks like a rating: every row counts as positive unless you take away "
+        f"the '#' before {condition} in interactions.where"
+    )
+    return [f"# - {condition}   # count only high ratings as positive"]
 
 
-def _order_condition(draft: _Draft, column: ColumnProfile) -> list[str]:
+def _order_condition(draft: Draft, column: ColumnProfile) -> list[str]:
     bad = int((column.numbers < 0).sum()) + column.nulls
     if not bad:
         return []
@@ -180,13 +190,16 @@ def _order_condition(draft: _Draft, column: ColumnProfile) -> list[str]:
     return [f"- {flow({'column': column.name, 'at_least': 0})}"]
 
 
-def _split_lines(draft: _Draft, *, has_time: bool) -> list[str]:
+def _split_lines(draft: Draft, *, has_time: bool, used: set[str]) -> list[str]:
     given = split_column(draft.roles.log)
     own = ["kind: time   # the latest rows are validation and test"]
-    if not has_time:
+    if not has_time and draft.roles.label:
+        own = [BY_ORDER_OF_ROWS]
+    elif not has_time:
         own = ["kind: leave_one_out   # each user's last row is test, the one before validation"]
     if given is None:
         return own
+    used.add(given)
     lines = ["kind: column", f"column: {flow(given)}"]
     if has_time:
         draft.unsure.append(
@@ -198,22 +211,23 @@ def _split_lines(draft: _Draft, *, has_time: bool) -> list[str]:
     return lines
 
 
-def _contexts(draft: _Draft, used: set[str]) -> None:
-    """Write the log's other columns down, commented out."""
+def _contexts(draft: Draft, used: set[str]) -> list[str]:
+    """Return the log's other columns as features, commented out."""
     log = draft.roles.log
-    rest = [name for name in log.columns if name not in used and name != split_column(log)]
+    rest = [name for name in log.columns if name not in used]
     if not rest:
-        return
-    draft.features += [
+        return []
+    lines = [
         "# Columns of the log may be context of a request, but only if a request knows them",
         "# beforehand: what is known only afterwards (a rating, a duration) would leak the answer.",
     ]
     for name in rest:
         one = suggest(log.columns[name], draft.latest)
-        draft.features.append(_feature_line(draft, name, "interactions", one, active=False))
+        lines.append(draft.feature_line(name, "interactions", one, active=False))
+    return lines
 
 
-def _check_keys(draft: _Draft) -> None:
+def _check_keys(draft: Draft) -> None:
     """Declare policies for what the keys are known to suffer from."""
     roles = draft.roles
     keys = [(roles.log, roles.user), (roles.log, roles.item)]
@@ -222,27 +236,22 @@ def _check_keys(draft: _Draft) -> None:
     for table, name in keys:
         column = table.columns[name]
         if column.type == "float":
-            _policy(draft, "float_ids", "integer", f"{table.given}: '{name}' came as floats")
+            draft.policy("float_ids", "integer", f"{table.given}: '{name}' came as floats")
         if column.nulls:
             words = f"{table.given}: '{name}' is null in {column.nulls:,} rows"
-            _policy(draft, "bad_ids", "drop", words)
+            draft.policy("bad_ids", "drop", words)
         is_main = table is not roles.log
         if is_main and column.distinct < len(column.known):
             repeated = len(column.known) - column.distinct
             words = f"{table.given}: {repeated:,} rows repeat an earlier '{name}'"
-            _policy(draft, "duplicate_keys", "first", words)
+            draft.policy("duplicate_keys", "first", words)
     if roles.items is not None and roles.items.covered < 1:
         share = 1 - roles.items.covered
         words = f"{share:.1%} of the log's items are not in {roles.items.table.given}"
-        _policy(draft, "unknown_items", "drop", words)
+        draft.policy("unknown_items", "drop", words)
 
 
-def _policy(draft: _Draft, name: str, choice: str, why: str) -> None:
-    draft.policies[name] = (choice, why)
-    draft.unsure.append(f"{why}: policies.{name} is '{choice}'")
-
-
-def _side_lines(draft: _Draft) -> dict[str, list[str]]:
+def _side_lines(draft: Draft) -> dict[str, list[str]]:
     """Return the lines of `schema.items`, `schema.users` and `schema.others`."""
     roles = draft.roles
     sides: dict[str, list[str]] = {}
@@ -255,7 +264,7 @@ def _side_lines(draft: _Draft) -> dict[str, list[str]]:
         sides["users"] = [f"key: {flow(roles.users.column)}"]
     for side, key in roles.sides:
         spec = {"joins": side, "key": key.column}
-        sides.setdefault("others", []).append(f"{flow(_side_name(key))}: {flow(spec)}")
+        sides.setdefault("others", []).append(f"{flow(side_name(key))}: {flow(spec)}")
     return sides
 
 
@@ -263,15 +272,9 @@ def _without_key(key: Key) -> dict[str, ColumnProfile]:
     return {name: column for name, column in key.table.columns.items() if name != key.column}
 
 
-def _side_name(key: Key) -> str:
-    stem = Path(key.table.given).name.split(".")[0]
-    return f"more_{stem}" if stem in ("interactions", "items", "users", "") else stem
-
-
-def _features(draft: _Draft) -> None:
-    """Write the features of the items, the users and their side tables, before the log's."""
-    roles, contexts = draft.roles, draft.features
-    draft.features = []
+def _features(draft: Draft) -> None:
+    """Write the features of the items, the users and their side tables."""
+    roles = draft.roles
     item_key = roles.items.column if roles.items else roles.item
     user_key = roles.users.column if roles.users else roles.user
     for side, name, key, words in (
@@ -280,17 +283,16 @@ def _features(draft: _Draft) -> None:
     ):
         count = key.table.columns[key.column].distinct if key else words.distinct
         one = Suggestion("categorical", {"multiplicity": 2}, f"{count:,} ids", count)
-        draft.features.append(_feature_line(draft, name, side, one))
+        draft.features.append(draft.feature_line(name, side, one))
         written = {name}
         if key is not None:
             _columns_of(draft, key, side, written)
         for joins, extra in roles.sides:
             if joins == side:
-                _columns_of(draft, extra, _side_name(extra), written)
-    draft.features += contexts
+                _columns_of(draft, extra, side_name(extra), written)
 
 
-def _columns_of(draft: _Draft, key: Key, table: str, written: set[str]) -> None:
+def _columns_of(draft: Draft, key: Key, table: str, written: set[str]) -> None:
     for name, column in _without_key(key).items():
         one = suggest(column, draft.latest)
         if name in written:
@@ -299,86 +301,18 @@ def _columns_of(draft: _Draft, key: Key, table: str, written: set[str]) -> None:
             written.add(name)
         if one.unsure:
             draft.unsure.append(one.unsure)
-        _check_numbers(draft, key.table, column)
-        draft.features.append(_feature_line(draft, name, table, one))
+        draft.check_numbers(key.table, column)
+        draft.features.append(draft.feature_line(name, table, one))
 
 
-def _check_numbers(draft: _Draft, table: TableProfile, column: ColumnProfile) -> None:
-    if column.type == "float" and not all(abs(value) < float("inf") for value in column.numbers):
-        words = f"{table.given}: '{column.name}' holds infinite numbers"
-        _policy(draft, "infinite_numbers", "null", words)
-
-
-def _feature_line(
-    draft: _Draft, column: str, table: str, one: Suggestion, *, active: bool = True
-) -> str:
-    """Return one entry of `features`, commented out where it is not used."""
-    name = column if column not in draft.names else f"{table}_{column}"
-    spec: dict[str, object] = {"name": name, "table": table, "kind": one.kind or "categorical"}
-    if name != column:
-        spec["column"] = column
-    line = f"- {flow({**spec, **one.options})}{f'   # {one.comment}' if one.comment else ''}"
-    if not active or not one.kind:
-        return f"# {line}"
-    draft.names.add(name)
-    draft.values += one.values
-    return line
-
-
-def _document(draft: _Draft, log: list[str], sides: dict[str, list[str]], split: list[str]) -> str:
-    """Return the whole file."""
-    roles = draft.roles
-    data = {"interactions": roles.log.given}
-    if roles.items is not None:
-        data["items"] = roles.items.table.given
-    if roles.users is not None:
-        data["users"] = roles.users.table.given
-    paths = [entry(name, _relative(path, draft.relative_to)) for name, path in data.items()]
-    if roles.sides:
-        others = {
-            _side_name(key): _relative(key.table.given, draft.relative_to) for _, key in roles.sides
-        }
-        paths += ["others:", *(f"  {entry(name, path)}" for name, path in others.items())]
-    schema = ["interactions:", *(f"  {line}" for line in log)]
-    for name, lines in sides.items():
-        schema += [f"{name}:", *(f"  {line}" for line in lines)]
-    schema += ["features:", *(f"  {line}" for line in draft.features)]
-    policies = [
-        f"{entry(name, choice)}   # {why}" for name, (choice, why) in draft.policies.items()
-    ]
-    num_rows = max(_LEAST_ROWS, 1 << max(0, 2 * draft.values - 1).bit_length())
-    megabytes = num_rows * (_DIM + 1) * 4 / 1e6
-    embedding = [
-        f"num_rows: {num_rows}   # the memory: {megabytes:,.1f} MB at {_DIM} numbers a row, for "
-        f"{draft.values:,} values"
-    ]
-    parts = [
-        "# Written by `recsys init` from the tables below. Look at it, then: recsys check",
-        section("data", paths),
-        section("policies", policies, "what becomes of rows that break a rule") if policies else "",
-        section("schema", schema),
-        section("split", split),
-        section("embedding", embedding, "one table for the values of all features"),
-        "# The sections model, training, evaluation, index and tracking have defaults; every run\n"
-        "# writes all of them beside its results. To change one:\n# training:\n#   epochs: 5",
-    ]
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _relative(path: str, folder: Path | None) -> str:
-    if folder is None or os.path.isabs(path):
-        return path
-    return os.path.relpath(path, folder)
-
-
-def _summary(roles: Roles, draft: _Draft) -> list[str]:
+def _summary(roles: Roles, draft: Draft) -> list[str]:
     log = roles.log
-    users, items = log.columns[roles.user].distinct, log.columns[roles.item].distinct
-    least = "" if log.complete else "at least "
-    lines = [
-        f"interactions  {log.given}: {least}{log.rows:,} rows, {users:,} users ({roles.user}), "
-        f"{items:,} items ({roles.item})"
-    ]
+    facts = [f"{'' if log.complete else 'at least '}{log.rows:,} rows"]
+    for what, column in (("users", roles.user), ("items", roles.item)):
+        if column:
+            facts.append(f"{log.columns[column].distinct:,} {what} ({column})")
+    facts += [f"label {roles.label}"] if roles.label else []
+    lines = [f"interactions  {log.given}: {', '.join(facts)}"]
     for what, key in (("items", roles.items), ("users", roles.users)):
         if key is not None:
             lines.append(

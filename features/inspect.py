@@ -68,7 +68,7 @@ class Report:
         """Return the report as text."""
         counts = ", ".join(f"{count:,} {name}" for name, count in self.rows.items())
         out = [counts, ""]
-        out += _grid(
+        out += grid(
             ("table", "column", "type", "nulls", "distinct"),
             [
                 (one.table, one.column, one.type, f"{one.nulls:,}", f"{one.distinct:,}")
@@ -77,7 +77,7 @@ class Report:
         )
         out += [
             "",
-            *_grid(
+            *grid(
                 (
                     "part",
                     "rows",
@@ -303,7 +303,7 @@ def _part_row(one: PartFacts) -> tuple[str, ...]:
     )
 
 
-def _grid(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
+def grid(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Columns of text, as wide as they need."""
     widths = [max(len(row[at]) for row in [head, *rows]) for at in range(len(head))]
     return [

@@ -13,7 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from features.crosses import Crosses
 from features.dataset import Dataset
+from features.history_features import PastFeatures
 from features.loader import prefetch, without_ids
 from features.negatives import (
     JUDGED,
@@ -69,7 +71,12 @@ class RankingLoader:
         self.seed = seed
         self.id_dropout = id_dropout
         self.negative_rate, self.negatives = negative_rate, negatives
-        self.layout = data.encoder.ranking_layout()
+        encoder, derived = data.encoder, data.encoder.schema.derived_features
+        self.layout = encoder.ranking_layout()
+        self._crosses = Crosses(derived, encoder.columns_layout())
+        self._past = PastFeatures(
+            derived, data.tables.events, data.items, encoder.layout("items"), encoder.scalers
+        )
         self.events = data.events_of((TRAIN,))
         self._label = self._labels(self.events)
         self._events_an_epoch = num_kept(self._label, negative_rate)
@@ -156,8 +163,9 @@ class RankingLoader:
         items = torch.from_numpy(own if item_rows is None else item_rows)
         where = torch.from_numpy(numbers)
         query = self.data.users.take(users).beside(self.data.context.take(where))
+        columns = query.beside(self.data.items.take(items))
         return RankingBatch(
-            features=query.beside(self.data.items.take(items)),
+            features=self._past.beside(self._crosses.beside(columns), numbers, items.numpy()),
             label=torch.from_numpy(label),
             weight=torch.from_numpy(events.weight[numbers]),
             examples=where,
@@ -191,6 +199,7 @@ class RankingLoader:
         features = batch.features
         for place, column in enumerate(self._ids):
             features = without_ids(features, (column,), dropped[:, place])
+        features = self._crosses.again(features)
         return RankingBatch(features, batch.label, batch.weight, batch.examples)
 
 

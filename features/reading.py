@@ -65,7 +65,7 @@ class TableFiles:
         self.table = table
         self.format = format_
         self._files = tuple(files)
-        self._starts: list[int] = []
+        self._starts = [0]
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -160,6 +160,11 @@ def open_table(given: str | Path, table: str) -> TableFiles:
     (format_,) = formats
     header = _csv_file if format_ == "csv" else _parquet_file
     return TableFiles(table, format_, [header(path, _partitions(path, root)) for path in paths])
+
+
+def table_at(path: Path, table: str, columns: Sequence[str]) -> TableFiles:
+    """Return what stands in messages for one Parquet file, or for rows that came without one."""
+    return TableFiles(table, "parquet", [_File(path, tuple(columns), {})])
 
 
 def fingerprint(tables: Iterable[TableFiles]) -> str:

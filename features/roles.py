@@ -41,6 +41,15 @@ _WEIGHT_WORDS = {
     "quantity", "qty", "weight", "count", "duration", "plays", "playcount", "seconds", "amount",
     "views", "clicks", "purchases", "watched", "hours", "minutes", "dwell",
 }  # fmt: skip
+_LABEL_WORDS = {
+    "label", "target", "click", "clicked", "clk", "conversion", "converted", "attributed",
+}  # fmt: skip
+_PERHAPS_LABEL_WORDS = {
+    "like", "liked", "buy", "bought", "purchase", "purchased", "ordered", "installed", "response",
+    "responded", "positive", "accepted", "engaged", "subscribed", "y",
+}  # fmt: skip
+_ASKING_WORDS = {"is", "was", "did", "has", "if", "or", "not"}
+_AFTERWARDS_WORDS = {"dwell", "watched", "duration", "playtime", "revenue", "spent"}
 _SPLIT_WORDS = {"split", "fold", "subset", "partition", "part", "set"}
 _PARTS = {"train", "training", "validation", "valid", "val", "dev", "test"}
 
@@ -79,11 +88,16 @@ class Key:
 
 @dataclass
 class Roles:
-    """What was found out; `sides` are further tables with one row an item or a user."""
+    """What was found out; `sides` are further tables with one row an item or a user.
+
+    label: the column that says what came of a row, "" where there is none. A log without user and
+    item has one in any case.
+    """
 
     log: TableProfile
-    user: str
-    item: str
+    user: str = ""
+    item: str = ""
+    label: str = ""
     items: Key | None = None
     users: Key | None = None
     sides: list[tuple[Side, Key]] = field(default_factory=list)
@@ -95,10 +109,13 @@ def find_roles(tables: Sequence[TableProfile]) -> Roles:
     """Return which table plays which role.
 
     Raises:
-        ConfigError: no table has a user and an item.
+        ConfigError: no table has a user and an item, and none has a label.
     """
-    roles = _find_log(tables)
+    roles = _find_log(tables) or _find_click_log(tables)
     rest = [table for table in tables if table is not roles.log]
+    if not roles.user:
+        roles.unused = rest
+        return roles
     sides: tuple[Side, ...] = ("items", "users")
     candidates = [
         (score, side, key)
@@ -179,6 +196,18 @@ def weight_columns(table: TableProfile) -> list[str]:
     ]
 
 
+def label_columns(table: TableProfile, *, perhaps: bool = False) -> list[str]:
+    """Return columns of 0 and 1 that are named as labels (or `perhaps` are), in their order."""
+    words = _LABEL_WORDS | _PERHAPS_LABEL_WORDS if perhaps else _LABEL_WORDS
+    return [name for name in _zero_one_columns(table) if _asks_for(name, words)]
+
+
+def is_known_afterwards(name: str) -> bool:
+    """Whether a column's name speaks of what only the answer brings: another label, a rating."""
+    labels = _LABEL_WORDS | _PERHAPS_LABEL_WORDS
+    return _asks_for(name, labels) or names_a_rating(name) or speaks_of(name, _AFTERWARDS_WORDS)
+
+
 def split_column(table: TableProfile) -> str | None:
     """Return a column of the words train, validation and test."""
     for name, column in table.columns.items():
@@ -190,7 +219,49 @@ def split_column(table: TableProfile) -> str | None:
     return None
 
 
-def _find_log(tables: Sequence[TableProfile]) -> Roles:
+def _asks_for(name: str, words: set[str]) -> bool:
+    """Whether a name is one of `words`, as in "clicked", "is_click", "isclick"."""
+    rest = [word.removeprefix("is") or word for word in tokens(name) if word not in _ASKING_WORDS]
+    return bool(rest) and all(word in words for word in rest)
+
+
+def _zero_one_columns(table: TableProfile) -> list[str]:
+    return [
+        name
+        for name, column in table.columns.items()
+        if column.type == "boolean" or (column.type in ("integer", "float") and column.is_whole)
+        if column.distinct == 2 and {0.0, 1.0} == set(column.numbers)
+    ]
+
+
+def _find_click_log(tables: Sequence[TableProfile]) -> Roles:
+    """Return the largest table with a label: rows that were shown, and what came of them."""
+    found: list[tuple[bool, int, Roles]] = []
+    for table in tables:
+        candidates = _zero_one_columns(table)
+        named = label_columns(table) or label_columns(table, perhaps=True)
+        chosen = named or [name for name in candidates[:1] if name == next(iter(table.columns))]
+        if not chosen and len(candidates) == 1:
+            chosen = candidates
+        if chosen:
+            roles = Roles(table, label=chosen[0])
+            if not named:
+                roles.unsure.append(
+                    f"no column is named as a label: '{chosen[0]}', which holds 0 and 1, was taken"
+                )
+            found.append((bool(named), table.rows, roles))
+    if not found:
+        seen = "; ".join(f"{table.given}: {', '.join(table.columns)}" for table in tables)
+        raise ConfigError(
+            f"no table holds both a user and an item ({seen}); name the columns of the log such "
+            "as user_id and item_id, or write the configuration by hand. For a ranker, name the "
+            "column of 0 and 1 that it learns to predict 'label'"
+        )
+    return max(found, key=lambda one: one[:2])[2]
+
+
+def _find_log(tables: Sequence[TableProfile]) -> Roles | None:
+    """Return the largest table with a user and an item; None where there is none."""
     found: list[tuple[int, Roles]] = []
     for table in tables:
         users = _keys(table, USER_WORDS) or _keys(table, SESSION_WORDS)
@@ -198,11 +269,7 @@ def _find_log(tables: Sequence[TableProfile]) -> Roles:
         if users and items:
             found.append((table.rows, Roles(table, users[0], items[0])))
     if not found:
-        seen = "; ".join(f"{table.given}: {', '.join(table.columns)}" for table in tables)
-        raise ConfigError(
-            f"no table holds both a user and an item ({seen}); name the columns of the log such "
-            "as user_id and item_id, or write the configuration by hand"
-        )
+        return None
     found.sort(key=lambda one: -one[0])
     roles = found[0][1]
     if len(found) > 1:
@@ -221,6 +288,7 @@ def _find_log(tables: Sequence[TableProfile]) -> Roles:
         more = [name for name in _keys(roles.log, words) if name != chosen]
         if more:
             roles.unsure.append(f"'{chosen}' was taken as the {what}; so could be {more}")
+    roles.label = next(iter(label_columns(roles.log)), "")
     return roles
 
 

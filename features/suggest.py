@@ -20,7 +20,9 @@ _CODE_WORDS = {
     "segment", "department", "city", "country", "region", "store", "shop", "artist", "author",
 }  # fmt: skip
 _NUMBER_WORDS = {"price", "year", "age", "cost", "length", "size", "duration", "weight", "count"}
-_FEW = 64
+_FEW, _FEWER = 64, 16
+_RARE = 10
+"""Rows below which `min_count` is worth a word."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,32 @@ def suggest(column: ColumnProfile, latest: float) -> Suggestion:
     if column.type == "boolean":
         return Suggestion("categorical", {}, "true or false", 2)
     return _text(column) if column.type == "text" else _number(column, latest)
+
+
+def suggest_for_clicks(column: ColumnProfile, latest: float) -> Suggestion:
+    """Return what the column of a labelled log may be to a ranker.
+
+    Columns of such logs seldom have names that speak: whole numbers that start near 0 and have a
+    long tail are counts; others whose values come again are codes.
+    """
+    one = suggest(column, latest)
+    is_code = speaks_of(column.name, _CODE_WORDS)
+    if one.kind in ("numeric", "categorical") and column.is_whole and not is_code:
+        if _is_count(column):
+            one = Suggestion("numeric", {"transform": "log1p"}, "counts with a long tail")
+        elif one.kind == "numeric" and _comes_often(column):
+            one = Suggestion("categorical", {}, "", column.distinct)
+    if one.kind not in ("categorical", "multi_categorical"):
+        return one
+    if one.kind == "categorical" and not _comes_again(column):
+        return Suggestion("", {}, "hardly a value of its last rows stands in earlier ones")
+    comment = f"{one.values:,} values"
+    if one.kind == "categorical":
+        counts = np.asarray(pc.value_counts(column.known).field("counts"))
+        rare = int((counts < _RARE).sum())
+        if rare > max(_FEW, len(counts) / 2):
+            comment += f"; min_count: {_RARE} would make the {rare:,} rare ones one"
+    return Suggestion(one.kind, {"multiplicity": "auto", **one.options}, comment, one.values)
 
 
 def title_of(columns: dict[str, ColumnProfile]) -> str | None:
@@ -119,6 +147,33 @@ def _number(column: ColumnProfile, latest: float) -> Suggestion:
     if len(finite) and finite.min() >= 0 and finite.max() > 20 * max(median, 1e-9):
         return Suggestion("numeric", {"transform": "log1p"}, "a long tail")
     return Suggestion("numeric", {})
+
+
+def _is_count(column: ColumnProfile) -> bool:
+    """Whether whole numbers lie densely near 0 and thin out far above."""
+    numbers = column.numbers[np.isfinite(column.numbers)]
+    distinct = np.unique(numbers)
+    if len(distinct) <= _FEWER:
+        return False
+    median = float(np.median(numbers))
+    starts_low = -10 <= distinct[0] <= 2 and distinct[:10][-1] <= 30
+    return bool(starts_low and distinct[-1] > 20 * max(median, 1))
+
+
+def _comes_often(column: ColumnProfile) -> bool:
+    """Whether whole numbers come again and again, under a name that does not speak of amounts."""
+    comes_again = len(column.known) >= 4 * column.distinct
+    return comes_again and not speaks_of(column.name, _NUMBER_WORDS)
+
+
+def _comes_again(column: ColumnProfile) -> bool:
+    """Whether more than a tenth of the last rows have a value that stands in earlier ones."""
+    if column.type == "boolean":
+        return True
+    values = column.known
+    cut = len(values) - max(len(values) // 10, 1)
+    again = pc.is_in(values[cut:], values[:cut])
+    return bool(pc.mean(again.cast(pa.float64())).as_py() > 0.1)
 
 
 def _separator(column: ColumnProfile) -> tuple[str, int] | None:

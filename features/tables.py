@@ -176,7 +176,7 @@ def _read_others(
             key, title = schema.item_key, schema.items.title if schema.items else None
         else:
             key, title = schema.user_key, None
-        features = [feature for feature in schema.features if feature.table == name]
+        features = [feature for feature in schema.column_features if feature.table == name]
         others[name] = read_attributes(table, key, features, policies, title=title)
         # What is broken on its own is said before anything is compared.
         others[name].ledger.check()

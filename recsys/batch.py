@@ -12,7 +12,7 @@ from typing import Any, Self, cast
 import torch
 from torch import Tensor
 
-from recsys.schema import Pooling
+from recsys.feature_options import HistoryPooling
 
 
 @dataclass(frozen=True)
@@ -89,13 +89,16 @@ class FeatureLayout:
 
     pooling: how the values of each multi-valued feature become one vector, "mean" for all where
     empty. With weights w: "sum" is sum(w e), "mean" sum(w e) / sum(w), "sqrtn"
-    sum(w e) / sqrt(sum(w^2)).
+    sum(w e) / sqrt(sum(w^2)). "attention" is told in `recsys.layers.pooling.attended`.
+    reads: (feature, source) of each multi-valued feature whose values read the rows of another
+    feature of the layout, its source; that is what attention compares them with.
     """
 
     single: tuple[tuple[str, int], ...]
     multi: tuple[tuple[str, int], ...]
     dense: tuple[str, ...]
-    pooling: tuple[Pooling, ...] = ()
+    pooling: tuple[HistoryPooling, ...] = ()
+    reads: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         if self.pooling and len(self.pooling) != len(self.multi):
@@ -109,12 +112,13 @@ class FeatureLayout:
             tuple((name, multiplicity) for name, multiplicity in raw["multi"]),
             tuple(raw["dense"]),
             tuple(raw.get("pooling", ())),
+            tuple((name, source) for name, source in raw.get("reads", ())),
         )
 
     @property
-    def poolings(self) -> tuple[Pooling, ...]:
+    def poolings(self) -> tuple[HistoryPooling, ...]:
         """The pooling of each multi-valued feature."""
-        mean: Pooling = "mean"
+        mean: HistoryPooling = "mean"
         return self.pooling or (mean,) * len(self.multi)
 
     @property
@@ -129,7 +133,12 @@ class FeatureLayout:
             self.multi + other.multi,
             self.dense + other.dense,
             self.poolings + other.poolings,
+            self.reads + other.reads,
         )
+
+    def source_of(self, feature: str) -> str:
+        """Return the feature whose rows the values of `feature` read: itself but for `reads`."""
+        return dict(self.reads).get(feature, feature)
 
     @property
     def num_lookups(self) -> int:

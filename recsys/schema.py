@@ -9,11 +9,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from recsys.derived_features import CrossFeature, DerivedFeature, check_cross, check_past
+from recsys.feature_options import Multiplicity, Name, Pooling
 from recsys.strict import StrictModel, nearest
 
 TimeUnit = Literal["s", "ms", "us", "ns", "datetime"]
-Name = Annotated[str, Field(min_length=1)]
-Pooling = Literal["mean", "sum", "sqrtn"]
+_LISTS = ("multi_categorical", "text")
 
 
 class TimeColumn(StrictModel):
@@ -92,9 +93,6 @@ class SideTable(StrictModel):
     key: Name
 
 
-Multiplicity = Annotated[int, Field(ge=1, le=16)] | Literal["auto"]
-
-
 class _Feature(StrictModel):
     name: Name
     table: Name
@@ -111,6 +109,9 @@ class _SparseFeature(_Feature):
     multiplicity: Multiplicity = 1
     """How many rows of the unified table one value reads; the width is multiplicity x dim.
     `auto`: shared out by how many values the feature has (`embedding.lookups`)."""
+    min_count: Annotated[int, Field(ge=1)] = 1
+    """Values with fewer training rows, and those with none, are all one value: unknown. 1: every
+    value is itself (an id without a training row is unknown in any case). Null stays null."""
 
 
 class CategoricalFeature(_SparseFeature):
@@ -140,7 +141,29 @@ class NumericFeature(_Feature):
     """One number a row, scaled with what the training rows show; null has an indicator."""
 
     kind: Literal["numeric"] = "numeric"
-    transform: Literal["standardise", "log1p", "quantile"] = "standardise"
+    transform: Literal[
+        "standardise", "log1p", "log_squared", "quantile", "piecewise", "discretise"
+    ] = "standardise"
+    """`features.scaling` has the formulas. `piecewise` makes several numbers of one, `discretise`
+    a category that reads one row of the table."""
+    bins: Annotated[int, Field(ge=2, le=1024)] | Literal["log_squared"] | None = None
+    """How many bins, each with as many training rows, `piecewise` and `discretise` make (16 where
+    not given). `log_squared`, for `discretise`: the floor of log(x)^2, as for Criteo."""
+
+    @model_validator(mode="after")
+    def _bins_are_used(self) -> Self:
+        binned = self.transform in ("piecewise", "discretise")
+        if self.bins is not None and not binned:
+            raise ValueError(
+                f"feature '{self.name}': bins are for transform: piecewise or discretise, not for "
+                f"{self.transform}"
+            )
+        if self.bins == "log_squared" and self.transform == "piecewise":
+            raise ValueError(
+                f"feature '{self.name}': bins: log_squared is for transform: discretise; give "
+                "piecewise a number of bins"
+            )
+        return self
 
 
 class VectorFeature(_Feature):
@@ -177,16 +200,16 @@ class Schema(StrictModel):
     """Without an items table the catalogue is the set of items in the interactions."""
     users: UsersTable | None = None
     others: dict[str, SideTable] = Field(default_factory=dict)
-    features: tuple[Feature, ...]
+    features: tuple[Annotated[Feature | DerivedFeature, Field(discriminator="kind")], ...]
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        names = [feature.name for feature in self.features]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two features are named '{name}'")
         tables = ["interactions", "items", "users", *self.others]
-        names: set[str] = set()
-        for feature in self.features:
-            if feature.name in names:
-                raise ValueError(f"two features are named '{feature.name}'")
-            names.add(feature.name)
+        for feature in self.column_features:
             if feature.table not in tables:
                 hint = nearest(feature.table, tables)
                 raise ValueError(
@@ -203,7 +226,23 @@ class Schema(StrictModel):
             raise ValueError("at least one feature is needed")
         if self.interactions.label is None and not self.features_of("items"):
             raise ValueError("at least one feature of the items is needed (the item id will do)")
+        self._check_derived()
         return self
+
+    def _check_derived(self) -> None:
+        parts = {n: f.kind in _LISTS for f in self.column_features for n in lookup_names(f)}
+        of_items = [name for f in self.features_of("items") for name in lookup_names(f)]
+        roles = self.interactions
+        for feature in self.derived_features:
+            if isinstance(feature, CrossFeature):
+                check_cross(feature, parts)
+            else:
+                check_past(
+                    feature,
+                    of_items,
+                    has_time=roles.time is not None,
+                    has_order=roles.order is not None,
+                )
 
     def _check_implicit_table(self, feature: Feature) -> None:
         """Where no items (users) table is declared, only its key can be a feature."""
@@ -227,10 +266,20 @@ class Schema(StrictModel):
         """Name of the users' key column (the interactions' user column without a table)."""
         return self.users.key if self.users else self.interactions.user
 
+    @property
+    def column_features(self) -> tuple[Feature, ...]:
+        """Features that are columns of a table, in declared order."""
+        return tuple(f for f in self.features if not isinstance(f, DerivedFeature))
+
+    @property
+    def derived_features(self) -> tuple[DerivedFeature, ...]:
+        """Features that are worked out from other columns and other rows, in declared order."""
+        return tuple(f for f in self.features if isinstance(f, DerivedFeature))
+
     def features_of(self, side: Literal["items", "users", "interactions"]) -> tuple[Feature, ...]:
-        """Features of one side in declared order, those of its side tables among them."""
+        """Columns of one side in declared order, those of its side tables among them."""
         members = {side} | {name for name, other in self.others.items() if other.joins == side}
-        return tuple(feature for feature in self.features if feature.table in members)
+        return tuple(feature for feature in self.column_features if feature.table in members)
 
     def with_multiplicities(self, found: Mapping[str, int]) -> Self:
         """Return the schema with the multiplicities of the features in `found` set."""
@@ -246,3 +295,11 @@ class Schema(StrictModel):
         """Whether `feature` is the key of the items or of the users itself."""
         keys = {"items": self.item_key, "users": self.user_key}
         return feature.kind == "categorical" and keys.get(feature.table) == feature.source_column
+
+
+def lookup_names(feature: Feature) -> tuple[str, ...]:
+    """Return the names under which the values of a column are looked up; none of a number."""
+    if feature.kind == "timestamp":
+        return f"{feature.name}.hour", f"{feature.name}.weekday"
+    number = feature.kind == "numeric" and feature.transform != "discretise"
+    return () if number or feature.kind == "vector" else (feature.name,)

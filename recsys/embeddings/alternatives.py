@@ -51,7 +51,7 @@ from recsys.embeddings.plan import allocate
 from recsys.embeddings.table import Table, TableConfig
 from recsys.embeddings.unified import BagStream, check_block
 from recsys.embeddings.vocabulary import Vocabulary, share_rows
-from recsys.schema import HistoryPooling
+from recsys.feature_options import HistoryPooling
 from recsys.strict import nearest
 
 NUM_HASHES = 2

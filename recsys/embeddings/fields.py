@@ -67,11 +67,14 @@ class Fields(nn.Module):
             if not kept
         )
         starts = torch.tensor([0, *(inputs for inputs, _ in groups)]).cumsum(0)
+        self._runs: list[slice | None] = []
         for number, ((inputs, _), members) in enumerate(self._groups):
-            columns = starts[members].unsqueeze(1) + torch.arange(inputs)
-            self.register_buffer(f"columns_{number}", columns.flatten(), persistent=False)
-        order = torch.tensor([place for _, members in self._groups for place in members])
-        self.register_buffer("order", order.argsort(), persistent=False)
+            columns = (starts[members].unsqueeze(1) + torch.arange(inputs)).flatten()
+            self.register_buffer(f"columns_{number}", columns, persistent=False)
+            self._runs.append(_run(columns))
+        order = torch.tensor([place for _, members in self._groups for place in members]).argsort()
+        self.register_buffer("order", order, persistent=False)
+        self._in_order = _run(order) is not None
 
     def forward(self, embedded_BW: Tensor) -> Tensor:
         """Return (B, N, E), in the order of `names`."""
@@ -79,14 +82,15 @@ class Fields(nn.Module):
             embedded_BW = self._summed(embedded_BW)
         parts, projections = [], iter(self.projections)
         for number, ((inputs, kept), members) in enumerate(self._groups):
-            columns = self.get_buffer(f"columns_{number}")
+            # A slice costs nothing, picking columns a tenth of a step.
+            columns = self._runs[number] or self.get_buffer(f"columns_{number}")
             taken_BGI = embedded_BW[:, columns].unflatten(1, (len(members), inputs))
             if kept:
                 parts.append(taken_BGI)
             else:
                 parts.append(torch.einsum("bgi,gie->bge", taken_BGI, next(projections)))
         fields_BNE = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
-        return fields_BNE if len(parts) == 1 else fields_BNE[:, self.get_buffer("order")]
+        return fields_BNE if self._in_order else fields_BNE[:, self.get_buffer("order")]
 
     def _summed(self, embedded_BW: Tensor) -> Tensor:
         """Add up the lookups of each sparse feature; dense columns stay."""
@@ -123,6 +127,13 @@ def _grouped(
     for place, key in enumerate(features):
         groups.setdefault(key, []).append(place)
     return list(groups.items())
+
+
+def _run(columns: Tensor) -> slice | None:
+    """Return the slice that takes `columns` where they stand beside each other in order."""
+    first, count = int(columns[0]), len(columns)
+    is_run = torch.equal(columns, torch.arange(first, first + count))
+    return slice(first, first + count) if is_run else None
 
 
 def _projection(count: int, inputs: int, width: int) -> nn.Parameter:

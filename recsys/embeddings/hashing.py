@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 MAX_ROWS = 2**31
-_FIRST, _SECOND = -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15  # 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+FIRST_FACTOR, SECOND_FACTOR = -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15
+"""0xBF58476D1CE4E5B9 and 0x94D049BB133111EB as signed numbers."""
 
 
 def salt_of(feature: str, lookup: int) -> int:
@@ -43,9 +44,9 @@ def table_rows(values: Tensor, salts: Tensor, num_rows: int | Tensor) -> Tensor:
 def _mix_(values: Tensor) -> Tensor:
     """Mix in place: a step of training goes through here, and new tensors cost more than sums."""
     values ^= _shift(values, 30)
-    values *= _FIRST
+    values *= FIRST_FACTOR
     values ^= _shift(values, 27)
-    values *= _SECOND
+    values *= SECOND_FACTOR
     values ^= _shift(values, 31)
     return values
 

@@ -24,8 +24,8 @@ from recsys.batch import FeatureBlock, FeatureLayout, Jagged
 from recsys.embeddings.hashing import salts_of, table_rows
 from recsys.embeddings.plan import EmbeddingPlan
 from recsys.embeddings.table import Table
+from recsys.feature_options import HistoryPooling
 from recsys.layers.pooling import attended
-from recsys.schema import HistoryPooling
 
 
 class UnifiedEmbedding(nn.Module):

@@ -1,4 +1,4 @@
-"""Pooling of a jagged history into a fixed number of vectors, weighted by recency.
+"""Pooling of a jagged history into a fixed number of vectors, by recency or by likeness.
 
 Shape letters: B queries, T events in all, U vectors that events point at, E width, H heads,
 L longest history.
@@ -55,3 +55,35 @@ class RecencyPooling(nn.Module):
             for weights_T in weight_TH.exp().T.contiguous()
         ]
         return torch.stack(heads, dim=1)
+
+
+def attended(query_BE: Tensor, vectors_TE: Tensor, history: Jagged) -> Tensor:
+    """Return the mean of each history's vectors by how much they are like its query, (B, E).
+
+    With w_t the weight of event t (1 without weights), sums over the events of query b:
+
+        sum_t a_t v_t,   a_t = w_t exp(s_t) / sum_u w_u exp(s_u),   s_t = <q_b, v_t> / sqrt(E)
+
+    Scaled dot-product attention (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, equation
+    1) of one query over its own history; zeros where that is empty or weighs nothing. Deep
+    Interest Network (https://arxiv.org/abs/1706.06978, section 4.3) has a learnt activation in
+    place of the product and does not normalise; this has no parameter.
+
+    history: B rows, whose T values themselves are not looked at.
+    """
+    num_rows, lengths_B = len(history), history.lengths()
+    row_T = torch.repeat_interleave(
+        torch.arange(num_rows, device=vectors_TE.device), lengths_B, output_size=len(vectors_TE)
+    )
+    scale = query_BE.shape[1] ** -0.5
+    score_T = (query_BE.index_select(0, row_T) * vectors_TE).sum(1) * scale
+    # Shifting by the largest score changes nothing but keeps exp finite.
+    lowest_B = score_T.new_full((num_rows,), -torch.inf)
+    top_B = lowest_B.scatter_reduce(0, row_T, score_T.detach(), "amax")
+    share_T = (score_T - top_B[row_T]).exp()
+    if history.weights is not None:
+        share_T = share_T * history.weights
+    total_B = score_T.new_zeros(num_rows).index_add(0, row_T, share_T)
+    share_T = share_T / total_B.clamp(min=torch.finfo(total_B.dtype).tiny).index_select(0, row_T)
+    summed_BE = vectors_TE.new_zeros(num_rows, vectors_TE.shape[1])
+    return summed_BE.index_add(0, row_T, share_T.unsqueeze(1) * vectors_TE)

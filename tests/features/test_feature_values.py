@@ -43,6 +43,16 @@ def test_blocks_add_up() -> None:
     assert counted(block_feature_values(LAYOUT, blocks)) == whole
 
 
+def test_what_reads_the_rows_of_another_feature_counts_as_that_one() -> None:
+    layout = FeatureLayout((("a", 1), ("b", 2)), (("taken", 1),), (), reads=(("taken", "a"),))
+    expected = {"a": {7: 2, -5: 1, 4: 2, 9: 1, 6: 1}, "b": {1: 1, 2: 1, 3: 1}}
+    assert counted(feature_values(layout, BLOCK)) == expected
+    assert counted(block_feature_values(layout, [BLOCK, BLOCK])) == {
+        name: {value: 2 * count for value, count in values.items()}
+        for name, values in expected.items()
+    }
+
+
 def test_a_data_set_counts_its_training_rows_alone(dataset: Dataset) -> None:
     events, expected = dataset.tables.events, {}
     for side, block in (

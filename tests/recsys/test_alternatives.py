@@ -341,6 +341,9 @@ def test_wrong_requests_are_named() -> None:
         build_embedding("robe", LAYOUTS, TableConfig(dim=7), **odd)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="names of their own and values: user, user"):
         build_embedding("unified", (QUERY, QUERY), CONFIG, **odd)  # type: ignore[arg-type]
+    reading = FeatureLayout((("id", 1),), (("taken", 1),), (), reads=(("taken", "id"),))
+    with pytest.raises(ValueError, match="that read the rows of others are for the unified"):
+        build_embedding("unified", (reading,), CONFIG, **odd)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="2 sides, got 1 blocks"):
         build("unified")(blocks()[:1])
     with pytest.raises(ValueError, match=r"side 1 wants .* \(1, 0, 0\), the block has \(2, 2, 1\)"):

@@ -145,3 +145,23 @@ def test_a_feature_that_changes_its_group_starts_anew() -> None:
     weight = torch.ones(3, old.width(0))  # two rows of two for the user, one for the city
     found = transferred(old, new, {"w": ((1, 0),)}, {"w": weight}, {"w": weight})["w"]
     assert found[0].tolist() == [1] * 4 + [0] * 2 + [1] * 6
+
+
+def test_a_history_of_another_feature_starts_anew() -> None:
+    """Its columns hold what its source's rows hold, so the name alone does not carry them."""
+    single = (("id", 1), ("brand", 1))
+    layouts = [
+        FeatureLayout(single, (("taken", 1),), (), ("mean",), (("taken", source),))
+        for source in ("id", "id", "brand")
+    ]
+    old, same, other = (EmbeddingPlan(num_rows=9, dim=2, layouts=(one,)) for one in layouts)
+    weight = torch.arange(6.0).unsqueeze(0)
+    found = [
+        transferred(old, new, {"w": ((1, 0),)}, {"w": weight}, {"w": weight})["w"].tolist()
+        for new in (same, other)
+    ]
+    assert found == [[[0, 1, 2, 3, 4, 5]], [[0, 1, 2, 3, 0, 0]]]
+    group = (Group(name="apart", num_rows=3, features=("id",)),)
+    apart = EmbeddingPlan(num_rows=9, dim=2, layouts=(layouts[0],), groups=group)
+    moved = transferred(old, apart, {"w": ((1, 0),)}, {"w": weight}, {"w": weight})["w"]
+    assert moved.tolist() == [[0, 0, 2, 3, 0, 0]]  # with the group of its source

@@ -7,10 +7,11 @@ from recsys.batch import FeatureBlock, FeatureLayout, Jagged
 from recsys.embeddings.backend import build_table
 from recsys.embeddings.fbgemm_table import FbgemmTable
 from recsys.embeddings.hashing import salt_of, table_rows
-from recsys.embeddings.plan import EmbeddingPlan
+from recsys.embeddings.plan import EmbeddingPlan, Group
 from recsys.embeddings.table import Table, TableConfig
 from recsys.embeddings.torch_table import TorchTable
 from recsys.embeddings.unified import UnifiedEmbedding
+from recsys.layers.pooling import attended
 
 CPU = torch.device("cpu")
 ITEMS = FeatureLayout((("id", 2), ("brand", 1)), (("genres", 3), ("words", 1)), ("price",))
@@ -184,6 +185,151 @@ def test_two_features_of_the_same_raw_values_learn_different_vectors() -> None:
     bought, returned = embedding.side(0, features).detach().split(8, dim=1)
     assert float(bought.mean()) > 0.6
     assert float(returned.mean()) < -0.6
+
+
+# Features that read the rows of another, and attention of the one over the other
+
+SHOWN = FeatureLayout(
+    (("user", 1), ("id", 2)),
+    (("genres", 1), ("taken", 2), ("liked", 1), ("seen", 2)),
+    ("price",),
+    ("mean", "attention", "attention", "mean"),
+    (("taken", "id"), ("liked", "genres"), ("seen", "id")),
+)
+
+
+def shown_plan(num_rows: int = 60, apart: bool = False) -> EmbeddingPlan:
+    groups = (Group(name="items", num_rows=25, features=("id",)),) if apart else ()
+    return EmbeddingPlan(num_rows=num_rows, dim=4, layouts=(SHOWN,), groups=groups)
+
+
+def shown_block(rows: int = 9) -> FeatureBlock:
+    def jagged(most: int, *, weighted: bool = False) -> Jagged:
+        lengths = torch.randint(0, most, (rows,))
+        lengths[:3] = torch.tensor([0, 1, most])
+        offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+        values = torch.randint(0, 12, (int(offsets[-1]),))
+        return Jagged(values, offsets, torch.rand(len(values)) if weighted else None)
+
+    lists = (jagged(3), jagged(6), jagged(5, weighted=True), jagged(4))
+    return FeatureBlock(torch.randint(0, 12, (rows, 2)), lists, torch.randn(rows, 1))
+
+
+def attention_oracle(
+    weight: torch.Tensor, plan: EmbeddingPlan, block: FeatureBlock
+) -> torch.Tensor:
+    """One row, one value, one lookup at a time, the softmax written out."""
+
+    def vector(source: str, value: torch.Tensor) -> torch.Tensor:
+        first, count = plan.range_of(source)
+        salts = [salt_of(source, lookup) for lookup in range(2 if source == "id" else 1)]
+        rows = [int(table_rows(value, torch.tensor(salt), count)) + first for salt in salts]
+        return torch.cat([weight[row] for row in rows])
+
+    def mean(source: str, jagged: Jagged, n: int) -> torch.Tensor:
+        values = jagged.values[jagged.offsets[n] : jagged.offsets[n + 1]]
+        empty = torch.zeros(8 if source == "id" else 4, dtype=weight.dtype)
+        return sum((vector(source, v) for v in values), empty) / max(len(values), 1)
+
+    def attentive(source: str, query: torch.Tensor, jagged: Jagged, n: int) -> torch.Tensor:
+        here = slice(int(jagged.offsets[n]), int(jagged.offsets[n + 1]))
+        vectors = [vector(source, value) for value in jagged.values[here]]
+        shares = [torch.exp(query @ one / len(query) ** 0.5) for one in vectors]
+        if jagged.weights is not None:
+            shares = [s * w for s, w in zip(shares, jagged.weights[here], strict=True)]
+        empty = torch.zeros_like(query)
+        return sum((s * v / sum(shares) for s, v in zip(shares, vectors, strict=True)), empty)
+
+    rows = []
+    for n in range(len(block)):
+        item = vector("id", block.single[n, 1])
+        genres, taken, liked, seen = block.multi
+        parts = [vector("user", block.single[n, 0]), item, mean("genres", genres, n)]
+        parts.append(attentive("id", item, taken, n))
+        parts.append(attentive("genres", parts[2], liked, n))
+        parts += [mean("id", seen, n), block.dense[n].to(weight.dtype)]
+        rows.append(torch.cat(parts))
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("backend", ["torch", "fbgemm"])
+@pytest.mark.parametrize("apart", [False, True])
+def test_attention_over_a_history_equals_a_softmax_written_out(backend: str, apart: bool) -> None:
+    plan, block = shown_plan(apart=apart), shown_block()
+    config = TableConfig.model_validate(
+        {"num_rows": plan.total_rows, "dim": 4, "backend": backend, "init_scale": 2.0}
+    )
+    table = build_table(config, device=CPU, seed=3)
+    embedding = UnifiedEmbedding(plan, table)
+    torch.testing.assert_close(
+        embedding.side(0, block), attention_oracle(table.weight, plan, block), atol=1e-5, rtol=1e-5
+    )
+
+
+def test_attention_trains_candidate_and_history_as_autograd_would() -> None:
+    """Two steps of SGD through the fused table against autograd on a dense one."""
+    plan, config = shown_plan(), TableConfig(num_rows=60, dim=4, optimizer="sgd", backend="torch")
+    table = build_table(config.model_copy(update={"init_scale": 1.0}), device=CPU, seed=3)
+    embedding, dense = UnifiedEmbedding(plan, table), table.weight.double().clone()
+    for _ in range(2):
+        block = shown_block()
+        target = torch.randn(len(block), plan.width(0))
+        (embedding.side(0, block) * target).sum().backward()
+        leaf = dense.clone().requires_grad_()
+        (attention_oracle(leaf, plan, block) * target).sum().backward()  # type: ignore[no-untyped-call]
+        assert leaf.grad is not None
+        dense -= config.learning_rate * leaf.grad
+    torch.testing.assert_close(table.weight.double(), dense, atol=1e-5, rtol=1e-5)
+
+
+def test_gradients_of_attention_match_finite_differences() -> None:
+    history = Jagged(torch.zeros(7, dtype=torch.int64), torch.tensor([0, 3, 3, 4, 7]))
+    weighted = Jagged(history.values, history.offsets, torch.rand(7, dtype=torch.float64))
+    query, vectors = (torch.randn(n, 3, dtype=torch.double, requires_grad=True) for n in (4, 7))
+    for one in (history, weighted):
+        assert torch.autograd.gradcheck(lambda q, v, h=one: attended(q, v, h), (query, vectors))
+
+
+def test_attention_is_finite_for_large_scores_and_for_weights_of_zero() -> None:
+    history = Jagged(torch.zeros(3, dtype=torch.int64), torch.tensor([0, 2, 3]), torch.ones(3))
+    vectors = torch.tensor([[900.0], [-900.0], [5.0]])
+    found = attended(torch.tensor([[900.0], [1.0]]), vectors, history)
+    assert found.tolist() == [[900.0], [5.0]]
+    nothing = Jagged(history.values, history.offsets, torch.zeros(3))
+    assert attended(torch.ones(2, 1), vectors, nothing).tolist() == [[0.0], [0.0]]
+
+
+def test_a_history_of_the_item_itself_reads_its_vector_whatever_the_pooling() -> None:
+    table = build_table(TableConfig(num_rows=60, dim=4, backend="torch"), device=CPU, seed=3)
+    block = shown_block(5)
+    itself = Jagged(block.single[:, 1], torch.arange(6))
+    lists = (block.multi[0], itself, block.multi[0], itself)
+    embedded = UnifiedEmbedding(shown_plan(), table).side(
+        0, FeatureBlock(block.single, lists, block.dense)
+    )
+    _, item, _, taken, _, seen, _ = embedded.split([4, 8, 4, 8, 4, 8, 1], dim=1)
+    assert torch.equal(taken, item)
+    assert torch.equal(seen, item)
+
+
+def test_features_that_cannot_share_rows_are_named() -> None:
+    def refused(layout: FeatureLayout, group: str = "id") -> None:
+        groups = (Group(name="apart", num_rows=2, features=(group,)),)
+        EmbeddingPlan(num_rows=9, dim=2, layouts=(layout,), groups=groups)
+
+    single = (("id", 2),)
+    with pytest.raises(ValueError, match="'taken' reads 1 rows a value, its source 'id' 2"):
+        refused(FeatureLayout(single, (("taken", 1),), (), ("mean",), (("taken", "id"),)))
+    with pytest.raises(ValueError, match="'taken' cannot read the rows of 'gone'"):
+        refused(FeatureLayout(single, (("taken", 2),), (), ("mean",), (("taken", "gone"),)))
+    with pytest.raises(ValueError, match="'taken' is pooled by attention, but reads no other"):
+        refused(FeatureLayout(single, (("taken", 2),), (), ("attention",)))
+    with pytest.raises(ValueError, match="a group holds 'taken', which reads the rows of 'id'"):
+        refused(SHOWN, group="taken")
+    assert (
+        "  taken: 2 lookup(s), width 8, rows 60..84, the rows of id"
+        in shown_plan(apart=True).lines()
+    )
 
 
 def test_wrong_inputs_are_named() -> None:

@@ -53,6 +53,9 @@ schema:
   - {name: tags, table: interactions, kind: multi_categorical, weights: doubts, pooling: sqrtn}
   - {name: words, table: interactions, kind: multi_categorical, multiplicity: 2}
   - {name: price, table: interactions, kind: numeric}
+  - {name: taken, kind: history, of: item, last: 3, pooling: attention}
+  - {name: user_words, kind: cross, of: [user, words], pooling: sqrtn}
+  - {name: clicks, kind: count, of: item}
 model: {kind: dcn, hidden: [8, 4], dropout: 0}
 embedding: {num_rows: 102, dim: 4, groups: {apart: {num_rows: 13, features: [place, tags]}}}
 training: {epochs: 9, patience: 99, batch_size: 29, precision: float32, device: cpu}
