@@ -1,8 +1,9 @@
 """Logistic regression: a weight a value, a weight a number, nothing in between.
 
-The weight of a value is the sum of the numbers that it reads from the table, so that the model is
-linear in what it learns and needs no table of its own. A multi-valued feature counts with the
-mean of its values' weights, or as its pooling says.
+The weight of a value is the mean of the numbers that it reads from the table, summed over its
+lookups, so that the model is linear in what it learns and needs no table of its own; the mean, so
+that one step of the table moves a weight by its learning rate, whatever its width. A multi-valued
+feature counts with the mean of its values' weights, or as its pooling says.
 
 Shape letters: B rows, W width of the embedded row.
 """
@@ -32,14 +33,14 @@ class Logistic(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = embedding
-        self.num_sparse = layout.num_lookups * dim
+        self.dim, self.num_sparse = dim, layout.num_lookups * dim
         self.dense = nn.Linear(len(layout.dense), 1, bias=False) if layout.dense else None
         self.bias = nn.Parameter(torch.zeros(1))
 
     def forward(self, features: FeatureBlock) -> Tensor:
         """Return logits (B,) of the label being 1."""
         (embedded_BW,) = self.embedding([features])
-        logits = embedded_BW[:, : self.num_sparse].sum(1) + self.bias
+        logits = embedded_BW[:, : self.num_sparse].sum(1) / self.dim + self.bias
         if self.dense is not None:
             logits = logits + self.dense(embedded_BW[:, self.num_sparse :]).squeeze(1)
         return logits.float()
