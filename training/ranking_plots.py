@@ -64,14 +64,16 @@ def compared(evaluation: RankingEvaluation) -> str:
 
 @matplotlib.rc_context(STYLE)
 def calibrated(found: Calibration, before: Calibration | None = None) -> str:
-    """Draw what was predicted against what happened, and the same before it was mended."""
+    """Draw what was predicted against what happened, and the same before calibration."""
     figure, (axis,) = panels(1, 1, 5.2, 3.4)
     shown = [one for one in (before, found) if one is not None]
     top = max(float(max(one.predicted.max(), one.observed.max())) for one in shown) * 1.05
     axis.plot([0, top], [0, top], color=SOFT, lw=1, ls="--")
     if before is not None:
         axis.plot(before.predicted, before.observed, "o-", color=SOFT, lw=1, ms=3, label="before")
-    axis.plot(found.predicted, found.observed, "o-", color=COLOURS[0], lw=1.4, ms=4, label="mended")
+    axis.plot(
+        found.predicted, found.observed, "o-", color=COLOURS[0], lw=1.4, ms=4, label="calibrated"
+    )
     if before is not None:
         axis.legend(frameon=False)
     axis.set_xlabel("predicted probability")

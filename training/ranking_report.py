@@ -117,7 +117,7 @@ def _mended(own: RankerResult) -> str:
     before = own.calibration_before
     if before is None:
         return "0 is right on average"
-    return f"{before.error:.4f} before it was mended"
+    return f"{before.error:.4f} before calibration"
 
 
 def _verdict(auc: Interval, loss: Interval, base_rate: float) -> str:

@@ -96,7 +96,7 @@ def test_the_report_holds_the_baselines(result: TrainResult) -> None:
     assert 0 < less.low < less.value < less.high
     text = result.report.read_text()
     assert "By AUC fm is better than logistic" in text
-    assert "before it was mended" in text
+    assert "before calibration" in text
     assert not list(result.run_dir.glob("baselines/*/step-*"))
     tracked = evaluation.tracked()
     assert tracked["test/auc"] == aucs["fm"]
