@@ -1,14 +1,9 @@
-"""Batch scoring: shards of requests in, one Parquet part each out, exactly once.
-
-A part has a name that its shard determines, is written under another name and renamed, so it
-is there whole or not at all; `_SUCCESS` comes last. A job that was killed goes on where it
-stood: parts that exist are not written again, so every user appears exactly once.
-"""
+"""Batch scoring: requests in, recommendations in Parquet out, each user exactly once."""
 
 import hashlib
-import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +17,11 @@ from features.reading import open_table
 from features.requests import HISTORY, request_table
 from features.sources import Sources
 from features.tables import Tables, read_tables
-from recsys.atomic import whole_file
 from recsys.errors import ConfigError, DataError
 from recsys.schema import CategoricalFeature, Schema
+from serving.parts import mark_done, write_parts
 from serving.score import Scorer
 
-JOB, SUCCESS = "_job.json", "_SUCCESS"
 UNKNOWN = b"unknown_history_items"
 
 
@@ -77,25 +71,19 @@ def score_to_parquet(
         "k": scorer.k,
         "filter_seen": scorer.filter_seen,
         "requests": shards.fingerprint,
-        "parts": [part.name for part in shards.parts],
     }
-    _claim(output, job)
-    there = users = short = unknown = 0
-    for done, shard in enumerate(shards.parts):
-        path = output / shard.name
-        if path.is_file():
-            there += 1
-        else:
-            _score_part(scorer, shard, path)
-        answers = pq.read_table(path, columns=["reason"])
+    parts = {shard.name: partial(_answers, scorer, shard) for shard in shards.parts}
+    there = write_parts(output, job, parts, on_part)
+    users = short = unknown = 0
+    for shard in shards.parts:
+        answers = pq.read_table(output / shard.name, columns=["reason"])
         unknown += int((answers.schema.metadata or {}).get(UNKNOWN, b"0"))
         users += answers.num_rows
         short += answers.num_rows - answers.column("reason").null_count
-        on_part(done + 1, len(shards.parts))
     summary = Summary(
         str(output), scorer.bundle.model_id, len(shards.parts), there, users, short, unknown
     )
-    _write_text(output / SUCCESS, json.dumps(vars(replace(summary, output=output.name)), indent=1))
+    mark_done(output, vars(summary))
     return summary
 
 
@@ -213,32 +201,8 @@ def _rows_of(tables: Tables, schema: Schema, users: pa.Array | None) -> np.ndarr
     return np.unique(np.asarray(rows, np.int64))
 
 
-def _claim(output: Path, job: dict[str, Any]) -> None:
-    """Make `output` this job's, or find that it is already."""
-    path = output / JOB
-    if path.is_file():
-        if json.loads(path.read_text()) != job:
-            raise ConfigError(
-                f"{output}: holds the scores of another job (model, requests or k differ); "
-                "choose another --output"
-            )
-        return
-    # A job killed while it wrote its first file left that file's staging copy, nothing else.
-    if output.is_dir() and any(not p.name.startswith(f".{JOB}.") for p in output.iterdir()):
-        raise ConfigError(f"{output}: not empty and not a scoring job; choose another --output")
-    output.mkdir(parents=True, exist_ok=True)
-    _write_text(path, json.dumps(job, indent=1))
-
-
-def _score_part(scorer: Scorer, shard: Shard, path: Path) -> None:
-    """Write one part, with the number of history items that the catalogue lacks beside it."""
+def _answers(scorer: Scorer, shard: Shard) -> pa.Table:
+    """Return one part, with the number of history items that the catalogue lacks beside it."""
     requests = scorer.encode(shard.read())
     counted = {UNKNOWN: str(requests.unknown_items).encode()}
-    answers = scorer.answer(requests).replace_schema_metadata(counted)
-    with whole_file(path) as staging:
-        pq.write_table(answers, staging, write_page_checksum=True)
-
-
-def _write_text(path: Path, text: str) -> None:
-    with whole_file(path) as staging:
-        staging.write_text(text)
+    return scorer.answer(requests).replace_schema_metadata(counted)

@@ -1,13 +1,17 @@
 """The MLflow model around a bundle, as models-from-code: MLflow copies and runs this very file.
 
-It holds no logic of its own: requests come as a data frame, `serving.score.Scorer` answers.
+It holds no logic of its own: requests come as a data frame and `serving.score.Scorer` answers, or
+rows, which `serving.rank_rows.RowScorer` judges where the bundle is a ranker's.
 
 Example:
     model = mlflow.pyfunc.load_model("models:/shop@champion")
     model.predict(pd.DataFrame({"user_id": [7], "history": [[3, 1, 4]]}), params={"k": 10})
+
+    ranker.predict(pd.DataFrame({"shop": ["s1", "s2"], "price": [2.5, 10.0]}))   # probability
 """
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,23 +31,47 @@ DEFAULTS: dict[str, Any] = {"k": 20, "filter_seen": True}
 
 
 class BundleModel(PythonModel):  # type: ignore[misc]
-    """Answers requests: a row a user, with `history` and `seen` as lists of item ids."""
+    """Answers requests, a row a user with lists of item ids, or judges rows."""
 
     def load_context(self, context: Any) -> None:
         """Open the bundle: hashes checked, probe replayed."""
-        from serving.score import Scorer
+        from recsys.bundle import Bundle
+        from serving.rank_rows import is_ranker
 
-        self.scorer = Scorer.open(Path(context.artifacts["bundle"]))
-        self.columns = request_columns(self.scorer.bundle.read("probe.parquet"))
+        path = Path(context.artifacts["bundle"])
+        self.answer = _judge(path) if is_ranker(Bundle.open(path)) else _recommend(path)
 
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """Return user key, items, scores, reason: one row a request, in order."""
-        chosen = {**DEFAULTS, **(params or {})}
-        table = request_table(model_input, self.columns)
-        answer = self.scorer.score(table, k=chosen["k"], filter_seen=chosen["filter_seen"])
-        return to_frame(answer)
+        """Return one row a request or row, in order.
+
+        User key, items, scores and reason of a request; the keys of a row that the model reads
+        and its probability.
+        """
+        return to_frame(self.answer(model_input, params or {}))
+
+
+def _recommend(path: Path) -> Callable[[pd.DataFrame, dict[str, Any]], pa.Table]:
+    from serving.score import Scorer
+
+    scorer = Scorer.open(path)
+    columns = request_columns(scorer.bundle.read("probe.parquet"))
+
+    def answer(frame: pd.DataFrame, params: dict[str, Any]) -> pa.Table:
+        chosen = {**DEFAULTS, **params}
+        table = request_table(frame, columns)
+        return scorer.score(table, k=chosen["k"], filter_seen=chosen["filter_seen"])
+
+    return answer
+
+
+def _judge(path: Path) -> Callable[[pd.DataFrame, dict[str, Any]], pa.Table]:
+    from serving.rank_rows import RowScorer
+
+    scorer = RowScorer.open(path)
+    columns = scorer.rows.types
+    return lambda frame, params: scorer.score(pa.table(_arrays(frame, columns, "rows")))
 
 
 def request_columns(probe: bytes) -> pa.Schema:
@@ -80,12 +108,31 @@ def request_signature(columns: pa.Schema, user_key: str) -> ModelSignature:
     )
 
 
+def row_signature(columns: pa.Schema) -> ModelSignature:
+    """Return MLflow's description of rows with these columns, and of their probability."""
+    specs = []
+    for field in columns:
+        # MLflow refuses whole numbers where floats are declared: those are left unchecked.
+        kind = None if pa.types.is_floating(field.type) else _mlflow_type(field.type)
+        specs.append(types.ColSpec(kind or types.AnyType(), field.name, required=kind is not None))
+    return ModelSignature(
+        types.Schema(specs), types.Schema([types.ColSpec("double", "probability")])
+    )
+
+
 def request_table(frame: pd.DataFrame, columns: pa.Schema) -> pa.Table:
     """Return a data frame as a request table; no history is an empty one.
 
     Raises:
         DataError: a column cannot be what the model was trained with.
     """
+    arrays = _arrays(frame, columns, "requests")
+    if HISTORY not in arrays:
+        arrays[HISTORY] = pa.array([[]] * len(frame), columns.field(HISTORY).type)
+    return pa.table(arrays)
+
+
+def _arrays(frame: pd.DataFrame, columns: pa.Schema, what: str) -> dict[str, pa.Array]:
     arrays = {}
     for field in columns:
         if field.name not in frame.columns:
@@ -95,11 +142,9 @@ def request_table(frame: pd.DataFrame, columns: pa.Schema) -> pa.Table:
             arrays[field.name] = pa.array(values, field.type)
         except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
             raise DataError(
-                f"requests, column '{field.name}' must be {field.type}: {error}"
+                f"{what}, column '{field.name}' must be {field.type}: {error}"
             ) from None
-    if HISTORY not in arrays:
-        arrays[HISTORY] = pa.array([[]] * len(frame), columns.field(HISTORY).type)
-    return pa.table(arrays)
+    return arrays
 
 
 def to_frame(table: pa.Table) -> pd.DataFrame:

@@ -224,8 +224,6 @@ def _log_model(client: Any, bundle: Bundle, name: str, store: str, run_id: str |
 
 def _save_pyfunc(bundle: Bundle, folder: Path) -> None:
     """Write the MLflow model: the bundle, the code of `serving.pyfunc`, signature, example."""
-    import pyarrow.parquet as pq
-
     # Warnings are silenced for the whole process at once, so one thread at a time.
     with _saving, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow's own, on import and on every save
@@ -233,19 +231,34 @@ def _save_pyfunc(bundle: Bundle, folder: Path) -> None:
 
         from serving import pyfunc
 
-        probe = bundle.read("probe.parquet")
-        columns = pyfunc.request_columns(probe)
-        names = [name for name in columns.names if name != pyfunc.SEEN]
-        rows = next(pq.ParquetFile(io.BytesIO(probe)).iter_batches(3, columns=names))
-        user_key = Schema.model_validate_json(bundle.text("schema.json")).user_key
+        example, signature = _described(bundle)
         mlflow.pyfunc.save_model(
             folder,
             python_model=pyfunc.__file__,
             artifacts={"bundle": str(bundle.path.absolute())},
-            signature=pyfunc.request_signature(columns, user_key),
-            input_example=pyfunc.to_frame(rows),
+            signature=signature,
+            input_example=example,
             pip_requirements=[f"{name}=={installed_version(name)}" for name in _REQUIRED.split()],
         )
+
+
+def _described(bundle: Bundle) -> tuple[Any, Any]:
+    """Return an example of a request, where the bundle holds one, and MLflow's signature."""
+    import pyarrow.parquet as pq
+
+    from features.row_encoder import RowEncoder
+    from serving import pyfunc
+    from serving.rank_rows import Ranker, is_ranker
+
+    if is_ranker(bundle):
+        ranker = Ranker.open(bundle.path)
+        return None, pyfunc.row_signature(RowEncoder(ranker.encoder, ranker.policies).types)
+    probe = bundle.read("probe.parquet")
+    columns = pyfunc.request_columns(probe)
+    names = [name for name in columns.names if name != pyfunc.SEEN]
+    rows = next(pq.ParquetFile(io.BytesIO(probe)).iter_batches(3, columns=names))
+    user_key = Schema.model_validate_json(bundle.text("schema.json")).user_key
+    return pyfunc.to_frame(rows), pyfunc.request_signature(columns, user_key)
 
 
 def _version(client: Any, name: str, alias: str | None, version: str | None) -> Any:

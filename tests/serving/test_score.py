@@ -21,8 +21,9 @@ from features.sources import Sources
 from recsys.bundle import Bundle, write_bundle
 from recsys.errors import ConfigError, DataError, IntegrityError, NotFoundError, UserError
 from recsys.retrieval.recommend import recommend
-from serving.batch import SUCCESS, score_to_parquet, shards_of_log, shards_of_requests
+from serving.batch import score_to_parquet, shards_of_log, shards_of_requests
 from serving.export import export_index
+from serving.parts import SUCCESS
 from serving.score import Scorer
 from training.config import ExperimentConfig
 

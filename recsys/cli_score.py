@@ -1,0 +1,92 @@
+"""`recsys score`: a model's answers, Parquet to Parquet; like `recsys.cli`, reaches every room."""
+
+import json as json_format
+from pathlib import Path
+
+import click
+
+from recsys.cli_jobs import (
+    is_ranker,
+    named_paths,
+    progress_lines,
+    resolve_model,
+    score_labelled_rows,
+    score_users,
+)
+
+
+@click.command()
+@click.argument("model")
+@click.option("--output", type=click.Path(path_type=Path), required=True)
+@click.option(
+    "--input",
+    "requests",
+    help="Requests (Parquet: user key and history); for a ranker, the rows to judge.",
+)
+@click.option("--interactions", help="Log to build histories from; its users are scored.")
+@click.option("--users", help="User attributes, where the model uses them.")
+@click.option("--items", help="Item attributes, for a ranker's rows that do not hold them.")
+@click.option("--other", multiple=True, metavar="NAME=PATH", help="A side table of users or items.")
+@click.option("--k", type=int, help="Longest list; default: 20.")
+@click.option("--keep-seen", is_flag=True, help="Do not leave out items the user has taken.")
+@click.option("--rows-per-part", type=int, help="Users of a part; default: 10000.")
+@click.option("--tracking-uri", help="MLflow store; default: mlflow.db in this folder.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def score(
+    model: str,
+    output: Path,
+    requests: str | None,
+    interactions: str | None,
+    users: str | None,
+    items: str | None,
+    other: tuple[str, ...],
+    k: int | None,
+    keep_seen: bool,
+    rows_per_part: int | None,
+    tracking_uri: str | None,
+    as_json: bool,
+) -> None:
+    """Recommend for many users, or judge many rows, Parquet to Parquet, each exactly once.
+
+    A two-tower recommends for the users of a log (--interactions) or those who ask (--input). A
+    ranker adds a probability to every row of --input; attributes of users and items come from
+    the rows or from --users and --items.
+
+    Example: recsys score models:/demo@champion --interactions demo/data/interactions
+    --users demo/data/users.parquet --output recommendations
+    """
+    if (requests is None) == (interactions is None):
+        raise click.UsageError("give --input or --interactions, one of the two")
+    side_tables = named_paths(other)
+    folder, say = resolve_model(model, tracking_uri), progress_lines(as_json)
+    if is_ranker(folder):
+        if requests is None or k or keep_seen or rows_per_part:
+            raise click.UsageError(
+                "the model is a ranker: give --input, the rows to judge; --interactions, --k, "
+                "--keep-seen and --rows-per-part are for a two-tower"
+            )
+        given = {"users": users, "items": items, **side_tables}
+        tables = {name: path for name, path in given.items() if path is not None}
+        summary = score_labelled_rows(folder, requests, tables, output, say=say)
+    else:
+        if requests is not None and users is not None:
+            raise click.UsageError("--users goes with --interactions; requests hold attributes")
+        if items is not None:
+            raise click.UsageError("--items is for a ranker; a two-tower's bundle holds its items")
+        summary = score_users(
+            str(folder),
+            output,
+            interactions,
+            users,
+            requests=requests,
+            others=side_tables,
+            k=20 if k is None else k,
+            filter_seen=not keep_seen,
+            rows_per_part=10_000 if rows_per_part is None else rows_per_part,
+            say=say,
+        )
+    if as_json:
+        click.echo(json_format.dumps(summary, indent=1))
+    else:
+        for name, value in summary.items():
+            click.echo(f"{name.replace('_', ' ')}: {value}")
