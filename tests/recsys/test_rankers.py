@@ -168,6 +168,20 @@ def test_the_kinds_of_configurations_are_the_rankers() -> None:
     assert {config.kind for config in CONFIGS.values()} == set(RANKERS)
 
 
+READOUTS = {
+    "autoint": lambda model, seen: model.readout(seen),
+    "dcn": lambda model, seen: model.out(seen),
+    "mlp": lambda model, seen: model.deep[-1](seen),
+}
+
+
+@pytest.mark.parametrize("name", READOUTS)
+def test_the_representation_is_what_the_readout_sees(name: str) -> None:
+    model, features = model_of(CONFIGS[name]).eval(), block()
+    logits = READOUTS[name](model, model.represent(features)).squeeze(1)
+    torch.testing.assert_close(logits, model(features))
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_row_scores_the_same_alone_as_in_a_batch(name: str) -> None:
     model, features = model_of(CONFIGS[name]).eval(), block()
