@@ -5,10 +5,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready-$(ACCELERATOR)
 BUSY := .venv-incomplete
+PEERS := .venv-peers
 NAME ?=
 ARGS ?=
 
-.PHONY: help setup demo test lint format bench clean
+.PHONY: help setup demo test lint format bench peers clean
 
 help:
 	@echo "make demo    set up, then run the main job on built-in data (report in demo/)"
@@ -16,6 +17,7 @@ help:
 	@echo "make lint    ruff and mypy"
 	@echo "make format  let ruff rewrite the code"
 	@echo "make bench   list the benchmarks; make bench NAME=exact_topk [ARGS=--quick] runs one"
+	@echo "make peers   set up other libraries in an environment of their own, for autoint_epoch"
 	@echo "make clean   remove the environment and caches"
 	@echo "ACCELERATOR=cuda installs the CUDA builds (of torch's default index and FBGEMM)"
 
@@ -61,5 +63,13 @@ else
 	PYTHONPATH=tests/benchmarks $(BIN)/python tests/benchmarks/$(NAME).py $(ARGS)
 endif
 
+peers: $(PEERS)/.ready
+
+$(PEERS)/.ready: tests/benchmarks/peers.txt
+	rm -rf $(PEERS)
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<
+	@touch $@
+
 clean:
-	rm -rf $(VENV) $(BUSY) .mypy_cache .ruff_cache .pytest_cache *.egg-info
+	rm -rf $(VENV) $(PEERS) $(BUSY) .mypy_cache .ruff_cache .pytest_cache *.egg-info

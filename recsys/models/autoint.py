@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from recsys.batch import FeatureBlock, FeatureLayout
 from recsys.embeddings.fields import Combine, Fields
+from recsys.layers.field_attention import can_fuse, fused_layer
 from recsys.layers.mlp import mlp
 from recsys.strict import StrictModel
 
@@ -55,19 +56,27 @@ class AutoIntConfig(StrictModel):
 
 
 class InteractingLayer(nn.Module):
-    """Each field attends to every field, itself included (equations 5 to 8)."""
+    """Each field attends to every field, itself included (equations 5 to 8).
+
+    On a CPU all of it is one pass over the rows (`recsys.layers.field_attention`) where there is
+    a C++ compiler and no attention weight is dropped; else operators of torch, equal in numbers.
+    """
 
     def __init__(
         self, in_dim: int, heads: int, head_dim: int, *, scaled: bool, dropout: float
     ) -> None:
         super().__init__()
-        self.heads, self.scale = heads, head_dim**-0.5 if scaled else 1.0
+        self.heads, self.head_dim = heads, head_dim
+        self.scale = head_dim**-0.5 if scaled else 1.0
         # Query, key, value and residual in one product, in this order.
         self.projections = nn.Linear(in_dim, 4 * heads * head_dim, bias=False)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x_BNE: Tensor) -> Tensor:
         """Return the mixed fields, (B, N, D)."""
+        drops = self.training and self.dropout.p > 0
+        if not drops and can_fuse(x_BNE, self.head_dim):
+            return fused_layer(x_BNE, self.projections.weight, self.heads, self.scale)
         query, key, value, residual_BND = self.projections(x_BNE).chunk(4, dim=2)
         weight_BHNN = self.dropout(self._weights(query, key))
         mixed_BHNA = weight_BHNN @ self._split(value)

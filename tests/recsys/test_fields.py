@@ -71,6 +71,12 @@ def test_a_feature_of_one_lookup_keeps_its_vector() -> None:
     assert not list(fields.parameters())
 
 
+def test_columns_that_stand_in_order_are_not_copied() -> None:
+    layout = FeatureLayout((("user", 1), ("city", 1)), (), ())
+    rows = torch.randn(4, 6)
+    assert Fields(layout, dim=3, width=3)(rows).data_ptr() == rows.data_ptr()
+
+
 def test_sums_of_unlike_lookups_are_refused() -> None:
     with pytest.raises(ConfigError, match="equal multiplicities, got user 2, city 1"):
         Fields(MIXED, dim=4, width=4, combine="sum")

@@ -1,0 +1,59 @@
+"""Loops that torch has no operator for: C++ files beside the code, compiled where they first run.
+
+A machine with a C++ compiler (`CXX`, else `c++`) compiles a file once in a second or two, for its
+own processor, into `$XDG_CACHE_HOME/recsys` (`~/.cache/recsys`). One without, or with
+`RECSYS_NATIVE=0`, does without: whoever calls has the same numbers from torch, only slower.
+"""
+
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import torch
+
+FLAGS = ("-O3", "-march=native", "-shared", "-fPIC")
+_log = logging.getLogger(__name__)
+
+
+@functools.cache
+def native_library(source: Path, head_dim: int) -> ctypes.CDLL | None:
+    """Return the functions of `source`, compiled with HEAD_DIM; None: they cannot be had here."""
+    compiler = shutil.which(os.environ.get("CXX", "c++"))
+    if compiler is None or os.environ.get("RECSYS_NATIVE") == "0":
+        return None
+    command = [compiler, *FLAGS, f"-DHEAD_DIM={head_dim}", str(source)]
+    try:
+        path = _cache() / f"{source.stem}-{_key(source, command)}.so"
+        if not path.exists():
+            _compile(command, path)
+        return ctypes.CDLL(str(path))
+    except (OSError, subprocess.CalledProcessError) as error:
+        _log.warning("%s runs on torch, slower: %s", source.stem, error)
+        return None
+
+
+def _cache() -> Path:
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "recsys"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+def _key(source: Path, command: list[str]) -> str:
+    """A home may be shared by machines: what decides the code is all in the name."""
+    capabilities = str(sorted(torch.cpu.get_capabilities().items()))
+    said = [*command[:-1], capabilities, source.read_text()]
+    return hashlib.sha256("\0".join(said).encode()).hexdigest()[:16]
+
+
+def _compile(command: list[str], path: Path) -> None:
+    """Compile to `path`, which is there whole or not at all: others may do so at once."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        built = Path(folder) / path.name
+        subprocess.run([*command, "-o", str(built)], check=True, capture_output=True)
+        built.replace(path)

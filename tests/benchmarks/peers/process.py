@@ -1,0 +1,82 @@
+"""Talks to processes that train on order: a peer's library in its environment, or the engine."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[2]
+PYTHON = ROOT / ".venv-peers" / "bin" / "python"
+PEERS = ("deepctr", "fuxictr")
+
+
+class Trainer:
+    """A process that trains one model; `order` waits for its answer."""
+
+    def __init__(self, name: str, folder: Path, settings: dict[str, Any]) -> None:
+        if name in PEERS:
+            command = [str(PYTHON), str(HERE / "rivals.py"), name]
+        else:
+            command = [sys.executable, str(HERE / "engine.py")]
+        paths = f"{ROOT}{os.pathsep}{HERE.parent}"
+        self.name, self.words = name, tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self.process = subprocess.Popen(
+            [*command, str(folder), json.dumps(settings)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.words,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
+        )
+        self._answer()
+
+    def order(self, order: str) -> dict[str, float]:
+        """Return the CPU seconds it took and the largest memory so far."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(order + "\n")
+        self.process.stdin.flush()
+        return self._answer()
+
+    def close(self) -> None:
+        self.process.communicate(timeout=60)
+
+    def _answer(self) -> dict[str, float]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            self.process.wait()
+            self.words.seek(0)
+            sys.exit(f"{self.name} ended:\n{self.words.read()[-2000:]}")
+        found: dict[str, float] = json.loads(line)
+        return found
+
+
+def peers_are_there() -> bool:
+    """Whether the peers' environment is; says how to make it where not."""
+    if not PYTHON.exists():
+        print(f"peers are left out: no {PYTHON.relative_to(ROOT)}; `make peers` sets it up")
+    return PYTHON.exists()
+
+
+def number(columns: list[pd.Series], is_number: list[bool]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return fields (N, F) float64, values numbered from 0, and how many each has (0: numbers)."""
+    fields, sizes = [], []
+    for column, plain in zip(columns, is_number, strict=True):
+        values = column if plain else pd.factorize(column)[0]
+        fields.append(np.asarray(values, np.float64))
+        sizes.append(0 if plain else int(fields[-1].max()) + 1)
+    return np.stack(fields, axis=1), np.array(sizes)
+
+
+def write_part(folder: Path, prefix: str, fields: NDArray[Any], label: NDArray[Any]) -> None:
+    """Write one part as `rivals.py` reads it."""
+    np.save(folder / f"{prefix}fields.npy", fields)
+    np.save(folder / f"{prefix}label.npy", label.astype(np.float32))
