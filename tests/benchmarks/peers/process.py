@@ -16,12 +16,22 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
 PYTHON = ROOT / ".venv-peers" / "bin" / "python"
 PEERS = ("deepctr", "fuxictr")
+ALLOCATOR = {  # what `training.machine.keep_freed_memory` sets
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
+    "MALLOC_TOP_PAD_": str(64 << 20),
+}
 
 
 class Trainer:
-    """A process that trains one model; `order` waits for its answer."""
+    """A process that trains one model; `order` waits for its answer.
 
-    def __init__(self, name: str, folder: Path, settings: dict[str, Any]) -> None:
+    keeps_memory: whether a peer runs with the allocator setting that the engine makes itself.
+    """
+
+    def __init__(
+        self, name: str, folder: Path, settings: dict[str, Any], *, keeps_memory: bool = False
+    ) -> None:
         if name in PEERS:
             command = [str(PYTHON), str(HERE / "rivals.py"), name]
         else:
@@ -34,7 +44,12 @@ class Trainer:
             stdout=subprocess.PIPE,
             stderr=self.words,
             text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
+            env={
+                **os.environ,
+                **(ALLOCATOR if keeps_memory else {}),
+                "OMP_NUM_THREADS": "1",
+                "PYTHONPATH": paths,
+            },
         )
         self._answer()
 
