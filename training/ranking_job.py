@@ -13,8 +13,8 @@ from features.feature_values import block_feature_values
 from features.split import TEST, TRAIN, VALIDATION
 from recsys.batch import FeatureBlock, FeatureLayout, RankingBatch
 from recsys.bundle import write_bundle
-from recsys.embeddings.diagnostics import Diagnosis, FeatureValues
 from recsys.calibration import CALIBRATOR_FILE, Calibrator
+from recsys.embeddings.diagnostics import Diagnosis, FeatureValues
 from recsys.probe import PROBE_FILE, PROBE_ROWS, write_probe
 from recsys.weights import save_optimizer_state, save_weights
 from training.config import ExperimentConfig, dump_config

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -95,5 +96,5 @@ def test_both_optimizers_follow_the_schedule(tmp_path: Path) -> None:
     fit(task, settings, Checkpoints(tmp_path))
     factors = [1 - step / 10 for step in range(10)]
     assert seen == pytest.approx([0.1 * factor for factor in factors])
-    steps = [a - b for a, b in zip(before, before[1:], strict=False)]
+    steps = [a - b for a, b in pairwise(before)]
     assert steps == pytest.approx([0.5 * factor for factor in factors[:9]], rel=1e-4)
