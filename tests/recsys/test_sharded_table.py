@@ -111,7 +111,7 @@ def main(folder: Path) -> None:
 def folder(tmp_path_factory: pytest.TempPathFactory, start_ranks: Any) -> Path:
     folder = tmp_path_factory.mktemp("sharded")
     for rank in start_ranks(__file__, RANKS, folder):
-        output, _ = rank.communicate(timeout=120)
+        output, _ = rank.communicate(timeout=400)
         assert rank.returncode == 0, output
     return folder
 

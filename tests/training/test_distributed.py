@@ -177,7 +177,7 @@ def run(folder: Path, world: World) -> dict[str, Any]:
         trained(config, world, folder / f"{optimizer}-{world.size}", KILLED_AT)
     if world.is_first:
         (folder / f"written-{world.size}").touch()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not all((folder / f"written-{size}").exists() for size in SIZES):
         assert time.monotonic() < deadline, "other ranks wrote nothing"
         time.sleep(0.1)
@@ -209,7 +209,7 @@ def found(tmp_path_factory: pytest.TempPathFactory, start_ranks: Any) -> dict[in
     torch.set_num_threads(1)
     alone = [json.loads(json.dumps(run(folder, World())))]
     for rank in ranks:
-        output, _ = rank.communicate(timeout=120)
+        output, _ = rank.communicate(timeout=400)
         assert rank.returncode == 0, output
     several = {
         size: [json.loads((folder / f"found-{size}-{r}.json").read_text()) for r in range(size)]

@@ -48,7 +48,7 @@ if os.environ.get("RANK") == "1":
     ClickLoader._batch = fail
 """
 ROOT = Path(__file__).resolve().parents[2]
-DEADLINE = 60.0
+DEADLINE = 400
 
 
 @pytest.fixture(scope="module")
