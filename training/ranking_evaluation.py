@@ -86,7 +86,6 @@ class Judged:
     """A ranker's test predictions and what they are worth."""
 
     name: str
-    calibrator: Calibrator
     result: RankerResult
     drawn: NDArray[np.float64] = field(repr=False)
     """AUC on rows drawn anew, (samples,)."""
@@ -100,9 +99,8 @@ def calibrator_of(config: ExperimentConfig, rows: RankingRows, model: nn.Module)
     if config.calibration == "none":
         return Calibrator(offset=rows.logit_offset)
     found = predictions(model, rows, VALIDATION, config.training.batch_size, World())
-    raw = found.logit - np.float32(rows.logit_offset)
     return fit_calibrator(
-        config.calibration, raw, found.label, found.weight, offset=rows.logit_offset
+        config.calibration, found.logit, found.label, found.weight, offset=found.offset
     )
 
 
@@ -116,7 +114,7 @@ def judge(
     """Judge `model`, whole in this process, on the test rows; `name`: its kind where None."""
     found = predictions(model, rows, TEST, config.training.batch_size, World())
     name = config.model.kind if name is None else name
-    probability = calibrator.probability(found.logit - np.float32(rows.logit_offset))
+    probability = calibrator.probability(found.logit)
     samples = min(config.evaluation.bootstrap_samples, MOST_SAMPLES)
     seed = config.training.seed
     # AUC is of the logits: a calibrator may tie rows that the model tells apart.
@@ -139,13 +137,16 @@ def judge(
         before = calibration(found.probability, found.label, found.weight)
     after = calibration(probability, found.label, found.weight)
     result = RankerResult(name, metrics, after, before)
-    return Judged(name, calibrator, result, drawn[:, 0], len(found.label), share)
+    return Judged(name, result, drawn[:, 0], len(found.label), share)
 
 
 def evaluation_of(
-    config: ExperimentConfig, own: Judged, others: Sequence[Judged] = ()
+    config: ExperimentConfig, own: Judged, others: Sequence[Judged] = (), alone: str = ""
 ) -> RankingEvaluation:
-    """Return the evaluation of a model beside `others`, all judged on the same rows."""
+    """Return the evaluation of a model beside `others`, all judged on the same rows.
+
+    alone: why there are no others, for readers.
+    """
     results = {own.name: own.result}
     for other in others:
         less = own.result.metrics["auc"].value - other.result.metrics["auc"].value
@@ -160,6 +161,8 @@ def evaluation_of(
             f"{own.rows:,}: beside each item taken up to {JUDGED} others of the catalogue, drawn "
             "at random and weighted up to all of it"
         )
+    if alone:
+        protocol["rankers beside it"] = alone
     return RankingEvaluation(protocol, results, base_rate(own.share))
 
 

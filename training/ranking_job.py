@@ -82,7 +82,7 @@ class RankingJob:
         """Judge `model`, write bundle and report; return the evaluation and both paths."""
         calibrator = calibrator_of(self.config, self.rows, model)
         own = judge(self.config, self.rows, model, calibrator)
-        evaluation = evaluation_of(self.config, own, self._baselines(run_dir))
+        evaluation = evaluation_of(self.config, own, *self._beside(run_dir))
         bundle = write_ranker(
             run_dir / "bundle",
             self.config,
@@ -99,12 +99,12 @@ class RankingJob:
         )
         return evaluation, bundle, report
 
-    def _baselines(self, run_dir: Path) -> list[Judged]:
-        """Return the rankers to stand beside the model; of several processes none trains them."""
+    def _beside(self, run_dir: Path) -> tuple[list[Judged], str]:
+        """Return the rankers to stand beside the model, and why there are none of them."""
         if self.world.size > 1:
-            self.facts["evaluation.rankers"] = "left out: trained by several processes"
-            return []
-        return list(judged_baselines(self.config, self.rows, self.world, run_dir, self.say))
+            return [], "left out, as several processes trained the model"
+        others = judged_baselines(self.config, self.rows, self.world, run_dir, self.say)
+        return list(others), ""
 
 
 def row_facts(rows: RankingRows) -> dict[str, str]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from features.split import VALIDATION
 from recsys.batch import RankingBatch
+from recsys.calibration import Calibrator
 from recsys.embeddings.plan import EmbeddingPlan
 from recsys.embeddings.table import Table
 from recsys.embeddings.unified import UnifiedEmbedding
@@ -87,17 +88,18 @@ def ranking_task(config: ExperimentConfig, rows: RankingRows, world: World) -> T
 class Predictions:
     """What a ranker said of the rows of a part, and what came of them; (N,) each.
 
-    logit: with the sampling of the training rows undone.
+    logit: as the model gives it. offset: what undoes the sampling of the training rows.
     """
 
     logit: NDArray[np.float32]
     label: NDArray[np.float32]
     weight: NDArray[np.float32]
+    offset: float = 0.0
 
     @property
     def probability(self) -> NDArray[np.float64]:
         """The predicted probability of label 1, (N,)."""
-        return 1 / (1 + np.exp(-self.logit.astype(np.float64)))
+        return Calibrator(offset=self.offset).probability(self.logit)
 
 
 @torch.no_grad()
@@ -121,14 +123,14 @@ def predictions(
         here = slice(done, done + len(batch))
         for column, found in zip(
             columns,
-            (model(batch.features) + rows.logit_offset, batch.label, batch.weight),
+            (model(batch.features), batch.label, batch.weight),
             strict=True,
         ):
             column[here] = found
         done = here.stop
     model.train(was_training)
     logit, label, weight = (world.collect(column[:done]).numpy() for column in columns)
-    return Predictions(logit, label, weight)
+    return Predictions(logit, label, weight, rows.logit_offset)
 
 
 def _description(model: nn.Module, rows: RankingRows) -> Callable[[RankingBatch], str]:

@@ -17,6 +17,7 @@ from training.config import ExperimentConfig, load_config
 from training.distributed import World
 from training.examine import evaluate_bundle
 from training.ranking_evaluation import RankingEvaluation, calibrator_of, judge
+from training.ranking_job import RankingJob
 from training.ranking_rows import open_rows
 from training.ranking_task import predictions, ranking_task
 from training.train import TrainResult, train
@@ -94,6 +95,7 @@ def test_the_report_holds_the_baselines(result: TrainResult) -> None:
     assert less is not None
     assert less.value == pytest.approx(aucs["fm"] - aucs["logistic"])
     assert 0 < less.low < less.value < less.high
+    assert "rankers beside it" not in evaluation.protocol
     text = result.report.read_text()
     assert "By AUC fm is better than logistic" in text
     assert "before calibration" in text
@@ -217,3 +219,15 @@ def test_users_of_a_streamed_log(tmp_path: Path) -> None:
     examples = np.concatenate([b.examples.numpy() for b in rows.loader.ordered(2, 100)])
     pairs = set(zip(source[examples].tolist(), users.tolist(), strict=True))
     assert len(pairs) == len(set(users.tolist())) == len(np.unique(source[examples]))
+
+
+def test_several_processes_train_no_baselines_and_the_report_says_so(
+    log: Path, tmp_path: Path
+) -> None:
+    config = config_of(log)
+    job = RankingJob(config, World())
+    model = job.task().trained.model
+    job.world = World(size=2)
+    evaluation, _, report = job.finish(tmp_path, model, [], None)
+    assert list(evaluation.results) == ["fm"]
+    assert "left out, as several processes trained the model" in report.read_text()
