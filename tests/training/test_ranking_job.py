@@ -166,6 +166,32 @@ def test_probabilities_undo_the_sampling(tmp_path: Path, change: str) -> None:
     assert observed < 0.2
 
 
+def test_probabilities_before_and_after_calibration_undo_it_too(tmp_path: Path) -> None:
+    config = config_of(
+        clicks(tmp_path, rare=True), "training.negative_rate=0.2", "calibration=temperature"
+    )
+    rows = open_rows(config, World())
+    model = ranking_task(config, rows, World()).trained.model
+    said = predictions(model, rows, 2, 256, World())
+    assert said.probability == pytest.approx(1 / (1 + np.exp(-(said.logit + rows.logit_offset))))
+    assert calibrator_of(config, rows, model).offset == rows.logit_offset < -1
+
+
+def test_the_loss_is_of_softened_labels_and_weighted_positives(log: Path) -> None:
+    changes = ("label_smoothing=0.2", "positive_weight=3", "precision=float32")
+    config = config_of(log, *(f"training.{change}" for change in changes))
+    task = ranking_task(config, open_rows(config, World()), World())
+    batch = next(iter(task.batches(0, 0)))
+    model = task.trained.model.eval()
+    p = 1 / (1 + np.exp(-model(batch.features).detach().double().numpy()))
+    label = batch.label.numpy()
+    soft, weight = np.where(label > 0, 0.9, 0.1), np.where(label > 0, 3, 1)
+    losses = -(soft * np.log(p) + (1 - soft) * np.log(1 - p))
+    assert float(task.loss(batch).detach()) == pytest.approx(
+        np.average(losses, weights=weight), rel=1e-5
+    )
+
+
 def test_a_log_of_positive_rows(tmp_path: Path) -> None:
     """What a user takes next: chances over the catalogue add up to about one."""
     config = config_of(
