@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from features.dataset import Dataset
+from features.examples import Examples, Kind, Rows, Users
 from features.hashing import UNKNOWN_HASH
 from features.sampling import log_inclusion
 from features.split import TRAIN
@@ -27,7 +28,11 @@ _Batch = TypeVar("_Batch")
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderConfig:
-    """What a batch is made of; the fields mean what the training section says of them."""
+    """What a batch is made of; the fields mean what the training section says of them.
+
+    whole_catalogue: every item is a candidate of every batch. mask_taken: what a user took in
+    training is no negative of theirs.
+    """
 
     batch_size: int
     uniform_negatives: int
@@ -35,6 +40,10 @@ class LoaderConfig:
     id_dropout: float
     context_dropout: float
     seed: int
+    examples: Kind = "rows"
+    positives: int = 1
+    whole_catalogue: bool = False
+    mask_taken: bool = False
 
 
 class PairLoader:
@@ -43,15 +52,15 @@ class PairLoader:
     def __init__(self, data: Dataset, config: LoaderConfig) -> None:
         self.data = data
         self.config = config
-        self.events = data.events_of((TRAIN,))
-        self.histories = data.histories((TRAIN,))
-        self.history_end = self.histories.before_each()
-        log_of_batch = log_inclusion(
-            data.train_counts,
-            batch_size=min(config.batch_size, len(self.events)),
-            uniform_negatives=config.uniform_negatives,
-        )
-        self.log_inclusion = torch.from_numpy(log_of_batch)
+        self.examples: Examples
+        if config.examples == "rows":
+            self.examples = Rows(data, config.history_length)
+        else:
+            roles = data.schema.interactions
+            ordered = roles.time is not None or roles.order is not None
+            self.examples = Users(data, config.history_length, config.positives, ordered=ordered)
+        self.taken = data.histories((TRAIN,)) if config.mask_taken else None
+        self.log_inclusion = torch.from_numpy(self._log_inclusion())
         self._item_ids = data.encoder.id_columns("items")
         self._user_ids = data.encoder.id_columns("users")
         self._no_context = data.encoder.encode("interactions", pa.table({"none": pa.nulls(1)}))
@@ -59,7 +68,7 @@ class PairLoader:
     @property
     def num_steps(self) -> int:
         """Batches an epoch; the last one may be smaller."""
-        return -(-len(self.events) // self.config.batch_size)
+        return -(-len(self.examples) // self.config.batch_size)
 
     def batch(
         self,
@@ -75,45 +84,86 @@ class PairLoader:
         All random numbers are drawn for the whole batch, of which rank `rank` of `world` gets
         the queries rank, rank + world, ... and its share of the items.
         """
-        size = self.config.batch_size
+        size, num_items = self.config.batch_size, self.data.num_items
         chosen = (self.order(epoch) if order is None else order)[step * size : (step + 1) * size]
         rng = self._rng(epoch, step + 1)
         events = self.data.tables.events
-        numbers = self.events[chosen]
-        positive_rows = events.item_row[numbers].astype(np.int64)
-        negatives = rng.integers(0, self.data.num_items, self.config.uniform_negatives)
-        users = events.user_row[numbers]
-        ends = self.history_end[chosen]
-        starts = np.maximum(self.histories.offsets[users], ends - self.config.history_length)
-        history = self.histories.windows(starts, ends)
-        candidates = np.unique(np.concatenate([positive_rows, negatives]))
-        item_rows, slots = _distinct_rows(candidates, history.values.numpy(), self.data.num_items)
+        drawn = self.examples.draw(chosen, rng)
+        positive_rows = events.item_row[drawn.events].astype(np.int64)
+        if self.config.whole_catalogue:
+            candidates = np.arange(num_items)
+        else:
+            negatives = rng.integers(0, num_items, self.config.uniform_negatives)
+            candidates = np.unique(np.concatenate([positive_rows, negatives]))
+        item_rows, slot = _distinct_rows(candidates, drawn.history.values.numpy(), num_items)
         item_rows_tensor = torch.from_numpy(item_rows)
-        mine, own_items = slice(rank, None, world), _share(len(item_rows), rank, world)
-        drop_item, drop_user, drop_context = self._drops(len(item_rows), len(numbers), rng)
-        own_history = Jagged(torch.from_numpy(slots), history.offsets)
-        if world > 1:
-            own_history = own_history.take(torch.arange(len(numbers))[mine])
+        own_items = _share(len(item_rows), rank, world)
+        drop_item, drop_user, drop_context = self._drops(len(item_rows), len(drawn.users), rng)
+        own = np.arange(rank, len(drawn.users), world)
+        pairs = np.flatnonzero(drawn.asks % world == rank)
+        users = drawn.users[own]
+        history = drawn.history if world == 1 else drawn.history.take(torch.from_numpy(own))
         items = self.data.items.take(item_rows_tensor[own_items])
-        own = numbers[mine]
-        user_block = self.data.users.take(torch.from_numpy(users[mine].astype(np.int64)))
-        user_block = without_ids(user_block, self._user_ids, drop_user[mine])
-        context = self.data.context.take(torch.from_numpy(own))
+        user_block = self.data.users.take(torch.from_numpy(users))
+        context = self.data.context.take(torch.from_numpy(drawn.context[own]))
+        asks, positive = drawn.asks[pairs] // world, slot[positive_rows[pairs]]
         return PairBatch(
             items=without_ids(items, self._item_ids, drop_item[own_items]),
             item_rows=item_rows_tensor,
             num_candidates=len(candidates),
-            query=user_block.beside(self._without_context(context, drop_context[mine])),
-            history=own_history,
-            positive=torch.from_numpy(np.searchsorted(candidates, positive_rows[mine])),
+            query=without_ids(user_block, self._user_ids, drop_user[own]).beside(
+                self._without_context(context, drop_context[own])
+            ),
+            history=Jagged(torch.from_numpy(slot[history.values.numpy()]), history.offsets),
+            asks=torch.from_numpy(asks),
+            positive=torch.from_numpy(positive),
+            not_negative=self._not_negative(users, asks, positive, slot, len(candidates)),
             log_inclusion=self.log_inclusion[item_rows_tensor[: len(candidates)]],
-            weight=torch.from_numpy(events.weight[own]),
-            examples=torch.from_numpy(own),
+            weight=torch.from_numpy(events.weight[drawn.events[pairs]]),
+            examples=torch.from_numpy(drawn.events[pairs]),
+        )
+
+    def _not_negative(
+        self,
+        users: NDArray[np.int64],
+        asks: NDArray[np.int64],
+        positive: NDArray[np.int64],
+        slot: NDArray[np.int64],
+        num_candidates: int,
+    ) -> Jagged:
+        """Return each query's positives and, where asked, all that its user took in training."""
+        if self.taken is None:
+            return Jagged.of_lengths(positive, np.bincount(asks, minlength=len(users)))
+        taken = self.taken.last(users)
+        owner = np.repeat(np.arange(len(users)), taken.lengths().numpy())
+        place = slot[taken.values.numpy()]
+        among = (place >= 0) & (place < num_candidates)
+        distinct = np.unique(owner[among] * num_candidates + place[among])
+        owner, place = np.divmod(distinct, num_candidates)
+        return Jagged.of_lengths(place, np.bincount(owner, minlength=len(users)))
+
+    def _log_inclusion(self) -> NDArray[np.float32]:
+        """Return log of the probability that each item is a candidate, (n_items,)."""
+        config, counts = self.config, self.data.train_counts
+        if config.whole_catalogue:
+            return np.zeros(len(counts), np.float32)
+        num_rows = int(counts.sum())
+        rows_a_batch = config.batch_size * num_rows / len(self.examples)
+        if config.examples == "users":
+            # On average: a user has its rows after the cut in the batch, `positives` at most.
+            lengths = np.bincount(self.data.tables.events.user_row[self.data.part == TRAIN])
+            lengths = lengths[lengths > 0]
+            left = (lengths + 1) / 2 if config.history_length else lengths
+            rows_a_batch = config.batch_size * float(np.minimum(left, config.positives).mean())
+        return log_inclusion(
+            counts,
+            batch_size=min(round(rows_a_batch), num_rows),
+            uniform_negatives=config.uniform_negatives,
         )
 
     def order(self, epoch: int) -> NDArray[np.int64]:
-        """Return the permutation of the training rows that `epoch` follows."""
-        return self._rng(epoch, 0).permutation(len(self.events))
+        """Return the permutation of the examples that `epoch` follows."""
+        return self._rng(epoch, 0).permutation(len(self.examples))
 
     def epoch(
         self, epoch: int, first_step: int = 0, *, rank: int = 0, world: int = 1
@@ -220,9 +270,12 @@ def _replaced(jagged: Jagged, one: Jagged, rows: Tensor) -> Jagged:
 def _distinct_rows(
     candidates: NDArray[np.int64], history: NDArray[np.int64], num_items: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return distinct item rows, candidates first, and where each event of `history` is there."""
+    """Return distinct item rows (U,), candidates first, and where each item is there.
+
+    The second is (num_items,), -1 for an item that is not.
+    """
     slot = np.full(num_items, -1, np.int64)
     slot[candidates] = np.arange(len(candidates))
     extra = np.unique(history[slot[history] < 0])
     slot[extra] = len(candidates) + np.arange(len(extra))
-    return np.concatenate([candidates, extra]), slot[history]
+    return np.concatenate([candidates, extra]), slot

@@ -9,7 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys.feature_options import HistoryPooling
@@ -26,6 +28,12 @@ class Jagged:
     values: Tensor
     offsets: Tensor
     weights: Tensor | None = None
+
+    @classmethod
+    def of_lengths(cls, values: NDArray[np.integer[Any]], lengths: NDArray[np.int64]) -> "Jagged":
+        """Return rows of `lengths` (N,) out of `values` (T,), one after the other."""
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        return cls(torch.from_numpy(values.astype(np.int64)), torch.from_numpy(offsets))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -44,6 +52,17 @@ class Jagged:
         where = where + torch.arange(len(where), device=rows.device)
         weights = None if self.weights is None else self.weights[where]
         return Jagged(self.values[where], offsets, weights)
+
+    def above(self, other: "Jagged") -> "Jagged":
+        """Return these rows, then those of `other`."""
+        weights = None
+        if self.weights is not None or other.weights is not None:
+            weights = torch.cat([_ones_or(one.weights, one.values) for one in (self, other)])
+        return Jagged(
+            torch.cat([self.values, other.values]),
+            torch.cat([self.offsets, other.offsets[1:] + self.offsets[-1]]),
+            weights,
+        )
 
     def to(self, device: torch.device | str) -> Self:
         """Return the same on `device`."""
@@ -69,6 +88,15 @@ class FeatureBlock:
         """Return the rows `rows` (M,) int64 in that order."""
         multi = tuple(jagged.take(rows) for jagged in self.multi)
         return FeatureBlock(self.single[rows], multi, self.dense[rows])
+
+    def above(self, other: "FeatureBlock") -> "FeatureBlock":
+        """Return these rows, then those of `other`, which has the same features."""
+        multi = zip(self.multi, other.multi, strict=True)
+        return FeatureBlock(
+            torch.cat([self.single, other.single]),
+            tuple(first.above(second) for first, second in multi),
+            torch.cat([self.dense, other.dense]),
+        )
 
     def beside(self, other: "FeatureBlock") -> "FeatureBlock":
         """Return the features of the same N rows side by side."""
@@ -148,18 +176,22 @@ class FeatureLayout:
 
 @dataclass(frozen=True)
 class PairBatch:
-    """Queries with the item each of them took; every distinct item stands once.
+    """Queries with items that each of them took; every distinct item stands once.
 
-    Shared out among processes, `items` holds a contiguous share of the U rows and everything of
-    B rows a share of the batch's queries; all else is of the whole batch.
+    Shape letters here: P pairs of a query and an item it took; P = B where each has one.
+    Shared out among processes, `items` holds a contiguous share of the U rows, and everything of
+    B or P rows a share of the batch's queries; all else is of the whole batch.
 
-    items: U rows, the first `num_candidates` of them (C) the softmax's candidates.
+    items: U rows, the first `num_candidates` of them (C) the loss's candidates.
     item_rows (U,) int64, their row numbers in the catalogue.
     query: B rows of user and context features.
     history: B rows of positions into `items`, oldest first.
-    positive (B,) int64, position of the item taken, below C.
+    asks (P,) int64, the query of each pair, ascending; positive (P,) int64, the position of the
+    item taken, below C.
+    not_negative: B rows of distinct positions below C: candidates that are no negatives of a
+    query, its positives among them.
     log_inclusion (C,) float32, log of the probability that sampling draws each candidate.
-    weight (B,) float32. examples (B,) int64, event numbers, to name a bad row.
+    weight (P,) float32. examples (P,) int64, event numbers, to name a bad row.
     """
 
     items: FeatureBlock
@@ -167,7 +199,9 @@ class PairBatch:
     num_candidates: int
     query: FeatureBlock
     history: Jagged
+    asks: Tensor
     positive: Tensor
+    not_negative: Jagged
     log_inclusion: Tensor
     weight: Tensor
     examples: Tensor
@@ -203,6 +237,10 @@ class RankingBatch:
     def to(self, device: torch.device | str) -> Self:
         """Return the batch on `device`."""
         return cast(Self, _map(self, lambda tensor: tensor.to(device, non_blocking=True)))
+
+
+def _ones_or(weights: Tensor | None, values: Tensor) -> Tensor:
+    return torch.ones(len(values), device=values.device) if weights is None else weights
 
 
 def _map(value: Any, change: Callable[[Tensor], Tensor]) -> Any:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import ConfigDict, Field, model_validator
 
+from features.examples import Kind as ExampleKind
 from features.sources import Policies, Sources
 from features.split import SplitConfig
 from recsys.calibration import Kind as CalibrationKind
@@ -17,6 +18,7 @@ from recsys.models.two_tower import TwoTowerConfig
 from recsys.schema import Schema
 from recsys.strict import StrictModel, parse
 from training.optim import Schedule
+from training.retrieval_config import RetrievalLoss, SampledSoftmax
 
 PositiveInt = Annotated[int, Field(ge=1)]
 
@@ -27,17 +29,28 @@ class SelfSupervision(StrictModel):
     kind: Literal["none", "contrastive", "spread_out"] = "none"
     """`contrastive`: two views of a thing, each with other features masked, know each other;
     `spread_out`: things differ, nothing is masked."""
-    views: Literal["item", "row"] = "item"
-    """Of items drawn uniformly from the catalogue, or of the batch's rows."""
-    masking: Literal["random", "correlated"] = "correlated"
-    """Half of the features, or a feature with those that tell most about it."""
+    views: Literal["item", "row", "query", "both"] = "item"
+    """Of items drawn uniformly from the catalogue; for rankers also of the batch's rows, for
+    retrieval also of users (`query`), drawn uniformly as well, or of items and users (`both`)."""
+    masking: Literal["random", "correlated", "none"] = "correlated"
+    """Half of the features, or a feature with those that tell most about it; `none`: `dropout`
+    alone makes both views."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share of the values of multi-valued features left out of a view."""
+    """Share of the values of multi-valued features left out of a view; with `masking: none`,
+    share of the features masked in a row of a view."""
     weight: Annotated[float, Field(ge=0)] = 0.01
     temperature: Annotated[float, Field(gt=0)] = 0.5
     """What cosines are divided by before the softmax."""
     batch_size: Annotated[int, Field(ge=2)] = 512
     """Items drawn a step, or rows of the batch, compared with each other."""
+
+    @model_validator(mode="after")
+    def _views_differ(self) -> "SelfSupervision":
+        if self.kind == "contrastive" and self.masking == "none" and not self.dropout:
+            raise ValueError(
+                "masking: none without dropout makes two views that are the same: set dropout"
+            )
+        return self
 
 
 class TrainingConfig(StrictModel):
@@ -46,9 +59,20 @@ class TrainingConfig(StrictModel):
     seed: int = 0
     epochs: PositiveInt = 20
     batch_size: PositiveInt = 1024
+    loss: RetrievalLoss = SampledSoftmax()
+    """Of retrieval: sampled_softmax, full_softmax, bce, bpr, cosine_contrastive or metric; its
+    name, or a mapping with `kind` and its settings."""
+    examples: ExampleKind = "rows"
+    """Of retrieval: `rows`, each with what its user took before; or `users`, each cut at a random
+    row, with several items taken after it. `batch_size` counts either."""
+    positives: PositiveInt = 50
+    """Most items that one example of `users` is to find."""
+    mask_taken: bool = False
+    """What a user took elsewhere in training is no negative of theirs."""
     uniform_negatives: Annotated[int, Field(ge=0)] = 512
     """Extra candidates a batch, drawn uniformly from the catalogue."""
     logq_correction: bool = True
+    """Undo how often sampling draws each candidate: retrieval learns as if from all items."""
     learning_rate: Annotated[float, Field(gt=0)] = 0.002
     """AdamW, for everything but the table."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
@@ -89,7 +113,16 @@ class EvaluationConfig(StrictModel):
     ks: tuple[PositiveInt, ...] = (10, 20, 50, 100)
     filter_seen: bool = True
     """Leave out what the user already took, from the lists and from what counts as relevant."""
-    baselines: tuple[Literal["popularity", "item_knn"], ...] = ("popularity", "item_knn")
+    baselines: tuple[
+        Literal["auto", "popularity", "popularity_recent", "item_knn", "ease", "gf_cf", "ials"],
+        ...,
+    ] = ("auto",)
+    """What is fitted on the training rows to stand beside a retrieval model; `auto`: all that the
+    data and the installation allow, and the report says why one is missing."""
+    popularity_window_days: Annotated[float, Field(gt=0)] = 30
+    """How long before the last training row `popularity_recent` counts."""
+    ease_max_items: PositiveInt = 20_000
+    """Largest catalogue for `ease`, which needs its square x 4 bytes and its cube of work."""
     rankers: tuple[Literal["logistic", "fm", "dcn", "mlp", "autoint"], ...] = (
         "logistic",
         "fm",
@@ -133,8 +166,10 @@ class ExperimentConfig(StrictModel):
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     index: IndexConfig = IndexConfig()
-    calibration: CalibrationKind = "none"
-    """How a ranker's probabilities are mended, on the validation rows."""
+    calibration: CalibrationKind | Literal["logistic"] = "none"
+    """How scores become probabilities, on the validation rows: of a ranker `temperature` or
+    `isotonic`; of a two-tower `logistic` or `isotonic`, the probability that a user takes an item
+    within a period like the validation part."""
     warm_start: str | None = None
     """Model whose weights, scales and known ids the training starts from: a bundle or run folder
     (`recsys train --warm-start` also takes models:/name@alias)."""
@@ -202,14 +237,46 @@ class ExperimentConfig(StrictModel):
             )
 
     @model_validator(mode="after")
+    def _loss_fits_the_geometry(self) -> "ExperimentConfig":
+        loss = self.training.loss.kind
+        ball = isinstance(self.model, TwoTowerConfig) and self.model.geometry == "ball"
+        if ball and loss == "cosine_contrastive":
+            raise ValueError(
+                f"training.loss: {loss} is about cosines, and model.geometry: ball compares "
+                "distances: set geometry: sphere, or another loss"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _calibration_fits_the_model(self) -> "ExperimentConfig":
+        kind = self.calibration
+        if self.model.kind in RANKERS and kind == "logistic":
+            raise ValueError(
+                "calibration: logistic is for a two_tower, whose scores are no logits; a ranker "
+                "takes temperature or isotonic"
+            )
+        if self.model.kind not in RANKERS and kind == "temperature":
+            raise ValueError(
+                "calibration: temperature is for rankers, whose scores are logits; a two_tower "
+                "takes logistic or isotonic"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _self_supervision_fits_the_model(self) -> "ExperimentConfig":
         settings, kind = self.training.self_supervision, self.model.kind
         if settings.kind == "none":
             return self
-        if kind not in ("autoint", "dcn", "mlp"):
+        if kind not in ("two_tower", "autoint", "dcn", "mlp"):
             raise ValueError(
-                f"training.self_supervision is for autoint, dcn and mlp, which have a "
+                f"training.self_supervision is for two_tower, autoint, dcn and mlp, which have a "
                 f"representation to compare, and model.kind is {kind}: set its kind to none"
+            )
+        known = ("item", "query", "both") if kind == "two_tower" else ("item", "row")
+        if settings.views not in known:
+            raise ValueError(
+                f"training.self_supervision.views: {settings.views} is not for model.kind: {kind}: "
+                f"choose {', '.join(known[:-1])} or {known[-1]}"
             )
         if self.data.stream and settings.views == "item":
             raise ValueError(

@@ -11,7 +11,6 @@ from features.queries import Queries
 from recsys.batch import PairBatch
 from recsys.embeddings.plan import EmbeddingPlan
 from recsys.embeddings.unified import UnifiedEmbedding
-from recsys.losses.retrieval import correct_log_odds, softmax_loss
 from recsys.models.two_tower import TwoTower, catalogue_vectors, query_vectors
 from recsys.retrieval.topk import exact_topk
 from training.checkpoint import Trained
@@ -22,6 +21,7 @@ from training.loop import Task
 from training.machine import autocast
 from training.optim import build_optimizer
 from training.parts import not_finite, on_device, state_of, table_of
+from training.retrieval_loss import two_tower_loss
 
 CONTEXT_DROPOUT = 0.1
 """Share of training requests without context, so that batch scoring has a trained answer."""
@@ -34,21 +34,6 @@ def build_two_tower(config: ExperimentConfig, data: Dataset, world: World) -> Tw
     table = table_of(config, plan, world)
     torch.manual_seed(config.training.seed)
     return TwoTower(config.two_tower, UnifiedEmbedding(plan, table)).to(world.device)
-
-
-def two_tower_loss(
-    model: TwoTower, batch: PairBatch, *, logq_correction: bool, world: World = ALONE
-) -> Tensor:
-    """Return the sampled-softmax loss of a batch, a scalar in nats.
-
-    Of several ranks each returns its queries' share of the mean, against the candidates of all.
-    """
-    query_BE, candidate_CE = model(batch, world.gather if world.size > 1 else None)
-    logits_BC = query_BE @ candidate_CE.T / model.temperature
-    if logq_correction:
-        logits_BC = correct_log_odds(logits_BC, batch.log_inclusion, batch.positive)
-    total = None if world.size == 1 else world.sum(float(batch.weight.sum()))[0]
-    return softmax_loss(logits_BC, batch.positive, batch.weight, total)
 
 
 def two_tower_task(
@@ -70,14 +55,16 @@ def two_tower_task(
             id_dropout=training.id_dropout,
             context_dropout=CONTEXT_DROPOUT,
             seed=training.seed,
+            examples=training.examples,
+            positives=training.positives,
+            whole_catalogue=training.loss.kind == "full_softmax",
+            mask_taken=training.mask_taken,
         ),
     )
 
     def loss(batch: PairBatch) -> Tensor:
         with autocast(training.precision, device):
-            return two_tower_loss(
-                model, batch, logq_correction=training.logq_correction, world=world
-            )
+            return two_tower_loss(model, batch, training, num_items=data.num_items, world=world)
 
     return Task(
         trained=Trained(model, model.embedding.table, optimizer),

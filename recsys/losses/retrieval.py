@@ -1,43 +1,214 @@
-"""Sampled softmax for retrieval, its correction as a separate small step.
+"""Losses of retrieval: a query's own items against candidates that the queries of a batch share.
 
-The candidates of a batch are *distinct* items, so a query's positive never stands in a second
-column: accidental hits, which in-batch softmax has to mask, cannot occur.
+All losses see one thing: P pairs of a query and an item it took, and for each query the
+candidates that are its negatives: all but `excluded`, which holds at least its own positives, so
+that no positive is pushed away by another (false negatives). The candidates of a batch are
+*distinct* items, so an accidental hit cannot occur.
 
-Shape letters: B queries, C candidates that the queries of a batch share.
+Shape letters: B queries, C candidates, P pairs, E width.
 """
 
+from dataclasses import dataclass
+
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from recsys.batch import Jagged
+from recsys.losses.chunked import negative_logsumexp
 
-def correct_log_odds(logits_BC: Tensor, log_probability_C: Tensor, positive_B: Tensor) -> Tensor:
-    """Undo the sampling of candidates: logits - log q for every candidate but the positive.
 
-    With q_j the probability that candidate j is in the batch at all,
-        exp(s_pos) + sum over sampled j != pos of exp(s_j) / q_j
-    is an unbiased estimate of the full softmax's denominator (Horvitz and Thompson 1952; the
-    logQ correction of Bengio and Senecal 2008 and of Yi et al. 2019, section 4). The positive
-    is there by choice and not by chance, so it keeps its logit.
+@dataclass(frozen=True)
+class Pairs:
+    """P pairs: `asks` (P,) int64 rows of the queries, `positive` (P,) int64 columns.
 
-    Args:
-        logits_BC: (B, C) float, any temperature applied.
-        log_probability_C: (C,) float, log q_j.
-        positive_B: (B,) int64, the column of each query's positive.
+    weight (P,) float32. total: what weighted sums are divided by, in place of the sum of the
+    weights, where these pairs are a share of a larger batch.
     """
-    correction_BC = log_probability_C.expand_as(logits_BC)
-    kept = correction_BC.scatter(1, positive_B.unsqueeze(1), 0.0)
-    return logits_BC - kept
+
+    asks: Tensor
+    positive: Tensor
+    weight: Tensor
+    total: float | None = None
+
+    def mean(self, losses_P: Tensor) -> Tensor:
+        """Return the weighted mean of one loss a pair, a scalar."""
+        total = self.weight.sum() if self.total is None else losses_P.new_tensor(self.total)
+        return (losses_P * self.weight).sum() / total.clamp(min=1e-12)
+
+    def logits(self, query_BE: Tensor, candidate_CE: Tensor) -> Tensor:
+        """Return the inner product of each pair, (P,) float32."""
+        query_PE = query_BE.index_select(0, self.asks)
+        return (query_PE.float() * candidate_CE.index_select(0, self.positive).float()).sum(1)
 
 
 def softmax_loss(
-    logits_BC: Tensor, positive_B: Tensor, weight_B: Tensor, total_weight: float | None = None
+    query_BE: Tensor,
+    candidate_CE: Tensor,
+    pairs: Pairs,
+    excluded: Jagged,
+    log_probability_C: Tensor | None = None,
 ) -> Tensor:
-    """Return the weighted mean of -log softmax(logits)[positive], a scalar in nats.
+    """Return the mean of -log softmax of each pair among the query's negatives, in nats.
 
-    loss = sum_b w_b * (logsumexp_c s_bc - s_b,pos(b)) / sum_b w_b
+        log(1 + sum over negatives j of exp(s_j) / q_j / exp(s_positive))
 
-    `total_weight` divides in place of the sum, where these rows are a share of a larger batch.
+    With q_j the probability that candidate j is in the batch at all, the sum is an unbiased
+    estimate of that over the whole catalogue (Horvitz and Thompson 1952; the logQ correction of
+    Bengio and Senecal 2008 and of Yi et al. 2019, section 4). The positive is there by choice and
+    not by chance, so it keeps its logit. With the whole catalogue as candidates, and None for
+    `log_probability_C`, this is the full softmax.
+
+    Args:
+        query_BE: (B, E) float, any temperature applied.
+        candidate_CE: (C, E) float.
+        pairs: who took what.
+        excluded: B rows of the candidates that are no negatives.
+        log_probability_C: (C,) float, log q_j.
     """
-    losses_B = F.cross_entropy(logits_BC, positive_B, reduction="none")
-    total = weight_B.sum() if total_weight is None else losses_B.new_tensor(total_weight)
-    return (losses_B * weight_B).sum() / total.clamp(min=1e-12)
+    bias_C = None if log_probability_C is None else -log_probability_C
+    negatives_B = negative_logsumexp(query_BE, candidate_CE, excluded, bias_C)
+    gap_P = negatives_B.index_select(0, pairs.asks) - pairs.logits(query_BE, candidate_CE)
+    return pairs.mean(F.softplus(gap_P))
+
+
+@dataclass(frozen=True)
+class Negatives:
+    """How much each candidate counts as a negative of each query, rows summing to 1.
+
+    share (B, C) float32: 0 where excluded; all zero where a query has no negative.
+    """
+
+    share: Tensor
+
+    @classmethod
+    def of(
+        cls, excluded: Jagged, num_candidates: int, log_probability_C: Tensor | None = None
+    ) -> "Negatives":
+        """Return equal shares, or ones in proportion to 1 / q_j: a mean over the catalogue.
+
+        With equal shares an item is pushed away as often as sampling draws it, which for items
+        of the log is by their popularity.
+        """
+        lengths, device = excluded.lengths(), excluded.values.device
+        row_T = torch.repeat_interleave(
+            torch.arange(len(excluded), device=device), lengths, output_size=len(excluded.values)
+        )
+        weight_C = torch.ones(num_candidates, device=device)
+        if log_probability_C is not None:
+            weight_C = (log_probability_C.min() - log_probability_C).exp()
+        share_BC = weight_C.repeat(len(excluded), 1)
+        share_BC[row_T, excluded.values] = 0.0
+        return cls(share_BC / share_BC.sum(1, keepdim=True).clamp(min=1e-12))
+
+    def mean(self, losses_BC: Tensor) -> Tensor:
+        """Return each query's mean over its negatives, (B,)."""
+        return (losses_BC * self.share).sum(1)
+
+
+def bce_loss(
+    query_BE: Tensor,
+    candidate_CE: Tensor,
+    pairs: Pairs,
+    negatives: Negatives,
+    negative_weight: float = 1.0,
+) -> Tensor:
+    """Return the mean binary cross-entropy of each pair and of its negatives, in nats.
+
+    -log sigmoid(s_positive) - negative_weight * mean over negatives of log sigmoid(-s)
+    """
+    against_B = negatives.mean(F.softplus((query_BE @ candidate_CE.T).float()))
+    positive_P = F.softplus(-pairs.logits(query_BE, candidate_CE))
+    return pairs.mean(positive_P + negative_weight * against_B.index_select(0, pairs.asks))
+
+
+def bpr_loss(query_BE: Tensor, candidate_CE: Tensor, pairs: Pairs, negatives: Negatives) -> Tensor:
+    """Return Bayesian personalised ranking, in nats: negatives ranked below the positive.
+
+        mean over negatives of -log sigmoid(s_positive - s)
+
+    Rendle et al., "BPR: Bayesian Personalized Ranking from Implicit Feedback", UAI 2009,
+    section 4, over all negatives of the batch in place of one drawn a pair.
+    """
+    gap_PC = _gaps(query_BE, candidate_CE, pairs)
+    share_PC = negatives.share.index_select(0, pairs.asks)
+    return pairs.mean((F.softplus(gap_PC) * share_PC).sum(1))
+
+
+def cosine_contrastive_loss(
+    query_BE: Tensor,
+    candidate_CE: Tensor,
+    pairs: Pairs,
+    negatives: Negatives,
+    *,
+    margin: float,
+    negative_weight: float,
+) -> Tensor:
+    """Return 1 - cos(positive) + negative_weight * mean over negatives of max(0, cos - margin).
+
+    Mao et al., "SimpleX: A Simple and Strong Baseline for Collaborative Filtering", CIKM 2021,
+    section 3.1: negatives below the margin are far enough away and drop out.
+    """
+    against_B = negatives.mean(((query_BE @ candidate_CE.T).float() - margin).clamp(min=0))
+    positive_P = 1 - pairs.logits(query_BE, candidate_CE)
+    return pairs.mean(positive_P + negative_weight * against_B.index_select(0, pairs.asks))
+
+
+def metric_loss(
+    query_BE: Tensor,
+    candidate_CE: Tensor,
+    pairs: Pairs,
+    negatives: Negatives,
+    *,
+    margin: float,
+    num_items: int,
+    rank_weight: bool = True,
+) -> Tensor:
+    """Return the hinge of collaborative metric learning: own items near, others a margin off.
+
+        w * max over negatives of max(0, margin + d(q, positive)^2 - d(q, c)^2)
+        w = log(rank + 1),  rank = num_items * (share of negatives inside the margin)
+
+    Hsieh et al., "Collaborative Metric Learning", WWW 2017, sections 3.2 and 3.3: the worst of
+    the drawn negatives counts (WARP), more the worse the item's rank is estimated to be. Inner
+    products s may stand for distances since d(q, c)^2 - d(q, c')^2 = 2 (s' - s) on the sphere,
+    and in the ball where s is q . c - |c|^2 / 2.
+
+    Args:
+        query_BE: (B, E) float.
+        candidate_CE: (C, E) float.
+        pairs: who took what.
+        negatives: what counts against them.
+        margin: in squared distance.
+        num_items: of the catalogue.
+        rank_weight: False: w = 1.
+    """
+    gap_PC = margin + 2 * _gaps(query_BE, candidate_CE, pairs)
+    share_PC = negatives.share.index_select(0, pairs.asks)
+    worst_P = gap_PC.masked_fill(share_PC == 0, 0.0).clamp(min=0).amax(1)
+    if rank_weight:
+        inside_P = ((gap_PC > 0) * share_PC).sum(1)
+        worst_P = worst_P * (inside_P * num_items).log1p()
+    return pairs.mean(worst_P)
+
+
+def covariance_loss(vectors_NE: Tensor) -> Tensor:
+    """Return how much the coordinates of vectors tell of each other, a scalar.
+
+        (|C|_F^2 - |diag C|^2) / N,  C the covariance over the N vectors
+
+    Hsieh et al. 2017, section 3.4, after Cogswell et al. 2016: no direction of the space is to
+    repeat another.
+    """
+    centred = vectors_NE - vectors_NE.mean(0)
+    covariance_EE = centred.T @ centred / len(vectors_NE)
+    return (covariance_EE.square().sum() - covariance_EE.diagonal().square().sum()) / len(
+        vectors_NE
+    )
+
+
+def _gaps(query_BE: Tensor, candidate_CE: Tensor, pairs: Pairs) -> Tensor:
+    """Return the product of every candidate less that of the pair's positive, (P, C)."""
+    logits_BC = (query_BE @ candidate_CE.T).float()
+    positive_P = pairs.logits(query_BE, candidate_CE)
+    return logits_BC.index_select(0, pairs.asks) - positive_P.unsqueeze(1)

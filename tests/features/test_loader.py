@@ -44,7 +44,8 @@ def test_an_epoch_sees_every_training_row_once(loader: PairLoader) -> None:
 
 def flat(batch: PairBatch) -> list[list[float]]:
     tensors = [batch.item_rows, batch.positive, batch.history.values, batch.examples]
-    tensors += [batch.items.single, batch.query.single, batch.log_inclusion]
+    tensors += [batch.items.single, batch.query.single, batch.log_inclusion, batch.asks]
+    tensors += [batch.not_negative.values, batch.not_negative.offsets]
     return [tensor.flatten().tolist() for tensor in tensors]
 
 
@@ -65,6 +66,9 @@ def test_batches_hold_what_a_loop_over_events_finds(loader: PairLoader) -> None:
     for query, number in enumerate(batch.examples.tolist()):
         user, time = events.user_row[number], events.time[number]
         assert rows[batch.positive[query]] == events.item_row[number]
+        assert batch.not_negative.take(torch.tensor([query])).values.tolist() == [
+            batch.positive[query]
+        ]
         mine = (events.user_row == user) & (events.time < time) & (part == TRAIN)
         expected = events.item_row[mine][-6:].tolist()
         start, stop = batch.history.offsets[query], batch.history.offsets[query + 1]

@@ -14,7 +14,8 @@ from training.config import ExperimentConfig
 from training.distributed import World
 from training.evaluate import evaluate
 from training.loop import Task
-from training.steps import rank_with, two_tower_loss, two_tower_task
+from training.retrieval_loss import two_tower_loss
+from training.steps import rank_with, two_tower_task
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +41,13 @@ def model_of(task: Task[PairBatch]) -> TwoTower:
 
 @pytest.mark.parametrize("corrected", [True, False])
 def test_the_loss_is_a_softmax_of_cosines_over_the_temperature(
-    task: Task[PairBatch], corrected: bool
+    task: Task[PairBatch], config: ExperimentConfig, corrected: bool
 ) -> None:
     model, batch = model_of(task).eval(), next(task.batches(0, 0))
+    training = config.training.model_copy(update={"logq_correction": corrected})
     with torch.no_grad():
         query, candidate = model(batch)
-        loss = float(two_tower_loss(model, batch, logq_correction=corrected))
+        loss = float(two_tower_loss(model, batch, training, num_items=120))
     total = 0.0
     for row, positive in enumerate(batch.positive.tolist()):
         logits = (candidate @ query[row]) / model.config.temperature
