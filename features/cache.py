@@ -31,7 +31,8 @@ from recsys.atomic import publish, staged_folder
 from recsys.batch import FeatureBlock, Jagged
 from recsys.schema import Schema
 
-_EVENTS = ("user_row", "item_row", "time", "weight", "row", "label")
+_EVENTS = ("user_row", "item_row", "time", "weight", "row", "label", "split")
+_FORMAT = "2"
 _SIDES = ("items", "users", "context")
 
 
@@ -69,7 +70,7 @@ def _key(
     schema: Schema, sources: Sources, policies: Policies, split: SplitConfig, lookups: int | None
 ) -> str:
     parts = [model.model_dump_json() for model in (schema, policies, split)]
-    parts += [str(lookups), source_fingerprint(schema, sources), version("recsys-engine")]
+    parts += [str(lookups), source_fingerprint(schema, sources), version("recsys-engine"), _FORMAT]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
 
 
@@ -113,7 +114,7 @@ def _load(folder: Path) -> Dataset:
         tables=Tables(
             items=tables["items"],
             users=tables["users"],
-            events=Events(**arrays, split=None, context=tables["context"]),
+            events=Events(**{"split": None, **arrays}, context=tables["context"]),
             drops=tuple(drops),
             fingerprint=facts["fingerprint"],
         ),

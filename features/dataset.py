@@ -12,12 +12,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from features.encoder import FeatureEncoder, Side
+from features.hashing import hash_values, splitmix64
 from features.histories import Histories
 from features.history_features import past_scalers
 from features.log import take_rows
 from features.multiplicity import settle
 from features.sources import Policies, Sources
-from features.split import TRAIN, SplitConfig, assign
+from features.split import TRAIN, SplitConfig, assign, has_validation, words_of_drawn
 from features.tables import Tables, read_tables
 from recsys.batch import FeatureBlock
 from recsys.schema import Schema
@@ -81,7 +82,7 @@ def prepare(
         NotFoundError: a path does not exist.
     """
     tables = read_tables(schema, sources, policies, split_column=split.column)
-    part = part_of(tables, split)
+    part = part_of(schema, tables, split)
     encoder = fit_encoder(schema, tables, part, lookups)
     return encoded(encoder.schema, tables, part, encoder)
 
@@ -108,10 +109,32 @@ def continued(data: Dataset, earlier: FeatureEncoder | None) -> Dataset:
     return encoded(data.schema, data.tables, data.part, data.encoder.continuing(earlier))
 
 
-def part_of(tables: Tables, split: SplitConfig) -> NDArray[np.int8]:
+def part_of(schema: Schema, tables: Tables, split: SplitConfig) -> NDArray[np.int8]:
     """Return the part of each event, (E,) int8."""
     events = tables.events
-    return assign(split, events.user_row, events.time, events.split)
+    drawn = drawn_validation(schema, tables, split) is not None
+    pair_hash = _pair_hash(schema, tables) if drawn and not _is_in_order(schema) else None
+    return assign(split, events.user_row, events.time, events.split, pair_hash)
+
+
+def drawn_validation(schema: Schema, tables: Tables, split: SplitConfig) -> str | None:
+    """Return in words what is validation where the split column knows none, else None."""
+    given = tables.events.split
+    if split.kind != "column" or given is None or has_validation(given):
+        return None
+    return words_of_drawn(split, in_order=_is_in_order(schema))
+
+
+def _is_in_order(schema: Schema) -> bool:
+    return schema.interactions.time is not None or schema.interactions.order is not None
+
+
+def _pair_hash(schema: Schema, tables: Tables) -> NDArray[np.uint64]:
+    """Return a hash of the ids of each event's user and item, (E,): more rows do not change it."""
+    events = tables.events
+    users = hash_values(tables.users.column(schema.user_key)).view(np.uint64)
+    items = hash_values(tables.items.column(schema.item_key)).view(np.uint64)
+    return splitmix64(splitmix64(users)[events.user_row] ^ items[events.item_row])
 
 
 def fit_encoder(

@@ -20,6 +20,7 @@ from features.infer_clicks import (
 from features.profile import ColumnProfile, TableProfile, profile_table
 from features.reading import open_table
 from features.roles import (
+    VALIDATION_WORDS,
     Key,
     Roles,
     find_roles,
@@ -201,6 +202,9 @@ def _split_lines(draft: Draft, *, has_time: bool, used: set[str]) -> list[str]:
         return own
     used.add(given)
     lines = ["kind: column", f"column: {flow(given)}"]
+    words = {str(word).strip().lower() for word in draft.roles.log.columns[given].words.to_pylist()}
+    if not words & VALIDATION_WORDS:
+        lines[0] += "   # without validation rows: a tenth of each user's training rows is drawn"
     if has_time:
         draft.unsure.append(
             f"'{given}' holds train and test: the split in the configuration is by time; "

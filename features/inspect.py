@@ -63,6 +63,8 @@ class Report:
     warnings: tuple[str, ...]
     table_bytes: int
     fingerprint: str
+    notes: tuple[str, ...] = ()
+    """What is well, and good to know."""
 
     def lines(self) -> list[str]:
         """Return the report as text."""
@@ -104,7 +106,8 @@ class Report:
                 f"{drop.policy}: {drop.rows:,} rows of {drop.table}, column '{drop.column}': "
                 f"{drop.reason} (first at {drop.examples[0]})"
             )
-        out += ["", *(f"warning: {warning}" for warning in self.warnings)]
+        out += ["", *(f"note: {note}" for note in self.notes)]
+        out += [f"warning: {warning}" for warning in self.warnings]
         out.append(f"{'ok' if not self.warnings else 'readable'}: fingerprint {self.fingerprint}")
         return out
 
@@ -113,7 +116,14 @@ class Report:
         return asdict(self)
 
 
-def inspect(schema: Schema, tables: Tables, parts: NDArray[np.int8], *, table_bytes: int) -> Report:
+def inspect(
+    schema: Schema,
+    tables: Tables,
+    parts: NDArray[np.int8],
+    *,
+    table_bytes: int,
+    notes: Sequence[str] = (),
+) -> Report:
     """Describe checked tables.
 
     Args:
@@ -121,6 +131,7 @@ def inspect(schema: Schema, tables: Tables, parts: NDArray[np.int8], *, table_by
         tables: what `read_tables` gave.
         parts: (E,) the part of each event: 0 train, 1 validation, 2 test.
         table_bytes: memory of the embedding table with its optimizer state.
+        notes: what is good to know besides.
     """
     events = tables.events
     sources = {"items": tables.items, "users": tables.users, "interactions": events.context}
@@ -146,6 +157,7 @@ def inspect(schema: Schema, tables: Tables, parts: NDArray[np.int8], *, table_by
         warnings=tuple(_warnings(schema, tables, parts, pairs)),
         table_bytes=table_bytes,
         fingerprint=tables.fingerprint,
+        notes=tuple(notes),
     )
 
 

@@ -51,7 +51,8 @@ _PERHAPS_LABEL_WORDS = {
 _ASKING_WORDS = {"is", "was", "did", "has", "if", "or", "not"}
 _AFTERWARDS_WORDS = {"dwell", "watched", "duration", "playtime", "revenue", "spent"}
 _SPLIT_WORDS = {"split", "fold", "subset", "partition", "part", "set"}
-_PARTS = {"train", "training", "validation", "valid", "val", "dev", "test"}
+VALIDATION_WORDS = {"validation", "valid", "val", "dev"}
+_PARTS = {"train", "training", "test", *VALIDATION_WORDS}
 
 
 def tokens(name: str) -> list[str]:

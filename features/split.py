@@ -2,7 +2,8 @@
 
 Nothing that training sees may depend on a later row: the global time split cuts the log at
 two instants; leave-one-out holds out each user's last two rows (the published protocols);
-a given column is taken at its word.
+a given column is taken at its word. A column that knows no validation rows gets them from its
+training rows, user by user: the latest, or where the log has no order, by a hash of the pair.
 """
 
 from datetime import UTC, datetime
@@ -23,7 +24,8 @@ class SplitConfig(StrictModel):
 
     `time`: the latest `test` share of the rows is test, the `validation` share before it
     validation (or give the two instants, ISO). `leave_one_out`: by time or order within a user.
-    `column`: the text in `column` is train, validation (or valid, val) or test.
+    `column`: the text in `column` is train, validation (or valid, val) or test; where no row is
+    validation, the `validation` share of each user's training rows is drawn for it.
     """
 
     kind: Literal["time", "leave_one_out", "column"] = "time"
@@ -45,6 +47,8 @@ class SplitConfig(StrictModel):
 
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
+LEAST_ROWS = 3
+"""A user with fewer rows keeps them all for training."""
 
 
 def assign(
@@ -52,6 +56,7 @@ def assign(
     user_row: NDArray[np.int32],
     time: NDArray[np.int64],
     given: NDArray[np.int8] | None,
+    pair_hash: NDArray[np.uint64] | None = None,
 ) -> NDArray[np.int8]:
     """Return the part of each event, (E,) int8: 0 train, 1 validation, 2 test.
 
@@ -60,13 +65,16 @@ def assign(
         user_row: (E,) sorted; events of a user are in their order in time.
         time: (E,) microseconds or order values.
         given: (E,) the parts of a split column, for `kind: column`.
+        pair_hash: (E,) a hash of user and item, evenly spread; None: the events are in an order
+            that means something. Decides which training rows become validation where a split
+            column has none.
 
     Raises:
         DataError: a part that training and evaluation need would be empty.
     """
     if config.kind == "column":
         assert given is not None
-        part = given
+        part = given if has_validation(given) else _drawn(config, user_row, given, pair_hash)
     elif config.kind == "leave_one_out":
         part = _leave_one_out(user_row)
     else:
@@ -78,6 +86,45 @@ def assign(
             f"{counts[TEST]} test rows; change the section 'split' so that none is empty"
         )
     return part
+
+
+def has_validation(given: NDArray[np.int8]) -> bool:
+    """Whether a split column has validation rows."""
+    return bool((given == VALIDATION).any())
+
+
+def words_of_drawn(config: SplitConfig, *, in_order: bool) -> str:
+    """Return in words which training rows become validation where a split column has none."""
+    share = f"{config.validation * 100:.3g} %"
+    if in_order:
+        return f"the last {share} of each user's training rows"
+    return f"{share} of each user's training rows, by a hash of user and item"
+
+
+def _drawn(
+    config: SplitConfig,
+    user_row: NDArray[np.int32],
+    given: NDArray[np.int8],
+    pair_hash: NDArray[np.uint64] | None,
+) -> NDArray[np.int8]:
+    """Turn a share of each user's training rows into validation; of one or two rows none."""
+    part = given.copy()
+    rows = np.flatnonzero(given == TRAIN)
+    from_end, length = _places(user_row[rows])
+    if pair_hash is None:
+        count = np.clip(np.rint(config.validation * length), 1, length - 1)
+        chosen = from_end < count
+    else:
+        chosen = pair_hash[rows] < np.uint64(config.validation * 2.0**64)
+    part[rows[chosen & (length >= LEAST_ROWS)]] = VALIDATION
+    return part
+
+
+def _places(user_row: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return how many rows of its user come after each row, and how many the user has, (E,)."""
+    ends = np.searchsorted(user_row, user_row, side="right")
+    starts = np.searchsorted(user_row, user_row, side="left")
+    return ends - 1 - np.arange(len(user_row)), ends - starts
 
 
 def _by_time(config: SplitConfig, time: NDArray[np.int64]) -> NDArray[np.int8]:
@@ -95,13 +142,10 @@ def _by_time(config: SplitConfig, time: NDArray[np.int64]) -> NDArray[np.int8]:
 
 def _leave_one_out(user_row: NDArray[np.int32]) -> NDArray[np.int8]:
     """The last event of a user is test, the one before validation; users of one or two: train."""
-    num_events = len(user_row)
-    last = np.searchsorted(user_row, user_row, side="right") - 1
-    from_end = last - np.arange(num_events)
-    length = last + 1 - np.searchsorted(user_row, user_row, side="left")
-    part = np.zeros(num_events, np.int8)
-    part[(from_end == 1) & (length >= 3)] = VALIDATION
-    part[(from_end == 0) & (length >= 3)] = TEST
+    from_end, length = _places(user_row)
+    part = np.zeros(len(user_row), np.int8)
+    part[(from_end == 1) & (length >= LEAST_ROWS)] = VALIDATION
+    part[(from_end == 0) & (length >= LEAST_ROWS)] = TEST
     return part
 
 

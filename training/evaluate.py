@@ -4,7 +4,7 @@ A ranker answers queries with its best item rows; every ranker gets the same que
 out the same seen items, and is judged by the same functions.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -13,7 +13,6 @@ from torch import Tensor
 
 from features.dataset import Dataset
 from features.queries import Queries
-from features.split import TRAIN
 from recsys.batch import Jagged
 from recsys.metrics.intervals import bootstrap_intervals
 from recsys.metrics.ranking import (
@@ -25,9 +24,8 @@ from recsys.metrics.ranking import (
     novelty_at_k,
     recall_at_k,
 )
-from recsys.metrics.representation import alignment, rankme, uniformity
 from recsys.retrieval.topk import topk_of_scores
-from training.baselines import ItemKNN, Popularity
+from training.collapse import representation_metrics
 from training.config import EvaluationConfig
 from training.results import Evaluation, RankerResult
 
@@ -65,40 +63,22 @@ def ranking_metrics(
 
 
 def score_ranker(
-    score: Callable[[Jagged, NDArray[np.int64]], NDArray[np.float32]], *, filter_seen: bool
+    score: Callable[[Jagged, NDArray[np.int64]], NDArray[np.float32]],
+    *,
+    filter_seen: bool,
+    queries_at_once: int = CHUNK,
 ) -> Ranker:
     """Return a ranker from a score matrix: score(history, user rows) -> (B, n_items) float32."""
 
     def rank(queries: Queries, k: int) -> NDArray[np.int32]:
         tops = []
-        for rows in _chunks(len(queries)):
+        for rows in torch.arange(len(queries)).split(queries_at_once):
             seen = queries.seen.take(rows)
             scores = torch.from_numpy(score(seen, queries.users[rows.numpy()]))
             tops.append(topk_of_scores(scores, k, seen if filter_seen else None)[1])
         return torch.cat(tops).numpy().astype(np.int32)
 
     return rank
-
-
-def baseline_rankers(data: Dataset, config: EvaluationConfig) -> dict[str, Ranker]:
-    """Return the baselines that `config` names, fitted on the training rows."""
-    rows, events = data.events_of((TRAIN,)), data.tables.events
-    users, items = events.user_row[rows], events.item_row[rows]
-    rankers: dict[str, Ranker] = {}
-    for name in config.baselines:
-        fitted: Popularity | ItemKNN
-        if name == "popularity":
-            fitted = Popularity.fit(users, items, data.num_items)
-        else:
-            fitted = ItemKNN.fit(users, items, data.num_items)
-
-        def score(
-            seen: Jagged, _users: NDArray[np.int64], fitted: Popularity | ItemKNN = fitted
-        ) -> NDArray[np.float32]:
-            return fitted.score(seen.values.numpy(), seen.offsets.numpy())
-
-        rankers[name] = score_ranker(score, filter_seen=config.filter_seen)
-    return rankers
 
 
 def evaluate(
@@ -111,6 +91,8 @@ def evaluate(
     seed: int,
     item_vectors: Tensor | None = None,
     query_vectors: Tensor | None = None,
+    temperature: float | None = None,
+    left_out: Mapping[str, str] | None = None,
 ) -> Evaluation:
     """Judge `rankers`, the model first, on the same queries.
 
@@ -123,6 +105,8 @@ def evaluate(
         seed: of the bootstrap.
         item_vectors: (n_items, E), for the collapse alarm.
         query_vectors: (Q, E), for alignment.
+        temperature: of the model's softmax, kept beside them.
+        left_out: why a baseline is missing, by name.
     """
     largest = max(config.ks)
     results = {
@@ -142,7 +126,12 @@ def evaluate(
         relevant_offsets=queries.relevant.offsets.numpy(),
         results=results,
         train_counts=data.train_counts,
-        representation=_representation(item_vectors, query_vectors, queries),
+        representation={}
+        if item_vectors is None or query_vectors is None
+        else representation_metrics(
+            item_vectors, query_vectors, queries.relevant, temperature=temperature
+        ),
+        left_out=left_out or {},
     )
 
 
@@ -230,21 +219,3 @@ def _user_slices(
                 "queries": float(members.sum()),
             }
     return slices
-
-
-def _representation(
-    items: Tensor | None, query: Tensor | None, queries: Queries
-) -> dict[str, float]:
-    """Effective rank, alignment of queries with what they took, uniformity of the items."""
-    if items is None or query is None:
-        return {}
-    first = queries.relevant.values[queries.relevant.offsets[:-1]]
-    return {
-        "rankme": float(rankme(items)),
-        "alignment": float(alignment(query, items[first])),
-        "uniformity": float(uniformity(items)),
-    }
-
-
-def _chunks(count: int) -> Iterator[Tensor]:
-    yield from torch.arange(count).split(CHUNK)

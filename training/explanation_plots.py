@@ -37,7 +37,13 @@ _DARKEST = 0.6
 _LINE = str(STYLE["grid.color"])
 _ON_WHITE = {
     **dict(zip((INK, SOFT, _LINE), ("#16191d", "#5a6370", "#d9dde3"), strict=True)),
-    **dict(zip(COLOURS, ("#0b63b0", "#b0660a", "#0a8062", "#a04a8c", "#b8432f"), strict=True)),
+    **dict(
+        zip(
+            COLOURS,
+            ("#0b63b0", "#b0660a", "#0a8062", "#a04a8c", "#b8432f", "#5b53b5", "#6f6a12"),
+            strict=True,
+        )
+    ),
 }
 
 

@@ -47,7 +47,7 @@ class OpenedModel:
         if tables.fingerprint != self.bundle.manifest["facts"]["data_fingerprint"]:
             say("note: the data are not those the model was trained on; rows may have moved parts")
         schema = self.encoder.schema if self.is_ranker else config.schema_
-        return encoded(schema, tables, part_of(tables, config.split), self.encoder)
+        return encoded(schema, tables, part_of(schema, tables, config.split), self.encoder)
 
     def ranker(self, layout: FeatureLayout) -> nn.Module:
         """Return the ranker, in evaluation mode, for rows of `layout`.

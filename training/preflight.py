@@ -4,9 +4,10 @@ from pathlib import Path
 
 from features.click_inspect import ClickReport, inspect_clicks
 from features.click_log import open_click_log
-from features.dataset import part_of
+from features.dataset import drawn_validation, part_of
 from features.inspect import Report, inspect
 from features.tables import read_tables
+from training.baselines.choose import check_baselines
 from training.config import ExperimentConfig
 from training.train import check_metric
 
@@ -20,6 +21,7 @@ def preflight(config: ExperimentConfig) -> Report | ClickReport:
         UserError: what training would raise on reading and parting the same data.
     """
     check_metric(config)
+    check_baselines(config)
     table_bytes = config.embedding.memory_bytes
     if config.data.stream:
         cache = Path(config.cache or Path(config.output) / "encoded")
@@ -28,4 +30,7 @@ def preflight(config: ExperimentConfig) -> Report | ClickReport:
         return inspect_clicks(log, table_bytes=table_bytes)
     split_column = config.split.column
     tables = read_tables(config.schema_, config.data, config.policies, split_column=split_column)
-    return inspect(config.schema_, tables, part_of(tables, config.split), table_bytes=table_bytes)
+    part = part_of(config.schema_, tables, config.split)
+    drawn = drawn_validation(config.schema_, tables, config.split)
+    notes = () if drawn is None else (f"no row of '{split_column}' is validation: it is {drawn}",)
+    return inspect(config.schema_, tables, part, table_bytes=table_bytes, notes=notes)

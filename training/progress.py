@@ -90,6 +90,8 @@ def evaluation_table(evaluation: Evaluation) -> None:
         cells = [_cell(result.metrics[name], result.intervals[name]) for name in names]
         table.add_row(ranker, *cells, f"{result.metrics[f'coverage_at_{k}']:.3f}")
     console.print(table)
+    for name, why in evaluation.left_out.items():
+        console.print(f"left out: {name}: {why}", highlight=False, markup=False, soft_wrap=True)
     best = evaluation.results.get("best_reachable")
     if best is not None:
         model = next(iter(evaluation.results.values()))

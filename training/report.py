@@ -8,13 +8,16 @@ from pathlib import Path
 
 import jinja2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from recsys.embeddings.diagnostics import Diagnosis
 from recsys.metrics.intervals import paired_difference
 from training import report_plots as plots
+from training.collapse import collapse_warning, group_spread
 from training.embedding_report import embedding_section
 from training.report_map import embedding_map
+from training.report_representation import representation_curves
 from training.results import Evaluation, Example
 
 TEMPLATE = Path(__file__).with_name("report.html")
@@ -74,6 +77,8 @@ def write_report(
         rankers=[plots.words(name) for name in evaluation.results],
         table=_table(evaluation),
         representation={n: f"{v:.3f}" for n, v in evaluation.representation.items()},
+        alarm=_alarm(evaluation, history, item_vectors, item_groups),
+        left_out={plots.words(name): why for name, why in evaluation.left_out.items()},
         protocol=evaluation.protocol,
         facts=facts,
         embedding=None if embedding is None else embedding_section(embedding),
@@ -132,6 +137,19 @@ def _tiles(evaluation: Evaluation, k: int) -> list[tuple[str, str, str]]:
     return tiles
 
 
+def _alarm(
+    evaluation: Evaluation,
+    history: Sequence[Mapping[str, float]],
+    item_vectors: NDArray[np.float32],
+    item_groups: Sequence[str] | None,
+) -> str | None:
+    """Return the collapse of the item vectors in words; the test's figures come last."""
+    vectors = torch.from_numpy(item_vectors)
+    spread = None if item_groups is None else group_spread(vectors, item_groups)
+    points = [*history, evaluation.representation]
+    return collapse_warning(points, vectors.shape[1], len(vectors), spread=spread)
+
+
 def _charts(
     evaluation: Evaluation, history: Sequence[Mapping[str, float]], k: int
 ) -> dict[str, str | None]:
@@ -139,6 +157,7 @@ def _charts(
     return {
         "headline": plots.intervals(evaluation, headline, [f"Recall@{k}", f"NDCG@{k}"]),
         "curves": plots.learning_curves(history, f"ndcg_at_{k}"),
+        "representation": representation_curves(history),
         "by_k": plots.metrics_by_k(evaluation),
         "items": plots.slices(evaluation, "items"),
         "users": plots.slices(evaluation, "users"),

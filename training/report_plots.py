@@ -20,11 +20,19 @@ from training.results import Evaluation
 
 BEST = "best_reachable"
 CONSUMED = "taken next"
-_WORDS = {"item_knn": "item kNN", "two_tower": "two-tower", BEST: "best reachable"}
+_WORDS = {
+    "two_tower": "two-tower",
+    "popularity_recent": "recent popularity",
+    "item_knn": "item kNN",
+    "ease": "EASE",
+    "gf_cf": "GF-CF",
+    "ials": "iALS",
+    BEST: "best reachable",
+}
 METRICS = {"recall": "recall", "hit_rate": "hit rate", "ndcg": "NDCG", "mrr": "MRR"}
 # Stand-ins for CSS variables; no chart may use another colour.
 INK, SOFT, _LINE, _BEST, _PAGE = "#0000f1", "#0000f2", "#0000f3", "#0000f4", "#0000f5"
-COLOURS = ("#0000e0", "#0000e1", "#0000e2", "#0000e3", "#0000e4")
+COLOURS = ("#0000e0", "#0000e1", "#0000e2", "#0000e3", "#0000e4", "#0000e5", "#0000e6")
 _VARIABLES = {
     INK: "var(--ink)",
     SOFT: "var(--soft)",

@@ -45,6 +45,8 @@ class Evaluation:
         results: ranker name -> what it did.
         train_counts: (n_items,) int64, how often each item was taken in training.
         representation: "rankme", "alignment", "uniformity" of the model's vectors.
+        probability: how probabilities of taking do, "probability_new_error" and the like.
+        left_out: baselines that are missing, name -> why.
     """
 
     protocol: Mapping[str, str]
@@ -55,6 +57,8 @@ class Evaluation:
     results: Mapping[str, RankerResult]
     train_counts: NDArray[np.int64]
     representation: Mapping[str, float] = field(default_factory=dict)
+    probability: Mapping[str, float] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

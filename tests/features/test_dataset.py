@@ -36,7 +36,7 @@ def test_the_encoder_does_depend_on_training_rows(dataset: Dataset) -> None:
 
 
 def test_parts_are_cut_in_time(dataset: Dataset, config: ExperimentConfig) -> None:
-    time, part = dataset.tables.events.time, part_of(dataset.tables, config.split)
+    time, part = dataset.tables.events.time, part_of(dataset.schema, dataset.tables, config.split)
     assert time[part == TRAIN].max() < time[part == VALIDATION].min()
     assert time[part == VALIDATION].max() < time[part == TEST].min()
     assert dataset.train_counts.sum() == (part == TRAIN).sum()

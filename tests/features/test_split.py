@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.split import SplitConfig, assign
+from features.split import SplitConfig, assign, words_of_drawn
 from recsys.errors import ConfigError, DataError
 
 EVENTS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 30)), min_size=30, max_size=200)
@@ -64,3 +64,53 @@ def test_unusable_splits_are_refused() -> None:
         SplitConfig(validation=0.5, test=0.5)
     with pytest.raises(ValueError, match=r"goes with split\.kind: column"):
         SplitConfig(kind="column")
+
+
+GIVEN = SplitConfig(kind="column", column="part")
+
+
+def test_a_given_split_with_validation_rows_is_taken_at_its_word() -> None:
+    users = np.zeros(30, np.int32)
+    given = np.array([0] * 28 + [1, 2], np.int8)
+    part = assign(GIVEN, users, np.arange(30), given)
+    assert part.tolist() == given.tolist()
+
+
+def test_validation_is_the_latest_share_of_each_users_training_rows() -> None:
+    lengths = [1, 2, 3, 14, 16, 40]  # of training rows; a test row first and last besides
+    users = np.repeat(np.arange(len(lengths)), np.array(lengths) + 2).astype(np.int32)
+    given = np.concatenate([[2] + [0] * length + [2] for length in lengths]).astype(np.int8)
+    before = given.copy()
+    part = assign(GIVEN, users, np.arange(len(users)), given)
+    assert (given == before).all()
+    assert (part[given == 2] == 2).all()
+    for user, (length, held_out) in enumerate(zip(lengths, [0, 0, 1, 1, 2, 4], strict=True)):
+        mine = part[(users == user) & (given == 0)].tolist()
+        assert mine == [0] * (length - held_out) + [1] * held_out
+    large = GIVEN.model_copy(update={"validation": 0.89})  # never all of a user's rows
+    part = assign(large, users, np.arange(len(users)), given)
+    assert part[users == 2].tolist() == [2, 0, 1, 1, 2]
+
+
+def test_without_an_order_validation_is_a_share_of_the_pairs_by_their_hash() -> None:
+    users = np.repeat(np.arange(400), 50).astype(np.int32)
+    users[-98:] = np.repeat(np.arange(1000, 1049), 2)  # too few rows to take one away
+    given = np.zeros(len(users), np.int8)
+    given[::7] = 2
+    pairs = np.random.default_rng(0).integers(0, 2**64, len(users), np.uint64)
+    pairs[10] = pairs[11] = np.uint64(0)  # one pair, twice
+    config = GIVEN.model_copy(update={"validation": 0.25})
+    part = assign(config, users, np.arange(len(users)), given, pairs)
+    assert (part[given == 2] == 2).all()
+    trained = (given == 0) & (users < 1000)
+    assert (part[trained] == (pairs[trained] < 2**62)).all()
+    assert (part[(given == 0) & (users >= 1000)] == 0).all()
+    assert part[10] == part[11] == 1
+
+
+def test_drawn_validation_in_words() -> None:
+    words = words_of_drawn(GIVEN, in_order=True)
+    assert words == "the last 10 % of each user's training rows"
+    config = GIVEN.model_copy(update={"validation": 0.125})
+    words = words_of_drawn(config, in_order=False)
+    assert words == "12.5 % of each user's training rows, by a hash of user and item"

@@ -17,12 +17,13 @@ from recsys.metrics.representation import alignment
 from serving.index.build import build_index
 from training import retrieval_job as retrieval
 from training import train as job
+from training.baselines.choose import BASELINES, baseline_rankers
 from training.config import EvaluationConfig, ExperimentConfig
-from training.evaluate import baseline_rankers, evaluate, item_slices
+from training.evaluate import evaluate, item_slices
 from training.oracle import best_reachable
 from training.showcase import examples, item_titles
 
-SETTINGS = EvaluationConfig(ks=(5, 20), bootstrap_samples=10)
+SETTINGS = EvaluationConfig(ks=(5, 20), bootstrap_samples=10, baselines=("popularity", "item_knn"))
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def test_baselines_know_training_rows_alone_and_filter_as_asked(
     dataset: Dataset, queries: Queries, filter_seen: bool
 ) -> None:
     config = SETTINGS.model_copy(update={"filter_seen": filter_seen})
-    top = baseline_rankers(dataset, config)["popularity"](queries, 20)
+    top = baseline_rankers(dataset, config)[0]["popularity"](queries, 20)
     events = dataset.tables.events
     rows = np.flatnonzero(dataset.part == TRAIN)
     takers = defaultdict(set)
@@ -61,7 +62,7 @@ def test_baselines_know_training_rows_alone_and_filter_as_asked(
 
 
 def test_slices_are_means_over_the_queries_they_name(dataset: Dataset, queries: Queries) -> None:
-    rankers = baseline_rankers(dataset, SETTINGS)
+    rankers = baseline_rankers(dataset, SETTINGS)[0]
     found = evaluate(dataset, queries, rankers, SETTINGS, protocol={}, seed=0)
     members = item_slices(dataset.train_counts)
     result = found.results["item_knn"]
@@ -94,11 +95,12 @@ def test_alignment_pairs_each_query_with_an_item_it_took(
     items = torch.nn.functional.normalize(torch.randn(dataset.num_items, 8), dim=1)
     asked = items[queries.relevant.values[queries.relevant.offsets[:-1]]]
     found = evaluate(
-        dataset, queries, baseline_rankers(dataset, SETTINGS), SETTINGS, protocol={}, seed=0,
-        item_vectors=items, query_vectors=asked,
+        dataset, queries, baseline_rankers(dataset, SETTINGS)[0], SETTINGS, protocol={}, seed=0,
+        item_vectors=items, query_vectors=asked, temperature=0.25,
     )  # fmt: skip
     assert found.representation["alignment"] == pytest.approx(float(alignment(asked, asked)))
     assert found.representation["alignment"] == pytest.approx(0, abs=1e-6)
+    assert found.representation["temperature"] == 0.25
 
 
 @pytest.mark.parametrize("filter_seen", [True, False])
@@ -138,11 +140,14 @@ def test_training_stops_on_validation_queries_and_is_judged_on_test_queries(
     done = job.train(config.model_copy(update=changes), build_index=build_index)
     assert parts == [VALIDATION, TEST]
     assert not (done.run_dir / "checkpoints").exists()
-    assert list(done.evaluation.results) == ["two_tower", "popularity", "item_knn"]
+    found = done.evaluation
+    assert list(found.results) == ["two_tower", *(n for n in BASELINES if n not in found.left_out)]
+    assert set(found.left_out) <= {"ials"}  # an optional package
+    assert 0.01 < found.representation["temperature"] < 1
 
 
 def test_examples_show_the_newest_events_and_mark_hits(dataset: Dataset, queries: Queries) -> None:
-    rankers = {"popularity": baseline_rankers(dataset, SETTINGS)["popularity"]}
+    rankers = {"popularity": baseline_rankers(dataset, SETTINGS)[0]["popularity"]}
     evaluation = evaluate(dataset, queries, rankers, SETTINGS, protocol={}, seed=0)
     titles = item_titles(dataset)
     asked = replace(queries, history=queries.seen)  # longer than what is shown

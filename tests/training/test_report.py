@@ -276,3 +276,42 @@ def test_labels_are_pushed_apart_in_order() -> None:
     placed = _apart(np.array([0.5, 0.51, 0.1, 0.52]), 0.1)
     assert np.diff(np.sort(placed)).min() > 0.099
     assert list(np.argsort(placed)) == [2, 0, 1, 3]
+
+
+def test_a_collapse_and_what_was_left_out_are_said_on_the_page(
+    evaluation: Evaluation, tmp_path: Path
+) -> None:
+    assert "Alarm." not in write(tmp_path / "r.html", evaluation)
+    bad = replace(
+        evaluation,
+        representation={"rankme": 1.7, "uniformity": -0.1},
+        left_out={"ease": "a matrix of 9 x 9 <items>"},
+    )
+    text = write(tmp_path / "r.html", bad)
+    assert "The representation has collapsed: the item vectors use 1.7 of 32" in text
+    assert "Left out: EASE: a matrix of 9 x 9 &lt;items&gt;." in text
+    flat = np.repeat(np.eye(4, 32, dtype=np.float32), 150, 0)  # a place a group
+    bad = replace(evaluation, representation={"rankme": 3.0})
+    groups = [str(row // 150) for row in range(600)]
+    text = write(tmp_path / "r.html", bad, item_vectors=flat, item_groups=groups)
+    assert "Items of one category are 0% as far apart as any two" in text
+
+
+def test_the_space_has_curves_where_validations_measured_it(
+    evaluation: Evaluation, tmp_path: Path
+) -> None:
+    names = ("rankme", "alignment", "uniformity")
+    history = [
+        {"step": 10.0 * n, "epoch": n, "loss": 1.0, **{f"validation/{m}": 30.0 - n for m in names}}
+        for n in range(3)
+    ]
+    text = write(tmp_path / "r.html", evaluation, history=history)
+    for title in ("Effective rank of the items", ">Alignment<", ">Uniformity<"):
+        assert title in text
+    without = [{k: v for k, v in p.items() if k != "validation/alignment"} for p in history]
+    text = write(tmp_path / "r.html", evaluation, history=without)
+    assert ">Uniformity<" in text
+    assert ">Alignment<" not in text
+    dropped = [{**history[0]}, {**history[1], "validation/rankme": 2.0}]
+    text = write(tmp_path / "r.html", replace(evaluation, representation={}), history=dropped)
+    assert "It was 30.0 before and fell during training" in text
