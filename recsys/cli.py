@@ -338,9 +338,9 @@ def sync(run_dir: Path, tracking_uri: str | None) -> None:
 
     Example: recsys sync runs/two_tower-20260101-120000
     """
-    from training.tracking import deliver
+    from training.tuning_tracking import deliver_search
 
-    delivered = deliver(run_dir, uri=tracking_uri)
+    delivered = deliver_search(run_dir, uri=tracking_uri)
     click.echo(f"sent {delivered.sent} records, {delivered.left} left")
 
 

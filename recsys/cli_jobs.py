@@ -143,25 +143,73 @@ def score_users(
     others: dict[str, str] | None = None,
     k: int = 20,
     filter_seen: bool = True,
+    probability: bool = False,
     rows_per_part: int = 10_000,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Recommend for the users of a log or for those who ask; return the summary."""
-    from features.sources import Sources
-    from serving.batch import score_to_parquet, shards_of_log, shards_of_requests
+    from serving.batch import score_to_parquet
     from serving.score import Scorer
 
-    scorer = Scorer.open(Path(model), k=k, filter_seen=filter_seen)
-    if requests is not None:
-        shards = shards_of_requests(scorer, requests)
-    else:
-        assert interactions is not None
-        sources = Sources(interactions=interactions, users=users, others=others or {})
-        shards = shards_of_log(scorer, sources, rows_per_part=rows_per_part)
+    scorer = Scorer.open(Path(model), k=k, filter_seen=filter_seen, probability=probability)
+    shards = _shards(scorer, interactions, users, requests, others or {}, rows_per_part)
     summary = score_to_parquet(
         scorer, shards, output, on_part=lambda done, total: say(f"part {done} of {total}")
     )
     return dict(vars(summary))
+
+
+def audience_of_new_items(
+    model: str,
+    new_items: str,
+    output: Path,
+    interactions: str | None,
+    users: str | None,
+    *,
+    requests: str | None = None,
+    others: dict[str, str] | None = None,
+    top_customers: int = 100,
+    rows_per_part: int = 10_000,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Say who will take items that the catalogue lacks, and how many; return the summary."""
+    from serving.audience import read_new_items, score_new_items
+    from serving.score import Scorer
+
+    scorer = Scorer.open(Path(model), probability=True)
+    side_of = {name: table.joins for name, table in scorer.schema.others.items()}
+    given = others or {}
+    of_items = {name: path for name, path in given.items() if side_of.get(name) == "items"}
+    of_users = {name: path for name, path in given.items() if name not in of_items}
+    new = read_new_items(scorer, {"items": new_items, **of_items})
+    shards = _shards(scorer, interactions, users, requests, of_users, rows_per_part)
+    summary = score_new_items(
+        scorer,
+        new,
+        shards,
+        output,
+        top_customers=top_customers,
+        on_part=lambda done, total: say(f"part {done} of {total}"),
+    )
+    return dict(vars(summary))
+
+
+def _shards(
+    scorer: Any,
+    interactions: str | None,
+    users: str | None,
+    requests: str | None,
+    others: dict[str, str],
+    rows_per_part: int,
+) -> Any:
+    from features.sources import Sources
+    from serving.batch import shards_of_log, shards_of_requests
+
+    if requests is not None:
+        return shards_of_requests(scorer, requests)
+    assert interactions is not None
+    sources = Sources(interactions=interactions, users=users, others=others)
+    return shards_of_log(scorer, sources, rows_per_part=rows_per_part)
 
 
 def score_labelled_rows(

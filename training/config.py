@@ -18,39 +18,15 @@ from recsys.models.two_tower import TwoTowerConfig
 from recsys.schema import Schema
 from recsys.strict import StrictModel, parse
 from training.optim import Schedule
-from training.retrieval_config import RetrievalLoss, SampledSoftmax
+from training.retrieval_config import (
+    HardNegatives,
+    LogqCorrection,
+    RetrievalLoss,
+    SampledSoftmax,
+)
+from training.self_supervision_config import SelfSupervision
 
 PositiveInt = Annotated[int, Field(ge=1)]
-
-
-class SelfSupervision(StrictModel):
-    """A loss without labels beside that of the labels (`training.self_supervision`)."""
-
-    kind: Literal["none", "contrastive", "spread_out"] = "none"
-    """`contrastive`: two views of a thing, each with other features masked, know each other;
-    `spread_out`: things differ, nothing is masked."""
-    views: Literal["item", "row", "query", "both"] = "item"
-    """Of items drawn uniformly from the catalogue; for rankers also of the batch's rows, for
-    retrieval also of users (`query`), drawn uniformly as well, or of items and users (`both`)."""
-    masking: Literal["random", "correlated", "none"] = "correlated"
-    """Half of the features, or a feature with those that tell most about it; `none`: `dropout`
-    alone makes both views."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share of the values of multi-valued features left out of a view; with `masking: none`,
-    share of the features masked in a row of a view."""
-    weight: Annotated[float, Field(ge=0)] = 0.01
-    temperature: Annotated[float, Field(gt=0)] = 0.5
-    """What cosines are divided by before the softmax."""
-    batch_size: Annotated[int, Field(ge=2)] = 512
-    """Items drawn a step, or rows of the batch, compared with each other."""
-
-    @model_validator(mode="after")
-    def _views_differ(self) -> "SelfSupervision":
-        if self.kind == "contrastive" and self.masking == "none" and not self.dropout:
-            raise ValueError(
-                "masking: none without dropout makes two views that are the same: set dropout"
-            )
-        return self
 
 
 class TrainingConfig(StrictModel):
@@ -67,12 +43,22 @@ class TrainingConfig(StrictModel):
     row, with several items taken after it. `batch_size` counts either."""
     positives: PositiveInt = 50
     """Most items that one example of `users` is to find."""
+    cut_history: bool = True
+    """Of `users`: false, and the items to find stay in the history, as graph models train."""
     mask_taken: bool = False
     """What a user took elsewhere in training is no negative of theirs."""
     uniform_negatives: Annotated[int, Field(ge=0)] = 512
-    """Extra candidates a batch, drawn uniformly from the catalogue."""
-    logq_correction: bool = True
-    """Undo how often sampling draws each candidate: retrieval learns as if from all items."""
+    """Extra candidates a batch, drawn uniformly from `negative_items`."""
+    negative_items: Literal["catalogue", "trained"] = "catalogue"
+    """`trained`: items without a training row are no negatives. For catalogues that hold items
+    before anybody could take them, so that the model does not learn that nobody wants them."""
+    logq_correction: LogqCorrection = True
+    """Undo how often sampling draws each candidate: retrieval learns as if from all items.
+    `streaming`: as often as estimated from the batches so far, not from the log's counts."""
+    cached_negatives: Annotated[int, Field(ge=0)] = 0
+    """Candidates of past batches, as they were encoded then, that are negatives again."""
+    hard_negatives: HardNegatives = HardNegatives()
+    """Negatives that are mined with the model as it stands."""
     learning_rate: Annotated[float, Field(gt=0)] = 0.002
     """AdamW, for everything but the table."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
@@ -180,6 +166,8 @@ class ExperimentConfig(StrictModel):
     """Folder that runs (checkpoints, bundles, reports) are written to."""
     cache: str | None = None
     """Folder that keeps encoded data between runs, for logs that take long to read."""
+    tune: dict[str, Any] = Field(default_factory=dict)
+    """What `recsys tune` searches (`training.search_space`); empty: what suits the model."""
 
     @classmethod
     def completed(cls, raw: dict[str, Any]) -> dict[str, Any]:
@@ -238,12 +226,18 @@ class ExperimentConfig(StrictModel):
 
     @model_validator(mode="after")
     def _loss_fits_the_geometry(self) -> "ExperimentConfig":
-        loss = self.training.loss.kind
-        ball = isinstance(self.model, TwoTowerConfig) and self.model.geometry == "ball"
-        if ball and loss == "cosine_contrastive":
+        loss, model = self.training.loss.kind, self.model
+        if not isinstance(model, TwoTowerConfig):
+            return self
+        if model.geometry != "sphere" and loss == "cosine_contrastive":
             raise ValueError(
-                f"training.loss: {loss} is about cosines, and model.geometry: ball compares "
-                "distances: set geometry: sphere, or another loss"
+                f"training.loss: {loss} is about cosines, and model.geometry: {model.geometry} "
+                "compares otherwise: set geometry: sphere, or another loss"
+            )
+        if model.smoothing.rounds and self.training.self_supervision.kind != "none":
+            raise ValueError(
+                "model.smoothing has no neighbours for the views of training.self_supervision: "
+                "set its kind to none, or rounds to 0"
             )
         return self
 
@@ -264,26 +258,14 @@ class ExperimentConfig(StrictModel):
 
     @model_validator(mode="after")
     def _self_supervision_fits_the_model(self) -> "ExperimentConfig":
-        settings, kind = self.training.self_supervision, self.model.kind
-        if settings.kind == "none":
-            return self
-        if kind not in ("two_tower", "autoint", "dcn", "mlp"):
-            raise ValueError(
-                f"training.self_supervision is for two_tower, autoint, dcn and mlp, which have a "
-                f"representation to compare, and model.kind is {kind}: set its kind to none"
-            )
-        known = ("item", "query", "both") if kind == "two_tower" else ("item", "row")
-        if settings.views not in known:
-            raise ValueError(
-                f"training.self_supervision.views: {settings.views} is not for model.kind: {kind}: "
-                f"choose {', '.join(known[:-1])} or {known[-1]}"
-            )
-        if self.data.stream and settings.views == "item":
-            raise ValueError(
-                "training.self_supervision.views: item draws from the items table, which a "
-                "streamed log does not have: set views: row"
-            )
+        self.training.self_supervision.check(self.model.kind, streamed=self.data.stream)
         return self
+
+    @property
+    def every_item_each_step(self) -> bool:
+        """Whether the whole catalogue is encoded at every training step."""
+        smoothed = isinstance(self.model, TwoTowerConfig) and self.model.smoothing.rounds > 0
+        return self.training.loss.kind == "full_softmax" or smoothed
 
     @property
     def two_tower(self) -> TwoTowerConfig:

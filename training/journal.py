@@ -81,6 +81,21 @@ def load_position(run_dir: Path, uri: str) -> Position:
     return Position(**_positions(run_dir).get(uri, {}))
 
 
+def parent_tag(run_dir: Path, record: Record, uri: str) -> dict[str, str]:
+    """Return the tag by which MLflow nests the run that `record` starts; empty: it stands alone.
+
+    Raises:
+        NotFoundError: the store `uri` has not got the run around it yet.
+    """
+    if "parent" not in record:
+        return {}
+    parent = run_dir / record["parent"]
+    run_id = load_position(parent, uri).run_id
+    if run_id is None:
+        raise NotFoundError(f"deliver the run around it first: {parent.resolve()}")
+    return {"mlflow.parentRunId": run_id}
+
+
 def save_position(run_dir: Path, uri: str, position: Position) -> None:
     """Replace the position of one store, whole or not at all."""
     positions = {**_positions(run_dir), uri: asdict(position)}

@@ -35,6 +35,7 @@ from training.journal import (
     Record,
     delivering,
     load_position,
+    parent_tag,
     read,
     save_position,
 )
@@ -66,6 +67,7 @@ def start_run(
     params: Mapping[str, object],
     tags: Mapping[str, str] | None = None,
     resume_run_id: str | None = None,
+    parent: Path | None = None,
 ) -> "Tracker":
     """Start tracking into `run_dir`, or go on where the journal there ends.
 
@@ -76,6 +78,7 @@ def start_run(
         params: hyper-parameters, written as text.
         tags: more labels.
         resume_run_id: an MLflow run to go on with, where `run_dir` has no journal of it.
+        parent: the folder of the run that this one is nested in.
 
     Raises:
         ConfigError: the store's address cannot be one.
@@ -93,6 +96,7 @@ def start_run(
             "experiment": config.experiment,
             "params": {_key(key): str(value)[:_PARAM_LENGTH] for key, value in params.items()},
             "tags": {_key(key): str(value)[:_TAG_LENGTH] for key, value in (tags or {}).items()},
+            **({} if parent is None else {"parent": os.path.relpath(parent, run_dir)}),
         }
         if uri and resume_run_id:
             save_position(run_dir, uri, Position(run_id=resume_run_id))
@@ -297,6 +301,7 @@ class _Sender:
     def _run(self, record: Record) -> None:
         from mlflow.entities import Param, RunTag
 
+        tags = record["tags"] | parent_tag(self.run_dir, record, self.uri)
         if self.position.run_id is None:
             self.position.run_id = _find_or_create_run(self.client, record, self.uri)
             save_position(self.run_dir, self.uri, self.position)
@@ -304,8 +309,8 @@ class _Sender:
         params = [Param(key, value) for key, value in record["params"].items()]
         for start in range(0, len(params), _TAGS_AT_ONCE):
             self._batch(params=params[start : start + _TAGS_AT_ONCE])
-        if record["tags"]:
-            self._batch(tags=[RunTag(key, value) for key, value in record["tags"].items()])
+        if tags:
+            self._batch(tags=[RunTag(key, value) for key, value in tags.items()])
 
     def _resume(self, record: Record) -> None:
         self.client.update_run(self.position.run_id, "RUNNING")

@@ -21,6 +21,7 @@ from recsys.embeddings.plan import EmbeddingPlan
 from recsys.embeddings.sharded import check_shards
 from recsys.errors import ConfigError, NotFoundError
 from recsys.models.rankers import RANKERS
+from training.baselines.choose import check_baselines
 from training.checkpoint import Checkpoints, LoopState
 from training.config import ExperimentConfig, dump_config, load_config
 from training.contents import IndexBuilder
@@ -105,6 +106,7 @@ def train(
     """
     keep_freed_memory()
     check_metric(config)
+    check_baselines(config)
     world = World(device=pick_device(config.training.device)) if world is None else world
     if world.size > 1:
         check_shards(config.embedding, world.size)

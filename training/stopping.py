@@ -1,0 +1,50 @@
+"""SIGTERM and Ctrl-C over a search of many trainings, each of which has handlers of its own."""
+
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from training.loop import Terminated
+
+_NUMBERS = (signal.SIGTERM, signal.SIGINT)
+
+
+@contextmanager
+def stoppable() -> Iterator[Callable[[], None]]:
+    """Raise `Terminated` where a signal comes; yields a check for those a training kept to itself.
+
+    A training acts on a signal after a step; one that comes in its last validation would be
+    lost, but every signal also writes its number to a socket, which the check reads. In a thread
+    other than the main one signals are left to whoever owns them.
+    """
+    reading, writing = socket.socketpair()
+    with reading, writing:
+        reading.setblocking(False)
+        writing.setblocking(False)
+
+        def handle(number: int, _frame: FrameType | None) -> None:
+            raise Terminated(128 + number)
+
+        def check() -> None:
+            try:
+                received = reading.recv(64)
+            except BlockingIOError:
+                return
+            for number in received:
+                if number in _NUMBERS:
+                    raise Terminated(128 + number)
+
+        try:
+            previous = [signal.signal(number, handle) for number in _NUMBERS]
+        except ValueError:
+            yield check
+            return
+        descriptor = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
+        try:
+            yield check
+        finally:
+            signal.set_wakeup_fd(descriptor)
+            for number, handler in zip(_NUMBERS, previous, strict=True):
+                signal.signal(number, handler)
