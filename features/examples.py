@@ -66,24 +66,34 @@ class Rows:
 
 
 class Users:
-    """Each user with a training row is a query; several rows after a drawn cut are its pairs.
+    """Each user with a training row is a query; several of their rows are its pairs.
 
-    Where the query reads a history, the user's rows are cut at a random place (before the first
-    row at the earliest, before the last at the latest): what lies before is the history, the next
-    `positives` rows after it are the pairs. Without a time or an order, the rows are shuffled
-    first. Where it reads none, the pairs are `positives` rows of all. An item taken several times
-    is one pair.
+    Cut: the user's rows are cut at a random place, before the first row at the earliest and before
+    the last at the latest. What lies before is the history, the next `positives` rows are the
+    pairs; rows of one instant stay together, behind the cut. Without a time or an order, the rows
+    are shuffled first. Not cut: the last rows are the history and any `positives` rows the pairs,
+    so that a query sees what it is to find among all else, as graph models do.
+
+    An item taken several times is one pair.
     """
 
     def __init__(
-        self, data: Dataset, history_length: int, positives: int, *, ordered: bool
+        self,
+        data: Dataset,
+        history_length: int,
+        positives: int,
+        *,
+        ordered: bool,
+        cut: bool = True,
     ) -> None:
         self.events = data.events_of((TRAIN,))
         self.item_row = data.tables.events.item_row
+        self.num_items = data.num_items
         self.histories = data.histories((TRAIN,))
         self.ends = self.histories.before_each()
         self.users = np.flatnonzero(self.histories.lengths() > 0)
-        self.history_length, self.positives, self.ordered = history_length, positives, ordered
+        self.history_length, self.positives = history_length, positives
+        self.ordered, self.cut = ordered, cut
 
     def __len__(self) -> int:
         return len(self.users)
@@ -94,26 +104,25 @@ class Users:
         first = self.histories.offsets[users]
         lengths = self.histories.offsets[users + 1] - first
         owner = np.repeat(np.arange(len(users)), lengths)
-        start = np.cumsum(lengths) - lengths
-        place = np.arange(len(owner)) - start[owner]
-        if not (self.ordered and self.history_length):
-            key = rng.random(len(owner))
-            place = place[np.lexsort((key, owner))]
-        rows = first[owner] + place
-        cut = np.zeros(len(users), np.int64)
-        if self.history_length:
+        rank = np.arange(len(owner)) - (np.cumsum(lengths) - lengths)[owner]
+        row = first[owner] + rank
+        if not (self.ordered and self.cut):
+            row = row[np.lexsort((rng.random(len(row)), owner))]
+        if self.cut:
             cut = (rng.random(len(users)) * lengths).astype(np.int64)
-        if self.ordered:  # rows of one instant are no history of each other
-            cut = self.ends[first + cut] - first
-        rank = np.arange(len(owner)) - start[owner]
-        cut_of = cut[owner]
-        after = (rank >= cut_of) & (rank < cut_of + self.positives)
-        before = (rank < cut_of) & (rank >= cut_of - self.history_length)
-        history_lengths = np.bincount(owner[before], minlength=len(users))
-        history = Jagged.of_lengths(self.histories.item_row[rows[before]], history_lengths)
-        asks, events = owner[after], self.events[rows[after]]
+            if self.ordered:
+                cut = self.ends[first + cut] - first
+            before = (rank < cut[owner]) & (rank >= cut[owner] - self.history_length)
+            history = Jagged.of_lengths(
+                self.histories.item_row[row[before]],
+                np.bincount(owner[before], minlength=len(users)),
+            )
+        else:
+            cut = np.zeros(len(users), np.int64)
+            history = self.histories.last(users, self.history_length)
+        after = (rank >= cut[owner]) & (rank < cut[owner] + self.positives)
+        asks, events = owner[after], self.events[row[after]]
         context = events[np.searchsorted(asks, np.arange(len(users)))]
-        pairs = asks * (int(self.item_row.max(initial=0)) + 1) + self.item_row[events]
-        _, once = np.unique(pairs, return_index=True)
+        _, once = np.unique(asks * self.num_items + self.item_row[events], return_index=True)
         once.sort()
         return Drawn(users, context, history, asks[once], events[once])

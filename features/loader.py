@@ -31,7 +31,8 @@ class LoaderConfig:
     """What a batch is made of; the fields mean what the training section says of them.
 
     whole_catalogue: every item is a candidate of every batch. mask_taken: what a user took in
-    training is no negative of theirs.
+    training is no negative of theirs. trained_only: items without a training row are neither
+    drawn nor in the whole catalogue.
     """
 
     batch_size: int
@@ -42,8 +43,10 @@ class LoaderConfig:
     seed: int
     examples: Kind = "rows"
     positives: int = 1
+    cut_history: bool = True
     whole_catalogue: bool = False
     mask_taken: bool = False
+    trained_only: bool = False
 
 
 class PairLoader:
@@ -58,7 +61,15 @@ class PairLoader:
         else:
             roles = data.schema.interactions
             ordered = roles.time is not None or roles.order is not None
-            self.examples = Users(data, config.history_length, config.positives, ordered=ordered)
+            self.examples = Users(
+                data,
+                config.history_length,
+                config.positives,
+                ordered=ordered,
+                cut=config.cut_history,
+            )
+        drawable = data.train_counts > 0 if config.trained_only else np.ones(data.num_items, bool)
+        self.drawable = np.flatnonzero(drawable)
         self.taken = data.histories((TRAIN,)) if config.mask_taken else None
         self.log_inclusion = torch.from_numpy(self._log_inclusion())
         self._item_ids = data.encoder.id_columns("items")
@@ -91,9 +102,10 @@ class PairLoader:
         drawn = self.examples.draw(chosen, rng)
         positive_rows = events.item_row[drawn.events].astype(np.int64)
         if self.config.whole_catalogue:
-            candidates = np.arange(num_items)
+            candidates = self.drawable
         else:
-            negatives = rng.integers(0, num_items, self.config.uniform_negatives)
+            drawn_rows = rng.integers(0, len(self.drawable), self.config.uniform_negatives)
+            negatives = self.drawable[drawn_rows]
             candidates = np.unique(np.concatenate([positive_rows, negatives]))
         item_rows, slot = _distinct_rows(candidates, drawn.history.values.numpy(), num_items)
         item_rows_tensor = torch.from_numpy(item_rows)
@@ -153,13 +165,15 @@ class PairLoader:
             # On average: a user has its rows after the cut in the batch, `positives` at most.
             lengths = np.bincount(self.data.tables.events.user_row[self.data.part == TRAIN])
             lengths = lengths[lengths > 0]
-            left = (lengths + 1) / 2 if config.history_length else lengths
+            left = (lengths + 1) / 2 if config.cut_history else lengths
             rows_a_batch = config.batch_size * float(np.minimum(left, config.positives).mean())
-        return log_inclusion(
-            counts,
+        found = np.full(len(counts), -np.log(num_rows), np.float32)
+        found[self.drawable] = log_inclusion(
+            counts[self.drawable],
             batch_size=min(round(rows_a_batch), num_rows),
             uniform_negatives=config.uniform_negatives,
         )
+        return found
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """Return the permutation of the examples that `epoch` follows."""

@@ -19,7 +19,10 @@ from features.requests import encode_requests, ids_sha256, request_table
 from features.split import TEST, TRAIN, VALIDATION
 from recsys.batch import FeatureLayout
 from recsys.bundle import write_bundle
+from recsys.calibration import CALIBRATOR_FILE
+from recsys.layers.geometry import Geometry
 from recsys.models.two_tower import TwoTower, catalogue_vectors
+from recsys.pair_calibration import TakeProbability
 from recsys.retrieval.index import ExactVectors
 from recsys.retrieval.recommend import recommend
 from recsys.weights import load_two_tower, save_optimizer_state, save_weights, space_id
@@ -35,6 +38,7 @@ class IndexRequest:
     """What an index builder gets: vectors (n, E), their space, the ids' hash, sample queries."""
 
     vectors: Tensor
+    geometry: Geometry
     queries: Tensor
     space_id: str
     item_ids_sha256: str
@@ -56,10 +60,11 @@ def write_two_tower(
     build_index: IndexBuilder,
     metrics: dict[str, Any],
     origin: Mapping[str, str],
+    probability: TakeProbability | None = None,
 ) -> Path:
     """Write the bundle of `model` below `parent` and return its folder.
 
-    origin: facts on the model that the training started from.
+    origin: facts on the model that the training started from. probability: of taking an item.
     """
     weights = save_weights(model)
     item_ids = data.tables.items.column(data.schema.item_key).combine_chunks()
@@ -67,6 +72,7 @@ def write_two_tower(
     # The served model, read back from the bytes that are written: what is probed is what is kept.
     layouts = (data.encoder.layout("items"), data.encoder.query_layout())
     served = load_two_tower(weights, config.two_tower, config.embedding, layouts)
+    served.smoothing = model.smoothing  # the graph stays behind: an index holds what came of it
 
     def write(folder: Path) -> None:
         (folder / "config.yaml").write_text(dump_config(config))
@@ -81,19 +87,12 @@ def write_two_tower(
         pq.write_table(items, folder / "items.parquet", write_page_checksum=True)
         vectors = catalogue_vectors(served, data.items)
         (folder / "index").mkdir()
-        build_index(
-            folder / "index",
-            IndexRequest(
-                vectors=vectors,
-                queries=query_vectors,
-                space_id=space,
-                item_ids_sha256=ids_sha256(item_ids),
-                kind=config.index.kind,
-                min_recall=config.index.min_recall,
-            ),
-        )
+        request = _index_request(config, vectors, query_vectors, space, item_ids)
+        build_index(folder / "index", request)
         probe = _probe(config, data, served, vectors, item_ids)
         pq.write_table(probe, folder / "probe.parquet", write_page_checksum=True)
+        if probability is not None:
+            (folder / CALIBRATOR_FILE).write_text(probability.to_json())
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=1, sort_keys=True))
 
     facts = {
@@ -105,6 +104,20 @@ def write_two_tower(
         **origin,
     }
     return write_bundle(parent, write, facts=facts)
+
+
+def _index_request(
+    config: ExperimentConfig, vectors: Tensor, queries: Tensor, space: str, item_ids: pa.Array
+) -> IndexRequest:
+    return IndexRequest(
+        vectors=vectors,
+        geometry=config.two_tower.geometry,
+        queries=queries.flatten(0, -2),  # every interest searches by itself
+        space_id=space,
+        item_ids_sha256=ids_sha256(item_ids),
+        kind=config.index.kind,
+        min_recall=config.index.min_recall,
+    )
 
 
 def _model_json(

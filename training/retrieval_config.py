@@ -52,6 +52,8 @@ class Metric(StrictModel):
     margin: Positive = 0.5
     """Squared distance that negatives keep beyond the positive."""
     rank_weight: bool = True
+    negatives: Literal["all", "worst"] = "all"
+    """Which of a batch's count against an item; `worst` may pull all points together."""
     covariance_weight: NotNegative = 1.0
 
 
@@ -67,3 +69,16 @@ RetrievalLoss = Annotated[
     ],
     BeforeValidator(_named),
 ]
+
+
+class HardNegatives(StrictModel):
+    """Items that the model would show to a batch's users (`training.hard_negatives`)."""
+
+    count: Annotated[int, Field(ge=0)] = 0
+    """Searched for each query; of all that are found, up to 64 x `count` join the batch."""
+    every: Annotated[int, Field(ge=1)] = 100
+    """Steps between two snapshots of the item vectors that are searched."""
+
+
+LogqCorrection = bool | Literal["streaming"]
+"""Whether the loss undoes how sampling draws candidates, and whether it is counted as it goes."""

@@ -1,25 +1,34 @@
 """Retrieval as a job: a data set in; a trained two-tower judged, reported and bundled."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
 
 from features.cache import cached
-from features.dataset import Dataset, continued, prepare
+from features.dataset import Dataset, continued, drawn_validation, prepare
 from features.feature_values import dataset_feature_values
 from features.queries import Queries, build_queries
 from features.split import TEST, TRAIN, VALIDATION
 from recsys.batch import FeatureLayout, PairBatch
 from recsys.embeddings.diagnostics import Diagnosis, FeatureValues
 from recsys.errors import ConfigError
+from recsys.layers.geometry import points_of
 from recsys.models.two_tower import TwoTower, catalogue_vectors, query_vectors
-from recsys.retrieval.topk import exact_topk
+from recsys.retrieval.index import ExactVectors
+from recsys.retrieval.interests import search
+from training.baselines.choose import baseline_rankers
 from training.config import ExperimentConfig, dump_config
 from training.contents import IndexBuilder, write_two_tower
 from training.distributed import World
-from training.evaluate import Ranker, baseline_rankers, evaluate
+from training.evaluate import Ranker, evaluate
 from training.loop import Task
+from training.pair_calibrating import (
+    check_calibration,
+    probability_metrics,
+    take_probability,
+)
 from training.report import write_report
 from training.results import Evaluation
 from training.showcase import examples, item_groups, item_titles
@@ -56,6 +65,8 @@ class RetrievalJob:
     def task(self) -> Task[PairBatch]:
         """Return what the loop trains."""
         config = self.config
+        if config.calibration != "none":
+            check_calibration(config, self.data)
         validation = build_queries(
             self.data,
             VALIDATION,
@@ -83,6 +94,10 @@ class RetrievalJob:
         config, data = self.config, self.data
         evaluation, queries, items, vectors = judge(config, data, model, self.extra_rankers)
         own = evaluation.results[config.model.kind].metrics
+        probability = take_probability(config, data, model)
+        if probability is not None:
+            judged = probability_metrics(config, data, model, probability)
+            evaluation = replace(evaluation, probability=judged)
         bundle = write_two_tower(
             run_dir / "bundle",
             config,
@@ -90,8 +105,9 @@ class RetrievalJob:
             model,
             query_vectors=vectors,
             build_index=self.build_index,
-            metrics={"test": {**own, **evaluation.representation}},
+            metrics={"test": {**own, **evaluation.representation, **evaluation.probability}},
             origin=parent_of(self.earlier),
+            probability=probability,
         )
         report = run_dir / "report.html"
         report_on(report, config, data, evaluation, queries, items, history, embedding)
@@ -100,7 +116,8 @@ class RetrievalJob:
 
 def tracked_metrics(kind: str, evaluation: Evaluation) -> dict[str, float]:
     """Return the evaluation as MLflow metrics: the model's own, then those of each baseline."""
-    own = {**evaluation.results[kind].metrics, **evaluation.representation}
+    results = evaluation.results[kind]
+    own = {**results.metrics, **evaluation.representation, **evaluation.probability}
     found = {f"test/{name}": value for name, value in own.items()}
     for name, result in evaluation.results.items():
         if name != kind:
@@ -123,7 +140,7 @@ def judge(
     extra_rankers: ExtraRankers | None = None,
 ) -> tuple[Evaluation, Queries, Tensor, Tensor]:
     """Evaluate `model` on the test part; returns also queries, item and query vectors."""
-    settings = config.evaluation
+    settings, geometry = config.evaluation, config.two_tower.geometry
     queries = build_queries(
         data,
         TEST,
@@ -135,11 +152,12 @@ def judge(
     items = catalogue_vectors(model, data.items)
     vectors = query_vectors(model, queries.block, items, queries.history)
     rankers: dict[str, Ranker] = {
-        config.model.kind: lambda asked, k: exact_topk(
-            vectors, items, k, asked.seen if settings.filter_seen else None
+        config.model.kind: lambda asked, k: search(
+            ExactVectors(items), vectors, k, asked.seen if settings.filter_seen else None
         )[1].numpy()
     }
-    rankers |= baseline_rankers(data, settings)
+    baselines, left_out = baseline_rankers(data, settings)
+    rankers |= baselines
     if extra_rankers is not None:
         rankers |= extra_rankers(data, queries)
     evaluation = evaluate(
@@ -149,8 +167,10 @@ def judge(
         settings,
         protocol=_protocol(config, data),
         seed=config.training.seed,
-        item_vectors=items,
-        query_vectors=vectors,
+        item_vectors=points_of(items, geometry),
+        query_vectors=points_of(vectors, geometry),
+        temperature=float(model.temperature.detach()),
+        left_out=left_out,
     )
     return evaluation, queries, items, vectors
 
@@ -174,7 +194,7 @@ def report_on(
         history=history,
         item_titles=item_titles(data),
         item_groups=item_groups(data),
-        item_vectors=items.numpy(),
+        item_vectors=points_of(items, config.two_tower.geometry).numpy(),
         examples=examples(data, queries, evaluation),
         facts=data_facts(data),
         embedding=embedding,
@@ -189,7 +209,8 @@ def _protocol(config: ExperimentConfig, data: Dataset) -> dict[str, str]:
         "column": f"given by the column '{config.split.column}'",
     }[config.split.kind]
     sizes = "{:,} training, {:,} validation and {:,} test rows".format(*counts)
-    return {"split": words, "rows": sizes}
+    drawn = drawn_validation(config.schema_, data.tables, config.split)
+    return {"split": words, **({"validation": drawn} if drawn else {}), "rows": sizes}
 
 
 def data_facts(data: Dataset) -> dict[str, str]:

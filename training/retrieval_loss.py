@@ -1,5 +1,8 @@
 """The loss of a two-tower on a batch, as its configuration names it."""
 
+from dataclasses import replace
+
+import torch
 from torch import Tensor
 
 from recsys.batch import PairBatch
@@ -12,6 +15,7 @@ from recsys.losses.retrieval import (
     cosine_contrastive_loss,
     covariance_loss,
     metric_loss,
+    nearest_interest,
     softmax_loss,
 )
 from recsys.models.two_tower import TwoTower
@@ -49,13 +53,18 @@ def loss_of(
     loss = training.loss
     total = None if world.size == 1 else world.sum(float(batch.weight.sum()))[0]
     pairs = Pairs(batch.asks, batch.positive, batch.weight, total)
+    not_negative = batch.not_negative
+    if query_BE.ndim == 3:
+        query_BE = nearest_interest(query_BE, candidate_CE, pairs)
+        pairs = replace(pairs, asks=torch.arange(len(query_BE), device=query_BE.device))
+        not_negative = not_negative.take(batch.asks)
     log_probability_C = batch.log_inclusion if training.logq_correction else None
     scaled_BE = query_BE / model.temperature
     if isinstance(loss, SampledSoftmax | FullSoftmax):
         if isinstance(loss, FullSoftmax):
             log_probability_C = None
-        return softmax_loss(scaled_BE, candidate_CE, pairs, batch.not_negative, log_probability_C)
-    negatives = Negatives.of(batch.not_negative, len(candidate_CE), log_probability_C)
+        return softmax_loss(scaled_BE, candidate_CE, pairs, not_negative, log_probability_C)
+    negatives = Negatives.of(not_negative, len(candidate_CE), log_probability_C)
     if isinstance(loss, Bce):
         return bce_loss(scaled_BE, candidate_CE, pairs, negatives, loss.negative_weight)
     if isinstance(loss, Bpr):
@@ -77,6 +86,7 @@ def loss_of(
         margin=loss.margin,
         num_items=num_items,
         rank_weight=loss.rank_weight,
+        worst=loss.negatives == "worst",
     )
     geometry = model.config.geometry
     spread = covariance_loss(points_of(query_BE.float(), geometry))

@@ -2,26 +2,32 @@
 
 from dataclasses import dataclass
 
+import pyarrow as pa
 import torch
 from torch import Tensor
 
 from features.dataset import Dataset
 from features.loader import LoaderConfig, PairLoader
 from features.queries import Queries
+from features.split import TRAIN
 from recsys.batch import PairBatch
 from recsys.embeddings.plan import EmbeddingPlan
 from recsys.embeddings.unified import UnifiedEmbedding
+from recsys.errors import ConfigError
+from recsys.layers.geometry import points_of
+from recsys.layers.smoothing import ItemSmoothing
 from recsys.models.two_tower import TwoTower, catalogue_vectors, query_vectors
-from recsys.retrieval.topk import exact_topk
+from recsys.retrieval.index import ExactVectors
+from recsys.retrieval.interests import search
 from training.checkpoint import Trained
+from training.collapse import representation_metrics
 from training.config import ExperimentConfig
 from training.distributed import ALONE, World
 from training.evaluate import ranking_metrics
 from training.loop import Task
-from training.machine import autocast
 from training.optim import build_optimizer
 from training.parts import not_finite, on_device, state_of, table_of
-from training.retrieval_loss import two_tower_loss
+from training.retrieval_objective import RetrievalObjective
 
 CONTEXT_DROPOUT = 0.1
 """Share of training requests without context, so that batch scoring has a trained answer."""
@@ -33,7 +39,27 @@ def build_two_tower(config: ExperimentConfig, data: Dataset, world: World) -> Tw
     plan = EmbeddingPlan.of(config.embedding, layouts)
     table = table_of(config, plan, world)
     torch.manual_seed(config.training.seed)
-    return TwoTower(config.two_tower, UnifiedEmbedding(plan, table)).to(world.device)
+    model = TwoTower(config.two_tower, UnifiedEmbedding(plan, table))
+    smoothing = config.two_tower.smoothing
+    if smoothing.rounds:
+        if world.size > 1:
+            raise ConfigError(
+                f"model.smoothing needs the whole catalogue at every step, and {world.size} "
+                "processes hold a share each: train in one process, or set its rounds to 0"
+            )
+        rows = data.events_of((TRAIN,))
+        events = data.tables.events
+        absent = data.encoder.encode("interactions", pa.table({"none": pa.nulls(1)}))
+        no_context = absent.take(torch.zeros(data.num_users, dtype=torch.int64))
+        model.smoothing = ItemSmoothing(
+            events.user_row[rows],
+            events.item_row[rows],
+            data.users.beside(no_context),
+            data.num_items,
+            rounds=smoothing.rounds,
+            weight=smoothing.weight,
+        )
+    return model.to(world.device)
 
 
 def two_tower_task(
@@ -57,22 +83,21 @@ def two_tower_task(
             seed=training.seed,
             examples=training.examples,
             positives=training.positives,
-            whole_catalogue=training.loss.kind == "full_softmax",
+            cut_history=training.cut_history,
+            whole_catalogue=config.every_item_each_step,
             mask_taken=training.mask_taken,
+            trained_only=training.negative_items == "trained",
         ),
     )
 
-    def loss(batch: PairBatch) -> Tensor:
-        with autocast(training.precision, device):
-            return two_tower_loss(model, batch, training, num_items=data.num_items, world=world)
-
+    objective = RetrievalObjective(model, data, training, world, device)
     return Task(
-        trained=Trained(model, model.embedding.table, optimizer),
+        trained=Trained(model, model.embedding.table, optimizer, objective.head),
         num_steps=loader.num_steps,
         batches=lambda epoch, first: on_device(
             loader.epoch(epoch, first, rank=world.rank, world=world.size), device
         ),
-        loss=loss,
+        loss=objective,
         validate=_Validation(model, data, validation, config, world),
         describe=_Description(model, data),
     )
@@ -92,13 +117,22 @@ class _Validation:
         evaluation, count = self.config.evaluation, len(self.queries)
         rows = self.world.share(count)
         mine = self.queries.take(rows)
-        top = rank_with(
-            self.model, self.data, mine, max(evaluation.ks), evaluation.filter_seen, self.world
-        )
+        items, vectors = vectors_with(self.model, self.data, mine, self.world)
+        exclude = mine.seen if evaluation.filter_seen else None
+        top = search(ExactVectors(items), vectors, max(evaluation.ks), exclude)[1]
         per_query = ranking_metrics(top, mine.relevant, evaluation.ks)
         own = slice(0, max(0, count - self.world.rank * len(rows)))
         sums = self.world.sum(*(float(values[own].sum()) for values in per_query.values()))
-        return dict(zip(per_query, (total / count for total in sums), strict=True))
+        metrics = dict(zip(per_query, (total / count for total in sums), strict=True))
+        if not self.world.is_first:  # of several ranks the first one logs
+            return metrics
+        geometry = self.model.config.geometry
+        return metrics | representation_metrics(
+            points_of(items, geometry),
+            points_of(vectors, geometry),
+            mine.relevant,
+            temperature=float(self.model.temperature.detach()),
+        )
 
 
 def rank_with(
@@ -111,16 +145,25 @@ def rank_with(
 ) -> Tensor:
     """Return the model's top k item rows of each query, (Q, k) int64, -1 where short.
 
-    The ranks share the encoding of the catalogue; each ranks the queries that it is given, as
-    many on every rank.
+    Of several ranks each ranks the queries that it is given, as many on every rank.
+    """
+    items, vectors = vectors_with(model, data, queries, world)
+    return search(ExactVectors(items), vectors, k, queries.seen if filter_seen else None)[1]
+
+
+def vectors_with(
+    model: TwoTower, data: Dataset, queries: Queries, world: World = ALONE
+) -> tuple[Tensor, Tensor]:
+    """Return the vectors of the whole catalogue and of the queries, on the CPU.
+
+    The ranks share the encoding of the catalogue.
     """
     device = next(model.parameters()).device
     count = data.num_items
     own_items = data.items if world.size == 1 else data.items.take(world.share(count))
     items = world.gather(catalogue_vectors(model, own_items.to(device)), count)
     vectors = query_vectors(model, queries.block.to(device), items, queries.history.to(device))
-    exclude = queries.seen if filter_seen else None
-    return exact_topk(vectors.cpu(), items.cpu(), k, exclude)[1]
+    return items.cpu(), vectors.cpu()
 
 
 @dataclass(frozen=True)

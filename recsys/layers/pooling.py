@@ -57,6 +57,50 @@ class RecencyPooling(nn.Module):
         return torch.stack(heads, dim=1)
 
 
+class InterestPooling(nn.Module):
+    """I weighted means of a history, each by what it attends to.
+
+    ComiRec-SA: Cen et al., "Controllable Multi-Interest Framework for Recommendation", KDD 2020,
+    section 3.2. Interest i gives the event v the weight softmax over the history of
+    w_i . tanh(A v).
+    """
+
+    def __init__(self, num_interests: int, dim: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(dim, 4 * dim, bias=False)
+        self.attention = nn.Linear(4 * dim, num_interests, bias=False)
+
+    def forward(self, vectors_UE: Tensor, history: Jagged) -> Tensor:
+        """Return (B, I, E); zeros for a query without history.
+
+        history: B rows of positions into `vectors_UE`.
+        """
+        scores_UI = self.attention(torch.tanh(self.hidden(vectors_UE))).float()
+        lengths_B, num_events = history.lengths(), len(history.values)
+        row_T = torch.repeat_interleave(
+            torch.arange(len(history), device=vectors_UE.device), lengths_B, output_size=num_events
+        )
+        score_TI = F.embedding(history.values, scores_UI)
+        index_TI = row_T.unsqueeze(1).expand_as(score_TI)
+        lowest_BI = score_TI.new_full((len(history), score_TI.shape[1]), -torch.inf)
+        top_BI = lowest_BI.scatter_reduce(0, index_TI, score_TI.detach(), "amax")
+        share_TI = (score_TI - top_BI.index_select(0, row_T)).exp()
+        total_BI = torch.zeros_like(top_BI).index_add(0, row_T, share_TI)
+        share_TI = share_TI / total_BI.index_select(0, row_T)
+        heads = [
+            F.embedding_bag(
+                history.values,
+                vectors_UE,
+                history.offsets,
+                mode="sum",
+                per_sample_weights=share_T,
+                include_last_offset=True,
+            )
+            for share_T in share_TI.T.contiguous()
+        ]
+        return torch.stack(heads, dim=1)
+
+
 def attended(query_BE: Tensor, vectors_TE: Tensor, history: Jagged) -> Tensor:
     """Return the mean of each history's vectors by how much they are like its query, (B, E).
 

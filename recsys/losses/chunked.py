@@ -3,6 +3,7 @@
 Shape letters: B queries, C candidates, E width, T excluded pairs in all.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -10,8 +11,8 @@ from torch import Tensor
 
 from recsys.batch import Jagged
 
-CHUNK_CELLS = 1 << 22
-"""Logits that are held at once: 16 MiB of float32."""
+QUERIES, CANDIDATES = 1024, 512
+"""Logits that are held at once, 2 MiB of float32: what stays in a core's cache."""
 
 
 def negative_logsumexp(
@@ -20,90 +21,102 @@ def negative_logsumexp(
     excluded: Jagged,
     bias_C: Tensor | None = None,
     *,
-    chunk_cells: int = CHUNK_CELLS,
+    tile: tuple[int, int] = (QUERIES, CANDIDATES),
 ) -> Tensor:
     """Return logsumexp over each query's negatives, (B,) float32, -inf where it has none.
 
         out_b = log sum over c not in excluded_b of exp(query_b . candidate_c + bias_c)
 
-    The logits are made chunk by chunk of the queries and made again for the gradient, so memory
-    does not grow with B x C. Products run in bfloat16 where autocast says so, sums in float32.
+    The logits are made tile by tile and made again for the gradient, so memory does not grow with
+    B x C. Products run in bfloat16 where autocast says so, sums in float32.
 
     Args:
         query_BE: (B, E) float, the temperature applied.
         candidate_CE: (C, E) float.
         excluded: B rows of distinct columns below C.
         bias_C: (C,) float, added to the logits; no gradient goes to it.
-        chunk_cells: logits held at once; at least one query's.
+        tile: queries and candidates whose logits are held at once.
     """
     dtype = query_BE.dtype
     if torch.is_autocast_enabled(query_BE.device.type):
         dtype = torch.get_autocast_dtype(query_BE.device.type)
-    rows = max(1, chunk_cells // max(len(candidate_CE), 1))
     denominator: Tensor = _LogSumExp.apply(  # type: ignore[no-untyped-call]
-        query_BE, candidate_CE, excluded, bias_C, rows, dtype
+        query_BE, candidate_CE, _Logits(query_BE, candidate_CE, excluded, bias_C, tile, dtype)
     )
     return denominator
+
+
+class _Logits:
+    """The logits of a batch, one tile at a time."""
+
+    def __init__(
+        self,
+        query_BE: Tensor,
+        candidate_CE: Tensor,
+        excluded: Jagged,
+        bias_C: Tensor | None,
+        tile: tuple[int, int],
+        dtype: torch.dtype,
+    ) -> None:
+        self.query, self.candidate = query_BE.detach().to(dtype), candidate_CE.detach().to(dtype)
+        self.bias, self.tile = bias_C, tile
+        lengths, device = excluded.lengths(), excluded.values.device
+        row_T = torch.repeat_interleave(
+            torch.arange(len(excluded), device=device), lengths, output_size=len(excluded.values)
+        )
+        # Excluded pairs in the order of the tiles that they lie in.
+        across = -(-len(self.candidate) // tile[1])
+        tile_T = row_T // tile[0] * across + excluded.values // tile[1]
+        order = tile_T.argsort()
+        self._row, self._column = row_T[order], excluded.values[order]
+        down = -(-len(self.query) // tile[0])
+        borders = torch.arange(down * across + 1, device=device)
+        self._first = torch.searchsorted(tile_T[order], borders).tolist()
+        self._tiles = [
+            (slice(row, row + tile[0]), slice(column, column + tile[1]))
+            for row in range(0, len(self.query), tile[0])
+            for column in range(0, len(self.candidate), tile[1])
+        ]
+
+    def __iter__(self) -> Iterator[tuple[slice, slice, Tensor]]:
+        """Yield queries, candidates and their logits, float32, -inf where excluded."""
+        for number, (rows, columns) in enumerate(self._tiles):
+            logits = (self.query[rows] @ self.candidate[columns].T).float()
+            if self.bias is not None:
+                logits += self.bias[columns]
+            own = slice(self._first[number], self._first[number + 1])
+            if own.stop > own.start:
+                place = (self._row[own] - rows.start, self._column[own] - columns.start)
+                logits.index_put_(place, logits.new_tensor(-torch.inf))
+            yield rows, columns, logits
 
 
 class _LogSumExp(torch.autograd.Function):
     """Forward keeps B numbers; backward makes the logits again."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        query_BE: Tensor,
-        candidate_CE: Tensor,
-        excluded: Jagged,
-        bias_C: Tensor | None,
-        rows: int,
-        dtype: torch.dtype,
-    ) -> Any:
-        query, candidate = query_BE.to(dtype), candidate_CE.to(dtype)
-        out_B = torch.empty(len(query), dtype=torch.float32, device=query.device)
-        for start in range(0, len(query), rows):
-            stop = min(start + rows, len(query))
-            logits = _logits(query, candidate, excluded, bias_C, start, stop)
-            out_B[start:stop] = logits.logsumexp(1)
-        ctx.excluded, ctx.rows = excluded, rows
-        ctx.save_for_backward(query, candidate, bias_C, out_B)
-        ctx.dtypes = query_BE.dtype, candidate_CE.dtype
+    def forward(ctx: Any, query_BE: Tensor, candidate_CE: Tensor, logits: _Logits) -> Any:
+        out_B = torch.full(
+            (len(query_BE),), -torch.inf, dtype=torch.float32, device=query_BE.device
+        )
+        for rows, _, part in logits:
+            out_B[rows] = torch.logaddexp(out_B[rows], part.logsumexp(1))
+        ctx.logits, ctx.dtypes = logits, (query_BE.dtype, candidate_CE.dtype)
+        ctx.save_for_backward(out_B)
         return out_B
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        (grad_B,) = grads
-        query, candidate, bias_C, out_B = ctx.saved_tensors
+        (grad_B,), (out_B,), logits = grads, ctx.saved_tensors, ctx.logits
         # Where there is no negative, exp(-inf - -inf) is no number: nothing flows there.
         finite_B = out_B.isfinite()
-        shift_B = torch.where(finite_B, out_B, 0.0)
-        grad_B = torch.where(finite_B, grad_B, 0.0)
-        query_grad = torch.empty(query.shape, dtype=torch.float32, device=query.device)
+        shift_B, grad_B = torch.where(finite_B, out_B, 0.0), torch.where(finite_B, grad_B, 0.0)
+        query, candidate = logits.query, logits.candidate
+        query_grad = torch.zeros(query.shape, dtype=torch.float32, device=query.device)
         candidate_grad = torch.zeros(candidate.shape, dtype=torch.float32, device=query.device)
-        for start in range(0, len(query), ctx.rows):
-            stop = min(start + ctx.rows, len(query))
-            logits = _logits(query, candidate, ctx.excluded, bias_C, start, stop)
-            share = logits.sub_(shift_B[start:stop, None]).exp_()
-            share = share.mul_(grad_B[start:stop, None]).to(query.dtype)
-            query_grad[start:stop] = share @ candidate
-            candidate_grad += share.T @ query[start:stop]
+        for rows, columns, part in logits:
+            share = part.sub_(shift_B[rows, None]).exp_().mul_(grad_B[rows, None]).to(query.dtype)
+            query_grad[rows] += share @ candidate[columns]
+            candidate_grad[columns] += share.T @ query[rows]
         of_query, of_candidate = ctx.dtypes
-        return query_grad.to(of_query), candidate_grad.to(of_candidate), None, None, None, None
-
-
-def _logits(
-    query: Tensor,
-    candidate: Tensor,
-    excluded: Jagged,
-    bias_C: Tensor | None,
-    start: int,
-    stop: int,
-) -> Tensor:
-    """Return the logits of queries start..stop, float32, -inf where excluded."""
-    logits = (query[start:stop] @ candidate.T).float()
-    if bias_C is not None:
-        logits += bias_C
-    first, last = excluded.offsets[start], excluded.offsets[stop]
-    lengths = excluded.offsets[start : stop + 1].diff()
-    row_T = torch.repeat_interleave(torch.arange(stop - start, device=query.device), lengths)
-    return logits.index_put_((row_T, excluded.values[first:last]), logits.new_tensor(-torch.inf))
+        return query_grad.to(of_query), candidate_grad.to(of_candidate), None

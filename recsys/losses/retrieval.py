@@ -72,6 +72,17 @@ def softmax_loss(
     return pairs.mean(F.softplus(gap_P))
 
 
+def nearest_interest(query_BIE: Tensor, candidate_CE: Tensor, pairs: Pairs) -> Tensor:
+    """Return for each pair the interest of its query that scores its positive best, (P, E).
+
+    Cen et al., KDD 2020, section 3.3, equation 7: it alone is trained on the pair.
+    """
+    own_PIE = query_BIE.index_select(0, pairs.asks)
+    positive_PE = candidate_CE.index_select(0, pairs.positive)
+    best_P = torch.einsum("pie,pe->pi", own_PIE, positive_PE).argmax(1)
+    return own_PIE[torch.arange(len(own_PIE), device=own_PIE.device), best_P]
+
+
 @dataclass(frozen=True)
 class Negatives:
     """How much each candidate counts as a negative of each query, rows summing to 1.
@@ -163,16 +174,19 @@ def metric_loss(
     margin: float,
     num_items: int,
     rank_weight: bool = True,
+    worst: bool = True,
 ) -> Tensor:
     """Return the hinge of collaborative metric learning: own items near, others a margin off.
 
-        w * max over negatives of max(0, margin + d(q, positive)^2 - d(q, c)^2)
+        w * mean (or max) over negatives of max(0, margin + d(q, positive)^2 - d(q, c)^2)
         w = log(rank + 1),  rank = num_items * (share of negatives inside the margin)
 
-    Hsieh et al., "Collaborative Metric Learning", WWW 2017, sections 3.2 and 3.3: the worst of
-    the drawn negatives counts (WARP), more the worse the item's rank is estimated to be. Inner
+    Hsieh et al., "Collaborative Metric Learning", WWW 2017, sections 3.2 and 3.3: all negatives
+    count, or the worst alone, and the more, the worse the item's rank is estimated to be (WARP).
+    The paper draws few; the worst of a whole batch pulls all points together where little can be
+    told of who takes what, since any spread makes the worst of many worse. Inner
     products s may stand for distances since d(q, c)^2 - d(q, c')^2 = 2 (s' - s) on the sphere,
-    and in the ball where s is q . c - |c|^2 / 2.
+    and in the ball where s is -d^2 / 2.
 
     Args:
         query_BE: (B, E) float.
@@ -182,14 +196,16 @@ def metric_loss(
         margin: in squared distance.
         num_items: of the catalogue.
         rank_weight: False: w = 1.
+        worst: max in place of the mean.
     """
     gap_PC = margin + 2 * _gaps(query_BE, candidate_CE, pairs)
     share_PC = negatives.share.index_select(0, pairs.asks)
-    worst_P = gap_PC.masked_fill(share_PC == 0, 0.0).clamp(min=0).amax(1)
+    hinge_PC = gap_PC.masked_fill(share_PC == 0, 0.0).clamp(min=0)
+    hinge_P = hinge_PC.amax(1) if worst else (hinge_PC * share_PC).sum(1)
     if rank_weight:
         inside_P = ((gap_PC > 0) * share_PC).sum(1)
-        worst_P = worst_P * (inside_P * num_items).log1p()
-    return pairs.mean(worst_P)
+        hinge_P = hinge_P * (inside_P * num_items).log1p()
+    return pairs.mean(hinge_P)
 
 
 def covariance_loss(vectors_NE: Tensor) -> Tensor:

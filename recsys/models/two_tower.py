@@ -2,14 +2,20 @@
 
 The sampling-bias-corrected two-tower of Yi et al., "Sampling-Bias-Corrected Neural Modeling
 for Large Corpus Item Recommendations", RecSys 2019, section 3, over the unified embedding of
-Coleman et al. 2023. Both towers end on the unit sphere; a logit is the cosine over a temperature.
+Coleman et al. 2023. Both towers end on the unit sphere, where a logit is the cosine over a
+temperature, or in the unit ball, where it is minus half the squared distance over it
+(`recsys.layers.geometry`).
+
+Of several interests a query has that many vectors, and an item's score is the best over them
+(Cen et al., "Controllable Multi-Interest Framework for Recommendation", KDD 2020).
 
 The query tower sees the user's and the request's features and the history, pooled over the
 *candidate tower's* vectors of the items taken: history and candidates share every parameter,
 an item without a training row counts in a history by its features, and at serving time a
 history costs no table lookup, only rows of the item vectors.
 
-Shape letters: B queries, U distinct items, C <= U candidates, E width out, V and W widths in.
+Shape letters: B queries, U distinct items, C <= U candidates, E width out, V and W widths in,
+H heads of the history, I interests.
 """
 
 import math
@@ -19,12 +25,19 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from recsys.batch import FeatureBlock, Jagged, PairBatch
 from recsys.embeddings.unified import UnifiedEmbedding
+from recsys.layers.geometry import (
+    Geometry,
+    candidate_vectors,
+    points_of,
+    query_vectors_of,
+    tower_width,
+)
 from recsys.layers.mlp import mlp
-from recsys.layers.pooling import RecencyPooling
+from recsys.layers.pooling import InterestPooling, RecencyPooling
+from recsys.layers.smoothing import ItemSmoothing
 from recsys.strict import StrictModel
 
 ITEMS, QUERY = 0, 1
@@ -33,16 +46,31 @@ ITEMS, QUERY = 0, 1
 Width = Annotated[int, Field(ge=1)]
 
 
+class SmoothingConfig(StrictModel):
+    """Items that the same users took come nearer (`recsys.layers.smoothing`)."""
+
+    rounds: Annotated[int, Field(ge=0)] = 0
+    """0: none. Others encode the whole catalogue at every step: for small catalogues."""
+    weight: Annotated[float, Field(gt=0)] = 1.0
+
+
 class TwoTowerConfig(StrictModel):
     """Sizes of a `TwoTower`."""
 
     kind: Literal["two_tower"] = "two_tower"
     dim: Width = 64
-    """Width of query and item vectors, and of the index."""
+    """Width of query and item vectors; in the ball two more numbers go with each."""
+    geometry: Geometry = "sphere"
+    """`sphere`: unit vectors, compared by their cosine; `biased_sphere`: a number of each item's
+    own is added to the cosine; `ball`: points at most 1 from the middle, compared by their
+    distance."""
     hidden: tuple[Width, ...] = (128,)
     history_length: Width = 50
     """How many of the last events the query tower sees."""
     history_heads: Width = 3
+    interests: Width = 1
+    """Vectors of a query; an item's score is the best over them."""
+    smoothing: SmoothingConfig = SmoothingConfig()
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     temperature: Annotated[float, Field(gt=0)] = 0.07
     learn_temperature: bool = True
@@ -55,12 +83,16 @@ class TwoTower(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = embedding
-        self.candidate = mlp(
-            embedding.plan.width(ITEMS), config.hidden, config.dim, dropout=config.dropout
-        )
+        width, dropout = tower_width(config.dim, config.geometry), config.dropout
+        self.candidate = mlp(embedding.plan.width(ITEMS), config.hidden, width, dropout=dropout)
         self.history = RecencyPooling(config.history_heads, config.history_length)
         query_dim = embedding.plan.width(QUERY) + config.history_heads * config.dim + 1
-        self.query = mlp(query_dim, config.hidden, config.dim, dropout=config.dropout)
+        self.interests: InterestPooling | None = None
+        if config.interests > 1:
+            self.interests = InterestPooling(config.interests, config.dim)
+            query_dim += config.dim
+        self.query = mlp(query_dim, config.hidden, config.dim, dropout=dropout)
+        self.smoothing: ItemSmoothing | None = None
         log_temperature = torch.tensor(math.log(config.temperature))
         self.log_temperature = nn.Parameter(log_temperature, config.learn_temperature)
 
@@ -72,43 +104,97 @@ class TwoTower(nn.Module):
     def forward(
         self, batch: PairBatch, gather: Callable[[Tensor, int], Tensor] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return unit vectors of queries (B, E) and of candidates (C, E).
+        """Return vectors of queries, (B, E) or (B, I, E), and of candidates (C, E).
 
         `gather` makes the vectors of all U items from those of the batch's own, where items are
         shared out among processes: (n, E) and U to (U, E).
         """
-        items_UW, query_BV = self.embedding([batch.items, batch.query])
-        items_UE = F.normalize(self.candidate(items_UW).float(), dim=1)
+        users, query = self._users_of_graph(), batch.query
+        items_UW, asked_BV = self.embedding(
+            [batch.items, query if users is None else query.above(users)]
+        )
+        query_BV, users_MV = asked_BV.split([len(query), len(asked_BV) - len(query)])
+        raw_UR = self.candidate(items_UW).float()
+        if self.smoothing is not None:  # the batch's items are the whole catalogue
+            raw_UR = self._smoothed(raw_UR, self._without_history(users_MV))
+        items_UE = self._placed(raw_UR)
         if gather is not None:
             items_UE = gather(items_UE, len(batch.item_rows))
         query_BE = self._queries(query_BV, items_UE, batch.history)
         return query_BE, items_UE[: batch.num_candidates]
 
     def encode_items(self, items: FeatureBlock) -> Tensor:
-        """Return unit vectors (N, E)."""
-        return F.normalize(self.candidate(self.embedding.side(ITEMS, items)).float(), dim=1)
+        """Return vectors (N, E) of items by themselves: what a new item is served with."""
+        return self._placed(self.raw_items(items))
+
+    def raw_items(self, items: FeatureBlock) -> Tensor:
+        """Return what the candidate tower gives, (N, R) float32, before it is placed."""
+        return self.candidate(self.embedding.side(ITEMS, items)).float()
 
     def encode_queries(self, query: FeatureBlock, item_vectors: Tensor, history: Jagged) -> Tensor:
-        """Return unit vectors (B, E); history points into `item_vectors` (N, E), oldest first."""
+        """Return vectors (B, E) or (B, I, E); history points into `item_vectors` (N, E)."""
         return self._queries(self.embedding.side(QUERY, query), item_vectors, history)
 
+    def raw_users(self, users: FeatureBlock) -> Tensor:
+        """Return what the query tower gives for users without a history, (M, E) float32."""
+        return self._without_history(self.embedding.side(QUERY, users))
+
+    def placed_catalogue(self, raw_NR: Tensor, raw_users_ME: Tensor | None) -> Tensor:
+        """Return the vectors (N, E) of the whole catalogue; users (M, E) where it is smoothed."""
+        if raw_users_ME is not None:
+            raw_NR = self._smoothed(raw_NR, raw_users_ME)
+        return self._placed(raw_NR)
+
+    def _users_of_graph(self) -> FeatureBlock | None:
+        if self.smoothing is None:
+            return None
+        return self.smoothing.users.to(self.log_temperature.device)
+
+    def _smoothed(self, raw_NR: Tensor, users_ME: Tensor) -> Tensor:
+        """Smooth the points; a bias says what it says of an item alone."""
+        assert self.smoothing is not None
+        points_NE, bias = raw_NR[:, : self.config.dim], raw_NR[:, self.config.dim :]
+        return torch.cat([self.smoothing(points_NE, users_ME), bias], dim=1)
+
+    def _without_history(self, query_MV: Tensor) -> Tensor:
+        config = self.config
+        width = (config.history_heads + (config.interests > 1)) * config.dim + 1
+        nothing = query_MV.new_zeros(len(query_MV), width)
+        return self.query(torch.cat([query_MV, nothing], dim=1)).float()
+
+    def _placed(self, raw_NR: Tensor) -> Tensor:
+        return candidate_vectors(raw_NR, self.config.geometry)
+
     def _queries(self, query_BV: Tensor, items_UE: Tensor, history: Jagged) -> Tensor:
-        pooled_BHE = self.history(items_UE, history)
+        geometry = self.config.geometry
+        points_UE = points_of(items_UE, geometry)
+        pooled_BHE = self.history(points_UE, history)
         length_B1 = history.lengths().float().log1p().unsqueeze(1)
-        inputs = torch.cat([query_BV, pooled_BHE.flatten(1), length_B1], dim=1)
+        inputs_BX = torch.cat([query_BV, pooled_BHE.flatten(1), length_B1], dim=1)
         # A user tends to take what resembles what they took: the tower learns the difference.
-        return F.normalize(self.query(inputs).float() + pooled_BHE.mean(1), dim=1)
+        if self.interests is None:
+            return query_vectors_of(self.query(inputs_BX).float() + pooled_BHE.mean(1), geometry)
+        interest_BIE = self.interests(points_UE, history)
+        inputs_BIX = inputs_BX.unsqueeze(1).expand(-1, interest_BIE.shape[1], -1)
+        own_BIE = self.query(torch.cat([inputs_BIX, interest_BIE], dim=2)).float() + interest_BIE
+        return query_vectors_of(own_BIE.flatten(0, 1), geometry).view(*own_BIE.shape[:2], -1)
 
 
 @torch.no_grad()
 def catalogue_vectors(model: TwoTower, items: FeatureBlock, *, chunk_rows: int = 8192) -> Tensor:
-    """Return the unit vectors of a whole catalogue, (N, E) float32, in evaluation mode."""
+    """Return the vectors of a whole catalogue, (N, E) float32, in evaluation mode."""
     was_training = model.training
     model.eval()
     rows = torch.arange(len(items), device=items.single.device)
-    vectors = [model.encode_items(items.take(chunk)).float() for chunk in rows.split(chunk_rows)]
+    raw = torch.cat([model.raw_items(items.take(chunk)) for chunk in rows.split(chunk_rows)])
+    of_users = None
+    if model.smoothing is not None:
+        users = model.smoothing.users.to(raw.device)
+        some = torch.arange(len(users), device=raw.device).split(chunk_rows)
+        of_users = torch.cat([model.raw_users(users.take(chunk)) for chunk in some])
+    vectors = model.placed_catalogue(raw, of_users)
     model.train(was_training)
-    return torch.cat(vectors)
+    return vectors
 
 
 @torch.no_grad()
@@ -120,7 +206,7 @@ def query_vectors(
     *,
     chunk_rows: int = 8192,
 ) -> Tensor:
-    """Return the unit vectors of many queries, (Q, E) float32, in evaluation mode."""
+    """Return the vectors of many queries, (Q, E) or (Q, I, E) float32, in evaluation mode."""
     was_training = model.training
     model.eval()
     rows = torch.arange(len(query), device=query.single.device)

@@ -7,13 +7,14 @@ from torch import Tensor
 
 from recsys.batch import FeatureBlock, Jagged
 from recsys.retrieval.index import Index
+from recsys.retrieval.interests import search
 
 
 class QueryModel(Protocol):
-    """What a retrieval model offers: features and history to unit vectors (B, E)."""
+    """What a retrieval model offers: features and history to vectors (B, E)."""
 
     def encode_queries(self, query: FeatureBlock, item_vectors: Tensor, history: Jagged) -> Tensor:
-        """Return (B, E); `history` points into `item_vectors` (N, E), oldest first."""
+        """Return (B, E) or (B, I, E); `history` points into `item_vectors` (N, E), oldest first."""
 
 
 @torch.no_grad()
@@ -36,7 +37,7 @@ def recommend(
     for rows in torch.arange(len(query)).split(chunk_rows):
         vectors = model.encode_queries(query.take(rows), item_vectors, history.take(rows)).float()
         seen = exclude.take(rows) if exclude is not None else None
-        tops.append(index.search(vectors, k, seen))
+        tops.append(search(index, vectors, k, seen))
     if not tops:
         return torch.zeros(0, k), torch.zeros(0, k, dtype=torch.int64)
     scores, found = zip(*tops, strict=True)

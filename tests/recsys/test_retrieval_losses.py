@@ -122,17 +122,17 @@ def test_a_share_of_a_batch_is_divided_by_the_whole(vectors: tuple[Tensor, Tenso
     torch.testing.assert_close(sum(parts), whole)
 
 
-@pytest.mark.parametrize("chunk_cells", [1, 6, 7, 12, 1000])
+@pytest.mark.parametrize("tile", [(1, 1), (2, 4), (3, 6), (2, 5), (100, 100)])
 @pytest.mark.parametrize("biased", [True, False])
 def test_the_chunked_denominator_is_the_plain_one_with_its_gradients(
-    vectors: tuple[Tensor, Tensor], chunk_cells: int, biased: bool
+    vectors: tuple[Tensor, Tensor], tile: tuple[int, int], biased: bool
 ) -> None:
     bias = -LOG_Q if biased else None
     results = []
     for chunked in (True, False):
         query, candidate = (one.clone().requires_grad_() for one in vectors)
         if chunked:
-            found = negative_logsumexp(query, candidate, EXCLUDED, bias, chunk_cells=chunk_cells)
+            found = negative_logsumexp(query, candidate, EXCLUDED, bias, tile=tile)
         else:
             logits = query @ candidate.T + (0 if bias is None else bias)
             mask = torch.zeros(3, 6, dtype=torch.bool)
