@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from features.encoder import FeatureEncoder
 from features.histories import Histories
@@ -27,12 +28,17 @@ HISTORY, SEEN = "history", "seen"
 
 @dataclass(frozen=True)
 class Requests:
-    """B requests, encoded. `unknown_items`: ids in histories that the catalogue lacks."""
+    """B requests, encoded.
+
+    num_events (B,) int64, items in the whole history, of which the model may see the last alone.
+    unknown_items: ids in histories that the catalogue lacks.
+    """
 
     user_ids: pa.Array
     block: FeatureBlock
     history: Jagged
     seen: Jagged
+    num_events: Tensor
     unknown_items: int
 
     def __len__(self) -> int:
@@ -92,7 +98,8 @@ def encode_requests(
     seen = _item_rows(table, SEEN, item_ids)[0] if SEEN in table.column_names else history
     users_block = encoder.encode("users", _with_absent(schema, table))
     block = users_block.beside(encoder.encode("interactions", table))
-    return Requests(users, block, _last(history, history_length), seen, missing)
+    last, num_events = _last(history, history_length), history.lengths()
+    return Requests(users, block, last, seen, num_events, missing)
 
 
 def _with_absent(schema: Schema, table: pa.Table) -> pa.Table:

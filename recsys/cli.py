@@ -267,19 +267,44 @@ def evaluate(model: str, out: Path | None, tracking_uri: str | None, as_json: bo
     show_default=True,
     help="Refuse an index below this.",
 )
+@click.option(
+    "--encoding",
+    type=click.Choice(("vectors", "fde")),
+    default="vectors",
+    show_default=True,
+    help="fde: items that one vector for all interests of a user searches.",
+)
+@click.option("--fde-bits", type=click.IntRange(0, 10), help="Hyperplanes; default: 3.")
+@click.option("--fde-repetitions", type=click.IntRange(min=1), help="Default: 8.")
 @_URI
 @_JSON
 def export(
-    model: str, target: str, out: Path, min_recall: float, tracking_uri: str | None, as_json: bool
+    model: str,
+    target: str,
+    out: Path,
+    min_recall: float,
+    encoding: str,
+    fde_bits: int | None,
+    fde_repetitions: int | None,
+    tracking_uri: str | None,
+    as_json: bool,
 ) -> None:
     """Export item vectors or an index for ANN serving, its recall measured.
+
+    A two-tower with several interests searches with each of a user's vectors and merges, or
+    with one, of --encoding fde, which is wider and finds most of the same; export.json says how.
 
     A ranker goes --to onnx: one graph from hashed values to probabilities, checked against the
     model and timed.
 
     Example: recsys export models:/demo@champion --to faiss --out index
     """
-    facts = export_model(resolve_model(model, tracking_uri), target, out, min_recall)
+    encoded = None
+    if encoding == "fde":
+        encoded = (3 if fde_bits is None else fde_bits, fde_repetitions or 8)
+    elif fde_bits is not None or fde_repetitions is not None:
+        raise click.UsageError("--fde-bits and --fde-repetitions go with --encoding fde")
+    facts = export_model(resolve_model(model, tracking_uri), target, out, min_recall, encoded)
     if as_json:
         click.echo(json_format.dumps(facts, indent=1))
     else:

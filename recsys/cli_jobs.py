@@ -230,11 +230,22 @@ def score_labelled_rows(
     return dict(vars(summary))
 
 
-def export_model(folder: Path, target: str, out: Path, min_recall: float) -> dict[str, Any]:
-    """Export a two-tower's vectors or index, or a ranker's graph; return what was measured."""
+def export_model(
+    folder: Path,
+    target: str,
+    out: Path,
+    min_recall: float,
+    encoded: tuple[int, int] | None = None,
+) -> dict[str, Any]:
+    """Export a two-tower's vectors or index, or a ranker's graph; return what was measured.
+
+    encoded: bits and repetitions, where items are to be written as encodings.
+    """
     from recsys.errors import ConfigError
 
     if is_ranker(folder):
+        if encoded is not None:
+            raise ConfigError("--encoding fde is about vectors, and a ranker has none")
         if target != "onnx":
             raise ConfigError(f"--to {target}: a ranker has no vectors to search; give --to onnx")
         from serving.onnx_export import export_onnx
@@ -243,8 +254,10 @@ def export_model(folder: Path, target: str, out: Path, min_recall: float) -> dic
     if target == "onnx":
         raise ConfigError("--to onnx is for rankers; a two-tower goes --to faiss, exact or parquet")
     from serving.export import export_index
+    from serving.query_encoding import EncodingSize
 
-    return export_index(folder, target, out, min_recall=min_recall)
+    size = None if encoded is None else EncodingSize(*encoded)
+    return export_index(folder, target, out, min_recall=min_recall, encoded=size)
 
 
 def is_ranker(folder: Path) -> bool:

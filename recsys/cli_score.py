@@ -2,10 +2,12 @@
 
 import json as json_format
 from pathlib import Path
+from typing import Any
 
 import click
 
 from recsys.cli_jobs import (
+    audience_of_new_items,
     is_ranker,
     named_paths,
     progress_lines,
@@ -28,6 +30,11 @@ from recsys.cli_jobs import (
 @click.option("--items", help="Item attributes, for a ranker's rows that do not hold them.")
 @click.option("--other", multiple=True, metavar="NAME=PATH", help="A side table of users or items.")
 @click.option("--k", type=int, help="Longest list; default: 20.")
+@click.option("--probability", is_flag=True, help="Add the probability that a user takes an item.")
+@click.option(
+    "--new-items", metavar="PATH", help="Items that the model's catalogue lacks: who takes them?"
+)
+@click.option("--top-customers", type=int, help="With --new-items, users named; default: 100.")
 @click.option("--keep-seen", is_flag=True, help="Do not leave out items the user has taken.")
 @click.option("--rows-per-part", type=int, help="Users of a part; default: 10000.")
 @click.option("--tracking-uri", help="MLflow store; default: mlflow.db in this folder.")
@@ -41,6 +48,9 @@ def score(
     items: str | None,
     other: tuple[str, ...],
     k: int | None,
+    probability: bool,
+    new_items: str | None,
+    top_customers: int | None,
     keep_seen: bool,
     rows_per_part: int | None,
     tracking_uri: str | None,
@@ -50,7 +60,8 @@ def score(
 
     A two-tower recommends for the users of a log (--interactions) or those who ask (--input). A
     ranker adds a probability to every row of --input; attributes of users and items come from
-    the rows or from --users and --items.
+    the rows or from --users and --items. With --new-items a calibrated two-tower says of items
+    that nobody could take yet who will, and how many are expected to.
 
     Example: recsys score models:/demo@champion --interactions demo/data/interactions
     --users demo/data/users.parquet --output recommendations
@@ -60,31 +71,53 @@ def score(
     side_tables = named_paths(other)
     folder, say = resolve_model(model, tracking_uri), progress_lines(as_json)
     if is_ranker(folder):
-        if requests is None or k or keep_seen or rows_per_part:
+        if requests is None or k or keep_seen or rows_per_part or probability or new_items:
             raise click.UsageError(
                 "the model is a ranker: give --input, the rows to judge; --interactions, --k, "
-                "--keep-seen and --rows-per-part are for a two-tower"
+                "--keep-seen, --rows-per-part, --probability and --new-items are for a two-tower"
             )
         given = {"users": users, "items": items, **side_tables}
         tables = {name: path for name, path in given.items() if path is not None}
         summary = score_labelled_rows(folder, requests, tables, output, say=say)
     else:
-        if requests is not None and users is not None:
-            raise click.UsageError("--users goes with --interactions; requests hold attributes")
-        if items is not None:
-            raise click.UsageError("--items is for a ranker; a two-tower's bundle holds its items")
-        summary = score_users(
-            str(folder),
-            output,
-            interactions,
-            users,
-            requests=requests,
-            others=side_tables,
-            k=20 if k is None else k,
-            filter_seen=not keep_seen,
-            rows_per_part=10_000 if rows_per_part is None else rows_per_part,
-            say=say,
+        _check_two_tower(users if requests else None, items, new_items, top_customers)
+        asked: dict[str, Any] = {
+            "requests": requests,
+            "others": side_tables,
+            "rows_per_part": 10_000 if rows_per_part is None else rows_per_part,
+            "say": say,
+        }
+        who = (output, interactions, users)
+        if new_items is not None:
+            _refuse_lists(k, keep_seen, probability)
+            asked["top_customers"] = 100 if top_customers is None else top_customers
+            summary = audience_of_new_items(str(folder), new_items, *who, **asked)
+        else:
+            asked |= {"k": 20 if k is None else k, "filter_seen": not keep_seen}
+            summary = score_users(str(folder), *who, probability=probability, **asked)
+    _print(summary, as_json)
+
+
+def _check_two_tower(
+    users: str | None, items: str | None, new_items: str | None, top_customers: int | None
+) -> None:
+    if users is not None:
+        raise click.UsageError("--users goes with --interactions; requests hold attributes")
+    if items is not None:
+        raise click.UsageError("--items is for a ranker; a two-tower's bundle holds its items")
+    if new_items is None and top_customers is not None:
+        raise click.UsageError("--top-customers goes with --new-items")
+
+
+def _refuse_lists(k: int | None, keep_seen: bool, probability: bool) -> None:
+    if k or keep_seen or probability:
+        raise click.UsageError(
+            "--new-items gives a probability for every new item and user; leave --k, --keep-seen "
+            "and --probability away"
         )
+
+
+def _print(summary: dict[str, Any], as_json: bool) -> None:
     if as_json:
         click.echo(json_format.dumps(summary, indent=1))
     else:

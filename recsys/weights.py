@@ -82,8 +82,13 @@ def _fill(model: nn.Module, embedding: UnifiedEmbedding, weights: bytes) -> None
 def space_id(model: TwoTower) -> str:
     """Return a hash of all that shapes an item's vector: tower, table, features, normalisation."""
     digest = hashlib.sha256(repr(model.embedding.plan.layouts[0]).encode())
-    digest.update(b"unit-length")
+    geometry = model.config.geometry
+    digest.update(b"unit-length" if geometry == "sphere" else geometry.encode())
     parts: list[Tensor] = [*model.candidate.state_dict().values(), model.embedding.table.weight]
+    if model.smoothing is not None:  # the users' vectors and the graph move items too
+        digest.update(model.config.smoothing.model_dump_json().encode())
+        graph = model.smoothing.get_buffer("to_items")
+        parts += [*model.query.state_dict().values(), graph.crow_indices(), graph.col_indices()]
     for tensor in parts:
         digest.update(repr(tuple(tensor.shape)).encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())

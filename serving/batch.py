@@ -71,6 +71,7 @@ def score_to_parquet(
         "k": scorer.k,
         "filter_seen": scorer.filter_seen,
         "requests": shards.fingerprint,
+        **({"probability": True} if scorer.probability else {}),
     }
     parts = {shard.name: partial(_answers, scorer, shard) for shard in shards.parts}
     there = write_parts(output, job, parts, on_part)

@@ -27,7 +27,7 @@ from mlflow.types import schema as types
 from recsys.errors import DataError
 
 HISTORY, SEEN = "history", "seen"
-DEFAULTS: dict[str, Any] = {"k": 20, "filter_seen": True}
+DEFAULTS: dict[str, Any] = {"k": 20, "filter_seen": True, "probability": False}
 
 
 class BundleModel(PythonModel):  # type: ignore[misc]
@@ -46,8 +46,8 @@ class BundleModel(PythonModel):  # type: ignore[misc]
     ) -> pd.DataFrame:
         """Return one row a request or row, in order.
 
-        User key, items, scores and reason of a request; the keys of a row that the model reads
-        and its probability.
+        User key, items, scores and reason of a request, with the parameter `probability` also the
+        probability of each item; the keys of a row that the model reads and its probability.
         """
         return to_frame(self.answer(model_input, params or {}))
 
@@ -61,7 +61,7 @@ def _recommend(path: Path) -> Callable[[pd.DataFrame, dict[str, Any]], pa.Table]
     def answer(frame: pd.DataFrame, params: dict[str, Any]) -> pa.Table:
         chosen = {**DEFAULTS, **params}
         table = request_table(frame, columns)
-        return scorer.score(table, k=chosen["k"], filter_seen=chosen["filter_seen"])
+        return scorer.score(table, **{name: chosen[name] for name in DEFAULTS})
 
     return answer
 
@@ -95,11 +95,13 @@ def request_signature(columns: pa.Schema, user_key: str) -> ModelSignature:
         spec(user_key),
         types.ColSpec(items, "items"),
         types.ColSpec(types.Array("float"), "scores"),
+        types.ColSpec(types.Array("double"), "probabilities", required=False),
         types.ColSpec("string", "reason", required=False),
     ]
     params = [
         types.ParamSpec("k", "long", DEFAULTS["k"]),
         types.ParamSpec("filter_seen", "boolean", DEFAULTS["filter_seen"]),
+        types.ParamSpec("probability", "boolean", DEFAULTS["probability"]),
     ]
     return ModelSignature(
         types.Schema([spec(name) for name in columns.names]),

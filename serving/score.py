@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from torch import Tensor
 
 from features.encoder import FeatureEncoder
@@ -20,9 +21,11 @@ from features.requests import Requests, encode_requests, ids_sha256
 from features.sources import Policies
 from recsys.batch import FeatureLayout
 from recsys.bundle import Bundle
+from recsys.calibration import CALIBRATOR_FILE
 from recsys.embeddings.table import TableConfig
 from recsys.errors import ConfigError, IntegrityError
 from recsys.models.two_tower import TwoTower, TwoTowerConfig
+from recsys.pair_calibration import TakeProbability
 from recsys.retrieval.index import ExactVectors, Index
 from recsys.retrieval.recommend import recommend
 from recsys.schema import Schema
@@ -47,15 +50,21 @@ class Scorer:
     item_ids: pa.Array
     k: int
     filter_seen: bool
+    probability: bool
+    calibration: TakeProbability | None
+    is_new: NDArray[np.bool_]
 
     @classmethod
-    def open(cls, path: Path, k: int = 20, filter_seen: bool = True) -> Self:
+    def open(
+        cls, path: Path, k: int = 20, filter_seen: bool = True, probability: bool = False
+    ) -> Self:
         """Verify and read the bundle at `path`, and replay its probe.
 
         Raises:
             NotFoundError: there is no bundle.
             IntegrityError: a file is not what was written, model and index do not belong
                 together, or the probe's answers are not reproduced here.
+            ConfigError: probabilities are wanted of a model trained without calibration.
         """
         bundle = Bundle.open(path)
         facts: dict[str, Any] = bundle.json("model.json")
@@ -77,7 +86,12 @@ class Scorer:
             item_ids=item_ids,
             k=_checked_k(k),
             filter_seen=filter_seen,
+            probability=probability,
+            calibration=_calibration(bundle),
+            is_new=np.asarray(items.column("train_count")) == 0,
         )
+        if probability:
+            scorer.calibrated()
         scorer.replay_probe()
         return scorer
 
@@ -87,23 +101,54 @@ class Scorer:
         return self.encoder.schema
 
     def score(
-        self, requests: pa.Table, k: int | None = None, filter_seen: bool | None = None
+        self,
+        requests: pa.Table,
+        k: int | None = None,
+        filter_seen: bool | None = None,
+        probability: bool | None = None,
     ) -> pa.Table:
         """Return one row a request: user key, items, scores, reason (null unless short).
 
         Lists hold at most k items, best first, and fewer where fewer are left: never padding,
-        never an item that the user has seen (unless `filter_seen` is off).
+        never an item that the user has seen (unless `filter_seen` is off). With `probability`
+        there is a column `probabilities`: that the user takes each item of the list.
+
+        Raises:
+            ConfigError: probabilities are wanted of a model trained without calibration.
         """
-        return self.answer(self.encode(requests), k, filter_seen)
+        return self.answer(self.encode(requests), k, filter_seen, probability)
 
     def answer(
-        self, requests: Requests, k: int | None = None, filter_seen: bool | None = None
+        self,
+        requests: Requests,
+        k: int | None = None,
+        filter_seen: bool | None = None,
+        probability: bool | None = None,
     ) -> pa.Table:
         """Return what `score` returns, for requests that are encoded already."""
         wanted = _checked_k(self.k if k is None else k)
         without_seen = self.filter_seen if filter_seen is None else filter_seen
         scores, rows = self._recommend(requests, wanted, without_seen, self.index)
-        return self._table(requests, scores, rows, wanted)
+        table = self._table(requests, scores, rows, wanted)
+        if self.probability if probability is None else probability:
+            found = self._probabilities(requests, scores, rows)
+            bounds = table.column("scores").combine_chunks().offsets
+            lists = pa.LargeListArray.from_arrays(bounds, found)
+            table = table.add_column(table.num_columns - 1, "probabilities", lists)
+        return table
+
+    def calibrated(self) -> TakeProbability:
+        """Return what turns scores into probabilities.
+
+        Raises:
+            ConfigError: the model was trained without calibration.
+        """
+        if self.calibration is None:
+            raise ConfigError(
+                f"{self.bundle.path}: the model gives no probabilities: train it with "
+                "calibration: logistic (or isotonic)"
+            )
+        return self.calibration
 
     def encode(self, requests: pa.Table) -> Requests:
         """Return `requests` as tensors; refuses a table without user key or history."""
@@ -154,6 +199,13 @@ class Scorer:
             exclude=requests.seen if filter_seen else None,
         )
 
+    def _probabilities(self, requests: Requests, scores: Tensor, rows: Tensor) -> pa.Array:
+        """Return one probability for each item found, list after list."""
+        found = rows >= 0
+        events = requests.num_events.unsqueeze(1).expand_as(rows)[found].numpy()
+        is_new = self.is_new[rows[found].numpy()]
+        return pa.array(self.calibrated().probability(scores[found].numpy(), events, is_new))
+
     def _table(self, requests: Requests, scores: Tensor, rows: Tensor, k: int) -> pa.Table:
         found = rows >= 0
         lengths = found.sum(1).numpy()
@@ -183,6 +235,12 @@ def _model(bundle: Bundle, encoder: FeatureEncoder, facts: dict[str, Any]) -> Tw
         TableConfig.model_validate_json(json.dumps(facts["embedding"])),
         layouts,
     )
+
+
+def _calibration(bundle: Bundle) -> TakeProbability | None:
+    if not bundle.has(CALIBRATOR_FILE):
+        return None
+    return TakeProbability.from_json(bundle.text(CALIBRATOR_FILE))
 
 
 def _settled(layout: FeatureLayout) -> tuple[object, ...]:

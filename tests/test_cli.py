@@ -25,7 +25,17 @@ OPTIONS = {
         "--json",
     },
     "evaluate": {"model", "--out", "--tracking-uri", "--json"},
-    "export": {"model", "--to", "--out", "--min-recall", "--tracking-uri", "--json"},
+    "export": {
+        "model",
+        "--to",
+        "--out",
+        "--min-recall",
+        "--encoding",
+        "--fde-bits",
+        "--fde-repetitions",
+        "--tracking-uri",
+        "--json",
+    },
     "score": {
         "model",
         "--output",

@@ -96,6 +96,7 @@ class Judged:
 
 def calibrator_of(config: ExperimentConfig, rows: RankingRows, model: nn.Module) -> Calibrator:
     """Return the calibrator that `config.calibration` asks for, fitted on the validation rows."""
+    assert config.calibration != "logistic"
     if config.calibration == "none":
         return Calibrator(offset=rows.logit_offset)
     found = predictions(model, rows, VALIDATION, config.training.batch_size, World())

@@ -43,8 +43,8 @@ def alignment(query_NE: Tensor, candidate_NE: Tensor) -> float:
     alpha = 2: mean_n |q_n - c_n|^2.
 
     Args:
-        query_NE: (N, E) unit vectors.
-        candidate_NE: (N, E) unit vectors, row n what query n took.
+        query_NE: (N, E) float; the paper's are unit vectors.
+        candidate_NE: (N, E) float, row n what query n took.
     """
     return float((query_NE.detach() - candidate_NE.detach()).square().sum(1).mean())
 
@@ -57,7 +57,7 @@ def uniformity(embeddings_NE: Tensor, *, max_rows: int = 5000) -> float:
     Costs min(N, max_rows) squared; above max_rows, that many evenly spaced rows stand for all.
 
     Args:
-        embeddings_NE: (N, E) unit vectors, N >= 2.
+        embeddings_NE: (N, E) float, N >= 2; the paper's are unit vectors.
         max_rows: at most this many rows are compared.
 
     Raises:
@@ -68,10 +68,12 @@ def uniformity(embeddings_NE: Tensor, *, max_rows: int = 5000) -> float:
         raise ValueError(f"uniformity compares pairs, so it needs two rows or more, got {count}")
     rows = torch.linspace(0, len(embeddings_NE) - 1, count, dtype=torch.float64).round().long()
     chosen_NE = embeddings_NE.detach()[rows.to(embeddings_NE.device)].float()
+    square_N = chosen_NE.square().sum(1)
     total = 0.0
     for start in range(0, count, 1024):
-        # |x - y|^2 = 2 - 2 x.y on the unit sphere.
-        exponent_CN = 4 * (chosen_NE[start : start + 1024] @ chosen_NE.T) - 4
+        part_CE = chosen_NE[start : start + 1024]
+        exponent_CN = 4 * (part_CE @ chosen_NE.T) - 2 * square_N
+        exponent_CN -= 2 * square_N[start : start + 1024, None]
         total += float(exponent_CN.exp().double().sum())
     # Each vector met itself once, at distance 0.
     pairs = count * (count - 1)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from recsys.bundle import Bundle
 from recsys.errors import IntegrityError, UserError
+from recsys.layers.geometry import Geometry, neighbours_of, points_of
 from recsys.retrieval.index import ExactVectors, Index
 from recsys.retrieval.topk import exact_topk
 from serving.index.faiss_hnsw import EF_CONSTRUCTION, LINKS, HnswIndex
@@ -26,7 +27,11 @@ class IndexRequest(Protocol):
 
     @property
     def vectors(self) -> Tensor:
-        """Unit vectors of the catalogue."""
+        """Vectors of the catalogue."""
+
+    @property
+    def geometry(self) -> Geometry:
+        """Where they live."""
 
     @property
     def queries(self) -> Tensor:
@@ -67,16 +72,18 @@ def build_index(folder: Path, request: IndexRequest) -> dict[str, Any]:
         "space_id": request.space_id,
         "item_ids_sha256": request.item_ids_sha256,
         "metric": "inner_product",
-        "normalised": True,
+        "geometry": request.geometry,
+        "normalised": request.geometry == "sphere",
         "n": len(vectors),
         "dim": vectors.shape[1],
     }
     ExactVectors(vectors).save(folder)
     if kind == "hnsw":
         started = time.process_time()
-        index = HnswIndex.build(vectors)
+        index = HnswIndex.build(vectors, geometry=request.geometry)
         facts["build_cpu_seconds"] = round(time.process_time() - started, 3)
-        facts |= _tune(index, _sample(request.queries, vectors), request.min_recall)
+        queries = _sample(request.queries, vectors, request.geometry)
+        facts |= _tune(index, queries, request.min_recall)
         index.save(folder)
     else:
         facts |= {"recall_at_10": 1.0, "recall_at_100": 1.0}
@@ -105,7 +112,8 @@ def load_index(bundle: Bundle, *, expected_space_id: str) -> tuple[Index, Tensor
         )
     if facts["kind"] == "hnsw":
         data = bundle.read("index/index.faiss")
-        return HnswIndex.from_bytes(data, vectors, facts["ef"]), vectors
+        geometry = facts.get("geometry", "sphere")
+        return HnswIndex.from_bytes(data, vectors, facts["ef"], geometry), vectors
     return ExactVectors(vectors), vectors
 
 
@@ -134,19 +142,21 @@ def _tune(index: HnswIndex, queries: Tensor, min_recall: float) -> dict[str, Any
         "recall_at_100": recall_against_exact(index, queries, index.vectors, 100),
         "recall_queries": len(queries),
         "ef": index.ef,
+        "graph_metric": "l2" if index.geometry == "ball" else "inner_product",
+        "graph_dim": int(index.graph.d),
         "links": LINKS,
         "ef_construction": EF_CONSTRUCTION,
     }
 
 
-def _sample(queries: Tensor, vectors: Tensor) -> Tensor:
+def _sample(queries: Tensor, vectors: Tensor, geometry: Geometry) -> Tensor:
     """At most `MEASURED_QUERIES` of the queries; item vectors with noise make up for too few."""
     generator = torch.Generator().manual_seed(0)
     missing = MEASURED_QUERIES // 2 - len(queries)
     if missing > 0:
         rows = torch.randint(0, len(vectors), (missing,), generator=generator)
-        noise = torch.randn(missing, vectors.shape[1], generator=generator)
-        near = vectors[rows] + noise * 0.5 / vectors.shape[1] ** 0.5
-        queries = torch.cat([queries, torch.nn.functional.normalize(near, dim=1)])
+        width = points_of(vectors, geometry).shape[1]
+        noise = torch.randn(missing, width, generator=generator) * 0.5 / width**0.5
+        queries = torch.cat([queries, neighbours_of(vectors[rows], geometry, noise)])
     order = torch.randperm(len(queries), generator=generator)
     return queries[order[:MEASURED_QUERIES]].contiguous()

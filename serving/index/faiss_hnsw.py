@@ -10,8 +10,14 @@ from torch import Tensor
 
 from recsys.batch import Jagged
 from recsys.errors import IntegrityError
+from recsys.layers.geometry import Geometry, points_of
 from recsys.retrieval.topk import exact_topk
 
+METRICS: dict[Geometry, int] = {
+    "sphere": faiss.METRIC_INNER_PRODUCT,
+    "biased_sphere": faiss.METRIC_INNER_PRODUCT,
+    "ball": faiss.METRIC_L2,
+}
 LINKS = 32
 EF_CONSTRUCTION = 200
 
@@ -19,36 +25,43 @@ EF_CONSTRUCTION = 200
 class HnswIndex:
     """Approximate search; a query that comes out short is answered exactly from the vectors.
 
-    `ef` is the breadth of a search, never below the number of items asked for.
+    `ef` is the breadth of a search, never below the number of items asked for. In the ball the
+    graph links points by their distance: links by inner products lead elsewhere, as a vector
+    there is not its own best match.
     """
 
-    def __init__(self, graph: Any, vectors: Tensor, ef: int) -> None:
+    def __init__(self, graph: Any, vectors: Tensor, ef: int, geometry: Geometry = "sphere") -> None:
         self.graph = graph
         self.vectors = vectors
         self.ef = ef
+        self.geometry = geometry
 
     @classmethod
-    def build(cls, vectors: Tensor, *, ef: int = 128) -> "HnswIndex":
-        """Build the graph over unit vectors (n, E) float32."""
-        graph = faiss.IndexHNSWFlat(vectors.shape[1], LINKS, faiss.METRIC_INNER_PRODUCT)
+    def build(cls, vectors: Tensor, *, ef: int = 128, geometry: Geometry = "sphere") -> "HnswIndex":
+        """Build the graph over vectors (n, E) float32."""
+        points = _linked(vectors, geometry).contiguous().numpy()
+        graph = faiss.IndexHNSWFlat(points.shape[1], LINKS, METRICS[geometry])
         graph.hnsw.efConstruction = EF_CONSTRUCTION
-        graph.add(np.ascontiguousarray(vectors.numpy()))
-        return cls(graph, vectors, ef)
+        graph.add(points)
+        return cls(graph, vectors, ef, geometry)
 
     @classmethod
-    def from_bytes(cls, data: bytes, vectors: Tensor, ef: int) -> "HnswIndex":
+    def from_bytes(
+        cls, data: bytes, vectors: Tensor, ef: int, geometry: Geometry = "sphere"
+    ) -> "HnswIndex":
         """Read what `save` wrote; `data` must have been verified.
 
         Raises:
             IntegrityError: the graph is not one over `vectors`.
         """
         graph = faiss.deserialize_index(np.frombuffer(data, np.uint8))
-        if (graph.ntotal, graph.d) != tuple(vectors.shape):
+        points = _linked(vectors, geometry)
+        if (graph.ntotal, graph.d) != tuple(points.shape):
             raise IntegrityError(
                 f"index/index.faiss: a graph of {graph.ntotal} x {graph.d}, the vectors are "
-                f"{len(vectors)} x {vectors.shape[1]}"
+                f"{len(points)} x {points.shape[1]}"
             )
-        return cls(graph, vectors, ef)
+        return cls(graph, vectors, ef, geometry)
 
     @property
     def dim(self) -> int:
@@ -84,9 +97,12 @@ class HnswIndex:
         parameters = faiss.SearchParametersHNSW(  # type: ignore[attr-defined]
             efSearch=max(self.ef, 2 * depth)
         )
-        raw_scores, raw_rows = self.graph.search(queries.numpy(), depth, params=parameters)
+        asked = _linked(queries, self.geometry).contiguous().numpy()
+        raw_scores, raw_rows = self.graph.search(asked, depth, params=parameters)
         rows = torch.from_numpy(raw_rows)
         scores = torch.from_numpy(raw_scores)
+        if self.geometry == "ball":  # faiss gives squared distances
+            scores = scores / -2
         bad = rows < 0
         if exclude is not None:
             bad |= _excluded(rows, exclude, len(self))
@@ -116,6 +132,11 @@ class HnswIndex:
     def save(self, folder: Path) -> None:
         """Write index.faiss into `folder`."""
         (folder / "index.faiss").write_bytes(faiss.serialize_index(self.graph).tobytes())
+
+
+def _linked(vectors: Tensor, geometry: Geometry) -> Tensor:
+    """Return what the graph is built over and asked with."""
+    return points_of(vectors, geometry) if geometry == "ball" else vectors
 
 
 def _excluded(rows: Tensor, exclude: Jagged, num_items: int) -> Tensor:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from recsys.batch import Jagged
 from recsys.bundle import Bundle, write_bundle
 from recsys.errors import IntegrityError, UserError
+from recsys.layers.geometry import Geometry, candidate_vectors, neighbours_of
 from recsys.retrieval.index import ExactVectors
 from serving.index.build import build_index, load_index, recall_against_exact
 from serving.index.faiss_hnsw import HnswIndex
@@ -27,6 +28,7 @@ class Request:
     item_ids_sha256: str = "ids"
     kind: str = "hnsw"
     min_recall: float = 0.95
+    geometry: Geometry = "sphere"
 
 
 @pytest.fixture(scope="module")
@@ -154,3 +156,31 @@ def test_the_facts_are_measured_at_the_k_they_name(tmp_path: Path) -> None:
     assert facts["recall_at_10"] != facts["recall_at_100"]
     with pytest.raises(IntegrityError, match="a graph of 5000 x 64, the vectors are 4999 x 64"):
         HnswIndex.from_bytes(data, vectors[1:], facts["ef"])
+
+
+@pytest.mark.parametrize("size", [0.3, 1.5])
+def test_a_graph_in_the_ball_follows_distances(tmp_path: Path, size: float) -> None:
+    """Near the middle and on the surface; through its file; scores as exact search has them."""
+    generator = torch.Generator().manual_seed(0)
+    raw = torch.randn(NUM_ITEMS, 16, generator=generator) * size / 4
+    vectors = candidate_vectors(raw, "ball")
+    noise = torch.randn(300, 16, generator=generator) * size / 8
+    queries = neighbours_of(vectors[:300], "ball", noise)
+    request = Request(vectors, queries, geometry="ball")
+
+    def write(folder: Path) -> None:
+        (folder / "index").mkdir()
+        facts = build_index(folder / "index", request)
+        assert (facts["ef"], facts["graph_metric"], facts["normalised"]) == (64, "l2", False)
+
+    bundle = Bundle.open(write_bundle(tmp_path, write, facts={}))
+    index, stored = load_index(bundle, expected_space_id="space-a")
+    assert isinstance(index, HnswIndex)
+    assert recall_against_exact(index, queries, stored, 10) > 0.98
+    scores, rows = index.search(queries, 10, exclusions(300, 7))
+    by_hand = (queries.unsqueeze(1) * vectors[rows]).sum(2)
+    torch.testing.assert_close(scores, by_hand, atol=1e-5, rtol=0)
+    alone = HnswIndex.build(vectors, geometry="ball")
+    with pytest.raises(IntegrityError, match=r"a graph of 1500 x 16, the vectors are 1500 x 18"):
+        HnswIndex.from_bytes(bundle.read("index/index.faiss"), vectors, 64)
+    assert len(alone) == NUM_ITEMS

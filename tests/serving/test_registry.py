@@ -207,7 +207,8 @@ class Scorer:
     def open(cls, path: Path) -> "Scorer":
         return cls(path)
 
-    def score(self, requests: pa.Table, k: int, filter_seen: bool) -> pa.Table:
+    def score(self, requests: pa.Table, k: int, filter_seen: bool, probability: bool) -> pa.Table:
+        assert not probability
         kept = requests.column("history").to_pylist()
         types = None if filter_seen else str(requests.schema.types)
         return pa.table(
