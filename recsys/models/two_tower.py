@@ -89,12 +89,28 @@ class TwoTower(nn.Module):
         query_dim = embedding.plan.width(QUERY) + config.history_heads * config.dim + 1
         self.interests: InterestPooling | None = None
         if config.interests > 1:
-            self.interests = InterestPooling(config.interests, config.dim)
+            self.interests = InterestPooling(config.interests, config.dim, config.history_length)
             query_dim += config.dim
         self.query = mlp(query_dim, config.hidden, config.dim, dropout=dropout)
         self.smoothing: ItemSmoothing | None = None
+        self._start_alike()
         log_temperature = torch.tensor(math.log(config.temperature))
         self.log_temperature = nn.Parameter(log_temperature, config.learn_temperature)
+
+    @torch.no_grad()
+    def _start_alike(self) -> None:
+        """Start without a direction that all items or all queries have in common.
+
+        Offsets of the last layers and the weights of a history's length would be one: smoothing
+        and pooling add it up, and training has to undo it first.
+        """
+        first = self.query[0]
+        assert isinstance(first, nn.Linear)
+        length = first.in_features - 1 - (self.config.dim if self.interests is not None else 0)
+        first.weight[:, length] = 0.0
+        for last in (self.candidate[-1], self.query[-1]):
+            assert isinstance(last, nn.Linear)
+            nn.init.zeros_(last.bias)
 
     @property
     def temperature(self) -> Tensor:
