@@ -105,6 +105,16 @@ def dropped(block: FeatureBlock, probability: float) -> FeatureBlock:
     return FeatureBlock(block.single, multi, block.dense)
 
 
+def feature_dropout(block: FeatureBlock, probability: float, layout: FeatureLayout) -> FeatureBlock:
+    """Return the block with each feature of each row masked at `probability`, drawn a row.
+
+    Draws from torch's own generator. A row keeps at least one feature.
+    """
+    luck_NF = torch.rand(len(block), len(feature_names(layout)))
+    kept_NF = (luck_NF >= probability) | (luck_NF == luck_NF.amax(1, keepdim=True))
+    return masked(block, ~kept_NF.to(block.single.device), layout)
+
+
 def random_mask(num_features: int) -> Tensor:
     """Draw half of the features, (F,) bool with floor(F / 2) of them (RFM)."""
     return torch.randperm(num_features) < num_features // 2

@@ -239,6 +239,11 @@ class ExperimentConfig(StrictModel):
                 "model.smoothing has no neighbours for the views of training.self_supervision: "
                 "set its kind to none, or rounds to 0"
             )
+        if model.smoothing.rounds and self.training.negative_items == "trained":
+            raise ValueError(
+                "model.smoothing has the whole catalogue as candidates, and training.negative_items"
+                ": trained leaves items out: set negative_items: catalogue, or rounds to 0"
+            )
         return self
 
     @model_validator(mode="after")

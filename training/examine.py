@@ -12,6 +12,7 @@ from training.ranking_job import report_on_ranker
 from training.ranking_rows import RankingRows, rows_of
 from training.results import Evaluation
 from training.retrieval_job import judge, report_on
+from training.steps import smoothing_of
 
 
 def evaluate_bundle(
@@ -33,6 +34,7 @@ def evaluate_bundle(
     layouts = (encoder.layout("items"), encoder.query_layout())
     weights = opened.bundle.read("weights.safetensors")
     model = load_two_tower(weights, config.two_tower, config.embedding, layouts)
+    model.smoothing = smoothing_of(config, data)  # a bundle holds the vectors, not the graph
     evaluation, queries, items, _ = judge(config, data, model)
     report_on(report, config, data, evaluation, queries, items, [])
     return evaluation

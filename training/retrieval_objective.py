@@ -43,11 +43,12 @@ class RetrievalObjective:
         Raises:
             ConfigError: it asks for what the data, the loss or the number of ranks do not allow.
         """
-        _check(training, world)
+        smoothed = model.smoothing is not None
+        _check(training, world, smoothed)
         self.model, self.training, self.world, self.device = model, training, world, device
         self.num_items, config = data.num_items, model.config
         width = vector_width(config.dim, config.geometry)
-        self.views = tower_views(training.self_supervision, data, world)
+        self.views = tower_views(training.self_supervision, data, world, smoothed=smoothed)
         self.frequency = self.cache = self.miner = self.taken = None
         if training.logq_correction == "streaming":
             self.frequency = StreamingFrequency(BUCKETS_AN_ITEM * data.num_items)
@@ -117,17 +118,18 @@ class RetrievalObjective:
         return torch.cat([candidate_CE, cached.vectors.to(candidate_CE.dtype)]), batch
 
 
-def _check(training: TrainingConfig, world: World) -> None:
+def _check(training: TrainingConfig, world: World, smoothed: bool) -> None:
     asked = {
         "training.logq_correction: streaming": training.logq_correction == "streaming",
         "training.cached_negatives": training.cached_negatives > 0,
         "training.hard_negatives.count": training.hard_negatives.count > 0,
     }
     for key, is_on in asked.items():
-        if is_on and training.loss.kind == "full_softmax":
+        if is_on and (smoothed or training.loss.kind == "full_softmax"):
+            cause = "model.smoothing" if smoothed else "training.loss: full_softmax"
             raise ConfigError(
-                f"{key} is about sampled candidates, and training.loss: full_softmax has the whole "
-                "catalogue: leave it out, or choose sampled_softmax"
+                f"{key} is about sampled candidates, and {cause} has the whole catalogue in every "
+                "batch: leave one of them out"
             )
     if training.hard_negatives.count and world.size > 1:
         raise ConfigError(

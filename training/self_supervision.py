@@ -12,67 +12,26 @@ the task's own loss. The table takes a step for either loss.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from features.split import TRAIN
-from recsys.augment import (
-    categories,
-    correlated_masks,
-    dropped,
-    feature_names,
-    fully_masked,
-    random_mask,
-    two_views,
-)
+from recsys.augment import fully_masked
 from recsys.batch import FeatureBlock, FeatureLayout, RankingBatch
 from recsys.errors import ConfigError
-from recsys.losses.contrastive import contrastive_loss, spread_out_loss
-from recsys.metrics.information import excess_information
-from training.config import ExperimentConfig, SelfSupervision, TrainingConfig
+from training.config import ExperimentConfig, TrainingConfig
 from training.distributed import World
 from training.loop import Task
 from training.machine import autocast
 from training.ranking_rows import RankingRows
+from training.self_supervision_config import SelfSupervision
+from training.views import SAMPLE_ROWS, Examples, Views
 
 WIDTH = 64
 """Of the projection that the losses compare."""
-SAMPLE_ROWS = 100_000
-"""Rows that say which features are correlated."""
-
-
-@dataclass(frozen=True)
-class Examples:
-    """What is seen in two views: items of a catalogue, or the rows of the batch at hand.
-
-    layout: of the features that are masked in turn. sample: rows that say which of them are
-    correlated. items: the catalogue, None for the batch's rows. before, after: the features that
-    stand around an item's in a row of the model; of an item alone they are masked in both views.
-    """
-
-    layout: FeatureLayout
-    sample: FeatureBlock
-    items: FeatureBlock | None = None
-    before: FeatureLayout = FeatureLayout((), (), ())
-    after: FeatureLayout = FeatureLayout((), (), ())
-
-    def draw(self, features: FeatureBlock, count: int) -> tuple[FeatureBlock, Tensor | None]:
-        """Return `count` items drawn uniformly with their numbers, or the batch's first rows."""
-        if self.items is None:
-            rows = torch.arange(min(count, len(features)), device=features.single.device)
-            return features.take(rows), None
-        rows = torch.randint(len(self.items), (count,))
-        return self.items.take(rows), rows
-
-    def whole(self, block: FeatureBlock) -> FeatureBlock:
-        """Return rows of the model whose examples are those of `block`."""
-        if self.items is None:
-            return block
-        before, after = (fully_masked(one, len(block)) for one in (self.before, self.after))
-        return before.beside(block).beside(after)
 
 
 class SelfSupervisedLoss:
@@ -97,19 +56,8 @@ class SelfSupervisedLoss:
             ConfigError: there are not two features, of which one could be masked.
         """
         self.settings, self.precision = training.self_supervision, training.precision
-        self.represent, self.examples, self.device = represent, examples, device
-        names = feature_names(examples.layout)
-        if self.settings.kind == "contrastive" and len(names) < 2:
-            raise ConfigError(
-                f"training.self_supervision: each view hides some of the {self.settings.views}'s "
-                f"features and shows others, and there is {' and '.join(names) or 'none'} alone: "
-                "declare more features, or choose other views or kind: spread_out"
-            )
-        self.num_features = len(names)
-        self.masks = None
-        if self.settings.kind == "contrastive" and self.settings.masking == "correlated":
-            columns = categories(examples.sample, examples.layout)
-            self.masks = correlated_masks(excess_information(columns))
+        self.represent, self.device = represent, device
+        self.views = Views(self.settings, examples)
         with torch.no_grad():
             blank = examples.whole(fully_masked(examples.layout, 1))
             width = represent(blank.to(device)).shape[1]
@@ -117,23 +65,10 @@ class SelfSupervisedLoss:
 
     def __call__(self, features: FeatureBlock) -> Tensor:
         """Return the weighted loss, a scalar; `features` are those of the batch."""
-        settings = self.settings
-        block, ids_N = self.examples.draw(features, settings.batch_size)
-        if settings.kind == "contrastive":
-            views = two_views(block, self._mask(), self.examples.layout)
-            block = dropped(views, settings.dropout)
+        block, ids_N = self.views.draw(features)
         with autocast(self.precision, self.device):
-            projected = self.head(self.represent(self.examples.whole(block).to(self.device)))
-        ids_N = None if ids_N is None else ids_N.to(self.device)
-        if settings.kind == "spread_out":
-            return settings.weight * spread_out_loss(projected.float(), ids_N)
-        first_NE, second_NE = projected.float().chunk(2)
-        return settings.weight * contrastive_loss(first_NE, second_NE, settings.temperature, ids_N)
-
-    def _mask(self) -> Tensor:
-        if self.masks is None:
-            return random_mask(self.num_features)
-        return self.masks[torch.randint(self.num_features, ())]
+            projected = self.head(self.represent(block.to(self.device))).float()
+        return self.settings.weight * self.views.loss(projected, ids_N)
 
 
 def self_supervised(
@@ -171,7 +106,6 @@ def _examples(settings: SelfSupervision, rows: RankingRows) -> Examples:
     if settings.views == "item":
         assert rows.items is not None, "a streamed log has no items: refused by the configuration"
         items, encoder, layout = rows.items, rows.encoder, rows.layout
-        few = torch.arange(0, len(items), -(-len(items) // SAMPLE_ROWS))
         # Behind the columns of all tables stands what is derived from them.
         columns = encoder.columns_layout()
         derived = FeatureLayout(
@@ -179,8 +113,8 @@ def _examples(settings: SelfSupervision, rows: RankingRows) -> Examples:
             layout.multi[len(columns.multi) :],
             layout.dense[len(columns.dense) :],
         )
-        return Examples(
-            encoder.layout("items"), items.take(few), items, encoder.query_layout(), derived
+        return Examples.of_catalogue(
+            items, encoder.layout("items"), before=encoder.query_layout(), after=derived
         )
     batch = next(iter(rows.loader.ordered(TRAIN, SAMPLE_ROWS)))
-    return Examples(rows.layout, batch.features)
+    return Examples(rows.layout, batch.features, name="row")

@@ -40,26 +40,32 @@ def build_two_tower(config: ExperimentConfig, data: Dataset, world: World) -> Tw
     table = table_of(config, plan, world)
     torch.manual_seed(config.training.seed)
     model = TwoTower(config.two_tower, UnifiedEmbedding(plan, table))
-    smoothing = config.two_tower.smoothing
-    if smoothing.rounds:
-        if world.size > 1:
-            raise ConfigError(
-                f"model.smoothing needs the whole catalogue at every step, and {world.size} "
-                "processes hold a share each: train in one process, or set its rounds to 0"
-            )
-        rows = data.events_of((TRAIN,))
-        events = data.tables.events
-        absent = data.encoder.encode("interactions", pa.table({"none": pa.nulls(1)}))
-        no_context = absent.take(torch.zeros(data.num_users, dtype=torch.int64))
-        model.smoothing = ItemSmoothing(
-            events.user_row[rows],
-            events.item_row[rows],
-            data.users.beside(no_context),
-            data.num_items,
-            rounds=smoothing.rounds,
-            weight=smoothing.weight,
+    model.smoothing = smoothing_of(config, data)
+    if model.smoothing is not None and world.size > 1:
+        raise ConfigError(
+            f"model.smoothing needs the whole catalogue at every step, and {world.size} "
+            "processes hold a share each: train in one process, or set its rounds to 0"
         )
     return model.to(world.device)
+
+
+def smoothing_of(config: ExperimentConfig, data: Dataset) -> ItemSmoothing | None:
+    """Return what smooths item vectors over the training rows; None: nothing does."""
+    smoothing = config.two_tower.smoothing
+    if not smoothing.rounds:
+        return None
+    rows = data.events_of((TRAIN,))
+    events = data.tables.events
+    absent = data.encoder.encode("interactions", pa.table({"none": pa.nulls(1)}))
+    no_context = absent.take(torch.zeros(data.num_users, dtype=torch.int64))
+    return ItemSmoothing(
+        events.user_row[rows],
+        events.item_row[rows],
+        data.users.beside(no_context),
+        data.num_items,
+        rounds=smoothing.rounds,
+        weight=smoothing.weight,
+    )
 
 
 def two_tower_task(
@@ -121,18 +127,18 @@ class _Validation:
         exclude = mine.seen if evaluation.filter_seen else None
         top = search(ExactVectors(items), vectors, max(evaluation.ks), exclude)[1]
         per_query = ranking_metrics(top, mine.relevant, evaluation.ks)
-        own = slice(0, max(0, count - self.world.rank * len(rows)))
+        own = slice(0, min(len(rows), max(0, count - self.world.rank * len(rows))))
         sums = self.world.sum(*(float(values[own].sum()) for values in per_query.values()))
         metrics = dict(zip(per_query, (total / count for total in sums), strict=True))
-        if not self.world.is_first:  # of several ranks the first one logs
-            return metrics
         geometry = self.model.config.geometry
-        return metrics | representation_metrics(
+        seen = representation_metrics(
             points_of(items, geometry),
-            points_of(vectors, geometry),
-            mine.relevant,
+            points_of(vectors[own], geometry),
+            mine.relevant.take(torch.arange(own.stop)),
             temperature=float(self.model.temperature.detach()),
         )
+        aligned = self.world.sum(seen.pop("alignment", 0.0) * own.stop)[0]
+        return {**metrics, **seen, "alignment": aligned / count}
 
 
 def rank_with(

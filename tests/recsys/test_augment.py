@@ -12,6 +12,7 @@ from recsys.augment import (
     categories,
     correlated_masks,
     dropped,
+    feature_dropout,
     feature_names,
     fully_masked,
     masked,
@@ -164,6 +165,16 @@ def test_dropout_takes_its_share_and_spares_every_value_alike() -> None:
     expected = (1 - probability) + probability**length / length
     deviation = (expected * (1 - expected) / rows) ** 0.5
     assert (kept - expected).abs().max() < 4 * deviation
+
+
+def test_feature_dropout_masks_each_feature_of_each_row_alike_but_never_all() -> None:
+    one = block().take(torch.arange(len(block())).repeat(2000))
+    found = hidden(feature_dropout(one, 0.3, LAYOUT)).float()
+    assert float((found.mean(0) - 0.3).abs().max()) < 0.03
+    together = (found[:, :-1] * found[:, 1:]).mean(0)  # each is drawn by itself
+    assert float((together - 0.09).abs().max()) < 0.03
+    most = hidden(feature_dropout(one, 0.999, LAYOUT))
+    assert int((~most).sum(1).min()) == 1
 
 
 def test_random_masking_hides_half_and_each_feature_as_often() -> None:

@@ -56,8 +56,8 @@ def test_merging_keeps_the_best_mention_and_orders_ties_by_row() -> None:
 
 def test_an_encoding_by_its_definition() -> None:
     """Two hyperplanes, one repetition: blocks of the cells, counted by hand."""
-    encoding = FixedDimensionalEncoding(2, bits=2, repetitions=1)
-    encoding._planes = torch.eye(2).unsqueeze(0)  # cell 1: x > 0; cell 2: y > 0; cell 3: both
+    # Cell 1: x > 0; cell 2: y > 0; cell 3: both.
+    encoding = FixedDimensionalEncoding.of_planes(torch.eye(2).unsqueeze(0))
     items = torch.tensor([[1.0, 2.0], [-1.0, 3.0]])
     blocks = encoding.items(items).view(2, 4, 2)
     assert blocks[0].tolist() == [[0, 0], [0, 0], [0, 0], [1, 2]]

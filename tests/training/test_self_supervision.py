@@ -262,9 +262,11 @@ def test_a_streamed_log_trains_with_views_of_rows(config_of: Config, tmp_path: P
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model": "fm"}, "is for autoint, dcn and mlp, .* and model.kind is fm"),
+        ({"model": "fm"}, "is for two_tower, autoint, dcn and mlp, .* and model.kind is fm"),
         ({"model": "logistic"}, "model.kind is logistic: set its kind to none"),
         ({"stream": True}, "views: item draws from the items table, .* set views: row"),
+        ({"views": "query"}, "views: query is not for model.kind: dcn: choose item or row"),
+        ({"masking": "none", "dropout": 0.0}, "two views that are the same: set dropout"),
         ({"temperature": 0.0}, "temperature: .* greater than 0"),
         ({"maskin": "random"}, "unknown key .*did you mean 'masking'"),
     ],
