@@ -26,6 +26,9 @@ class SplitConfig(StrictModel):
     validation (or give the two instants, ISO). `leave_one_out`: by time or order within a user.
     `column`: the text in `column` is train, validation (or valid, val) or test; where no row is
     validation, the `validation` share of each user's training rows is drawn for it.
+
+    join_validation: train on the validation rows, too: a last training with settings that were
+    chosen on them. Nothing is left to stop by, and the last of `training.epochs` is kept.
     """
 
     kind: Literal["time", "leave_one_out", "column"] = "time"
@@ -34,6 +37,7 @@ class SplitConfig(StrictModel):
     validation_from: str | None = None
     test_from: str | None = None
     column: str | None = None
+    join_validation: bool = False
 
     @model_validator(mode="after")
     def _matches(self) -> Self:
@@ -85,6 +89,8 @@ def assign(
             f"split {config.kind}: {counts[TRAIN]} training, {counts[VALIDATION]} validation and "
             f"{counts[TEST]} test rows; change the section 'split' so that none is empty"
         )
+    if config.join_validation:
+        part = np.where(part == VALIDATION, np.int8(TRAIN), part)
     return part
 
 

@@ -208,6 +208,11 @@ class ExperimentConfig(StrictModel):
 
     def _check_rows_of_a_ranker(self) -> None:
         label, training = self.schema_.interactions.label, self.training
+        if self.split.join_validation:
+            raise ValueError(
+                f"split.join_validation is for retrieval, and model.kind is {self.model.kind}, "
+                "whose best epoch and calibration come from the validation rows"
+            )
         if label is None and not training.negatives:
             raise ValueError(
                 f"model.kind: {self.model.kind} ranks by labels: give schema.interactions.label; "

@@ -41,7 +41,8 @@ class Task(Generic[B]):
     """What is trained: how to draw batches, what to minimise, how to judge.
 
     loss: a batch to a scalar, in training mode; of several ranks, its share of the mean.
-    validate: metrics of the model as it stands. describe: names the rows and features of a
+    validate: metrics of the model as it stands; empty where there is nothing to validate on, and
+    the last epoch is kept. describe: names the rows and features of a
     batch whose loss is not finite.
     """
 
@@ -125,9 +126,10 @@ def _epoch(
         if state.global_step % config.checkpoint_every == 0 and state.step < task.num_steps:
             checkpoints.save(task.trained, state)
     metrics = task.validate()
-    _log(state, listeners, {f"validation/{name}": value for name, value in metrics.items()})
+    if metrics:
+        _log(state, listeners, {f"validation/{name}": value for name, value in metrics.items()})
     state.epoch, state.step = state.epoch + 1, 0
-    _judge(config, state, metrics[config.metric])
+    _judge(config, state, metrics[config.metric] if metrics else None)
     checkpoints.save(task.trained, state)
 
 
@@ -172,9 +174,11 @@ def _step(
     return value, int(examples), stop > 0
 
 
-def _judge(config: TrainingConfig, state: LoopState, metric: float) -> None:
-    """Best so far? Out of patience? Out of epochs?"""
-    if state.best_metric is None or metric > state.best_metric:
+def _judge(config: TrainingConfig, state: LoopState, metric: float | None) -> None:
+    """Best so far? Out of patience? Out of epochs? Without a validation the last is the best."""
+    if metric is None:
+        state.best_step = state.global_step
+    elif state.best_metric is None or metric > state.best_metric:
         state.best_metric, state.best_step, state.bad_evaluations = metric, state.global_step, 0
     else:
         state.bad_evaluations += 1

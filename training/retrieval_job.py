@@ -75,7 +75,7 @@ class RetrievalJob:
             limit=config.training.max_validation_queries,
             seed=config.training.seed,
         )
-        if len(validation) == 0:
+        if len(validation) == 0 and not config.split.join_validation:
             raise ConfigError("split: no user has a validation item; choose a larger share")
         return two_tower_task(config, self.data, validation, self.world)
 
@@ -208,6 +208,8 @@ def _protocol(config: ExperimentConfig, data: Dataset) -> dict[str, str]:
         "leave_one_out": "leave one out, each user's last row",
         "column": f"given by the column '{config.split.column}'",
     }[config.split.kind]
+    if config.split.join_validation:
+        words += "; validation rows trained on, too"
     sizes = "{:,} training, {:,} validation and {:,} test rows".format(*counts)
     drawn = drawn_validation(config.schema_, data.tables, config.split)
     return {"split": words, **({"validation": drawn} if drawn else {}), "rows": sizes}

@@ -1,8 +1,5 @@
 """The loss of a two-tower on a batch, as its configuration names it."""
 
-from dataclasses import replace
-
-import torch
 from torch import Tensor
 
 from recsys.batch import PairBatch
@@ -15,7 +12,6 @@ from recsys.losses.retrieval import (
     cosine_contrastive_loss,
     covariance_loss,
     metric_loss,
-    nearest_interest,
     softmax_loss,
 )
 from recsys.models.two_tower import TwoTower
@@ -54,10 +50,6 @@ def loss_of(
     total = None if world.size == 1 else world.sum(float(batch.weight.sum()))[0]
     pairs = Pairs(batch.asks, batch.positive, batch.weight, total)
     not_negative = batch.not_negative
-    if query_BE.ndim == 3:
-        query_BE = nearest_interest(query_BE, candidate_CE, pairs)
-        pairs = replace(pairs, asks=torch.arange(len(query_BE), device=query_BE.device))
-        not_negative = not_negative.take(batch.asks)
     log_probability_C = batch.log_inclusion if training.logq_correction else None
     scaled_BE = query_BE / model.temperature
     if isinstance(loss, SampledSoftmax | FullSoftmax):
@@ -89,6 +81,6 @@ def loss_of(
         worst=loss.negatives == "worst",
     )
     geometry = model.config.geometry
-    spread = covariance_loss(points_of(query_BE.float(), geometry))
+    spread = covariance_loss(points_of(query_BE.float(), geometry).flatten(0, -2))
     spread = spread + covariance_loss(points_of(candidate_CE.float(), geometry))
     return hinge + loss.covariance_weight * spread

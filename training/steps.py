@@ -35,17 +35,17 @@ CONTEXT_DROPOUT = 0.1
 
 def build_two_tower(config: ExperimentConfig, data: Dataset, world: World) -> TwoTower:
     """Return the model with seeded initial weights, its table sharded over the ranks."""
+    if config.two_tower.smoothing.rounds and world.size > 1:
+        raise ConfigError(
+            f"model.smoothing needs the whole catalogue at every step, and {world.size} "
+            "processes hold a share each: train in one process, or set its rounds to 0"
+        )
     layouts = (data.encoder.layout("items"), data.encoder.query_layout())
     plan = EmbeddingPlan.of(config.embedding, layouts)
     table = table_of(config, plan, world)
     torch.manual_seed(config.training.seed)
     model = TwoTower(config.two_tower, UnifiedEmbedding(plan, table))
     model.smoothing = smoothing_of(config, data)
-    if model.smoothing is not None and world.size > 1:
-        raise ConfigError(
-            f"model.smoothing needs the whole catalogue at every step, and {world.size} "
-            "processes hold a share each: train in one process, or set its rounds to 0"
-        )
     return model.to(world.device)
 
 
@@ -121,6 +121,8 @@ class _Validation:
 
     def __call__(self) -> dict[str, float]:
         evaluation, count = self.config.evaluation, len(self.queries)
+        if not count:
+            return {}
         rows = self.world.share(count)
         mine = self.queries.take(rows)
         items, vectors = vectors_with(self.model, self.data, mine, self.world)

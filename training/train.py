@@ -273,7 +273,11 @@ def _run(
 ) -> TrainResult:
     watching = (*listeners, TrackingListener(tracker))
     model, state = fit_in(world, job, config, run_dir, watching, say)
-    say(f"best validation {config.training.metric}: {state.best_metric:.4f}; evaluating on test")
+    if state.best_metric is None:
+        say("trained on the validation rows, too: the last epoch is kept; evaluating on test")
+    else:
+        best = f"best validation {config.training.metric}: {state.best_metric:.4f}"
+        say(f"{best}; evaluating on test")
     embedding: Any = model.embedding
     diagnosis = diagnose(embedding.plan, job.feature_values(), embedding.table.weight)
     evaluation, bundle, report = job.finish(run_dir, model, state.history, diagnosis)

@@ -123,6 +123,11 @@ def search(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("a search runs in one process: start it without torchrun")
     check_metric(config)
+    if config.split.join_validation:
+        raise ConfigError(
+            "split.join_validation leaves nothing to choose by: search without it, and train what "
+            "was found with it"
+        )
     facts = search_facts(config, space, seed)
     base = values_of(config, space)
     deadline = None if budget.minutes is None else time.monotonic() + 60 * budget.minutes

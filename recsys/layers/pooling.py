@@ -20,8 +20,7 @@ class RecencyPooling(nn.Module):
 
     def __init__(self, num_heads: int, max_length: int) -> None:
         super().__init__()
-        rates = torch.linspace(0.0, 1.0, num_heads)
-        self.recency = nn.Parameter(-torch.arange(max_length).float().unsqueeze(1) * rates)
+        self.recency = nn.Parameter(_forgetting(num_heads, max_length))
 
     @property
     def num_heads(self) -> int:
@@ -58,29 +57,40 @@ class RecencyPooling(nn.Module):
 
 
 class InterestPooling(nn.Module):
-    """I weighted means of a history, each by what it attends to.
+    """I weighted means of the last L events, each by what it attends to.
 
     ComiRec-SA: Cen et al., "Controllable Multi-Interest Framework for Recommendation", KDD 2020,
-    section 3.2. Interest i gives the event v the weight softmax over the history of
-    w_i . tanh(A v).
+    section 3.2. Interest i gives the event v that lies r steps back the weight softmax over the
+    history of
+
+        w_i . tanh(A v sqrt(E)) + recency[r, i]
+
+    Vectors have a length of about 1, so the root makes their coordinates that large: without it
+    all interests start as the same mean. Where the paper adds embeddings of positions to v, here
+    each interest forgets at a rate of its own, which starts as that of a head of
+    `RecencyPooling`: interests differ from the first step on.
     """
 
-    def __init__(self, num_interests: int, dim: int) -> None:
+    def __init__(self, num_interests: int, dim: int, max_length: int) -> None:
         super().__init__()
+        self.recency = nn.Parameter(_forgetting(num_interests, max_length))
         self.hidden = nn.Linear(dim, 4 * dim, bias=False)
         self.attention = nn.Linear(4 * dim, num_interests, bias=False)
 
     def forward(self, vectors_UE: Tensor, history: Jagged) -> Tensor:
         """Return (B, I, E); zeros for a query without history.
 
-        history: B rows of positions into `vectors_UE`.
+        history: B rows of positions into `vectors_UE`, oldest first, none longer than L.
         """
-        scores_UI = self.attention(torch.tanh(self.hidden(vectors_UE))).float()
+        scale = vectors_UE.shape[1] ** 0.5
+        scores_UI = self.attention(torch.tanh(self.hidden(vectors_UE * scale))).float()
         lengths_B, num_events = history.lengths(), len(history.values)
         row_T = torch.repeat_interleave(
             torch.arange(len(history), device=vectors_UE.device), lengths_B, output_size=num_events
         )
-        score_TI = F.embedding(history.values, scores_UI)
+        end_T = history.offsets[1:].index_select(0, row_T)
+        back_T = end_T - 1 - torch.arange(num_events, device=end_T.device)
+        score_TI = F.embedding(history.values, scores_UI) + F.embedding(back_T, self.recency)
         index_TI = row_T.unsqueeze(1).expand_as(score_TI)
         lowest_BI = score_TI.new_full((len(history), score_TI.shape[1]), -torch.inf)
         top_BI = lowest_BI.scatter_reduce(0, index_TI, score_TI.detach(), "amax")
@@ -99,6 +109,11 @@ class InterestPooling(nn.Module):
             for share_T in share_TI.T.contiguous()
         ]
         return torch.stack(heads, dim=1)
+
+
+def _forgetting(num_rates: int, max_length: int) -> Tensor:
+    """Return logits (L, rates): geometric forgetting, from none at all to mostly the last event."""
+    return -torch.arange(max_length).float().unsqueeze(1) * torch.linspace(0.0, 1.0, num_rates)
 
 
 def attended(query_BE: Tensor, vectors_TE: Tensor, history: Jagged) -> Tensor:

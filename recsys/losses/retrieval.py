@@ -5,7 +5,12 @@ candidates that are its negatives: all but `excluded`, which holds at least its 
 that no positive is pushed away by another (false negatives). The candidates of a batch are
 *distinct* items, so an accidental hit cannot occur.
 
-Shape letters: B queries, C candidates, P pairs, E width.
+Queries are (B, E), or (B, I, E) of several interests: an item's score s is then the best over
+them, for positives and negatives alike, as at serving time (the softmax has their sum instead).
+Cen et al., KDD 2020, section 3.3, hold all candidates against the interest nearest to the
+positive: the others would not learn what they must not retrieve.
+
+Shape letters: B queries, C candidates, P pairs, E width, I interests.
 """
 
 from dataclasses import dataclass
@@ -37,9 +42,17 @@ class Pairs:
         return (losses_P * self.weight).sum() / total.clamp(min=1e-12)
 
     def logits(self, query_BE: Tensor, candidate_CE: Tensor) -> Tensor:
-        """Return the inner product of each pair, (P,) float32."""
+        """Return the score of each pair, (P,) float32."""
+        if query_BE.ndim == 3:
+            return self.each_logit(query_BE, candidate_CE).amax(1)
         query_PE = query_BE.index_select(0, self.asks)
         return (query_PE.float() * candidate_CE.index_select(0, self.positive).float()).sum(1)
+
+    def each_logit(self, query_BIE: Tensor, candidate_CE: Tensor) -> Tensor:
+        """Return the inner product of each pair with each interest, (P, I) float32."""
+        query_PIE = query_BIE.index_select(0, self.asks).float()
+        positive_PE = candidate_CE.index_select(0, self.positive).float()
+        return torch.einsum("pie,pe->pi", query_PIE, positive_PE)
 
 
 def softmax_loss(
@@ -59,28 +72,29 @@ def softmax_loss(
     not by chance, so it keeps its logit. With the whole catalogue as candidates, and None for
     `log_probability_C`, this is the full softmax.
 
+    Of several interests exp(s) is the sum of theirs, of which the best is the largest term: the
+    softmax of a mixture, in which each learns from a positive by its share of that sum. With the
+    best alone one interest soon wins every pair, and the others only learn what to avoid.
+
     Args:
-        query_BE: (B, E) float, any temperature applied.
+        query_BE: (B, E) or (B, I, E) float, any temperature applied.
         candidate_CE: (C, E) float.
         pairs: who took what.
         excluded: B rows of the candidates that are no negatives.
         log_probability_C: (C,) float, log q_j.
     """
     bias_C = None if log_probability_C is None else -log_probability_C
-    negatives_B = negative_logsumexp(query_BE, candidate_CE, excluded, bias_C)
-    gap_P = negatives_B.index_select(0, pairs.asks) - pairs.logits(query_BE, candidate_CE)
+    if query_BE.ndim == 3:
+        row_R = torch.arange(query_BE.shape[0] * query_BE.shape[1], device=query_BE.device)
+        own = excluded.take(row_R // query_BE.shape[1])
+        each_R = negative_logsumexp(query_BE.flatten(0, 1), candidate_CE, own, bias_C)
+        negatives_B = each_R.view(query_BE.shape[:2]).logsumexp(1)
+        positive_P = pairs.each_logit(query_BE, candidate_CE).logsumexp(1)
+    else:
+        negatives_B = negative_logsumexp(query_BE, candidate_CE, excluded, bias_C)
+        positive_P = pairs.logits(query_BE, candidate_CE)
+    gap_P = negatives_B.index_select(0, pairs.asks) - positive_P
     return pairs.mean(F.softplus(gap_P))
-
-
-def nearest_interest(query_BIE: Tensor, candidate_CE: Tensor, pairs: Pairs) -> Tensor:
-    """Return for each pair the interest of its query that scores its positive best, (P, E).
-
-    Cen et al., KDD 2020, section 3.3, equation 7: it alone is trained on the pair.
-    """
-    own_PIE = query_BIE.index_select(0, pairs.asks)
-    positive_PE = candidate_CE.index_select(0, pairs.positive)
-    best_P = torch.einsum("pie,pe->pi", own_PIE, positive_PE).argmax(1)
-    return own_PIE[torch.arange(len(own_PIE), device=own_PIE.device), best_P]
 
 
 @dataclass(frozen=True)
@@ -128,7 +142,7 @@ def bce_loss(
 
     -log sigmoid(s_positive) - negative_weight * mean over negatives of log sigmoid(-s)
     """
-    against_B = negatives.mean(F.softplus((query_BE @ candidate_CE.T).float()))
+    against_B = negatives.mean(F.softplus(_scores(query_BE, candidate_CE)))
     positive_P = F.softplus(-pairs.logits(query_BE, candidate_CE))
     return pairs.mean(positive_P + negative_weight * against_B.index_select(0, pairs.asks))
 
@@ -160,7 +174,7 @@ def cosine_contrastive_loss(
     Mao et al., "SimpleX: A Simple and Strong Baseline for Collaborative Filtering", CIKM 2021,
     section 3.1: negatives below the margin are far enough away and drop out.
     """
-    against_B = negatives.mean(((query_BE @ candidate_CE.T).float() - margin).clamp(min=0))
+    against_B = negatives.mean((_scores(query_BE, candidate_CE) - margin).clamp(min=0))
     positive_P = 1 - pairs.logits(query_BE, candidate_CE)
     return pairs.mean(positive_P + negative_weight * against_B.index_select(0, pairs.asks))
 
@@ -189,7 +203,7 @@ def metric_loss(
     and in the ball where s is -d^2 / 2.
 
     Args:
-        query_BE: (B, E) float.
+        query_BE: (B, E) or (B, I, E) float.
         candidate_CE: (C, E) float.
         pairs: who took what.
         negatives: what counts against them.
@@ -224,7 +238,15 @@ def covariance_loss(vectors_NE: Tensor) -> Tensor:
 
 
 def _gaps(query_BE: Tensor, candidate_CE: Tensor, pairs: Pairs) -> Tensor:
-    """Return the product of every candidate less that of the pair's positive, (P, C)."""
-    logits_BC = (query_BE @ candidate_CE.T).float()
+    """Return the score of every candidate less that of the pair's positive, (P, C)."""
+    scores_BC = _scores(query_BE, candidate_CE)
     positive_P = pairs.logits(query_BE, candidate_CE)
-    return logits_BC.index_select(0, pairs.asks) - positive_P.unsqueeze(1)
+    return scores_BC.index_select(0, pairs.asks) - positive_P.unsqueeze(1)
+
+
+def _scores(query_BE: Tensor, candidate_CE: Tensor) -> Tensor:
+    """Return the score of every candidate, (B, C) float32."""
+    if query_BE.ndim == 2:
+        return (query_BE @ candidate_CE.T).float()
+    each_RC = (query_BE.flatten(0, 1) @ candidate_CE.T).float()
+    return each_RC.view(*query_BE.shape[:2], -1).amax(1)

@@ -188,11 +188,13 @@ class TwoTower(nn.Module):
         length_B1 = history.lengths().float().log1p().unsqueeze(1)
         inputs_BX = torch.cat([query_BV, pooled_BHE.flatten(1), length_B1], dim=1)
         # A user tends to take what resembles what they took: the tower learns the difference.
+        like_BE = pooled_BHE.mean(1)
         if self.interests is None:
-            return query_vectors_of(self.query(inputs_BX).float() + pooled_BHE.mean(1), geometry)
+            return query_vectors_of(self.query(inputs_BX).float() + like_BE, geometry)
         interest_BIE = self.interests(points_UE, history)
         inputs_BIX = inputs_BX.unsqueeze(1).expand(-1, interest_BIE.shape[1], -1)
-        own_BIE = self.query(torch.cat([inputs_BIX, interest_BIE], dim=2)).float() + interest_BIE
+        own_BIE = self.query(torch.cat([inputs_BIX, interest_BIE], dim=2)).float()
+        own_BIE = own_BIE + interest_BIE + like_BE.unsqueeze(1)
         return query_vectors_of(own_BIE.flatten(0, 1), geometry).view(*own_BIE.shape[:2], -1)
 
 

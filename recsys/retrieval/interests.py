@@ -32,7 +32,8 @@ def search(
         return index.search(queries, k, exclude)
     num_queries, interests, _ = queries.shape
     if exclude is not None:
-        exclude = exclude.take(torch.arange(num_queries).repeat_interleave(interests))
+        owner = torch.arange(num_queries, device=queries.device).repeat_interleave(interests)
+        exclude = exclude.take(owner)
     scores, rows = index.search(queries.flatten(0, 1), k, exclude)
     return merged(scores.view(num_queries, -1), rows.view(num_queries, -1), k)
 

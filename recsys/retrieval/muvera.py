@@ -23,8 +23,16 @@ from torch import Tensor
 class FixedDimensionalEncoding:
     """Encodings of width R * 2^bits * dim, a function of the seed."""
 
-    def __init__(self, dim: int, *, bits: int = 3, repetitions: int = 8, seed: int = 0) -> None:
-        """Draw the hyperplanes.
+    def __init__(
+        self,
+        dim: int,
+        *,
+        bits: int = 3,
+        repetitions: int = 8,
+        seed: int = 0,
+        cell_dim: int | None = None,
+    ) -> None:
+        """Draw the hyperplanes; of a vector the first `cell_dim` numbers decide its cell, or all.
 
         Raises:
             ValueError: bits outside 0..10, or no repetition.
@@ -33,7 +41,16 @@ class FixedDimensionalEncoding:
             raise ValueError(f"bits in 0..10 and a repetition or more, got {bits}, {repetitions}")
         self.dim, self.bits, self.repetitions = dim, bits, repetitions
         generator = torch.Generator().manual_seed(seed)
-        self._planes = torch.randn(repetitions, dim, bits, generator=generator)
+        self.planes = torch.randn(repetitions, dim, bits, generator=generator)
+        self.planes[:, dim if cell_dim is None else cell_dim :] = 0.0
+
+    @classmethod
+    def of_planes(cls, planes: Tensor) -> "FixedDimensionalEncoding":
+        """Return the encoding whose `planes` (R, E, bits) these are."""
+        repetitions, dim, bits = planes.shape
+        encoding = cls(dim, bits=bits, repetitions=repetitions)
+        encoding.planes = planes
+        return encoding
 
     @property
     def num_cells(self) -> int:
@@ -74,7 +91,7 @@ class FixedDimensionalEncoding:
 
     def _cells(self, vectors_NE: Tensor) -> Tensor:
         """Return in which cell of each repetition a vector lies, (N, R) int64."""
-        planes = self._planes.to(vectors_NE.device)
+        planes = self.planes.to(vectors_NE.device)
         side = torch.einsum("ne,reb->nrb", vectors_NE.float(), planes) > 0
         place = 2 ** torch.arange(self.bits, device=vectors_NE.device)
         return (side * place).sum(-1)

@@ -52,4 +52,3 @@ def test_their_inclusion_is_that_of_a_catalogue_without_the_others(unreleased: D
     counts = unreleased.train_counts
     expected = log_inclusion(counts[counts > 0], batch_size=64, uniform_negatives=200)
     assert loader.log_inclusion[torch.from_numpy(counts > 0)].tolist() == expected.tolist()
-

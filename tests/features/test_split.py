@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.split import SplitConfig, assign, words_of_drawn
+from features.split import TRAIN, VALIDATION, SplitConfig, assign, words_of_drawn
 from recsys.errors import ConfigError, DataError
 
 EVENTS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 30)), min_size=30, max_size=200)
@@ -114,3 +114,13 @@ def test_drawn_validation_in_words() -> None:
     config = GIVEN.model_copy(update={"validation": 0.125})
     words = words_of_drawn(config, in_order=False)
     assert words == "12.5 % of each user's training rows, by a hash of user and item"
+
+
+def test_validation_rows_may_join_training_and_no_others() -> None:
+    users = np.repeat(np.arange(4, dtype=np.int32), 5)
+    time = np.arange(20)
+    plain = assign(SplitConfig(kind="leave_one_out"), users, time, None)
+    joined = assign(SplitConfig(kind="leave_one_out", join_validation=True), users, time, None)
+    assert (plain == VALIDATION).sum() == 4
+    assert joined.tolist() == np.where(plain == VALIDATION, TRAIN, plain).tolist()
+    assert joined.dtype == plain.dtype

@@ -283,3 +283,14 @@ def test_every_parameter_is_in_one_group_and_biases_do_not_decay() -> None:
     assert [group["weight_decay"] for group in groups] == [0.5, 0.0]
     assert [warm_up(step, 4) for step in (0, 1, 3, 9)] == [0.25, 0.5, 1.0, 1.0]
     assert warm_up(0, 0) == 1.0
+
+
+def test_with_nothing_to_validate_on_the_last_epoch_is_kept(tmp_path: Path) -> None:
+    task = toy_task()
+    task = Task(**{**vars(task), "validate": dict})
+    state = fit(task, config(epochs=3, patience=1, warmup_steps=0), Checkpoints(tmp_path))
+    assert (state.epoch, state.best_step, state.best_metric) == (3, 3 * STEPS, None)
+    judged = toy_task()
+    fit(judged, config(epochs=3, patience=3, warmup_steps=0), Checkpoints(tmp_path / "judged"))
+    Checkpoints(tmp_path / "judged").load(judged.trained, 3 * STEPS)
+    assert bits(task) == bits(judged)

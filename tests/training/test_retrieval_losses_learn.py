@@ -1,0 +1,85 @@
+"""Every loss and every way to draw examples teaches a two-tower something on the small world."""
+
+import json
+
+import pytest
+
+from features.dataset import Dataset
+from features.queries import Queries, build_queries
+from features.split import VALIDATION
+from recsys.errors import ConfigError
+from training.checkpoint import Checkpoints
+from training.config import ExperimentConfig, dump_config, load_config, read_yaml
+from training.distributed import World
+from training.loop import fit
+from training.steps import two_tower_task
+
+
+@pytest.fixture(scope="module")
+def validation(dataset: Dataset) -> Queries:
+    return build_queries(
+        dataset, VALIDATION, history_length=10, filter_seen=True, limit=200, seed=0
+    )
+
+
+def changed(config: ExperimentConfig, changes: dict[str, object]) -> ExperimentConfig:
+    raw = config.model_dump(mode="json", by_alias=True)
+    for key, value in changes.items():
+        *parents, last = key.split(".")
+        node = raw
+        for parent in parents:
+            node = node[parent]
+        node[last] = value
+    return ExperimentConfig.model_validate_json(json.dumps(raw))
+
+
+WAYS: list[dict[str, object]] = [
+    {"training.loss": {"kind": "sampled_softmax"}},
+    {"training.loss": "full_softmax", "training.examples": "users"},
+    {"training.loss": {"kind": "bce", "negative_weight": 4.0}},
+    {"training.loss": "bpr"},
+    {"training.loss": {"kind": "cosine_contrastive", "margin": 0.2, "negative_weight": 20.0}},
+    {"training.loss": "metric", "model.geometry": "ball"},
+    {"training.examples": "users", "training.positives": 3, "training.mask_taken": True},
+    {"training.examples": "users", "training.cut_history": False, "model.smoothing.rounds": 1},
+    {"model.geometry": "biased_sphere", "model.interests": 2},
+]
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: json.dumps(way).replace("training.", ""))
+def test_it_learns(
+    config: ExperimentConfig,
+    dataset: Dataset,
+    validation: Queries,
+    way: dict[str, object],
+    tmp_path: object,
+) -> None:
+    users = way.get("training.examples") == "users"
+    quick = {"training.epochs": 40 if users else 4, "training.batch_size": 64 if users else 256}
+    slow = {"training.patience": 50, "training.precision": "float32", "training.id_dropout": 0.0}
+    settings = changed(config, {**quick, **slow, **way})
+    task = two_tower_task(settings, dataset, validation, World())
+    before = task.validate()["recall_at_20"]
+    fit(task, settings.training, Checkpoints(tmp_path))  # type: ignore[arg-type]
+    chance = 20 / dataset.num_items
+    assert task.validate()["recall_at_20"] > max(1.25 * before, 1.5 * chance)
+
+
+def test_a_loss_is_named_or_spelt_out_and_a_wrong_one_is_refused(
+    config: ExperimentConfig, tmp_path: object
+) -> None:
+    named = changed(config, {"training.loss": "metric"})
+    assert named.training.loss.kind == "metric"
+    assert changed(config, {"training.loss": {"kind": "metric"}}) == named
+    path = tmp_path / "recsys.yaml"  # type: ignore[operator]
+    path.write_text(dump_config(named))
+    assert read_yaml(path.read_text(), source=path)["training"]["loss"]["margin"] == 0.5
+    assert load_config(path).training.loss == named.training.loss
+    for wrong, words in (
+        ("training.loss=hinge", "training.loss"),
+        ("training.loss={kind: bce, margin: 1}", "margin"),
+        ("model.geometry=biased_sphere", "cosine_contrastive"),
+    ):
+        loss = () if "loss" in wrong else ("training.loss=cosine_contrastive",)
+        with pytest.raises(ConfigError, match=words):
+            load_config(path, (wrong, *loss))
