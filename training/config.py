@@ -230,7 +230,7 @@ class ExperimentConfig(StrictModel):
             )
 
     @model_validator(mode="after")
-    def _loss_fits_the_geometry(self) -> "ExperimentConfig":
+    def _retrieval_fits_together(self) -> "ExperimentConfig":
         loss, model = self.training.loss.kind, self.model
         if not isinstance(model, TwoTowerConfig):
             return self
@@ -238,6 +238,11 @@ class ExperimentConfig(StrictModel):
             raise ValueError(
                 f"training.loss: {loss} is about cosines, and model.geometry: {model.geometry} "
                 "compares otherwise: set geometry: sphere, or another loss"
+            )
+        if self.training.examples == "rows" and not self.training.cut_history:
+            raise ValueError(
+                "training.cut_history is about whole users, and training.examples is rows, which "
+                "have what came before them for a history: set examples: users, or leave it out"
             )
         if model.smoothing.rounds and self.training.self_supervision.kind != "none":
             raise ValueError(

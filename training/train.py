@@ -23,6 +23,7 @@ from recsys.errors import ConfigError, NotFoundError
 from recsys.models.rankers import RANKERS
 from training.baselines.choose import check_baselines
 from training.checkpoint import Checkpoints, LoopState
+from training.collapse import collapse_warning
 from training.config import ExperimentConfig, dump_config, load_config
 from training.contents import IndexBuilder
 from training.distributed import World, ranks_here
@@ -285,6 +286,10 @@ def _run(
         measured = evaluation.tracked()
     else:
         measured = tracked_metrics(config.model.kind, evaluation)
+        seen = [*state.history, evaluation.representation]
+        collapsed = collapse_warning(seen, config.two_tower.dim, len(evaluation.train_counts))
+        if collapsed is not None:
+            say(f"warning: {collapsed}")
     tracker.metrics(measured | diagnosis.metrics(), state.global_step)
     tracker.artifact(report)
     tracker.artifact(run_dir / "config.yaml")

@@ -1,6 +1,7 @@
-"""Every loss and every way to draw examples teaches a two-tower something on the small world."""
+"""Every loss and way to draw examples teaches a two-tower something; a collapse is told."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -8,11 +9,13 @@ from features.dataset import Dataset
 from features.queries import Queries, build_queries
 from features.split import VALIDATION
 from recsys.errors import ConfigError
+from serving.index.build import build_index
 from training.checkpoint import Checkpoints
 from training.config import ExperimentConfig, dump_config, load_config, read_yaml
 from training.distributed import World
 from training.loop import fit
 from training.steps import two_tower_task
+from training.train import train
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +55,7 @@ def test_it_learns(
     dataset: Dataset,
     validation: Queries,
     way: dict[str, object],
-    tmp_path: object,
+    tmp_path: Path,
 ) -> None:
     users = way.get("training.examples") == "users"
     quick = {"training.epochs": 40 if users else 4, "training.batch_size": 64 if users else 256}
@@ -60,18 +63,18 @@ def test_it_learns(
     settings = changed(config, {**quick, **slow, **way})
     task = two_tower_task(settings, dataset, validation, World())
     before = task.validate()["recall_at_20"]
-    fit(task, settings.training, Checkpoints(tmp_path))  # type: ignore[arg-type]
+    fit(task, settings.training, Checkpoints(tmp_path))
     chance = 20 / dataset.num_items
     assert task.validate()["recall_at_20"] > max(1.25 * before, 1.5 * chance)
 
 
 def test_a_loss_is_named_or_spelt_out_and_a_wrong_one_is_refused(
-    config: ExperimentConfig, tmp_path: object
+    config: ExperimentConfig, tmp_path: Path
 ) -> None:
     named = changed(config, {"training.loss": "metric"})
     assert named.training.loss.kind == "metric"
     assert changed(config, {"training.loss": {"kind": "metric"}}) == named
-    path = tmp_path / "recsys.yaml"  # type: ignore[operator]
+    path = tmp_path / "recsys.yaml"
     path.write_text(dump_config(named))
     assert read_yaml(path.read_text(), source=path)["training"]["loss"]["margin"] == 0.5
     assert load_config(path).training.loss == named.training.loss
@@ -83,3 +86,19 @@ def test_a_loss_is_named_or_spelt_out_and_a_wrong_one_is_refused(
         loss = () if "loss" in wrong else ("training.loss=cosine_contrastive",)
         with pytest.raises(ConfigError, match=words):
             load_config(path, (wrong, *loss))
+
+
+def test_a_collapse_is_said_when_training_ends(config: ExperimentConfig, tmp_path: Path) -> None:
+    wild: dict[str, object] = {"training.learning_rate": 0.5, "tracking.enabled": False}
+    healthy: dict[str, object] = {"tracking.enabled": False}
+    for number, (changes, warned) in enumerate(((wild, True), (healthy, False))):
+        output = {
+            "output": str(tmp_path / str(number)),
+            "training.epochs": 8,
+            "training.patience": 8,
+        }
+        said: list[str] = []
+        train(changed(config, {**changes, **output}), build_index=build_index, say=said.append)
+        warnings = [line for line in said if line.startswith("warning: ")]
+        assert bool(warnings) == warned
+        assert all("The representation has collapsed" in line for line in warnings)
