@@ -36,31 +36,39 @@ from training.examine import evaluate_bundle
 from training.train import TrainResult, train
 
 
-@pytest.fixture(scope="module")
-def result(world_config: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
-    """A calibrated two-tower of three interests with biases and smoothing, trained briefly."""
+def trained_with(world_config: Path, output: Path, **changes: object) -> TrainResult:
+    """Return a two-tower of three interests, trained briefly."""
     torch.set_num_threads(1)
     keys = {
         "model.interests": 3,
-        "model.geometry": "biased_sphere",
-        "model.smoothing.rounds": 1,
         "model.dim": 16,
         "model.history_length": 10,
         "training.examples": "users",
         "training.positives": 5,
         "training.batch_size": 64,
-        "training.epochs": 2,
         "embedding.num_rows": 2048,
         "evaluation.bootstrap_samples": 20,
         "evaluation.baselines": "[]",
-        "calibration": "logistic",
         "tracking.enabled": "false",
-        "output": tmp_path_factory.mktemp("runs"),
+        "output": output,
+        **changes,
     }
     config = load_config(world_config, tuple(f"{key}={value}" for key, value in keys.items()))
     found = train(config, build_index=build_index)
     assert found is not None
     return found
+
+
+@pytest.fixture(scope="module")
+def result(world_config: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
+    """Calibrated, with biases and smoothing."""
+    changes = {
+        "model.geometry": "biased_sphere",
+        "model.smoothing.rounds": 1,
+        "training.epochs": 2,
+        "calibration": "logistic",
+    }
+    return trained_with(world_config, tmp_path_factory.mktemp("runs"), **changes)
 
 
 @pytest.fixture(scope="module")
@@ -227,6 +235,20 @@ def test_a_graph_of_encodings_is_measured_on_encoded_queries(
     assert float((exact.unsqueeze(2) == rows.unsqueeze(1)).any(2).float().mean()) > 0.9
 
 
+def test_encodings_on_the_sphere_are_no_unit_vectors(world_config: Path, tmp_path: Path) -> None:
+    keys = {"training.epochs": 1, "evaluation.bootstrap_samples": 2}
+    path = trained_with(world_config, tmp_path / "runs", **keys).bundle
+    size = EncodingSize(bits=1, repetitions=4)
+    for target in ("parquet", "exact"):
+        plain = export_index(path, target, tmp_path / f"{target} plain", min_recall=0)
+        assert (plain["dim"], plain["normalised"]) == (16, True)
+        out = tmp_path / target
+        facts = export_index(path, target, out, min_recall=0, encoded=size)
+        assert (facts["dim"], facts["normalised"], facts["geometry"]) == (128, False, "sphere")
+        stored = json.loads((out / "index.json").read_text())
+        assert (stored["dim"], stored["normalised"]) == (128, False)
+
+
 def test_recall_of_one_vector_by_hand() -> None:
     """Two interests at right angles; the mean finds neither's own items first."""
     items = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.7, 0.7], [-1.0, 0.0]])
@@ -240,6 +262,15 @@ def test_recall_of_one_vector_by_hand() -> None:
     # plane from either and holds the first.
     assert found["encoded"] == 1.0
     assert found["encoded, ten times as many rescored"] == 1.0
+    # Without a plane the encoding is the mean, and rescoring finds what it lacks.
+    found = interest_recall(
+        FixedDimensionalEncoding.of_planes(torch.zeros(1, 2, 0)), items, queries, 2
+    )
+    assert (found["encoded"], found["encoded, ten times as many rescored"]) == (0.5, 1.0)
+    # Items 0 and 2 are the best; the first interest has them, the second has 2 and 1.
+    queries = torch.tensor([[[1.0, 0.0], [0.6, 0.8]]])
+    found = interest_recall(FixedDimensionalEncoding.of_planes(planes), items, queries, 2)
+    assert found["one interest"] == 1.0
 
 
 def test_more_queries_lie_near_those_given() -> None:
