@@ -1,5 +1,7 @@
 """Examples of retrieval: rows and users, cut so that nothing a query is to find is in sight."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -72,6 +74,29 @@ def test_uncut_users_see_all_that_they_are_to_find(dataset: Dataset) -> None:
         assert sorted(own) == sorted(set(mine))
         start, stop = found.history.offsets[query], found.history.offsets[query + 1]
         assert found.history.values[start:stop].tolist() == mine[-5:]
+
+
+def test_uncut_users_are_asked_for_any_of_their_rows(dataset: Dataset) -> None:
+    users = Users(dataset, 5, 2, ordered=True, cut=False)
+    places = []
+    for seed in range(4):
+        found = users.draw(np.arange(len(users)), np.random.default_rng(seed))
+        for user, event in zip(found.users[found.asks], found.events, strict=True):
+            mine = rows_of(dataset, int(user))
+            places.append(int(np.flatnonzero(mine == event)[0]) / len(mine))
+    assert 0.35 < float(np.mean(places)) < 0.55
+    assert max(places) > 0.9
+
+
+def test_a_cut_never_falls_between_rows_of_one_instant(dataset: Dataset) -> None:
+    events = dataset.tables.events
+    paired = np.arange(len(events)) // 2  # each row has the time of the one beside it
+    data = replace(dataset, tables=replace(dataset.tables, events=replace(events, time=paired)))
+    found = drawn(data, positives=1000)
+    for query, user in enumerate(found.users.tolist()):
+        mine = rows_of(data, user)
+        first = int(np.flatnonzero(mine == found.events[found.asks == query][0])[0])
+        assert first == 0 or paired[mine[first]] != paired[mine[first - 1]]
 
 
 def loader(data: Dataset, **changes: object) -> PairLoader:
