@@ -17,7 +17,7 @@ help:
 	@echo "make lint    ruff and mypy"
 	@echo "make format  let ruff rewrite the code"
 	@echo "make bench   list the benchmarks; make bench NAME=exact_topk [ARGS=--quick] runs one"
-	@echo "make peers   set up other libraries in an environment of their own, for autoint_epoch"
+	@echo "make peers   set up other libraries in an environment of their own, for the benchmarks against them"
 	@echo "make clean   remove the environment and caches"
 	@echo "ACCELERATOR=cuda installs the CUDA builds (of torch's default index and FBGEMM)"
 
@@ -63,13 +63,15 @@ else
 	PYTHONPATH=tests/benchmarks $(BIN)/python tests/benchmarks/$(NAME).py $(ARGS)
 endif
 
-peers: $(PEERS)/.ready
+peers: $(PEERS)/.ready $(PEERS)-retrieval/.ready
 
 $(PEERS)/.ready: tests/benchmarks/peers.txt
-	rm -rf $(PEERS)
-	$(PYTHON) -m venv $(PEERS)
-	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<
+$(PEERS)-retrieval/.ready: tests/benchmarks/peers_retrieval.txt
+$(PEERS)/.ready $(PEERS)-retrieval/.ready:
+	rm -rf $(@D)
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(PEERS) $(BUSY) .mypy_cache .ruff_cache .pytest_cache *.egg-info
+	rm -rf $(VENV) $(PEERS) $(PEERS)-retrieval $(BUSY) .mypy_cache .ruff_cache .pytest_cache *.egg-info

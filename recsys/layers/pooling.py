@@ -4,6 +4,8 @@ Shape letters: B queries, T events in all, U vectors that events point at, E wid
 L longest history.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -32,28 +34,100 @@ class RecencyPooling(nn.Module):
 
         history: B rows of positions into `vectors_UE`, oldest first, none longer than L.
         """
-        lengths_B = history.lengths()
-        length_T = torch.repeat_interleave(lengths_B, lengths_B, output_size=len(history.values))
-        end_T = torch.repeat_interleave(
-            history.offsets[1:], lengths_B, output_size=len(history.values)
-        )
-        back_T = end_T - 1 - torch.arange(len(end_T), device=end_T.device)
         # A history of n events has the steps 0..n-1, so its normaliser is a prefix's.
         normaliser_LH = torch.logcumsumexp(self.recency, dim=0)
-        # Plain indexing would add its gradients up in an order that depends on the threads.
-        weight_TH = F.embedding(back_T, self.recency) - F.embedding(length_T - 1, normaliser_LH)
-        heads = [
-            F.embedding_bag(
-                history.values,
-                vectors_UE,
-                history.offsets,
-                mode="sum",
-                per_sample_weights=weights_T,
-                include_last_offset=True,
-            )
-            for weights_T in weight_TH.exp().T.contiguous()
-        ]
-        return torch.stack(heads, dim=1)
+        pooled_BHE: Tensor = _WeightedBags.apply(  # type: ignore[no-untyped-call]
+            vectors_UE.contiguous(), self.recency, normaliser_LH, history.values, history.offsets
+        )
+        return pooled_BHE
+
+
+class _WeightedBags(torch.autograd.Function):
+    """Sums of a history's vectors with the weight exp(recency[r] - normaliser[n - 1]).
+
+    The gradient of the vectors is one sum over the events that point at each, all heads at once,
+    in an order that does not depend on the threads.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        vectors_UE: Tensor,
+        recency_LH: Tensor,
+        normaliser_LH: Tensor,
+        values_T: Tensor,
+        offsets: Tensor,
+    ) -> Any:
+        lengths_B, num_events, device = offsets.diff(), len(values_T), values_T.device
+        row_T = torch.repeat_interleave(
+            torch.arange(len(lengths_B), device=device), lengths_B, output_size=num_events
+        )
+        back_T = offsets[1:].index_select(0, row_T) - 1 - torch.arange(num_events, device=device)
+        last_B = (lengths_B - 1).clamp(min=0)
+        log_HB = normaliser_LH.T.index_select(1, last_B)
+        log_HT = recency_LH.T.index_select(1, back_T) - log_HB.index_select(1, row_T)
+        weight_HT = log_HT.exp_()
+        pooled_BHE = torch.stack(
+            [_bags(vectors_UE, values_T, offsets, weight_T) for weight_T in weight_HT], dim=1
+        )
+        ctx.save_for_backward(
+            vectors_UE, values_T, offsets, row_T, back_T, last_B, weight_HT, pooled_BHE
+        )
+        ctx.num_steps = len(recency_LH)
+        return pooled_BHE
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        vectors_UE, values_T, offsets, row_T, back_T, last_B, weight_HT, pooled_BHE = (
+            ctx.saved_tensors
+        )
+        grad_BHE, num_heads = grads[0].contiguous(), len(weight_HT)
+        order_T = values_T.argsort(stable=True)
+        ends = torch.zeros(len(vectors_UE) + 1, dtype=torch.int64, device=values_T.device)
+        torch.cumsum(torch.bincount(values_T, minlength=len(vectors_UE)), 0, out=ends[1:])
+        first_T = row_T.index_select(0, order_T) * num_heads
+        grad_row_TH = first_T.unsqueeze(1) + torch.arange(num_heads, device=values_T.device)
+        weight_TH = weight_HT.T.contiguous().index_select(0, order_T)
+        of_vectors_UE = _bags(
+            grad_BHE.flatten(0, 1), grad_row_TH.flatten(), ends * num_heads, weight_TH.flatten()
+        )
+        products_HT = torch.stack(
+            [
+                _products(grad_BE.contiguous(), vectors_UE, values_T, offsets, row_T)
+                for grad_BE in grad_BHE.unbind(1)
+            ]
+        )
+        of_recency_LH = _sums(back_T, products_HT * weight_HT, ctx.num_steps)
+        of_normaliser_LH = _sums(last_B, -(pooled_BHE * grad_BHE).sum(2).T, ctx.num_steps)
+        return of_vectors_UE, of_recency_LH, of_normaliser_LH, None, None
+
+
+def _bags(rows: Tensor, values_T: Tensor, offsets: Tensor, weight_T: Tensor) -> Tensor:
+    """Return the weighted sum of the rows that each bag of values names."""
+    return F.embedding_bag(
+        values_T,
+        rows,
+        offsets,
+        mode="sum",
+        per_sample_weights=weight_T,
+        include_last_offset=True,
+    )
+
+
+def _products(
+    grad_BE: Tensor, vectors_UE: Tensor, values_T: Tensor, offsets: Tensor, row_T: Tensor
+) -> Tensor:
+    """Return <grad of the event's row, vector of the event>, (T,), without a copy of either."""
+    products: Tensor = torch.ops.aten._embedding_bag_per_sample_weights_backward(
+        grad_BE, vectors_UE, values_T, offsets, row_T, 0
+    )
+    return products
+
+
+def _sums(place_N: Tensor, numbers_HN: Tensor, size: int) -> Tensor:
+    """Return (size, H): the sum of the numbers of each place."""
+    sums = [torch.bincount(place_N, weights=one_N, minlength=size) for one_N in numbers_HN]
+    return torch.stack(sums, dim=1).to(numbers_HN.dtype)
 
 
 class InterestPooling(nn.Module):

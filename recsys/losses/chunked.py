@@ -13,6 +13,8 @@ from recsys.batch import Jagged
 
 QUERIES, CANDIDATES = 1024, 512
 """Logits that are held at once, 2 MiB of float32: what stays in a core's cache."""
+KEPT_BYTES = 128 << 20
+"""Most memory that a batch's shares may take to save making the logits again."""
 
 
 def negative_logsumexp(
@@ -27,8 +29,9 @@ def negative_logsumexp(
 
         out_b = log sum over c not in excluded_b of exp(query_b . candidate_c + bias_c)
 
-    The logits are made tile by tile and made again for the gradient, so memory does not grow with
-    B x C. Products run in bfloat16 where autocast says so, sums in float32.
+    The logits are made tile by tile. What they come to is kept for the gradient up to KEPT_BYTES;
+    beyond that they are made again, so memory does not grow with B x C. Products run in bfloat16
+    where autocast says so, sums in float32.
 
     Args:
         query_BE: (B, E) float, the temperature applied.
@@ -92,15 +95,24 @@ class _Logits:
 
 
 class _LogSumExp(torch.autograd.Function):
-    """Forward keeps B numbers; backward makes the logits again."""
+    """Forward keeps the tiles' shares where they are few, else B numbers."""
 
     @staticmethod
     def forward(ctx: Any, query_BE: Tensor, candidate_CE: Tensor, logits: _Logits) -> Any:
         out_B = torch.full(
             (len(query_BE),), -torch.inf, dtype=torch.float32, device=query_BE.device
         )
-        for rows, _, part in logits:
-            out_B[rows] = torch.logaddexp(out_B[rows], part.logsumexp(1))
+        size = len(query_BE) * len(candidate_CE) * logits.query.element_size()
+        ctx.kept = [] if size <= KEPT_BYTES else None
+        for rows, columns, part in logits:
+            if ctx.kept is None:
+                out_B[rows] = torch.logaddexp(out_B[rows], part.logsumexp(1))
+                continue
+            top = part.amax(1)
+            top = torch.where(top.isfinite(), top, 0.0)
+            part.sub_(top[:, None]).exp_()
+            out_B[rows] = torch.logaddexp(out_B[rows], part.sum(1).log_() + top)
+            ctx.kept.append((rows, columns, top, part.to(logits.query.dtype)))
         ctx.logits, ctx.dtypes = logits, (query_BE.dtype, candidate_CE.dtype)
         ctx.save_for_backward(out_B)
         return out_B
@@ -114,9 +126,16 @@ class _LogSumExp(torch.autograd.Function):
         query, candidate = logits.query, logits.candidate
         query_grad = torch.zeros(query.shape, dtype=torch.float32, device=query.device)
         candidate_grad = torch.zeros(candidate.shape, dtype=torch.float32, device=query.device)
-        for rows, columns, part in logits:
-            share = part.sub_(shift_B[rows, None]).exp_().mul_(grad_B[rows, None]).to(query.dtype)
-            query_grad[rows] += share @ candidate[columns]
-            candidate_grad[columns] += share.T @ query[rows]
+        if ctx.kept is None:
+            for rows, columns, part in logits:
+                share = part.sub_(shift_B[rows, None]).exp_().mul_(grad_B[rows, None])
+                share = share.to(query.dtype)
+                query_grad[rows] += share @ candidate[columns]
+                candidate_grad[columns] += share.T @ query[rows]
+        else:
+            for rows, columns, top, share in ctx.kept:
+                factor = ((top - shift_B[rows]).exp() * grad_B[rows])[:, None]
+                query_grad[rows] += factor * (share @ candidate[columns])
+                candidate_grad[columns] += share.T @ (query[rows] * factor).to(query.dtype)
         of_query, of_candidate = ctx.dtypes
         return query_grad.to(of_query), candidate_grad.to(of_candidate), None

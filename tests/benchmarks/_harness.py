@@ -45,7 +45,7 @@ class Benchmark:
             record = {
                 "figures": figures,
                 "quick": self.quick,
-                "command": _command(self.name, sys.argv[1:]),
+                "command": _command(Path(sys.argv[0]).stem, sys.argv[1:]),
                 "commit": _commit(),
                 "processor": _processor(),
                 "torch": torch.__version__,

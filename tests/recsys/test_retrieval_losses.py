@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recsys.batch import Jagged
+from recsys.losses import chunked as chunked_losses
 from recsys.losses.chunked import negative_logsumexp
 from recsys.losses.retrieval import (
     Negatives,
@@ -124,9 +125,15 @@ def test_a_share_of_a_batch_is_divided_by_the_whole(vectors: tuple[Tensor, Tenso
 
 @pytest.mark.parametrize("tile", [(1, 1), (2, 4), (3, 6), (2, 5), (100, 100)])
 @pytest.mark.parametrize("biased", [True, False])
+@pytest.mark.parametrize("kept", [True, False])
 def test_the_chunked_denominator_is_the_plain_one_with_its_gradients(
-    vectors: tuple[Tensor, Tensor], tile: tuple[int, int], biased: bool
+    vectors: tuple[Tensor, Tensor],
+    tile: tuple[int, int],
+    biased: bool,
+    kept: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(chunked_losses, "KEPT_BYTES", 3 * 6 * 4 - (not kept))
     bias = -LOG_Q if biased else None
     results = []
     for chunked in (True, False):
@@ -145,7 +152,11 @@ def test_the_chunked_denominator_is_the_plain_one_with_its_gradients(
         torch.testing.assert_close(one, other)
 
 
-def test_a_query_without_a_negative_has_no_loss_and_no_gradient() -> None:
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_query_without_a_negative_has_no_loss_and_no_gradient(
+    kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunked_losses, "KEPT_BYTES", 4 if kept else 0)
     query = torch.ones(1, 2, requires_grad=True)
     candidate = torch.ones(1, 2, requires_grad=True)
     all_excluded = Jagged(torch.tensor([0]), torch.tensor([0, 1]))

@@ -16,6 +16,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
 PYTHON = ROOT / ".venv-peers" / "bin" / "python"
 PEERS = ("deepctr", "fuxictr")
+RETRIEVAL_PYTHON = ROOT / ".venv-peers-retrieval" / "bin" / "python"
+RETRIEVAL_PEERS = ("bpr", "lightfm", "dssm")
 ALLOCATOR = {  # what `training.machine.keep_freed_memory` sets
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
@@ -34,6 +36,10 @@ class Trainer:
     ) -> None:
         if name in PEERS:
             command = [str(PYTHON), str(HERE / "rivals.py"), name]
+        elif name in RETRIEVAL_PEERS:
+            command = [str(RETRIEVAL_PYTHON), str(HERE / "retrieval_rivals.py"), name]
+        elif name.startswith("two_tower"):
+            command = [sys.executable, str(HERE / "retrieval_engine.py")]
         else:
             command = [sys.executable, str(HERE / "engine.py")]
         paths = f"{ROOT}{os.pathsep}{HERE.parent}"
@@ -74,11 +80,11 @@ class Trainer:
         return found
 
 
-def peers_are_there() -> bool:
+def peers_are_there(python: Path = PYTHON) -> bool:
     """Whether the peers' environment is; says how to make it where not."""
-    if not PYTHON.exists():
-        print(f"peers are left out: no {PYTHON.relative_to(ROOT)}; `make peers` sets it up")
-    return PYTHON.exists()
+    if not python.exists():
+        print(f"peers are left out: no {python.relative_to(ROOT)}; `make peers` sets it up")
+    return python.exists()
 
 
 def number(columns: list[pd.Series], is_number: list[bool]) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -1,0 +1,105 @@
+"""The engine's side of `retrieval_peers`: a two-tower trained on order, as `retrieval_rivals.py`.
+
+    python retrieval_engine.py FOLDER SETTINGS     SETTINGS: {"config": an experiment}
+
+"train N" takes the next N steps (0: as many as an epoch has) with the engine's own loop, one
+checkpoint included, validation left out; "judge" returns recall@20 on the rows marked validation.
+"""
+
+import dataclasses
+import itertools
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from embedding_step import high_water_mib
+
+from features.queries import build_queries
+from features.split import VALIDATION
+from recsys.batch import PairBatch
+from recsys.models.two_tower import TwoTower
+from recsys.strict import parse
+from training.checkpoint import Checkpoints
+from training.config import ExperimentConfig
+from training.distributed import World
+from training.evaluate import ranking_metrics
+from training.loop import fit
+from training.machine import keep_freed_memory
+from training.retrieval_job import load_data
+from training.steps import rank_with, two_tower_task
+
+K = 20
+
+
+class Engine:
+    """One two-tower and the batches that it has still to see."""
+
+    def __init__(self, raw: dict[str, Any]) -> None:
+        config = parse(ExperimentConfig, raw, source="retrieval_peers")
+        self.data = load_data(config)
+        self.queries = build_queries(
+            self.data,
+            VALIDATION,
+            history_length=config.two_tower.history_length,
+            filter_seen=True,
+            limit=self.data.num_users,
+            seed=0,
+        )
+        self.config = config
+        self.task = two_tower_task(config, self.data, self.queries, World())
+        self.stream, self.pairs = self._endless(), 0
+
+    def _endless(self) -> Iterator[PairBatch]:
+        for epoch in itertools.count():
+            yield from self.task.batches(epoch, 0)
+
+    def _next(self, count: int) -> Iterator[PairBatch]:
+        for batch in itertools.islice(self.stream, count):
+            self.pairs += len(batch)
+            yield batch
+
+    def train(self, count: int) -> dict[str, float]:
+        count = count or self.task.num_steps
+        self.pairs = 0
+        task = dataclasses.replace(
+            self.task,
+            num_steps=count,
+            batches=lambda _epoch, _first: self._next(count),
+            validate=lambda: {self.config.training.metric: 0.5},
+        )
+        with tempfile.TemporaryDirectory(prefix="retrieval_peers-") as folder:
+            fit(task, self.config.training, Checkpoints(Path(folder)))
+        return {"steps": count, "steps_an_epoch": self.task.num_steps, "pairs": self.pairs}
+
+    def judge(self) -> dict[str, float]:
+        model = self.task.trained.model
+        assert isinstance(model, TwoTower)
+        top = rank_with(model, self.data, self.queries, K, True)
+        found = ranking_metrics(top, self.queries.relevant, (K,))
+        return {"recall": float(found[f"recall_at_{K}"].mean())}
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    engine = Engine(json.loads(sys.argv[2])["config"])
+    before = high_water_mib()
+    for order in itertools.chain(["ready"], sys.stdin):
+        verb, _, count = order.strip().partition(" ")
+        started, found = time.process_time(), {}
+        if verb == "train":
+            found = engine.train(int(count))
+        elif verb == "judge":
+            found = engine.judge()
+        cpu = time.process_time() - started
+        memory = {"peak_mib": high_water_mib(), "loaded_mib": before}
+        print(json.dumps({"cpu": cpu, **memory, **found}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
