@@ -153,15 +153,15 @@ def test_ranks_share_the_queries_of_users_with_all_their_pairs(dataset: Dataset)
 
 
 def test_users_put_items_into_batches_as_often_as_is_said(dataset: Dataset) -> None:
-    pairs = loader(dataset, uniform_negatives=4)
+    pairs = loader(dataset, uniform_negatives=4, positives=1000, batch_size=8)
     seen = np.zeros(dataset.num_items)
     batches = 0
-    for epoch in range(150):
+    for epoch in range(40):
         for step in range(pairs.num_steps - 1):  # the last one is smaller
             batch = pairs.batch(epoch, step)
             seen[batch.item_rows[: batch.num_candidates].numpy()] += 1
             batches += 1
     # Users differ in how many rows they bring, which the estimate takes for their mean.
     expected = np.exp(pairs.log_inclusion.numpy())
-    assert abs(float(seen.mean() / batches - expected.mean())) < 0.1
-    assert np.corrcoef(seen, expected)[0, 1] > 0.95
+    assert abs(float(seen.mean() / batches - expected.mean())) < 0.05
+    assert np.corrcoef(seen, expected)[0, 1] > 0.9

@@ -1,5 +1,7 @@
 """The two-tower's contract: alone equals in a batch, histories pool as written, save and load."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -126,6 +128,24 @@ def test_a_tower_that_learnt_nothing_asks_for_what_resembles_the_history() -> No
     expected = F.normalize(model.history(vectors, HISTORY).mean(1), dim=1)
     torch.testing.assert_close(asked, expected)
     torch.testing.assert_close(asked[2], vectors[2])  # one event: the item itself
+
+
+def test_towers_start_without_a_direction_that_all_vectors_share() -> None:
+    model = tower()
+    nothing = {name: torch.zeros(1, layer[0].in_features) for name, layer in towers(model)}
+    model.eval()
+    for name, layer in towers(model):
+        for hidden in layer[:-1]:
+            if isinstance(hidden, torch.nn.Linear):
+                torch.nn.init.zeros_(hidden.bias)
+        assert layer(nothing[name]).abs().max() == 0
+    longer = torch.zeros(1, model.query[0].in_features)  # type: ignore[arg-type]
+    longer[0, -1] = 5.0  # the length of the history
+    assert model.query(longer).abs().max() == 0
+
+
+def towers(model: TwoTower) -> list[tuple[str, Any]]:
+    return [("candidate", model.candidate), ("query", model.query)]
 
 
 def test_the_temperature_starts_as_given_and_learns_only_if_asked() -> None:
