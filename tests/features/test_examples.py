@@ -163,5 +163,5 @@ def test_users_put_items_into_batches_as_often_as_is_said(dataset: Dataset) -> N
             batches += 1
     # Users differ in how many rows they bring, which the estimate takes for their mean.
     expected = np.exp(pairs.log_inclusion.numpy())
-    assert abs(float(seen.mean() / batches - expected.mean())) < 0.05
+    assert abs(float(seen.mean() / batches - expected.mean())) < 0.15
     assert np.corrcoef(seen, expected)[0, 1] > 0.9
