@@ -59,7 +59,7 @@ class TwoTowerConfig(StrictModel):
 
     kind: Literal["two_tower"] = "two_tower"
     dim: Width = 64
-    """Width of query and item vectors; in the ball two more numbers go with each."""
+    """Width of query and item vectors; other geometries than the sphere add a number or two."""
     geometry: Geometry = "sphere"
     """`sphere`: unit vectors, compared by their cosine; `biased_sphere`: a number of each item's
     own is added to the cosine; `ball`: points at most 1 from the middle, compared by their
