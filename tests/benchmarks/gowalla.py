@@ -1,14 +1,9 @@
-r"""Gowalla (the LightGCN split), ids only: recall@20 and NDCG@20 over all items not in training.
+"""Gowalla (the LightGCN split), ids only: recall@20 and NDCG@20 over all items not in training.
 
-Trains `gowalla.yaml` on all training rows, for as many epochs as the last tenth of each user's
-training rows chose, and judges it on the test part beside the baselines. What the settings reach on
-that tenth: `--set split.join_validation=false`. The order of a user's rows in the file is used;
-most published models do not. Without it:
-
-    --set order=false --set model.history_heads=1 --set training.cut_history=false \
-    --set training.epochs=8
-
-`--set seeds=3`: more seeds. Other keys are of the configuration.
+Trains `gowalla.yaml` on all training rows, for as many epochs as a tenth of each user's training
+rows chose, and judges it on the test part beside the baselines. What the settings reach on that
+tenth: `--set split.join_validation=false`. More seeds: `--set seeds=3`. Other keys are of the
+configuration.
 """
 
 import os
@@ -18,8 +13,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from _harness import Benchmark, peak_memory_mib
 
 from serving.index.build import build_index
@@ -32,23 +25,9 @@ DATA = Path(os.environ.get("RECSYS_DATA", "../shared/data")).resolve() / "gowall
 SETTINGS = Path(__file__).with_name("gowalla.yaml")
 
 
-def write_log(folder: Path, *, order: bool) -> Path:
-    """Write the log for this run alone, with each row's place in the file where it counts."""
-    log = pq.read_table(DATA / "interactions.parquet")
-    if order:
-        log = log.append_column("position", pa.array(range(log.num_rows)))
-    pq.write_table(log, folder / "log.parquet")
-    return folder / "log.parquet"
-
-
-def config_of(
-    folder: Path, log: Path, overrides: tuple[str, ...], *, order: bool
-) -> ExperimentConfig:
-    settings = folder / "recsys.yaml"
-    text = SETTINGS.read_text()
-    settings.write_text(text if order else text.replace(", order: position", ""))
-    config = load_config(settings, overrides)
-    data = config.data.model_copy(update={"interactions": str(log)})
+def config_of(folder: Path, overrides: tuple[str, ...]) -> ExperimentConfig:
+    config = load_config(SETTINGS, overrides)
+    data = config.data.model_copy(update={"interactions": str(DATA / "interactions.parquet")})
     tracking = config.tracking.model_copy(update={"enabled": False})
     changes = {"data": data, "tracking": tracking, "output": str(folder / "runs")}
     return config.model_copy(update={**changes, "cache": str(folder / "cache")})
@@ -71,21 +50,17 @@ def main() -> None:
     if not DATA.is_dir():
         sys.exit(f"{DATA} is not there: set RECSYS_DATA to the folder of the data sets")
     seeds = [int(one[6:]) for one in benchmark.overrides if one.startswith("seeds=")] or [1]
-    order = "order=false" not in benchmark.overrides
-    own_keys = ("seeds=", "order=")
-    overrides = tuple(one for one in benchmark.overrides if not one.startswith(own_keys))
+    overrides = tuple(one for one in benchmark.overrides if not one.startswith("seeds="))
     if benchmark.quick:
         overrides = ("training.epochs=1", "evaluation.max_queries=1000", *overrides)
-    figures: dict[str, object] = {"order_used": order}
+    figures: dict[str, object] = {}
     found: dict[str, list[float]] = {"recall_at_20": [], "ndcg_at_20": []}
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
-        log = write_log(folder, order=order)
+    with tempfile.TemporaryDirectory() as folder:
         for seed in range(seeds[0]):
             own = (f"training.seed={seed}", "split.join_validation=true", *overrides)
             if seed:
                 own = ("evaluation.baselines=[popularity]", *own)
-            evaluation, cpu = trained(config_of(folder, log, own, order=order), benchmark)
+            evaluation, cpu = trained(config_of(Path(folder), own), benchmark)
             for name, values in found.items():
                 values.append(evaluation.results["two_tower"].metrics[name])
             for name, result in evaluation.results.items():
