@@ -176,9 +176,7 @@ def _step(
 
 def _judge(config: TrainingConfig, state: LoopState, metric: float | None) -> None:
     """Best so far? Out of patience? Out of epochs? Without a validation the last is the best."""
-    if metric is None:
-        state.best_step = state.global_step
-    elif state.best_metric is None or metric > state.best_metric:
+    if metric is None or state.best_metric is None or metric > state.best_metric:
         state.best_metric, state.best_step, state.bad_evaluations = metric, state.global_step, 0
     else:
         state.bad_evaluations += 1

@@ -20,22 +20,6 @@ from training.distributed import ALONE, World
 from training.retrieval_config import Bce, Bpr, CosineContrastive, FullSoftmax, SampledSoftmax
 
 
-def two_tower_loss(
-    model: TwoTower,
-    batch: PairBatch,
-    training: TrainingConfig,
-    *,
-    num_items: int,
-    world: World = ALONE,
-) -> Tensor:
-    """Return the loss of a batch, a scalar.
-
-    Of several ranks each returns its queries' share of the mean, against the candidates of all.
-    """
-    query_BE, candidate_CE = model(batch, world.gather if world.size > 1 else None)
-    return loss_of(query_BE, candidate_CE, batch, model, training, num_items, world)
-
-
 def loss_of(
     query_BE: Tensor,
     candidate_CE: Tensor,
@@ -45,18 +29,29 @@ def loss_of(
     num_items: int,
     world: World = ALONE,
 ) -> Tensor:
-    """Return the loss of vectors that the towers made of `batch`, a scalar."""
+    """Return the loss of vectors that the towers made of `batch`, a scalar.
+
+    Of several ranks each returns its queries' share of the mean, against the candidates of all.
+
+    Args:
+        query_BE: (B, E), or (B, I, E) of several interests.
+        candidate_CE: (C, E).
+        batch: who took what, and what is no negative.
+        model: for its temperature and geometry.
+        training: the loss, and whether sampling is corrected.
+        num_items: size of the catalogue.
+        world: the ranks.
+    """
     loss = training.loss
     total = None if world.size == 1 else world.sum(float(batch.weight.sum()))[0]
     pairs = Pairs(batch.asks, batch.positive, batch.weight, total)
-    not_negative = batch.not_negative
     log_probability_C = batch.log_inclusion if training.logq_correction else None
     scaled_BE = query_BE / model.temperature
     if isinstance(loss, SampledSoftmax | FullSoftmax):
         if isinstance(loss, FullSoftmax):
             log_probability_C = None
-        return softmax_loss(scaled_BE, candidate_CE, pairs, not_negative, log_probability_C)
-    negatives = Negatives.of(not_negative, len(candidate_CE), log_probability_C)
+        return softmax_loss(scaled_BE, candidate_CE, pairs, batch.not_negative, log_probability_C)
+    negatives = Negatives.of(batch.not_negative, len(candidate_CE), log_probability_C)
     if isinstance(loss, Bce):
         return bce_loss(scaled_BE, candidate_CE, pairs, negatives, loss.negative_weight)
     if isinstance(loss, Bpr):

@@ -14,7 +14,7 @@ from training.config import ExperimentConfig
 from training.distributed import World
 from training.evaluate import evaluate
 from training.loop import Task
-from training.retrieval_loss import two_tower_loss
+from training.retrieval_loss import loss_of
 from training.steps import rank_with, two_tower_task
 
 
@@ -47,7 +47,7 @@ def test_the_loss_is_a_softmax_of_cosines_over_the_temperature(
     training = config.training.model_copy(update={"logq_correction": corrected})
     with torch.no_grad():
         query, candidate = model(batch)
-        loss = float(two_tower_loss(model, batch, training, num_items=120))
+        loss = float(loss_of(query, candidate, batch, model, training, 120))
     total = 0.0
     for row, positive in enumerate(batch.positive.tolist()):
         logits = (candidate @ query[row]) / model.config.temperature
