@@ -34,9 +34,9 @@ def representation_curves(history: Sequence[Mapping[str, float]]) -> str | None:
         steps, values = zip(*points, strict=True)
         axis.plot(steps, values, color=COLOURS[0], lw=1.6, marker="o", ms=4)
         if name != "uniformity":
-            axis.set_ylim(bottom=0)
+            axis.set_ylim(bottom=0, top=1.1 * axis.dataLim.y1)
         else:
-            axis.set_ylim(top=0)
+            axis.set_ylim(bottom=1.1 * axis.dataLim.y0, top=0)
         axis.set_title(_PANELS[name])
         axis.set_xlabel("training step")
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
