@@ -31,8 +31,8 @@ from recsys.atomic import publish, staged_folder
 from recsys.batch import FeatureBlock, Jagged
 from recsys.schema import Schema
 
-_EVENTS = ("user_row", "item_row", "time", "weight", "row", "label", "split")
-_FORMAT = "2"
+_EVENTS = ("user_row", "item_row", "time", "weight", "row", "label", "split", "session")
+_FORMAT = "3"
 _SIDES = ("items", "users", "context")
 
 
@@ -77,7 +77,8 @@ def _key(
 def _save(folder: Path, data: Dataset) -> None:
     events = data.tables.events
     tensors = {f"events.{name}": torch.from_numpy(values) for name, values in _columns(events)}
-    tensors["part"] = torch.from_numpy(data.part)
+    tensors["part"] = torch.from_numpy(data.part.copy())  # it may be the split column itself
+    tensors["cold"] = torch.from_numpy(data.cold)
     for side in _SIDES:
         tensors |= _block_tensors(side, getattr(data, side))
     save_file(
@@ -120,6 +121,7 @@ def _load(folder: Path) -> Dataset:
         ),
         part=part,
         encoder=encoder,
+        cold=tensors["cold"].numpy(),
         **blocks,
     )
 

@@ -203,6 +203,15 @@ def _check_settings(
             f"data.{tables[0]}: a streamed log has no other table; leave it out, or set "
             "data.stream: false"
         )
+    _check_split(split)
+    if policies.duplicate_events != "keep":
+        raise ConfigError(
+            "policies.duplicate_events: a streamed log keeps repeated rows; set it to keep, or "
+            "remove them in the source"
+        )
+
+
+def _check_split(split: SplitConfig) -> None:
     if split.kind == "leave_one_out":
         raise ConfigError(
             "split.kind: leave_one_out needs every user's rows at once; a streamed log is split "
@@ -213,10 +222,9 @@ def _check_settings(
             "split.validation_from: a streamed log is cut by shares of its rows; give "
             "split.validation and split.test, or kind: column"
         )
-    if policies.duplicate_events != "keep":
+    if split.cold_items is not None:
         raise ConfigError(
-            "policies.duplicate_events: a streamed log keeps repeated rows; set it to keep, or "
-            "remove them in the source"
+            "split.cold_items is for the models of retrieval; take it out for a streamed log"
         )
 
 

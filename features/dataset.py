@@ -18,9 +18,20 @@ from features.history_features import past_scalers
 from features.log import take_rows
 from features.multiplicity import settle
 from features.sources import Policies, Sources
-from features.split import TRAIN, SplitConfig, assign, has_validation, words_of_drawn
+from features.split import (
+    TEST,
+    TRAIN,
+    SplitConfig,
+    assign,
+    drawn_cold,
+    has_validation,
+    released_from,
+    words_of_drawn,
+)
 from features.tables import Tables, read_tables
+from features.validate import Drop
 from recsys.batch import FeatureBlock
+from recsys.errors import ConfigError, DataError
 from recsys.schema import Schema
 
 
@@ -29,7 +40,8 @@ class Dataset:
     """Tables, their parts, and their encoded rows.
 
     part (E,) int8, the part of each event; items, users and context: encoded rows of the
-    catalogue, of the users and of the events, in the order of `tables`.
+    catalogue, of the users and of the events, in the order of `tables`. cold (num_items,) bool,
+    the items that `split.cold_items` names.
     """
 
     schema: Schema
@@ -39,6 +51,7 @@ class Dataset:
     items: FeatureBlock
     users: FeatureBlock
     context: FeatureBlock
+    cold: NDArray[np.bool_]
 
     @property
     def num_items(self) -> int:
@@ -82,15 +95,19 @@ def prepare(
         NotFoundError: a path does not exist.
     """
     tables = read_tables(schema, sources, policies, split_column=split.column)
-    part = part_of(schema, tables, split)
+    tables, part, cold = parted(schema, tables, split)
     encoder = fit_encoder(schema, tables, part, lookups)
-    return encoded(encoder.schema, tables, part, encoder)
+    return encoded(encoder.schema, tables, part, encoder, cold)
 
 
 def encoded(
-    schema: Schema, tables: Tables, part: NDArray[np.int8], encoder: FeatureEncoder
+    schema: Schema,
+    tables: Tables,
+    part: NDArray[np.int8],
+    encoder: FeatureEncoder,
+    cold: NDArray[np.bool_] | None = None,
 ) -> Dataset:
-    """Return the data set of `tables` as `encoder` sees it."""
+    """Return the data set of `tables` as `encoder` sees it; no item is cold without `cold`."""
     return Dataset(
         schema=schema,
         tables=tables,
@@ -99,6 +116,7 @@ def encoded(
         items=encoder.encode("items", tables.items),
         users=encoder.encode("users", tables.users),
         context=encoder.encode("interactions", tables.events.context),
+        cold=np.zeros(tables.items.num_rows, bool) if cold is None else cold,
     )
 
 
@@ -106,7 +124,55 @@ def continued(data: Dataset, earlier: FeatureEncoder | None) -> Dataset:
     """Return the data set as its encoder sees it with the scales and known ids of `earlier`."""
     if earlier is None:
         return data
-    return encoded(data.schema, data.tables, data.part, data.encoder.continuing(earlier))
+    encoder = data.encoder.continuing(earlier)
+    return encoded(data.schema, data.tables, data.part, encoder, data.cold)
+
+
+def parted(
+    schema: Schema, tables: Tables, split: SplitConfig
+) -> tuple[Tables, NDArray[np.int8], NDArray[np.bool_]]:
+    """Return the tables that are left, the part of each event, and which items are cold.
+
+    The log is parted first, so cold items move no other row into another part. Where they are
+    `removed`, their training and validation rows leave the log, and a drop counts them.
+
+    Raises:
+        ConfigError: `split.cold_items.from` without a time.
+        DataError: no item is cold, or no training row is left; a part would be empty.
+    """
+    part, config = part_of(schema, tables, split), split.cold_items
+    if config is None:
+        return tables, part, np.zeros(tables.items.num_rows, bool)
+    events = tables.events
+    if config.from_ is None:
+        cold = drawn_cold(config, tables.items.column(schema.item_key))
+    elif schema.interactions.time is None:
+        raise ConfigError("split.cold_items.from needs schema.interactions.time; set share instead")
+    else:
+        cold = released_from(config.from_, events.item_row, events.time, tables.items.num_rows)
+    if not cold.any():
+        raise DataError(
+            f"split.cold_items: none of {len(cold):,} items is cold; choose a larger share, or an "
+            "earlier instant"
+        )
+    gone = cold[events.item_row] & (part < TEST)
+    if not config.removed or not gone.any():
+        return tables, part, cold
+    if gone[part == TRAIN].all():
+        raise DataError(
+            f"split.cold_items: {int(cold.sum()):,} of {len(cold):,} items are cold, and no "
+            "training row is left; choose a smaller share, or a later instant"
+        )
+    drop = Drop(
+        table="interactions",
+        column=schema.interactions.item,
+        reason="a training or validation row of a cold item",
+        policy=f"split.cold_items: {int(cold.sum()):,} items",
+        rows=int(gone.sum()),
+        examples=tuple(f"row {row + 1}" for row in np.sort(events.row[gone])[:5]),
+    )
+    left = replace(tables, events=events.take(np.flatnonzero(~gone)), drops=(*tables.drops, drop))
+    return left, part[~gone], cold
 
 
 def part_of(schema: Schema, tables: Tables, split: SplitConfig) -> NDArray[np.int8]:

@@ -173,6 +173,16 @@ class FeatureEncoder:
         """Return the layout of users and context side by side (`FeatureBlock.beside`)."""
         return self.layout("users") + self.layout("interactions")
 
+    def retrieval_layouts(self, *, of_steps: bool) -> tuple[FeatureLayout, ...]:
+        """Return the sides that a retrieval model reads.
+
+        of_steps: `interactions` describe the steps of a history (items, users, steps), else the
+        request (items, query).
+        """
+        if of_steps:
+            return tuple(self.layout(side) for side in SIDES)
+        return self.layout("items"), self.query_layout()
+
     def columns_layout(self) -> FeatureLayout:
         """Return the layout of users, context and items side by side."""
         return self.query_layout() + self.layout("items")

@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from features.batch_parts import distinct_rows, share_of, with_absent
 from features.dataset import Dataset
 from features.examples import Examples, Kind, Rows, Users
 from features.hashing import UNKNOWN_HASH
@@ -107,9 +107,9 @@ class PairLoader:
             drawn_rows = rng.integers(0, len(self.drawable), self.config.uniform_negatives)
             negatives = self.drawable[drawn_rows]
             candidates = np.unique(np.concatenate([positive_rows, negatives]))
-        item_rows, slot = _distinct_rows(candidates, drawn.history.values.numpy(), num_items)
+        item_rows, slot = distinct_rows(candidates, drawn.history.values.numpy(), num_items)
         item_rows_tensor = torch.from_numpy(item_rows)
-        own_items = _share(len(item_rows), rank, world)
+        own_items = share_of(len(item_rows), rank, world)
         drop_item, drop_user, drop_context = self._drops(len(item_rows), len(drawn.users), rng)
         own = np.arange(rank, len(drawn.users), world)
         pairs = np.flatnonzero(drawn.asks % world == rank)
@@ -124,7 +124,7 @@ class PairLoader:
             item_rows=item_rows_tensor,
             num_candidates=len(candidates),
             query=without_ids(user_block, self._user_ids, drop_user[own]).beside(
-                self._without_context(context, drop_context[own])
+                with_absent(context, self._no_context, drop_context[own])
             ),
             history=Jagged(torch.from_numpy(slot[history.values.numpy()]), history.offsets),
             asks=torch.from_numpy(asks),
@@ -205,18 +205,6 @@ class PairLoader:
         )
         return items, users, context
 
-    def _without_context(self, block: FeatureBlock, drop: NDArray[np.bool_]) -> FeatureBlock:
-        """Some requests come without context, encoded as batch scoring encodes its absence."""
-        columns = block.single.shape[1] + len(block.multi) + block.dense.shape[1]
-        if not columns or not drop.any():
-            return block
-        dropped = torch.from_numpy(drop)
-        absent = self._no_context
-        single, dense = block.single.clone(), block.dense.clone()
-        single[dropped], dense[dropped] = absent.single, absent.dense
-        multi = zip(block.multi, absent.multi, strict=True)
-        return FeatureBlock(single, tuple(_replaced(*two, dropped) for two in multi), dense)
-
 
 def without_ids(
     block: FeatureBlock, columns: tuple[int, ...], drop: NDArray[np.bool_]
@@ -229,12 +217,6 @@ def without_ids(
     for column in columns:
         single[dropped, column] = int(UNKNOWN_HASH)
     return FeatureBlock(single, block.multi, block.dense)
-
-
-def _share(count: int, rank: int, world: int) -> slice:
-    """Rows of a rank: contiguous, all of ceil(count / world) but the last ones."""
-    step = -(-count // world)
-    return slice(rank * step, (rank + 1) * step)
 
 
 def prefetch(make: Callable[[int], _Batch], steps: range, depth: int = 4) -> Iterator[_Batch]:
@@ -272,24 +254,3 @@ def prefetch(make: Callable[[int], _Batch], steps: range, depth: int = 4) -> Ite
     finally:
         stopped.set()
         thread.join()
-
-
-def _replaced(jagged: Jagged, one: Jagged, rows: Tensor) -> Jagged:
-    """Return `jagged` with the single row of `one` at `rows` (N,) bool."""
-    offsets = torch.cat([jagged.offsets, jagged.offsets[-1:] + one.offsets[1:]])
-    both = Jagged(torch.cat([jagged.values, one.values]), offsets)
-    return both.take(torch.where(rows, len(jagged), torch.arange(len(jagged))))
-
-
-def _distinct_rows(
-    candidates: NDArray[np.int64], history: NDArray[np.int64], num_items: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return distinct item rows (U,), candidates first, and where each item is there.
-
-    The second is (num_items,), -1 for an item that is not.
-    """
-    slot = np.full(num_items, -1, np.int64)
-    slot[candidates] = np.arange(len(candidates))
-    extra = np.unique(history[slot[history] < 0])
-    slot[extra] = len(candidates) + np.arange(len(extra))
-    return np.concatenate([candidates, extra]), slot

@@ -40,6 +40,7 @@ class Log:
     context: pa.Table
     ledger: Ledger
     label: NDArray[np.float32] | None = None
+    sessions: Ids | None = None
 
     def keep(self, mask: Mask) -> "Log":
         """Return the rows where `mask` (E,) holds."""
@@ -56,6 +57,9 @@ class Log:
             split=None if self.split is None else self.split[mask],
             context=take_rows(self.context, np.flatnonzero(mask)),
             label=None if self.label is None else self.label[mask],
+            sessions=None
+            if self.sessions is None
+            else self.sessions.with_rows(self.sessions.codes[mask], rows),
         )
 
 
@@ -113,6 +117,9 @@ class _LogReader:
         self._ledger = Ledger(files)
         self._users = IdCollector(roles.user, self._ledger, policies)
         self._items = IdCollector(roles.item, self._ledger, policies)
+        self._sessions = (
+            IdCollector(roles.session, self._ledger, policies) if roles.session else None
+        )
         self._features: dict[str, list[Feature]] = {}
         for feature in schema.features_of("interactions"):
             self._features.setdefault(feature.source_column, []).append(feature)
@@ -120,15 +127,13 @@ class _LogReader:
         self._weight, self._split = GrowingArray(np.float32), GrowingArray(np.int8)
         self._label = GrowingArray(np.float32)
         self._context: dict[str, list[pa.Array]] = {name: [] for name in self._features}
-        if roles.session is not None:
-            files.require([roles.session])
 
     @property
     def columns(self) -> list[str]:
         """What is read: each column once."""
         roles = self._roles
         clock = roles.time.column if roles.time else roles.order
-        wanted = [roles.user, roles.item, clock, roles.weight, self._split_column]
+        wanted = [roles.user, roles.item, roles.session, clock, roles.weight, self._split_column]
         wanted += [roles.label.column] if roles.label else []
         wanted += [condition.column for condition in roles.where]
         wanted += list(self._features)
@@ -148,6 +153,9 @@ class _LogReader:
         users, good = self._users.check(cell(self._roles.user))
         items, usable = self._items.check(cell(self._roles.item))
         good &= usable
+        if self._sessions is not None and self._roles.session is not None:
+            sessions, usable = self._sessions.check(cell(self._roles.session))
+            good &= usable
         weight, usable = self._weights(cell, len(rows))
         good &= usable
         clock, usable = self._times(cell, rows)
@@ -161,6 +169,8 @@ class _LogReader:
         mask = pa.array(good)
         self._users.add(users, good)
         self._items.add(items, good)
+        if self._sessions is not None:
+            self._sessions.add(sessions, good)
         self._clock.append(clock[good])
         self._rows.append(rows[good])
         if weight is not None:
@@ -193,6 +203,7 @@ class _LogReader:
             context=_table(context, len(rows)),
             ledger=self._ledger,
             label=None if self._roles.label is None else self._label.values(),
+            sessions=None if self._sessions is None else self._sessions.finish(rows),
         )
 
     def _weights(self, cell: Any, size: int) -> tuple[NDArray[np.float64] | None, Mask]:

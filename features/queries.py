@@ -10,27 +10,33 @@ from torch import Tensor
 from features.dataset import Dataset
 from features.histories import Histories
 from features.split import TEST, TRAIN, VALIDATION
-from recsys.batch import FeatureBlock, Jagged
+from recsys.batch import FeatureBlock, History, Jagged
 
 
 @dataclass(frozen=True)
 class Queries:
-    """One query a user who took something in the part under evaluation.
+    """Who asks, what they had taken, and what they took next.
 
-    users (Q,) int64 user rows. block: Q rows of user and context features; the context is that
-    of the user's first held-out event, which a request would carry. history: the last events
-    before the part, for the model; seen: all of them. relevant: the distinct items taken in
-    the part, without those in `seen` where seen items are filtered.
+    users (Q,) int64 user rows, ascending. block: Q rows of user and context features; the context
+    is that of the user's first held-out event, which a request would carry. history: the last
+    events before the part, for the model; seen: all of them. relevant: the distinct items taken in
+    the part, without those in `seen` where seen items are filtered. A model of sessions has
+    queries of another shape: `features.session_queries`.
     """
 
     users: NDArray[np.int64]
     block: FeatureBlock
-    history: Jagged
+    history: Jagged | History
     seen: Jagged
     relevant: Jagged
 
     def __len__(self) -> int:
         return len(self.users)
+
+    @property
+    def history_items(self) -> Jagged:
+        """The item rows of `history`."""
+        return self.history.items if isinstance(self.history, History) else self.history
 
     def take(self, rows: Tensor) -> "Queries":
         """Return the queries `rows` (M,) int64 in that order, repeats allowed."""
@@ -60,7 +66,7 @@ def build_queries(
     assert part in (VALIDATION, TEST)
     events = data.tables.events
     before, during = data.histories(earlier), data.histories((part,))
-    relevant = _relevant(during.last(np.arange(data.num_users)), before, filter_seen, data)
+    relevant = relevant_items(during.last(np.arange(data.num_users)), before, filter_seen, data)
     users = np.flatnonzero(relevant.lengths().numpy() > 0)
     if len(users) > limit:
         users = np.sort(np.random.default_rng(seed).choice(users, limit, replace=False))
@@ -76,8 +82,8 @@ def build_queries(
     )
 
 
-def _relevant(taken: Jagged, before: Histories, filter_seen: bool, data: Dataset) -> Jagged:
-    """Distinct (user, item) pairs of `taken`, without pairs of `before` where asked."""
+def relevant_items(taken: Jagged, before: Histories, filter_seen: bool, data: Dataset) -> Jagged:
+    """Return the distinct items of each row of `taken`, without those of `before` where asked."""
     num_items = data.num_items
     pairs = np.unique(_pairs(taken, num_items))
     if filter_seen:

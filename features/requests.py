@@ -2,7 +2,8 @@
 
 A request table has the user key, `history` (list of item ids, oldest first), optionally `seen`
 (items to leave out; the history where absent), and any user attribute or context column; an
-absent attribute is null.
+absent attribute is null. For a model of sessions the history is that of one session, and columns
+beside it tell of its steps (`features.request_steps`).
 """
 
 import hashlib
@@ -17,8 +18,10 @@ from torch import Tensor
 
 from features.encoder import FeatureEncoder
 from features.histories import Histories
+from features.request_steps import encode_steps, last_session, step_lists
+from features.sessions import Sessions
 from features.tables import Tables
-from recsys.batch import FeatureBlock, Jagged
+from recsys.batch import FeatureBlock, History, Jagged
 from recsys.errors import DataError
 from recsys.schema import Schema
 from recsys.strict import nearest
@@ -30,13 +33,15 @@ HISTORY, SEEN = "history", "seen"
 class Requests:
     """B requests, encoded.
 
+    block: user and context features, for a model of sessions those of the users alone. history:
+    for such a model the steps.
     num_events (B,) int64, items in the whole history, of which the model may see the last alone.
     unknown_items: ids in histories that the catalogue lacks.
     """
 
     user_ids: pa.Array
     block: FeatureBlock
-    history: Jagged
+    history: Jagged | History
     seen: Jagged
     num_events: Tensor
     unknown_items: int
@@ -46,15 +51,37 @@ class Requests:
 
 
 def request_table(
-    schema: Schema, tables: Tables, histories: Histories, users: NDArray[np.int64]
+    schema: Schema,
+    tables: Tables,
+    histories: Histories,
+    users: NDArray[np.int64],
+    *,
+    sessions: Sessions | None = None,
 ) -> pa.Table:
-    """Return the requests of user rows `users` (B,): key, attributes, whole history."""
+    """Return the requests of user rows `users` (B,): key, attributes, whole history.
+
+    With `sessions`, those of all events of `tables`, the history is that of the user's last session
+    with all that is known of its steps, and `seen` is the whole history.
+    """
     seen = histories.last(users)
     ids = tables.items.column(schema.item_key).combine_chunks()
-    values = ids.take(pa.array(seen.values.numpy()))
-    offsets = pa.array(seen.offsets.numpy())
-    lists = pa.LargeListArray.from_arrays(offsets, values)
-    return _plain(tables.users.take(pa.array(users))).append_column(HISTORY, lists)
+    requests = _plain(tables.users.take(pa.array(users)))
+    if sessions is None:
+        return requests.append_column(HISTORY, _id_lists(ids, seen))
+    numbers, lengths = last_session(sessions, tables.events, users)
+    history = Jagged.of_lengths(tables.events.item_row[numbers], lengths)
+    requests = requests.append_column(HISTORY, _id_lists(ids, history))
+    requests = requests.append_column(SEEN, _id_lists(ids, seen))
+    steps = step_lists(schema, tables.events, numbers, history.offsets.numpy())
+    for name in steps.column_names:
+        requests = requests.append_column(name, steps.column(name))
+    return requests
+
+
+def _id_lists(ids: pa.Array, rows: Jagged) -> pa.Array:
+    """Rows of the catalogue as lists of ids."""
+    values = ids.take(pa.array(rows.values.numpy()))
+    return pa.LargeListArray.from_arrays(pa.array(rows.offsets.numpy()), values)
 
 
 def ids_sha256(item_ids: pa.Array) -> str:
@@ -75,12 +102,20 @@ def _plain(table: pa.Table) -> pa.Table:
 
 
 def encode_requests(
-    encoder: FeatureEncoder, item_ids: pa.Array, table: pa.Table, *, history_length: int
+    encoder: FeatureEncoder,
+    item_ids: pa.Array,
+    table: pa.Table,
+    *,
+    history_length: int,
+    steps: bool = False,
 ) -> Requests:
     """Return `table` as tensors; `item_ids` (n_items,) is the model's catalogue, ascending.
 
+    steps: for a model of sessions: the history as steps, users alone in the block.
+
     Raises:
-        DataError: the user key or the history is missing, null or of the wrong type.
+        DataError: the user key or the history is missing, null or of the wrong type; a column of
+            its steps does not go with the history.
     """
     schema = encoder.schema
     key = schema.user_key
@@ -94,12 +129,25 @@ def encode_requests(
     if users.null_count:
         row = int(np.flatnonzero(np.asarray(users.is_null()))[0])
         raise DataError(f"requests, column '{key}', row {row + 1}: a null user id")
-    history, missing = _item_rows(table, HISTORY, item_ids)
-    seen = _item_rows(table, SEEN, item_ids)[0] if SEEN in table.column_names else history
-    users_block = encoder.encode("users", _with_absent(schema, table))
-    block = users_block.beside(encoder.encode("interactions", table))
-    last, num_events = _last(history, history_length), history.lengths()
-    return Requests(users, block, last, seen, num_events, missing)
+    rows, owner = _item_rows(table, HISTORY, item_ids)
+    known = np.flatnonzero(rows >= 0)
+    history = _grouped(rows[known], owner[known], table.num_rows)
+    seen = history
+    if SEEN in table.column_names:
+        seen_rows, seen_owner = _item_rows(table, SEEN, item_ids)
+        kept = seen_rows >= 0
+        seen = _grouped(seen_rows[kept], seen_owner[kept], table.num_rows)
+    block = encoder.encode("users", _with_absent(schema, table))
+    last = known[_among_last(history, history_length)]
+    shown: Jagged | History
+    if steps:
+        place = np.arange(len(rows)) - np.searchsorted(owner, owner)
+        shown = encode_steps(encoder, table, rows[last], owner[last], place[last])
+    else:
+        block = block.beside(encoder.encode("interactions", table))
+        shown = _grouped(rows[last], owner[last], table.num_rows)
+    num_events = history.lengths()
+    return Requests(users, block, shown, seen, num_events, len(rows) - len(known))
 
 
 def _with_absent(schema: Schema, table: pa.Table) -> pa.Table:
@@ -110,8 +158,10 @@ def _with_absent(schema: Schema, table: pa.Table) -> pa.Table:
     return table
 
 
-def _item_rows(table: pa.Table, name: str, item_ids: pa.Array) -> tuple[Jagged, int]:
-    """Return lists of item ids as catalogue rows, and how many ids the catalogue lacks."""
+def _item_rows(
+    table: pa.Table, name: str, item_ids: pa.Array
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return lists of item ids as catalogue rows, (T,), -1 for what it lacks, and their request."""
     lists = table.column(name).combine_chunks()
     kind = lists.type
     if pa.types.is_null(kind):
@@ -125,21 +175,19 @@ def _item_rows(table: pa.Table, name: str, item_ids: pa.Array) -> tuple[Jagged, 
             f"requests, column '{name}' holds {values.type} ids, the catalogue {item_ids.type} ids"
         )
     rows = np.asarray(pc.index_in(values.cast(item_ids.type), item_ids).fill_null(-1), np.int64)
-    owner = np.repeat(np.arange(len(lengths)), lengths)
-    known = rows >= 0
-    counts = np.bincount(owner[known], minlength=len(lengths))
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    return Jagged(torch.from_numpy(rows[known]), torch.from_numpy(offsets)), int((~known).sum())
+    return rows, np.repeat(np.arange(len(lengths)), lengths)
+
+
+def _grouped(values: NDArray[np.int64], owner: NDArray[np.int64], num_requests: int) -> Jagged:
+    """Return `values` (T,) by their request `owner` (T,), ascending."""
+    return Jagged.of_lengths(values, np.bincount(owner, minlength=num_requests))
 
 
 def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-def _last(jagged: Jagged, length: int) -> Jagged:
-    """Keep the last `length` values of each row."""
-    lengths = jagged.lengths()
-    back = torch.repeat_interleave(jagged.offsets[1:], lengths) - torch.arange(len(jagged.values))
-    offsets = torch.zeros(len(lengths) + 1, dtype=torch.int64)
-    torch.cumsum(lengths.clamp(max=length), 0, out=offsets[1:])
-    return Jagged(jagged.values[back <= length], offsets)
+def _among_last(jagged: Jagged, length: int) -> NDArray[np.bool_]:
+    """Return which values are among the last `length` of their row."""
+    ends = torch.repeat_interleave(jagged.offsets[1:], jagged.lengths())
+    return (ends - torch.arange(len(jagged.values)) <= length).numpy()

@@ -4,19 +4,43 @@ Nothing that training sees may depend on a later row: the global time split cuts
 two instants; leave-one-out holds out each user's last two rows (the published protocols);
 a given column is taken at its word. A column that knows no validation rows gets them from its
 training rows, user by user: the latest, or where the log has no order, by a hash of the pair.
+
+Cold items have no training row, so that a test shows what a model makes of items that are new.
 """
 
 from datetime import UTC, datetime
 from typing import Annotated, Literal, Self
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from features.hashing import hash_values, splitmix64
 from recsys.errors import ConfigError, DataError
 from recsys.strict import StrictModel
 
 Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class ColdItemsConfig(StrictModel):
+    """Which items are cold: a `share` of the catalogue, or those released from an instant on.
+
+    share: drawn by a hash of `seed` and the item's id, so that no other row changes the choice.
+    from: ISO; items whose first row is at or after it. removed: their training and validation rows
+    are left out; else nothing is, and the items are only told apart.
+    """
+
+    share: Share | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    from_: str | None = Field(default=None, alias="from")
+    removed: bool = True
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.share is None) == (self.from_ is None):
+            raise ValueError("split.cold_items needs 'share' or 'from', and not both")
+        return self
 
 
 class SplitConfig(StrictModel):
@@ -38,6 +62,7 @@ class SplitConfig(StrictModel):
     test_from: str | None = None
     column: str | None = None
     join_validation: bool = False
+    cold_items: ColdItemsConfig | None = None
 
     @model_validator(mode="after")
     def _matches(self) -> Self:
@@ -153,6 +178,24 @@ def _leave_one_out(user_row: NDArray[np.int32]) -> NDArray[np.int8]:
     part[(from_end == 1) & (length >= LEAST_ROWS)] = VALIDATION
     part[(from_end == 0) & (length >= LEAST_ROWS)] = TEST
     return part
+
+
+def drawn_cold(config: ColdItemsConfig, item_ids: pa.ChunkedArray) -> NDArray[np.bool_]:
+    """Return the share of the items that is cold, (num_items,) bool."""
+    assert config.share is not None
+    seed = splitmix64(np.array([config.seed], np.int64).view(np.uint64))
+    mixed = splitmix64(hash_values(item_ids).view(np.uint64) ^ seed)
+    return np.asarray(mixed < np.uint64(config.share * 2.0**64))
+
+
+def released_from(
+    instant: str, item_row: NDArray[np.int32], time: NDArray[np.int64], num_items: int
+) -> NDArray[np.bool_]:
+    """Return the items whose first event is at or after `instant` (ISO), (num_items,) bool."""
+    never = np.iinfo(np.int64).max
+    first = np.full(num_items, never)
+    np.minimum.at(first, item_row, time)
+    return (first >= _microseconds(instant)) & (first < never)
 
 
 def _microseconds(text: str) -> int:

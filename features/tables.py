@@ -40,7 +40,8 @@ class Events:
     microseconds since 1970 UTC, the order value, or 0..E-1 in file order where neither is
     declared; weight (E,) float32; row (E,) int64, row number over the source files, from 0;
     split (E,) int8, 0 train, 1 validation, 2 test, from the split column; context: E rows;
-    label (E,) float32, 0 or 1, where the schema declares one.
+    label (E,) float32, 0 or 1, where the schema declares one; session (E,) int32, the same number
+    for the rows of one session id, where the schema names a session column.
     """
 
     user_row: NDArray[np.int32]
@@ -51,6 +52,7 @@ class Events:
     split: NDArray[np.int8] | None
     context: pa.Table
     label: NDArray[np.float32] | None = None
+    session: NDArray[np.int32] | None = None
 
     def __len__(self) -> int:
         return len(self.user_row)
@@ -66,6 +68,7 @@ class Events:
             None if self.split is None else self.split[rows],
             take_rows(self.context, rows),
             None if self.label is None else self.label[rows],
+            None if self.session is None else self.session[rows],
         )
 
 
@@ -120,6 +123,8 @@ def read_tables(
         for name, one in zip(members, settled[1:], strict=True):
             others[name] = replace(others[name], ids=one)
     log = replace(log, items=ids["items"], users=ids["users"])
+    if log.sessions is not None:
+        log = replace(log, sessions=settle_ids([log.sessions], policies)[0])
     drops += log.ledger.settle()
     for name, attributes in others.items():
         others[name] = without_duplicates(attributes, policies)
@@ -287,6 +292,7 @@ def _events(
         split=None if log.split is None else log.split[order],
         context=take_rows(log.context, order),
         label=None if log.label is None else log.label[order],
+        session=None if log.sessions is None else log.sessions.codes[order],
     )
 
 

@@ -219,6 +219,74 @@ class PairBatch:
 
 
 @dataclass(frozen=True)
+class History:
+    """What came first, step by step, as a model of sequences reads it: B rows, T steps in all.
+
+    items: B rows of positions (into a batch's items, or of the catalogue), oldest first.
+    features: T rows of what is known of each event beside its item.
+    gap (T,) float32, seconds since the step before it: 0 at the first, NaN where no clock is known.
+    """
+
+    items: Jagged
+    features: FeatureBlock
+    gap: Tensor
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def lengths(self) -> Tensor:
+        """Return (B,) int64, steps of each row."""
+        return self.items.lengths()
+
+    def take(self, rows: Tensor) -> "History":
+        """Return the rows `rows` (M,) int64 in that order, repeats allowed."""
+        steps = Jagged(torch.arange(len(self.gap), device=rows.device), self.items.offsets)
+        chosen = steps.take(rows)
+        items = Jagged(self.items.values[chosen.values], chosen.offsets)
+        return History(items, self.features.take(chosen.values), self.gap[chosen.values])
+
+    def to(self, device: torch.device | str) -> Self:
+        """Return the same on `device`."""
+        return cast(Self, _map(self, lambda tensor: tensor.to(device)))
+
+
+@dataclass(frozen=True)
+class SessionBatch:
+    """Sessions whose steps ask for the next item; every distinct item stands once.
+
+    Shape letters here: B sessions, T steps in all, P steps that ask.
+
+    items: U rows, the first `num_candidates` of them (C) the loss's negatives.
+    item_rows (U,) int64, their row numbers in the catalogue.
+    users: B rows of user features.
+    history: B sessions, T steps.
+    asks (P,) int64, ascending: the steps, 0..T-1, after which an item is asked for; positive (P,)
+    int64, the position of that item among the U.
+    log_inclusion (C,) float32, log of the probability that sampling draws each candidate; zeros
+    where the candidates are the whole catalogue.
+    weight (P,) float32. examples (P,) int64, event numbers of the items asked for.
+    """
+
+    items: FeatureBlock
+    item_rows: Tensor
+    num_candidates: int
+    users: FeatureBlock
+    history: History
+    asks: Tensor
+    positive: Tensor
+    log_inclusion: Tensor
+    weight: Tensor
+    examples: Tensor
+
+    def __len__(self) -> int:
+        return len(self.positive)
+
+    def to(self, device: torch.device | str) -> Self:
+        """Return the batch on `device`."""
+        return cast(Self, _map(self, lambda tensor: tensor.to(device, non_blocking=True)))
+
+
+@dataclass(frozen=True)
 class RankingBatch:
     """Rows to be judged one by one: all features of a row, and what came of it.
 

@@ -13,7 +13,8 @@ from recsys.embeddings.torch_table import TorchTable
 from recsys.embeddings.unified import UnifiedEmbedding
 from recsys.errors import IntegrityError
 from recsys.models.rankers import RankerConfig, build_ranker
-from recsys.models.two_tower import TwoTower, TwoTowerConfig
+from recsys.models.retrieval import RetrievalConfig, RetrievalModel, build_retrieval
+from recsys.models.two_tower import TwoTower
 
 _TABLE = "table.weight"
 
@@ -32,13 +33,13 @@ def save_optimizer_state(table: Table) -> bytes:
     return save({name: tensor.cpu().contiguous() for name, tensor in table.state.items()})
 
 
-def load_two_tower(
+def load_retrieval(
     weights: bytes,
-    config: TwoTowerConfig,
+    config: RetrievalConfig,
     table: TableConfig,
-    layouts: tuple[FeatureLayout, FeatureLayout],
-) -> TwoTower:
-    """Return the model in evaluation mode on plain tensors; `layouts` are items and query.
+    layouts: tuple[FeatureLayout, ...],
+) -> RetrievalModel:
+    """Return the model in evaluation mode on plain tensors; `layouts` are its sides.
 
     Raises:
         IntegrityError: the weights are not those of such a model.
@@ -46,7 +47,7 @@ def load_two_tower(
     embedding = UnifiedEmbedding(
         EmbeddingPlan.of(table, layouts), TorchTable(table, torch.device("cpu"))
     )
-    model = TwoTower(config, embedding)
+    model = build_retrieval(config, embedding)
     _fill(model, embedding, weights)
     return model
 
@@ -79,13 +80,14 @@ def _fill(model: nn.Module, embedding: UnifiedEmbedding, weights: bytes) -> None
     model.eval()
 
 
-def space_id(model: TwoTower) -> str:
+def space_id(model: RetrievalModel) -> str:
     """Return a hash of all that shapes an item's vector: tower, table, features, normalisation."""
     digest = hashlib.sha256(repr(model.embedding.plan.layouts[0]).encode())
     geometry = model.config.geometry
     digest.update(b"unit-length" if geometry == "sphere" else geometry.encode())
     parts: list[Tensor] = [*model.candidate.state_dict().values(), model.embedding.table.weight]
-    if model.smoothing is not None:  # the users' vectors and the graph move items too
+    if isinstance(model, TwoTower) and model.smoothing is not None:
+        # The users' vectors and the graph move items, too.
         digest.update(model.config.smoothing.model_dump_json().encode())
         graph = model.smoothing.get_buffer("to_items")
         parts += [*model.query.state_dict().values(), graph.crow_indices(), graph.col_indices()]

@@ -25,7 +25,7 @@ from features.reading import fingerprint, open_table
 from features.row_encoder import read_side
 from recsys.atomic import whole_file
 from recsys.errors import ConfigError, DataError
-from recsys.models.two_tower import query_vectors
+from recsys.models.retrieval import query_vectors
 from recsys.pair_calibration import PairCalibrator
 from recsys.retrieval.index import ExactVectors
 from recsys.retrieval.interests import search

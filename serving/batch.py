@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from features.histories import Histories
 from features.reading import open_table
 from features.requests import HISTORY, request_table
+from features.sessions import sessions_of
 from features.sources import Sources
 from features.tables import Tables, read_tables
 from recsys.errors import ConfigError, DataError
@@ -98,7 +99,7 @@ def shards_of_log(
     Raises:
         DataError: a rule is broken, or a user of `users` is in no table.
     """
-    schema = _schema_for_log(scorer.schema)
+    schema = _schema_for_log(scorer.schema, steps=scorer.sessions is not None)
     open_table(sources.interactions, "interactions")  # what is not there is said first
     if schema.users is not None and sources.users is None:
         names = ", ".join(feature.name for feature in schema.features_of("users"))
@@ -110,12 +111,15 @@ def shards_of_log(
     histories = Histories.build(
         events.user_row, events.item_row, events.time, tables.users.num_rows
     )
+    sessions = None
+    if scorer.sessions is not None:
+        sessions = sessions_of(schema, events, scorer.sessions)
     chosen = _rows_of(tables, schema, users)
     starts = range(0, len(chosen), rows_per_part)
 
     def reader(start: int) -> Callable[[], pa.Table]:
         rows = chosen[start : start + rows_per_part]
-        return lambda: request_table(schema, tables, histories, rows)
+        return lambda: request_table(schema, tables, histories, rows, sessions=sessions)
 
     total = len(starts)
     parts = tuple(
@@ -176,14 +180,15 @@ def _refuse_repeated(keys: list[pa.ChunkedArray], key: str) -> None:
         )
 
 
-def _schema_for_log(schema: Schema) -> Schema:
+def _schema_for_log(schema: Schema, *, steps: bool) -> Schema:
     """The schema without the catalogue, which the bundle holds: items are known by their ids."""
+    of_events = schema.features_of("interactions") if steps else ()
     item = CategoricalFeature(name=schema.interactions.item, table="items")
     return schema.model_copy(
         update={
             "items": None,
             "others": {n: side for n, side in schema.others.items() if side.joins == "users"},
-            "features": (item, *schema.features_of("users")),
+            "features": (item, *schema.features_of("users"), *of_events),
         }
     )
 

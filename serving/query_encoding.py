@@ -20,7 +20,8 @@ from torch import Tensor
 
 from recsys.errors import ConfigError, IntegrityError, NotFoundError
 from recsys.layers.geometry import Geometry, neighbours_of, points_of
-from recsys.models.two_tower import query_vectors
+from recsys.models.retrieval import query_vectors, without_gain
+from recsys.models.session import SessionTransformer
 from recsys.retrieval.index import ExactVectors
 from recsys.retrieval.interests import search
 from recsys.retrieval.muvera import FixedDimensionalEncoding
@@ -32,6 +33,11 @@ _MERGED = (
     "A query has {interests} vectors, and an item's score is the best over them: search with each "
     "for k items, keep an item's best score where several found it, and take the k best. That is "
     "exact where the searches are; recsys.retrieval.interests does it."
+)
+_REPEATS = (
+    "A query is one vector, and a number that the items of its own session gain: search for the k "
+    "best of all other items, add the number to the products with the session's own, and take the "
+    "k best of both; recsys.retrieval.repeats does it."
 )
 _ENCODED = (
     "A query is the one vector that serving.query_encoding.query_encodings makes of it with "
@@ -115,7 +121,8 @@ def query_encodings(
 def query_vectors_of_requests(scorer: Scorer, requests: pa.Table) -> Tensor:
     """Return the vectors of each request, (B, E), or (B, I, E) of several interests."""
     encoded = scorer.encode(requests)
-    return query_vectors(scorer.model, encoded.block, scorer.vectors, encoded.history)
+    found = query_vectors(scorer.model, encoded.block, scorer.vectors, encoded.history)
+    return without_gain(scorer.model, found)[0]
 
 
 def how_to_ask(scorer: Scorer, encoding: FixedDimensionalEncoding | None) -> str:
@@ -123,6 +130,8 @@ def how_to_ask(scorer: Scorer, encoding: FixedDimensionalEncoding | None) -> str
     interests = scorer.model.config.interests
     if encoding is not None:
         return _ENCODED.format(interests=interests)
+    if isinstance(scorer.model, SessionTransformer) and scorer.model.repeat is not None:
+        return _REPEATS
     return "A query is one vector." if interests == 1 else _MERGED.format(interests=interests)
 
 

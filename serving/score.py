@@ -18,18 +18,21 @@ from torch import Tensor
 
 from features.encoder import FeatureEncoder
 from features.requests import Requests, encode_requests, ids_sha256
+from features.sessions import SessionConfig
 from features.sources import Policies
 from recsys.batch import FeatureLayout
 from recsys.bundle import Bundle
 from recsys.calibration import CALIBRATOR_FILE
 from recsys.embeddings.table import TableConfig
 from recsys.errors import ConfigError, IntegrityError
-from recsys.models.two_tower import TwoTower, TwoTowerConfig
+from recsys.models.retrieval import RetrievalModel
+from recsys.models.session import SessionTransformerConfig
+from recsys.models.two_tower import TwoTowerConfig
 from recsys.pair_calibration import TakeProbability
 from recsys.retrieval.index import ExactVectors, Index
 from recsys.retrieval.recommend import recommend
 from recsys.schema import Schema
-from recsys.weights import load_two_tower
+from recsys.weights import load_retrieval
 from serving.index.build import load_index
 
 EXHAUSTED = "exhausted"
@@ -44,7 +47,7 @@ class Scorer:
     bundle: Bundle
     encoder: FeatureEncoder
     policies: Policies
-    model: TwoTower
+    model: RetrievalModel
     index: Index
     vectors: Tensor
     item_ids: pa.Array
@@ -53,6 +56,8 @@ class Scorer:
     probability: bool
     calibration: TakeProbability | None
     is_new: NDArray[np.bool_]
+    sessions: SessionConfig | None
+    """How a log is cut into sessions; None where the model reads whole histories."""
 
     @classmethod
     def open(
@@ -89,6 +94,7 @@ class Scorer:
             probability=probability,
             calibration=_calibration(bundle),
             is_new=np.asarray(items.column("train_count")) == 0,
+            sessions=_sessions(facts),
         )
         if probability:
             scorer.calibrated()
@@ -157,6 +163,7 @@ class Scorer:
             self.item_ids,
             requests,
             history_length=self.model.config.history_length,
+            steps=self.sessions is not None,
         )
 
     def replay_probe(self) -> None:
@@ -222,19 +229,27 @@ class Scorer:
         )
 
 
-def _model(bundle: Bundle, encoder: FeatureEncoder, facts: dict[str, Any]) -> TwoTower:
-    layouts = (encoder.layout("items"), encoder.query_layout())
+def _model(bundle: Bundle, encoder: FeatureEncoder, facts: dict[str, Any]) -> RetrievalModel:
+    of_sessions = facts["kind"] == "session"
+    layouts = encoder.retrieval_layouts(of_steps=of_sessions)
+    config = SessionTransformerConfig if of_sessions else TwoTowerConfig
     stored = tuple(FeatureLayout.from_json(raw) for raw in facts["layouts"])
     if [_settled(one) for one in stored] != [_settled(one) for one in layouts]:
         raise IntegrityError(
             f"{bundle.path}: the encoder lays out {layouts}, the model was trained on {stored}"
         )
-    return load_two_tower(
+    return load_retrieval(
         bundle.read("weights.safetensors"),
-        TwoTowerConfig.model_validate_json(json.dumps(facts["model"])),
+        config.model_validate_json(json.dumps(facts["model"])),
         TableConfig.model_validate_json(json.dumps(facts["embedding"])),
         layouts,
     )
+
+
+def _sessions(facts: dict[str, Any]) -> SessionConfig | None:
+    if facts["kind"] != "session":
+        return None
+    return SessionConfig.model_validate_json(json.dumps(facts["sessions"]))
 
 
 def _calibration(bundle: Bundle) -> TakeProbability | None:

@@ -8,15 +8,19 @@ import yaml
 from pydantic import ConfigDict, Field, model_validator
 
 from features.examples import Kind as ExampleKind
+from features.sessions import SessionConfig
 from features.sources import Policies, Sources
 from features.split import SplitConfig
 from recsys.calibration import Kind as CalibrationKind
 from recsys.embeddings.table import TableConfig
 from recsys.errors import ConfigError, NotFoundError
 from recsys.models.rankers import RANKERS, RankerConfig
+from recsys.models.retrieval import RetrievalConfig
+from recsys.models.session import SessionTransformerConfig
 from recsys.models.two_tower import TwoTowerConfig
 from recsys.schema import Schema
 from recsys.strict import StrictModel, parse
+from training.baselines.names import BaselineName
 from training.optim import Schedule
 from training.retrieval_config import (
     HardNegatives,
@@ -25,6 +29,8 @@ from training.retrieval_config import (
     SampledSoftmax,
 )
 from training.self_supervision_config import SelfSupervision
+from training.session_checks import check_sessions
+from training.session_config import SessionTraining
 
 PositiveInt = Annotated[int, Field(ge=1)]
 
@@ -36,8 +42,9 @@ class TrainingConfig(StrictModel):
     epochs: PositiveInt = 20
     batch_size: PositiveInt = 1024
     loss: RetrievalLoss = SampledSoftmax()
-    """Of retrieval: sampled_softmax, full_softmax, bce, bpr, cosine_contrastive or metric; its
-    name, or a mapping with `kind` and its settings."""
+    """Of a two-tower: sampled_softmax, full_softmax, bce, bpr, cosine_contrastive or metric; of
+    sessions: sampled_softmax, full_softmax or gbce. Its name, or a mapping with `kind` and its
+    settings."""
     examples: ExampleKind = "rows"
     """Of retrieval: `rows`, each with what its user took before; or `users`, each cut at a random
     row, with several items taken after it. `batch_size` counts either."""
@@ -86,6 +93,8 @@ class TrainingConfig(StrictModel):
     id_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of ids replaced by the unknown id, so that cold items and users have a meaning."""
     self_supervision: SelfSupervision = SelfSupervision()
+    session: SessionTraining = SessionTraining()
+    """What only a model of sessions is told."""
     checkpoint_every: PositiveInt = 1000
     """Steps between two checkpoints (one more at the end of every epoch)."""
     precision: Literal["float32", "bfloat16", "auto"] = "auto"
@@ -97,14 +106,14 @@ class EvaluationConfig(StrictModel):
     """How the finished model is judged."""
 
     ks: tuple[PositiveInt, ...] = (10, 20, 50, 100)
+    queries: Literal["users", "events"] = "users"
+    """`users`: one query each, for all that the part holds of them. `events`, for sessions: one
+    query an event, for that item, from what came before it in its session."""
     filter_seen: bool = True
     """Leave out what the user already took, from the lists and from what counts as relevant."""
-    baselines: tuple[
-        Literal["auto", "popularity", "popularity_recent", "item_knn", "ease", "gf_cf", "ials"],
-        ...,
-    ] = ("auto",)
-    """What is fitted on the training rows to stand beside a retrieval model; `auto`: all that the
-    data and the installation allow, and the report says why one is missing."""
+    baselines: tuple[BaselineName, ...] = ("auto",)
+    """What is fitted on the training rows to stand beside a retrieval model; `auto`: all that suit
+    the model and that data and installation allow, and the report says why one is missing."""
     popularity_window_days: Annotated[float, Field(gt=0)] = 30
     """How long before the last training row `popularity_recent` counts."""
     ease_max_items: PositiveInt = 20_000
@@ -147,7 +156,10 @@ class ExperimentConfig(StrictModel):
     policies: Policies = Policies()
     schema_: Schema = Field(alias="schema")
     split: SplitConfig = SplitConfig()
-    model: Annotated[TwoTowerConfig | RankerConfig, Field(discriminator="kind")] = TwoTowerConfig()
+    sessions: SessionConfig = SessionConfig()
+    model: Annotated[
+        TwoTowerConfig | SessionTransformerConfig | RankerConfig, Field(discriminator="kind")
+    ] = TwoTowerConfig()
     embedding: TableConfig = TableConfig()
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -232,6 +244,7 @@ class ExperimentConfig(StrictModel):
     @model_validator(mode="after")
     def _retrieval_fits_together(self) -> "ExperimentConfig":
         loss, model = self.training.loss.kind, self.model
+        check_sessions(self)
         if not isinstance(model, TwoTowerConfig):
             return self
         if model.geometry != "sphere" and loss == "cosine_contrastive":
@@ -281,6 +294,17 @@ class ExperimentConfig(StrictModel):
         """Whether the whole catalogue is encoded at every training step."""
         smoothed = isinstance(self.model, TwoTowerConfig) and self.model.smoothing.rounds > 0
         return self.training.loss.kind == "full_softmax" or smoothed
+
+    @property
+    def of_sessions(self) -> bool:
+        """Whether the model reads sessions step by step."""
+        return self.model.kind == "session"
+
+    @property
+    def retrieval(self) -> RetrievalConfig:
+        """The model's part, where the model retrieves."""
+        assert isinstance(self.model, RetrievalConfig)
+        return self.model
 
     @property
     def two_tower(self) -> TwoTowerConfig:

@@ -1,4 +1,4 @@
-"""What a trained two-tower leaves behind: the files of its bundle, each written by its room."""
+"""What a trained retrieval model leaves behind: its bundle's files, each by its room."""
 
 import hashlib
 import json
@@ -16,16 +16,18 @@ from torch import Tensor
 
 from features.dataset import Dataset
 from features.requests import encode_requests, ids_sha256, request_table
+from features.sessions import cut_sessions
 from features.split import TEST, TRAIN, VALIDATION
 from recsys.batch import FeatureLayout
 from recsys.bundle import write_bundle
 from recsys.calibration import CALIBRATOR_FILE
 from recsys.layers.geometry import Geometry
-from recsys.models.two_tower import TwoTower, catalogue_vectors
+from recsys.models.retrieval import RetrievalModel, catalogue_vectors
+from recsys.models.two_tower import TwoTower
 from recsys.pair_calibration import TakeProbability
 from recsys.retrieval.index import ExactVectors
 from recsys.retrieval.recommend import recommend
-from recsys.weights import load_two_tower, save_optimizer_state, save_weights, space_id
+from recsys.weights import load_retrieval, save_optimizer_state, save_weights, space_id
 from training.config import ExperimentConfig, dump_config
 from training.warm_start import OPTIMIZER_FILE
 
@@ -50,11 +52,11 @@ IndexBuilder = Callable[[Path, IndexRequest], object]
 """Writes the folder `index/` of a bundle; handed in by the front door."""
 
 
-def write_two_tower(
+def write_retrieval(
     parent: Path,
     config: ExperimentConfig,
     data: Dataset,
-    model: TwoTower,
+    model: RetrievalModel,
     *,
     query_vectors: Tensor,
     build_index: IndexBuilder,
@@ -70,9 +72,10 @@ def write_two_tower(
     item_ids = data.tables.items.column(data.schema.item_key).combine_chunks()
     space = space_id(model)
     # The served model, read back from the bytes that are written: what is probed is what is kept.
-    layouts = (data.encoder.layout("items"), data.encoder.query_layout())
-    served = load_two_tower(weights, config.two_tower, config.embedding, layouts)
-    served.smoothing = model.smoothing  # the graph stays behind: an index holds what came of it
+    layouts = data.encoder.retrieval_layouts(of_steps=config.of_sessions)
+    served = load_retrieval(weights, config.retrieval, config.embedding, layouts)
+    if isinstance(model, TwoTower) and isinstance(served, TwoTower):
+        served.smoothing = model.smoothing  # the graph stays behind: an index holds what came of it
 
     def write(folder: Path) -> None:
         (folder / "config.yaml").write_text(dump_config(config))
@@ -96,7 +99,7 @@ def write_two_tower(
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=1, sort_keys=True))
 
     facts = {
-        "kind": "two_tower",
+        "kind": config.model.kind,
         "space_id": space,
         "data_fingerprint": data.tables.fingerprint,
         "config_sha256": hashlib.sha256(dump_config(config).encode()).hexdigest(),
@@ -111,7 +114,7 @@ def _index_request(
 ) -> IndexRequest:
     return IndexRequest(
         vectors=vectors,
-        geometry=config.two_tower.geometry,
+        geometry=config.retrieval.geometry,
         queries=queries.flatten(0, -2),  # every interest searches by itself
         space_id=space,
         item_ids_sha256=ids_sha256(item_ids),
@@ -120,16 +123,15 @@ def _index_request(
     )
 
 
-def _model_json(
-    config: ExperimentConfig, layouts: tuple[FeatureLayout, FeatureLayout], space: str
-) -> str:
+def _model_json(config: ExperimentConfig, layouts: tuple[FeatureLayout, ...], space: str) -> str:
     return json.dumps(
         {
-            "kind": "two_tower",
+            "kind": config.model.kind,
             "space_id": space,
             "model": config.model.model_dump(mode="json"),
             "embedding": config.embedding.model_dump(mode="json"),
             "policies": config.policies.model_dump(mode="json"),
+            "sessions": config.sessions.model_dump(mode="json"),
             "layouts": [asdict(layout) for layout in layouts],
         },
         indent=1,
@@ -137,14 +139,19 @@ def _model_json(
 
 
 def _probe(
-    config: ExperimentConfig, data: Dataset, model: TwoTower, vectors: Tensor, ids: pa.Array
+    config: ExperimentConfig, data: Dataset, model: RetrievalModel, vectors: Tensor, ids: pa.Array
 ) -> pa.Table:
     """Return golden requests with the answers that a loader must reproduce."""
     users = _probe_users(data)
     histories = data.histories((TRAIN, VALIDATION, TEST))
-    table = request_table(data.schema, data.tables, histories, users)
+    sessions = cut_sessions(data, config.sessions) if config.of_sessions else None
+    table = request_table(data.schema, data.tables, histories, users, sessions=sessions)
     requests = encode_requests(
-        data.encoder, ids, table, history_length=config.two_tower.history_length
+        data.encoder,
+        ids,
+        table,
+        history_length=config.retrieval.history_length,
+        steps=config.of_sessions,
     )
     scores, rows = recommend(
         model,

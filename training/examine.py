@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from recsys.errors import ConfigError
-from recsys.weights import load_two_tower
+from recsys.models.two_tower import TwoTower
+from recsys.weights import load_retrieval
 from training.explanation import explain_rows
 from training.opening import OpenedModel, Say, open_model
 from training.ranking_evaluation import RankingEvaluation, evaluation_of
@@ -31,10 +32,11 @@ def evaluate_bundle(
     data = opened.data(say)
     if opened.is_ranker:
         return _ranker(opened, rows_of(config, data), report)
-    layouts = (encoder.layout("items"), encoder.query_layout())
+    layouts = encoder.retrieval_layouts(of_steps=config.of_sessions)
     weights = opened.bundle.read("weights.safetensors")
-    model = load_two_tower(weights, config.two_tower, config.embedding, layouts)
-    model.smoothing = smoothing_of(config, data)  # a bundle holds the vectors, not the graph
+    model = load_retrieval(weights, config.retrieval, config.embedding, layouts)
+    if isinstance(model, TwoTower):
+        model.smoothing = smoothing_of(config, data)  # a bundle holds the vectors, not the graph
     evaluation, queries, items, _ = judge(config, data, model)
     report_on(report, config, data, evaluation, queries, items, [])
     return evaluation

@@ -21,7 +21,8 @@ from features.dataset import Dataset
 from features.split import TRAIN
 from recsys.batch import Jagged, PairBatch
 from recsys.candidates import excluded_also, with_candidates
-from recsys.models.two_tower import TwoTower, catalogue_vectors, query_vectors
+from recsys.models.retrieval import catalogue_vectors, query_vectors
+from recsys.models.two_tower import TwoTower
 from recsys.retrieval.index import ExactVectors
 from recsys.retrieval.interests import search
 from training.retrieval_config import HardNegatives

@@ -11,6 +11,7 @@ import torch
 
 from recsys.errors import ConfigError
 
+_KEPT_KERNELS = 64
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 
 
@@ -19,7 +20,12 @@ def keep_freed_memory() -> bool:
 
     Without it each step pays page faults for its activations again. `RECSYS_MALLOC=0` leaves
     the allocator alone. Returns whether the settings were made.
+
+    oneDNN, on the other hand, keeps a kernel for each shape that it met, a thousand of them:
+    batches of sessions have another shape at every step, and their kernels come to gigabytes.
+    It keeps a few here, unless ONEDNN_PRIMITIVE_CACHE_CAPACITY says otherwise.
     """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(_KEPT_KERNELS))
     if os.environ.get("RECSYS_MALLOC") == "0" or not sys.platform.startswith("linux"):
         return False
     try:

@@ -13,7 +13,7 @@ from recsys.batch import FeatureLayout
 from recsys.bundle import Bundle
 from recsys.calibration import CALIBRATOR_FILE, Calibrator
 from recsys.models.rankers import RANKERS
-from recsys.models.two_tower import TwoTowerConfig
+from recsys.models.retrieval import RetrievalConfig
 from recsys.strict import parse
 from recsys.weights import load_ranker
 from training.config import ExperimentConfig, read_yaml
@@ -55,7 +55,7 @@ class OpenedModel:
         Raises:
             IntegrityError: the weights are not those of such a model.
         """
-        assert not isinstance(self.config.model, TwoTowerConfig)
+        assert not isinstance(self.config.model, RetrievalConfig)
         weights = self.bundle.read("weights.safetensors")
         return load_ranker(weights, self.config.model, self.config.embedding, layout)
 

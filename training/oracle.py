@@ -3,15 +3,13 @@
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from features.dataset import Dataset
 from features.queries import Queries
 from features.split import TEST
 from features.synthetic import RetailWorld
-from recsys.retrieval.topk import topk_of_scores
-from training.evaluate import CHUNK, Ranker
+from training.evaluate import Ranker, score_ranker
 
 if TYPE_CHECKING:
     from training.retrieval_job import ExtraRankers
@@ -27,17 +25,11 @@ def best_reachable(world: RetailWorld, *, filter_seen: bool = True) -> "ExtraRan
         user_of = _positions(data.tables.users.column(data.schema.user_key).to_pylist())
         item_of = _positions(data.tables.items.column(data.schema.item_key).to_pylist())
 
-        def rank(asked: Queries, k: int) -> NDArray[np.int32]:
-            tops = []
-            for rows in torch.arange(len(asked)).split(CHUNK):
-                users = user_of[asked.users[rows.numpy()]]
-                known = world.best_reachable(users, start, end)[:, item_of]
-                scores = torch.from_numpy(np.ascontiguousarray(known, np.float32))
-                seen = asked.seen.take(rows) if filter_seen else None
-                tops.append(topk_of_scores(scores, k, seen)[1])
-            return torch.cat(tops).numpy().astype(np.int32)
+        def score(asked: Queries) -> NDArray[np.float32]:
+            known = world.best_reachable(user_of[asked.users], start, end)[:, item_of]
+            return np.ascontiguousarray(known, np.float32)
 
-        return {"best_reachable": rank}
+        return {"best_reachable": score_ranker(score, filter_seen=filter_seen)}
 
     return rankers
 

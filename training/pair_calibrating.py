@@ -21,7 +21,8 @@ from features.split import TEST, VALIDATION
 from recsys.calibration import Calibrator
 from recsys.errors import DataError
 from recsys.metrics.classification import auc, calibration, log_loss
-from recsys.models.two_tower import TwoTower, catalogue_vectors, query_vectors
+from recsys.models.retrieval import catalogue_vectors, query_vectors
+from recsys.models.two_tower import TwoTower
 from recsys.pair_calibration import PairCalibrator, TakeProbability
 from training.config import ExperimentConfig
 
@@ -207,7 +208,7 @@ def _sample(
         data,
         part,
         items,
-        history_length=config.two_tower.history_length,
+        history_length=config.retrieval.history_length,
         filter_seen=config.evaluation.filter_seen,
         active_only=config.split.kind == "leave_one_out",
         seed=config.training.seed,

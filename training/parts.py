@@ -6,7 +6,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from recsys.batch import FeatureLayout, PairBatch, RankingBatch
+from recsys.batch import FeatureLayout, PairBatch, RankingBatch, SessionBatch
 from recsys.embeddings.backend import build_table
 from recsys.embeddings.plan import EmbeddingPlan
 from recsys.embeddings.table import Table
@@ -14,7 +14,7 @@ from recsys.embeddings.torch_table import TorchTable
 from training.config import ExperimentConfig
 from training.distributed import World
 
-B = TypeVar("B", PairBatch, RankingBatch)
+B = TypeVar("B", PairBatch, RankingBatch, SessionBatch)
 
 
 def table_of(config: ExperimentConfig, plan: EmbeddingPlan, world: World) -> Table:

@@ -17,7 +17,7 @@ from recsys.embeddings.unified import UnifiedEmbedding
 from recsys.losses.ranking import binary_cross_entropy
 from recsys.metrics.classification import auc, log_loss
 from recsys.models.rankers import build_ranker as built
-from recsys.models.two_tower import TwoTowerConfig
+from recsys.models.retrieval import RetrievalConfig
 from training.checkpoint import Trained
 from training.config import ExperimentConfig
 from training.distributed import World
@@ -33,7 +33,7 @@ def build_ranker(config: ExperimentConfig, rows: RankingRows, world: World) -> n
     """Return the model with seeded initial weights, its table sharded over the ranks."""
     plan = EmbeddingPlan.of(config.embedding, (rows.layout,))
     table = table_of(config, plan, world)
-    assert not isinstance(config.model, TwoTowerConfig)
+    assert not isinstance(config.model, RetrievalConfig)
     torch.manual_seed(config.training.seed)
     return built(config.model, UnifiedEmbedding(plan, table)).to(world.device)
 

@@ -22,6 +22,10 @@ from training.results import Evaluation, Example
 
 TEMPLATE = Path(__file__).with_name("report.html")
 HEADLINE_K = 20
+_COLD_METRICS = {
+    "cold_recall": "recall of cold items",
+    "cold_alone_recall": "recall of cold items, they alone ranked",
+}
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,9 @@ def write_report(
         representation={n: f"{v:.3f}" for n, v in evaluation.representation.items()},
         alarm=_alarm(evaluation, history, item_vectors, item_groups),
         left_out={plots.words(name): why for name, why in evaluation.left_out.items()},
+        asked=evaluation.asked,
+        cold=evaluation.cold,
+        num_items=len(evaluation.train_counts),
         protocol=evaluation.protocol,
         facts=facts,
         embedding=None if embedding is None else embedding_section(embedding),
@@ -113,7 +120,8 @@ def verdict(evaluation: Evaluation, k: int) -> str:
     if difference.mean < 0:
         points = f"{abs(difference.high) * 100:.1f} to {abs(difference.low) * 100:.1f}"
     better = "ahead" if difference.mean > 0 else "behind"
-    return f"{text}; {said}. The model is {points} points {better} (95 % interval, same users)."
+    same = f"same {evaluation.asked}"
+    return f"{text}; {said}. The model is {points} points {better} (95 % interval, {same})."
 
 
 def _tiles(evaluation: Evaluation, k: int) -> list[tuple[str, str, str]]:
@@ -160,9 +168,21 @@ def _charts(
         "representation": representation_curves(history),
         "by_k": plots.metrics_by_k(evaluation),
         "items": plots.slices(evaluation, "items"),
+        "item_counts": plots.slices(evaluation, "item counts"),
         "users": plots.slices(evaluation, "users"),
+        "sessions": plots.slices(evaluation, "sessions"),
+        "cold": _cold_chart(evaluation, k),
         "popularity": plots.popularity(evaluation, k),
     }
+
+
+def _cold_chart(evaluation: Evaluation, k: int) -> str | None:
+    if evaluation.cold is None:
+        return None
+    places = {"cold": f"among all {len(evaluation.train_counts):,} items"}
+    places["cold_alone"] = f"among the {evaluation.cold.items:,} cold items alone"
+    metrics = [f"{place}_recall_at_{k}" for place in places]
+    return plots.intervals(evaluation, metrics, [f"Recall@{k}, {w}" for w in places.values()])
 
 
 def _table(evaluation: Evaluation) -> list[_Row]:
@@ -185,7 +205,7 @@ def _table(evaluation: Evaluation) -> list[_Row]:
 
 def _metric_name(metric: str) -> str:
     kind, at, k = metric.partition("_at_")
-    name = plots.METRICS.get(kind, kind.replace("_", " "))
+    name = _COLD_METRICS.get(kind) or plots.METRICS.get(kind, kind.replace("_", " "))
     unit = " (bits)" if kind == "novelty" else ""
     return f"{name}@{k}{unit}" if at else name
 

@@ -27,12 +27,16 @@ _WORDS = {
     "ease": "EASE",
     "gf_cf": "GF-CF",
     "ials": "iALS",
+    "session_items": "the session's own items",
+    "markov": "Markov chain",
+    "markov_10": "Markov, 10 steps",
+    "v_sknn": "V-SKNN",
     BEST: "best reachable",
 }
 METRICS = {"recall": "recall", "hit_rate": "hit rate", "ndcg": "NDCG", "mrr": "MRR"}
 # Stand-ins for CSS variables; no chart may use another colour.
 INK, SOFT, _LINE, _BEST, _PAGE = "#0000f1", "#0000f2", "#0000f3", "#0000f4", "#0000f5"
-COLOURS = ("#0000e0", "#0000e1", "#0000e2", "#0000e3", "#0000e4", "#0000e5", "#0000e6")
+COLOURS = tuple(f"#0000e{number}" for number in range(10))
 _VARIABLES = {
     INK: "var(--ink)",
     SOFT: "var(--soft)",
@@ -171,7 +175,7 @@ def metrics_by_k(evaluation: Evaluation) -> str:
 
 @matplotlib.rc_context(STYLE)
 def slices(evaluation: Evaluation, side: str) -> str | None:
-    """Draw recall by slice of the items or of the users; None where there are no slices."""
+    """Draw recall by slice of `side` ("items", "users", ...); None where there are no slices."""
     first = next(iter(evaluation.results.values())).slices
     names = [name for name in first if name.startswith(f"{side}: ")]
     if not names:
@@ -199,9 +203,9 @@ def slices(evaluation: Evaluation, side: str) -> str | None:
     axis.xaxis.set_major_locator(MaxNLocator(5))
     axis.spines["left"].set_visible(False)
     axis.set_xlabel(
-        f"{_metric_words(metric)}; n: users with such an item"
-        if side == "items"
-        else f"{_metric_words(metric)}; n: users"
+        f"{_metric_words(metric)}; n: {evaluation.asked} with such an item"
+        if side.startswith("item")
+        else f"{_metric_words(metric)}; n: {evaluation.asked}"
     )
     return svg(figure, f"{metric} by {side}")
 

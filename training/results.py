@@ -18,9 +18,12 @@ class RankerResult:
         name: "two_tower", "popularity", "item_knn", "best_reachable".
         top: (Q, K) int32 item rows, best first, -1 where the list is short.
         per_query: "recall_at_10" -> (Q,) float64, NaN where undefined.
-        metrics: means over queries, and "coverage_at_10", "novelty_at_10" of all lists.
+        metrics: means over queries, and "coverage_at_10", "novelty_at_10" of all lists. Where
+            items are cold, "cold_recall_at_10", of the cold items that were taken, within the
+            whole catalogue; and "cold_alone_recall_at_10", where no other items are ranked.
         intervals: metric -> its 95 % bootstrap interval over queries.
-        slices: "items: head", "users: 1-4 events" -> {"recall_at_20": .., "queries": ..}.
+        slices: "items: head", "item counts: 1-9 rows", "users: 1-4 events", "sessions: 1 step" ->
+            {"recall_at_20": .., "queries": ..}.
     """
 
     name: str
@@ -29,6 +32,21 @@ class RankerResult:
     metrics: Mapping[str, float]
     intervals: Mapping[str, tuple[float, float]]
     slices: Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class ColdItems:
+    """The items that `split.cold_items` names, as an evaluation met them.
+
+    Attributes:
+        items: how many there are.
+        queries: how many queries took one.
+        trained: whether any has a training row after all.
+    """
+
+    items: int
+    queries: int
+    trained: bool
 
 
 @dataclass(frozen=True)
@@ -47,6 +65,8 @@ class Evaluation:
         representation: "rankme", "alignment", "uniformity" of the model's vectors.
         probability: how probabilities of taking do, "probability_new_error" and the like.
         left_out: baselines that are missing, name -> why.
+        asked: what a query is: "users" or "events".
+        cold: the cold items, where any was taken.
     """
 
     protocol: Mapping[str, str]
@@ -59,6 +79,8 @@ class Evaluation:
     representation: Mapping[str, float] = field(default_factory=dict)
     probability: Mapping[str, float] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
+    asked: str = "users"
+    cold: ColdItems | None = None
 
 
 @dataclass(frozen=True)

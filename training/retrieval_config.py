@@ -57,6 +57,14 @@ class Metric(StrictModel):
     covariance_weight: NotNegative = 1.0
 
 
+class Gbce(StrictModel):
+    """Generalised binary cross-entropy, of sessions; its negatives are drawn uniformly."""
+
+    kind: Literal["gbce"]
+    calibration: Annotated[float, Field(ge=0, le=1)] = 0.75
+    """0: plain binary cross-entropy, sure of itself; 1: as sure as the full softmax."""
+
+
 def _named(value: Any) -> Any:
     """A loss may be given by its name alone."""
     return {"kind": value} if isinstance(value, str) else value
@@ -64,7 +72,7 @@ def _named(value: Any) -> Any:
 
 RetrievalLoss = Annotated[
     Annotated[
-        SampledSoftmax | FullSoftmax | Bce | Bpr | CosineContrastive | Metric,
+        SampledSoftmax | FullSoftmax | Bce | Bpr | CosineContrastive | Metric | Gbce,
         Field(discriminator="kind"),
     ],
     BeforeValidator(_named),

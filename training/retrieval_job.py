@@ -1,8 +1,9 @@
-"""Retrieval as a job: a data set in; a trained two-tower judged, reported and bundled."""
+"""Retrieval as a job: a data set in; a trained model judged, reported and bundled."""
 
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -10,19 +11,20 @@ from features.cache import cached
 from features.dataset import Dataset, continued, drawn_validation, prepare
 from features.feature_values import dataset_feature_values
 from features.queries import Queries, build_queries
+from features.session_queries import build_session_queries
+from features.sessions import Sessions, cut_sessions
 from features.split import TEST, TRAIN, VALIDATION
-from recsys.batch import FeatureLayout, PairBatch
+from recsys.batch import FeatureLayout
 from recsys.embeddings.diagnostics import Diagnosis, FeatureValues
 from recsys.errors import ConfigError
-from recsys.layers.geometry import points_of
-from recsys.models.two_tower import TwoTower, catalogue_vectors, query_vectors
-from recsys.retrieval.index import ExactVectors
-from recsys.retrieval.interests import search
+from recsys.layers.geometry import directions_of
+from recsys.models.retrieval import RetrievalModel, catalogue_vectors, query_vectors, without_gain
+from recsys.models.two_tower import TwoTower
 from training.baselines.choose import baseline_rankers
 from training.config import ExperimentConfig, dump_config
-from training.contents import IndexBuilder, write_two_tower
+from training.contents import IndexBuilder, write_retrieval
 from training.distributed import World
-from training.evaluate import Ranker, evaluate
+from training.evaluate import Ranker, evaluate, vector_ranker
 from training.loop import Task
 from training.pair_calibrating import (
     check_calibration,
@@ -31,6 +33,7 @@ from training.pair_calibrating import (
 )
 from training.report import write_report
 from training.results import Evaluation
+from training.session_task import session_task
 from training.showcase import examples, item_groups, item_titles
 from training.steps import two_tower_task
 from training.warm_start import Earlier, parent_of
@@ -39,8 +42,11 @@ ExtraRankers = Callable[[Dataset, Queries], dict[str, Ranker]]
 """More rankers to judge beside the model and the baselines (the built-in world's best)."""
 
 
+_TITLES = {"two_tower": "Two-tower retrieval", "session": "Session transformer"}
+
+
 class RetrievalJob:
-    """What `training.train` does with a two-tower, step by step."""
+    """What `training.train` does with a model that retrieves, step by step."""
 
     def __init__(
         self,
@@ -54,30 +60,27 @@ class RetrievalJob:
         self.build_index, self.extra_rankers = build_index, extra_rankers
         with world.first_before_others(config.cache is not None):
             self.data = continued(load_data(config), None if earlier is None else earlier.encoder)
+        self.sessions = sessions_in(config, self.data)
         self.facts = data_facts(self.data)
         self.fingerprint = self.data.tables.fingerprint
 
     @property
     def layouts(self) -> tuple[FeatureLayout, ...]:
         """The sides of the model's embedding: items and query."""
-        return (self.data.encoder.layout("items"), self.data.encoder.query_layout())
+        return self.data.encoder.retrieval_layouts(of_steps=self.config.of_sessions)
 
-    def task(self) -> Task[PairBatch]:
+    def task(self) -> Task[Any]:
         """Return what the loop trains."""
-        config = self.config
+        config, data = self.config, self.data
         if config.calibration != "none":
-            check_calibration(config, self.data)
-        validation = build_queries(
-            self.data,
-            VALIDATION,
-            history_length=config.two_tower.history_length,
-            filter_seen=config.evaluation.filter_seen,
-            limit=config.training.max_validation_queries,
-            seed=config.training.seed,
-        )
+            check_calibration(config, data)
+        limit = config.training.max_validation_queries
+        validation = queries_of(config, data, self.sessions, VALIDATION, limit)
         if len(validation) == 0 and not config.split.join_validation:
             raise ConfigError("split: no user has a validation item; choose a larger share")
-        return two_tower_task(config, self.data, validation, self.world)
+        if self.sessions is not None:
+            return session_task(config, data, self.sessions, validation, self.world)
+        return two_tower_task(config, data, validation, self.world)
 
     def feature_values(self) -> list[FeatureValues]:
         """Return what the training rows hold of each sparse feature."""
@@ -86,7 +89,7 @@ class RetrievalJob:
     def finish(
         self,
         run_dir: Path,
-        model: TwoTower,
+        model: RetrievalModel,
         history: list[dict[str, float]],
         embedding: Diagnosis | None,
     ) -> tuple[Evaluation, Path, Path]:
@@ -94,11 +97,13 @@ class RetrievalJob:
         config, data = self.config, self.data
         evaluation, queries, items, vectors = judge(config, data, model, self.extra_rankers)
         own = evaluation.results[config.model.kind].metrics
-        probability = take_probability(config, data, model)
-        if probability is not None:
+        probability = None
+        if isinstance(model, TwoTower):
+            probability = take_probability(config, data, model)
+        if probability is not None and isinstance(model, TwoTower):
             judged = probability_metrics(config, data, model, probability)
             evaluation = replace(evaluation, probability=judged)
-        bundle = write_two_tower(
+        bundle = write_retrieval(
             run_dir / "bundle",
             config,
             data,
@@ -133,30 +138,51 @@ def load_data(config: ExperimentConfig) -> Dataset:
     return cached(Path(config.cache), lambda: prepare(*parts), *parts)
 
 
+def sessions_in(config: ExperimentConfig, data: Dataset) -> Sessions | None:
+    """Return how the log is cut into sessions, where the model is one of sessions."""
+    return cut_sessions(data, config.sessions) if config.of_sessions else None
+
+
+def queries_of(
+    config: ExperimentConfig, data: Dataset, sessions: Sessions | None, part: int, limit: int
+) -> Queries:
+    """Return the queries of `part` as the model reads them, at most `limit`."""
+    length, seed = config.retrieval.history_length, config.training.seed
+    filter_seen = config.evaluation.filter_seen
+    if sessions is None:
+        return build_queries(
+            data, part, history_length=length, filter_seen=filter_seen, limit=limit, seed=seed
+        )
+    return build_session_queries(
+        data,
+        sessions,
+        part,
+        per="event" if config.evaluation.queries == "events" else "user",
+        history_length=length,
+        filter_seen=filter_seen,
+        limit=limit,
+        seed=seed,
+    )
+
+
 def judge(
     config: ExperimentConfig,
     data: Dataset,
-    model: TwoTower,
+    model: RetrievalModel,
     extra_rankers: ExtraRankers | None = None,
 ) -> tuple[Evaluation, Queries, Tensor, Tensor]:
     """Evaluate `model` on the test part; returns also queries, item and query vectors."""
-    settings, geometry = config.evaluation, config.two_tower.geometry
-    queries = build_queries(
-        data,
-        TEST,
-        history_length=config.two_tower.history_length,
-        filter_seen=settings.filter_seen,
-        limit=settings.max_queries,
-        seed=config.training.seed,
-    )
+    settings, geometry = config.evaluation, config.retrieval.geometry
+    sessions = sessions_in(config, data)
+    queries = queries_of(config, data, sessions, TEST, settings.max_queries)
     items = catalogue_vectors(model, data.items)
-    vectors = query_vectors(model, queries.block, items, queries.history)
+    vectors, gain = without_gain(model, query_vectors(model, queries.block, items, queries.history))
     rankers: dict[str, Ranker] = {
-        config.model.kind: lambda asked, k: search(
-            ExactVectors(items), vectors, k, asked.seen if settings.filter_seen else None
-        )[1].numpy()
+        config.model.kind: vector_ranker(
+            items, vectors, filter_seen=settings.filter_seen, gain=gain
+        )
     }
-    baselines, left_out = baseline_rankers(data, settings)
+    baselines, left_out = baseline_rankers(data, settings, sessions)
     rankers |= baselines
     if extra_rankers is not None:
         rankers |= extra_rankers(data, queries)
@@ -167,8 +193,8 @@ def judge(
         settings,
         protocol=_protocol(config, data),
         seed=config.training.seed,
-        item_vectors=points_of(items, geometry),
-        query_vectors=points_of(vectors, geometry),
+        item_vectors=directions_of(items, geometry),
+        query_vectors=directions_of(vectors, geometry),
         temperature=float(model.temperature.detach()),
         left_out=left_out,
     )
@@ -188,13 +214,13 @@ def report_on(
     """Write the HTML report of an evaluation."""
     write_report(
         path,
-        title="Two-tower retrieval",
+        title=_TITLES[config.model.kind],
         config_text=dump_config(config),
         evaluation=evaluation,
         history=history,
         item_titles=item_titles(data),
         item_groups=item_groups(data),
-        item_vectors=points_of(items, config.two_tower.geometry).numpy(),
+        item_vectors=directions_of(items, config.retrieval.geometry).numpy(),
         examples=examples(data, queries, evaluation),
         facts=data_facts(data),
         embedding=embedding,

@@ -17,7 +17,14 @@ from recsys.losses.retrieval import (
 from recsys.models.two_tower import TwoTower
 from training.config import TrainingConfig
 from training.distributed import ALONE, World
-from training.retrieval_config import Bce, Bpr, CosineContrastive, FullSoftmax, SampledSoftmax
+from training.retrieval_config import (
+    Bce,
+    Bpr,
+    CosineContrastive,
+    FullSoftmax,
+    Metric,
+    SampledSoftmax,
+)
 
 
 def loss_of(
@@ -65,6 +72,7 @@ def loss_of(
             margin=loss.margin,
             negative_weight=loss.negative_weight,
         )
+    assert isinstance(loss, Metric)
     hinge = metric_loss(
         query_BE,
         candidate_CE,

@@ -52,8 +52,8 @@ def examples(data: Dataset, queries: Queries, evaluation: Evaluation) -> list[Ex
     user_ids = data.tables.users.column(data.schema.user_key)
     shown = []
     for query in dict.fromkeys(chosen.tolist()):
-        bounds = queries.history.offsets[query], queries.history.offsets[query + 1]
-        history = queries.history.values[bounds[0] : bounds[1]].tolist()
+        bounds = queries.history_items.offsets[query], queries.history_items.offsets[query + 1]
+        history = queries.history_items.values[bounds[0] : bounds[1]].tolist()
         start, stop = queries.relevant.offsets[query], queries.relevant.offsets[query + 1]
         relevant = queries.relevant.values[start:stop].tolist()
         top = [int(row) for row in model.top[query][:_SHOWN] if row >= 0]

@@ -14,16 +14,15 @@ from recsys.batch import PairBatch
 from recsys.embeddings.plan import EmbeddingPlan
 from recsys.embeddings.unified import UnifiedEmbedding
 from recsys.errors import ConfigError
-from recsys.layers.geometry import points_of
+from recsys.layers.geometry import directions_of
 from recsys.layers.smoothing import ItemSmoothing
-from recsys.models.two_tower import TwoTower, catalogue_vectors, query_vectors
-from recsys.retrieval.index import ExactVectors
-from recsys.retrieval.interests import search
+from recsys.models.retrieval import RetrievalModel, catalogue_vectors, query_vectors, without_gain
+from recsys.models.two_tower import TwoTower
 from training.checkpoint import Trained
 from training.collapse import representation_metrics
 from training.config import ExperimentConfig
 from training.distributed import ALONE, World
-from training.evaluate import ranking_metrics
+from training.evaluate import ranking_metrics, vector_ranker
 from training.loop import Task
 from training.optim import build_optimizer
 from training.parts import not_finite, on_device, state_of, table_of
@@ -83,7 +82,7 @@ def two_tower_task(
         LoaderConfig(
             batch_size=training.batch_size,
             uniform_negatives=training.uniform_negatives,
-            history_length=config.two_tower.history_length,
+            history_length=config.retrieval.history_length,
             id_dropout=training.id_dropout,
             context_dropout=CONTEXT_DROPOUT,
             seed=training.seed,
@@ -104,38 +103,40 @@ def two_tower_task(
             loader.epoch(epoch, first, rank=world.rank, world=world.size), device
         ),
         loss=objective,
-        validate=_Validation(model, data, validation, config, world),
+        validate=Validation(model, data, validation, config, world),
         describe=_Description(model, data),
     )
 
 
 @dataclass(frozen=True)
-class _Validation:
+class Validation:
     """Full-ranking metrics on the validation queries, which the ranks share."""
 
-    model: TwoTower
+    model: RetrievalModel
     data: Dataset
     queries: Queries
     config: ExperimentConfig
     world: World
 
     def __call__(self) -> dict[str, float]:
+        """Return the metrics of the model as it stands; none without queries."""
         evaluation, count = self.config.evaluation, len(self.queries)
         if not count:
             return {}
         rows = self.world.share(count)
         mine = self.queries.take(rows)
         items, vectors = vectors_with(self.model, self.data, mine, self.world)
-        exclude = mine.seen if evaluation.filter_seen else None
-        top = search(ExactVectors(items), vectors, max(evaluation.ks), exclude)[1]
+        vectors, gain = without_gain(self.model, vectors)
+        ranker = vector_ranker(items, vectors, filter_seen=evaluation.filter_seen, gain=gain)
+        top = ranker(mine, max(evaluation.ks))
         per_query = ranking_metrics(top, mine.relevant, evaluation.ks)
         own = slice(0, min(len(rows), max(0, count - self.world.rank * len(rows))))
         sums = self.world.sum(*(float(values[own].sum()) for values in per_query.values()))
         metrics = dict(zip(per_query, (total / count for total in sums), strict=True))
         geometry = self.model.config.geometry
         seen = representation_metrics(
-            points_of(items, geometry),
-            points_of(vectors[own], geometry),
+            directions_of(items, geometry),
+            directions_of(vectors[own], geometry),
             mine.relevant.take(torch.arange(own.stop)),
             temperature=float(self.model.temperature.detach()),
         )
@@ -144,7 +145,7 @@ class _Validation:
 
 
 def rank_with(
-    model: TwoTower,
+    model: RetrievalModel,
     data: Dataset,
     queries: Queries,
     k: int,
@@ -156,11 +157,13 @@ def rank_with(
     Of several ranks each ranks the queries that it is given, as many on every rank.
     """
     items, vectors = vectors_with(model, data, queries, world)
-    return search(ExactVectors(items), vectors, k, queries.seen if filter_seen else None)[1]
+    vectors, gain = without_gain(model, vectors)
+    ranker = vector_ranker(items, vectors, filter_seen=filter_seen, gain=gain)
+    return torch.from_numpy(ranker(queries, k)).long()
 
 
 def vectors_with(
-    model: TwoTower, data: Dataset, queries: Queries, world: World = ALONE
+    model: RetrievalModel, data: Dataset, queries: Queries, world: World = ALONE
 ) -> tuple[Tensor, Tensor]:
     """Return the vectors of the whole catalogue and of the queries, on the CPU.
 

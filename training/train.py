@@ -287,7 +287,7 @@ def _run(
     else:
         measured = tracked_metrics(config.model.kind, evaluation)
         seen = [*state.history, evaluation.representation]
-        collapsed = collapse_warning(seen, config.two_tower.dim, len(evaluation.train_counts))
+        collapsed = collapse_warning(seen, config.retrieval.dim, len(evaluation.train_counts))
         if collapsed is not None:
             say(f"warning: {collapsed}")
     tracker.metrics(measured | diagnosis.metrics(), state.global_step)

@@ -23,7 +23,7 @@ from recsys.embeddings.plan import EmbeddingPlan
 from recsys.embeddings.table import Table, TableConfig, initial_rows
 from recsys.errors import ConfigError
 from recsys.models.rankers import ranker_axes
-from recsys.models.two_tower import TwoTowerConfig, embedded_axes
+from recsys.models.retrieval import RetrievalConfig, embedded_axes
 from recsys.strict import parse
 from recsys.transfer import Axes, transferred
 from training.config import ExperimentConfig
@@ -121,7 +121,7 @@ def start_from(earlier: Earlier, config: ExperimentConfig, model: Any, table: Ta
 
 def _axes(config: ExperimentConfig, old: EmbeddingPlan, new: EmbeddingPlan) -> Axes:
     model = config.model
-    axes = embedded_axes() if isinstance(model, TwoTowerConfig) else ranker_axes(model)
+    axes = embedded_axes(model) if isinstance(model, RetrievalConfig) else ranker_axes(model)
     if axes is None and old.layouts != new.layouts:
         before, after = (", ".join(f"{n} x{m}" for n, m in plan.features) for plan in (old, new))
         raise ConfigError(

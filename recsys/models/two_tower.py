@@ -198,44 +198,6 @@ class TwoTower(nn.Module):
         return query_vectors_of(own_BIE.flatten(0, 1), geometry).view(*own_BIE.shape[:2], -1)
 
 
-@torch.no_grad()
-def catalogue_vectors(model: TwoTower, items: FeatureBlock, *, chunk_rows: int = 8192) -> Tensor:
-    """Return the vectors of a whole catalogue, (N, E) float32, in evaluation mode."""
-    was_training = model.training
-    model.eval()
-    rows = torch.arange(len(items), device=items.single.device)
-    raw = torch.cat([model.raw_items(items.take(chunk)) for chunk in rows.split(chunk_rows)])
-    of_users = None
-    if model.smoothing is not None:
-        users = model.smoothing.users.to(raw.device)
-        some = torch.arange(len(users), device=raw.device).split(chunk_rows)
-        of_users = torch.cat([model.raw_users(users.take(chunk)) for chunk in some])
-    vectors = model.placed_catalogue(raw, of_users)
-    model.train(was_training)
-    return vectors
-
-
-@torch.no_grad()
-def query_vectors(
-    model: TwoTower,
-    query: FeatureBlock,
-    item_vectors: Tensor,
-    history: Jagged,
-    *,
-    chunk_rows: int = 8192,
-) -> Tensor:
-    """Return the vectors of many queries, (Q, E) or (Q, I, E) float32, in evaluation mode."""
-    was_training = model.training
-    model.eval()
-    rows = torch.arange(len(query), device=query.single.device)
-    vectors = [
-        model.encode_queries(query.take(chunk), item_vectors, history.take(chunk)).float()
-        for chunk in rows.split(chunk_rows)
-    ]
-    model.train(was_training)
-    return torch.cat(vectors)
-
-
 def embedded_axes() -> dict[str, tuple[tuple[int, int], ...]]:
     """Return which axes of which weights run over the embedded rows, as `recsys.transfer` asks."""
     return {"candidate.0.weight": ((1, ITEMS),), "query.0.weight": ((1, QUERY),)}

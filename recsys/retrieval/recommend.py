@@ -1,29 +1,22 @@
 """From encoded queries to the best item rows: one path for probes and scoring."""
 
-from typing import Protocol
-
 import torch
 from torch import Tensor
 
-from recsys.batch import FeatureBlock, Jagged
+from recsys.batch import FeatureBlock, History, Jagged
+from recsys.models.retrieval import RetrievalModel, vectors_of, without_gain
 from recsys.retrieval.index import Index
 from recsys.retrieval.interests import search
-
-
-class QueryModel(Protocol):
-    """What a retrieval model offers: features and history to vectors (B, E)."""
-
-    def encode_queries(self, query: FeatureBlock, item_vectors: Tensor, history: Jagged) -> Tensor:
-        """Return (B, E) or (B, I, E); `history` points into `item_vectors` (N, E), oldest first."""
+from recsys.retrieval.repeats import search_with_repeats
 
 
 @torch.no_grad()
 def recommend(
-    model: QueryModel,
+    model: RetrievalModel,
     index: Index,
     item_vectors: Tensor,
     query: FeatureBlock,
-    history: Jagged,
+    history: Jagged | History,
     *,
     k: int,
     exclude: Jagged | None,
@@ -35,10 +28,17 @@ def recommend(
     """
     tops = []
     for rows in torch.arange(len(query)).split(chunk_rows):
-        vectors = model.encode_queries(query.take(rows), item_vectors, history.take(rows)).float()
+        asked = history.take(rows)
+        vectors, gain = without_gain(
+            model, vectors_of(model, query.take(rows), item_vectors, asked)
+        )
         seen = exclude.take(rows) if exclude is not None else None
-        tops.append(search(index, vectors, k, seen))
+        if gain is not None and isinstance(asked, History):
+            found = search_with_repeats(index, item_vectors, vectors, gain, asked.items, k, seen)
+            tops.append(found)
+        else:
+            tops.append(search(index, vectors, k, seen))
     if not tops:
         return torch.zeros(0, k), torch.zeros(0, k, dtype=torch.int64)
-    scores, found = zip(*tops, strict=True)
-    return torch.cat(scores), torch.cat(found)
+    scores, items = zip(*tops, strict=True)
+    return torch.cat(scores), torch.cat(items)

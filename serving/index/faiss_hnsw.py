@@ -16,6 +16,7 @@ from recsys.retrieval.topk import exact_topk
 METRICS: dict[Geometry, int] = {
     "sphere": faiss.METRIC_INNER_PRODUCT,
     "biased_sphere": faiss.METRIC_INNER_PRODUCT,
+    "dot": faiss.METRIC_INNER_PRODUCT,
     "ball": faiss.METRIC_L2,
 }
 LINKS = 32

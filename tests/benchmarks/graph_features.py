@@ -38,7 +38,8 @@ from features.infer import infer
 from features.queries import Queries, build_queries
 from features.split import TEST, TRAIN, VALIDATION
 from recsys.metrics.intervals import paired_difference
-from recsys.models.two_tower import TwoTower, catalogue_vectors, query_vectors
+from recsys.models.retrieval import catalogue_vectors, query_vectors
+from recsys.models.two_tower import TwoTower
 from recsys.retrieval.topk import exact_topk
 from training.checkpoint import Checkpoints
 from training.config import ExperimentConfig, load_config

@@ -39,7 +39,8 @@ from features.infer import infer
 from features.queries import Queries, build_queries
 from features.split import TEST, VALIDATION
 from recsys.batch import Jagged
-from recsys.models.two_tower import TwoTower, catalogue_vectors, query_vectors
+from recsys.models.retrieval import catalogue_vectors, query_vectors
+from recsys.models.two_tower import TwoTower
 from recsys.retrieval.index import ExactVectors
 from recsys.retrieval.interests import search
 from recsys.retrieval.muvera import FixedDimensionalEncoding

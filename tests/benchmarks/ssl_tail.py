@@ -46,7 +46,8 @@ from features.queries import Queries, build_queries
 from features.split import TEST, TRAIN, VALIDATION
 from recsys.batch import Jagged, PairBatch
 from recsys.metrics.intervals import paired_difference
-from recsys.models.two_tower import TwoTower, catalogue_vectors, query_vectors
+from recsys.models.retrieval import catalogue_vectors, query_vectors
+from recsys.models.two_tower import TwoTower
 from recsys.retrieval.topk import exact_topk, topk_of_scores
 from training.checkpoint import Checkpoints
 from training.config import ExperimentConfig, load_config

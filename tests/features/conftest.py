@@ -1,18 +1,21 @@
 """A small shop that reads without a fault, to be spoilt one column at a time."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from features.dataset import Dataset, encoded, fit_encoder
 from features.sources import Policies, Sources
-from features.tables import Tables, read_tables
+from features.split import TRAIN
+from features.tables import Events, Tables, read_tables
 from recsys.schema import Schema
 
 DAY = 86_400
@@ -91,3 +94,55 @@ def _read(
 def read_shop(tmp_path: Path) -> Callable[..., Tables]:
     """Read the small shop from `tmp_path`; keywords replace columns, roles, policies, paths."""
     return partial(_read, tmp_path)
+
+
+def _session_data(
+    user: Sequence[int],
+    item: Sequence[int],
+    *,
+    time: Sequence[int] | None = None,
+    session: Sequence[int] | None = None,
+    part: Sequence[int] | None = None,
+    num_items: int | None = None,
+    features: Sequence[dict[str, Any]] = (),
+    context: dict[str, Any] | None = None,
+) -> Dataset:
+    """Return E events as a data set; the feature `serial` of an event is its number in `user`.
+
+    Users and items are their own rows; time in seconds; all rows are training rows without `part`.
+    """
+    order = np.lexsort(([0] * len(user) if time is None else time, user))
+    raw: dict[str, Any] = {"user": "user", "item": "item"}
+    raw |= {"time": {"column": "time", "unit": "s"}} if time is not None else {}
+    raw |= {"session": "visit"} if session is not None else {}
+    listed = [
+        {"name": "item", "table": "items", "kind": "categorical"},
+        {"name": "user", "table": "users", "kind": "categorical"},
+        {"name": "serial", "table": "interactions", "kind": "categorical"},
+        *features,
+    ]
+    schema = Schema.model_validate_json(json.dumps({"interactions": raw, "features": listed}))
+    columns = {"serial": pa.array(order)}
+    columns |= {name: pa.array(one).take(pa.array(order)) for name, one in (context or {}).items()}
+    numbers = np.arange(len(order))
+    events = Events(
+        user_row=np.asarray(user, np.int32)[order],
+        item_row=np.asarray(item, np.int32)[order],
+        time=numbers if time is None else np.asarray(time, np.int64)[order] * 1_000_000,
+        weight=(numbers % 7 + 1).astype(np.float32),
+        row=numbers,
+        split=None,
+        context=pa.table(columns),
+        session=None if session is None else np.asarray(session, np.int32)[order],
+    )
+    items = pa.table({"item": np.arange(num_items or max(item) + 1)})
+    tables = Tables(items, pa.table({"user": np.arange(max(user) + 1)}), events, (), "")
+    parts = np.asarray(part if part is not None else [TRAIN] * len(order), np.int8)[order]
+    encoder = fit_encoder(schema, tables, parts)
+    return encoded(encoder.schema, tables, parts, encoder)
+
+
+@pytest.fixture(scope="session")
+def session_data() -> Callable[..., Dataset]:
+    """Return a data set of the events given: user, item, time, session, part (sequences)."""
+    return _session_data

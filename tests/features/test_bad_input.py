@@ -41,6 +41,22 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"roles": {"session": "visit"}},
         "the interactions table has no column 'visit'",
     ),
+    "null session": (
+        {"log": {"visit": ["a", "b", None, "b", None]}, "roles": {"session": "visit"}},
+        r"interactions\.parquet rows 3, 5, column 'visit': the id is null; .*bad_ids: drop",
+    ),
+    "empty session": (
+        {"log": {"visit": ["a", "b", "", "b", "c"]}, "roles": {"session": "visit"}},
+        r"interactions\.parquet row 3, column 'visit': the id is empty, ''",
+    ),
+    "sessions as floats": (
+        {"log": {"visit": [1.0, 1.0, 2.0, 3.0, 3.0]}, "roles": {"session": "visit"}},
+        r"column 'visit': ids came as floats, 1\.0; .*float_ids: integer",
+    ),
+    "sessions as lists": (
+        {"log": {"visit": [[1], [1], [2], [2], [2]]}, "roles": {"session": "visit"}},
+        r"row 1, column 'visit': ids are list<.*>, \[1\]",
+    ),
     "null id": (
         {"log": {"user": pa.array([1, None, 2, 2, None])}},
         r"interactions\.parquet rows 2, 5, column 'user': the id is null; "

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 import yaml
 
@@ -49,6 +50,10 @@ def test_the_second_reading_maps_the_same_rows(
     assert counter.calls == 1
     assert again.tables.fingerprint == dataset.tables.fingerprint
     assert again.tables.items.equals(dataset.tables.items)
+    for name in ("user_row", "time", "session"):
+        assert np.array_equal(
+            getattr(again.tables.events, name), getattr(dataset.tables.events, name)
+        )
     one, two = (PairLoader(data, SETTINGS).batch(2, 1) for data in (dataset, again))
     assert torch.equal(one.items.single, two.items.single)
     assert torch.equal(one.query.single, two.query.single)

@@ -18,13 +18,14 @@ from features import click_survey as surveying
 from features.click_log import ClickLog, encode_click_log, open_click_log
 from features.encoder import FeatureEncoder
 from features.sources import Policies, Sources
-from features.split import TEST, TRAIN, VALIDATION, SplitConfig
+from features.split import TEST, TRAIN, VALIDATION, ColdItemsConfig, SplitConfig
 from recsys.batch import FeatureBlock, RankingBatch
 from recsys.errors import ConfigError, DataError
 from recsys.schema import Schema
 
 START = 1_700_000_000
 SHARES = SplitConfig(validation=0.2, test=0.2)
+COLD = SplitConfig(cold_items=ColdItemsConfig(share=0.1))
 BY_COLUMN = SplitConfig(kind="column", column="part")
 FEATURES: list[dict[str, Any]] = [
     {"name": "site", "kind": "categorical"},
@@ -374,6 +375,7 @@ def test_nothing_left_is_refused(encode: Encode) -> None:
             {},
             "validation_from: a streamed log is cut by shares",
         ),
+        ({}, [], COLD, {}, {}, "cold_items is for the models of retrieval"),
         ({}, [], SHARES, {"users": "users.csv"}, {}, "data.users: a streamed log has no other"),
         ({}, [], SHARES, {}, {"duplicate_events": "drop"}, "keeps repeated rows"),
     ],

@@ -20,9 +20,10 @@ from recsys.layers.geometry import (
     query_vectors_of,
 )
 from recsys.losses.retrieval import Negatives, Pairs, metric_loss
-from recsys.models.two_tower import TwoTower, TwoTowerConfig, catalogue_vectors, query_vectors
+from recsys.models.retrieval import catalogue_vectors, query_vectors
+from recsys.models.two_tower import TwoTower, TwoTowerConfig
 from recsys.retrieval.topk import exact_topk
-from recsys.weights import load_two_tower, save_weights, space_id
+from recsys.weights import load_retrieval, save_weights, space_id
 
 
 def test_products_in_the_ball_by_hand() -> None:
@@ -157,12 +158,12 @@ def test_a_tower_in_the_ball_pools_points_and_asks_for_what_resembles_the_histor
 
 def test_weights_in_the_ball_survive_and_their_space_is_another() -> None:
     model = ball_tower()
-    again = load_two_tower(save_weights(model), BALL, TABLE, LAYOUTS)
+    again = load_retrieval(save_weights(model), BALL, TABLE, LAYOUTS)
     vectors = catalogue_vectors(model, catalogue())
     torch.testing.assert_close(catalogue_vectors(again, catalogue()), vectors)
     assert space_id(again) == space_id(model)
     on_sphere = BALL.model_copy(update={"geometry": "sphere"})
-    assert space_id(load_two_tower(save_weights(model), on_sphere, TABLE, LAYOUTS)) != space_id(
+    assert space_id(load_retrieval(save_weights(model), on_sphere, TABLE, LAYOUTS)) != space_id(
         model
     )
 

@@ -13,8 +13,9 @@ from recsys.embeddings.table import TableConfig
 from recsys.embeddings.unified import UnifiedEmbedding
 from recsys.errors import IntegrityError
 from recsys.layers.pooling import RecencyPooling
-from recsys.models.two_tower import TwoTower, TwoTowerConfig, catalogue_vectors, query_vectors
-from recsys.weights import load_two_tower, save_weights, space_id
+from recsys.models.retrieval import catalogue_vectors, query_vectors
+from recsys.models.two_tower import TwoTower, TwoTowerConfig
+from recsys.weights import load_retrieval, save_weights, space_id
 
 LAYOUTS = (FeatureLayout((("item", 2),), (), ("price",)), FeatureLayout((("user", 1),), (), ()))
 CONFIG = TwoTowerConfig(dim=8, hidden=(16,), history_length=4, history_heads=2)
@@ -172,7 +173,7 @@ def test_an_item_in_the_history_moves_the_query_and_the_table() -> None:
 
 def test_weights_survive_a_round_trip_and_know_their_space() -> None:
     model, catalogue = tower(), items(5)
-    again = load_two_tower(save_weights(model), CONFIG, TABLE, LAYOUTS)
+    again = load_retrieval(save_weights(model), CONFIG, TABLE, LAYOUTS)
     vectors = catalogue_vectors(model, catalogue)
     torch.testing.assert_close(catalogue_vectors(again, catalogue), vectors)
     assert space_id(again) == space_id(model)
@@ -182,12 +183,12 @@ def test_weights_survive_a_round_trip_and_know_their_space() -> None:
     with torch.no_grad():
         again.candidate[0].bias += 1
     assert space_id(again) != space_id(model)
-    moved = load_two_tower(save_weights(model), CONFIG, TABLE, LAYOUTS)
+    moved = load_retrieval(save_weights(model), CONFIG, TABLE, LAYOUTS)
     moved.embedding.table.weight[7, 0] += 1
     assert space_id(moved) != space_id(model)
     renamed = (FeatureLayout((("article", 2),), (), ("price",)), LAYOUTS[1])  # other salts
-    named = load_two_tower(save_weights(model), CONFIG, TABLE, renamed)
+    named = load_retrieval(save_weights(model), CONFIG, TABLE, renamed)
     assert space_id(named) != space_id(model)
     other = TwoTowerConfig(dim=4, hidden=(16,), history_length=4, history_heads=2)
     with pytest.raises(IntegrityError, match="do not fit the configuration"):
-        load_two_tower(save_weights(model), other, TABLE, LAYOUTS)
+        load_retrieval(save_weights(model), other, TABLE, LAYOUTS)

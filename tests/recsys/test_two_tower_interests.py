@@ -15,8 +15,9 @@ from recsys.layers.geometry import Geometry
 from recsys.layers.pooling import InterestPooling
 from recsys.layers.smoothing import ItemSmoothing
 from recsys.losses.retrieval import Pairs, softmax_loss
-from recsys.models.two_tower import TwoTower, TwoTowerConfig, catalogue_vectors, query_vectors
-from recsys.weights import load_two_tower, save_weights, space_id
+from recsys.models.retrieval import catalogue_vectors, query_vectors
+from recsys.models.two_tower import TwoTower, TwoTowerConfig
+from recsys.weights import load_retrieval, save_weights, space_id
 
 LAYOUTS = (FeatureLayout((("item", 1),), (), ()), FeatureLayout((("user", 1),), (), ()))
 TABLE = TableConfig(num_rows=512, dim=8, backend="torch")
@@ -99,7 +100,7 @@ def test_one_interest_is_the_model_without_the_key() -> None:
 
 def test_interests_survive_a_round_trip_and_smoothing_is_part_of_the_space() -> None:
     model = tower(interests=3)
-    again = load_two_tower(save_weights(model), model.config, TABLE, LAYOUTS)
+    again = load_retrieval(save_weights(model), model.config, TABLE, LAYOUTS)
     vectors = catalogue_vectors(model, rows(5))
     asked = query_vectors(model, rows(3, 1000), vectors, HISTORY)
     assert torch.equal(query_vectors(again, rows(3, 1000), vectors, HISTORY), asked)

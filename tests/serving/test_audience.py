@@ -19,7 +19,7 @@ from features.sources import Sources
 from recsys.cli import main
 from recsys.errors import ConfigError, DataError
 from recsys.layers.geometry import points_of
-from recsys.models.two_tower import query_vectors
+from recsys.models.retrieval import query_vectors
 from recsys.pair_calibration import PairCalibrator, TakeProbability
 from serving.audience import NewItems, read_new_items, score_new_items
 from serving.batch import score_to_parquet, shards_of_log

@@ -1,5 +1,6 @@
 """Which baselines stand beside a model: all that can, in order, the others with their reason."""
 
+import re
 import sys
 from collections import defaultdict
 from dataclasses import replace
@@ -11,12 +12,26 @@ import pytest
 
 from features.dataset import Dataset
 from features.queries import Queries, build_queries
+from features.session_queries import build_session_queries
+from features.sessions import SessionConfig, Sessions, cut_sessions
 from features.split import TEST, TRAIN
 from recsys.errors import ConfigError
 from serving.index.build import build_index
 from training import evaluate as judging
 from training.baselines import choose
-from training.baselines.choose import BASELINES, baseline_rankers, check_baselines
+from training.baselines.attributes import AttributePopularity, item_values
+from training.baselines.choose import (
+    BASELINES,
+    NEED_SESSIONS,
+    SESSION_BASELINES,
+    baseline_rankers,
+    check_baselines,
+)
+from training.baselines.markov import MarkovChain
+from training.baselines.neighbours import ItemKNN
+from training.baselines.session_items import SessionItems
+from training.baselines.session_knn import SessionKNN
+from training.baselines.taken import Baseline
 from training.config import EvaluationConfig, ExperimentConfig, load_config
 from training.preflight import preflight
 from training.progress import evaluation_table
@@ -189,5 +204,153 @@ def test_the_table_says_what_was_left_out(
 
 
 def test_an_unknown_baseline_is_refused_with_the_known_ones(world_config: Path) -> None:
-    with pytest.raises(ConfigError, match=r"evaluation.baselines.0: .*'gf_cf' or 'ials'"):
+    with pytest.raises(ConfigError, match=r"evaluation.baselines.0: .*'v_sknn' or 'attributes'"):
         load_config(world_config, ("evaluation.baselines=[slim]",))
+
+
+@pytest.fixture(scope="module")
+def sessions(dataset: Dataset) -> Sessions:
+    return cut_sessions(dataset, SessionConfig())
+
+
+@pytest.fixture(scope="module")
+def asked(dataset: Dataset, sessions: Sessions) -> Queries:
+    return build_session_queries(
+        dataset, sessions, TEST, per="event", history_length=4, filter_seen=False, limit=60, seed=0
+    )
+
+
+def test_sessions_have_baselines_of_their_own_and_all_answer(
+    dataset: Dataset, sessions: Sessions, asked: Queries
+) -> None:
+    unfiltered = EvaluationConfig(filter_seen=False)
+    rankers, left_out = baseline_rankers(dataset, unfiltered, sessions)
+    assert tuple(rankers) == SESSION_BASELINES
+    assert left_out == {}
+    lists = {rank(asked, 20).tobytes() for rank in rankers.values()}
+    assert len(lists) == len(SESSION_BASELINES)  # no name answers for another
+    rankers, left_out = baseline_rankers(dataset, EvaluationConfig(), sessions)
+    assert tuple(rankers) == tuple(name for name in SESSION_BASELINES if name != "session_items")
+    assert left_out == {
+        "session_items": "it recommends what was seen, which evaluation.filter_seen leaves out"
+    }
+    for rank in rankers.values():
+        top = rank(asked, 20)
+        for query, row in enumerate(top.tolist()):
+            bounds = asked.seen.offsets[query], asked.seen.offsets[query + 1]
+            assert not set(row) & set(asked.seen.values[slice(*bounds)].tolist())
+
+
+def test_they_learn_from_training_sessions_and_answer_from_the_sessions_so_far(
+    dataset: Dataset, sessions: Sessions, asked: Queries
+) -> None:
+    events = dataset.tables.events
+    lists = [
+        [event for event in one if dataset.part[event] == TRAIN]
+        for one in np.split(sessions.order, sessions.offsets[1:-1])
+    ]
+    lists = [one for one in lists if one]
+    assert len(lists) > dataset.num_users  # not merely users
+    sequence = np.repeat(np.arange(len(lists)), [len(one) for one in lists])
+    order = np.concatenate(lists)
+    given = (sequence, events.item_row[order], dataset.num_items)
+    expected: dict[str, Baseline] = {
+        "item_knn": ItemKNN.fit(*given),
+        "session_items": SessionItems.fit(*given),
+        "markov": MarkovChain.fit(*given, steps=1, power=1.0, backward=0.0),
+        "markov_10": MarkovChain.fit(*given),
+        "v_sknn": SessionKNN.fit(*given, time=events.time[order]),
+        "attributes": AttributePopularity.fit(*given, item_values(dataset)),
+    }
+    config = EvaluationConfig(filter_seen=False, baselines=tuple(expected))  # type: ignore[arg-type]
+    rankers = baseline_rankers(dataset, config, sessions)[0]
+    history = asked.history_items
+    assert (history.lengths() < asked.seen.lengths()).any()
+    for name, fitted in expected.items():
+        scores = fitted.score(history.values.numpy(), history.offsets.numpy())
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :10]
+        assert rankers[name](asked, 10).tolist() == best.tolist(), name
+    # What is popular is popular with users, however they cut their time.
+    popular = config.model_copy(update={"baselines": ("popularity",)})
+    takers = {(user, item) for user, item in zip(events.user_row[order], given[1], strict=True)}
+    counts = np.bincount([item for _, item in takers], minlength=dataset.num_items)
+    first = baseline_rankers(dataset, popular, sessions)[0]["popularity"](asked, 10)[0]
+    assert first.tolist() == np.argsort(-counts, kind="stable")[:10].tolist()
+
+
+@pytest.mark.parametrize("name", NEED_SESSIONS)
+def test_what_is_about_sessions_is_refused_without_them(
+    config: ExperimentConfig, dataset: Dataset, name: str
+) -> None:
+    named = config.evaluation.model_copy(update={"baselines": (name,)})
+    for call in (
+        lambda: check_baselines(config.model_copy(update={"evaluation": named})),
+        lambda: baseline_rankers(dataset, named),
+    ):
+        with pytest.raises(ConfigError, match=rf"evaluation.baselines: {name} is about the order"):
+            call()
+
+
+def test_attributes_by_name_join_where_a_model_is_not_of_sessions(
+    dataset: Dataset, queries: Queries
+) -> None:
+    named = EvaluationConfig(baselines=("attributes",), filter_seen=False)
+    top = baseline_rankers(dataset, named)[0]["attributes"](queries, 10)
+    events = dataset.tables.events
+    rows = dataset.events_of((TRAIN,))
+    fitted = AttributePopularity.fit(
+        events.user_row[rows], events.item_row[rows], dataset.num_items, item_values(dataset)
+    )
+    scores = fitted.score(queries.seen.values.numpy(), queries.seen.offsets.numpy())
+    assert top.tolist() == np.argsort(-scores, axis=1, kind="stable")[:, :10].tolist()
+
+
+def test_they_are_left_out_where_they_cannot_be_had(
+    dataset: Dataset, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = EvaluationConfig(filter_seen=False, max_queries=7)
+    of_items = dataset.schema.features_of("items")
+    others = tuple(
+        feature
+        for feature in dataset.schema.features
+        if feature not in of_items or "categorical" not in feature.kind
+    )
+    bare = replace(dataset, schema=dataset.schema.model_copy(update={"features": others}))
+    left_out = baseline_rankers(bare, config, sessions)[1]
+    assert left_out == {
+        "attributes": "the items have no categorical feature but their id (schema.features)"
+    }
+    needed = min(10 * len(dataset.events_of((TRAIN,))), dataset.num_items**2) * 24
+    for free, out in ((int(1.1 * needed + 5e8) - 1, True), (int(1.1 * needed + 5e8) + 1, False)):
+        monkeypatch.setattr(choose, "free_memory_bytes", lambda free=free: free)
+        left_out = baseline_rankers(dataset, config, sessions)[1]
+        assert set(left_out) == ({"markov_10", "attributes"} if out else set())
+        for why in left_out.values():
+            assert re.fullmatch(r"what follows what may need .* 0.5 GB of memory are free", why)
+    asked = []
+
+    def products(sequence: np.ndarray, num_queries: int) -> float:
+        asked.append((len(sequence), num_queries))
+        return 1e12
+
+    monkeypatch.setattr(choose, "vote_products", products)
+    assert "some 1e+12 multiplications" in baseline_rankers(dataset, config, sessions)[1]["v_sknn"]
+    num_rows = int((dataset.part == TRAIN).sum())
+    assert asked == [(num_rows, 7)]
+    baseline_rankers(dataset, config.model_copy(update={"max_queries": 10**6}), sessions)
+    assert asked[1][1] == (dataset.part == TEST).sum()
+
+
+def test_a_log_without_a_clock_has_no_recent_sessions(
+    dataset: Dataset, sessions: Sessions, asked: Queries
+) -> None:
+    timeless = without_times(dataset)
+    named = EvaluationConfig(baselines=("v_sknn",), filter_seen=False)
+    top = baseline_rankers(timeless, named, sessions)[0]["v_sknn"](asked, 10)
+    trained = sessions.only(dataset.part == TRAIN)
+    sequence = np.repeat(np.arange(len(trained)), trained.lengths())
+    rows = dataset.tables.events.item_row[trained.order]
+    fitted = SessionKNN.fit(sequence, rows, dataset.num_items)
+    history = asked.history_items
+    scores = fitted.score(history.values.numpy(), history.offsets.numpy())
+    assert top.tolist() == np.argsort(-scores, axis=1, kind="stable")[:, :10].tolist()

@@ -64,7 +64,10 @@ def test_baselines_know_training_rows_alone_and_filter_as_asked(
 def test_slices_are_means_over_the_queries_they_name(dataset: Dataset, queries: Queries) -> None:
     rankers = baseline_rankers(dataset, SETTINGS)[0]
     found = evaluate(dataset, queries, rankers, SETTINGS, protocol={}, seed=0)
-    members = item_slices(dataset.train_counts)
+    members, counts = item_slices(dataset.train_counts), dataset.train_counts
+    by_count = {"1-9": (1, 9), "10-99": (10, 99), "100-999": (100, 999), "1,000+": (1000, 10**9)}
+    for words, (low, high) in by_count.items():
+        members[f"item counts: {words} rows"] = (counts >= low) & (counts <= high)
     result = found.results["item_knn"]
     recalls = defaultdict(list)
     for query in range(len(queries)):
@@ -80,6 +83,9 @@ def test_slices_are_means_over_the_queries_they_name(dataset: Dataset, queries: 
                 recalls[f"users: {words} events"].append(len(top & set(relevant)) / len(relevant))
     assert set(result.slices) == set(recalls)
     assert {"items: head", "items: tail", "users: 20+ events"} <= set(recalls)
+    assert "item counts: 10-99 rows" in set(recalls)
+    assert found.cold is None
+    assert found.protocol["queries"] == f"{len(queries):,} users"
     for name, values in recalls.items():
         assert result.slices[name]["queries"] == len(values)
         assert result.slices[name]["recall_at_20"] == pytest.approx(np.mean(values))

@@ -11,7 +11,8 @@ from features.pair_sample import released_items, sample_pairs
 from features.split import TEST, TRAIN, VALIDATION
 from recsys.errors import ConfigError, DataError
 from recsys.metrics.classification import calibration
-from recsys.models.two_tower import TwoTower, catalogue_vectors, query_vectors
+from recsys.models.retrieval import catalogue_vectors, query_vectors
+from recsys.models.two_tower import TwoTower
 from recsys.pair_calibration import PairCalibrator
 from training.config import ExperimentConfig, load_config
 from training.distributed import ALONE

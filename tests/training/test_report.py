@@ -21,8 +21,8 @@ from recsys.metrics.ranking import (
 )
 from training.report import verdict, write_report
 from training.report_map import MAX_ITEMS, embedding_map
-from training.report_plots import METRICS, _apart, popularity
-from training.results import Evaluation, Example, RankerResult
+from training.report_plots import METRICS, _apart, colour_variables, popularity
+from training.results import ColdItems, Evaluation, Example, RankerResult
 
 KS = (10, 20, 50, 100)
 FUNCTIONS = {
@@ -315,3 +315,67 @@ def test_the_space_has_curves_where_validations_measured_it(
     dropped = [{**history[0]}, {**history[1], "validation/rankme": 2.0}]
     text = write(tmp_path / "r.html", replace(evaluation, representation={}), history=dropped)
     assert "It was 30.0 before and fell during training" in text
+
+
+def test_slices_have_a_chart_each_and_queries_their_name(
+    evaluation: Evaluation, tmp_path: Path
+) -> None:
+    assert "Items by training rows" not in write(tmp_path / "r.html", evaluation)
+    more = {"item counts: 1-9 rows": {"recall_at_20": 0.1, "queries": 30.0}}
+    more |= {"sessions: 1 step": {"recall_at_20": 0.2, "queries": 40.0}}
+    results = {
+        name: replace(result, slices={**result.slices, **more})
+        for name, result in evaluation.results.items()
+    }
+    text = write(tmp_path / "r.html", replace(evaluation, results=results, asked="events"))
+    page = Page(text)
+    assert len([tag for tag, _ in page.seen if tag == "svg"]) == 9
+    assert "Items by training rows" in text
+    assert "Sessions by their length so far" in text
+    for words in ("1-9 rows  (n=30)", "1 step  (n=40)", "n: events with such an item", "n: events"):
+        assert f"{words}<" in text
+    assert "Mean over the same events for every ranker" in text
+    assert "(95 % interval, same events)" in text
+    assert "intervals over users" not in text
+
+
+def test_cold_items_have_a_section_that_says_what_chance_gives(
+    evaluation: Evaluation, tmp_path: Path
+) -> None:
+    assert "Cold items" not in write(tmp_path / "r.html", evaluation)
+    cold = {f"cold_recall_at_{k}": 0.0123 for k in KS}
+    cold |= {f"cold_alone_recall_at_{k}": 0.4567 for k in KS}
+    bounds = dict.fromkeys(cold, (0.0, 0.5))
+    results = {
+        name: replace(
+            result, metrics={**result.metrics, **cold}, intervals={**result.intervals, **bounds}
+        )
+        for name, result in evaluation.results.items()
+    }
+    with_cold = replace(evaluation, results=results, cold=ColdItems(60, 123, trained=False))
+    text = write(tmp_path / "r.html", with_cold)
+    said = " ".join(" ".join(Page(text).text).split())
+    assert "60 of the 600 items are cold" in said
+    assert "123 users took one" in said
+    assert "by chance that would be 33.3%" in said  # 20 of 60
+    assert "no training row is about them" in said
+    assert "Recall@20, among all 600 items" in said
+    assert "Recall@20, among the 60 cold items alone" in said
+    assert "recall of cold items@20" in said
+    assert "recall of cold items, they alone ranked@20" in said
+    few = replace(with_cold, cold=ColdItems(7, 123, trained=True))
+    said = " ".join(" ".join(Page(write(tmp_path / "r.html", few)).text).split())
+    assert "by chance that would be 100.0%" in said
+    assert "though some were taken in training" in said
+
+
+def test_ten_rankers_have_ten_colours(evaluation: Evaluation, tmp_path: Path) -> None:
+    model = evaluation.results["two_tower"]
+    names = ["session", *(f"other_{number}" for number in range(9)), "best_reachable"]
+    many = replace(evaluation, results={name: replace(model, name=name) for name in names})
+    colours = colour_variables(many)
+    assert len(set(colours.values())) == 11
+    text = write(tmp_path / "r.html", many)
+    for colour in colours.values():
+        name = colour.removeprefix("var(").removesuffix(")")
+        assert text.count(f"{name}: #") == 2  # by day and by night

@@ -14,7 +14,8 @@ from features.queries import Queries, build_queries
 from features.split import TRAIN, VALIDATION
 from recsys.bundle import Bundle
 from recsys.errors import ConfigError
-from recsys.models.two_tower import TwoTower, catalogue_vectors, query_vectors
+from recsys.models.retrieval import catalogue_vectors, query_vectors
+from recsys.models.two_tower import TwoTower
 from recsys.retrieval.index import ExactVectors
 from recsys.retrieval.interests import search
 from serving.index.build import build_index

@@ -18,8 +18,8 @@ from recsys.bundle import Bundle
 from recsys.cli import main
 from recsys.errors import ConfigError, DataError
 from recsys.models.dcn import DCNConfig
-from recsys.models.two_tower import catalogue_vectors
-from recsys.weights import load_ranker, load_two_tower
+from recsys.models.retrieval import catalogue_vectors
+from recsys.weights import load_ranker, load_retrieval
 from serving.index.build import build_index
 from training.checkpoint import Checkpoints
 from training.config import ExperimentConfig, load_config
@@ -190,7 +190,7 @@ def test_a_two_tower_with_a_larger_table_has_the_same_vectors(
     task = job.task()
     model: Any = task.trained.model
     start_from(earlier, larger, model, task.trained.table)
-    old = load_two_tower(
+    old = load_retrieval(
         Bundle.open(trained).read("weights.safetensors"),
         config.two_tower,
         config.embedding,

@@ -1,0 +1,28 @@
+"""Amazon Sports, leave one out: HR@10 and NDCG@10 over all items, seen ones left out and not.
+
+Trains `session_sports.yaml`, as chosen on validation, on all rows but those of test, beside
+the baselines. What it reaches on the validation rows: `--set split.join_validation=false`. More
+seeds: `--set seeds=3`. Other keys are of the configuration.
+"""
+
+from pathlib import Path
+
+from _harness import Benchmark
+from _session_runs import run
+from session_rows import loaned
+
+
+def main() -> None:
+    benchmark = Benchmark("session_sports", __doc__ or "")
+    run(
+        benchmark,
+        Path(__file__).with_suffix(".yaml"),
+        loaned("amazon-sports"),
+        {"hit_rate_at_10": "hr_at_10", "ndcg_at_10": "ndcg_at_10"},
+        otherwise={"seen_kept": {"filter_seen": False}},
+        final=("split.join_validation=true",),
+    )
+
+
+if __name__ == "__main__":
+    main()
