@@ -174,6 +174,16 @@ def test_session_knn_equals_loops_over_sessions(
     np.testing.assert_allclose(nothing, [expected[1]] * 2, rtol=1e-5)
 
 
+def test_of_sessions_alike_the_later_votes_and_an_old_match_still_counts_a_tenth() -> None:
+    lists = [[0, 1], [0, 2], [3, 4]]
+    fitted = SessionKNN.fit(*flat(lists), 5, neighbours=1, decay=1.0, idf_power=0.0)
+    latest = fitted.score(*jagged([[0]]))[0]
+    np.testing.assert_allclose(latest[[1, 2]], [0, 2**-0.5], atol=2e-6)
+    long = SessionKNN.fit(*flat([[3, 4], [1, 2]]), 5, decay=1.0, idf_power=0.0, steps=20)
+    far = long.score(*jagged([[3, *[0] * 15]]))[0]
+    np.testing.assert_allclose(far[4], 0.1 * 2**-0.5, atol=2e-6)
+
+
 def test_the_work_of_votes_grows_with_the_sessions_that_items_find() -> None:
     sequence = np.repeat([0, 5], [2, 6])  # sizes 2 and 6: an event sits in one of (4 + 36) / 8 = 5
     assert vote_products(sequence, 7) == 7 * (10 * 500 + 500 * 5)

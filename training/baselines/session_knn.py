@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from training.baselines.ordered import TIE, Matrix, last_steps, no_entries, popularity_share
+from training.baselines.ordered import TIE, Matrix, last_steps, popularity_share
 from training.baselines.taken import Integers, Ones, user_items
 
 
@@ -112,8 +112,6 @@ class SessionKNN:
         pair = pair[order]
         starts = np.flatnonzero(np.diff(pair, prepend=-1))
         weight, match = np.float32(self.decay) ** age, np.maximum(0.1, 1 - 0.1 * age)
-        if not len(starts):  # where `reduceat` has no answer
-            return no_entries((num_queries, num_sessions))
         similarity = np.add.reduceat(np.repeat(weight, count)[order], starts)
         nearest = np.maximum.reduceat(np.repeat(match, count)[order], starts)
         query, session = np.divmod(pair[starts], num_sessions)
