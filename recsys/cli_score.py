@@ -60,8 +60,8 @@ def score(
 
     A two-tower or a model of sessions recommends for the users of a log (--interactions) or those
     who ask (--input). A ranker adds a probability to every row of --input; attributes of users
-    and items come from the rows or from --users and --items. With --new-items a calibrated two-tower says of items
-    that nobody could take yet who will, and how many are expected to.
+    and items come from the rows or from --users and --items. With --new-items a calibrated
+    two-tower says of items that nobody could take yet who will, and how many are expected to.
 
     Example: recsys score models:/demo@champion --interactions demo/data/interactions
     --users demo/data/users.parquet --output recommendations

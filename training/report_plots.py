@@ -31,6 +31,7 @@ _WORDS = {
     "markov": "Markov chain",
     "markov_10": "Markov, 10 steps",
     "v_sknn": "V-SKNN",
+    "sasrec": "SASRec, ids alone",
     BEST: "best reachable",
 }
 METRICS = {"recall": "recall", "hit_rate": "hit rate", "ndcg": "NDCG", "mrr": "MRR"}

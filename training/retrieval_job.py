@@ -25,6 +25,7 @@ from training.config import ExperimentConfig, dump_config
 from training.contents import IndexBuilder, write_retrieval
 from training.distributed import World
 from training.evaluate import Ranker, evaluate, vector_ranker
+from training.ids_only import ids_only_ranker
 from training.loop import Task
 from training.pair_calibrating import (
     check_calibration,
@@ -184,6 +185,8 @@ def judge(
     }
     baselines, left_out = baseline_rankers(data, settings, sessions)
     rankers |= baselines
+    if sessions is not None and "sasrec" in settings.baselines:
+        rankers["sasrec"] = ids_only_ranker(config, data, sessions)
     if extra_rankers is not None:
         rankers |= extra_rankers(data, queries)
     evaluation = evaluate(

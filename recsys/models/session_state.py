@@ -138,8 +138,9 @@ def _followed(first: History, then: History) -> History:
 
 def _last(steps: History, limit: int) -> History:
     """Return the last steps of one row: no time passed before the first of them."""
-    gap = steps.gap[-limit:].clone()
-    gap[0] = torch.where(gap[0].isnan(), gap[0], 0.0)
+    gap = steps.gap[-limit:]
+    first = torch.where(gap[:1].isnan(), gap[:1], 0.0)
+    gap = torch.cat([first, gap[1:]])
     rows = torch.arange(len(steps.gap) - limit, len(steps.gap), device=gap.device)
     return History(_numbered(gap), steps.features.take(rows), gap)
 

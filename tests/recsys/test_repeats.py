@@ -1,5 +1,7 @@
 """Items that a session holds already: what they gain, in the loss and in the search."""
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -21,7 +23,7 @@ def rows(*lists: list[int]) -> Jagged:
 
 def as_lists(jagged: Jagged) -> list[list[int]]:
     offsets = jagged.offsets.tolist()
-    return [jagged.values[a:b].tolist() for a, b in zip(offsets, offsets[1:], strict=False)]
+    return [jagged.values[a:b].tolist() for a, b in itertools.pairwise(offsets)]
 
 
 def test_what_was_taken_up_to_each_step_by_hand() -> None:

@@ -84,8 +84,9 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def trained(folder: Path, **model: Any) -> TrainResult:
-    settings = {**SETTINGS, "model": {**SETTINGS["model"], **model}}
+def trained(folder: Path, baselines: tuple[str, ...] = ("markov",), **model: Any) -> TrainResult:
+    evaluation = {**SETTINGS["evaluation"], "baselines": list(baselines)}
+    settings = {**SETTINGS, "model": {**SETTINGS["model"], **model}, "evaluation": evaluation}
     (folder / "recsys.yaml").write_text(
         yaml.safe_dump({**settings, "output": str(folder / "runs")})
     )
@@ -103,7 +104,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def result(folder: Path) -> TrainResult:
-    return trained(folder, repeats=True)
+    return trained(folder, ("markov", "sasrec"), repeats=True)
 
 
 def test_it_learns_what_follows_what(result: TrainResult) -> None:
@@ -111,6 +112,10 @@ def test_it_learns_what_follows_what(result: TrainResult) -> None:
     assert isinstance(evaluation, Evaluation)
     assert evaluation.results["session"].metrics["hit_rate_at_1"] > 0.9
     assert evaluation.results["markov"].metrics["hit_rate_at_1"] > 0.9
+    assert evaluation.results["sasrec"].metrics["hit_rate_at_1"] > 0.9
+    assert not np.array_equal(
+        evaluation.results["sasrec"].top, evaluation.results["session"].top
+    ), "ids alone are another model"
     assert "Session transformer" in result.report.read_text()
 
 
@@ -168,9 +173,11 @@ def test_a_session_that_comes_back_learns_to_repeat(tmp_path: Path) -> None:
         pair = rng.choice(NUM_ITEMS, 2, replace=False)
         log.loc[rows.index, "item"] = [f"i{pair[step % 2]:02}" for step in range(len(rows))]
     log.to_parquet(tmp_path / "log.parquet")
-    evaluation = trained(tmp_path, repeats=True).evaluation
-    assert isinstance(evaluation, Evaluation)
-    both = evaluation.results["session"]
-    length = np.diff(evaluation.relevant_offsets)
-    assert (length == 1).all()
-    assert both.metrics["hit_rate_at_5"] > 0.6
+    found = {}
+    for repeats in (True, False):
+        evaluation = trained(tmp_path, repeats=repeats).evaluation
+        assert isinstance(evaluation, Evaluation)
+        assert (np.diff(evaluation.relevant_offsets) == 1).all()
+        found[repeats] = evaluation.results["session"].metrics["hit_rate_at_5"]
+    assert found[True] > 0.6
+    assert found[True] > found[False]

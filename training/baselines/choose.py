@@ -49,7 +49,7 @@ SESSION_BASELINES: tuple[BaselineName, ...] = (
     "attributes",
 )
 """What `auto` means for a model of sessions, in the order of the report."""
-NEED_SESSIONS = ("session_items", "markov", "markov_10", "v_sknn")
+NEED_SESSIONS = ("session_items", "markov", "markov_10", "v_sknn", "sasrec")
 MICROSECONDS_A_DAY = 86_400_000_000
 _NO_IMPLICIT = "the package implicit is not installed (pip install 'recsys-engine[implicit]')"
 _NO_TIMES = "the log has no times (schema.interactions.time)"
@@ -134,6 +134,7 @@ def baseline_rankers(
     names = config.baselines
     if "auto" in names:
         names = BASELINES if sessions is None else SESSION_BASELINES
+    names = tuple(name for name in names if name != "sasrec")  # trained, not fitted: the job's
     taken = _Taken.of(data, sessions)
     rankers: dict[str, Ranker] = {}
     left_out: dict[str, str] = {}

@@ -15,4 +15,5 @@ BaselineName = Literal[
     "markov_10",
     "v_sknn",
     "attributes",
+    "sasrec",
 ]
