@@ -97,10 +97,9 @@ class Scaler:
         """Return `num_bins` columns (N,) float32 of the bins from low to high; NaN becomes 0."""
         edges = np.array(self.knots if len(self.knots) > 1 else (self.low, self.low + 1.0))
         values = np.clip(values, self.low, self.high)
-        return [
-            np.nan_to_num(np.clip((values - start) / (stop - start), 0, 1)).astype(np.float32)
-            for start, stop in pairwise(edges)
-        ]
+        with np.errstate(over="ignore"):  # far beyond a tiny bin is past it
+            shares = [(values - start) / (stop - start) for start, stop in pairwise(edges)]
+        return [np.nan_to_num(np.clip(share, 0, 1)).astype(np.float32) for share in shares]
 
     def category(self, values: NDArray[np.float64]) -> NDArray[np.int64]:
         """Return the number of the bin, (N,) int64; that of NaN means nothing.

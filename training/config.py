@@ -225,6 +225,11 @@ class ExperimentConfig(StrictModel):
                 f"split.join_validation is for retrieval, and model.kind is {self.model.kind}, "
                 "whose best epoch and calibration come from the validation rows"
             )
+        if self.split.cold_items is not None:
+            raise ValueError(
+                f"split.cold_items is for retrieval, and model.kind is {self.model.kind}: leave it "
+                "out"
+            )
         if label is None and not training.negatives:
             raise ValueError(
                 f"model.kind: {self.model.kind} ranks by labels: give schema.interactions.label; "

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
-from features.dataset import Dataset, encoded, part_of
+from features.dataset import Dataset, encoded, parted
 from features.encoder import FeatureEncoder
 from features.tables import read_tables
 from recsys.batch import FeatureLayout
@@ -47,7 +47,8 @@ class OpenedModel:
         if tables.fingerprint != self.bundle.manifest["facts"]["data_fingerprint"]:
             say("note: the data are not those the model was trained on; rows may have moved parts")
         schema = self.encoder.schema if self.is_ranker else config.schema_
-        return encoded(schema, tables, part_of(schema, tables, config.split), self.encoder)
+        tables, part, cold = parted(schema, tables, config.split)
+        return encoded(schema, tables, part, self.encoder, cold)
 
     def ranker(self, layout: FeatureLayout) -> nn.Module:
         """Return the ranker, in evaluation mode, for rows of `layout`.

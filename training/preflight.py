@@ -4,8 +4,9 @@ from pathlib import Path
 
 from features.click_inspect import ClickReport, inspect_clicks
 from features.click_log import open_click_log
-from features.dataset import drawn_validation, part_of
+from features.dataset import drawn_validation, parted
 from features.inspect import Report, inspect
+from features.sessions import sessions_of
 from features.tables import read_tables
 from training.baselines.choose import check_baselines
 from training.config import ExperimentConfig
@@ -30,7 +31,12 @@ def preflight(config: ExperimentConfig) -> Report | ClickReport:
         return inspect_clicks(log, table_bytes=table_bytes)
     split_column = config.split.column
     tables = read_tables(config.schema_, config.data, config.policies, split_column=split_column)
-    part = part_of(config.schema_, tables, config.split)
+    tables, part, _ = parted(config.schema_, tables, config.split)
     drawn = drawn_validation(config.schema_, tables, config.split)
-    notes = () if drawn is None else (f"no row of '{split_column}' is validation: it is {drawn}",)
+    notes: tuple[str, ...] = (
+        () if drawn is None else (f"no row of '{split_column}' is validation: it is {drawn}",)
+    )
+    if config.of_sessions:
+        cut = sessions_of(config.schema_, tables.events, config.sessions)
+        notes = (*notes, cut.in_words())
     return inspect(config.schema_, tables, part, table_bytes=table_bytes, notes=notes)

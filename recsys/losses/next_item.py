@@ -158,7 +158,7 @@ def generalised_bce(
     is_negative[own, positive_P[own]] = False
     negatives_P = torch.where(is_negative, F.softplus(logits_PC), 0.0).sum(1)
     count_P = is_negative.sum(1)
-    share_P = (count_P / max(num_items - 1, 1)).clamp(min=1e-12, max=1.0)
+    share_P = (count_P / max(num_items - 1, 1)).clamp(min=1e-12)
     power_P = share_P * (calibration * (1 - 1 / share_P) + 1 / share_P)
     positive = F.softplus(-positive_logits(query_PW, item_UW, positive_P))
     return (power_P * positive + negatives_P) / (count_P + 1)

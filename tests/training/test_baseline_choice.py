@@ -204,7 +204,7 @@ def test_the_table_says_what_was_left_out(
 
 
 def test_an_unknown_baseline_is_refused_with_the_known_ones(world_config: Path) -> None:
-    with pytest.raises(ConfigError, match=r"evaluation.baselines.0: .*'v_sknn' or 'attributes'"):
+    with pytest.raises(ConfigError, match=r"evaluation.baselines.0: .*'v_sknn', 'attributes'"):
         load_config(world_config, ("evaluation.baselines=[slim]",))
 
 
@@ -241,9 +241,16 @@ def test_sessions_have_baselines_of_their_own_and_all_answer(
             assert not set(row) & set(asked.seen.values[slice(*bounds)].tolist())
 
 
+class FewNeighbours:
+    """Sessions so few that it matters which ones are the latest."""
+
+    fit = staticmethod(partial(SessionKNN.fit, recent=3, neighbours=2))
+
+
 def test_they_learn_from_training_sessions_and_answer_from_the_sessions_so_far(
-    dataset: Dataset, sessions: Sessions, asked: Queries
+    dataset: Dataset, sessions: Sessions, asked: Queries, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(choose, "SessionKNN", FewNeighbours)
     events = dataset.tables.events
     lists = [
         [event for event in one if dataset.part[event] == TRAIN]
@@ -259,7 +266,7 @@ def test_they_learn_from_training_sessions_and_answer_from_the_sessions_so_far(
         "session_items": SessionItems.fit(*given),
         "markov": MarkovChain.fit(*given, steps=1, power=1.0, backward=0.0),
         "markov_10": MarkovChain.fit(*given),
-        "v_sknn": SessionKNN.fit(*given, time=events.time[order]),
+        "v_sknn": FewNeighbours.fit(*given, time=events.time[order]),
         "attributes": AttributePopularity.fit(*given, item_values(dataset)),
     }
     config = EvaluationConfig(filter_seen=False, baselines=tuple(expected))  # type: ignore[arg-type]
@@ -342,15 +349,16 @@ def test_they_are_left_out_where_they_cannot_be_had(
 
 
 def test_a_log_without_a_clock_has_no_recent_sessions(
-    dataset: Dataset, sessions: Sessions, asked: Queries
+    dataset: Dataset, sessions: Sessions, asked: Queries, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(choose, "SessionKNN", FewNeighbours)
     timeless = without_times(dataset)
     named = EvaluationConfig(baselines=("v_sknn",), filter_seen=False)
     top = baseline_rankers(timeless, named, sessions)[0]["v_sknn"](asked, 10)
     trained = sessions.only(dataset.part == TRAIN)
     sequence = np.repeat(np.arange(len(trained)), trained.lengths())
     rows = dataset.tables.events.item_row[trained.order]
-    fitted = SessionKNN.fit(sequence, rows, dataset.num_items)
+    fitted = FewNeighbours.fit(sequence, rows, dataset.num_items)
     history = asked.history_items
     scores = fitted.score(history.values.numpy(), history.offsets.numpy())
     assert top.tolist() == np.argsort(-scores, axis=1, kind="stable")[:, :10].tolist()
