@@ -22,6 +22,7 @@ BEST = "best_reachable"
 CONSUMED = "taken next"
 _WORDS = {
     "two_tower": "two-tower",
+    "session": "session transformer",
     "popularity_recent": "recent popularity",
     "item_knn": "item kNN",
     "ease": "EASE",
