@@ -1,7 +1,7 @@
 """A session followed event by event asks what the whole session asks, at every length."""
 
 import math
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 from typing import Any
 
 import pytest
@@ -190,6 +190,8 @@ def test_nothing_more_leaves_the_state_as_it_is() -> None:
     vectors, history = vectors_of(model), session_of(RICH)
     state = SessionState.empty(model, user_of(RICH)).extend(vectors, steps(history, 0, 3))
     assert state.extend(vectors, steps(history, 3, 3)) is state
+    with pytest.raises(FrozenInstanceError):
+        state.user = state.user  # type: ignore[misc]
 
 
 def test_what_cannot_be_followed_is_refused() -> None:
