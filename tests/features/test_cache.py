@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 import yaml
 
@@ -101,3 +102,24 @@ def test_a_truncated_entry_is_built_again(config: ExperimentConfig, tmp_path: Pa
     rows.write_bytes(rows.read_bytes()[:1000])
     counter.get(tmp_path)
     assert counter.calls == 2
+
+
+def test_a_split_column_that_knows_its_validation_rows_is_kept(tmp_path: Path) -> None:
+    parts = ["train", "train", "validation", "test"]
+    rows = {"user": [1, 2] * 4, "item": [3, 4, 5, 6] * 2, "part": parts * 2}
+    pd.DataFrame(rows).to_parquet(tmp_path / "log.parquet")
+    settings = {
+        "data": {"interactions": "log.parquet"},
+        "schema": {
+            "interactions": {"user": "user", "item": "item"},
+            "features": [{"name": "item", "table": "items", "kind": "categorical"}],
+        },
+        "split": {"kind": "column", "column": "part"},
+        "policies": {"duplicate_events": "keep"},
+    }
+    (tmp_path / "recsys.yaml").write_text(yaml.safe_dump(settings))
+    counter = Counter(load_config(tmp_path / "recsys.yaml"))
+    first, again = counter.get(tmp_path / "cache"), counter.get(tmp_path / "cache")
+    assert counter.calls == 1
+    np.testing.assert_array_equal(first.part, again.part)
+    assert sorted(set(again.part.tolist())) == [0, 1, 2]
