@@ -22,6 +22,7 @@ from recsys.models.retrieval import (
     embedded_axes,
     query_vectors,
     vectors_of,
+    without_gain,
 )
 from recsys.models.session import (
     NUM_GAPS,
@@ -345,12 +346,18 @@ def test_what_a_session_holds_gains_beside_the_vector() -> None:
     assert (gain == 0).all()  # at first repeats are as good as anything else
     assert plain.without_gain(asked)[1] is None
     assert plain.without_gain(asked)[0] is asked
+    pairs = UnifiedEmbedding(
+        EmbeddingPlan(num_rows=512, dim=8, layouts=(ITEMS, USERS)), model.embedding.table
+    )
+    vectors_alone = without_gain(TwoTower(TwoTowerConfig(), pairs), asked)
+    assert vectors_alone[0] is asked
+    assert vectors_alone[1] is None
     assert model.repeat is not None
     torch.nn.init.normal_(model.repeat.weight)
     torch.nn.init.normal_(model.repeat.bias)
     states = torch.randn(4, 8)
     by_hand = states @ model.repeat.weight[0] + model.repeat.bias
-    query, gain = model.without_gain(model.queries_of(states))
+    query, gain = without_gain(model, model.queries_of(states))
     assert gain is not None
     torch.testing.assert_close(gain, 0.2 * by_hand)
     torch.testing.assert_close(query, plain.queries_of(states))

@@ -102,6 +102,14 @@ def test_every_parameter_is_in_one_group(
     assert decayed == {id(one) for one in trained.model.parameters() if one.ndim >= 2}
 
 
+def test_tasks_weigh_what_they_are_given_unless_weights_are_learnt(
+    task_of: Callable[..., Any],
+) -> None:
+    heads = task_of({"attributes": TASKS}).trained.head
+    assert (-heads.log_variance).exp().tolist() == pytest.approx([1.0, 0.5, 0.2])
+    assert not heads.log_variance.requires_grad
+
+
 class Watch:
     """Notes the loss of every step; ends a training as a crash would, after `until` steps."""
 
