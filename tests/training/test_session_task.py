@@ -357,7 +357,7 @@ REFUSED: list[tuple[str, Raw, str]] = [
     ),
     ("examples", part(examples="users"), f"training.examples {NOT_FOR_SESSIONS}"),
     ("mask_taken", part(mask_taken=True), f"training.mask_taken {NOT_FOR_SESSIONS}"),
-    ("cached", part(cached_negatives=9), f"training.cached_negatives {NOT_FOR_SESSIONS}"),
+    ("cached", part(cached_negatives=1), f"training.cached_negatives {NOT_FOR_SESSIONS}"),
     ("hard", part(hard_negatives={"count": 1}), f"training.hard_negatives {NOT_FOR_SESSIONS}"),
     (
         "streaming",
@@ -430,6 +430,7 @@ def test_items_of_an_id_alone_have_no_attribute(raw_config: Raw) -> None:
         part(uniform_negatives=0),
         part(uniform_negatives=0, session={"batch_negatives": False, "frequent_negatives": 2}),
         part(uniform_negatives=0, session={"batch_negatives": False}, loss="full_softmax"),
+        part(uniform_negatives=2, session={"batch_negatives": False, "frequent_negatives": 2}),
         part(uniform_negatives=1, session={"batch_negatives": False}, loss="gbce"),
         part(logq_correction=False),
         {"evaluation": {"queries": "events"}},
