@@ -5,7 +5,8 @@ a CPU this takes half the time of `scaled_dot_product_attention`, whose backward
 shares again: for sessions of some hundred steps they are small enough to keep (L numbers a step and
 head). On other devices the library's kernel runs.
 
-Shape letters: T steps in all, H heads, A width of a head, N sessions of a block, L their length.
+Shape letters: T steps in all, H heads, A width of a head, N sessions of a block, L their length,
+M steps that one session goes on by, K steps before them, S = K + M.
 """
 
 from typing import Any
@@ -35,6 +36,23 @@ def packed_attention(qkv_T3HA: Tensor, blocks: Blocks, *, causal: bool) -> Tenso
         for part, (n, length) in zip(qkv_T3HA.split(sizes), blocks, strict=True)
     ]
     return torch.cat(parts)
+
+
+def attention_that_goes_on(qkv_M3HA: Tensor, past_K2HA: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what M more steps of one session gather, (M, H * A), and all its keys and values.
+
+    They are the last M rows of causal `packed_attention` over the whole session. `past_K2HA`: keys
+    and values of the K steps before; those of all K + M come back, (K + M, 2, H, A).
+    """
+    known_S2HA = torch.cat([past_K2HA, qkv_M3HA[:, 1:]])
+    q_1HMA = qkv_M3HA[:, 0].transpose(0, 1)[None]
+    k_1HSA, v_1HSA = known_S2HA.permute(1, 2, 0, 3)[:, None]
+    seen = None  # a lone step sees all that were
+    if len(qkv_M3HA) > 1:
+        shape = len(qkv_M3HA), len(known_S2HA)
+        seen = torch.ones(shape, dtype=torch.bool, device=qkv_M3HA.device).tril(len(past_K2HA))
+    mixed_1HMA = F.scaled_dot_product_attention(q_1HMA, k_1HSA, v_1HSA, attn_mask=seen)
+    return mixed_1HMA[0].transpose(0, 1).flatten(1), known_S2HA
 
 
 def _on_cpu(part: Tensor, n: int, length: int, causal: bool) -> Tensor:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recsys.layers.dropout import ByteDropout
-from recsys.layers.packed_attention import Blocks, packed_attention
+from recsys.layers.packed_attention import Blocks, attention_that_goes_on, packed_attention
 from recsys.strict import StrictModel
 
 Activation = Literal["swiglu", "gelu", "relu2"]
@@ -212,16 +212,8 @@ class _Attention(nn.Module):
         self, x_MD: Tensor, past_K2HA: Tensor, rotation: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, Tensor]:
         """Return what M more steps gather, (M, D), and the keys and values of all S."""
-        qkv_M3HA = self._heads(x_MD, rotation)
-        known_S2HA = torch.cat([past_K2HA, qkv_M3HA[:, 1:]])
-        q_1HMA = qkv_M3HA[:, 0].transpose(0, 1)[None]
-        k_1HSA, v_1HSA = known_S2HA.permute(1, 2, 0, 3)[:, None]
-        seen = None  # a lone step sees all that were
-        if len(x_MD) > 1:
-            seen = torch.ones(len(x_MD), len(known_S2HA), dtype=torch.bool, device=x_MD.device)
-            seen = seen.tril(len(past_K2HA))
-        mixed_1HMA = F.scaled_dot_product_attention(q_1HMA, k_1HSA, v_1HSA, attn_mask=seen)
-        return self.out(mixed_1HMA[0].transpose(0, 1).flatten(1)), known_S2HA
+        mixed_MD, known_S2HA = attention_that_goes_on(self._heads(x_MD, rotation), past_K2HA)
+        return self.out(mixed_MD), known_S2HA
 
     def _heads(self, x_TD: Tensor, rotation: tuple[Tensor, Tensor] | None) -> Tensor:
         """Return queries, keys and values of each head, (T, 3, H, A), turned where asked."""

@@ -36,6 +36,7 @@ from recsys.layers.geometry import (
     tower_width,
 )
 from recsys.layers.mlp import mlp
+from recsys.layers.readout import ItemReadout
 from recsys.layers.transformer import Cache, Packing, Transformer, TransformerConfig
 from recsys.strict import StrictModel
 
@@ -63,6 +64,9 @@ class SessionTransformerConfig(StrictModel):
     transformer: TransformerConfig = TransformerConfig()
     time_gaps: bool = False
     """Whether a step knows how long after the one before it came (needs interactions.time)."""
+    readout: Literal["last", "items"] = "last"
+    """What a query is made of: `last`, the last step as the transformer gives it; `items`, beside
+    it a weighted mean of the vectors of the session's items (`recsys.layers.readout`)."""
     repeats: bool = False
     """Whether a query says how much the items of its session gain or lose by being in it: for
     sessions that come back to what they saw, ranked with evaluation.filter_seen: false."""
@@ -118,6 +122,8 @@ class SessionTransformer(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.dropout = ByteDropout(config.dropout)
         self.transformer = Transformer(config.transformer, dim)
+        items = config.readout == "items"
+        self.readout = ItemReadout(dim, config.dropout) if items else None
         self.repeat = nn.Linear(dim, 1) if config.repeats else None
         log_temperature = torch.tensor(math.log(config.temperature))
         self.log_temperature = nn.Parameter(log_temperature, config.learn_temperature)
@@ -228,10 +234,22 @@ class SessionTransformer(nn.Module):
         events_TX = users_1X[:0]
         if self.event is not None:
             events_TX = self.embedding.side(EVENTS, history.features)
-        x_TD = self._steps(users_1X, events_TX, item_vectors, history, none, None)
+        points_TD, x_TD = self._steps(users_1X, events_TX, item_vectors, history, none, None)
         before = len(cache[0])
         position_T = torch.arange(before, before + len(x_TD), device=x_TD.device)
-        return self.transformer.extend(self._placed_steps(x_TD, position_T), cache)
+        x_TD = self._placed_steps(x_TD, position_T)
+        if self.readout is None:
+            return self.transformer.extend(x_TD, cache)
+        states_TD, longer = self.transformer.extend(x_TD, cache[:-1])
+        states_TD, known = self.readout.extend(states_TD, points_TD, cache[-1])
+        return states_TD, (*longer, known)
+
+    def no_steps(self) -> Cache:
+        """Return the cache of a session without a step, as `extend` takes it."""
+        cache = self.transformer.no_steps()
+        if self.readout is None:
+            return cache
+        return (*cache, self.start.new_zeros(0, 2, 1, self.config.dim))
 
     def encode_view(
         self,
@@ -271,10 +289,12 @@ class SessionTransformer(nn.Module):
         offsets, num_steps = history.items.offsets, len(history.gap)
         ends = torch.arange(1, len(starts) + 1, device=offsets.device)
         packing = Packing.of(torch.cat([offsets, num_steps + ends]))
-        x_TD = self._steps(users_BX, events_TX, items_UW, history, starts, hidden)[packing.order]
-        x_TD = self._placed_steps(x_TD, packing.position)
-        out: Tensor = self.transformer(x_TD, packing, causal=causal)[packing.place]
-        return out
+        points_TD, x_TD = self._steps(users_BX, events_TX, items_UW, history, starts, hidden)
+        x_TD = self._placed_steps(x_TD[packing.order], packing.position)
+        out: Tensor = self.transformer(x_TD, packing, causal=causal)
+        if self.readout is not None:
+            out = self.readout(out, points_TD[packing.order], packing.blocks, causal=causal)
+        return out[packing.place]
 
     def _placed_steps(self, x_TD: Tensor, position_T: Tensor) -> Tensor:
         """Return what goes into the transformer of steps at these places of their session."""
@@ -291,25 +311,28 @@ class SessionTransformer(nn.Module):
         history: History,
         starts: Tensor,
         hidden: tuple[Tensor, Tensor] | None,
-    ) -> Tensor:
-        """Return what each step knows of itself, start steps last."""
+    ) -> tuple[Tensor, Tensor]:
+        """Return the item (T, D) of each step and all that it knows of itself, start steps last."""
         session_T = torch.repeat_interleave(
             torch.arange(len(history), device=starts.device),
             history.lengths(),
             output_size=len(history.gap),
         )
         points_UD = points_of(items_UW, self.config.geometry)
-        x_TD = F.embedding(history.items.values, points_UD)
+        points_TD = x_TD = F.embedding(history.items.values, points_UD)
         if self.event is not None:
             x_TD = x_TD + self.event(events_TX)
         if self.gap is not None:
             x_TD = x_TD + self.gap(gap_classes(history.gap))
         if hidden is not None:
-            x_TD = torch.where(hidden[0][:, None], hidden[1].to(x_TD.dtype), x_TD)
-        x_TD = torch.cat([x_TD, self.start.expand(len(starts), -1)])
+            nothing_T1, instead_D = hidden[0][:, None], hidden[1].to(x_TD.dtype)
+            points_TD = torch.where(nothing_T1, instead_D, points_TD)
+            x_TD = torch.where(nothing_T1, instead_D, x_TD)
+        start_ND = self.start.expand(len(starts), -1)
+        points_TD, x_TD = torch.cat([points_TD, start_ND]), torch.cat([x_TD, start_ND])
         if self.user is not None and users_BX is not None:
             x_TD = x_TD + self.user(users_BX)[torch.cat([session_T, starts])]
-        return x_TD
+        return points_TD, x_TD
 
 
 def gap_classes(gap_T: Tensor) -> Tensor:

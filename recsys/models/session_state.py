@@ -63,7 +63,7 @@ class SessionState:
         nothing = _no_steps(model.embedding.plan.layouts[EVENTS], users_1X.device)
         vectors = users_1X.new_zeros(0, vector_width(model.config.dim, model.config.geometry))
         state = model.last_states(users_1X, vectors, nothing)
-        return cls(model, users_1X, vectors, nothing, model.transformer.no_steps(), state)
+        return cls(model, users_1X, vectors, nothing, model.no_steps(), state)
 
     def append(
         self, item_vectors: Tensor, item_row: int, event_features: FeatureBlock, gap: float
@@ -104,7 +104,7 @@ class SessionState:
             return self
         vectors = torch.cat([self.vectors, item_vectors[history.items.values]])
         steps, limit = _followed(self.history, history), self.model.config.history_length
-        nothing = self.model.transformer.no_steps()
+        nothing = self.model.no_steps()
         if len(vectors) > limit:
             vectors, steps = vectors[-limit:], _last(steps, limit)
             state = self.model.last_states(self.user, vectors, steps)

@@ -6,7 +6,8 @@ peers, with their own default sizes and ids alone, on the last 200 rows of each 
 Each runs in a process of its own with one thread; rounds are taken in turn, CPU seconds are
 counted. `--set share=0.2` takes a share of the users and scales the seconds up to all of them;
 `--set rounds=2` repeats. Then: NDCG@10 of the engine's after its epochs, validation rows, seen
-films left out; and weights against the size of the catalogue.
+films left out; matrix products an epoch against what the thread does in a 1024^3 product of the
+same precision; and weights against the size of the catalogue.
 
 Needs the data on loan (RECSYS_DATA) and the peers' environment (`make peers`).
 """
@@ -137,6 +138,9 @@ def main() -> None:
             if name.startswith("session"):
                 own["ndcg_at_10"] = processes[name].ask("judge")["ndcg_at_10"]
                 own["targets"] = of_rounds[0]["targets"] * 6040 / num_users
+                counted = processes[name].ask("count")
+                products = counted["products"] * 6040 / num_users
+                own["share_of_peak"] = products / seconds / counted["peak_a_cpu_s"]
             figures[name] = own
             benchmark.row(name, "  ".join(f"{key} {value:.4g}" for key, value in own.items()))
         figures["weights"] = weights_of(folder / "session_128.yaml")

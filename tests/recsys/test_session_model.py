@@ -112,10 +112,12 @@ def batch_of(layouts: tuple[FeatureLayout, ...], lengths: list[int]) -> SessionB
 @pytest.mark.parametrize("layouts", [RICH, BARE], ids=["rich", "bare"])
 @pytest.mark.parametrize("positions", ["learned", "rotary", "none"])
 @pytest.mark.parametrize("geometry", GEOMETRIES)
+@pytest.mark.parametrize("readout", ["last", "items"])
 def test_what_a_step_asks_in_training_is_what_its_history_asks_when_served(
-    layouts: tuple[FeatureLayout, ...], positions: str, geometry: Geometry
+    layouts: tuple[FeatureLayout, ...], positions: str, geometry: Geometry, readout: str
 ) -> None:
-    model = model_of(layouts, geometry=geometry, transformer={"positions": positions})
+    inside = {"positions": positions}
+    model = model_of(layouts, geometry=geometry, transformer=inside, readout=readout)
     batch = batch_of(layouts, LENGTHS)
     encoded = model(batch)
     vectors = model.encode_items(batch.items)
@@ -139,8 +141,10 @@ def test_what_a_step_asks_in_training_is_what_its_history_asks_when_served(
 
 
 @pytest.mark.parametrize("chunk_rows", [1, 2, 100])
-def test_a_query_asks_the_same_alone_as_in_a_batch(chunk_rows: int) -> None:
-    model, history, asking = model_of(), histories(RICH, LENGTHS), users(RICH, 5)
+@pytest.mark.parametrize("readout", ["last", "items"])
+def test_a_query_asks_the_same_alone_as_in_a_batch(chunk_rows: int, readout: str) -> None:
+    model = model_of(readout=readout)
+    history, asking = histories(RICH, LENGTHS), users(RICH, 5)
     vectors = catalogue_vectors(model, items(9), chunk_rows=chunk_rows)
     torch.testing.assert_close(vectors, model.encode_items(items(9)))
     together = query_vectors(model, asking, vectors, history, chunk_rows=chunk_rows)
@@ -250,6 +254,29 @@ def test_a_step_is_the_sum_of_what_is_known_of_it() -> None:
     torch.testing.assert_close(entered[1][0], model.norm(start + model.position.weight[0]))
 
 
+def test_a_query_takes_from_the_items_themselves_and_from_nothing_else_of_the_steps() -> None:
+    model, history = model_of(readout="items", time_gaps=True), histories(RICH, [4])
+    assert model.readout is not None
+    torch.nn.init.zeros_(model.readout.state.weight)
+    torch.nn.init.zeros_(model.readout.shares.weight)  # each item the same share
+    vectors, user = model.encode_items(items(9)), users(RICH, 1)
+    mean = vectors[history.items.values].mean(0)
+    query = model.encode_queries(user, vectors, history)[0]
+    torch.testing.assert_close(query, mean / mean.norm())
+    start = model.encode_queries(user, vectors, beginning(history, 0, 0))[0]
+    torch.testing.assert_close(start, model.start / model.start.norm())
+    seen = torch.tensor([False, True, False, False])
+    hidden = (seen, torch.ones(8))
+    events = model.embedding.side(2, history.features)
+    for causal in (True, False):
+        states = model.encode_view(vectors, events, history, hidden, causal=causal)
+        points = vectors[history.items.values].clone()
+        points[1] = 1
+        count = torch.arange(1, 5)[:, None]
+        expected = points.cumsum(0) / count if causal else points.mean(0).expand(4, 8)
+        torch.testing.assert_close(states, expected * 8**0.5)
+
+
 def test_the_order_of_steps_counts() -> None:
     history = histories(RICH, [4])
     backwards = replace(
@@ -333,7 +360,8 @@ def test_at_first_a_step_is_mostly_its_item() -> None:
 def test_weights_survive_a_round_trip_and_know_their_space(
     geometry: Geometry, layouts: tuple[FeatureLayout, ...]
 ) -> None:
-    model = model_of(layouts, geometry=geometry)
+    readout = "last" if layouts == BARE else "items"
+    model = model_of(layouts, geometry=geometry, readout=readout)
     again = load_retrieval(save_weights(model), model.config, TABLE, layouts)
     assert isinstance(again, SessionTransformer)
     assert not again.training

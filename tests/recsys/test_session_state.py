@@ -42,6 +42,7 @@ def model_of(
             "history_length": LIMIT,
             "time_gaps": layouts == RICH,
             "repeats": positions == "rotary",
+            "readout": "last" if positions == "none" else "items",
             "transformer": {"positions": positions, "num_blocks": 3},
         }
     )

@@ -3,7 +3,9 @@
     python session_engine.py CONFIG
 
 CONFIG is a configuration whose paths are set. Each line "train" of standard input trains one epoch,
-"judge" gives NDCG@10 on the validation rows; either is answered by a line of JSON.
+"judge" gives NDCG@10 on the validation rows, "count" trains one more epoch and counts its matrix
+products (multiplications and additions) beside what the thread does a CPU second in a 1024^3
+product; each is answered by a line of JSON.
 """
 
 import json
@@ -11,13 +13,18 @@ import resource
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from training.config import load_config
+from training.config import ExperimentConfig, load_config
 from training.distributed import World
-from training.machine import keep_freed_memory
+from training.loop import Task
+from training.machine import autocast, keep_freed_memory
 from training.retrieval_job import RetrievalJob
+
+_PEAK_SIZE = 1024
 
 
 def main() -> None:
@@ -25,23 +32,44 @@ def main() -> None:
     torch.set_num_threads(1)
     config = load_config(Path(sys.argv[1]))
     task = RetrievalJob(config, World(), lambda folder, request: None).task()
-    model, optimizer = task.trained.model, task.trained.optimizer
     for epoch, line in enumerate(sys.stdin):
-        start, targets = time.process_time(), 0
-        if line.strip() == "judge":
-            print(json.dumps(task.validate()), flush=True)
-            continue
-        for batch in task.batches(epoch, 0):
-            model.train()
-            loss = task.loss(batch)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), config.training.clip_norm)
-            optimizer.step()
-            targets += len(batch)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-        found = {"cpu_s": time.process_time() - start, "memory_mib": peak, "targets": targets}
+        found = ANSWERS[line.strip()](task, config, epoch)
         print(json.dumps(found), flush=True)
+
+
+def train(task: Task[Any], config: ExperimentConfig, epoch: int) -> dict[str, float]:
+    model, optimizer = task.trained.model, task.trained.optimizer
+    start, targets = time.process_time(), 0
+    for batch in task.batches(epoch, 0):
+        model.train()
+        loss = task.loss(batch)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.training.clip_norm)
+        optimizer.step()
+        targets += len(batch)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return {"cpu_s": time.process_time() - start, "memory_mib": peak, "targets": targets}
+
+
+def judge(task: Task[Any], config: ExperimentConfig, epoch: int) -> dict[str, float]:
+    return dict(task.validate())
+
+
+def count(task: Task[Any], config: ExperimentConfig, epoch: int) -> dict[str, float]:
+    with FlopCounterMode(display=False) as counter:
+        train(task, config, epoch)
+    a, b = torch.randn(2, _PEAK_SIZE, _PEAK_SIZE)
+    with autocast(config.training.precision, torch.device("cpu")):
+        torch.mm(a, b)
+        start = time.process_time()
+        for _ in range(20):
+            torch.mm(a, b)
+    peak = 20 * 2 * _PEAK_SIZE**3 / (time.process_time() - start)
+    return {"products": counter.get_total_flops(), "peak_a_cpu_s": peak}
+
+
+ANSWERS = {"train": train, "judge": judge, "count": count}
 
 
 if __name__ == "__main__":
