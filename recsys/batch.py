@@ -17,8 +17,16 @@ from torch import Tensor
 from recsys.feature_options import HistoryPooling
 
 
+class OnDevice:
+    """A dataclass of tensors, and of others like it."""
+
+    def to(self, device: torch.device | str) -> Self:
+        """Return it on `device`."""
+        return cast(Self, _map(self, lambda tensor: tensor.to(device)))
+
+
 @dataclass(frozen=True)
-class Jagged:
+class Jagged(OnDevice):
     """Rows of unlike length: row n holds `values[offsets[n]:offsets[n + 1]]`.
 
     values (T,) int64; offsets (N + 1,) int64, from 0 to T; weights (T,) float32, how much each
@@ -64,13 +72,9 @@ class Jagged:
             weights,
         )
 
-    def to(self, device: torch.device | str) -> Self:
-        """Return the same on `device`."""
-        return cast(Self, _map(self, lambda tensor: tensor.to(device)))
-
 
 @dataclass(frozen=True)
-class FeatureBlock:
+class FeatureBlock(OnDevice):
     """Encoded features of N rows of one side, in the order of its `FeatureLayout`.
 
     single (N, F) int64 value hashes; multi: one `Jagged` of N rows of hashes a feature;
@@ -105,10 +109,6 @@ class FeatureBlock:
             self.multi + other.multi,
             torch.cat([self.dense, other.dense], dim=1),
         )
-
-    def to(self, device: torch.device | str) -> Self:
-        """Return the same on `device`."""
-        return cast(Self, _map(self, lambda tensor: tensor.to(device)))
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ class FeatureLayout:
 
 
 @dataclass(frozen=True)
-class PairBatch:
+class PairBatch(OnDevice):
     """Queries with items that each of them took; every distinct item stands once.
 
     Shape letters here: P pairs of a query and an item it took; P = B where each has one.
@@ -209,17 +209,9 @@ class PairBatch:
     def __len__(self) -> int:
         return len(self.positive)
 
-    def to(self, device: torch.device | str) -> Self:
-        """Return the batch on `device`."""
-        return cast(Self, _map(self, lambda tensor: tensor.to(device, non_blocking=True)))
-
-    def pin_memory(self) -> Self:
-        """Return the batch in page-locked memory."""
-        return cast(Self, _map(self, lambda tensor: tensor.pin_memory()))
-
 
 @dataclass(frozen=True)
-class History:
+class History(OnDevice):
     """What came first, step by step, as a model of sequences reads it: B rows, T steps in all.
 
     items: B rows of positions (into a batch's items, or of the catalogue), oldest first.
@@ -245,13 +237,9 @@ class History:
         items = Jagged(self.items.values[chosen.values], chosen.offsets)
         return History(items, self.features.take(chosen.values), self.gap[chosen.values])
 
-    def to(self, device: torch.device | str) -> Self:
-        """Return the same on `device`."""
-        return cast(Self, _map(self, lambda tensor: tensor.to(device)))
-
 
 @dataclass(frozen=True)
-class SessionBatch:
+class SessionBatch(OnDevice):
     """Sessions whose steps ask for the next item; every distinct item stands once.
 
     Shape letters here: B sessions, T steps in all, P steps that ask.
@@ -281,13 +269,9 @@ class SessionBatch:
     def __len__(self) -> int:
         return len(self.positive)
 
-    def to(self, device: torch.device | str) -> Self:
-        """Return the batch on `device`."""
-        return cast(Self, _map(self, lambda tensor: tensor.to(device, non_blocking=True)))
-
 
 @dataclass(frozen=True)
-class RankingBatch:
+class RankingBatch(OnDevice):
     """Rows to be judged one by one: all features of a row, and what came of it.
 
     features: B rows. label (B,) float32, 0 or 1. weight (B,) float32. examples (B,) int64, row
@@ -301,10 +285,6 @@ class RankingBatch:
 
     def __len__(self) -> int:
         return len(self.label)
-
-    def to(self, device: torch.device | str) -> Self:
-        """Return the batch on `device`."""
-        return cast(Self, _map(self, lambda tensor: tensor.to(device, non_blocking=True)))
 
 
 def _ones_or(weights: Tensor | None, values: Tensor) -> Tensor:

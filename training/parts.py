@@ -6,7 +6,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from recsys.batch import FeatureLayout, PairBatch, RankingBatch, SessionBatch
+from recsys.batch import FeatureBlock, FeatureLayout, PairBatch, RankingBatch, SessionBatch
 from recsys.embeddings.backend import build_table
 from recsys.embeddings.plan import EmbeddingPlan
 from recsys.embeddings.table import Table
@@ -57,14 +57,12 @@ def on_device(batches: Iterator[B], device: torch.device) -> Iterator[B]:
     return batches if device.type == "cpu" else (batch.to(device) for batch in batches)
 
 
-def not_finite(dense: Tensor, layout: FeatureLayout) -> list[str]:
-    """Return the names of the dense columns that hold a value that is not finite."""
-    bad = (~torch.isfinite(dense)).any(0).nonzero().flatten().tolist()
-    return [layout.dense[column] for column in bad]
-
-
-def state_of(table: Table) -> str:
-    """Return, in words, whether it is the table that is not finite."""
+def whats_not_finite(table: Table, *inputs: tuple[FeatureBlock, FeatureLayout]) -> str:
+    """Return, in words, which dense columns of a batch, else whether the table, is not finite."""
+    for block, layout in inputs:
+        bad = (~torch.isfinite(block.dense)).any(0).nonzero().flatten().tolist()
+        if bad:
+            return f"not finite in the data: {', '.join(layout.dense[column] for column in bad)}"
     if bool(torch.isfinite(table.weight).all()):
         return "all inputs are finite"
     return "the embedding table holds values that are not finite"

@@ -24,7 +24,7 @@ from training.distributed import World
 from training.loop import Task
 from training.machine import autocast
 from training.optim import build_optimizer
-from training.parts import not_finite, on_device, state_of, table_of
+from training.parts import on_device, table_of, whats_not_finite
 from training.ranking_rows import RankingRows
 from training.self_supervision import self_supervised
 
@@ -136,9 +136,7 @@ def predictions(
 def _description(model: nn.Module, rows: RankingRows) -> Callable[[RankingBatch], str]:
     def describe(batch: RankingBatch) -> str:
         first = ", ".join(str(int(row) + 1) for row in batch.examples[:5])
-        names = not_finite(batch.features.dense, rows.layout)
-        if names:
-            return f"its first rows are {first}; not finite in the data: {', '.join(names)}"
-        return f"its first rows are {first}; {state_of(table_in(model))}"
+        inputs = (batch.features, rows.layout)
+        return f"its first rows are {first}; {whats_not_finite(table_in(model), inputs)}"
 
     return describe

@@ -17,7 +17,7 @@ from training.config import ExperimentConfig
 from training.distributed import World
 from training.loop import Task
 from training.optim import build_optimizer
-from training.parts import not_finite, on_device, state_of, table_of
+from training.parts import on_device, table_of, whats_not_finite
 from training.session_objective import SessionObjective
 from training.steps import Validation
 
@@ -94,10 +94,9 @@ class _Description:
     def __call__(self, batch: SessionBatch) -> str:
         rows = self.data.tables.events.row[batch.examples[:5].cpu().numpy()]
         text = f"it asks for the interactions {', '.join(str(row + 1) for row in rows)} first"
-        layouts = self.model.embedding.plan.layouts
-        blocks = (batch.items, batch.users, batch.history.features)
-        for block, layout in zip(blocks, layouts, strict=True):
-            names = not_finite(block.dense, layout)
-            if names:
-                return f"{text}; not finite in the data: {', '.join(names)}"
-        return f"{text}; {state_of(self.model.embedding.table)}"
+        inputs = zip(
+            (batch.items, batch.users, batch.history.features),
+            self.model.embedding.plan.layouts,
+            strict=True,
+        )
+        return f"{text}; {whats_not_finite(self.model.embedding.table, *inputs)}"

@@ -25,7 +25,7 @@ from training.distributed import ALONE, World
 from training.evaluate import ranking_metrics, vector_ranker
 from training.loop import Task
 from training.optim import build_optimizer
-from training.parts import not_finite, on_device, state_of, table_of
+from training.parts import on_device, table_of, whats_not_finite
 from training.retrieval_objective import RetrievalObjective
 
 CONTEXT_DROPOUT = 0.1
@@ -187,9 +187,5 @@ class _Description:
     def __call__(self, batch: PairBatch) -> str:
         rows = self.data.tables.events.row[batch.examples[:5].cpu().numpy()]
         text = f"its first interactions are rows {', '.join(str(row + 1) for row in rows)}"
-        layouts = self.model.embedding.plan.layouts
-        for block, layout in ((batch.items, layouts[0]), (batch.query, layouts[1])):
-            names = not_finite(block.dense, layout)
-            if names:
-                return f"{text}; not finite in the data: {', '.join(names)}"
-        return f"{text}; {state_of(self.model.embedding.table)}"
+        inputs = zip((batch.items, batch.query), self.model.embedding.plan.layouts, strict=False)
+        return f"{text}; {whats_not_finite(self.model.embedding.table, *inputs)}"
