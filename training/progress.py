@@ -78,7 +78,7 @@ class Progress:
 
 
 def evaluation_table(evaluation: Evaluation) -> None:
-    """Print every ranker's main metrics with their 95 % intervals."""
+    """Print every ranker's main metrics with their 95 % intervals, and what finds cold items."""
     console = Console()
     k = 20 if 20 in evaluation.ks else evaluation.ks[0]
     names = [f"recall_at_{k}", f"ndcg_at_{k}"]
@@ -90,6 +90,8 @@ def evaluation_table(evaluation: Evaluation) -> None:
         cells = [_cell(result.metrics[name], result.intervals[name]) for name in names]
         table.add_row(ranker, *cells, f"{result.metrics[f'coverage_at_{k}']:.3f}")
     console.print(table)
+    if evaluation.cold is not None:
+        console.print(_cold_table(evaluation, names[0]))
     for name, why in evaluation.left_out.items():
         console.print(f"left out: {name}: {why}", highlight=False, markup=False, soft_wrap=True)
     best = evaluation.results.get("best_reachable")
@@ -97,6 +99,18 @@ def evaluation_table(evaluation: Evaluation) -> None:
         model = next(iter(evaluation.results.values()))
         share = model.metrics[names[0]] / max(best.metrics[names[0]], 1e-12)
         console.print(f"{names[0]}: {share:.0%} of the best reachable", highlight=False)
+
+
+def _cold_table(evaluation: Evaluation, metric: str) -> Table:
+    assert evaluation.cold is not None
+    table = Table(title=f"{metric} of the {evaluation.cold.items:,} cold items")
+    table.add_column("ranker", no_wrap=True)
+    for word in ("among all items", "they alone ranked"):
+        table.add_column(word, justify="right", no_wrap=True)
+    for ranker, result in evaluation.results.items():
+        found = (result.metrics[f"{place}_{metric}"] for place in ("cold", "cold_alone"))
+        table.add_row(ranker, *(f"{value:.4f}" for value in found))
+    return table
 
 
 def ranking_table(evaluation: RankingEvaluation) -> None:

@@ -20,6 +20,7 @@ from training.baselines.choose import baseline_rankers
 from training.config import EvaluationConfig, ExperimentConfig
 from training.evaluate import Ranker, count_slices, evaluate, vector_ranker
 from training.oracle import best_reachable
+from training.progress import evaluation_table
 
 SETTINGS = EvaluationConfig(
     ks=(5, 20), bootstrap_samples=10, baselines=("popularity", "item_knn", "attributes")
@@ -152,6 +153,25 @@ def test_cold_items_are_found_in_the_whole_catalogue_and_among_themselves(
         assert result.metrics["recall_at_20"] == result.per_query["recall_at_20"].mean()
     alone = {name: found.results[name].metrics["cold_alone_recall_at_5"] for name in rankers}
     assert alone["attributes"] > alone["popularity"]
+
+
+def test_the_table_shows_what_finds_cold_items(
+    cold_data: Dataset, dataset: Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for data, cold in ((cold_data, True), (dataset, False)):
+        queries, rankers = queries_of(data), baseline_rankers(data, SETTINGS)[0]
+        found = evaluate(data, queries, rankers, SETTINGS, protocol={"split": "s"}, seed=0)
+        evaluation_table(found)
+        shown = capsys.readouterr().out
+        count = int(data.cold.sum())
+        assert (f"recall_at_20 of the {count:,} cold items" in shown) is cold
+        lines = [line for line in shown.splitlines() if "attributes" in line]
+        assert len(lines) == 1 + cold
+        if cold:
+            cells = [cell.strip() for cell in lines[1].strip(" │").split("│")]
+            metrics = found.results["attributes"].metrics
+            wanted = ("cold_recall_at_20", "cold_alone_recall_at_20")
+            assert cells == ["attributes", *(f"{metrics[name]:.4f}" for name in wanted)]
 
 
 def test_cold_items_that_nobody_took_and_those_with_training_rows(
