@@ -1,7 +1,8 @@
 """Checkpoints that are whole or absent, and a resume that is bit-identical.
 
 A checkpoint is a folder `step-<n>` with the dense tensors (safetensors), the table
-(`recsys.embeddings.shards_on_disk`, one file a rank) and the loop's state (JSON). It is written
+(`recsys.embeddings.shards_on_disk`, one file a rank), with `training.average_epochs` the average
+of both, and the loop's state (JSON). It is written
 under another name, flushed to the disk, and renamed; the last two and the best stay. One that
 was written by several ranks opens on any other number of them.
 """
@@ -23,6 +24,7 @@ from recsys.atomic import publish, staged_folder
 from recsys.embeddings.shards_on_disk import load_table, save_table
 from recsys.embeddings.table import Table
 from recsys.errors import IntegrityError
+from training.averaging import WeightAverage
 from training.distributed import ALONE, World
 
 _PREFIX = "step-"
@@ -51,19 +53,23 @@ class Trained:
     """Everything that a step changes: the model, its table, the optimizer.
 
     The table is saved apart from `tensors`, for it may be sharded. head: what only the training
-    needs (`training.self_supervision`), in the optimizer and not in the model.
+    needs (`training.self_supervision`), in the optimizer and not in the model. average: of the
+    weights of model and table, where it is they that are judged and kept.
     """
 
     model: nn.Module
     table: Table
     optimizer: torch.optim.Optimizer
     head: nn.Module | None = None
+    average: WeightAverage | None = None
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all state but the table's as named tensors on the CPU."""
         named = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         if self.head is not None:
             named |= {f"head.{name}": value for name, value in self.head.state_dict().items()}
+        if self.average is not None:
+            named |= {f"average.{name}": value for name, value in self.average.tensors().items()}
         for number, state in self.optimizer.state_dict()["state"].items():
             named |= {f"optimizer.{number}.{key}": value for key, value in state.items()}
         return {name: value.detach().cpu().contiguous() for name, value in named.items()}
@@ -73,6 +79,8 @@ class Trained:
         self.model.load_state_dict(_below("model.", tensors))
         if self.head is not None:
             self.head.load_state_dict(_below("head.", tensors))
+        if self.average is not None:
+            self.average.load(_below("average.", tensors))
         whole = self.optimizer.state_dict()
         states: dict[int, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
@@ -98,6 +106,8 @@ class Checkpoints:
         target = self._path(state.global_step)
         with self._staging(target.name) as staging:
             save_table(trained.table, staging / "table")
+            if trained.average is not None:
+                save_table(trained.average.rows, staging / "average")
             if self.world.is_first:
                 (staging / "tensors.safetensors").write_bytes(save(trained.tensors()))
                 (staging / "state.json").write_text(json.dumps(asdict(state)))
@@ -135,6 +145,8 @@ class Checkpoints:
             raise IntegrityError(f"checkpoint {folder} cannot be read: {error}") from None
         trained.load(tensors)
         load_table(trained.table, folder / "table")
+        if trained.average is not None:
+            load_table(trained.average.rows, folder / "average")
         return LoopState(**raw)
 
     def load_latest(self, trained: Trained) -> LoopState | None:

@@ -73,6 +73,10 @@ class TrainingConfig(StrictModel):
     """Steps over which the learning rate grows from 0; at most a tenth of all steps."""
     schedule: Schedule = "constant"
     """How both learning rates, the table's among them, fall to 0 until the last of `epochs`."""
+    average_epochs: Annotated[float, Field(ge=0)] = 0.0
+    """Judge and keep the average of all weights over about so many of the last epochs, the table's
+    among them (one copy more of it in memory); 0: the weights of the last step. It suits a
+    `constant` schedule, whose weights do not settle by themselves."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Rankers learn label * (1 - this) + this / 2."""
     positive_weight: Annotated[float, Field(gt=0)] = 1.0

@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Generic, Protocol, TypeVar
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from recsys.errors import NumericalError
+from training.averaging import WeightAverage
 from training.checkpoint import Checkpoints, LoopState, Trained
 from training.config import TrainingConfig
 from training.distributed import ALONE, LOST_PEER, LostPeerError, World, peer_is_lost
@@ -78,13 +79,15 @@ def fit(
     """Train until the last epoch or until `patience` evaluations brought nothing better.
 
     Resumes from the newest checkpoint where there is one. On return the model holds the
-    weights of the best evaluation. Of several ranks all call this at once, each with its share
-    of the batches and of the loss; they stop at the same step.
+    weights of the best evaluation, averaged where `config.average_epochs` says so. Of several
+    ranks all call this at once, each with its share of the batches and of the loss; they stop at
+    the same step.
 
     Raises:
         NumericalError: a loss was not finite; the last checkpoint stands.
         Terminated: a signal ended the run after the step at hand.
     """
+    task = _averaging(task, config)
     state = checkpoints.load_latest(task.trained) or LoopState()
     with _signals(world) as received:
         try:
@@ -96,7 +99,18 @@ def fit(
             raise SystemExit(LOST_PEER) from None  # whoever sent the signal ends all ranks
     if state.best_step is not None:
         checkpoints.load(task.trained, state.best_step)
+    if task.trained.average is not None:
+        task.trained.average.put(task.trained.model, task.trained.table)
     return state
+
+
+def _averaging(task: Task[B], config: TrainingConfig) -> Task[B]:
+    """Return the task with an average of its weights, where that is asked for."""
+    if not config.average_epochs:
+        return task
+    trained = task.trained
+    average = WeightAverage(trained.model, trained.table, config.average_epochs, task.num_steps)
+    return replace(task, trained=replace(trained, average=average))
 
 
 def _epoch(
@@ -108,13 +122,16 @@ def _epoch(
     received: list[int],
     world: World,
 ) -> None:
-    clock = _Clock()
+    clock, trained = _Clock(), task.trained
     for batch in task.batches(state.epoch, state.step):
         loss, examples, stop = _step(task, config, state, batch, received, world)
         state.step += 1
         state.global_step += 1
         state.running_loss += loss * examples
         state.running_weight += examples
+        average = trained.average
+        if average is not None and state.global_step % average.every == 0:
+            average.update(trained.model, trained.table)
         rate = clock.tick(examples)
         for listener in listeners:
             listener.on_step(state, task.num_steps, loss, rate)
@@ -125,12 +142,21 @@ def _epoch(
             raise Terminated(128 + (received or [signal.SIGTERM])[0])
         if state.global_step % config.checkpoint_every == 0 and state.step < task.num_steps:
             checkpoints.save(task.trained, state)
-    metrics = task.validate()
+    metrics = _validated(task)
     if metrics:
         _log(state, listeners, {f"validation/{name}": value for name, value in metrics.items()})
     state.epoch, state.step = state.epoch + 1, 0
     _judge(config, state, metrics[config.metric] if metrics else None)
     checkpoints.save(task.trained, state)
+
+
+def _validated(task: Task[B]) -> dict[str, float]:
+    """Judge the weights that would be kept now."""
+    trained = task.trained
+    if trained.average is None:
+        return task.validate()
+    with trained.average.shown(trained.model, trained.table):
+        return task.validate()
 
 
 def _step(

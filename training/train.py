@@ -118,6 +118,7 @@ def train(
         ranks=world.size,
         ranks_here=ranks_here(world),
         gathered_bytes=_gathered_bytes(config) if world.size > 1 and world.is_first else 0,
+        copies=int(config.training.average_epochs > 0),
     )
     run_dir = Path(world.tell(str(resume or (new_run_dir(config) if world.is_first else ""))))
     if not run_dir.is_dir():

@@ -100,7 +100,8 @@ class TrialData:
             Terminated: a signal came.
         """
         gc.collect()
-        check_memory(config.embedding, self.free_bytes)
+        copies = int(config.training.average_epochs > 0)
+        check_memory(config.embedding, self.free_bytes, copies=copies)
         task = self.task(config)
         if self.job.earlier is not None:
             start_from(self.job.earlier, config, task.trained.model, task.trained.table)

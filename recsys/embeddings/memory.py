@@ -55,6 +55,7 @@ def check_memory(
     ranks: int = 1,
     ranks_here: int | None = None,
     gathered_bytes: int = 0,
+    copies: int = 0,
 ) -> None:
     """Refuse a table that is larger than the configuration or the machine allows.
 
@@ -64,6 +65,7 @@ def check_memory(
         ranks: how many processes share the rows.
         ranks_here: how many of them run on this machine and so share what is free; None: all.
         gathered_bytes: what one process of this machine holds of the whole table in the end.
+        copies: of the weights, that the training keeps beside them.
 
     Raises:
         ConfigError: it says how much is needed, how much there is, and what would fit.
@@ -79,11 +81,11 @@ def check_memory(
         whose = "four fifths of the free memory are"
     else:
         return
-    needed = -(-config.memory_bytes // ranks) + shared
+    row_bytes = config.memory_bytes // config.total_rows + copies * config.dim * 4
+    needed = -(-row_bytes * config.total_rows // ranks) + shared
     if needed <= allowed:
         return
     each = f" on each of {ranks} processes" if ranks > 1 else ""
-    row_bytes = config.memory_bytes // config.total_rows
     grouped = config.total_rows - config.num_rows
     most = allowed * ranks // (row_bytes + shared * ranks // config.total_rows) - grouped
     remedy = f"set embedding.num_rows to {most:,} or less"
@@ -93,7 +95,8 @@ def check_memory(
             remedy = f"a single row of embedding.dim {config.dim} does not fit"
     raise ConfigError(
         f"the embedding table needs {-(-needed // _MIB):,} MiB{each} (weights and optimizer "
-        f"state{', and the whole table at the end' if shared else ''}), {whose} "
+        f"state{', their average' if copies else ''}"
+        f"{', and the whole table at the end' if shared else ''}), {whose} "
         f"{allowed // _MIB:,} MiB{each and ' each'}: {remedy}"
     )
 

@@ -8,18 +8,48 @@ for the resume of one's own run, and never for what is handed to others.
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from recsys.embeddings.table import Table
 from recsys.errors import IntegrityError
 
 
-def save_table(table: Table, folder: Path) -> None:
+class Stored(Protocol):
+    """What of a `Table` goes to disk."""
+
+    @property
+    def weight(self) -> Tensor:
+        """As `Table.weight`."""
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """As `Table.state`."""
+
+    @property
+    def num_rows(self) -> int:
+        """As `Table.num_rows`."""
+
+
+@dataclass(frozen=True)
+class StoredRows:
+    """Rows like those of a table, without an optimizer: a copy of it, sharded as it is."""
+
+    weight: Tensor
+    num_rows: int
+    is_sharded: bool
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """Nothing."""
+        return {}
+
+
+def save_table(table: Stored, folder: Path) -> None:
     """Write `table` to `folder`; all ranks of a sharded table call this at once."""
     from torch.distributed.checkpoint.state_dict_saver import save
 
@@ -27,7 +57,7 @@ def save_table(table: Table, folder: Path) -> None:
         save(_named(table), checkpoint_id=folder, no_dist=not _is_sharded(table))
 
 
-def load_table(table: Table, folder: Path) -> None:
+def load_table(table: Stored, folder: Path) -> None:
     """Fill `table`, or this rank's shard of it, from what `save_table` wrote.
 
     Raises:
@@ -64,7 +94,7 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _named(table: Table) -> dict[str, Any]:
+def _named(table: Stored) -> dict[str, Any]:
     tensors = {"weight": table.weight, **table.state}
     if not _is_sharded(table):
         return {name: tensor.detach() for name, tensor in tensors.items()}
@@ -74,7 +104,7 @@ def _named(table: Table) -> dict[str, Any]:
     }
 
 
-def _is_sharded(table: Table) -> bool:
+def _is_sharded(table: Stored) -> bool:
     return len(table.weight) != table.num_rows or getattr(table, "is_sharded", False)
 
 

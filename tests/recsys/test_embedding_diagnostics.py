@@ -213,6 +213,13 @@ def test_a_table_that_does_not_fit_is_refused_with_what_would() -> None:
         check_memory(BIG.model_copy(update={"num_rows": most + 1}), free)
 
 
+def test_copies_of_the_weights_count() -> None:
+    most = 40 * MIB // (68 + 64)
+    check_memory(BIG.model_copy(update={"num_rows": most}), 50 * MIB, copies=1)
+    with pytest.raises(ConfigError, match=rf"state, their average\).*num_rows to {most:,} or"):
+        check_memory(BIG.model_copy(update={"num_rows": most + 1}), 50 * MIB, copies=1)
+
+
 def test_a_configured_limit_goes_before_what_is_free() -> None:
     check_memory(BIG.model_copy(update={"max_memory_mib": 65}), MIB)
     with pytest.raises(ConfigError, match="max_memory_mib allows 64 MiB"):

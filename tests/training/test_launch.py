@@ -32,7 +32,7 @@ schema:
   - {name: tags, table: interactions, kind: multi_categorical}
 model: {kind: dcn, hidden: [4]}
 embedding: {num_rows: 101, dim: 4}
-training: {epochs: 1, batch_size: 5, checkpoint_every: 30, device: cpu}
+training: {epochs: 1, batch_size: 5, checkpoint_every: 30, average_epochs: 0.5, device: cpu}
 tracking: {enabled: false}
 evaluation: {bootstrap_samples: 20}
 """
