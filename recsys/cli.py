@@ -101,7 +101,7 @@ def demo(
     """
     from features.synthetic import RetailWorld
     from serving.registry import promote as move_alias
-    from training.config import load_config
+    from training.config_file import load_config
     from training.oracle import best_reachable
 
     out.mkdir(parents=True, exist_ok=True)
@@ -160,7 +160,7 @@ def check(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
 
     Example: recsys check recsys.yaml
     """
-    from training.config import load_config
+    from training.config_file import load_config
     from training.preflight import preflight
 
     report = preflight(load_config(config, overrides))
@@ -202,7 +202,7 @@ def train(
 
     Example: recsys train recsys.yaml --set training.epochs=5
     """
-    from training.config import load_config
+    from training.config_file import load_config
     from training.train import config_of_run
 
     if (config is None) == (resume is None):

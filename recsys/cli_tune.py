@@ -101,7 +101,7 @@ def search(config: Path, **options: Any) -> None:
 def _settings_and_space(path: Path, options: dict[str, Any]) -> "tuple[ExperimentConfig, Space]":
     """Read the configuration and what to search: of a file, of its section, or by default."""
     from recsys.errors import NotFoundError
-    from training.config import load_config, read_yaml
+    from training.config_file import load_config, read_yaml
     from training.search_space import space_of
 
     metric, file = options["metric"], options["space_file"]
@@ -229,7 +229,7 @@ def embedding(
 
     Example: recsys tune embedding recsys.yaml --lookups 16 --out recsys-tuned.yaml
     """
-    from training.config import load_config
+    from training.config_file import load_config
     from training.embedding_study_output import lines, tracked_study, tuned_config
 
     _check_out(out, force)

@@ -18,7 +18,8 @@ import torch
 from features.dataset import Dataset, prepare
 from features.synthetic import RetailWorld
 from serving.index.build import build_index
-from training.config import ExperimentConfig, load_config
+from training.config import ExperimentConfig
+from training.config_file import load_config
 from training.train import train
 
 

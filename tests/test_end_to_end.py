@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from features.dataset import prepare
 from features.requests import request_table
 from recsys.cli import main
-from training.config import load_config
+from training.config_file import load_config
 
 SMALL = ["--users", "160", "--items", "90", "--events", "4000", "--set", "training.epochs=2"]
 

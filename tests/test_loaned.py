@@ -11,8 +11,9 @@ from features.infer import infer
 from features.queries import build_queries
 from features.split import TEST, TRAIN
 from training.baselines.choose import baseline_rankers
-from training.config import EvaluationConfig, load_config
+from training.config_file import load_config
 from training.evaluate import ranking_metrics
+from training.sections import EvaluationConfig
 
 DATA = Path(os.environ.get("RECSYS_DATA", Path(__file__).parents[2] / "shared" / "data"))
 ML1M = DATA / "ml-1m"

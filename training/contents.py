@@ -28,7 +28,8 @@ from recsys.pair_calibration import TakeProbability
 from recsys.retrieval.index import ExactVectors
 from recsys.retrieval.recommend import recommend
 from recsys.weights import load_retrieval, save_optimizer_state, save_weights, space_id
-from training.config import ExperimentConfig, dump_config
+from training.config import ExperimentConfig
+from training.config_file import dump_config
 from training.warm_start import OPTIMIZER_FILE
 
 PROBE_ROWS = 256

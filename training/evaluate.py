@@ -30,8 +30,8 @@ from recsys.retrieval.interests import search
 from recsys.retrieval.repeats import search_with_repeats
 from recsys.retrieval.topk import topk_of_scores
 from training.collapse import representation_metrics
-from training.config import EvaluationConfig
 from training.results import ColdItems, Evaluation, RankerResult
+from training.sections import EvaluationConfig
 
 
 class Ranker(Protocol):

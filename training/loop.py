@@ -19,9 +19,9 @@ from torch import Tensor
 from recsys.errors import NumericalError
 from training.averaging import WeightAverage
 from training.checkpoint import Checkpoints, LoopState, Trained
-from training.config import TrainingConfig
 from training.distributed import ALONE, LOST_PEER, LostPeerError, World, peer_is_lost
 from training.optim import decay, warm_up
+from training.sections import TrainingConfig
 
 LOG_EVERY = 20
 """Steps between two points of the loss curve."""

@@ -16,7 +16,8 @@ from recsys.models.rankers import RANKERS
 from recsys.models.retrieval import RetrievalConfig
 from recsys.strict import parse
 from recsys.weights import load_ranker
-from training.config import ExperimentConfig, read_yaml
+from training.config import ExperimentConfig
+from training.config_file import read_yaml
 
 Say = Callable[[str], None]
 

@@ -17,7 +17,8 @@ from recsys.calibration import CALIBRATOR_FILE, Calibrator
 from recsys.embeddings.diagnostics import Diagnosis, FeatureValues
 from recsys.probe import PROBE_FILE, PROBE_ROWS, write_probe
 from recsys.weights import save_optimizer_state, save_weights
-from training.config import ExperimentConfig, dump_config
+from training.config import ExperimentConfig
+from training.config_file import dump_config
 from training.distributed import World
 from training.explanation import Explanation, explain_rows
 from training.loop import Task

@@ -21,7 +21,8 @@ from recsys.layers.geometry import directions_of
 from recsys.models.retrieval import RetrievalModel, catalogue_vectors, query_vectors, without_gain
 from recsys.models.two_tower import TwoTower
 from training.baselines.choose import baseline_rankers
-from training.config import ExperimentConfig, dump_config
+from training.config import ExperimentConfig
+from training.config_file import dump_config
 from training.contents import IndexBuilder, write_retrieval
 from training.distributed import World
 from training.evaluate import Ranker, evaluate, vector_ranker

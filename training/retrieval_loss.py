@@ -15,7 +15,6 @@ from recsys.losses.retrieval import (
     softmax_loss,
 )
 from recsys.models.two_tower import TwoTower
-from training.config import TrainingConfig
 from training.distributed import ALONE, World
 from training.retrieval_config import (
     Bce,
@@ -25,6 +24,7 @@ from training.retrieval_config import (
     Metric,
     SampledSoftmax,
 )
+from training.sections import TrainingConfig
 
 
 def loss_of(

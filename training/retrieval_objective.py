@@ -13,11 +13,11 @@ from recsys.frequency import StreamingFrequency
 from recsys.layers.geometry import vector_width
 from recsys.models.two_tower import TwoTower
 from recsys.negative_cache import NegativeCache
-from training.config import TrainingConfig
 from training.distributed import World
 from training.hard_negatives import HardNegativeMiner, TakenItems
 from training.machine import autocast
 from training.retrieval_loss import loss_of
+from training.sections import TrainingConfig
 from training.tower_views import tower_views
 
 BUCKETS_AN_ITEM = 4

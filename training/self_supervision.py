@@ -22,11 +22,12 @@ from features.split import TRAIN
 from recsys.augment import fully_masked
 from recsys.batch import FeatureBlock, FeatureLayout, RankingBatch
 from recsys.errors import ConfigError
-from training.config import ExperimentConfig, TrainingConfig
+from training.config import ExperimentConfig
 from training.distributed import World
 from training.loop import Task
 from training.machine import autocast
 from training.ranking_rows import RankingRows
+from training.sections import TrainingConfig
 from training.self_supervision_config import SelfSupervision
 from training.views import SAMPLE_ROWS, Examples, Views
 

@@ -1,20 +1,49 @@
 """What a configuration of sessions may not ask for, and what only it may."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from features.sessions import SessionConfig
+from recsys.models.rankers import RankerConfig
 from recsys.models.session import SessionTransformerConfig
+from recsys.models.two_tower import TwoTowerConfig
 from recsys.schema import Schema
+from training.sections import EvaluationConfig, TrainingConfig
 from training.session_config import SessionTraining
-
-if TYPE_CHECKING:
-    from training.config import ExperimentConfig
 
 _LOSSES = ("sampled_softmax", "full_softmax", "gbce")
 _CLASSES = ("categorical", "multi_categorical", "text")
 
 
-def check_sessions(config: "ExperimentConfig") -> None:
+class Experiment(Protocol):
+    """The sections that have to go together."""
+
+    @property
+    def schema_(self) -> Schema:
+        """The roles of the columns, and the features."""
+
+    @property
+    def sessions(self) -> SessionConfig:
+        """How sessions are cut."""
+
+    @property
+    def model(self) -> TwoTowerConfig | SessionTransformerConfig | RankerConfig:
+        """The model's sizes."""
+
+    @property
+    def training(self) -> TrainingConfig:
+        """The optimisation."""
+
+    @property
+    def evaluation(self) -> EvaluationConfig:
+        """How it is judged."""
+
+    @property
+    def calibration(self) -> str:
+        """How scores become probabilities."""
+
+
+def check_sessions(config: Experiment) -> None:
     """Refuse what does not go together.
 
     Raises:
@@ -25,7 +54,7 @@ def check_sessions(config: "ExperimentConfig") -> None:
         raise ValueError(problem)
 
 
-def _of_others(config: "ExperimentConfig") -> Iterator[str]:
+def _of_others(config: Experiment) -> Iterator[str]:
     kind, training = config.model.kind, config.training
     if training.loss.kind == "gbce":
         yield f"training.loss: gbce is for model.kind: session, and model.kind is {kind}"
@@ -39,7 +68,7 @@ def _of_others(config: "ExperimentConfig") -> Iterator[str]:
             yield f"{key} is for model.kind: session, and model.kind is {kind}: leave it out"
 
 
-def _of_sessions(config: "ExperimentConfig") -> Iterator[str]:
+def _of_sessions(config: Experiment) -> Iterator[str]:
     training, model, schema = config.training, config.model, config.schema_
     assert isinstance(model, SessionTransformerConfig)
     loss, session = training.loss.kind, training.session
@@ -66,7 +95,7 @@ def _of_sessions(config: "ExperimentConfig") -> Iterator[str]:
     yield from _attributes(session, schema)
 
 
-def _of_two_towers_alone(config: "ExperimentConfig") -> Iterator[str]:
+def _of_two_towers_alone(config: Experiment) -> Iterator[str]:
     training = config.training
     asked = {
         "examples": training.examples != "rows",

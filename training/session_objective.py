@@ -16,10 +16,10 @@ from recsys.losses.next_item import (
 from recsys.models.attribute_heads import AttributeHeads, classes_of
 from recsys.models.session import Encoded, SessionTransformer
 from recsys.retrieval.repeats import taken_before
-from training.config import TrainingConfig
 from training.distributed import World
 from training.machine import autocast
 from training.retrieval_config import FullSoftmax, Gbce
+from training.sections import TrainingConfig
 from training.session_self_supervision import session_regulariser
 
 START_WEIGHT = 0.1

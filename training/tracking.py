@@ -41,7 +41,7 @@ from training.journal import (
 )
 
 if TYPE_CHECKING:
-    from training.config import TrackingConfig
+    from training.sections import TrackingConfig
 
 _METRICS_AT_ONCE, _TAGS_AT_ONCE = 1000, 100
 _KEY_LENGTH, _PARAM_LENGTH, _TAG_LENGTH, _DIGEST_LENGTH = 250, 6000, 8000, 36

@@ -24,7 +24,8 @@ from recsys.models.rankers import RANKERS
 from training.baselines.choose import check_baselines
 from training.checkpoint import Checkpoints, LoopState
 from training.collapse import collapse_warning
-from training.config import ExperimentConfig, dump_config, load_config
+from training.config import ExperimentConfig
+from training.config_file import dump_config, load_config
 from training.contents import IndexBuilder
 from training.distributed import World, ranks_here
 from training.loop import Listener, Task, Terminated, fit

@@ -11,7 +11,8 @@ from _harness import Benchmark, peak_memory_mib
 
 from recsys.weights import load_retrieval
 from serving.index.build import build_index
-from training.config import ExperimentConfig, load_config
+from training.config import ExperimentConfig
+from training.config_file import load_config
 from training.machine import keep_freed_memory
 from training.opening import open_model
 from training.results import Evaluation

@@ -31,7 +31,8 @@ from embedding_pareto import ML1M, interval, read_joined
 from features.split import TEST
 from recsys.metrics.classification import auc, log_loss
 from training.checkpoint import Checkpoints
-from training.config import ExperimentConfig, load_config
+from training.config import ExperimentConfig
+from training.config_file import load_config
 from training.distributed import ALONE
 from training.embedding_study import SEARCHED, Study, study, with_lookups
 from training.loop import fit

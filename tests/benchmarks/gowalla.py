@@ -16,7 +16,8 @@ from pathlib import Path
 from _harness import Benchmark, peak_memory_mib
 
 from serving.index.build import build_index
-from training.config import ExperimentConfig, load_config
+from training.config import ExperimentConfig
+from training.config_file import load_config
 from training.machine import keep_freed_memory
 from training.results import Evaluation
 from training.train import train

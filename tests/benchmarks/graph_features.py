@@ -42,7 +42,8 @@ from recsys.models.retrieval import catalogue_vectors, query_vectors
 from recsys.models.two_tower import TwoTower
 from recsys.retrieval.topk import exact_topk
 from training.checkpoint import Checkpoints
-from training.config import ExperimentConfig, load_config
+from training.config import ExperimentConfig
+from training.config_file import load_config
 from training.distributed import World
 from training.evaluate import item_slices, ranking_metrics
 from training.loop import fit

@@ -45,7 +45,8 @@ from recsys.retrieval.index import ExactVectors
 from recsys.retrieval.interests import search
 from recsys.retrieval.muvera import FixedDimensionalEncoding
 from training.checkpoint import Checkpoints
-from training.config import ExperimentConfig, load_config
+from training.config import ExperimentConfig
+from training.config_file import load_config
 from training.distributed import World
 from training.evaluate import ranking_metrics
 from training.loop import fit

@@ -31,7 +31,7 @@ from peers.process import HERE, RETRIEVAL_PYTHON, ROOT
 from session_rows import loaned, ml1m
 
 from recsys.models.session import SessionTransformerConfig
-from training.config import load_config
+from training.config_file import load_config
 from training.distributed import ALONE
 from training.retrieval_job import load_data
 from training.session_task import build_session_model

@@ -28,7 +28,8 @@ from features.queries import build_queries
 from features.split import VALIDATION
 from features.synthetic import RetailWorld
 from recsys.batch import Jagged, PairBatch
-from training.config import ExperimentConfig, load_config
+from training.config import ExperimentConfig
+from training.config_file import load_config
 from training.distributed import World
 from training.loop import Task
 from training.machine import keep_freed_memory

@@ -13,7 +13,8 @@ from features.loader import LoaderConfig, PairLoader
 from features.queries import build_queries
 from features.split import TEST
 from features.synthetic import RetailWorld
-from training.config import ExperimentConfig, load_config
+from training.config import ExperimentConfig
+from training.config_file import load_config
 
 SETTINGS = LoaderConfig(
     batch_size=64,

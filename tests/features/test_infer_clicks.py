@@ -18,7 +18,8 @@ from features.dataset import prepare
 from features.infer import Inference, infer
 from recsys.errors import ConfigError
 from serving.index.build import build_index
-from training.config import ExperimentConfig, load_config
+from training.config import ExperimentConfig
+from training.config_file import load_config
 from training.preflight import preflight
 from training.train import train
 

@@ -26,7 +26,8 @@ from serving.batch import score_to_parquet, shards_of_log
 from serving.export import export_index
 from serving.index.build import build_index
 from serving.score import Scorer
-from training.config import ExperimentConfig, load_config
+from training.config import ExperimentConfig
+from training.config_file import load_config
 from training.examine import evaluate_bundle
 from training.train import train
 

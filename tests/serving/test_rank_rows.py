@@ -37,7 +37,8 @@ from serving.onnx_export import OnnxRanker, export_onnx
 from serving.parts import SUCCESS
 from serving.rank_rows import Ranker, RowScorer, score_rows
 from serving.registry import register
-from training.config import ExperimentConfig, load_config
+from training.config import ExperimentConfig
+from training.config_file import load_config
 from training.distributed import World
 from training.ranking_rows import RankingRows, open_rows
 from training.train import train

@@ -31,7 +31,8 @@ from serving.query_encoding import (
     read_encoding,
 )
 from serving.score import Scorer
-from training.config import ExperimentConfig, load_config
+from training.config import ExperimentConfig
+from training.config_file import load_config
 from training.examine import evaluate_bundle
 from training.train import TrainResult, train
 

@@ -32,9 +32,11 @@ from training.baselines.neighbours import ItemKNN
 from training.baselines.session_items import SessionItems
 from training.baselines.session_knn import SessionKNN
 from training.baselines.taken import Baseline
-from training.config import EvaluationConfig, ExperimentConfig, load_config
+from training.config import ExperimentConfig
+from training.config_file import load_config
 from training.preflight import preflight
 from training.progress import evaluation_table
+from training.sections import EvaluationConfig
 from training.train import train
 
 DAY = 86_400_000_000

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from recsys.errors import ConfigError, NotFoundError
-from training.config import dump_config, load_config
+from training.config_file import dump_config, load_config
 
 MINIMAL = """
 data: {interactions: log.parquet}

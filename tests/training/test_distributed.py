@@ -27,7 +27,8 @@ from features.ranking_loader import RankingLoader
 from features.split import TRAIN
 from features.synthetic import RetailWorld
 from training.checkpoint import Checkpoints, LoopState
-from training.config import ExperimentConfig, load_config
+from training.config import ExperimentConfig
+from training.config_file import load_config
 from training.distributed import World, join, leave
 from training.loop import Task, fit
 from training.parts import plain_table

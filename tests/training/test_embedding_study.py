@@ -19,7 +19,8 @@ from recsys.cli import main
 from recsys.embeddings.selection import GatedEmbedding
 from recsys.errors import ConfigError
 from training import embedding_study
-from training.config import ExperimentConfig, load_config
+from training.config import ExperimentConfig
+from training.config_file import load_config
 from training.distributed import World
 from training.embedding_study import (
     COMPARE,

@@ -18,9 +18,10 @@ from serving.index.build import build_index
 from training import retrieval_job as retrieval
 from training import train as job
 from training.baselines.choose import BASELINES, baseline_rankers
-from training.config import EvaluationConfig, ExperimentConfig
+from training.config import ExperimentConfig
 from training.evaluate import evaluate, item_slices
 from training.oracle import best_reachable
+from training.sections import EvaluationConfig
 from training.showcase import examples, item_titles
 
 SETTINGS = EvaluationConfig(ks=(5, 20), bootstrap_samples=10, baselines=("popularity", "item_knn"))

@@ -17,10 +17,11 @@ from features.sessions import SessionConfig, Sessions, cut_sessions
 from features.split import TEST, ColdItemsConfig
 from features.synthetic import RetailWorld
 from training.baselines.choose import baseline_rankers
-from training.config import EvaluationConfig, ExperimentConfig
+from training.config import ExperimentConfig
 from training.evaluate import Ranker, count_slices, evaluate, vector_ranker
 from training.oracle import best_reachable
 from training.progress import evaluation_table
+from training.sections import EvaluationConfig
 
 SETTINGS = EvaluationConfig(
     ks=(5, 20), bootstrap_samples=10, baselines=("popularity", "item_knn", "attributes")

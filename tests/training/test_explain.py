@@ -21,7 +21,7 @@ from recsys.errors import ConfigError
 from recsys.explanations import Agreement, Importance, Interactions
 from serving.index.build import build_index
 from tests.training.test_report import EVIL, Page
-from training.config import load_config
+from training.config_file import load_config
 from training.explain import explain_log_row, explain_model, explain_pair, open_ranker
 from training.explanation import Explanation, explain_row, explain_rows, sampled
 from training.explanation_plots import explanation_section

@@ -11,7 +11,8 @@ from features.cache import cached
 from features.dataset import Dataset, drawn_validation, prepare
 from features.infer import infer
 from features.split import TEST, TRAIN, VALIDATION
-from training.config import ExperimentConfig, load_config
+from training.config import ExperimentConfig
+from training.config_file import load_config
 from training.preflight import preflight
 from training.retrieval_job import _protocol
 

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from recsys.cli import main
 from recsys.errors import ConfigError
 from training.checkpoint import Checkpoints
-from training.config import load_config
+from training.config_file import load_config
 from training.distributed import World, join, ranks_here
 from training.train import train
 

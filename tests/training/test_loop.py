@@ -17,9 +17,9 @@ from recsys.embeddings.backend import build_table
 from recsys.embeddings.table import TableConfig
 from recsys.errors import IntegrityError, NumericalError
 from training.checkpoint import Checkpoints, LoopState, Trained
-from training.config import TrainingConfig
 from training.loop import Task, Terminated, fit
 from training.optim import build_optimizer, warm_up
+from training.sections import TrainingConfig
 
 STEPS = 6
 

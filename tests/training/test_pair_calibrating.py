@@ -14,7 +14,8 @@ from recsys.metrics.classification import calibration
 from recsys.models.retrieval import catalogue_vectors, query_vectors
 from recsys.models.two_tower import TwoTower
 from recsys.pair_calibration import PairCalibrator
-from training.config import ExperimentConfig, load_config
+from training.config import ExperimentConfig
+from training.config_file import load_config
 from training.distributed import ALONE
 from training.pair_calibrating import (
     _sample,

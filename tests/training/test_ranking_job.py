@@ -13,7 +13,8 @@ from recsys.calibration import CALIBRATOR_FILE, Calibrator
 from recsys.errors import ConfigError
 from recsys.metrics.grouped import GroupedRows, gauc
 from serving.index.build import build_index
-from training.config import ExperimentConfig, load_config
+from training.config import ExperimentConfig
+from training.config_file import load_config
 from training.distributed import World
 from training.examine import evaluate_bundle
 from training.ranking_evaluation import RankingEvaluation, calibrator_of, judge

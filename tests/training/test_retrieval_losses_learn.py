@@ -11,7 +11,8 @@ from features.split import VALIDATION
 from recsys.errors import ConfigError
 from serving.index.build import build_index
 from training.checkpoint import Checkpoints
-from training.config import ExperimentConfig, dump_config, load_config, read_yaml
+from training.config import ExperimentConfig
+from training.config_file import dump_config, load_config, read_yaml
 from training.distributed import World
 from training.loop import fit
 from training.steps import two_tower_task

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from recsys.embeddings.backend import build_table
 from recsys.embeddings.table import Table, TableConfig
 from training.checkpoint import Checkpoints, Trained
-from training.config import TrainingConfig
 from training.loop import Task, fit
 from training.optim import build_optimizer, decay
+from training.sections import TrainingConfig
 
 CPU = torch.device("cpu")
 

@@ -7,7 +7,8 @@ import pytest
 
 from recsys.errors import ConfigError
 from recsys.strict import parse
-from training.config import ExperimentConfig, read_yaml
+from training.config import ExperimentConfig
+from training.config_file import read_yaml
 from training.search_space import (
     Choice,
     Range,

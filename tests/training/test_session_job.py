@@ -14,7 +14,7 @@ from features.sources import Sources
 from serving.batch import score_to_parquet, shards_of_log
 from serving.index.build import build_index
 from serving.score import Scorer
-from training.config import load_config
+from training.config_file import load_config
 from training.examine import evaluate_bundle
 from training.results import Evaluation
 from training.train import TrainResult, train

@@ -17,7 +17,8 @@ from features.sessions import cut_sessions
 from recsys.batch import FeatureBlock, FeatureLayout, History, Jagged, SessionBatch
 from recsys.models.attribute_heads import AttributeHead, AttributeHeads
 from recsys.strict import parse
-from training.config import ExperimentConfig, dump_config
+from training.config import ExperimentConfig
+from training.config_file import dump_config
 from training.distributed import World
 from training.session_objective import START_WEIGHT, SessionObjective, values_of
 from training.session_task import build_session_model, loader_config

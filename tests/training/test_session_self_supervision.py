@@ -25,7 +25,8 @@ from recsys.session_views import View, augmented, hidden
 from recsys.strict import parse
 from serving.index.build import build_index
 from training.checkpoint import Checkpoints, LoopState
-from training.config import ExperimentConfig, dump_config
+from training.config import ExperimentConfig
+from training.config_file import dump_config
 from training.distributed import World
 from training.loop import Task, fit
 from training.retrieval_job import RetrievalJob

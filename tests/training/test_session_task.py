@@ -21,7 +21,8 @@ from recsys.errors import ConfigError, NumericalError
 from recsys.models.session import SessionTransformer
 from recsys.strict import parse
 from training.checkpoint import Checkpoints, LoopState
-from training.config import ExperimentConfig, dump_config, load_config
+from training.config import ExperimentConfig
+from training.config_file import dump_config, load_config
 from training.distributed import World
 from training.evaluate import ranking_metrics
 from training.loop import Task, fit

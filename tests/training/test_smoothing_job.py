@@ -21,7 +21,8 @@ from recsys.retrieval.interests import search
 from serving.index.build import build_index
 from serving.score import Scorer
 from training.checkpoint import Checkpoints, LoopState
-from training.config import ExperimentConfig, load_config
+from training.config import ExperimentConfig
+from training.config_file import load_config
 from training.distributed import ALONE, World
 from training.loop import fit
 from training.pair_calibrating import pair_scores

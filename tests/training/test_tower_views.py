@@ -19,7 +19,8 @@ from recsys.layers.geometry import vector_width
 from recsys.models.two_tower import TwoTower
 from recsys.strict import parse
 from training.checkpoint import Checkpoints, LoopState
-from training.config import ExperimentConfig, dump_config
+from training.config import ExperimentConfig
+from training.config_file import dump_config
 from training.distributed import World
 from training.loop import Task, fit
 from training.self_supervision_config import SelfSupervision

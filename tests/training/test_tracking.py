@@ -16,8 +16,8 @@ import pytest
 from recsys.errors import ConfigError, NotFoundError
 from recsys.tracking_store import first_use
 from training import background
-from training.config import TrackingConfig
 from training.journal import Journal, read
+from training.sections import TrackingConfig
 from training.tracking import Delivered, Tracker, deliver, start_run
 
 STEPS = 30

@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 from recsys.errors import ConfigError
-from training.config import ExperimentConfig, load_config
+from training.config import ExperimentConfig
+from training.config_file import load_config
 from training.loop import Terminated
 from training.search_space import Choice, Space, space_of, values_of, with_values
 from training.search_store import (

@@ -20,7 +20,8 @@ from click.testing import CliRunner
 
 from recsys.cli import main
 from training import tuning_tracking
-from training.config import ExperimentConfig, load_config, read_yaml
+from training.config import ExperimentConfig
+from training.config_file import load_config, read_yaml
 from training.search_space import space_of
 from training.tuning import Budget, Found, search
 from training.tuning_tracking import deliver_search

@@ -13,7 +13,8 @@ from recsys.batch import PairBatch
 from recsys.errors import ConfigError, NumericalError
 from recsys.models.two_tower import TwoTower
 from training.checkpoint import Checkpoints, LoopState
-from training.config import ExperimentConfig, load_config
+from training.config import ExperimentConfig
+from training.config_file import load_config
 from training.distributed import World
 from training.evaluate import ranking_metrics
 from training.loop import Task, fit

@@ -22,7 +22,8 @@ from recsys.models.retrieval import catalogue_vectors
 from recsys.weights import load_ranker, load_retrieval
 from serving.index.build import build_index
 from training.checkpoint import Checkpoints
-from training.config import ExperimentConfig, load_config
+from training.config import ExperimentConfig
+from training.config_file import load_config
 from training.distributed import World
 from training.ranking_job import RankingJob
 from training.ranking_task import predictions

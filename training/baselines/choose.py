@@ -26,8 +26,9 @@ from training.baselines.popularity import Popularity
 from training.baselines.session_items import SessionItems
 from training.baselines.session_knn import SessionKNN, vote_products
 from training.baselines.taken import CELLS_AT_ONCE, Baseline, Integers
-from training.config import EvaluationConfig, ExperimentConfig
+from training.config import ExperimentConfig
 from training.evaluate import CHUNK, Ranker, score_ranker
+from training.sections import EvaluationConfig
 
 BASELINES: tuple[BaselineName, ...] = (
     "popularity",
