@@ -30,9 +30,10 @@ METRICS = {
 CHEAPER = {
     "sports": ("training.epochs=5", "training.id_dropout=0.3"),
     "diginetica": (
+        "model.dim=128",
+        "embedding.dim=64",
         "training.epochs=3",
         "training.id_dropout=0.3",
-        "training.loss=sampled_softmax",
         "training.uniform_negatives=2000",
         "evaluation.max_queries=20000",
     ),
