@@ -363,7 +363,7 @@ def sync(run_dir: Path, tracking_uri: str | None) -> None:
 
     Example: recsys sync runs/two_tower-20260101-120000
     """
-    from training.tuning_tracking import deliver_search
+    from training.search.tracked import deliver_search
 
     delivered = deliver_search(run_dir, uri=tracking_uri)
     click.echo(f"sent {delivered.sent} records, {delivered.left} left")

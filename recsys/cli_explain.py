@@ -47,8 +47,8 @@ def explain(
     """
     from training.explain import explain_log_row, explain_model, explain_pair
     from training.explanation import Explanation, RowExplanation
-    from training.explanation_plots import check_picture, write_picture
-    from training.explanation_table import explanation_table, row_table
+    from training.reports.explanation_plots import check_picture, write_picture
+    from training.reports.explanation_table import explanation_table, row_table
 
     if (user is None) != (item is None) or (user is not None and row is not None):
         raise click.UsageError("give --user and --item, or --row, or none of them")

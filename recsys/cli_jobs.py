@@ -279,7 +279,7 @@ def named_paths(options: tuple[str, ...]) -> dict[str, str]:
 def print_evaluation(evaluation: Any) -> None:
     """Print the metrics of an evaluation as a table."""
     from training.progress import evaluation_table, ranking_table
-    from training.ranking_evaluation import RankingEvaluation
+    from training.ranking.evaluation import RankingEvaluation
 
     if isinstance(evaluation, RankingEvaluation):
         ranking_table(evaluation)

@@ -27,7 +27,7 @@ DOORS = {
     "onnx": {"serving/onnx_graph.py"},
     "onnxscript": {"serving/onnx_graph.py"},
     "onnxruntime": {"serving/onnx_graph.py"},
-    "optuna": {"training/search_store.py"},
+    "optuna": {"training/search/store.py"},
     "pandas": {"features/", "serving/pyfunc.py"},
     "pyarrow": {"features/", "training/", "serving/"},
     "sklearn": {"features/", "training/"},

@@ -16,7 +16,7 @@ from recsys.models.two_tower import TwoTowerConfig
 from recsys.schema import Schema
 from recsys.strict import StrictModel
 from training.sections import EvaluationConfig, IndexConfig, TrackingConfig, TrainingConfig
-from training.session_checks import check_sessions
+from training.sessions.checks import check_sessions
 
 
 class ExperimentConfig(StrictModel):
@@ -51,7 +51,7 @@ class ExperimentConfig(StrictModel):
     cache: str | None = None
     """Folder that keeps encoded data between runs, for logs that take long to read."""
     tune: dict[str, Any] = Field(default_factory=dict)
-    """What `recsys tune` searches (`training.search_space`); empty: what suits the model."""
+    """What `recsys tune` searches (`training.search.space`); empty: what suits the model."""
 
     @classmethod
     def completed(cls, raw: dict[str, Any]) -> dict[str, Any]:

@@ -44,13 +44,13 @@ from recsys.models.rankers import RANKERS
 from training.checkpoint import Checkpoints
 from training.config import ExperimentConfig
 from training.distributed import World
-from training.half_loader import halved
 from training.loop import fit
 from training.machine import keep_freed_memory, pick_device
 from training.optim import build_optimizer
 from training.parts import on_device
-from training.ranking_rows import RankingRows, open_rows
-from training.ranking_task import Predictions, build_ranker, predictions, ranking_task
+from training.ranking.half_loader import halved
+from training.ranking.rows import RankingRows, open_rows
+from training.ranking.task import Predictions, build_ranker, predictions, ranking_task
 from training.train import check_metric
 
 GATE_RATE = 0.02

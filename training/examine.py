@@ -7,13 +7,13 @@ from recsys.models.two_tower import TwoTower
 from recsys.weights import load_retrieval
 from training.explanation import explain_rows
 from training.opening import OpenedModel, Say, open_model
-from training.ranking_evaluation import RankingEvaluation, evaluation_of
-from training.ranking_evaluation import judge as judge_ranker
-from training.ranking_job import report_on_ranker
-from training.ranking_rows import RankingRows, rows_of
+from training.ranking.evaluation import RankingEvaluation, evaluation_of
+from training.ranking.evaluation import judge as judge_ranker
+from training.ranking.job import report_on_ranker
+from training.ranking.rows import RankingRows, rows_of
 from training.results import Evaluation
-from training.retrieval_job import judge, report_on
-from training.steps import smoothing_of
+from training.retrieval.job import judge, report_on
+from training.retrieval.two_tower_task import smoothing_of
 
 
 def evaluate_bundle(

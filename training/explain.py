@@ -32,7 +32,7 @@ from training.explanation import (
     explain_rows,
 )
 from training.opening import OpenedModel, Say, open_model
-from training.ranking_rows import RankingRows, open_rows, rows_of
+from training.ranking.rows import RankingRows, open_rows, rows_of
 
 _SHOWN = 60
 """Most letters of a value."""

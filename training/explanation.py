@@ -30,7 +30,7 @@ from recsys.explanations import (
 )
 from recsys.models.autoint import AutoInt
 from training.config import ExperimentConfig
-from training.ranking_rows import RankingRows
+from training.ranking.rows import RankingRows
 
 REPORTED_ROWS = 10_000
 """Most test rows that a report looks at."""

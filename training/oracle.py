@@ -12,7 +12,7 @@ from features.synthetic import RetailWorld
 from training.evaluate import Ranker, score_ranker
 
 if TYPE_CHECKING:
-    from training.retrieval_job import ExtraRankers
+    from training.retrieval.job import ExtraRankers
 
 
 def best_reachable(world: RetailWorld, *, filter_seen: bool = True) -> "ExtraRankers":

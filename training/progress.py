@@ -11,7 +11,7 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 
 from training.checkpoint import LoopState
-from training.ranking_evaluation import RankingEvaluation
+from training.ranking.evaluation import RankingEvaluation
 from training.results import Evaluation
 
 

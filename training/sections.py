@@ -8,14 +8,14 @@ from features.examples import Kind as ExampleKind
 from recsys.strict import StrictModel
 from training.baselines.names import BaselineName
 from training.optim import Schedule
-from training.retrieval_config import (
+from training.retrieval.config import (
     HardNegatives,
     LogqCorrection,
     RetrievalLoss,
     SampledSoftmax,
 )
 from training.self_supervision_config import SelfSupervision
-from training.session_config import SessionTraining
+from training.sessions.config import SessionTraining
 
 PositiveInt = Annotated[int, Field(ge=1)]
 

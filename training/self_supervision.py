@@ -26,7 +26,7 @@ from training.config import ExperimentConfig
 from training.distributed import World
 from training.loop import Task
 from training.machine import autocast
-from training.ranking_rows import RankingRows
+from training.ranking.rows import RankingRows
 from training.sections import TrainingConfig
 from training.self_supervision_config import SelfSupervision
 from training.views import SAMPLE_ROWS, Examples, Views

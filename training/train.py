@@ -31,10 +31,10 @@ from training.distributed import World, ranks_here
 from training.loop import Listener, Task, Terminated, fit
 from training.machine import keep_freed_memory, peak_memory_mib, pick_device
 from training.parts import plain_table
-from training.ranking_evaluation import RankingEvaluation
-from training.ranking_job import RankingJob
+from training.ranking.evaluation import RankingEvaluation
+from training.ranking.job import RankingJob
 from training.results import Evaluation
-from training.retrieval_job import ExtraRankers, RetrievalJob, tracked_metrics
+from training.retrieval.job import ExtraRankers, RetrievalJob, tracked_metrics
 from training.tracking import Tracker, start_run
 from training.warm_start import Earlier, open_earlier, start_from
 

@@ -16,7 +16,7 @@ from training.config_file import load_config
 from training.machine import keep_freed_memory
 from training.opening import open_model
 from training.results import Evaluation
-from training.retrieval_job import judge
+from training.retrieval.job import judge
 from training.train import train
 
 Figures = dict[str, dict[str, float]]

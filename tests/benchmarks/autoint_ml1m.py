@@ -41,8 +41,8 @@ from training.config import ExperimentConfig
 from training.distributed import World
 from training.loop import fit
 from training.machine import keep_freed_memory
-from training.ranking_rows import RankingRows, open_rows
-from training.ranking_task import predictions, ranking_task
+from training.ranking.rows import RankingRows, open_rows
+from training.ranking.task import predictions, ranking_task
 
 ATTRIBUTES = ("gender", "age", "occupation", "zip_code", "year")
 MODELS: dict[str, dict[str, Any]] = {

@@ -40,8 +40,8 @@ from recsys.strict import parse
 from training.config import ExperimentConfig
 from training.distributed import World
 from training.machine import keep_freed_memory
-from training.retrieval_job import load_data
-from training.steps import CONTEXT_DROPOUT, two_tower_task
+from training.retrieval.job import load_data
+from training.retrieval.two_tower_task import CONTEXT_DROPOUT, two_tower_task
 
 EVENTS, USERS, STEPS = 200_000, 10_000, 12
 SIZES = (10_000, 100_000, 1_000_000)

@@ -10,7 +10,8 @@ Beside the two-tower with the loss of Hsieh et al. (WWW 2017) in the unit ball, 
 (https://arxiv.org/abs/1803.00202), stand the same towers with a sampled softmax on the sphere, the
 inner product of the item vector with the mean over the history, and what a user's genres and the
 popularity of a genre tell. All scores become probabilities by one logistic regression on the score
-and the log of the history's length, fitted on the validation films (`training.pair_calibrating`).
+and the log of the history's length, fitted on the validation films
+(`training.retrieval.pair_calibrating`).
 
 Per test film, over all users: AUC (films that at least 5 took) of the probability and of the score
 alone, the rank correlation of expected and actual audience; per user recall@20 among the test
@@ -61,9 +62,9 @@ from training.config import ExperimentConfig
 from training.distributed import World
 from training.loop import fit
 from training.machine import keep_freed_memory
-from training.pair_calibrating import fit_pairs, pair_scores
-from training.retrieval_job import load_data
-from training.steps import two_tower_task
+from training.retrieval.job import load_data
+from training.retrieval.pair_calibrating import fit_pairs, pair_scores
+from training.retrieval.two_tower_task import two_tower_task
 
 Scores = Callable[[PairSample, int], NDArray[np.float32]]
 """Pairs and the part that they are of to a score of each, (P,)."""

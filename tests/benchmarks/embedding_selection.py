@@ -37,8 +37,8 @@ from training.distributed import ALONE
 from training.embedding_study import SEARCHED, Study, study, with_lookups
 from training.loop import fit
 from training.machine import keep_freed_memory
-from training.ranking_rows import RankingRows, open_rows
-from training.ranking_task import predictions, ranking_task
+from training.ranking.rows import RankingRows, open_rows
+from training.ranking.task import predictions, ranking_task
 
 Figures = dict[str, Any]
 COLLISIONLESS_FLOATS = 212_144

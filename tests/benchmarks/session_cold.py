@@ -19,7 +19,7 @@ from session_rows import diginetica, loaned
 
 from training.config import ExperimentConfig
 from training.machine import keep_freed_memory
-from training.session_config import AttributeTask
+from training.sessions.config import AttributeTask
 
 TASKS = {"sports": ("brand", "categories"), "diginetica": ("category",)}
 METRICS = {

@@ -33,8 +33,8 @@ from session_rows import loaned, ml1m
 from recsys.models.session import SessionTransformerConfig
 from training.config_file import load_config
 from training.distributed import ALONE
-from training.retrieval_job import load_data
-from training.session_task import build_session_model
+from training.retrieval.job import load_data
+from training.sessions.task import build_session_model
 
 SETTINGS = Path(__file__).with_name("session_ml1m.yaml")
 WIDTHS = {64: 2, 128: 4}

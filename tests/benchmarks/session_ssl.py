@@ -20,7 +20,7 @@ from training.checkpoint import Checkpoints, LoopState
 from training.distributed import World
 from training.loop import fit
 from training.machine import keep_freed_memory
-from training.retrieval_job import RetrievalJob
+from training.retrieval.job import RetrievalJob
 
 KEY = "training.session.self_supervision"
 BRAND_AND_KIND = "features: [brand, categories]"

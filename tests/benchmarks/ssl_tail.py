@@ -56,8 +56,8 @@ from training.distributed import World
 from training.evaluate import item_slices
 from training.loop import Task, fit
 from training.machine import keep_freed_memory
-from training.retrieval_job import load_data
-from training.steps import two_tower_task
+from training.retrieval.job import load_data
+from training.retrieval.two_tower_task import two_tower_task
 
 LOANED = Path(os.environ.get("RECSYS_DATA", "../shared/data")).resolve()
 K = 20

@@ -39,8 +39,8 @@ from training.config import ExperimentConfig
 from training.distributed import World, join
 from training.loop import fit
 from training.machine import keep_freed_memory
-from training.ranking_rows import RankingRows
-from training.ranking_task import ranking_task
+from training.ranking.rows import RankingRows
+from training.ranking.task import ranking_task
 
 POOL, VALUES, EXPONENT, SEED = 8, 1 << 20, 1.1, 0
 WAYS = {"one_thread": (1, 1), "one_process": (1, os.cpu_count() or 1), "two_processes": (2, 1)}

@@ -33,8 +33,8 @@ from training.config_file import load_config
 from training.distributed import World
 from training.loop import Task
 from training.machine import keep_freed_memory
-from training.retrieval_job import load_data
-from training.steps import two_tower_task
+from training.retrieval.job import load_data
+from training.retrieval.two_tower_task import two_tower_task
 
 ML1M = Path(os.environ.get("RECSYS_DATA", "../shared/data")).resolve() / "ml-1m"
 

@@ -40,7 +40,7 @@ from serving.registry import register
 from training.config import ExperimentConfig
 from training.config_file import load_config
 from training.distributed import World
-from training.ranking_rows import RankingRows, open_rows
+from training.ranking.rows import RankingRows, open_rows
 from training.train import train
 
 ROWS, GROUP = 600, 100

@@ -32,8 +32,8 @@ from training.config_file import load_config
 from training.distributed import World, join, leave
 from training.loop import Task, fit
 from training.parts import plain_table
-from training.ranking_job import RankingJob
-from training.retrieval_job import RetrievalJob
+from training.ranking.job import RankingJob
+from training.retrieval.job import RetrievalJob
 
 SIZES = (1, 2, 4)
 LONG = {1: None, 2: None, 4: 25}

@@ -11,7 +11,7 @@ from recsys.batch import FeatureLayout
 from recsys.embeddings.diagnostics import BUCKETS, Diagnosis, FeatureValues, NormBucket, diagnose
 from recsys.embeddings.plan import EmbeddingPlan
 from tests.training.test_report import EVIL, Page, made_up, write
-from training.embedding_report import embedding_section, norms
+from training.reports.embedding import embedding_section, norms
 
 
 @pytest.fixture

@@ -32,9 +32,9 @@ from training.embedding_study import (
     with_lookups,
     worths,
 )
-from training.half_loader import halved
-from training.ranking_rows import RankingRows, open_rows
-from training.ranking_task import Predictions, build_ranker
+from training.ranking.half_loader import halved
+from training.ranking.rows import RankingRows, open_rows
+from training.ranking.task import Predictions, build_ranker
 
 
 def world(folder: Path, *, noise: bool = False) -> Path:

@@ -15,12 +15,12 @@ from features.split import TEST, TRAIN, VALIDATION
 from features.synthetic import RetailWorld
 from recsys.metrics.representation import alignment
 from serving.index.build import build_index
-from training import retrieval_job as retrieval
 from training import train as job
 from training.baselines.choose import BASELINES, baseline_rankers
 from training.config import ExperimentConfig
 from training.evaluate import evaluate, item_slices
 from training.oracle import best_reachable
+from training.retrieval import job as retrieval
 from training.sections import EvaluationConfig
 from training.showcase import examples, item_titles
 

@@ -24,8 +24,8 @@ from tests.training.test_report import EVIL, Page
 from training.config_file import load_config
 from training.explain import explain_log_row, explain_model, explain_pair, open_ranker
 from training.explanation import Explanation, explain_row, explain_rows, sampled
-from training.explanation_plots import explanation_section
-from training.explanation_table import agreement_words
+from training.reports.explanation_plots import explanation_section
+from training.reports.explanation_table import agreement_words
 from training.train import train
 
 TITLES = ("plain", "striped")

@@ -14,7 +14,7 @@ from features.split import TEST, TRAIN, VALIDATION
 from training.config import ExperimentConfig
 from training.config_file import load_config
 from training.preflight import preflight
-from training.retrieval_job import _protocol
+from training.retrieval.job import _protocol
 
 
 def configured(folder: Path, columns: dict[str, object], *overrides: str) -> ExperimentConfig:

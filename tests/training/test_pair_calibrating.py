@@ -17,7 +17,7 @@ from recsys.pair_calibration import PairCalibrator
 from training.config import ExperimentConfig
 from training.config_file import load_config
 from training.distributed import ALONE
-from training.pair_calibrating import (
+from training.retrieval.pair_calibrating import (
     _sample,
     fit_pairs,
     pair_scores,
@@ -25,7 +25,7 @@ from training.pair_calibrating import (
     probability_metrics,
     take_probability,
 )
-from training.steps import build_two_tower
+from training.retrieval.two_tower_task import build_two_tower
 
 
 def planted(

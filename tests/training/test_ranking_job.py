@@ -17,10 +17,10 @@ from training.config import ExperimentConfig
 from training.config_file import load_config
 from training.distributed import World
 from training.examine import evaluate_bundle
-from training.ranking_evaluation import RankingEvaluation, calibrator_of, judge
-from training.ranking_job import RankingJob
-from training.ranking_rows import open_rows
-from training.ranking_task import predictions, ranking_task
+from training.ranking.evaluation import RankingEvaluation, calibrator_of, judge
+from training.ranking.job import RankingJob
+from training.ranking.rows import open_rows
+from training.ranking.task import predictions, ranking_task
 from training.train import TrainResult, train
 
 ROWS = 6000

@@ -15,7 +15,7 @@ from training.config import ExperimentConfig
 from training.config_file import dump_config, load_config, read_yaml
 from training.distributed import World
 from training.loop import fit
-from training.steps import two_tower_task
+from training.retrieval.two_tower_task import two_tower_task
 from training.train import train
 
 

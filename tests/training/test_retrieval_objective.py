@@ -14,15 +14,15 @@ from features.split import TRAIN, VALIDATION
 from recsys.batch import PairBatch
 from recsys.errors import ConfigError
 from recsys.models.two_tower import TwoTower
-from training import hard_negatives
 from training.checkpoint import Checkpoints, LoopState
 from training.config import ExperimentConfig
 from training.distributed import World
 from training.loop import Task, fit
-from training.retrieval_config import FullSoftmax, HardNegatives
-from training.retrieval_objective import RetrievalObjective
+from training.retrieval import hard_negatives
+from training.retrieval.config import FullSoftmax, HardNegatives
+from training.retrieval.objective import RetrievalObjective
+from training.retrieval.two_tower_task import two_tower_task
 from training.self_supervision_config import SelfSupervision
-from training.steps import two_tower_task
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from recsys.errors import ConfigError
 from recsys.strict import parse
 from training.config import ExperimentConfig
 from training.config_file import read_yaml
-from training.search_space import (
+from training.search.space import (
     Choice,
     Range,
     default_space,

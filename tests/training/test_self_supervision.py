@@ -23,8 +23,8 @@ from training.checkpoint import Checkpoints, LoopState
 from training.config import ExperimentConfig
 from training.distributed import World
 from training.loop import Task, fit
-from training.ranking_rows import RankingRows, open_rows
-from training.ranking_task import ranking_task
+from training.ranking.rows import RankingRows, open_rows
+from training.ranking.task import ranking_task
 from training.self_supervision import self_supervised
 
 ITEMS, ROWS = 60, 1_000

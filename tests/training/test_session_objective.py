@@ -20,8 +20,8 @@ from recsys.strict import parse
 from training.config import ExperimentConfig
 from training.config_file import dump_config
 from training.distributed import World
-from training.session_objective import START_WEIGHT, SessionObjective, values_of
-from training.session_task import build_session_model, loader_config
+from training.sessions.objective import START_WEIGHT, SessionObjective, values_of
+from training.sessions.task import build_session_model, loader_config
 
 Config = Callable[..., ExperimentConfig]
 TASKS = [{"feature": "brand", "weight": 0.4}, {"feature": "title", "weight": 1.5}]

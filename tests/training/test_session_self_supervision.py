@@ -29,14 +29,14 @@ from training.config import ExperimentConfig
 from training.config_file import dump_config
 from training.distributed import World
 from training.loop import Task, fit
-from training.retrieval_job import RetrievalJob
-from training.session_objective import SessionObjective
-from training.session_self_supervision import (
+from training.retrieval.job import RetrievalJob
+from training.sessions.objective import SessionObjective
+from training.sessions.self_supervision import (
     SelfSupervisionHead,
     SessionRegulariser,
     session_regulariser,
 )
-from training.session_task import build_session_model, loader_config
+from training.sessions.task import build_session_model, loader_config
 
 ITEMS = {"masked_items": {"weight": 0.7, "share": 0.3}}
 ATTRIBUTES = {"masked_attributes": {"weight": 0.4, "share": 0.5, "features": ["brand", "title"]}}

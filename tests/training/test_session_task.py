@@ -26,8 +26,8 @@ from training.config_file import dump_config, load_config
 from training.distributed import World
 from training.evaluate import ranking_metrics
 from training.loop import Task, fit
-from training.session_task import build_session_model, loader_config, session_task
-from training.steps import rank_with
+from training.retrieval.two_tower_task import rank_with
+from training.sessions.task import build_session_model, loader_config, session_task
 
 Raw = dict[str, Any]
 Config = Callable[..., ExperimentConfig]

@@ -25,9 +25,9 @@ from training.config import ExperimentConfig
 from training.config_file import load_config
 from training.distributed import ALONE, World
 from training.loop import fit
-from training.pair_calibrating import pair_scores
-from training.retrieval_config import HardNegatives
-from training.steps import build_two_tower, smoothing_of, two_tower_task
+from training.retrieval.config import HardNegatives
+from training.retrieval.pair_calibrating import pair_scores
+from training.retrieval.two_tower_task import build_two_tower, smoothing_of, two_tower_task
 from training.train import train
 
 SMOOTHED = ("model.smoothing.rounds=1", "model.dim=16", "training.precision=float32")

@@ -14,8 +14,8 @@ from training.config import ExperimentConfig
 from training.distributed import World
 from training.evaluate import evaluate
 from training.loop import Task
-from training.retrieval_loss import loss_of
-from training.steps import rank_with, two_tower_task
+from training.retrieval.loss import loss_of
+from training.retrieval.two_tower_task import rank_with, two_tower_task
 
 
 @pytest.fixture(scope="module")

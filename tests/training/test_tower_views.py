@@ -23,9 +23,9 @@ from training.config import ExperimentConfig
 from training.config_file import dump_config
 from training.distributed import World
 from training.loop import Task, fit
+from training.retrieval.tower_views import TowerViews, tower_views
+from training.retrieval.two_tower_task import two_tower_task
 from training.self_supervision_config import SelfSupervision
-from training.steps import two_tower_task
-from training.tower_views import TowerViews, tower_views
 
 SETTINGS = {"kind": "contrastive", "batch_size": 48, "weight": 0.5, "temperature": 0.3}
 

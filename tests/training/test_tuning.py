@@ -18,8 +18,10 @@ from recsys.errors import ConfigError
 from training.config import ExperimentConfig
 from training.config_file import load_config
 from training.loop import Terminated
-from training.search_space import Choice, Space, space_of, values_of, with_values
-from training.search_store import (
+from training.search.output import lines, to_json, tuned_config
+from training.search.space import Choice, Space, space_of, values_of, with_values
+from training.search.stopping import stoppable
+from training.search.store import (
     DONE,
     FAILED,
     INTERRUPTED,
@@ -27,10 +29,8 @@ from training.search_store import (
     Tried,
     open_search,
 )
-from training.stopping import stoppable
-from training.trial import TrialData, TrialPrunedError, TrialStoppedError, Watcher
-from training.tuning import Budget, Found, search, search_facts
-from training.tuning_output import lines, to_json, tuned_config
+from training.search.trial import TrialData, TrialPrunedError, TrialStoppedError, Watcher
+from training.search.tuning import Budget, Found, search, search_facts
 
 SPACE = {
     "training.learning_rate": {"low": 1e-4, "high": 1e-1, "log": True},

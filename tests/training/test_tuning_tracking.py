@@ -19,12 +19,12 @@ import yaml
 from click.testing import CliRunner
 
 from recsys.cli import main
-from training import tuning_tracking
 from training.config import ExperimentConfig
 from training.config_file import load_config, read_yaml
-from training.search_space import space_of
-from training.tuning import Budget, Found, search
-from training.tuning_tracking import deliver_search
+from training.search import tracked as tuning_tracking
+from training.search.space import space_of
+from training.search.tracked import deliver_search
+from training.search.tuning import Budget, Found, search
 
 SPACE = {
     "training.learning_rate": {"low": 1e-4, "high": 1e-1, "log": True},

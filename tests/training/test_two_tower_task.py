@@ -19,8 +19,8 @@ from training.distributed import World
 from training.evaluate import ranking_metrics
 from training.loop import Task, fit
 from training.machine import pick_device
-from training.retrieval_job import load_data
-from training.steps import rank_with, two_tower_task
+from training.retrieval.job import load_data
+from training.retrieval.two_tower_task import rank_with, two_tower_task
 from training.train import config_of_run, new_run_dir
 
 

@@ -25,9 +25,9 @@ from training.checkpoint import Checkpoints
 from training.config import ExperimentConfig
 from training.config_file import load_config
 from training.distributed import World
-from training.ranking_job import RankingJob
-from training.ranking_task import predictions
-from training.retrieval_job import RetrievalJob
+from training.ranking.job import RankingJob
+from training.ranking.task import predictions
+from training.retrieval.job import RetrievalJob
 from training.train import fit_in, train
 from training.warm_start import open_earlier, start_from
 

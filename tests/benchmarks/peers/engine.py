@@ -24,8 +24,8 @@ from training.config import ExperimentConfig
 from training.distributed import World
 from training.loop import fit
 from training.machine import keep_freed_memory
-from training.ranking_rows import open_rows
-from training.ranking_task import ranking_task
+from training.ranking.rows import open_rows
+from training.ranking.task import ranking_task
 
 
 class Engine:

@@ -30,8 +30,8 @@ from training.distributed import World
 from training.evaluate import ranking_metrics
 from training.loop import fit
 from training.machine import keep_freed_memory
-from training.retrieval_job import load_data
-from training.steps import rank_with, two_tower_task
+from training.retrieval.job import load_data
+from training.retrieval.two_tower_task import rank_with, two_tower_task
 
 K = 20
 

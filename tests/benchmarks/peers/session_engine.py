@@ -23,7 +23,7 @@ from training.config_file import load_config
 from training.distributed import World
 from training.loop import Task
 from training.machine import autocast, keep_freed_memory
-from training.retrieval_job import RetrievalJob
+from training.retrieval.job import RetrievalJob
 
 _PEAK_SIZE = 1024
 

@@ -1,0 +1,188 @@
+"""One trial of a search: a training on data that were read and encoded once for all of them.
+
+Nothing of a trial stays but its numbers: no weights, no checkpoints, no look at the test part.
+"""
+
+import gc
+import time
+from collections.abc import Callable
+from copy import copy
+from dataclasses import replace
+from math import log
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from features.click_loader import ClickLoader
+from features.ranking_loader import RankingLoader
+from recsys.embeddings.backend import pick_backend
+from recsys.embeddings.fbgemm_table import supports
+from recsys.embeddings.memory import check_memory, free_memory_bytes
+from recsys.embeddings.plan import EmbeddingPlan
+from recsys.embeddings.table import Backend
+from recsys.models.rankers import RANKERS
+from training.checkpoint import Checkpoints, LoopState, Trained
+from training.config import ExperimentConfig
+from training.distributed import World
+from training.loop import Listener, Task, fit
+from training.machine import keep_freed_memory, pick_device
+from training.ranking.job import RankingJob
+from training.ranking.rows import RankingRows, rows_of
+from training.retrieval.job import RetrievalJob
+from training.warm_start import open_earlier, start_from
+
+
+class TrialStoppedError(Exception):
+    """The trial is not to go on; the search knows why."""
+
+
+class TrialPrunedError(TrialStoppedError):
+    """The trial is worse than what others had at this epoch."""
+
+
+class TrialData:
+    """The data of a configuration, for trainings with other settings of the model.
+
+    backend: the kernel of the table that trials before had; None: the faster one is found out.
+
+    Raises:
+        UserError: the configuration or the data are wrong.
+    """
+
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        say: Callable[[str], None],
+        backend: Backend | None = None,
+    ) -> None:
+        keep_freed_memory()
+        # Before the first trial: what this process frees later is not free for others to see.
+        self.free_bytes = free_memory_bytes()
+        check_memory(config.embedding, self.free_bytes)
+        world, earlier = World(device=pick_device(config.training.device)), open_earlier(config)
+        self.job: RankingJob | RetrievalJob
+        if config.model.kind in RANKERS:
+            self.job = RankingJob(config, world, earlier)
+        else:
+            self.job = RetrievalJob(config, world, _no_index, None, earlier)
+        # Kernels agree to the last digits alone, which a training makes larger: one for all trials.
+        self.backend = backend or self._faster(config, world, say)
+
+    def _faster(
+        self, config: ExperimentConfig, world: World, say: Callable[[str], None]
+    ) -> Backend:
+        choice = pick_backend(
+            config.embedding,
+            EmbeddingPlan.of(config.embedding, self.job.layouts),
+            batch_size=config.training.batch_size,
+            device=world.device,
+        )
+        say(choice.line)
+        return choice.backend
+
+    def task(self, config: ExperimentConfig) -> Task[Any]:
+        """Return what is trained under `config`, which differs in SECTIONS of the space alone."""
+        job = copy(self.job)
+        backend = self.backend if supports(config.embedding) else "torch"
+        table = config.embedding.model_copy(update={"backend": backend})
+        job.config = config.model_copy(update={"embedding": table})
+        if isinstance(job, RankingJob):
+            job.rows = _rows_for(job.config, job.rows)
+        return job.task()
+
+    def train(self, config: ExperimentConfig, listeners: tuple[Listener, ...]) -> LoopState:
+        """Train under `config`; return the loop's state at the end.
+
+        Raises:
+            ConfigError: the settings do not go together, or the table does not fit.
+            NumericalError: a loss was not finite.
+            Terminated: a signal came.
+        """
+        gc.collect()
+        copies = int(config.training.average_epochs > 0)
+        check_memory(config.embedding, self.free_bytes, copies=copies)
+        task = self.task(config)
+        if self.job.earlier is not None:
+            start_from(self.job.earlier, config, task.trained.model, task.trained.table)
+        return fit(task, config.training, _NoCheckpoints(Path()), listeners)
+
+
+class Watcher:
+    """Collects the metric of each epoch, and ends a trial that `report` or the clock end.
+
+    Args:
+        metric: name of the validation metric.
+        epochs: of the whole training; nothing is pruned at the last one.
+        report: takes an epoch (from 1 on) and its value; returns whether to prune.
+        deadline: when the trial has to stop (`time.monotonic`), None: it runs to its end.
+        check: raises where a signal came that nobody has acted on.
+    """
+
+    def __init__(
+        self,
+        metric: str,
+        epochs: int,
+        report: Callable[[int, float], bool],
+        deadline: float | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.metric, self.epochs, self.report, self.deadline = metric, epochs, report, deadline
+        self.check = check
+        self.best: float | None = None
+        self.started = time.monotonic()
+
+    def on_step(self, state: LoopState, num_steps: int, loss: float, rate: float) -> None:
+        """Look at the clock, and whether a signal came."""
+        self.check()
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            raise TrialStoppedError
+
+    def on_log(self, point: dict[str, float]) -> None:
+        """Report an epoch when its validation is known."""
+        value = point.get(f"validation/{self.metric}")
+        if value is None:
+            return
+        epoch = int(point["epoch"]) + 1
+        self.best = value if self.best is None else max(self.best, value)
+        if self.report(epoch, value) and epoch < self.epochs:
+            raise TrialPrunedError
+
+    @property
+    def seconds(self) -> float:
+        """How long it has taken so far."""
+        return time.monotonic() - self.started
+
+
+class _NoCheckpoints(Checkpoints):
+    """Keeps nothing: a trial is judged by its numbers, and begins anew where it was cut off."""
+
+    def save(self, trained: Trained, state: LoopState) -> Path:
+        return self.folder
+
+    def load(self, trained: Trained, step: int) -> LoopState:
+        return LoopState()
+
+    def load_latest(self, trained: Trained) -> LoopState | None:
+        return None
+
+
+def is_lack_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that a trial was too large for the machine."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+
+
+def _rows_for(config: ExperimentConfig, rows: RankingRows) -> RankingRows:
+    """Return the same encoded rows in the batches that `config` asks for."""
+    training, loader = config.training, rows.loader
+    if isinstance(loader, RankingLoader):
+        return rows_of(config, loader.data)
+    assert isinstance(loader, ClickLoader)
+    batches = ClickLoader(loader.log, batch_size=training.batch_size, seed=training.seed)
+    return replace(rows, loader=batches, logit_offset=-log(training.positive_weight))
+
+
+def _no_index(*_: Any, **__: Any) -> Any:
+    raise AssertionError("a trial writes no bundle")

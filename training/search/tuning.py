@@ -1,0 +1,304 @@
+"""The search behind `recsys tune`: trainings with other settings, judged on the validation part.
+
+Trial 0 is the configuration as it stands, so the best of them is never worse than that. The
+trials train on data that were encoded once; one that falls behind is pruned by epoch; one that
+cannot be had (a loss that is not finite, a table that does not fit) is recorded with its reason.
+The test part is not evaluated: the best of many validation values is an optimistic number, and
+only a test part that chose nothing can say what the choice is worth.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recsys.errors import ConfigError, UserError
+from training.config import ExperimentConfig
+from training.loop import Terminated
+from training.search.space import Space, to_raw, values_of, with_values
+from training.search.stopping import stoppable
+from training.search.store import (
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    SearchStore,
+    Tried,
+    open_search,
+)
+from training.search.tracked import SearchTracking
+from training.search.trial import (
+    TrialData,
+    TrialPrunedError,
+    TrialStoppedError,
+    Watcher,
+    is_lack_of_memory,
+)
+from training.train import check_metric
+
+FAILURES_IN_A_ROW = 10
+"""So many, and the search gives up."""
+REPEATS_IN_A_ROW = 20
+"""So many proposals that were trained before, and the space counts as searched."""
+_RUN_DIR, _KERNEL = "run_dir", "kernel"
+_NOT_COMPARED = ("data", "output", "tracking", "cache", "index", "tune", "calibration")
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When a search ends, by whichever comes first.
+
+    trials: of the search in all, those of earlier commands too, but for those cut off.
+    minutes: of this command. A trial that runs then is cut off, but for the first one of all.
+    """
+
+    trials: int | None = None
+    minutes: float | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search knows when it ends.
+
+    ended: why. importance: share of each key in how far the metric varies, where it is known.
+    """
+
+    metric: str
+    space: Space
+    trials: list[Tried]
+    importance: dict[str, float]
+    ended: str
+    run_dir: Path
+
+    @property
+    def baseline(self) -> Tried:
+        """The configuration as it stood."""
+        return self.trials[0]
+
+    @property
+    def best(self) -> Tried:
+        """The trial with the largest metric; of equal ones the earliest.
+
+        Raises:
+            ConfigError: no trial came to its end.
+        """
+        done = [one for one in self.trials if one.state == DONE]
+        if not done:
+            raise ConfigError(
+                f"no trial came to its end, of {len(self.trials)}; the last reason: "
+                f"{self.trials[-1].reason}"
+            )
+        return max(done, key=lambda one: (one.value or 0.0, -one.number))
+
+
+def search(
+    config: ExperimentConfig,
+    space: Space,
+    budget: Budget,
+    *,
+    storage: Path,
+    name: str,
+    seed: int = 0,
+    say: Say = lambda line: None,
+) -> Found:
+    """Search, or go on with the search `name` in `storage`.
+
+    Args:
+        config: the experiment; its `training.metric` decides.
+        space: what may be set (`training.search.space.space_of`).
+        budget: when to end.
+        storage: SQLite file that keeps the trials.
+        name: of the search in that file.
+        seed: of the proposals.
+        say: takes a line of progress at a time.
+
+    Raises:
+        ConfigError: as `open_search` does; no trial can be had.
+        UserError: the data are wrong.
+        Terminated: a signal came; what ended is stored.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError("a search runs in one process: start it without torchrun")
+    check_metric(config)
+    if config.split.join_validation:
+        raise ConfigError(
+            "split.join_validation leaves nothing to choose by: search without it, and train what "
+            "was found with it"
+        )
+    facts = search_facts(config, space, seed)
+    base = values_of(config, space)
+    deadline = None if budget.minutes is None else time.monotonic() + 60 * budget.minutes
+    with (
+        open_search(storage, name, space=space, base=base, facts=facts) as store,
+        stoppable() as check,
+    ):
+        return _Search(config, budget, deadline, store, name, say, check).run()
+
+
+def search_facts(config: ExperimentConfig, space: Space, seed: int) -> dict[str, Any]:
+    """Return what makes a search this one and no other: a resumed one must have the same."""
+    tree = config.model_dump(mode="json", by_alias=True)
+    return {
+        "config": {key: value for key, value in tree.items() if key not in _NOT_COMPARED},
+        "stream": config.data.stream,
+        "space": to_raw(space),
+        "seed": seed,
+    }
+
+
+class _Search:
+    """One command's part of a search."""
+
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        budget: Budget,
+        deadline: float | None,
+        store: SearchStore,
+        name: str,
+        say: Say,
+        check: Callable[[], None],
+    ) -> None:
+        self.config, self.budget, self.deadline = config, budget, deadline
+        self.store, self.name, self.say, self.check = store, name, say, check
+
+    def run(self) -> Found:
+        """Open the data only where there is something left to do."""
+        before = self.store.trials(interrupted=True)
+        if before:
+            ended = sum(one.state != INTERRUPTED for one in before)
+            self.say(f"going on with the search '{self.name}': {ended} trials are there")
+        why = self._why_not_another()
+        if why:
+            return self._found(why, self._run_dir() or Path(self.config.output))
+        kernel: Any = self.store.recall(_KERNEL)
+        data = TrialData(self.config, self.say, kernel)
+        self.store.check_data(data.job.fingerprint)
+        self.store.remember(_KERNEL, data.backend)
+        for fact, value in data.job.facts.items():
+            self.say(f"{fact}: {value}")
+        self.say(
+            f"maximising the validation {self.config.training.metric} over "
+            f"{len(self.store.space)} settings; the test part is not looked at"
+        )
+        tracking = SearchTracking(self.config, self._run_dir(), self.name, self.store.facts, before)
+        self.store.remember(_RUN_DIR, str(tracking.run_dir.resolve()))
+        status = "FAILED"
+        try:
+            tracking.dataset(data.job.fingerprint, data.job.facts)
+            while not (why := self._why_not_another()):
+                self.check()
+                self._trial(data, tracking)
+            status = "FINISHED"
+        except Terminated:
+            status = "KILLED"
+            raise
+        finally:
+            tracking.finish(status)
+        return self._found(why, tracking.run_dir)
+
+    def _run_dir(self) -> Path | None:
+        """Return the folder of the search's run, where it is known and still there."""
+        folder = self.store.recall(_RUN_DIR)
+        return Path(folder) if folder and Path(folder).is_dir() else None
+
+    def _found(self, why: str, run_dir: Path) -> Found:
+        metric, store = self.config.training.metric, self.store
+        return Found(metric, store.space, store.trials(), store.importance(), why, run_dir)
+
+    def _why_not_another(self) -> str:
+        """Return why no further trial begins; an empty text: one does."""
+        trials, budget = self.store.trials(), self.budget
+        if budget.trials is not None and len(trials) >= budget.trials:
+            return f"{len(trials)} of {budget.trials} trials are done"
+        last = trials[-FAILURES_IN_A_ROW:]
+        if len(last) == FAILURES_IN_A_ROW and all(one.state == FAILED for one in last):
+            why = next((one for one in reversed(trials) if not one.repeats), last[-1]).reason
+            raise ConfigError(f"the last {FAILURES_IN_A_ROW} trials failed; the last one: {why}")
+        latest = trials[-REPEATS_IN_A_ROW:]
+        if len(latest) == REPEATS_IN_A_ROW and all(one.repeats for one in latest):
+            return "the space is searched: what is proposed has been tried"
+        if self.deadline is not None and trials and time.monotonic() > self.deadline:
+            return f"{budget.minutes:g} minutes are over"
+        return ""
+
+    def _trial(self, data: TrialData, tracking: SearchTracking) -> None:
+        """Propose, train, store; whatever a trial can fail of is stored as well."""
+        store, metric = self.store, self.config.training.metric
+        earlier = store.trials()
+        number, values = store.propose()
+        self.say(_announced(number, self.budget.trials, values, store.base))
+        twin = next((one for one in earlier if one.values == values), None)
+        if twin is not None:
+            store.repeated(twin)
+            self.say(f"  these are the settings of trial {twin.number}")
+            return
+        child = tracking.trial(number, values)
+        watcher = Watcher(
+            metric,
+            self.config.training.epochs,
+            self._reporter(),
+            self.deadline if earlier else None,
+            self.check,
+        )
+        ending = INTERRUPTED
+        try:
+            config = with_values(self.config, values)
+            data.train(config, (watcher, child))
+            assert watcher.best is not None
+            store.done(watcher.best, watcher.seconds)
+            ending = DONE
+        except TrialPrunedError:
+            store.pruned(watcher.seconds)
+            ending = "pruned"
+        except TrialStoppedError:
+            store.failed(INTERRUPTED, watcher.seconds)
+            self.say("  cut off: the minutes are over")
+        except UserError as error:
+            ending = self._failed(str(error), watcher)
+        except Exception as error:
+            if not is_lack_of_memory(error):
+                store.failed(INTERRUPTED, watcher.seconds)
+                raise
+            ending = self._failed("out of memory", watcher)
+        except BaseException:
+            store.failed(INTERRUPTED, watcher.seconds)
+            raise
+        finally:
+            tracking.ended(child, ending, watcher.best)
+        if ending in (DONE, "pruned"):
+            self._tell(number, ending, watcher)
+
+    def _failed(self, reason: str, watcher: Watcher) -> str:
+        self.store.failed(reason, watcher.seconds)
+        self.say(f"  failed: {reason}")
+        return FAILED
+
+    def _reporter(self) -> Callable[[int, float], bool]:
+        def report(epoch: int, value: float) -> bool:
+            self.say(f"  epoch {epoch}  {self.config.training.metric} {value:.4f}")
+            return self.store.report(epoch, value)
+
+        return report
+
+    def _tell(self, number: int, ending: str, watcher: Watcher) -> None:
+        done = [one for one in self.store.trials() if one.state == DONE]
+        best = max(done, key=lambda one: (one.value or 0.0, -one.number), default=None)
+        value = f"{watcher.best:.4f}" if watcher.best is not None else "-"
+        shown = f"  {ending}: {value} after {watcher.seconds:.0f} s"
+        if best is not None and best.value is not None:
+            shown += f"; best so far {best.value:.4f} (trial {best.number})"
+        self.say(shown)
+
+
+def _announced(
+    number: int, trials: int | None, values: dict[str, Any], base: dict[str, Any]
+) -> str:
+    if values == base:
+        words = "the configuration as it stands"
+    else:
+        words = ", ".join(f"{key} {value}" for key, value in values.items())
+    return f"trial {number}{'' if trials is None else f' (of {trials})'}: {words}"

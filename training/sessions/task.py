@@ -1,0 +1,102 @@
+"""The task of a model of sessions: its batches, its loss, its validation."""
+
+from dataclasses import dataclass
+
+import torch
+
+from features.dataset import Dataset
+from features.queries import Queries
+from features.session_loader import SessionLoader, SessionLoaderConfig
+from features.sessions import Sessions
+from recsys.batch import SessionBatch
+from recsys.embeddings.plan import EmbeddingPlan
+from recsys.embeddings.unified import UnifiedEmbedding
+from recsys.models.session import SessionTransformer, SessionTransformerConfig
+from training.checkpoint import Trained
+from training.config import ExperimentConfig
+from training.distributed import World
+from training.loop import Task
+from training.optim import build_optimizer
+from training.parts import on_device, table_of, whats_not_finite
+from training.retrieval.two_tower_task import Validation
+from training.sessions.objective import SessionObjective
+
+
+def build_session_model(
+    config: ExperimentConfig, data: Dataset, world: World
+) -> SessionTransformer:
+    """Return the model with seeded initial weights, its table sharded over the ranks."""
+    assert isinstance(config.model, SessionTransformerConfig)
+    plan = EmbeddingPlan.of(config.embedding, data.encoder.retrieval_layouts(of_steps=True))
+    table = table_of(config, plan, world)
+    torch.manual_seed(config.training.seed)
+    return SessionTransformer(config.model, UnifiedEmbedding(plan, table)).to(world.device)
+
+
+def session_task(
+    config: ExperimentConfig,
+    data: Dataset,
+    sessions: Sessions,
+    validation: Queries,
+    world: World,
+) -> Task[SessionBatch]:
+    """Return everything that the loop needs to train a model of sessions on `data`."""
+    training, device = config.training, world.device
+    model = build_session_model(config, data, world)
+    optimizer = build_optimizer(
+        model, learning_rate=training.learning_rate, weight_decay=training.weight_decay
+    )
+    objective = SessionObjective(model, data, training, world, device)
+    if objective.head is not None:
+        heads = [one for one in objective.head.parameters() if one.requires_grad]
+        optimizer.add_param_group({"params": heads, "weight_decay": 0.0})
+    loader = SessionLoader(data, sessions, loader_config(config))
+    return Task(
+        trained=Trained(model, model.embedding.table, optimizer, objective.head),
+        num_steps=loader.num_steps,
+        batches=lambda epoch, first: on_device(
+            loader.epoch(epoch, first, rank=world.rank, world=world.size), device
+        ),
+        loss=objective,
+        validate=Validation(model, data, validation, config, world),
+        describe=_Description(model, data),
+    )
+
+
+def loader_config(config: ExperimentConfig) -> SessionLoaderConfig:
+    """Return what a batch is made of."""
+    training, session = config.training, config.training.session
+    sampled = training.loss.kind != "full_softmax"
+    return SessionLoaderConfig(
+        batch_size=training.batch_size,
+        max_length=config.retrieval.history_length,
+        windows=session.windows,
+        positions=session.positions,
+        whole_catalogue=not sampled,
+        uniform_negatives=training.uniform_negatives,
+        frequent_negatives=session.frequent_negatives,
+        batch_negatives=session.batch_negatives and training.loss.kind != "gbce",
+        id_dropout=training.id_dropout,
+        event_dropout=session.event_dropout,
+        step_dropout=session.step_dropout,
+        trained_only=training.negative_items == "trained",
+        seed=training.seed,
+    )
+
+
+@dataclass(frozen=True)
+class _Description:
+    """Names what is not finite in a batch, else its first rows."""
+
+    model: SessionTransformer
+    data: Dataset
+
+    def __call__(self, batch: SessionBatch) -> str:
+        rows = self.data.tables.events.row[batch.examples[:5].cpu().numpy()]
+        text = f"it asks for the interactions {', '.join(str(row + 1) for row in rows)} first"
+        inputs = zip(
+            (batch.items, batch.users, batch.history.features),
+            self.model.embedding.plan.layouts,
+            strict=True,
+        )
+        return f"{text}; {whats_not_finite(self.model.embedding.table, *inputs)}"
