@@ -58,7 +58,7 @@ def train_one(
     world = join(config.training.device)
     quiet = quiet or not world.is_first
     say = progress_lines(quiet)
-    with Progress(config.training.epochs, quiet=quiet) as progress:
+    with Progress(config.training.epochs, metric=config.training.metric, quiet=quiet) as progress:
         result = run(
             config,
             build_index=build_index,

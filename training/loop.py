@@ -44,7 +44,8 @@ class Task(Generic[B]):
     loss: a batch to a scalar, in training mode; of several ranks, its share of the mean.
     validate: metrics of the model as it stands; empty where there is nothing to validate on, and
     the last epoch is kept. describe: names the rows and features of a
-    batch whose loss is not finite.
+    batch whose loss is not finite. parts: what the last loss was made of, by name, where it is a
+    sum of several; and what they weigh.
     """
 
     trained: Trained
@@ -53,6 +54,7 @@ class Task(Generic[B]):
     loss: Callable[[B], Tensor]
     validate: Callable[[], dict[str, float]]
     describe: Callable[[B], str]
+    parts: Callable[[], dict[str, float]] = dict
 
 
 class Listener(Protocol):
@@ -136,7 +138,8 @@ def _epoch(
         for listener in listeners:
             listener.on_step(state, task.num_steps, loss, rate)
         if state.global_step % LOG_EVERY == 0:
-            _log(state, listeners, _mean_loss(state) | {"examples_per_second": rate})
+            point = _mean_loss(state) | task.parts() | {"examples_per_second": rate}
+            _log(state, listeners, point)
         if stop or (received and world.size == 1):  # ranks have to agree, which takes a step
             checkpoints.save(task.trained, state)
             raise Terminated(128 + (received or [signal.SIGTERM])[0])

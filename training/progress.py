@@ -18,8 +18,8 @@ from training.results import Evaluation
 class Progress:
     """A live bar with loss and examples a second on a terminal, plain lines elsewhere."""
 
-    def __init__(self, epochs: int, *, quiet: bool) -> None:
-        self.epochs = epochs
+    def __init__(self, epochs: int, *, metric: str, quiet: bool) -> None:
+        self.epochs, self.metric = epochs, metric
         self.quiet = quiet
         self.live = sys.stderr.isatty() and not quiet
         self.bar = RichProgress(
@@ -66,7 +66,8 @@ class Progress:
         """Print a line an epoch, when its validation is known."""
         if self.quiet or not any(name.startswith("validation/") for name in point):
             return
-        shown = {name: value for name, value in point.items() if name.endswith("_at_20")}
+        decides = f"validation/{self.metric}"
+        shown = {n: v for n, v in point.items() if n.endswith("_at_20") or n == decides}
         shown = shown or {n: v for n, v in point.items() if n.startswith("validation/")}
         words = "  ".join(f"{n.removeprefix('validation/')} {v:.4f}" for n, v in shown.items())
         self.bar.console.print(
@@ -91,7 +92,7 @@ def evaluation_table(evaluation: Evaluation) -> None:
         table.add_row(ranker, *cells, f"{result.metrics[f'coverage_at_{k}']:.3f}")
     console.print(table)
     if evaluation.cold is not None:
-        console.print(_cold_table(evaluation, names[0]))
+        console.print(_cold_table(evaluation, k))
     for name, why in evaluation.left_out.items():
         console.print(f"left out: {name}: {why}", highlight=False, markup=False, soft_wrap=True)
     best = evaluation.results.get("best_reachable")
@@ -101,15 +102,23 @@ def evaluation_table(evaluation: Evaluation) -> None:
         console.print(f"{names[0]}: {share:.0%} of the best reachable", highlight=False)
 
 
-def _cold_table(evaluation: Evaluation, metric: str) -> Table:
-    assert evaluation.cold is not None
-    table = Table(title=f"{metric} of the {evaluation.cold.items:,} cold items")
+def _cold_table(evaluation: Evaluation, k: int) -> Table:
+    cold, k = evaluation.cold, evaluation.cold_k(k)
+    assert cold is not None
+    table = Table(
+        title=f"recall_at_{k} of the {cold.items:,} cold items, which {cold.queries:,} "
+        f"{evaluation.asked} took"
+    )
     table.add_column("ranker", no_wrap=True)
     for word in ("among all items", "they alone ranked"):
         table.add_column(word, justify="right", no_wrap=True)
     for ranker, result in evaluation.results.items():
-        found = (result.metrics[f"{place}_{metric}"] for place in ("cold", "cold_alone"))
-        table.add_row(ranker, *(f"{value:.4f}" for value in found))
+        names = (f"{place}_recall_at_{k}" for place in ("cold", "cold_alone"))
+        cells = []
+        for name in names:
+            low, high = result.intervals[name]
+            cells.append(f"{result.metrics[name]:.4f} [{low:.4f}, {high:.4f}]")
+        table.add_row(ranker, *cells)
     return table
 
 

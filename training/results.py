@@ -82,6 +82,13 @@ class Evaluation:
     asked: str = "users"
     cold: ColdItems | None = None
 
+    def cold_k(self, k: int) -> int:
+        """Return the cut-off nearest below k that leaves some cold items out, else the least."""
+        assert self.cold is not None
+        return max(
+            (one for one in self.ks if one <= k and one < self.cold.items), default=self.ks[0]
+        )
+
 
 @dataclass(frozen=True)
 class Example:

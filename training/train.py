@@ -1,6 +1,6 @@
 """The job behind `recsys train`: tables in; a run, a report and a bundle out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -35,10 +35,15 @@ from training.ranking.evaluation import RankingEvaluation
 from training.ranking.job import RankingJob
 from training.results import Evaluation
 from training.retrieval.job import ExtraRankers, RetrievalJob, tracked_metrics
+from training.sections import TrainingConfig
 from training.tracking import Tracker, start_run
 from training.warm_start import Earlier, open_earlier, start_from
 
+FEW_STEPS = 200
+"""A training of fewer is warned about."""
 Say = Callable[[str], None]
+FEW_STEPS = 200
+"""A training of fewer is warned about."""
 
 
 @dataclass(frozen=True)
@@ -253,6 +258,8 @@ def fit_in(
     for line in model.embedding.plan.lines():
         say(line)
     say(costs(model.embedding.plan, config.embedding).line)
+    for line in steps_in_words(task.num_steps, config.training):
+        say(line)
     checkpoints = Checkpoints.of_run(run_dir, world)
     if job.earlier is not None and not checkpoints.steps():
         for line in start_from(job.earlier, config, model, task.trained.table):
@@ -263,6 +270,23 @@ def fit_in(
         model.embedding.table = whole
         model.cpu()
     return model, state
+
+
+def steps_in_words(num_steps: int, training: TrainingConfig) -> Iterator[str]:
+    """Yield how long the training is, and what of it is unlikely to be meant."""
+    every = num_steps * training.epochs
+    yield f"training: {num_steps:,} steps an epoch, {every:,} at most"
+    if every < FEW_STEPS:
+        yield (
+            f"warning: {every:,} steps teach a model little: set a smaller training.batch_size "
+            f"(it is {training.batch_size:,}), or more epochs"
+        )
+    if training.average_epochs > training.epochs / 2:
+        yield (
+            f"warning: training.average_epochs: {training.average_epochs:g} of "
+            f"{training.epochs:,} epochs keeps much of what the first steps were: half of them "
+            "at most are usual"
+        )
 
 
 def _run(

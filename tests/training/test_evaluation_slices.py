@@ -164,15 +164,25 @@ def test_the_table_shows_what_finds_cold_items(
         found = evaluate(data, queries, rankers, SETTINGS, protocol={"split": "s"}, seed=0)
         evaluation_table(found)
         shown = capsys.readouterr().out
-        count = int(data.cold.sum())
-        assert (f"recall_at_20 of the {count:,} cold items" in shown) is cold
         lines = [line for line in shown.splitlines() if "attributes" in line]
         assert len(lines) == 1 + cold
-        if cold:
-            cells = [cell.strip() for cell in lines[1].strip(" │").split("│")]
-            metrics = found.results["attributes"].metrics
-            wanted = ("cold_recall_at_20", "cold_alone_recall_at_20")
-            assert cells == ["attributes", *(f"{metrics[name]:.4f}" for name in wanted)]
+        if not cold:
+            assert "cold" not in shown
+            continue
+        assert found.cold is not None
+        count, k = int(data.cold.sum()), found.cold_k(20)
+        assert k == 20 < count
+        took = f"recall_at_20 of the {count:,} cold items, which {found.cold.queries:,} users took"
+        assert took in " ".join(shown.split())
+        metrics = found.results["attributes"].metrics
+        cells = [cell.strip() for cell in lines[1].strip(" │").split("│")]
+        assert [cells[0], *(cell.split()[0] for cell in cells[1:])] == [
+            "attributes",
+            *(f"{metrics[f'{place}_recall_at_20']:.4f}" for place in ("cold", "cold_alone")),
+        ]
+        few = replace(found, cold=replace(found.cold, items=20))
+        assert few.cold_k(20) == 5  # the first 20 would hold all of them
+        assert replace(found, cold=replace(found.cold, items=3)).cold_k(20) == 5
 
 
 def test_cold_items_that_nobody_took_and_those_with_training_rows(

@@ -229,6 +229,14 @@ def test_the_rate_warms_up_and_the_curve_is_of_the_steps_since_its_last_point(
     assert watch.curve == pytest.approx(expected)
 
 
+def test_parts_of_the_loss_join_the_points_of_the_curve(tmp_path: Path) -> None:
+    task = toy_task()
+    task = Task(**{**vars(task), "parts": lambda: {"loss/a": float(task.loss.calls)}})  # type: ignore[attr-defined]
+    state = fit(task, config(epochs=7), Checkpoints(tmp_path))
+    points = [point for point in state.history if "loss" in point]
+    assert [point["loss/a"] for point in points] == [20.0, 40.0]
+
+
 def test_a_steep_loss_moves_the_weights_no_further_than_the_clipped_norm(tmp_path: Path) -> None:
     task = toy_task()
     steep = {

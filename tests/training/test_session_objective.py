@@ -217,6 +217,29 @@ def test_attributes_of_the_next_item_are_asked_of_the_same_states(
     expected = sum(math.exp(-v) * one for v, one in zip(variances, losses, strict=True))
     expected += sum(variances) / 2 * learnt
     assert found == pytest.approx(expected, rel=1e-4)
+    names = ("next_item", *(str(task["feature"]) for task in TASKS))
+    parts = {f"loss/{n}": one for n, one in zip(names, losses, strict=True)}
+    if learnt:
+        parts |= {f"weight/{n}": math.exp(-v) for n, v in zip(names, variances, strict=True)}
+    assert objective.parts() == pytest.approx(parts, rel=1e-4)
+
+
+@torch.no_grad()
+def test_a_loss_of_one_part_is_not_told_apart_and_self_supervision_is_one_more(
+    config_of: Config, dataset: Dataset
+) -> None:
+    config = config_of({}, loss="full_softmax")
+    objective, batch = objective_of(config, dataset), loader_of(config, dataset).batch(0, 0)
+    assert objective.parts() == {}
+    objective(batch)
+    assert objective.parts() == {}
+    beside = {"self_supervision": {"masked_items": {"weight": 0.5}}}
+    config = config_of(beside, loss="full_softmax")
+    objective, batch = objective_of(config, dataset), loader_of(config, dataset).batch(0, 0)
+    found, parts = float(objective(batch)), objective.parts()
+    assert set(parts) == {"loss/next_item", "loss/self_supervision"}
+    assert sum(parts.values()) == pytest.approx(found, rel=1e-5)
+    assert min(parts.values()) > 0
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,11 @@ def learning_curves(history: Sequence[Mapping[str, float]], metric: str) -> str 
         for name, value in point.items():
             if name not in ("step", "epoch", "examples_per_second"):
                 series.setdefault(name, []).append((point["step"], value))
-    left = {name: series[name] for name in series if name == "loss" or name.endswith("/loss")}
+    left = {
+        name: series[name]
+        for name in series
+        if name == "loss" or name.startswith("loss/") or name.endswith("/loss")
+    }
     right = {
         f"validation/{kind}_at_{metric.rpartition('_')[2]}": label
         for kind, label in METRICS.items()
@@ -134,20 +138,23 @@ def learning_curves(history: Sequence[Mapping[str, float]], metric: str) -> str 
         is_loss = curves is left
         for number, points in enumerate(curves.values()):
             x, y = np.array(points).T
-            colour = INK if is_loss else COLOURS[number]
+            colour = INK if is_loss and not number else COLOURS[number % len(COLOURS)]
             axis.plot(x, y, color=colour, lw=1.6, marker=None if len(x) > 40 else "o", ms=4)
             if not is_loss:
                 best = int(np.nanargmax(y)) if np.isfinite(y).any() else 0
                 axis.plot(x[best], y[best], "o", color=colour, ms=7, mfc="none", mew=1.5)
+        ends = {label.removeprefix("loss/"): np.array(p)[-1] for label, p in curves.items()}
+        if is_loss and len(curves) > 1:
+            _label_ends(axis, ends, (INK, *COLOURS[1:]))
         if not is_loss:
             axis.set_ylim(bottom=0)
-            _label_ends(axis, {label: np.array(p)[-1] for label, p in curves.items()}, COLOURS)
+            _label_ends(axis, ends, COLOURS)
         axis.set_title(
             "Training loss" if is_loss else f"Validation, first {_k(metric)} (ring: best)"
         )
         axis.set_xlabel("training step")
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        axis.xaxis.set_major_locator(MaxNLocator(5))
+        axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     return svg(figure, "Training loss and validation metrics over training steps")
 
 

@@ -85,6 +85,7 @@ def write_report(
         left_out={plots.words(name): why for name, why in evaluation.left_out.items()},
         asked=evaluation.asked,
         cold=evaluation.cold,
+        cold_k=None if evaluation.cold is None else evaluation.cold_k(k),
         num_items=len(evaluation.train_counts),
         protocol=evaluation.protocol,
         facts=facts,
@@ -180,6 +181,7 @@ def _cold_chart(evaluation: Evaluation, k: int) -> str | None:
     if evaluation.cold is None:
         return None
     places = {"cold": f"among all {len(evaluation.train_counts):,} items"}
+    k = evaluation.cold_k(k)
     places["cold_alone"] = f"among the {evaluation.cold.items:,} cold items alone"
     metrics = [f"{place}_recall_at_{k}" for place in places]
     return plots.intervals(evaluation, metrics, [f"Recall@{k}, {w}" for w in places.values()])

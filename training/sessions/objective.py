@@ -40,6 +40,7 @@ class SessionObjective:
     ) -> None:
         self.model, self.training, self.world, self.device = model, training, world, device
         self.num_items = data.num_items
+        self._last: dict[str, Tensor] = {}
         layout, tasks = data.encoder.layout("items"), training.session.attributes
         found = {t.feature: classes_of(values_of(data.items, layout, t.feature)) for t in tasks}
         self.wanted = {name: wanted.to(device) for name, (wanted, _) in found.items()}
@@ -71,8 +72,27 @@ class SessionObjective:
             asked = self._with_starts(batch, encoded)
             loss = self._loss(encoded, asked)
             if self.regulariser is not None:
-                loss = loss + self.regulariser(batch, encoded, self._next_item)
+                regularisation = self.regulariser(batch, encoded, self._next_item)
+                self._last["self_supervision"] = regularisation.detach()
+                loss = loss + regularisation
             return loss
+
+    def parts(self) -> dict[str, float]:
+        """Return what the last loss was made of, where it is a sum of several.
+
+        "loss/next_item", "loss/<attribute>" and "loss/self_supervision", the latter with its
+        weight; and where the weights of the tasks are learnt "weight/<task>". Of several ranks
+        this one's, as if the others had the same.
+        """
+        if len(self._last) == 1:
+            return {}
+        found = {f"loss/{n}": float(one) * self.world.size for n, one in self._last.items()}
+        heads = self.attributes
+        if isinstance(heads, AttributeHeads) and heads.log_variance.requires_grad:
+            weights = (-heads.log_variance.detach()).exp().tolist()
+            names = ("next_item", *heads.names)
+            found |= {f"weight/{n}": one for n, one in zip(names, weights, strict=True)}
+        return found
 
     def _with_starts(self, batch: SessionBatch, encoded: Encoded) -> SessionBatch:
         """Return the batch with the first item of each session asked for, too."""
@@ -98,14 +118,16 @@ class SessionObjective:
         def mean(losses: Tensor) -> Tensor:
             return (losses * batch.weight).sum() / max(total, 1e-12)
 
+        next_item = mean(losses_P)
+        self._last = {"next_item": next_item.detach()}
         if not isinstance(self.attributes, AttributeHeads):
-            return mean(losses_P)
+            return next_item
         rows = batch.item_rows[batch.positive]
         wanted = {name: classes.take(rows) for name, classes in self.wanted.items()}
-        attributes = self.attributes.losses(states.float(), wanted)
-        return self.attributes.joined(
-            mean(losses_P), {n: mean(one) for n, one in attributes.items()}
-        )
+        losses = self.attributes.losses(states.float(), wanted)
+        attributes = {name: mean(one) for name, one in losses.items()}
+        self._last |= {name: one.detach() for name, one in attributes.items()}
+        return self.attributes.joined(next_item, attributes)
 
     def _next_item(
         self,

@@ -60,6 +60,7 @@ def session_task(
         loss=objective,
         validate=Validation(model, data, validation, config, world),
         describe=_Description(model, data),
+        parts=objective.parts,
     )
 
 
