@@ -17,6 +17,7 @@ from features.infer_clicks import (
     stream_lines,
     weight_lines,
 )
+from features.infer_sessions import session_lines
 from features.profile import ColumnProfile, TableProfile, profile_table
 from features.reading import open_table
 from features.roles import (
@@ -71,8 +72,9 @@ def infer(paths: Sequence[Path], *, relative_to: Path | None = None) -> Inferenc
     else:
         log, split, used = stream_lines(draft)
     draft.features += context_lines(draft, used) if roles.label else _contexts(draft, used)
+    more = sections(draft) if roles.label else session_lines(draft)
     return Inference(
-        yaml=draft.document(log, sides, split, sections(draft) if roles.label else ()),
+        yaml=draft.document(log, sides, split, more),
         unsure=tuple(draft.unsure),
         summary=tuple(_summary(roles, draft)),
     )
@@ -125,13 +127,16 @@ def _log_lines(draft: Draft) -> tuple[list[str], list[str], set[str]]:
     lines = [f"user: {flow(roles.user)}", f"item: {flow(roles.item)}"]
     where: list[str] = []
     used = {roles.user, roles.item}
+    if roles.session:
+        used.add(roles.session)
+        lines.append(f"session: {flow(roles.session)}   # which rows are of one session")
     if roles.label:
         used.add(roles.label)
         lines += label_lines(draft)
         where += null_label_lines(draft)
     clocks = [pair for pair in time_columns(log, draft.latest) if pair[0] not in used]
     # Beside a label a position is most likely the place on the page, which is a feature.
-    order = None if clocks or roles.label else order_column(log)
+    order = None if clocks or roles.label else order_column(log, roles.session)
     if clocks:
         column, unit = clocks[0]
         used.add(column)
@@ -234,7 +239,7 @@ def _contexts(draft: Draft, used: set[str]) -> list[str]:
 def _check_keys(draft: Draft) -> None:
     """Declare policies for what the keys are known to suffer from."""
     roles = draft.roles
-    keys = [(roles.log, roles.user), (roles.log, roles.item)]
+    keys = [(roles.log, name) for name in (roles.user, roles.item, roles.session) if name]
     keys += [(key.table, key.column) for key in (roles.items, roles.users) if key is not None]
     keys += [(key.table, key.column) for _, key in roles.sides]
     for table, name in keys:
@@ -312,7 +317,11 @@ def _columns_of(draft: Draft, key: Key, table: str, written: set[str]) -> None:
 def _summary(roles: Roles, draft: Draft) -> list[str]:
     log = roles.log
     facts = [f"{'' if log.complete else 'at least '}{log.rows:,} rows"]
-    for what, column in (("users", roles.user), ("items", roles.item)):
+    for what, column in (
+        ("users", roles.user),
+        ("items", roles.item),
+        ("sessions", roles.session),
+    ):
         if column:
             facts.append(f"{log.columns[column].distinct:,} {what} ({column})")
     facts += [f"label {roles.label}"] if roles.label else []

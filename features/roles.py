@@ -52,6 +52,7 @@ _ASKING_WORDS = {"is", "was", "did", "has", "if", "or", "not"}
 _AFTERWARDS_WORDS = {"dwell", "watched", "duration", "playtime", "revenue", "spent"}
 _SPLIT_WORDS = {"split", "fold", "subset", "partition", "part", "set"}
 VALIDATION_WORDS = {"validation", "valid", "val", "dev"}
+_MOST = 0.95
 _PARTS = {"train", "training", "test", *VALIDATION_WORDS}
 
 
@@ -92,13 +93,14 @@ class Roles:
     """What was found out; `sides` are further tables with one row an item or a user.
 
     label: the column that says what came of a row, "" where there is none. A log without user and
-    item has one in any case.
+    item has one in any case. session: the column that says which rows are of one visit of a user.
     """
 
     log: TableProfile
     user: str = ""
     item: str = ""
     label: str = ""
+    session: str = ""
     items: Key | None = None
     users: Key | None = None
     sides: list[tuple[Side, Key]] = field(default_factory=list)
@@ -161,12 +163,34 @@ def time_unit(column: ColumnProfile, latest: float) -> str | None:
     return guess_unit(sample.astype(np.int64), latest)
 
 
-def order_column(table: TableProfile) -> str | None:
-    """Return a column of whole numbers that is named as an order."""
-    for name, column in table.columns.items():
+def order_column(table: TableProfile, session: str) -> str | None:
+    """Return a column of whole numbers that is named as an order; the session's at the last."""
+    for name, column in sorted(table.columns.items(), key=lambda one: one[0] == session):
         if speaks_of(name, _ORDER_WORDS) and column.is_whole and column.distinct > 1:
             return name
     return None
+
+
+def session_column(table: TableProfile, user: str) -> str | None:
+    """Return a column that names the visit a row is of, each visit one of a single user."""
+    users = table.columns[user].values
+    for name in _keys(table, SESSION_WORDS):
+        column = table.columns[name]
+        if name == user or not comes_in_visits(column):
+            continue
+        visits = pa.table({"visit": column.values, "user": users}).drop_null().group_by("visit")
+        owners = np.asarray(visits.aggregate([("user", "count_distinct")])["user_count_distinct"])
+        if (owners == 1).mean() >= _MOST:
+            return name
+    return None
+
+
+def comes_in_visits(column: ColumnProfile) -> bool:
+    """Whether the ids of a column part the rows into several visits, half of them not alone."""
+    counts = np.asarray(pc.value_counts(column.known).field("counts"))
+    rows = len(column.values)
+    together = counts[counts > 1].sum()
+    return bool(len(counts) > 1 and together >= 0.5 * rows and len(column.known) >= _MOST * rows)
 
 
 def names_a_rating(name: str) -> bool:
@@ -290,6 +314,8 @@ def _find_log(tables: Sequence[TableProfile]) -> Roles | None:
         if more:
             roles.unsure.append(f"'{chosen}' was taken as the {what}; so could be {more}")
     roles.label = next(iter(label_columns(roles.log)), "")
+    if not roles.label:
+        roles.session = session_column(roles.log, roles.user) or ""
     return roles
 
 

@@ -22,6 +22,8 @@ from recsys.schema import Schema
 from recsys.strict import StrictModel
 
 _MINUTE, _SECOND = 60_000_000, 1_000_000  # microseconds
+_MANY_TIES = 0.05
+"""Share of the steps above which a word on ties is due."""
 
 
 class SessionConfig(StrictModel):
@@ -39,12 +41,14 @@ class Sessions:
     """E events in S sessions: session s holds `order[offsets[s]:offsets[s + 1]]`, oldest first.
 
     order (E,) int64, event numbers by user, then start of the session, then time; offsets (S + 1,)
-    int64; user (S,) int64 user row of each session. A session may hold events of several parts.
+    int64; user (S,) int64 user row of each session; time (E,) int64 when (or in which order) each
+    event was, by event number, where that is known. A session may hold events of several parts.
     """
 
     order: NDArray[np.int64]
     offsets: NDArray[np.int64]
     user: NDArray[np.int64]
+    time: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.user)
@@ -59,14 +63,36 @@ class Sessions:
         owner[self.order] = np.repeat(np.arange(len(self)), self.lengths())
         return owner
 
+    def tied(self) -> float:
+        """Return the share of the steps after a session's first that are as late as the one before.
+
+        0 where no session has a second step, or no time is known.
+        """
+        if self.time is None:
+            return 0.0
+        is_first = np.zeros(len(self.order), bool)
+        is_first[self.offsets[:-1]] = True
+        later = ~is_first[1:]
+        same = np.diff(self.time[self.order]) == 0
+        return float(same[later].mean()) if later.any() else 0.0
+
     def in_words(self) -> str:
-        """Return how many sessions there are and how long they are."""
+        """Return how many sessions there are, how long they are, and of many ties."""
         lengths = self.lengths()
         middle, long = np.quantile(lengths, [0.5, 0.99], method="lower")
         alone = float((lengths == 1).mean())
-        return (
+        words = (
             f"{len(self):,} sessions: half have at most {middle:,} rows, 99 % at most {long:,}; "
             f"{alone:.1%} are of a single row"
+        )
+        tied = self.tied()
+        if tied <= _MANY_TIES:
+            return words
+        return (
+            f"{words}; {tied:.1%} of the steps have the time (or the order) of the step before "
+            "them, and among these the order of the file's rows counts: where a column of whole "
+            "numbers that grow within each user says what came first, name it as "
+            "schema.interactions.order, in place of time"
         )
 
     def only(self, keep: NDArray[np.bool_]) -> "Sessions":
@@ -75,7 +101,7 @@ class Sessions:
         lengths = np.add.reduceat(kept.astype(np.int64), self.offsets[:-1])
         some = lengths > 0
         offsets = np.concatenate([[0], np.cumsum(lengths[some])])
-        return Sessions(self.order[kept], offsets, self.user[some])
+        return Sessions(self.order[kept], offsets, self.user[some], self.time)
 
 
 def cut_sessions(data: Dataset, config: SessionConfig) -> Sessions:
@@ -117,7 +143,8 @@ def sessions_of(schema: Schema, events: Events, config: SessionConfig) -> Sessio
             new[1:] |= np.diff(events.time) > minutes * _MINUTE
         order, starts = numbers, np.flatnonzero(new)
     offsets = np.append(starts, len(order)).astype(np.int64)
-    return Sessions(order, offsets, events.user_row[order[starts]].astype(np.int64))
+    users = events.user_row[order[starts]].astype(np.int64)
+    return Sessions(order, offsets, users, events.time)
 
 
 def _first_of_its_session(

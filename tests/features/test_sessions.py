@@ -1,6 +1,7 @@
 """Sessions: cut as a loop over each user's events cuts them."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.dataset import Dataset
-from features.sessions import SessionConfig, Sessions, cut_sessions, gaps, history_of, pieces
+from features.sessions import (
+    SessionConfig,
+    Sessions,
+    cut_sessions,
+    gaps,
+    history_of,
+    pieces,
+    sessions_of,
+)
 from features.sources import Policies, Sources
 from features.tables import Tables, read_tables
 from recsys.errors import ConfigError, DataError
@@ -213,3 +222,49 @@ def test_sessions_in_words(session_data: SessionData) -> None:
     assert cut_sessions(data, SessionConfig()).in_words() == (
         "4 sessions: half have at most 1 rows, 99 % at most 3; 50.0% are of a single row"
     )
+
+
+@settings(deadline=None)
+@given(EVENTS, st.sampled_from([None, 7.5]), st.integers(0, 3))
+def test_steps_are_tied_with_the_step_before_in_their_session(
+    session_data: SessionData,
+    events: list[tuple[int, int, int]],
+    minutes: float | None,
+    left_out: int,
+) -> None:
+    users, seconds, visits = columns(events)
+    session = visits if minutes is None else None
+    data = session_data(users, range(len(users)), time=seconds, session=session)
+    cut = cut_sessions(data, SessionConfig(inactivity_minutes=minutes))
+    for sessions in (cut, cut.only(np.arange(len(users)) % 4 != left_out)):
+        steps = [
+            seconds[after] == seconds[before]
+            for one in lists(sessions)
+            for before, after in pairwise(one)
+        ]
+        assert sessions.tied() == (sum(steps) / len(steps) if steps else 0)
+
+
+@pytest.mark.parametrize(("ties", "is_said"), [(0, False), (1, False), (2, True), (20, True)])
+def test_many_ties_are_said_in_words(session_data: SessionData, ties: int, is_said: bool) -> None:
+    # Twenty steps of user 0 have one before them; that of user 1, as early as user 0's, has none.
+    time = [0, *([0] * ties), *range(1, 21 - ties), 0]
+    sessions = cut_sessions(session_data([0] * 21 + [1], range(22), time=time), SessionConfig())
+    assert sessions.tied() == ties / 20
+    words = sessions.in_words()
+    assert words.startswith("2 sessions: half have at most 1 rows, 99 % at most 1; 50.0% are of")
+    assert ("schema.interactions.order" in words) == is_said
+    assert (f"{ties / 20:.1%} of the steps have the time" in words) == is_said
+
+
+def test_without_a_clock_no_step_is_tied_but_equal_orders_are(
+    session_data: SessionData, read_shop: Callable[..., Tables]
+) -> None:
+    assert cut_sessions(session_data([0] * 9, range(9)), SessionConfig()).tied() == 0
+    roles = {"order": "place_in_visit", "time": None}
+    log = {"user": [1, 1, 1, 2, 2], "place_in_visit": [0, 0, 1, 4, 4]}
+    events = read_shop(log=log, roles=roles).events
+    raw = {"user": "user", "item": "item", "order": "place_in_visit"}
+    features = [{"name": "item", "table": "items", "kind": "categorical"}]
+    schema = Schema.model_validate({"interactions": raw, "features": tuple(features)})
+    assert sessions_of(schema, events, SessionConfig()).tied() == 2 / 3

@@ -55,6 +55,16 @@ def test_paths_are_beside_the_file_and_overrides_win(tmp_path: Path) -> None:
         ("training: {epochs: three}", r"training.epochs: .* integer"),
         ("split: {kind: random}", "split.kind: .*'time', 'leave_one_out' or 'column'"),
         ("policies: {bad_ids: ignore}", "policies.bad_ids"),
+        ("model: {kind: session, readout: foo}", r"yaml: model\.readout: .*'last' or 'items'"),
+        (
+            "model: {kind: session, history_lenght: 3}",
+            r"unknown key 'model\.history_lenght' .*gth'",
+        ),
+        ("model: {kind: session, dim: 33}", r"yaml: model: a width of 33 .* multiple of 2$"),
+        ("model: {kind: autoint, hiden: [3]}", r"'model\.hiden' \(did you mean 'hidden'"),
+        ("model: {kind: sesion}", r"model: kind 'sesion' is none of .*did you mean 'session'"),
+        ("training: {loss: {kind: metric, margin: 0}}", r"yaml: training\.loss\.margin: "),
+        ("training: {loss: bcee}", r"training\.loss: kind 'bcee' is none of .*mean 'bce'"),
     ],
 )
 def test_wrong_keys_and_values_are_named(tmp_path: Path, change: str, message: str) -> None:
@@ -69,7 +79,10 @@ def test_wrong_keys_and_values_are_named(tmp_path: Path, change: str, message: s
         ("[{name: x, table: items, kind: numerc}]", "features.0"),
         ("[{name: x, table: items, kind: numeric}]", "needs a table 'items', .* not declared"),
         ("[{name: user, table: users, kind: categorical}]", "at least one feature of the items"),
-        ("[{name: item, table: items, kind: categorical, dim: 3}]", "unknown key .*dim"),
+        ("[{name: item, table: items, kind: categorical, dim: 3}]", r"'schema\.features\.0\.dim'"),
+        ("[{name: x, table: items, kind: vector}]", r"missing key 'schema\.features\.0\.dim'"),
+        ("[{name: x, kind: history}]", r"missing key 'schema\.features\.0\.of'"),
+        ("[{name: x, table: items}]", r"missing key 'schema\.features\.0\.kind'"),
     ],
 )
 def test_wrong_features_are_named(tmp_path: Path, features: str, message: str) -> None:

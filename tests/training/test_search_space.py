@@ -115,7 +115,7 @@ def test_own_entries_stand_alone_or_beside_the_defaults(config: ExperimentConfig
         ({"model.dim": 8}, r"model.dim: expected a list of values or \{low: ..., high: ...\} \(go"),
         ({"model.dim": []}, "a choice is a list of different values"),
         ({"model.dim": [8, 8]}, r"a choice is a list of different values \(got \[8, 8\]\)"),
-        ({"model.dim": [8, 0]}, "model.dim: model.two_tower.dim: .*greater than or equal to 1"),
+        ({"model.dim": [8, 0]}, "model.dim: model.dim: .*greater than or equal to 1"),
         ({"model.dim": [8, "x"]}, "valid integer"),
         ({"model.dim": {"low": 8}}, "missing key 'high'"),
         ({"model.dim": {"low": 8, "high": 16, "lg": True}}, "unknown key 'lg'.*'log'"),
