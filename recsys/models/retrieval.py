@@ -12,6 +12,8 @@ from recsys.models import session, two_tower
 from recsys.models.session import SessionTransformer, SessionTransformerConfig
 from recsys.models.two_tower import TwoTower, TwoTowerConfig
 
+_CHUNK_STEPS = 1 << 15
+
 RetrievalConfig = TwoTowerConfig | SessionTransformerConfig
 RetrievalModel = TwoTower | SessionTransformer
 
@@ -62,17 +64,27 @@ def query_vectors(
 ) -> Tensor:
     """Return the vectors of many queries, (Q, E) or (Q, I, E) float32, in evaluation mode.
 
-    `query` and `history` are what the kind of the model reads: a `History` for sessions.
+    `query` and `history` are what the kind of the model reads: a `History` for sessions. At most
+    `chunk_rows` queries are encoded at once, of some 30,000 steps of history: a step of a session
+    costs kilobytes on its way through the model.
     """
     was_training = model.training
     model.eval()
-    rows = torch.arange(len(query), device=query.single.device)
     vectors = [
         vectors_of(model, query.take(chunk), item_vectors, history.take(chunk))
-        for chunk in rows.split(chunk_rows)
+        for chunk in _chunks(history.lengths(), chunk_rows)
     ]
     model.train(was_training)
     return torch.cat(vectors)
+
+
+def _chunks(lengths_Q: Tensor, chunk_rows: int) -> tuple[Tensor, ...]:
+    """Part queries, in order, by their number and by the length of their histories."""
+    rows = torch.arange(len(lengths_Q), device=lengths_Q.device)
+    before = lengths_Q.cumsum(0) - lengths_Q
+    chunk = torch.stack([rows // chunk_rows, before // _CHUNK_STEPS])
+    sizes = chunk.unique_consecutive(dim=1, return_counts=True)[1].tolist()
+    return rows.split(sizes or [0])
 
 
 def without_gain(model: RetrievalModel, vectors: Tensor) -> tuple[Tensor, Tensor | None]:

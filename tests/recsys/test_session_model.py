@@ -155,6 +155,18 @@ def test_a_query_asks_the_same_alone_as_in_a_batch(chunk_rows: int, readout: str
         torch.testing.assert_close(alone[0], together[number])
 
 
+def test_long_histories_are_encoded_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, history, asking = model_of(), histories(RICH, LENGTHS), users(RICH, 5)
+    vectors = model.encode_items(items(9))
+    together, steps = query_vectors(model, asking, vectors, history), list[int]()
+    monkeypatch.setattr("recsys.models.retrieval._CHUNK_STEPS", 4)
+    model.transformer.register_forward_pre_hook(lambda _, inputs: steps.append(len(inputs[0])))
+    torch.testing.assert_close(query_vectors(model, asking, vectors, history), together)
+    assert steps == [4, 5, 3 + 1]  # 3 and 1; 5; the start of an empty one, and 3
+    nobody = query_vectors(model, users(RICH, 0), vectors, histories(RICH, []))
+    assert nobody.shape == (0, together.shape[1])
+
+
 def test_vectors_are_made_without_dropout_and_training_goes_on() -> None:
     model, history, asking = model_of(), histories(RICH, LENGTHS), users(RICH, 5)
     vectors = catalogue_vectors(model.train(), items(9))
