@@ -3,11 +3,13 @@
 A request table has the user key, `history` (list of item ids, oldest first), optionally `seen`
 (items to leave out; the history where absent), and any user attribute or context column; an
 absent attribute is null. For a model of sessions the history is that of one session, and columns
-beside it tell of its steps (`features.request_steps`).
+beside it tell of its steps (`features.request_steps`); where they say when each step was and a
+pause ends a session, what lies before the last pause is cut off.
 """
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +20,15 @@ from torch import Tensor
 
 from features.encoder import FeatureEncoder
 from features.histories import Histories
-from features.request_steps import encode_steps, last_session, step_lists
+from features.request_origin import RequestOrigin
+from features.request_steps import (
+    encode_steps,
+    last_session,
+    refuse_unknown_columns,
+    since_the_last_pause,
+    step_lists,
+    step_times,
+)
 from features.sessions import Sessions
 from features.tables import Tables
 from recsys.batch import FeatureBlock, History, Jagged
@@ -27,6 +37,7 @@ from recsys.schema import Schema
 from recsys.strict import nearest
 
 HISTORY, SEEN = "history", "seen"
+_UNNAMED = RequestOrigin()
 
 
 @dataclass(frozen=True)
@@ -36,7 +47,7 @@ class Requests:
     block: user and context features, for a model of sessions those of the users alone. history:
     for such a model the steps.
     num_events (B,) int64, items in the whole history, of which the model may see the last alone.
-    unknown_items: ids in histories that the catalogue lacks.
+    unknown_items: ids in histories that the catalogue lacks. first_unknown: the first of them.
     """
 
     user_ids: pa.Array
@@ -45,6 +56,7 @@ class Requests:
     seen: Jagged
     num_events: Tensor
     unknown_items: int
+    first_unknown: Any = None
 
     def __len__(self) -> int:
         return len(self.user_ids)
@@ -108,46 +120,79 @@ def encode_requests(
     *,
     history_length: int,
     steps: bool = False,
+    inactivity_minutes: float | None = None,
+    origin: RequestOrigin = _UNNAMED,
 ) -> Requests:
-    """Return `table` as tensors; `item_ids` (n_items,) is the model's catalogue, ascending.
+    """Return `table` as tensors.
 
-    steps: for a model of sessions: the history as steps, users alone in the block.
+    Args:
+        encoder: of the trained model.
+        item_ids: (n_items,) the model's catalogue, ascending.
+        table: the requests.
+        history_length: how many events the model reads, the last ones.
+        steps: for a model of sessions: the history as steps, users alone in the block.
+        inactivity_minutes: of such a model: a longer pause between two steps whose times are given
+            ends a session, and what lies before the last one is no part of the history.
+        origin: of the requests, for messages.
 
     Raises:
         DataError: the user key or the history is missing, null or of the wrong type; a column of
             its steps does not go with the history.
     """
-    schema = encoder.schema
+    _require_columns(encoder.schema, table, origin)
+    users = table.column(encoder.schema.user_key).combine_chunks()
+    rows, owner, values = _item_rows(table, HISTORY, item_ids, origin)
+    in_catalogue = rows >= 0
+    known = np.flatnonzero(in_catalogue)
+    seen = _grouped(rows[known], owner[known], table.num_rows)
+    if SEEN in table.column_names:
+        seen_rows, seen_owner, _ = _item_rows(table, SEEN, item_ids, origin)
+        kept = seen_rows >= 0
+        seen = _grouped(seen_rows[kept], seen_owner[kept], table.num_rows)
+    with origin.named(_sources(encoder.schema, "users")):
+        block = encoder.encode("users", _with_absent(encoder.schema, table))
+    times = None
+    if steps:
+        refuse_unknown_columns(encoder.schema, table.column_names, origin)
+        times = step_times(encoder.schema, table, origin)
+        if times is not None and inactivity_minutes is not None:
+            current = since_the_last_pause(times, owner, inactivity_minutes)
+            known = np.flatnonzero(in_catalogue & current)
+    history = _grouped(rows[known], owner[known], table.num_rows)
+    last = known[_among_last(history, history_length)]
+    shown: Jagged | History
+    if steps:
+        shown = encode_steps(encoder, table, rows[last], last, times, origin)
+    else:
+        with origin.named(_sources(encoder.schema, "interactions")):
+            block = block.beside(encoder.encode("interactions", table))
+        shown = _grouped(rows[last], owner[last], table.num_rows)
+    unknown = np.flatnonzero(~in_catalogue)
+    first = values[int(unknown[0])].as_py() if len(unknown) else None
+    return Requests(users, block, shown, seen, history.lengths(), len(unknown), first)
+
+
+def _require_columns(schema: Schema, table: pa.Table, origin: RequestOrigin) -> None:
+    """Refuse requests without user key or history, or with a null user."""
     key = schema.user_key
     for name in (key, HISTORY):
         if name not in table.column_names:
             raise DataError(
-                f"requests lack the column '{name}'{nearest(name, table.column_names)}; they need "
-                f"'{key}' and '{HISTORY}' (a list of item ids, oldest first, empty for a new user)"
+                f"{origin.name}: no column '{name}'{nearest(name, table.column_names)}; "
+                f"requests need '{key}' and '{HISTORY}' (a list of item ids, oldest first, empty "
+                "for a new user)"
             )
-    users = table.column(key).combine_chunks()
-    if users.null_count:
-        row = int(np.flatnonzero(np.asarray(users.is_null()))[0])
-        raise DataError(f"requests, column '{key}', row {row + 1}: a null user id")
-    rows, owner = _item_rows(table, HISTORY, item_ids)
-    known = np.flatnonzero(rows >= 0)
-    history = _grouped(rows[known], owner[known], table.num_rows)
-    seen = history
-    if SEEN in table.column_names:
-        seen_rows, seen_owner = _item_rows(table, SEEN, item_ids)
-        kept = seen_rows >= 0
-        seen = _grouped(seen_rows[kept], seen_owner[kept], table.num_rows)
-    block = encoder.encode("users", _with_absent(schema, table))
-    last = known[_among_last(history, history_length)]
-    shown: Jagged | History
-    if steps:
-        place = np.arange(len(rows)) - np.searchsorted(owner, owner)
-        shown = encode_steps(encoder, table, rows[last], owner[last], place[last])
-    else:
-        block = block.beside(encoder.encode("interactions", table))
-        shown = _grouped(rows[last], owner[last], table.num_rows)
-    num_events = history.lengths()
-    return Requests(users, block, shown, seen, num_events, len(rows) - len(known))
+    null = np.flatnonzero(np.asarray(table.column(key).combine_chunks().is_null()))
+    if len(null):
+        raise DataError(
+            f"{origin.at(key, null[0])}: a null user id; name whom the request is for, or leave "
+            "the row out"
+        )
+
+
+def _sources(schema: Schema, side: Literal["users", "interactions"]) -> dict[str, str]:
+    """Return the columns that features of `side` read, each under its own name."""
+    return {feature.source_column: feature.source_column for feature in schema.features_of(side)}
 
 
 def _with_absent(schema: Schema, table: pa.Table) -> pa.Table:
@@ -159,23 +204,34 @@ def _with_absent(schema: Schema, table: pa.Table) -> pa.Table:
 
 
 def _item_rows(
-    table: pa.Table, name: str, item_ids: pa.Array
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return lists of item ids as catalogue rows, (T,), -1 for what it lacks, and their request."""
+    table: pa.Table, name: str, item_ids: pa.Array, origin: RequestOrigin
+) -> tuple[NDArray[np.int64], NDArray[np.int64], pa.Array]:
+    """Return lists of item ids as catalogue rows, (T,), -1 for what it lacks; requests; the ids."""
     lists = table.column(name).combine_chunks()
     kind = lists.type
     if pa.types.is_null(kind):
         lists, kind = lists.cast(pa.large_list(item_ids.type)), pa.large_list(item_ids.type)
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
-        raise DataError(f"requests, column '{name}' is {kind}; it must be a list of item ids")
+        raise DataError(
+            f"{origin.at(name)} is {kind}; it must be a list of item ids: write a column of lists, "
+            "as in ['a', 'b']"
+        )
     lengths = np.asarray(pc.list_value_length(lists).fill_null(0)).astype(np.int64)
     values = lists.flatten()
     if not pa.types.is_null(values.type) and _is_text(values.type) != _is_text(item_ids.type):
         raise DataError(
-            f"requests, column '{name}' holds {values.type} ids, the catalogue {item_ids.type} ids"
+            f"{origin.at(name)} holds {values.type} ids, the catalogue {item_ids.type} ids: cast "
+            f"them to {item_ids.type}"
         )
-    rows = np.asarray(pc.index_in(values.cast(item_ids.type), item_ids).fill_null(-1), np.int64)
-    return rows, np.repeat(np.arange(len(lengths)), lengths)
+    try:
+        found = pc.index_in(values.cast(item_ids.type), item_ids)
+    except pa.ArrowInvalid as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(
+            f"{origin.at(name)} holds what is no {item_ids.type} id ({reason}): correct the ids"
+        ) from None
+    rows = np.asarray(found.fill_null(-1), np.int64)
+    return rows, np.repeat(np.arange(len(lengths)), lengths), values
 
 
 def _grouped(values: NDArray[np.int64], owner: NDArray[np.int64], num_requests: int) -> Jagged:

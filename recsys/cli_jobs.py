@@ -142,12 +142,15 @@ def score_users(
     requests: str | None = None,
     others: dict[str, str] | None = None,
     k: int = 20,
-    filter_seen: bool = True,
+    filter_seen: bool | None = None,
     probability: bool = False,
     rows_per_part: int = 10_000,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Recommend for the users of a log or for those who ask; return the summary."""
+    """Recommend for the users of a log or for those who ask; return the summary.
+
+    filter_seen: leave out what they have taken; None: as when the model was evaluated.
+    """
     from serving.batch import score_to_parquet
     from serving.score import Scorer
 
@@ -252,7 +255,9 @@ def export_model(
 
         return export_onnx(folder, out)
     if target == "onnx":
-        raise ConfigError("--to onnx is for rankers; a two-tower goes --to faiss, exact or parquet")
+        raise ConfigError(
+            "--to onnx is for rankers; a retrieval model goes --to faiss, exact or parquet"
+        )
     from serving.export import export_index
     from serving.query_encoding import EncodingSize
 

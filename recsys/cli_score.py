@@ -16,14 +16,26 @@ from recsys.cli_jobs import (
     score_users,
 )
 
+_REQUESTS = """A row of --input for a model of sessions, whose log has a column event:
 
-@click.command()
+\b
+  user_id        'u1'
+  history        ['p7', 'p2']       oldest first; [] for a new user
+  history_times  ['2026-11-01T09:30:00', '2026-11-01T09:31:10']
+  history_event  ['view', 'cart']
+
+Times are timestamps or ISO text (UTC where no zone is given) where the unit of the log's time is
+datetime, else whole numbers in that unit; a pause longer than sessions.inactivity_minutes cuts off
+what lies before it. Lists are as long as the history; null, or no such column, means unknown."""
+
+
+@click.command(epilog=_REQUESTS)
 @click.argument("model")
 @click.option("--output", type=click.Path(path_type=Path), required=True)
 @click.option(
     "--input",
     "requests",
-    help="Requests (Parquet: user key and history); for a ranker, the rows to judge.",
+    help="Requests (Parquet: user key and history, see below); for a ranker, the rows to judge.",
 )
 @click.option("--interactions", help="Log to build histories from; its users are scored.")
 @click.option("--users", help="User attributes, where the model uses them.")
@@ -35,7 +47,12 @@ from recsys.cli_jobs import (
     "--new-items", metavar="PATH", help="Items that the model's catalogue lacks: who takes them?"
 )
 @click.option("--top-customers", type=int, help="With --new-items, users named; default: 100.")
-@click.option("--keep-seen", is_flag=True, help="Do not leave out items the user has taken.")
+@click.option(
+    "--keep-seen/--hide-seen",
+    default=None,
+    help="Whether lists may hold items the user has taken; default: as when the model was "
+    "evaluated (evaluation.filter_seen).",
+)
 @click.option("--rows-per-part", type=int, help="Users of a part; default: 10000.")
 @click.option("--tracking-uri", help="MLflow store; default: mlflow.db in this folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -51,7 +68,7 @@ def score(
     probability: bool,
     new_items: str | None,
     top_customers: int | None,
-    keep_seen: bool,
+    keep_seen: bool | None,
     rows_per_part: int | None,
     tracking_uri: str | None,
     as_json: bool,
@@ -71,10 +88,12 @@ def score(
     side_tables = named_paths(other)
     folder, say = resolve_model(model, tracking_uri), progress_lines(as_json)
     if is_ranker(folder):
-        if requests is None or k or keep_seen or rows_per_part or probability or new_items:
+        of_lists = (k, rows_per_part, probability, new_items)
+        if requests is None or keep_seen is not None or any(of_lists):
             raise click.UsageError(
                 "the model is a ranker: give --input, the rows to judge; --interactions, --k, "
-                "--keep-seen, --rows-per-part, --probability and --new-items are for a two-tower"
+                "--keep-seen, --hide-seen, --rows-per-part, --probability and --new-items are for "
+                "retrieval models"
             )
         given = {"users": users, "items": items, **side_tables}
         tables = {name: path for name, path in given.items() if path is not None}
@@ -93,7 +112,8 @@ def score(
             asked["top_customers"] = 100 if top_customers is None else top_customers
             summary = audience_of_new_items(str(folder), new_items, *who, **asked)
         else:
-            asked |= {"k": 20 if k is None else k, "filter_seen": not keep_seen}
+            asked |= {"k": 20 if k is None else k}
+            asked |= {"filter_seen": None if keep_seen is None else not keep_seen}
             summary = score_users(str(folder), *who, probability=probability, **asked)
     _print(summary, as_json)
 
@@ -109,17 +129,21 @@ def _check_two_tower(
         raise click.UsageError("--top-customers goes with --new-items")
 
 
-def _refuse_lists(k: int | None, keep_seen: bool, probability: bool) -> None:
-    if k or keep_seen or probability:
+def _refuse_lists(k: int | None, keep_seen: bool | None, probability: bool) -> None:
+    if k or keep_seen is not None or probability:
         raise click.UsageError(
-            "--new-items gives a probability for every new item and user; leave --k, --keep-seen "
-            "and --probability away"
+            "--new-items gives a probability for every new item and user; leave --k, --keep-seen, "
+            "--hide-seen and --probability away"
         )
 
 
 def _print(summary: dict[str, Any], as_json: bool) -> None:
+    """Print what was done; the first unknown item stands behind their number."""
     if as_json:
         click.echo(json_format.dumps(summary, indent=1))
-    else:
-        for name, value in summary.items():
-            click.echo(f"{name.replace('_', ' ')}: {value}")
+        return
+    first = summary.pop("first_unknown_history_item", None)
+    for name, value in summary.items():
+        shown = "null" if first is None else repr(first)
+        named = f", the first {shown}" if name == "unknown_history_items" and value else ""
+        click.echo(f"{name.replace('_', ' ')}: {value}{named}")

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +30,7 @@ from recsys.models.retrieval import query_vectors
 from recsys.pair_calibration import PairCalibrator
 from recsys.retrieval.index import ExactVectors
 from recsys.retrieval.interests import search
-from serving.batch import UNKNOWN, Shard, Shards
+from serving.batch import Shard, Shards, UnknownItems, unknown_metadata
 from serving.parts import mark_done, write_parts
 from serving.score import Scorer
 
@@ -58,6 +59,7 @@ class AudienceSummary:
     new_items: int
     expected_audience: float
     unknown_history_items: int
+    first_unknown_history_item: Any
 
 
 def read_new_items(scorer: Scorer, paths: Mapping[str, str]) -> NewItems:
@@ -124,10 +126,10 @@ def score_new_items(
     parts = {shard.name: partial(_part, scorer, new, shard) for shard in shards.parts}
     there = write_parts(output / CUSTOMERS, job, parts, on_part)
     gathered = _Audience(new.ids, top_customers)
-    unknown = 0
+    unknown = UnknownItems()
     for shard in shards.parts:
         table = pq.read_table(output / CUSTOMERS / shard.name)
-        unknown += int((table.schema.metadata or {}).get(UNKNOWN, b"0"))
+        unknown.add(table)
         gathered.add(table)
     audience = gathered.table(scorer.schema.item_key, calibration.new)
     with whole_file(output / AUDIENCE) as staging:
@@ -141,7 +143,8 @@ def score_new_items(
         gathered.customers,
         len(new.ids),
         float(gathered.expected.sum()),
-        unknown,
+        unknown.count,
+        unknown.first,
     )
     mark_done(output, vars(summary))
     return summary
@@ -149,7 +152,7 @@ def score_new_items(
 
 def _part(scorer: Scorer, new: NewItems, shard: Shard) -> pa.Table:
     """Return the users of a shard with all new items, best first."""
-    requests = scorer.encode(shard.read())
+    requests = scorer.encode(shard.read(), shard.origin)
     queries = query_vectors(scorer.model, requests.block, scorer.vectors, requests.history)
     scores, rows = search(ExactVectors(new.vectors), queries, len(new.ids), None)
     events = requests.num_events.unsqueeze(1).numpy()
@@ -162,7 +165,7 @@ def _part(scorer: Scorer, new: NewItems, shard: Shard) -> pa.Table:
     }
     columns = {n: pa.LargeListArray.from_arrays(bounds, values) for n, values in lists.items()}
     table = pa.table({scorer.schema.user_key: requests.user_ids, **columns})
-    return table.replace_schema_metadata({UNKNOWN: str(requests.unknown_items).encode()})
+    return table.replace_schema_metadata(unknown_metadata(requests))
 
 
 class _Audience:

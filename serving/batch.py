@@ -1,7 +1,8 @@
 """Batch scoring: requests in, recommendations in Parquet out, each user exactly once."""
 
 import hashlib
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,24 +15,28 @@ import pyarrow.parquet as pq
 
 from features.histories import Histories
 from features.reading import open_table
-from features.requests import HISTORY, request_table
+from features.request_origin import RequestOrigin
+from features.request_steps import refuse_unknown_columns
+from features.requests import HISTORY, Requests, request_table
 from features.sessions import sessions_of
 from features.sources import Sources
 from features.tables import Tables, read_tables
 from recsys.errors import ConfigError, DataError
 from recsys.schema import CategoricalFeature, Schema
+from recsys.strict import nearest
 from serving.parts import mark_done, write_parts
 from serving.score import Scorer
 
-UNKNOWN = b"unknown_history_items"
+UNKNOWN, FIRST_UNKNOWN = b"unknown_history_items", b"first_unknown_history_item"
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A part of the requests: the file name of its answers, and how to read it."""
+    """A part of the requests: the file name of its answers, how to read it, where it lies."""
 
     name: str
     read: Callable[[], pa.Table]
+    origin: RequestOrigin
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,10 @@ class Shards:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a job wrote, in users and lists."""
+    """What a job wrote, in users and lists.
+
+    seen_items: what became of them, and why. first_unknown_history_item: null where none is.
+    """
 
     output: str
     model_id: str
@@ -52,7 +60,30 @@ class Summary:
     parts_already_there: int
     users: int
     short_lists: int
+    seen_items: str
     unknown_history_items: int
+    first_unknown_history_item: Any
+
+
+class UnknownItems:
+    """Counts items of histories that the catalogue lacks over parts, and keeps the first."""
+
+    def __init__(self) -> None:
+        self.count, self.first = 0, None
+
+    def add(self, part: pa.Table) -> None:
+        """Take what `unknown_metadata` wrote beside a part."""
+        facts = part.schema.metadata or {}
+        found = int(facts.get(UNKNOWN, b"0"))
+        if found and not self.count:
+            self.first = json.loads(facts.get(FIRST_UNKNOWN, b"null"))
+        self.count += found
+
+
+def unknown_metadata(requests: Requests) -> dict[bytes, bytes]:
+    """Return how many items of histories the catalogue lacks, to stand beside a part."""
+    first = json.dumps(requests.first_unknown)
+    return {UNKNOWN: str(requests.unknown_items).encode(), FIRST_UNKNOWN: first.encode()}
 
 
 def score_to_parquet(
@@ -76,14 +107,23 @@ def score_to_parquet(
     }
     parts = {shard.name: partial(_answers, scorer, shard) for shard in shards.parts}
     there = write_parts(output, job, parts, on_part)
-    users = short = unknown = 0
+    users = short = 0
+    unknown = UnknownItems()
     for shard in shards.parts:
         answers = pq.read_table(output / shard.name, columns=["reason"])
-        unknown += int((answers.schema.metadata or {}).get(UNKNOWN, b"0"))
+        unknown.add(answers)
         users += answers.num_rows
         short += answers.num_rows - answers.column("reason").null_count
     summary = Summary(
-        str(output), scorer.bundle.model_id, len(shards.parts), there, users, short, unknown
+        output=str(output),
+        model_id=scorer.bundle.model_id,
+        parts=len(shards.parts),
+        parts_already_there=there,
+        users=users,
+        short_lists=short,
+        seen_items=scorer.seen_items,
+        unknown_history_items=unknown.count,
+        first_unknown_history_item=unknown.first,
     )
     mark_done(output, vars(summary))
     return summary
@@ -121,9 +161,9 @@ def shards_of_log(
         rows = chosen[start : start + rows_per_part]
         return lambda: request_table(schema, tables, histories, rows, sessions=sessions)
 
-    total = len(starts)
+    total, origin = len(starts), RequestOrigin(str(sources.interactions))
     parts = tuple(
-        Shard(f"part-{number:05d}-of-{total:05d}.parquet", reader(start))
+        Shard(f"part-{number:05d}-of-{total:05d}.parquet", reader(start), origin)
         for number, start in enumerate(starts)
     )
     digest = hashlib.sha256(f"{tables.fingerprint} {rows_per_part}".encode())
@@ -138,7 +178,8 @@ def shards_of_requests(scorer: Scorer, given: str) -> Shards:
 
     Raises:
         NotFoundError: no such file.
-        DataError: a file lacks user key or history, or a user stands in two rows.
+        DataError: a file lacks user key or history, or has a column that is named like one of
+            steps but is none; a user stands in two rows.
     """
     key = scorer.schema.user_key
     files = open_table(given, "requests")
@@ -150,18 +191,15 @@ def shards_of_requests(scorer: Scorer, given: str) -> Shards:
     keys: list[pa.ChunkedArray] = []
     for number, path in enumerate(paths):
         file = pq.ParquetFile(path)
-        missing = [name for name in (key, HISTORY) if name not in file.schema_arrow.names]
-        if missing:
-            raise DataError(
-                f"{path}: no column '{missing[0]}'; requests need '{key}' and '{HISTORY}' "
-                "(lists of item ids); give --interactions to build histories from a log"
-            )
+        _check_columns(scorer, path, file.schema_arrow.names)
         digest.update(hashlib.sha256(path.read_bytes()).digest())
         keys.append(file.read(columns=[key]).column(key))
+        first = 0
         for group in range(file.num_row_groups):
             name = f"part-{number:05d}-{group:05d}.parquet"
-            parts.append(Shard(name, _group_reader(path, group)))
-    _refuse_repeated(keys, key)
+            parts.append(Shard(name, _group_reader(path, group), RequestOrigin(str(path), first)))
+            first += file.metadata.row_group(group).num_rows
+    _refuse_repeated(paths, keys, key)
     return Shards(tuple(parts), digest.hexdigest())
 
 
@@ -169,15 +207,35 @@ def _group_reader(path: Path, group: int) -> Callable[[], pa.Table]:
     return lambda: pq.ParquetFile(path).read_row_group(group)
 
 
-def _refuse_repeated(keys: list[pa.ChunkedArray], key: str) -> None:
-    chunks = [chunk for column in keys for chunk in column.chunks]
-    counts = pa.chunked_array(chunks).value_counts() if chunks else []
-    twice = [entry for entry in counts if entry["counts"].as_py() > 1]
-    if twice:
+def _check_columns(scorer: Scorer, path: Path, names: list[str]) -> None:
+    key = scorer.schema.user_key
+    missing = [name for name in (key, HISTORY) if name not in names]
+    if missing:
         raise DataError(
-            f"requests, column '{key}': user {twice[0]['values'].as_py()!r} stands in "
-            f"{twice[0]['counts']} rows ({len(twice)} users do); one row a user"
+            f"{path}: no column '{missing[0]}'{nearest(missing[0], names)}; requests need '{key}' "
+            f"and '{HISTORY}' (lists of item ids); give --interactions to build histories from a "
+            "log"
         )
+    if scorer.sessions is not None:
+        refuse_unknown_columns(scorer.schema, names, RequestOrigin(str(path)))
+
+
+def _refuse_repeated(paths: tuple[Path, ...], keys: Sequence[pa.ChunkedArray], key: str) -> None:
+    """Refuse a user who stands in two rows; a null one is refused where rows are read."""
+    chunks = [chunk for column in keys for chunk in column.chunks]
+    counts = pa.chunked_array(chunks).drop_null().value_counts() if chunks else []
+    twice = [entry for entry in counts if entry["counts"].as_py() > 1]
+    if not twice:
+        return
+    user = twice[0]["values"]
+    rows = [np.flatnonzero(np.asarray(pc.equal(column, user).fill_null(False))) for column in keys]
+    places = [(path, row) for path, found in zip(paths, rows, strict=True) for row in found]
+    path, row = places[1]
+    raise DataError(
+        f"{RequestOrigin(str(path)).at(key, int(row))}: user {user.as_py()!r} stands in "
+        f"{len(places)} rows ({len(twice)} users do), first in row {places[0][1] + 1} of "
+        f"{places[0][0]}; keep one row a user"
+    )
 
 
 def _schema_for_log(schema: Schema, *, steps: bool) -> Schema:
@@ -209,6 +267,5 @@ def _rows_of(tables: Tables, schema: Schema, users: pa.Array | None) -> np.ndarr
 
 def _answers(scorer: Scorer, shard: Shard) -> pa.Table:
     """Return one part, with the number of history items that the catalogue lacks beside it."""
-    requests = scorer.encode(shard.read())
-    counted = {UNKNOWN: str(requests.unknown_items).encode()}
-    return scorer.answer(requests).replace_schema_metadata(counted)
+    requests = scorer.encode(shard.read(), shard.origin)
+    return scorer.answer(requests).replace_schema_metadata(unknown_metadata(requests))

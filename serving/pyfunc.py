@@ -26,8 +26,10 @@ from mlflow.types import schema as types
 
 from recsys.errors import DataError
 
-HISTORY, SEEN = "history", "seen"
-DEFAULTS: dict[str, Any] = {"k": 20, "filter_seen": True, "probability": False}
+HISTORY, SEEN, TIMES = "history", "seen", "history_times"
+DEFAULTS: dict[str, Any] = {"k": 20, "filter_seen": None, "probability": False}
+"""Parameters of those who ask for a list; filter_seen None: as when the model was evaluated."""
+INPUT = "the model input"
 
 
 class BundleModel(PythonModel):  # type: ignore[misc]
@@ -53,15 +55,16 @@ class BundleModel(PythonModel):  # type: ignore[misc]
 
 
 def _recommend(path: Path) -> Callable[[pd.DataFrame, dict[str, Any]], pa.Table]:
+    from features.request_origin import RequestOrigin
     from serving.score import Scorer
 
-    scorer = Scorer.open(path)
+    scorer, origin = Scorer.open(path), RequestOrigin(INPUT)
     columns = request_columns(scorer.bundle.read("probe.parquet"))
 
     def answer(frame: pd.DataFrame, params: dict[str, Any]) -> pa.Table:
         chosen = {**DEFAULTS, **params}
         table = request_table(frame, columns)
-        return scorer.score(table, **{name: chosen[name] for name in DEFAULTS})
+        return scorer.score(table, **{name: chosen[name] for name in DEFAULTS}, origin=origin)
 
     return answer
 
@@ -71,7 +74,7 @@ def _judge(path: Path) -> Callable[[pd.DataFrame, dict[str, Any]], pa.Table]:
 
     scorer = RowScorer.open(path)
     columns = scorer.rows.types
-    return lambda frame, params: scorer.score(pa.table(_arrays(frame, columns, "rows")))
+    return lambda frame, params: scorer.score(pa.table(_arrays(frame, columns)))
 
 
 def request_columns(probe: bytes) -> pa.Schema:
@@ -83,8 +86,11 @@ def request_columns(probe: bytes) -> pa.Schema:
     return pa.schema(fields)
 
 
-def request_signature(columns: pa.Schema, user_key: str) -> ModelSignature:
-    """Return MLflow's description of requests with these columns, answers and parameters."""
+def request_signature(columns: pa.Schema, user_key: str, *, filter_seen: bool) -> ModelSignature:
+    """Return MLflow's description of requests with these columns, answers and parameters.
+
+    filter_seen: what is done where a request says nothing: what was done in the evaluation.
+    """
 
     def spec(name: str) -> Any:
         kind = _mlflow_type(columns.field(name).type) or types.AnyType()
@@ -100,7 +106,7 @@ def request_signature(columns: pa.Schema, user_key: str) -> ModelSignature:
     ]
     params = [
         types.ParamSpec("k", "long", DEFAULTS["k"]),
-        types.ParamSpec("filter_seen", "boolean", DEFAULTS["filter_seen"]),
+        types.ParamSpec("filter_seen", "boolean", filter_seen),
         types.ParamSpec("probability", "boolean", DEFAULTS["probability"]),
     ]
     return ModelSignature(
@@ -128,25 +134,40 @@ def request_table(frame: pd.DataFrame, columns: pa.Schema) -> pa.Table:
     Raises:
         DataError: a column cannot be what the model was trained with.
     """
-    arrays = _arrays(frame, columns, "requests")
+    arrays = _arrays(frame, columns)
     if HISTORY not in arrays:
         arrays[HISTORY] = pa.array([[]] * len(frame), columns.field(HISTORY).type)
     return pa.table(arrays)
 
 
-def _arrays(frame: pd.DataFrame, columns: pa.Schema, what: str) -> dict[str, pa.Array]:
+def _arrays(frame: pd.DataFrame, columns: pa.Schema) -> dict[str, pa.Array]:
     arrays = {}
     for field in columns:
         if field.name not in frame.columns:
             continue
         values = [_plain(value) for value in frame[field.name]]
-        try:
-            arrays[field.name] = pa.array(values, field.type)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
-            raise DataError(
-                f"{what}, column '{field.name}' must be {field.type}: {error}"
-            ) from None
+        kind = field.type
+        lists = (row for row in values if isinstance(row, list))
+        if field.name == TIMES and any(isinstance(one, str) for row in lists for one in row):
+            kind = pa.large_list(pa.string())  # ISO text, which whoever reads requests takes too
+        arrays[field.name] = _array(values, field.with_type(kind))
     return arrays
+
+
+def _array(values: list[Any], field: pa.Field) -> pa.Array:
+    wrong = (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError)
+    try:
+        return pa.array(values, field.type)
+    except wrong:
+        for row, value in enumerate(values):
+            try:
+                pa.array([value], field.type)
+            except wrong as error:
+                raise DataError(
+                    f"{INPUT}, column '{field.name}', row {row + 1}: must be {field.type}: "
+                    f"{error}; give values of that type"
+                ) from None
+        raise
 
 
 def to_frame(table: pa.Table) -> pd.DataFrame:
@@ -176,7 +197,8 @@ def _mlflow_type(kind: Any) -> Any:
 def _plain(value: Any) -> Any:
     """Undo what data frames do to missing values and to lists."""
     if isinstance(value, np.ndarray):
-        return value.tolist()
+        # As nanoseconds times would become plain numbers.
+        return (value.astype("datetime64[us]") if value.dtype.kind == "M" else value).tolist()
     if isinstance(value, list | tuple):
         return list(value)
     return None if pd.isna(value) else value

@@ -249,6 +249,7 @@ def _described(bundle: Bundle) -> tuple[Any, Any]:
     from features.row_encoder import RowEncoder
     from serving import pyfunc
     from serving.rank_rows import Ranker, is_ranker
+    from serving.seen import judged_without_seen
 
     if is_ranker(bundle):
         ranker = Ranker.open(bundle.path)
@@ -258,7 +259,8 @@ def _described(bundle: Bundle) -> tuple[Any, Any]:
     names = [name for name in columns.names if name != pyfunc.SEEN]
     rows = next(pq.ParquetFile(io.BytesIO(probe)).iter_batches(3, columns=names))
     user_key = Schema.model_validate_json(bundle.text("schema.json")).user_key
-    return pyfunc.to_frame(rows), pyfunc.request_signature(columns, user_key)
+    judged = judged_without_seen(bundle)
+    return pyfunc.to_frame(rows), pyfunc.request_signature(columns, user_key, filter_seen=judged)
 
 
 def _version(client: Any, name: str, alias: str | None, version: str | None) -> Any:

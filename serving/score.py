@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from features.encoder import FeatureEncoder
+from features.request_origin import RequestOrigin
 from features.requests import Requests, encode_requests, ids_sha256
 from features.sessions import SessionConfig
 from features.sources import Policies
@@ -34,10 +35,12 @@ from recsys.retrieval.recommend import recommend
 from recsys.schema import Schema
 from recsys.weights import load_retrieval
 from serving.index.build import load_index
+from serving.seen import judged_without_seen, seen_in_words
 
 EXHAUSTED = "exhausted"
 """Why a list is short: no further item is left that may be shown."""
 SCORE_TOLERANCE = 1e-4
+_UNNAMED = RequestOrigin()
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,9 @@ class Scorer:
     item_ids: pa.Array
     k: int
     filter_seen: bool
+    """Whether lists leave out what the user has taken."""
+    judged_without_seen: bool
+    """Whether they did when the model was evaluated."""
     probability: bool
     calibration: TakeProbability | None
     is_new: NDArray[np.bool_]
@@ -61,9 +67,19 @@ class Scorer:
 
     @classmethod
     def open(
-        cls, path: Path, k: int = 20, filter_seen: bool = True, probability: bool = False
+        cls,
+        path: Path,
+        k: int = 20,
+        filter_seen: bool | None = None,
+        probability: bool = False,
     ) -> Self:
         """Verify and read the bundle at `path`, and replay its probe.
+
+        Args:
+            path: of a retrieval model's bundle.
+            k: longest list, unless `score` is told another.
+            filter_seen: leave out what a user has taken; None: as when the model was evaluated.
+            probability: add that the user takes each item.
 
         Raises:
             NotFoundError: there is no bundle.
@@ -81,6 +97,7 @@ class Scorer:
         item_ids = items.column(encoder.schema.item_key).combine_chunks()
         if bundle.json("index/index.json")["item_ids_sha256"] != ids_sha256(item_ids):
             raise IntegrityError(f"{path}: the index was built over other items than items.parquet")
+        judged = judged_without_seen(bundle)
         scorer = cls(
             bundle=bundle,
             encoder=encoder,
@@ -90,7 +107,8 @@ class Scorer:
             vectors=vectors,
             item_ids=item_ids,
             k=_checked_k(k),
-            filter_seen=filter_seen,
+            filter_seen=judged if filter_seen is None else filter_seen,
+            judged_without_seen=judged,
             probability=probability,
             calibration=_calibration(bundle),
             is_new=np.asarray(items.column("train_count")) == 0,
@@ -106,12 +124,18 @@ class Scorer:
         """The schema that the model was trained with."""
         return self.encoder.schema
 
+    @property
+    def seen_items(self) -> str:
+        """What becomes of items that the user has taken, and why, in words."""
+        return seen_in_words(self.filter_seen, self.judged_without_seen)
+
     def score(
         self,
         requests: pa.Table,
         k: int | None = None,
         filter_seen: bool | None = None,
         probability: bool | None = None,
+        origin: RequestOrigin = _UNNAMED,
     ) -> pa.Table:
         """Return one row a request: user key, items, scores, reason (null unless short).
 
@@ -121,8 +145,9 @@ class Scorer:
 
         Raises:
             ConfigError: probabilities are wanted of a model trained without calibration.
+            DataError: the requests do not fit the model; `origin` is named.
         """
-        return self.answer(self.encode(requests), k, filter_seen, probability)
+        return self.answer(self.encode(requests, origin), k, filter_seen, probability)
 
     def answer(
         self,
@@ -156,14 +181,17 @@ class Scorer:
             )
         return self.calibration
 
-    def encode(self, requests: pa.Table) -> Requests:
+    def encode(self, requests: pa.Table, origin: RequestOrigin = _UNNAMED) -> Requests:
         """Return `requests` as tensors; refuses a table without user key or history."""
+        sessions = self.sessions
         return encode_requests(
             self.encoder,
             self.item_ids,
             requests,
             history_length=self.model.config.history_length,
-            steps=self.sessions is not None,
+            steps=sessions is not None,
+            inactivity_minutes=None if sessions is None else sessions.inactivity_minutes,
+            origin=origin,
         )
 
     def replay_probe(self) -> None:

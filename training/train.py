@@ -39,10 +39,10 @@ from training.sections import TrainingConfig
 from training.tracking import Tracker, start_run
 from training.warm_start import Earlier, open_earlier, start_from
 
-FEW_STEPS = 200
+FEW_STEPS = 50
 """A training of fewer is warned about."""
 Say = Callable[[str], None]
-FEW_STEPS = 200
+FEW_STEPS = 50
 """A training of fewer is warned about."""
 
 

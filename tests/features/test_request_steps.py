@@ -1,5 +1,6 @@
 """Requests with steps: what was trained on comes back from a table of requests, or an error."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -13,13 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.dataset import Dataset
+from features.request_origin import RequestOrigin
+from features.request_steps import refuse_unknown_columns, since_the_last_pause
 from features.requests import Requests, encode_requests, request_table
 from features.session_queries import build_session_queries
 from features.sessions import SessionConfig, cut_sessions, sessions_of
 from features.split import TEST, TRAIN, VALIDATION
+from features.times import NULL_TIME
 from recsys.batch import History
 from recsys.errors import ConfigError, DataError
-from recsys.schema import TimeColumn
+from recsys.schema import Schema, TimeColumn
 
 SessionData = Callable[..., Dataset]
 PAUSE = SessionConfig(inactivity_minutes=5)
@@ -250,9 +254,25 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"history_times": [["a"] * 4, ["b"]]},
         r"column 'history_times' holds string values; it must hold whole numbers in s",
     ),
+    "times go back before the steps that are read": (
+        {"history_times": [[9, 8, 10, 11], [5]]},
+        r"column 'history_times', row 1: the times go back",
+    ),
+    "times go back around one that is not known": (
+        {"history_times": [[9, None, 8, 11], [5]]},
+        r"column 'history_times', row 1: the times go back",
+    ),
+    "a misspelt column": (
+        {"history_prise": [[1.0] * 4, [2.0]]},
+        r"'history_prise'.*no such column \(did you mean 'history_price'\?\); .* history_times, ",
+    ),
+    "values that are no numbers": (
+        {"history_price": [["a"] * 4, ["b"]]},
+        r"requests: column 'history_price': .*'b'.*; give values of the kind that the model",
+    ),
     "words for a number": (
         {"history_device": [[1, 2, 3, 4], [5]]},
-        r"column 'device' holds integer values, the model was trained on string",
+        r"requests: column 'history_device' holds integer values, the model was trained on string",
     ),
 }
 
@@ -268,7 +288,9 @@ def test_bad_steps_are_refused(session_data: SessionData, name: str) -> None:
 def test_text_that_is_no_time_is_named(session_data: SessionData) -> None:
     data = random_log(session_data, 0)
     table = simple(data, history_times=[["2024-01-01", "2024-01-02", "x", "2024-01-03"], None])
-    with pytest.raises(DataError, match=r"column 'history_times': not a time \(.*'x'"):
+    with pytest.raises(
+        DataError, match=r"'history_times', row 1: not a time \(.*'x'.*ISO text, as"
+    ):
         encode(in_unit(data, "datetime"), table)
     whole = simple(data, history_times=[[1, 2, 3, 4], [5]])
     with pytest.raises(DataError, match=r"holds int64 values; it must hold timestamps or ISO text"):
@@ -282,6 +304,109 @@ def test_text_that_is_no_time_is_named(session_data: SessionData) -> None:
     found = encode(in_unit(data, "datetime"), dates).history
     assert isinstance(found, History)
     assert found.gap.nan_to_num(-1).tolist() == [0, 0, 60, -1]
+
+
+def whole_log_as_request(data: Dataset, table: pa.Table) -> pa.Table:
+    """Return one request a row of `table` with all that the log holds of its user."""
+    events, ids = data.tables.events, data.tables.items.column("item").to_pylist()
+    rows = []
+    for user in range(table.num_rows):
+        mine = np.flatnonzero(events.user_row == user)
+        rows.append([(ids[events.item_row[n]], int(events.time[n]) // 1_000_000) for n in mine])
+    columns = {
+        "user": table.column("user"),
+        "history": [[item for item, _ in row] for row in rows],
+        "history_times": [[time for _, time in row] for row in rows],
+    }
+    return pa.table(columns)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_whole_log_as_a_request_is_cut_to_its_last_session(
+    session_data: SessionData, seed: int
+) -> None:
+    data = random_log(session_data, seed, features=[], context={})
+    users, histories = np.arange(data.num_users), data.histories((TRAIN, VALIDATION, TEST))
+    sessions = cut_sessions(data, PAUSE)
+    last = request_table(data.schema, data.tables, histories, users, sessions=sessions)
+    last = last.drop_columns(["history_serial"])
+    whole = whole_log_as_request(data, last)
+    ids = data.tables.items.column("item").combine_chunks()
+    shape = {"history_length": 4, "steps": True}
+    cut = encode_requests(data.encoder, ids, whole, **shape, inactivity_minutes=5)  # type: ignore[arg-type]
+    wanted = encode(data, last)
+    assert_same(cut.history, wanted.history)
+    assert torch.equal(cut.num_events, wanted.num_events)
+    assert torch.equal(cut.seen.values, wanted.seen.values)  # all of it, not the last session alone
+    assert torch.equal(cut.seen.offsets, wanted.seen.offsets)
+    uncut = encode(data, whole)
+    assert (uncut.num_events > cut.num_events).any()
+    untimed = whole.drop_columns(["history_times"])
+    left = encode_requests(data.encoder, ids, untimed, **shape, inactivity_minutes=5)  # type: ignore[arg-type]
+    assert torch.equal(left.num_events, uncut.num_events)
+
+
+NO_TIME = NULL_TIME // 60_000_000
+
+
+@pytest.mark.parametrize(
+    ("minutes", "kept"),
+    [
+        ([0, 5, 11, 12], "0011"),  # six minutes are longer than five, five are not
+        ([0, 6, 12, 17], "0011"),
+        ([0, 5, 10, 15], "1111"),
+        ([0, NO_TIME, 60, 61], "1111"),  # where the pause was is not known
+        ([0, 60, NO_TIME, NO_TIME], "0111"),
+        ([], ""),
+    ],
+)
+def test_what_lies_before_the_last_pause_is_cut(minutes: list[int], kept: str) -> None:
+    times = np.array([NULL_TIME if m == NO_TIME else m * 60_000_000 for m in minutes], np.int64)
+    row = np.zeros(len(times), np.int64)
+    assert since_the_last_pause(times, row, 5).tolist() == [one == "1" for one in kept]
+    # Between two requests there is no pause, however far apart they lie.
+    later = np.where(times == NULL_TIME, NULL_TIME, times + 10**12)
+    both = since_the_last_pause(np.append(times, later), np.append(row, row + 1), 5)
+    assert both.tolist() == [one == "1" for one in kept * 2]
+
+
+def test_unknown_items_count_for_pauses_and_the_first_is_named(session_data: SessionData) -> None:
+    data = random_log(session_data, 0)
+    ids = data.tables.items.column("item").combine_chunks()
+    # The pause lies between 3 and 99, which the catalogue lacks: 99 begins the last session.
+    table = simple(data, history_times=[[0, 600, 700, 710], [5]])
+    found = encode_requests(
+        data.encoder, ids, table, history_length=4, steps=True, inactivity_minutes=5
+    )
+    assert isinstance(found.history, History)
+    assert found.history.items.values.tolist() == [4, 5, 7]
+    assert (found.unknown_items, found.first_unknown) == (1, 99)
+
+
+def test_an_error_names_file_and_row_of_the_file(session_data: SessionData) -> None:
+    data = random_log(session_data, 0)
+    ids = data.tables.items.column("item").combine_chunks()
+    table = simple(data, history_times=[[1, 2, 3, 4], [5, 6]])
+    with pytest.raises(DataError, match=r"^asked\.parquet, column 'history_times', row 72: 2 val"):
+        encode_requests(
+            data.encoder,
+            ids,
+            table,
+            history_length=4,
+            steps=True,
+            origin=RequestOrigin("asked.parquet", 70),
+        )
+
+
+def test_a_user_attribute_may_be_named_like_a_step(session_data: SessionData) -> None:
+    data = random_log(session_data, 0)
+    raw = data.schema.model_dump(mode="json")
+    raw["users"] = {"key": "user"}
+    raw["features"].append({"name": "history_size", "table": "users", "kind": "numeric"})
+    schema = Schema.model_validate_json(json.dumps(raw))
+    refuse_unknown_columns(schema, ["user", "history", "history_size"], RequestOrigin())
+    with pytest.raises(DataError, match="history_sizes"):
+        refuse_unknown_columns(schema, ["history_sizes"], RequestOrigin())
 
 
 def test_a_column_that_would_be_taken_for_the_times_is_refused(session_data: SessionData) -> None:

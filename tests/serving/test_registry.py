@@ -207,8 +207,10 @@ class Scorer:
     def open(cls, path: Path) -> "Scorer":
         return cls(path)
 
-    def score(self, requests: pa.Table, k: int, filter_seen: bool, probability: bool) -> pa.Table:
-        assert not probability
+    def score(
+        self, requests: pa.Table, k: int, filter_seen: bool, probability: bool, origin: Any
+    ) -> pa.Table:
+        assert (probability, origin.name) == (False, "the model input")
         kept = requests.column("history").to_pylist()
         types = None if filter_seen else str(requests.schema.types)
         return pa.table(
@@ -257,7 +259,7 @@ def test_mlflow_loads_and_asks_the_model(
     assert "large_list" in bare["reason"][0]
     with pytest.raises(Exception, match="user"):
         model.predict(pd.DataFrame({"history": [["a"]]}))
-    with pytest.raises(DataError, match=r"column 'age' must be double"):
+    with pytest.raises(DataError, match=r"the model input, column 'age', row 1: must be double"):
         model.unwrap_python_model().predict(None, pd.DataFrame({"user": [1], "age": ["old"]}))
 
 

@@ -129,7 +129,7 @@ def test_a_bundle_judged_again_says_the_same(result: TrainResult, tmp_path: Path
 
 
 def test_requests_go_on_from_a_session(result: TrainResult) -> None:
-    scorer = Scorer.open(result.bundle, k=3)  # replays the probe
+    scorer = Scorer.open(result.bundle, k=3, filter_seen=True)  # replays the probe
     requests = pa.table(
         {
             "user": ["u000", "stranger", "u001"],

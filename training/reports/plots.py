@@ -143,7 +143,10 @@ def learning_curves(history: Sequence[Mapping[str, float]], metric: str) -> str 
             if not is_loss:
                 best = int(np.nanargmax(y)) if np.isfinite(y).any() else 0
                 axis.plot(x[best], y[best], "o", color=colour, ms=7, mfc="none", mew=1.5)
-        ends = {label.removeprefix("loss/"): np.array(p)[-1] for label, p in curves.items()}
+        ends = {
+            label.removeprefix("loss/").replace("_", " "): np.array(points)[-1]
+            for label, points in curves.items()
+        }
         if is_loss and len(curves) > 1:
             _label_ends(axis, ends, (INK, *COLOURS[1:]))
         if not is_loss:
