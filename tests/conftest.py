@@ -1,10 +1,12 @@
 """Shared fixtures: one torch thread, one seed; a small built-in world as files."""
 
 import os
+import random
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -33,16 +35,35 @@ def _one_thread_one_seed() -> None:
 Ranks = Callable[..., list[subprocess.Popen[str]]]
 
 
+Port = Callable[[], int]
+
+
 @pytest.fixture(scope="session")
-def start_ranks() -> Iterator[Ranks]:
+def free_port() -> Port:
+    """Find a port to listen on that no connection of another process is given meanwhile.
+
+    Systems draw the ports of outgoing connections from 32768 up; a rank starts to listen only
+    when its imports are done, which takes seconds.
+    """
+    drawn = random.SystemRandom()
+
+    def find() -> int:
+        while True:
+            port = drawn.randrange(20_000, 30_000)
+            with socket.socket() as free, suppress(OSError):
+                free.bind(("127.0.0.1", port))
+                return port
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def start_ranks(free_port: Port) -> Iterator[Ranks]:
     """Start `size` ranks of a program as torchrun would; what still runs at the end is killed."""
     started: list[subprocess.Popen[str]] = []
 
     def start(program: str, size: int, *arguments: object) -> list[subprocess.Popen[str]]:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        group = {"WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        group = {"WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
         group |= {"PYTHONFAULTHANDLER": 1}
         ranks = []
         for rank in range(size):

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -115,15 +114,9 @@ def runs_still(pid: int) -> bool:
         return False
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc")
 def test_a_run_survives_whatever_is_killed_and_ends_on_two_machines(
-    config: Path, start: Start
+    config: Path, start: Start, free_port: Callable[[], int]
 ) -> None:
     """One run: a rank of two killed, all of three stopped, and the rest on two nodes."""
     recsys = ("-m", "recsys.cli", "train")
@@ -166,7 +159,9 @@ def test_a_run_survives_whatever_is_killed_and_ends_on_two_machines(
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel's own signal")
-def test_a_rank_ends_when_its_launcher_is_killed(start: Start) -> None:
+def test_a_rank_ends_when_its_launcher_is_killed(
+    start: Start, free_port: Callable[[], int]
+) -> None:
     """The rank waits for others that never come."""
     environment = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "localhost"}
     program = "from training.distributed import join; print('here', flush=True); join('cpu')"
