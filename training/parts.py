@@ -1,9 +1,12 @@
 """What every training task is put together from, whatever its model."""
 
-from collections.abc import Iterator
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys.batch import FeatureBlock, FeatureLayout, PairBatch, RankingBatch, SessionBatch
@@ -11,6 +14,7 @@ from recsys.embeddings.backend import build_table
 from recsys.embeddings.plan import EmbeddingPlan
 from recsys.embeddings.table import Table
 from recsys.embeddings.torch_table import TorchTable
+from recsys.embeddings.unified import UnifiedEmbedding
 from training.config import ExperimentConfig
 from training.distributed import World
 
@@ -66,3 +70,24 @@ def whats_not_finite(table: Table, *inputs: tuple[FeatureBlock, FeatureLayout]) 
     if bool(torch.isfinite(table.weight).all()):
         return "all inputs are finite"
     return "the embedding table holds values that are not finite"
+
+
+@dataclass(frozen=True)
+class BatchInWords(Generic[B]):
+    """Names what is not finite in a batch, else its first rows of the log.
+
+    log_rows (E,) int64: the row of each example; inputs: the blocks of a batch, in the order of the
+    embedding's sides.
+    """
+
+    embedding: UnifiedEmbedding
+    log_rows: NDArray[np.int64]
+    inputs: Callable[[B], tuple[FeatureBlock, ...]]
+
+    def __call__(self, batch: B) -> str:
+        """Return the words."""
+        rows = self.log_rows[batch.examples[:5].cpu().numpy()]
+        inputs = zip(self.inputs(batch), self.embedding.plan.layouts, strict=False)
+        found = whats_not_finite(self.embedding.table, *inputs)
+        numbers = ", ".join(str(row + 1) for row in rows)
+        return f"its first interactions are rows {numbers}; {found}"

@@ -265,7 +265,7 @@ def test_a_number_that_is_not_finite_is_traced_to_rows_and_feature(
     before = dataset.items.dense[:, price].clone()
     dataset.items.dense[:, price] = torch.nan
     try:
-        found = r"asks for the interactions \d+(, \d+){4} first; not finite in the data: price;"
+        found = r"first interactions are rows \d+(, \d+){4}; not finite in the data: price;"
         with pytest.raises(NumericalError, match=found):
             fit(task, config_of().training, Checkpoints(tmp_path))
     finally:
@@ -279,7 +279,7 @@ def test_a_bad_row_of_users_or_events_is_named_by_its_side(
     batch = next(iter(task.batches(0, 0)))
     rows = dataset.tables.events.row[batch.examples[:5].numpy()] + 1
     said = task.describe(batch)
-    expected = f"it asks for the interactions {', '.join(map(str, rows.tolist()))} first"
+    expected = f"its first interactions are rows {', '.join(map(str, rows.tolist()))}"
     assert said == f"{expected}; all inputs are finite"
 
 

@@ -25,7 +25,7 @@ from training.distributed import ALONE, World
 from training.evaluate import ranking_metrics, vector_ranker
 from training.loop import Task
 from training.optim import build_optimizer
-from training.parts import on_device, table_of, whats_not_finite
+from training.parts import BatchInWords, on_device, table_of
 from training.retrieval.objective import RetrievalObjective
 
 CONTEXT_DROPOUT = 0.1
@@ -104,7 +104,11 @@ def two_tower_task(
         ),
         loss=objective,
         validate=Validation(model, data, validation, config, world),
-        describe=_Description(model, data),
+        describe=BatchInWords[PairBatch](
+            model.embedding,
+            data.tables.events.row,
+            lambda batch: (batch.items, batch.query),
+        ),
     )
 
 
@@ -175,17 +179,3 @@ def vectors_with(
     items = world.gather(catalogue_vectors(model, own_items.to(device)), count)
     vectors = query_vectors(model, queries.block.to(device), items, queries.history.to(device))
     return items.cpu(), vectors.cpu()
-
-
-@dataclass(frozen=True)
-class _Description:
-    """Names what is not finite in a batch, else its first rows."""
-
-    model: TwoTower
-    data: Dataset
-
-    def __call__(self, batch: PairBatch) -> str:
-        rows = self.data.tables.events.row[batch.examples[:5].cpu().numpy()]
-        text = f"its first interactions are rows {', '.join(str(row + 1) for row in rows)}"
-        inputs = zip((batch.items, batch.query), self.model.embedding.plan.layouts, strict=False)
-        return f"{text}; {whats_not_finite(self.model.embedding.table, *inputs)}"

@@ -1,7 +1,5 @@
 """The task of a model of sessions: its batches, its loss, its validation."""
 
-from dataclasses import dataclass
-
 import torch
 
 from features.dataset import Dataset
@@ -17,7 +15,7 @@ from training.config import ExperimentConfig
 from training.distributed import World
 from training.loop import Task
 from training.optim import build_optimizer
-from training.parts import on_device, table_of, whats_not_finite
+from training.parts import BatchInWords, on_device, table_of
 from training.retrieval.two_tower_task import Validation
 from training.sessions.objective import SessionObjective
 
@@ -59,7 +57,11 @@ def session_task(
         ),
         loss=objective,
         validate=Validation(model, data, validation, config, world),
-        describe=_Description(model, data),
+        describe=BatchInWords[SessionBatch](
+            model.embedding,
+            data.tables.events.row,
+            lambda batch: (batch.items, batch.users, batch.history.features),
+        ),
         parts=objective.parts,
     )
 
@@ -83,21 +85,3 @@ def loader_config(config: ExperimentConfig) -> SessionLoaderConfig:
         trained_only=training.negative_items == "trained",
         seed=training.seed,
     )
-
-
-@dataclass(frozen=True)
-class _Description:
-    """Names what is not finite in a batch, else its first rows."""
-
-    model: SessionTransformer
-    data: Dataset
-
-    def __call__(self, batch: SessionBatch) -> str:
-        rows = self.data.tables.events.row[batch.examples[:5].cpu().numpy()]
-        text = f"it asks for the interactions {', '.join(str(row + 1) for row in rows)} first"
-        inputs = zip(
-            (batch.items, batch.users, batch.history.features),
-            self.model.embedding.plan.layouts,
-            strict=True,
-        )
-        return f"{text}; {whats_not_finite(self.model.embedding.table, *inputs)}"
