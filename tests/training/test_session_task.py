@@ -258,7 +258,7 @@ def test_a_number_that_is_not_finite_is_traced_to_rows_and_feature(
     if side == "none":
         task.trained.table.weight[:, 0] = torch.nan
         found = r"the embedding table holds values that are not finite"
-        with pytest.raises(NumericalError, match=rf"interactions \d+(, \d+)* first; {found}"):
+        with pytest.raises(NumericalError, match=rf"are rows \d+(, \d+)*; {found}"):
             fit(task, config_of().training, Checkpoints(tmp_path))
         return
     price = dataset.encoder.layout("items").dense.index("price")
