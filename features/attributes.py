@@ -7,12 +7,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.ids import IdCollector, Ids
-from features.kinds import convert, join_batches
-from features.reading import TableFiles
-from features.sources import Policies
-from features.validate import Ledger, Mask, cells, is_list
 from recsys.errors import DataError
+from recsys.features.ids import IdCollector, Ids
+from recsys.features.kinds import convert, join_batches
+from recsys.features.reading import TableFiles
+from recsys.features.sources import Policies
+from recsys.features.validate import Ledger, Mask, cells, is_list
 from recsys.schema import Feature
 
 

@@ -21,14 +21,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from features.dataset import Dataset
-from features.encoder import FeatureEncoder
-from features.sources import Policies, Sources
-from features.split import SplitConfig
-from features.tables import Events, Tables, source_fingerprint
-from features.validate import Drop
 from recsys.atomic import publish, staged_folder
 from recsys.batch import FeatureBlock, Jagged
+from recsys.features.dataset import Dataset
+from recsys.features.encoder import FeatureEncoder
+from recsys.features.sources import Policies, Sources
+from recsys.features.split import SplitConfig
+from recsys.features.tables import Events, Tables, source_fingerprint
+from recsys.features.validate import Drop
 from recsys.schema import Schema
 
 _EVENTS = ("user_row", "item_row", "time", "weight", "row", "label", "split", "session")

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from features.click_log import ClickLog
-from features.hashing import NULL_HASH, UNKNOWN_HASH
-from features.inspect import grid
-from features.split import TEST, TRAIN
-from features.validate import Drop
 from recsys.batch import FeatureBlock, FeatureLayout
+from recsys.features.click_log import ClickLog
+from recsys.features.hashing import NULL_HASH, UNKNOWN_HASH
+from recsys.features.inspect import grid
+from recsys.features.split import TEST, TRAIN
+from recsys.features.validate import Drop
 
 SEEN_ROWS = {TRAIN: 1_000_000, TEST: 100_000}
 """Rows of a part whose features are looked at, the first ones."""

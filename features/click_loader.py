@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from features.click_log import ClickLog, take_rows
-from features.click_store import PartFiles, Range
-from features.loader import prefetch
-from features.split import TRAIN
 from recsys.batch import FeatureBlock, Jagged, RankingBatch
+from recsys.features.click_log import ClickLog, take_rows
+from recsys.features.click_store import PartFiles, Range
+from recsys.features.loader import prefetch
+from recsys.features.split import TRAIN
 
 _BLOCK_ROWS = 8192
 

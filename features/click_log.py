@@ -1,8 +1,9 @@
 """Click logs larger than memory, for rankers: encoded to disk once, in pieces, and read from there.
 
-Two passes over the files: the first counts rows and fits the encoder (`features.click_survey`),
-the second encodes batch by batch and appends to flat files (`features.click_store`). The folder
-is there whole or not at all, and keyed as `features.cache` keys its entries, so it is never stale.
+Two passes over the files: the first counts rows and fits the encoder
+(`recsys.features.click_survey`), the second encodes batch by batch and appends to flat files
+(`recsys.features.click_store`). The folder is there whole or not at all, and keyed as
+`recsys.features.cache` keys its entries, so it is never stale.
 
 Parts of a streamed log: `split.kind: column`, or `time`, which here is the order of the rows in
 the files: of the rows that `interactions.where` and the policies leave, the last `test` share is
@@ -25,19 +26,19 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from features.click_rows import ClickReader, ClickRows, PartOrder
-from features.click_store import PARTS, PartFiles, PartWriter
-from features.click_survey import Survey, decided, survey
-from features.crosses import Crosses
-from features.encoder import FeatureEncoder
-from features.reading import open_table
-from features.sources import Policies, Sources
-from features.split import SplitConfig
-from features.tables import source_fingerprint
-from features.validate import Drop, Ledger
 from recsys.atomic import publish, staged_folder
 from recsys.batch import FeatureBlock, FeatureLayout, RankingBatch
 from recsys.errors import ConfigError, DataError, IntegrityError
+from recsys.features.click_rows import ClickReader, ClickRows, PartOrder
+from recsys.features.click_store import PARTS, PartFiles, PartWriter
+from recsys.features.click_survey import Survey, decided, survey
+from recsys.features.crosses import Crosses
+from recsys.features.encoder import FeatureEncoder
+from recsys.features.reading import open_table
+from recsys.features.sources import Policies, Sources
+from recsys.features.split import SplitConfig
+from recsys.features.tables import source_fingerprint
+from recsys.features.validate import Drop, Ledger
 from recsys.schema import Schema
 
 _FORMAT = "click log 1"
@@ -46,7 +47,7 @@ _ENCODER = ("encoder.json", "known_ids.safetensors")
 
 @dataclass(frozen=True, eq=False)
 class ClickLog:
-    """An encoded click log on disk; parts are numbered as in `features.split`.
+    """An encoded click log on disk; parts are numbered as in `recsys.features.split`.
 
     layout: what the features of a batch are. fingerprint: of the source files. counts and
     positives: rows of each part, and those of them with label 1. drops: rows that conditions
@@ -140,7 +141,7 @@ def encode_click_log(
         policies: what becomes of rows that break a rule.
         split: `column`, or `time` for the order of the rows.
         folder: is there whole or not at all.
-        lookups: for `multiplicity: auto`, as in `features.dataset.prepare`.
+        lookups: for `multiplicity: auto`, as in `recsys.features.dataset.prepare`.
 
     Raises:
         ConfigError: the settings are not for a streamed log.

@@ -1,7 +1,7 @@
 """Rows of a click log as they stream by: conditions, label, weight, time and part checked.
 
-What `features.log` does for a log that fits into memory, for one that does not: nothing is kept
-from one batch to the next. Ids are not checked, for a click log needs none.
+What `recsys.features.log` does for a log that fits into memory, for one that does not: nothing is
+kept from one batch to the next. Ids are not checked, for a click log needs none.
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -11,15 +11,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from features.kinds import convert, number
-from features.labels import labels
-from features.log import conditions_met, split_parts
-from features.reading import Batch, TableFiles
-from features.sources import Policies
-from features.split import SplitConfig
-from features.times import check_times, latest_seconds, microseconds, raw_times
-from features.validate import Cells, Ledger, Mask, cells
 from recsys.errors import DataError
+from recsys.features.kinds import convert, number
+from recsys.features.labels import labels
+from recsys.features.log import conditions_met, split_parts
+from recsys.features.reading import Batch, TableFiles
+from recsys.features.sources import Policies
+from recsys.features.split import SplitConfig
+from recsys.features.times import check_times, latest_seconds, microseconds, raw_times
+from recsys.features.validate import Cells, Ledger, Mask, cells
 from recsys.schema import Feature, Schema
 
 _PART_WORDS = ("training", "validation", "test")
@@ -31,7 +31,7 @@ class ClickRows:
 
     rows (N,) int64, numbers over the source files; label, weight (N,) float32; time (N,) int64
     microseconds since 1970, where declared; part (N,) int8, where a column says it; columns:
-    source column -> (N,) values as `features.kinds.convert` gives them.
+    source column -> (N,) values as `recsys.features.kinds.convert` gives them.
     """
 
     rows: NDArray[np.int64]

@@ -26,7 +26,7 @@ from recsys.batch import FeatureBlock, FeatureLayout, Jagged, RankingBatch
 from recsys.errors import IntegrityError
 
 PARTS = ("train", "validation", "test")
-"""Folder of each part, by its number in `features.split`."""
+"""Folder of each part, by its number in `recsys.features.split`."""
 
 Range = tuple[int, int]
 

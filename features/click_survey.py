@@ -3,7 +3,8 @@
 Only what this needs is read: labels, weights, times, the split, the columns that scaling is
 fitted on, and (in a CSV file) the categories, whose type the whole column decides. Features with
 `min_count` are read a second time, when it is known which rows are for training: values are
-counted over all of these, not over a sample (`features.value_counts` has the memory it takes).
+counted over all of these, not over a sample (`recsys.features.value_counts` has the memory it
+takes).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,16 +15,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from features.click_rows import ClickReader, ClickRows
-from features.encoder import FeatureEncoder, known_values, knows_its_values
-from features.hashing import splitmix64
-from features.kinds import decide_type, join_batches
-from features.multiplicity import settle
-from features.split import TEST, TRAIN, VALIDATION, SplitConfig
-from features.validate import Ledger, Mask
-from features.value_counts import ValueCounts
 from recsys.derived_features import CrossFeature
 from recsys.errors import DataError
+from recsys.features.click_rows import ClickReader, ClickRows
+from recsys.features.encoder import FeatureEncoder, known_values, knows_its_values
+from recsys.features.hashing import splitmix64
+from recsys.features.kinds import decide_type, join_batches
+from recsys.features.multiplicity import settle
+from recsys.features.split import TEST, TRAIN, VALIDATION, SplitConfig
+from recsys.features.validate import Ledger, Mask
+from recsys.features.value_counts import ValueCounts
 from recsys.schema import Feature, Schema
 
 SAMPLE_ROWS = 1_000_000

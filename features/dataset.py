@@ -11,14 +11,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from features.encoder import FeatureEncoder, Side
-from features.hashing import hash_values, splitmix64
-from features.histories import Histories
-from features.history_features import past_scalers
-from features.log import take_rows
-from features.multiplicity import settle
-from features.sources import Policies, Sources
-from features.split import (
+from recsys.batch import FeatureBlock
+from recsys.errors import ConfigError, DataError
+from recsys.features.encoder import FeatureEncoder, Side
+from recsys.features.hashing import hash_values, splitmix64
+from recsys.features.histories import Histories
+from recsys.features.history_features import past_scalers
+from recsys.features.log import take_rows
+from recsys.features.multiplicity import settle
+from recsys.features.sources import Policies, Sources
+from recsys.features.split import (
     TEST,
     TRAIN,
     SplitConfig,
@@ -28,10 +30,8 @@ from features.split import (
     released_from,
     words_of_drawn,
 )
-from features.tables import Tables, read_tables
-from features.validate import Drop
-from recsys.batch import FeatureBlock
-from recsys.errors import ConfigError, DataError
+from recsys.features.tables import Tables, read_tables
+from recsys.features.validate import Drop
 from recsys.schema import Schema
 
 

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from features.profile import ColumnProfile, TableProfile
-from features.roles import Key, Roles
-from features.suggest import Suggestion
-from features.times import UNITS
-from features.yaml_text import entry, flow, section
+from recsys.features.profile import ColumnProfile, TableProfile
+from recsys.features.roles import Key, Roles
+from recsys.features.suggest import Suggestion
+from recsys.features.times import UNITS
+from recsys.features.yaml_text import entry, flow, section
 
 _LEAST_ROWS, _DIM = 4096, 16
 

@@ -24,7 +24,10 @@ from numpy.typing import NDArray
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
-from features.columns import (
+from recsys.batch import FeatureBlock, FeatureLayout, Jagged
+from recsys.errors import DataError
+from recsys.feature_options import Pooling
+from recsys.features.columns import (
     as_float,
     as_lists,
     as_microseconds,
@@ -32,14 +35,11 @@ from features.columns import (
     column_of,
     value_family,
 )
-from features.crosses import Crosses
-from features.hashing import NULL_HASH, UNKNOWN_HASH, hash_values
-from features.history_features import past_layout
-from features.scaling import Scaler
-from features.value_counts import ValueCounts
-from recsys.batch import FeatureBlock, FeatureLayout, Jagged
-from recsys.errors import DataError
-from recsys.feature_options import Pooling
+from recsys.features.crosses import Crosses
+from recsys.features.hashing import NULL_HASH, UNKNOWN_HASH, hash_values
+from recsys.features.history_features import past_layout
+from recsys.features.scaling import Scaler
+from recsys.features.value_counts import ValueCounts
 from recsys.schema import Feature, NumericFeature, Schema
 
 Side = Literal["items", "users", "interactions"]
@@ -362,7 +362,7 @@ def _columns(parts: list[Any], num_rows: int, dtype: type) -> NDArray[Any]:
 
 
 def _number(multiplicity: int | str) -> int:
-    """`auto` is settled before rows are encoded (`features.multiplicity`); until then it is 1."""
+    """`auto` is settled before rows are encoded (`features/multiplicity.py`); until then 1."""
     return multiplicity if isinstance(multiplicity, int) else 1
 
 

@@ -9,9 +9,9 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from features.dataset import Dataset
-from features.split import TRAIN
 from recsys.batch import Jagged
+from recsys.features.dataset import Dataset
+from recsys.features.split import TRAIN
 
 Kind = Literal["rows", "users"]
 

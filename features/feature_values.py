@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from features.dataset import Dataset
-from features.split import TRAIN
 from recsys.batch import FeatureBlock, FeatureLayout
 from recsys.embeddings.diagnostics import FeatureValues
+from recsys.features.dataset import Dataset
+from recsys.features.split import TRAIN
 
 
 def dataset_feature_values(data: Dataset) -> list[FeatureValues]:

@@ -19,12 +19,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from features.hashing import NULL_HASH
-from features.scaling import Scaler
-from features.tables import Events
 from recsys.batch import FeatureBlock, FeatureLayout, Jagged
 from recsys.derived_features import CountFeature, DerivedFeature, ElapsedFeature, HistoryFeature
 from recsys.feature_options import HistoryPooling
+from recsys.features.hashing import NULL_HASH
+from recsys.features.scaling import Scaler
+from recsys.features.tables import Events
 
 Integers = NDArray[np.int64]
 _SECOND = 1_000_000  # microseconds

@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from features.growing import GrowingArray
-from features.sources import Policies
-from features.validate import Cells, Ledger, Mask, is_text, mask_of
 from recsys.errors import DataError
+from recsys.features.growing import GrowingArray
+from recsys.features.sources import Policies
+from recsys.features.validate import Cells, Ledger, Mask, is_text, mask_of
 
 _WHOLE = r"^(0|-?[1-9][0-9]*)$"
 _WHOLE_FLOAT = r"^-?[0-9]+(\.0*)?([eE]\+?[0-9]+)?$"

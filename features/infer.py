@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from itertools import takewhile
 from pathlib import Path
 
-from features.draft import Draft, side_name
-from features.infer_clicks import (
+from recsys.features.draft import Draft, side_name
+from recsys.features.infer_clicks import (
     BY_ORDER_OF_ROWS,
     context_lines,
     label_lines,
@@ -17,10 +17,10 @@ from features.infer_clicks import (
     stream_lines,
     weight_lines,
 )
-from features.infer_sessions import session_lines
-from features.profile import ColumnProfile, TableProfile, profile_table
-from features.reading import open_table
-from features.roles import (
+from recsys.features.infer_sessions import session_lines
+from recsys.features.profile import ColumnProfile, TableProfile, profile_table
+from recsys.features.reading import open_table
+from recsys.features.roles import (
     VALIDATION_WORDS,
     Key,
     Roles,
@@ -31,8 +31,8 @@ from features.roles import (
     split_column,
     time_columns,
 )
-from features.suggest import Suggestion, suggest, title_of
-from features.yaml_text import flow
+from recsys.features.suggest import Suggestion, suggest, title_of
+from recsys.features.yaml_text import flow
 
 
 @dataclass(frozen=True)

@@ -5,18 +5,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from features.columns import as_microseconds
-from features.draft import Draft
-from features.profile import ColumnProfile
-from features.roles import (
+from recsys.features.columns import as_microseconds
+from recsys.features.draft import Draft
+from recsys.features.profile import ColumnProfile
+from recsys.features.roles import (
     is_known_afterwards,
     label_columns,
     split_column,
     time_columns,
     weight_columns,
 )
-from features.suggest import suggest_for_clicks
-from features.yaml_text import flow, section
+from recsys.features.suggest import suggest_for_clicks
+from recsys.features.yaml_text import flow, section
 
 _FEW_ROWS, _MANY_ROWS = 50_000, 1_000_000
 

@@ -1,8 +1,8 @@
 """What `recsys init` proposes for a log of visits: a model of what comes next in one."""
 
-from features.draft import Draft
-from features.roles import USER_WORDS, comes_in_visits, is_key_of
-from features.yaml_text import flow
+from recsys.features.draft import Draft
+from recsys.features.roles import USER_WORDS, comes_in_visits, is_key_of
+from recsys.features.yaml_text import flow
 
 _MANY_ITEMS = 50_000
 

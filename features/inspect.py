@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from features.roles import names_a_rating
-from features.tables import Events, Tables
-from features.validate import Drop, is_list
+from recsys.features.roles import names_a_rating
+from recsys.features.tables import Events, Tables
+from recsys.features.validate import Drop, is_list
 from recsys.schema import Schema
 
 _PARTS = ("train", "validation", "test")

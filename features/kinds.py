@@ -11,10 +11,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.sources import Policies
-from features.times import NULL_TIME, NULL_WORDS, UNITS, guess_unit, latest_seconds, raw_times
-from features.validate import Cells, is_list, is_text, mask_of
 from recsys.errors import DataError
+from recsys.features.sources import Policies
+from recsys.features.times import (
+    NULL_TIME,
+    NULL_WORDS,
+    UNITS,
+    guess_unit,
+    latest_seconds,
+    raw_times,
+)
+from recsys.features.validate import Cells, is_list, is_text, mask_of
 from recsys.schema import Feature, TimeUnit
 
 _WHOLE = r"^(0|-?[1-9][0-9]{0,17})$"

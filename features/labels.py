@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from features.kinds import number
-from features.sources import Policies
-from features.validate import Cells, Mask
+from recsys.features.kinds import number
+from recsys.features.sources import Policies
+from recsys.features.validate import Cells, Mask
 from recsys.schema import LabelColumn
 
 

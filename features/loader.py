@@ -15,13 +15,13 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from features.batch_parts import distinct_rows, share_of, with_absent
-from features.dataset import Dataset
-from features.examples import Examples, Kind, Rows, Users
-from features.hashing import UNKNOWN_HASH
-from features.sampling import log_inclusion
-from features.split import TRAIN
 from recsys.batch import FeatureBlock, Jagged, PairBatch
+from recsys.features.batch_parts import distinct_rows, share_of, with_absent
+from recsys.features.dataset import Dataset
+from recsys.features.examples import Examples, Kind, Rows, Users
+from recsys.features.hashing import UNKNOWN_HASH
+from recsys.features.sampling import log_inclusion
+from recsys.features.split import TRAIN
 
 _Batch = TypeVar("_Batch")
 

@@ -13,15 +13,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from features.growing import GrowingArray
-from features.ids import IdCollector, Ids
-from features.kinds import convert, join_batches, number
-from features.labels import labels
-from features.reading import Batch, TableFiles
-from features.sources import Policies
-from features.times import check_times, raw_times
-from features.validate import Cells, Drop, Ledger, Mask, cells, is_list, is_text, mask_of
 from recsys.errors import DataError
+from recsys.features.growing import GrowingArray
+from recsys.features.ids import IdCollector, Ids
+from recsys.features.kinds import convert, join_batches, number
+from recsys.features.labels import labels
+from recsys.features.reading import Batch, TableFiles
+from recsys.features.sources import Policies
+from recsys.features.times import check_times, raw_times
+from recsys.features.validate import Cells, Drop, Ledger, Mask, cells, is_list, is_text, mask_of
 from recsys.schema import Condition, Feature, Schema
 
 _PARTS = {"train": 0, "training": 0, "validation": 1, "valid": 1, "val": 1, "dev": 1, "test": 2}

@@ -8,11 +8,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from features.columns import as_lists, column_of
-from features.encoder import SIDES, Side
-from features.scaling import DEFAULT_BINS
 from recsys.derived_features import CrossFeature
 from recsys.embeddings.plan import allocate
+from recsys.features.columns import as_lists, column_of
+from recsys.features.encoder import SIDES, Side
+from recsys.features.scaling import DEFAULT_BINS
 from recsys.schema import Schema, lookup_names
 
 

@@ -12,9 +12,9 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from features.dataset import Dataset
-from features.split import TRAIN, VALIDATION
 from recsys.batch import FeatureBlock, Jagged
+from recsys.features.dataset import Dataset
+from recsys.features.split import TRAIN, VALIDATION
 
 MOST_PAIRS = 1_000_000
 """More pairs than this are sampled."""

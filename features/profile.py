@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from features.reading import TableFiles
-from features.times import NULL_WORDS
-from features.validate import is_list, is_text, mask_of
 from recsys.errors import DataError
+from recsys.features.reading import TableFiles
+from recsys.features.times import NULL_WORDS
+from recsys.features.validate import is_list, is_text, mask_of
 
 ColumnType = Literal["integer", "float", "boolean", "text", "time", "list", "null", "other"]
 _SAMPLE_ROWS = 1_000_000

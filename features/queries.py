@@ -7,10 +7,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from features.dataset import Dataset
-from features.histories import Histories
-from features.split import TEST, TRAIN, VALIDATION
 from recsys.batch import FeatureBlock, History, Jagged
+from recsys.features.dataset import Dataset
+from recsys.features.histories import Histories
+from recsys.features.split import TEST, TRAIN, VALIDATION
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Queries:
     is that of the user's first held-out event, which a request would carry. history: the last
     events before the part, for the model; seen: all of them. relevant: the distinct items taken in
     the part, without those in `seen` where seen items are filtered. A model of sessions has
-    queries of another shape: `features.session_queries`.
+    queries of another shape: `recsys.features.session_queries`.
     """
 
     users: NDArray[np.int64]

@@ -3,7 +3,7 @@
 A row is an event with its user, its context and its item side by side, joined as it is drawn:
 users and items are encoded once each, however often the log names them. Training may see a
 share of the negative rows alone; a log without labels gets negatives of other items
-(`features.negatives`).
+(`recsys.features.negatives`).
 """
 
 from collections.abc import Iterator
@@ -13,11 +13,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from features.crosses import Crosses
-from features.dataset import Dataset
-from features.history_features import PastFeatures
-from features.loader import prefetch, without_ids
-from features.negatives import (
+from recsys.batch import RankingBatch
+from recsys.errors import ConfigError
+from recsys.features.crosses import Crosses
+from recsys.features.dataset import Dataset
+from recsys.features.history_features import PastFeatures
+from recsys.features.loader import prefetch, without_ids
+from recsys.features.negatives import (
     JUDGED,
     kept_rows,
     num_kept,
@@ -25,9 +27,7 @@ from features.negatives import (
     others_offset,
     share_offset,
 )
-from features.split import TRAIN
-from recsys.batch import RankingBatch
-from recsys.errors import ConfigError
+from recsys.features.split import TRAIN
 
 _JUDGING = 1 << 31
 """Random streams of the rows that a ranker is judged on, apart from those of the batches."""

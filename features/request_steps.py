@@ -11,15 +11,15 @@ import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
-from features.columns import as_microseconds
-from features.encoder import FeatureEncoder
-from features.request_origin import RequestOrigin
-from features.sessions import Sessions, gaps, pieces
-from features.tables import Events
-from features.times import NULL_TIME, UNITS
-from features.validate import is_list, is_text
 from recsys.batch import History, Jagged
 from recsys.errors import ConfigError, DataError
+from recsys.features.columns import as_microseconds
+from recsys.features.encoder import FeatureEncoder
+from recsys.features.request_origin import RequestOrigin
+from recsys.features.sessions import Sessions, gaps, pieces
+from recsys.features.tables import Events
+from recsys.features.times import NULL_TIME, UNITS
+from recsys.features.validate import is_list, is_text
 from recsys.schema import Schema, TimeUnit
 from recsys.strict import nearest
 

@@ -3,8 +3,8 @@
 A request table has the user key, `history` (list of item ids, oldest first), optionally `seen`
 (items to leave out; the history where absent), and any user attribute or context column; an
 absent attribute is null. For a model of sessions the history is that of one session, and columns
-beside it tell of its steps (`features.request_steps`); where they say when each step was and a
-pause ends a session, what lies before the last pause is cut off.
+beside it tell of its steps (`recsys.features.request_steps`); where they say when each step was and
+a pause ends a session, what lies before the last pause is cut off.
 """
 
 import hashlib
@@ -18,10 +18,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from features.encoder import FeatureEncoder
-from features.histories import Histories
-from features.request_origin import RequestOrigin
-from features.request_steps import (
+from recsys.batch import FeatureBlock, History, Jagged
+from recsys.errors import DataError
+from recsys.features.encoder import FeatureEncoder
+from recsys.features.histories import Histories
+from recsys.features.request_origin import RequestOrigin
+from recsys.features.request_steps import (
     encode_steps,
     last_session,
     refuse_unknown_columns,
@@ -29,10 +31,8 @@ from features.request_steps import (
     step_lists,
     step_times,
 )
-from features.sessions import Sessions
-from features.tables import Tables
-from recsys.batch import FeatureBlock, History, Jagged
-from recsys.errors import DataError
+from recsys.features.sessions import Sessions
+from recsys.features.tables import Tables
 from recsys.schema import Schema
 from recsys.strict import nearest
 

@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.profile import ColumnProfile, TableProfile
-from features.times import guess_unit
-from features.validate import is_text
 from recsys.errors import ConfigError
+from recsys.features.profile import ColumnProfile, TableProfile
+from recsys.features.times import guess_unit
+from recsys.features.validate import is_text
 
 Side = Literal["items", "users"]
 

@@ -16,16 +16,16 @@ import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
-from features.attributes import Attributes, joined, read_attributes, without_duplicates
-from features.crosses import Crosses
-from features.encoder import FeatureEncoder
-from features.ids import IdCollector, settle_ids
-from features.kinds import convert
-from features.reading import TableFiles, open_table, table_at
-from features.sources import Policies
-from features.validate import Ledger, cells, is_text
 from recsys.batch import FeatureBlock
 from recsys.errors import ConfigError, DataError
+from recsys.features.attributes import Attributes, joined, read_attributes, without_duplicates
+from recsys.features.crosses import Crosses
+from recsys.features.encoder import FeatureEncoder
+from recsys.features.ids import IdCollector, settle_ids
+from recsys.features.kinds import convert
+from recsys.features.reading import TableFiles, open_table, table_at
+from recsys.features.sources import Policies
+from recsys.features.validate import Ledger, cells, is_text
 from recsys.schema import Feature, Schema
 from recsys.strict import nearest
 
@@ -132,7 +132,7 @@ class RowEncoder:
 
         Args:
             table: the rows.
-            files: the file they come from (`features.reading.table_at`).
+            files: the file they come from (`recsys.features.reading.table_at`).
             first_row: number of the first of them in it, from 0.
 
         Raises:

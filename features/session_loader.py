@@ -15,14 +15,14 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from features.batch_parts import distinct_rows, share_of, with_absent
-from features.dataset import Dataset
-from features.loader import prefetch, without_ids
-from features.sampling import log_inclusion_of_draws, log_missed_targets
-from features.sessions import Sessions, history_of, pieces
-from features.split import TRAIN
 from recsys.batch import History, Jagged, SessionBatch
 from recsys.errors import DataError
+from recsys.features.batch_parts import distinct_rows, share_of, with_absent
+from recsys.features.dataset import Dataset
+from recsys.features.loader import prefetch, without_ids
+from recsys.features.sampling import log_inclusion_of_draws, log_missed_targets
+from recsys.features.sessions import Sessions, history_of, pieces
+from recsys.features.split import TRAIN
 
 Windows = Literal["last", "slide"]
 Positions = Literal["all", "last", "random_prefix"]

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from features.dataset import Dataset
-from features.queries import Queries, relevant_items
-from features.sessions import Sessions, history_of, pieces
-from features.split import TEST, TRAIN, VALIDATION
 from recsys.batch import Jagged
+from recsys.features.dataset import Dataset
+from recsys.features.queries import Queries, relevant_items
+from recsys.features.sessions import Sessions, history_of, pieces
+from recsys.features.split import TEST, TRAIN, VALIDATION
 
 Per = Literal["user", "event"]
 _Ints = NDArray[np.int64]

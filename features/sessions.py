@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from features.dataset import Dataset
-from features.tables import Events
 from recsys.batch import History, Jagged
 from recsys.errors import ConfigError
+from recsys.features.dataset import Dataset
+from recsys.features.tables import Events
 from recsys.schema import Schema
 from recsys.strict import StrictModel
 

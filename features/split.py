@@ -16,8 +16,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from features.hashing import hash_values, splitmix64
 from recsys.errors import ConfigError, DataError
+from recsys.features.hashing import hash_values, splitmix64
 from recsys.strict import StrictModel
 
 Share = Annotated[float, Field(gt=0, lt=1)]

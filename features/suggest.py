@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.profile import ColumnProfile
-from features.roles import speaks_of, time_unit
+from recsys.features.profile import ColumnProfile
+from recsys.features.roles import speaks_of, time_unit
 
 _SEPARATORS = ("|", ";", ",")
 _TITLE_WORDS = {"title", "name", "headline", "label", "caption"}

@@ -8,8 +8,8 @@ be learnt, and whatever beats chance on it is a leak.
 How an event comes about. User u visits in week w. Every choice has, taken by itself, exactly
     p(i | u, w)  proportional to  exp(SHARPNESS * <taste_u, vector_i> / sqrt(D) + demand_iw)
 over the items launched by week w. demand holds popularity, season, trend and novelty
-(`features.synthetic_catalogue`). Choices of one session are related but keep p as their
-marginal, and some events repeat an earlier purchase (`features.synthetic_events`).
+(`recsys.features.synthetic_catalogue`). Choices of one session are related but keep p as their
+marginal, and some events repeat an earlier purchase (`recsys.features.synthetic_events`).
 
 Example:
     >>> world = RetailWorld.create(seed=7)
@@ -30,10 +30,17 @@ from numpy.typing import NDArray
 from pyarrow import csv
 from pyarrow import parquet as pq
 
-from features import synthetic_names as names
-from features.synthetic_catalogue import WEEKS, Items, Users, affinity, make_items, make_users
-from features.synthetic_events import SECONDS_A_WEEK, Draws, draw_events, draw_visits
 from recsys.errors import ConfigError
+from recsys.features import synthetic_names as names
+from recsys.features.synthetic_catalogue import (
+    WEEKS,
+    Items,
+    Users,
+    affinity,
+    make_items,
+    make_users,
+)
+from recsys.features.synthetic_events import SECONDS_A_WEEK, Draws, draw_events, draw_visits
 
 START = 1_672_617_600
 """Monday 2 January 2023, 00:00 UTC; the log lasts 52 weeks."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from features import synthetic_names as names
+from recsys.features import synthetic_names as names
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -13,8 +13,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from features import synthetic_names as names
-from features.synthetic_catalogue import WEEKS, Floats, Ints, Items, Users, affinity
+from recsys.features import synthetic_names as names
+from recsys.features.synthetic_catalogue import WEEKS, Floats, Ints, Items, Users, affinity
 
 SECONDS_A_DAY = 86_400
 SECONDS_A_WEEK = 7 * SECONDS_A_DAY

@@ -13,20 +13,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from features.attributes import (
+from recsys.errors import ConfigError, DataError
+from recsys.features.attributes import (
     Attributes,
     joined,
     read_attributes,
     sorted_union,
     without_duplicates,
 )
-from features.ids import Ids, settle_ids
-from features.log import Log, read_log, take_rows
-from features.reading import TableFiles, fingerprint, open_table
-from features.sources import Policies, Sources
-from features.times import latest_seconds, microseconds
-from features.validate import Drop
-from recsys.errors import ConfigError, DataError
+from recsys.features.ids import Ids, settle_ids
+from recsys.features.log import Log, read_log, take_rows
+from recsys.features.reading import TableFiles, fingerprint, open_table
+from recsys.features.sources import Policies, Sources
+from recsys.features.times import latest_seconds, microseconds
+from recsys.features.validate import Drop
 from recsys.schema import Schema
 
 Side = Literal["items", "users"]

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from features.sources import Policies
-from features.validate import Cells, Ledger, is_list, is_text, mask_of
 from recsys.errors import ConfigError
+from recsys.features.sources import Policies
+from recsys.features.validate import Cells, Ledger, is_list, is_text, mask_of
 from recsys.schema import TimeUnit
 
 NULL_TIME = np.iinfo(np.int64).min

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from features.reading import TableFiles
 from recsys.errors import DataError
+from recsys.features.reading import TableFiles
 
 Mask = NDArray[np.bool_]
 _EXAMPLES = 5

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from features.columns import as_lists
-from features.hashing import NULL_HASH, hash_values
 from recsys.errors import ConfigError
+from recsys.features.columns import as_lists
+from recsys.features.hashing import NULL_HASH, hash_values
 from recsys.schema import Feature
 
 MOST_VALUES = 50_000_000

@@ -99,10 +99,10 @@ def demo(
 
     Example: recsys demo --out demo
     """
-    from features.synthetic import RetailWorld
-    from serving.registry import promote as move_alias
-    from training.config_file import load_config
-    from training.oracle import best_reachable
+    from recsys.features.synthetic import RetailWorld
+    from recsys.serving.registry import promote as move_alias
+    from recsys.training.config_file import load_config
+    from recsys.training.oracle import best_reachable
 
     out.mkdir(parents=True, exist_ok=True)
     click.echo(f"drawing a world of {users:,} users, {items:,} items, {events:,} events")
@@ -135,8 +135,8 @@ def init(tables: tuple[str, ...], out: Path, force: bool) -> None:
 
     Example: recsys init ratings.parquet movies.parquet users.parquet
     """
-    from features.infer import infer
     from recsys.errors import ConfigError
+    from recsys.features.infer import infer
 
     if out.exists() and not force:
         raise ConfigError(f"{out} exists; give --force to overwrite it, or another --out")
@@ -160,8 +160,8 @@ def check(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
 
     Example: recsys check recsys.yaml
     """
-    from training.config_file import load_config
-    from training.preflight import preflight
+    from recsys.training.config_file import load_config
+    from recsys.training.preflight import preflight
 
     report = preflight(load_config(config, overrides))
     if as_json:
@@ -202,8 +202,8 @@ def train(
 
     Example: recsys train recsys.yaml --set training.epochs=5
     """
-    from training.config_file import load_config
-    from training.train import config_of_run
+    from recsys.training.config_file import load_config
+    from recsys.training.train import config_of_run
 
     if (config is None) == (resume is None):
         raise click.UsageError("give a configuration or --resume RUN_DIR, one of the two")
@@ -243,7 +243,7 @@ def evaluate(model: str, out: Path | None, tracking_uri: str | None, as_json: bo
 
     Example: recsys evaluate models:/demo@champion --out report.html
     """
-    from training.examine import evaluate_bundle
+    from recsys.training.examine import evaluate_bundle
 
     folder = resolve_model(model, tracking_uri)
     report = out or Path(f"evaluation-{folder.name}.html")
@@ -329,7 +329,7 @@ def register(
     Example: recsys register runs/two_tower-.../bundle/0123456789abcdef --name shop
     """
     from recsys.bundle import Bundle
-    from serving.registry import register as add_version
+    from recsys.serving.registry import register as add_version
 
     bundle = Bundle.open(resolve_model(model, tracking_uri))
     version = add_version(bundle, name, uri=tracking_uri, alias=alias)
@@ -349,7 +349,7 @@ def promote(name: str, version: int, alias: str, tracking_uri: str | None) -> No
 
     Example: recsys promote shop 3 --alias champion
     """
-    from serving.registry import promote as move_alias
+    from recsys.serving.registry import promote as move_alias
 
     move_alias(name, version, alias, uri=tracking_uri)
     click.echo(f"models:/{name}@{alias} is now version {version}")
@@ -363,7 +363,7 @@ def sync(run_dir: Path, tracking_uri: str | None) -> None:
 
     Example: recsys sync runs/two_tower-20260101-120000
     """
-    from training.search.tracked import deliver_search
+    from recsys.training.search.tracked import deliver_search
 
     delivered = deliver_search(run_dir, uri=tracking_uri)
     click.echo(f"sent {delivered.sent} records, {delivered.left} left")

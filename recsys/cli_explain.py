@@ -45,10 +45,10 @@ def explain(
 
     Example: recsys explain models:/shop@champion --user u000123 --item i00042 --out why.png
     """
-    from training.explain import explain_log_row, explain_model, explain_pair
-    from training.explanation import Explanation, RowExplanation
-    from training.reports.explanation_plots import check_picture, write_picture
-    from training.reports.explanation_table import explanation_table, row_table
+    from recsys.training.explain import explain_log_row, explain_model, explain_pair
+    from recsys.training.explanation import Explanation, RowExplanation
+    from recsys.training.reports.explanation_plots import check_picture, write_picture
+    from recsys.training.reports.explanation_table import explanation_table, row_table
 
     if (user is None) != (item is None) or (user is not None and row is not None):
         raise click.UsageError("give --user and --item, or --row, or none of them")

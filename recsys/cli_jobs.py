@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from training.config import ExperimentConfig
+    from recsys.training.config import ExperimentConfig
 
 EXPORTS = ("faiss", "exact", "parquet", "onnx")
 
 
 def resolve_model(model: str, uri: str | None) -> Path:
     """Return the folder of the bundle that `model` names."""
-    from serving.registry import resolve
+    from recsys.serving.registry import resolve
 
     return Path(resolve(model, uri=uri))
 
@@ -49,11 +49,11 @@ def train_one(
     Joins the other ranks where torchrun started several; None on all of them but the first.
     """
     from recsys.bundle import Bundle
-    from serving.index.build import build_index
-    from serving.registry import register as add_version
-    from training.distributed import join, leave
-    from training.progress import Progress
-    from training.train import train as run
+    from recsys.serving.index.build import build_index
+    from recsys.serving.registry import register as add_version
+    from recsys.training.distributed import join, leave
+    from recsys.training.progress import Progress
+    from recsys.training.train import train as run
 
     world = join(config.training.device)
     quiet = quiet or not world.is_first
@@ -96,8 +96,8 @@ def train_together(
     """Start `workers` ranks of a run on this machine; return the exit code."""
     from recsys.embeddings.sharded import check_shards
     from recsys.errors import ConfigError
-    from training.launch import launch
-    from training.train import check_metric, new_run_dir
+    from recsys.training.launch import launch
+    from recsys.training.train import check_metric, new_run_dir
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("--workers starts ranks of its own: leave it away under torchrun")
@@ -115,7 +115,7 @@ def wait_for_last_words(error: RuntimeError) -> int | None:
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return None
-    from training.distributed import LAST_WORDS_SECONDS, LOST_PEER, peer_is_lost
+    from recsys.training.distributed import LAST_WORDS_SECONDS, LOST_PEER, peer_is_lost
 
     if not peer_is_lost(error):
         return None
@@ -151,8 +151,8 @@ def score_users(
 
     filter_seen: leave out what they have taken; None: as when the model was evaluated.
     """
-    from serving.batch import score_to_parquet
-    from serving.score import Scorer
+    from recsys.serving.batch import score_to_parquet
+    from recsys.serving.score import Scorer
 
     scorer = Scorer.open(Path(model), k=k, filter_seen=filter_seen, probability=probability)
     shards = _shards(scorer, interactions, users, requests, others or {}, rows_per_part)
@@ -176,8 +176,8 @@ def audience_of_new_items(
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Say who will take items that the catalogue lacks, and how many; return the summary."""
-    from serving.audience import read_new_items, score_new_items
-    from serving.score import Scorer
+    from recsys.serving.audience import read_new_items, score_new_items
+    from recsys.serving.score import Scorer
 
     scorer = Scorer.open(Path(model), probability=True)
     side_of = {name: table.joins for name, table in scorer.schema.others.items()}
@@ -205,8 +205,8 @@ def _shards(
     others: dict[str, str],
     rows_per_part: int,
 ) -> Any:
-    from features.sources import Sources
-    from serving.batch import shards_of_log, shards_of_requests
+    from recsys.features.sources import Sources
+    from recsys.serving.batch import shards_of_log, shards_of_requests
 
     if requests is not None:
         return shards_of_requests(scorer, requests)
@@ -224,7 +224,7 @@ def score_labelled_rows(
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Judge rows with a ranker; return the summary."""
-    from serving.rank_rows import RowScorer, score_rows
+    from recsys.serving.rank_rows import RowScorer, score_rows
 
     scorer = RowScorer.open(model, tables)
     summary = score_rows(
@@ -251,15 +251,15 @@ def export_model(
             raise ConfigError("--encoding fde is about vectors, and a ranker has none")
         if target != "onnx":
             raise ConfigError(f"--to {target}: a ranker has no vectors to search; give --to onnx")
-        from serving.onnx_export import export_onnx
+        from recsys.serving.onnx_export import export_onnx
 
         return export_onnx(folder, out)
     if target == "onnx":
         raise ConfigError(
             "--to onnx is for rankers; a retrieval model goes --to faiss, exact or parquet"
         )
-    from serving.export import export_index
-    from serving.query_encoding import EncodingSize
+    from recsys.serving.export import export_index
+    from recsys.serving.query_encoding import EncodingSize
 
     size = None if encoded is None else EncodingSize(*encoded)
     return export_index(folder, target, out, min_recall=min_recall, encoded=size)
@@ -283,8 +283,8 @@ def named_paths(options: tuple[str, ...]) -> dict[str, str]:
 
 def print_evaluation(evaluation: Any) -> None:
     """Print the metrics of an evaluation as a table."""
-    from training.progress import evaluation_table, ranking_table
-    from training.ranking.evaluation import RankingEvaluation
+    from recsys.training.progress import evaluation_table, ranking_table
+    from recsys.training.ranking.evaluation import RankingEvaluation
 
     if isinstance(evaluation, RankingEvaluation):
         ranking_table(evaluation)

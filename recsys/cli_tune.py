@@ -9,9 +9,9 @@ import click
 from recsys.cli_jobs import progress_lines
 
 if TYPE_CHECKING:
-    from training.config import ExperimentConfig
-    from training.search.space import Space
-    from training.search.tuning import Budget, Found
+    from recsys.training.config import ExperimentConfig
+    from recsys.training.search.space import Space
+    from recsys.training.search.tuning import Budget, Found
 
 
 class _SearchFirst(click.Group):
@@ -85,7 +85,7 @@ def search(config: Path, **options: Any) -> None:
 
     Example: recsys tune search recsys.yaml --minutes 30 (`search` may be left out)
     """  # noqa: D301
-    from training.search.tuning import Budget
+    from recsys.training.search.tuning import Budget
 
     trials, minutes = options["trials"], options["minutes"]
     if trials is None and minutes is None and not options["show_space"]:
@@ -101,8 +101,8 @@ def search(config: Path, **options: Any) -> None:
 def _settings_and_space(path: Path, options: dict[str, Any]) -> "tuple[ExperimentConfig, Space]":
     """Read the configuration and what to search: of a file, of its section, or by default."""
     from recsys.errors import NotFoundError
-    from training.config_file import load_config, read_yaml
-    from training.search.space import space_of
+    from recsys.training.config_file import load_config, read_yaml
+    from recsys.training.search.space import space_of
 
     metric, file = options["metric"], options["space_file"]
     chosen = () if metric is None else (f"training.metric={metric}",)
@@ -116,7 +116,7 @@ def _settings_and_space(path: Path, options: dict[str, Any]) -> "tuple[Experimen
 
 def _space_text(space: "Space", as_json: bool) -> str:
     """Return the space as JSON, or as YAML with an entry a line."""
-    from training.search.space import to_raw
+    from recsys.training.search.space import to_raw
 
     raw = to_raw(space)
     if as_json:
@@ -138,9 +138,9 @@ def _searched(
     budget: "Budget",
     options: dict[str, Any],
 ) -> None:
-    from training.loop import Terminated
-    from training.search import tuning
-    from training.search.output import lines, to_json, tuned_config
+    from recsys.training.loop import Terminated
+    from recsys.training.search import tuning
+    from recsys.training.search.output import lines, to_json, tuned_config
 
     out, as_json = options["out"], options["as_json"]
     storage = options["storage"] or out.parent / "tune.db"
@@ -229,8 +229,8 @@ def embedding(
 
     Example: recsys tune embedding recsys.yaml --lookups 16 --out recsys-tuned.yaml
     """
-    from training.config_file import load_config
-    from training.embedding_study_output import lines, tracked_study, tuned_config
+    from recsys.training.config_file import load_config
+    from recsys.training.embedding_study_output import lines, tracked_study, tuned_config
 
     _check_out(out, force)
     settings = load_config(config, overrides)

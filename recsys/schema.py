@@ -1,6 +1,6 @@
 """What the data is: tables, their roles, and the features that enter a model.
 
-A `Schema` says nothing about where files lie (that is `features.sources.Sources`), so it
+A `Schema` says nothing about where files lie (that is `recsys.features.sources.Sources`), so it
 travels inside a bundle and describes the requests that the model answers.
 """
 
@@ -144,8 +144,8 @@ class NumericFeature(_Feature):
     transform: Literal[
         "standardise", "log1p", "log_squared", "quantile", "piecewise", "discretise"
     ] = "standardise"
-    """`features.scaling` has the formulas. `piecewise` makes several numbers of one, `discretise`
-    a category that reads one row of the table."""
+    """Formulas: `recsys.features.scaling`. `piecewise` makes several numbers of one, `discretise` a
+    category that reads one row of the table."""
     bins: Annotated[int, Field(ge=2, le=1024)] | Literal["log_squared"] | None = None
     """How many bins, each with as many training rows, `piecewise` and `discretise` make (16 where
     not given). `log_squared`, for `discretise`: the floor of log(x)^2, as for Criteo."""

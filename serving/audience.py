@@ -22,17 +22,17 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from features.reading import fingerprint, open_table
-from features.row_encoder import read_side
 from recsys.atomic import whole_file
 from recsys.errors import ConfigError, DataError
+from recsys.features.reading import fingerprint, open_table
+from recsys.features.row_encoder import read_side
 from recsys.models.retrieval import query_vectors
 from recsys.pair_calibration import PairCalibrator
 from recsys.retrieval.index import ExactVectors
 from recsys.retrieval.interests import search
-from serving.batch import Shard, Shards, UnknownItems, unknown_metadata
-from serving.parts import mark_done, write_parts
-from serving.score import Scorer
+from recsys.serving.batch import Shard, Shards, UnknownItems, unknown_metadata
+from recsys.serving.parts import mark_done, write_parts
+from recsys.serving.score import Scorer
 
 CUSTOMERS, AUDIENCE = "customers", "audience.parquet"
 

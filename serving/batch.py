@@ -13,19 +13,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from features.histories import Histories
-from features.reading import open_table
-from features.request_origin import RequestOrigin
-from features.request_steps import refuse_unknown_columns
-from features.requests import HISTORY, Requests, request_table
-from features.sessions import sessions_of
-from features.sources import Sources
-from features.tables import Tables, read_tables
 from recsys.errors import ConfigError, DataError
+from recsys.features.histories import Histories
+from recsys.features.reading import open_table
+from recsys.features.request_origin import RequestOrigin
+from recsys.features.request_steps import refuse_unknown_columns
+from recsys.features.requests import HISTORY, Requests, request_table
+from recsys.features.sessions import sessions_of
+from recsys.features.sources import Sources
+from recsys.features.tables import Tables, read_tables
 from recsys.schema import CategoricalFeature, Schema
+from recsys.serving.parts import mark_done, write_parts
+from recsys.serving.score import Scorer
 from recsys.strict import nearest
-from serving.parts import mark_done, write_parts
-from serving.score import Scorer
 
 UNKNOWN, FIRST_UNKNOWN = b"unknown_history_items", b"first_unknown_history_item"
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from recsys.atomic import publish, staged_folder
 from recsys.errors import ConfigError
 from recsys.layers.geometry import Geometry
-from serving.index.build import build_index
-from serving.query_encoding import (
+from recsys.serving.index.build import build_index
+from recsys.serving.query_encoding import (
     EXPORT_FILE,
     EncodingSize,
     encoding_of,
@@ -23,7 +23,7 @@ from serving.query_encoding import (
     query_vectors_of_requests,
     write_encoding,
 )
-from serving.score import Scorer
+from recsys.serving.score import Scorer
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ def export_index(
 
     `out` gets `ids.parquet` (row, item id) beside the index, or for `parquet` one table of item
     id and vector; `export.json` says how to ask. With `encoded`, items are written as encodings
-    that one vector of a query with several interests searches (`serving.query_encoding`). Returns
-    what was written and, for an index, its measured recall.
+    that one vector of a query with several interests searches (`recsys.serving.query_encoding`).
+    Returns what was written and, for an index, its measured recall.
 
     Raises:
         ConfigError: `out` exists, or encodings are wanted of a model with one interest.

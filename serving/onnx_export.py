@@ -15,8 +15,8 @@ from recsys.atomic import publish, staged_folder
 from recsys.batch import FeatureBlock, FeatureLayout
 from recsys.errors import ConfigError, IntegrityError
 from recsys.probe import PROBE_FILE, PROBE_TOLERANCE, check_replay, read_probe
-from serving.onnx_graph import OPSET, graph_inputs, libraries, write_onnx
-from serving.rank_rows import Ranker
+from recsys.serving.onnx_graph import OPSET, graph_inputs, libraries, write_onnx
+from recsys.serving.rank_rows import Ranker
 
 MODEL_FILE, FACTS_FILE = "model.onnx", "onnx.json"
 _MANY_ROWS = 4_096

@@ -1,7 +1,7 @@
 """The MLflow model around a bundle, as models-from-code: MLflow copies and runs this very file.
 
-It holds no logic of its own: requests come as a data frame and `serving.score.Scorer` answers, or
-rows, which `serving.rank_rows.RowScorer` judges where the bundle is a ranker's.
+It holds no logic of its own: requests come as a data frame and `recsys.serving.score.Scorer`
+answers, or rows, which `recsys.serving.rank_rows.RowScorer` judges where the bundle is a ranker's.
 
 Example:
     model = mlflow.pyfunc.load_model("models:/shop@champion")
@@ -38,7 +38,7 @@ class BundleModel(PythonModel):  # type: ignore[misc]
     def load_context(self, context: Any) -> None:
         """Open the bundle: hashes checked, probe replayed."""
         from recsys.bundle import Bundle
-        from serving.rank_rows import is_ranker
+        from recsys.serving.rank_rows import is_ranker
 
         path = Path(context.artifacts["bundle"])
         self.answer = _judge(path) if is_ranker(Bundle.open(path)) else _recommend(path)
@@ -55,8 +55,8 @@ class BundleModel(PythonModel):  # type: ignore[misc]
 
 
 def _recommend(path: Path) -> Callable[[pd.DataFrame, dict[str, Any]], pa.Table]:
-    from features.request_origin import RequestOrigin
-    from serving.score import Scorer
+    from recsys.features.request_origin import RequestOrigin
+    from recsys.serving.score import Scorer
 
     scorer, origin = Scorer.open(path), RequestOrigin(INPUT)
     columns = request_columns(scorer.bundle.read("probe.parquet"))
@@ -70,7 +70,7 @@ def _recommend(path: Path) -> Callable[[pd.DataFrame, dict[str, Any]], pa.Table]
 
 
 def _judge(path: Path) -> Callable[[pd.DataFrame, dict[str, Any]], pa.Table]:
-    from serving.rank_rows import RowScorer
+    from recsys.serving.rank_rows import RowScorer
 
     scorer = RowScorer.open(path)
     columns = scorer.rows.types

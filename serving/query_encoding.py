@@ -25,8 +25,8 @@ from recsys.models.session import SessionTransformer
 from recsys.retrieval.index import ExactVectors
 from recsys.retrieval.interests import search
 from recsys.retrieval.muvera import FixedDimensionalEncoding
-from serving.index.build import MEASURED_QUERIES
-from serving.score import Scorer
+from recsys.serving.index.build import MEASURED_QUERIES
+from recsys.serving.score import Scorer
 
 EXPORT_FILE, PLANES_FILE = "export.json", "hyperplanes.safetensors"
 _MERGED = (
@@ -40,7 +40,7 @@ _REPEATS = (
     "k best of both; recsys.retrieval.repeats does it."
 )
 _ENCODED = (
-    "A query is the one vector that serving.query_encoding.query_encodings makes of it with "
+    "A query is the one vector that recsys.serving.query_encoding.query_encodings makes of it with "
     "hyperplanes.safetensors. Products estimate the best score over its {interests} interests and "
     "never exceed it; score what is found by the interests themselves where the order matters."
 )

@@ -21,19 +21,19 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 from torch import nn
 
-from features.encoder import FeatureEncoder
-from features.reading import TableFiles, fingerprint, open_table, table_at
-from features.row_encoder import SIDES, RowEncoder, as_rows, read_side
-from features.sources import Policies
 from recsys.batch import FeatureBlock, FeatureLayout
 from recsys.bundle import Bundle
 from recsys.calibration import CALIBRATOR_FILE, Calibrator
 from recsys.embeddings.table import TableConfig
 from recsys.errors import ConfigError, DataError, IntegrityError
+from recsys.features.encoder import FeatureEncoder
+from recsys.features.reading import TableFiles, fingerprint, open_table, table_at
+from recsys.features.row_encoder import SIDES, RowEncoder, as_rows, read_side
+from recsys.features.sources import Policies
 from recsys.models.rankers import RANKERS, RankerConfig
 from recsys.probe import PROBE_FILE, check_replay, read_probe
+from recsys.serving.parts import mark_done, write_parts
 from recsys.weights import load_ranker
-from serving.parts import mark_done, write_parts
 
 PROBABILITY, ROW = "probability", "row"
 _CHUNK_ROWS, _BATCH_ROWS = 65_536, 4_096

@@ -223,13 +223,13 @@ def _log_model(client: Any, bundle: Bundle, name: str, store: str, run_id: str |
 
 
 def _save_pyfunc(bundle: Bundle, folder: Path) -> None:
-    """Write the MLflow model: the bundle, the code of `serving.pyfunc`, signature, example."""
+    """Write the MLflow model: bundle, code (`recsys.serving.pyfunc`), signature, example."""
     # Warnings are silenced for the whole process at once, so one thread at a time.
     with _saving, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow's own, on import and on every save
         import mlflow.pyfunc
 
-        from serving import pyfunc
+        from recsys.serving import pyfunc
 
         example, signature = _described(bundle)
         mlflow.pyfunc.save_model(
@@ -246,10 +246,10 @@ def _described(bundle: Bundle) -> tuple[Any, Any]:
     """Return an example of a request, where the bundle holds one, and MLflow's signature."""
     import pyarrow.parquet as pq
 
-    from features.row_encoder import RowEncoder
-    from serving import pyfunc
-    from serving.rank_rows import Ranker, is_ranker
-    from serving.seen import judged_without_seen
+    from recsys.features.row_encoder import RowEncoder
+    from recsys.serving import pyfunc
+    from recsys.serving.rank_rows import Ranker, is_ranker
+    from recsys.serving.seen import judged_without_seen
 
     if is_ranker(bundle):
         ranker = Ranker.open(bundle.path)

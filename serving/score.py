@@ -16,16 +16,16 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from torch import Tensor
 
-from features.encoder import FeatureEncoder
-from features.request_origin import RequestOrigin
-from features.requests import Requests, encode_requests, ids_sha256
-from features.sessions import SessionConfig
-from features.sources import Policies
 from recsys.batch import FeatureLayout
 from recsys.bundle import Bundle
 from recsys.calibration import CALIBRATOR_FILE
 from recsys.embeddings.table import TableConfig
 from recsys.errors import ConfigError, IntegrityError
+from recsys.features.encoder import FeatureEncoder
+from recsys.features.request_origin import RequestOrigin
+from recsys.features.requests import Requests, encode_requests, ids_sha256
+from recsys.features.sessions import SessionConfig
+from recsys.features.sources import Policies
 from recsys.models.retrieval import RetrievalModel
 from recsys.models.session import SessionTransformerConfig
 from recsys.models.two_tower import TwoTowerConfig
@@ -33,9 +33,9 @@ from recsys.pair_calibration import TakeProbability
 from recsys.retrieval.index import ExactVectors, Index
 from recsys.retrieval.recommend import recommend
 from recsys.schema import Schema
+from recsys.serving.index.build import load_index
+from recsys.serving.seen import judged_without_seen, seen_in_words
 from recsys.weights import load_retrieval
-from serving.index.build import load_index
-from serving.seen import judged_without_seen, seen_in_words
 
 EXHAUSTED = "exhausted"
 """Why a list is short: no further item is left that may be shown."""
@@ -45,7 +45,7 @@ _UNNAMED = RequestOrigin()
 
 @dataclass(frozen=True)
 class Scorer:
-    """Answers request tables (`features.requests`) from one bundle."""
+    """Answers request tables (`recsys.features.requests`) from one bundle."""
 
     bundle: Bundle
     encoder: FeatureEncoder

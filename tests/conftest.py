@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 import torch
 
-from features.dataset import Dataset, prepare
-from features.synthetic import RetailWorld
-from serving.index.build import build_index
-from training.config import ExperimentConfig
-from training.config_file import load_config
-from training.train import train
+from recsys.features.dataset import Dataset, prepare
+from recsys.features.synthetic import RetailWorld
+from recsys.serving.index.build import build_index
+from recsys.training.config import ExperimentConfig
+from recsys.training.config_file import load_config
+from recsys.training.train import train
 
 
 @pytest.fixture(autouse=True)

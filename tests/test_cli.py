@@ -1,5 +1,6 @@
 """The door: quick help, every option frozen, errors that say what to do without a traceback."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -118,6 +119,23 @@ def test_every_command_has_help_with_an_example(command: str) -> None:
     result = CliRunner().invoke(main, [*command.split(), "--help"])
     assert result.exit_code == 0
     assert f"Example: recsys {command}" in " ".join(result.output.split())
+
+
+def test_a_project_with_modules_of_the_same_names_breaks_nothing(
+    world_config: Path, tmp_path: Path
+) -> None:
+    """Applications have a `features.py` and a `serving` package of their own on their path."""
+    (tmp_path / "features.py").write_text("raise RuntimeError('the wrong features')\n")
+    (tmp_path / "training.py").write_text("raise RuntimeError('the wrong training')\n")
+    (tmp_path / "serving").mkdir()
+    (tmp_path / "serving" / "__init__.py").write_text("raise RuntimeError('the wrong serving')\n")
+    command = [sys.executable, "-m", "recsys.cli", "check", str(world_config)]
+    paths = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[1])])
+    environment = {**os.environ, "PYTHONPATH": paths}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_help_imports_no_heavy_library() -> None:

@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 
-from features.dataset import prepare
-from features.requests import request_table
 from recsys.cli import main
-from training.config_file import load_config
+from recsys.features.dataset import prepare
+from recsys.features.requests import request_table
+from recsys.training.config_file import load_config
 
 SMALL = ["--users", "160", "--items", "90", "--events", "4000", "--set", "training.epochs=2"]
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from recsys.tracking_store import sqlite_path
-from training.journal import delivering, load_position, sync
+from recsys.training.journal import delivering, load_position, sync
 
 DELIVER_EVERY_SECONDS = 5.0
 LONGEST_PAUSE_SECONDS = 60.0

@@ -24,8 +24,8 @@ from recsys.atomic import publish, staged_folder
 from recsys.embeddings.shards_on_disk import load_table, save_table
 from recsys.embeddings.table import Table
 from recsys.errors import IntegrityError
-from training.averaging import WeightAverage
-from training.distributed import ALONE, World
+from recsys.training.averaging import WeightAverage
+from recsys.training.distributed import ALONE, World
 
 _PREFIX = "step-"
 

@@ -4,19 +4,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from features.sessions import SessionConfig
-from features.sources import Policies, Sources
-from features.split import SplitConfig
 from recsys.calibration import Kind as CalibrationKind
 from recsys.embeddings.table import TableConfig
+from recsys.features.sessions import SessionConfig
+from recsys.features.sources import Policies, Sources
+from recsys.features.split import SplitConfig
 from recsys.models.rankers import RANKERS, RankerConfig
 from recsys.models.retrieval import RetrievalConfig
 from recsys.models.session import SessionTransformerConfig
 from recsys.models.two_tower import TwoTowerConfig
 from recsys.schema import Schema
 from recsys.strict import StrictModel
-from training.sections import EvaluationConfig, IndexConfig, TrackingConfig, TrainingConfig
-from training.sessions.checks import check_sessions
+from recsys.training.sections import EvaluationConfig, IndexConfig, TrackingConfig, TrainingConfig
+from recsys.training.sessions.checks import check_sessions
 
 
 class ExperimentConfig(StrictModel):
@@ -51,7 +51,7 @@ class ExperimentConfig(StrictModel):
     cache: str | None = None
     """Folder that keeps encoded data between runs, for logs that take long to read."""
     tune: dict[str, Any] = Field(default_factory=dict)
-    """What `recsys tune` searches (`training.search.space`); empty: what suits the model."""
+    """What `recsys tune` searches (`recsys.training.search.space`); empty: what suits the model."""
 
     @classmethod
     def completed(cls, raw: dict[str, Any]) -> dict[str, Any]:

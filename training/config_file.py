@@ -6,10 +6,10 @@ from typing import Any
 
 import yaml
 
-from features.sources import Sources
 from recsys.errors import ConfigError, NotFoundError
+from recsys.features.sources import Sources
 from recsys.strict import parse
-from training.config import ExperimentConfig
+from recsys.training.config import ExperimentConfig
 
 
 def load_config(path: Path, overrides: tuple[str, ...] = ()) -> ExperimentConfig:

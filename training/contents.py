@@ -14,23 +14,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from features.dataset import Dataset
-from features.requests import encode_requests, ids_sha256, request_table
-from features.sessions import cut_sessions
-from features.split import TEST, TRAIN, VALIDATION
 from recsys.batch import FeatureLayout
 from recsys.bundle import write_bundle
 from recsys.calibration import CALIBRATOR_FILE
+from recsys.features.dataset import Dataset
+from recsys.features.requests import encode_requests, ids_sha256, request_table
+from recsys.features.sessions import cut_sessions
+from recsys.features.split import TEST, TRAIN, VALIDATION
 from recsys.layers.geometry import Geometry
 from recsys.models.retrieval import RetrievalModel, catalogue_vectors
 from recsys.models.two_tower import TwoTower
 from recsys.pair_calibration import TakeProbability
 from recsys.retrieval.index import ExactVectors
 from recsys.retrieval.recommend import recommend
+from recsys.training.config import ExperimentConfig
+from recsys.training.config_file import dump_config
+from recsys.training.warm_start import OPTIMIZER_FILE
 from recsys.weights import load_retrieval, save_optimizer_state, save_weights, space_id
-from training.config import ExperimentConfig
-from training.config_file import dump_config
-from training.warm_start import OPTIMIZER_FILE
 
 PROBE_ROWS = 256
 PROBE_K = 20

@@ -22,7 +22,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from recsys.errors import ConfigError
-from training.machine import pick_device
+from recsys.training.machine import pick_device
 
 LOST_PEER = 75
 """Exit code of a rank that stopped because another one did (EX_TEMPFAIL)."""

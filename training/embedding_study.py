@@ -25,8 +25,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from features.feature_values import block_feature_values
-from features.split import TRAIN, VALIDATION
 from recsys.batch import FeatureLayout, RankingBatch
 from recsys.embeddings.plan import allocate
 from recsys.embeddings.selection import (
@@ -38,20 +36,22 @@ from recsys.embeddings.selection import (
     stepped,
 )
 from recsys.errors import ConfigError, NumericalError
+from recsys.features.feature_values import block_feature_values
+from recsys.features.split import TRAIN, VALIDATION
 from recsys.losses.ranking import binary_cross_entropy
 from recsys.metrics.classification import Interval, auc
 from recsys.models.rankers import RANKERS
-from training.checkpoint import Checkpoints
-from training.config import ExperimentConfig
-from training.distributed import World
-from training.loop import fit
-from training.machine import keep_freed_memory, pick_device
-from training.optim import build_optimizer
-from training.parts import on_device
-from training.ranking.half_loader import halved
-from training.ranking.rows import RankingRows, open_rows
-from training.ranking.task import Predictions, build_ranker, predictions, ranking_task
-from training.train import check_metric
+from recsys.training.checkpoint import Checkpoints
+from recsys.training.config import ExperimentConfig
+from recsys.training.distributed import World
+from recsys.training.loop import fit
+from recsys.training.machine import keep_freed_memory, pick_device
+from recsys.training.optim import build_optimizer
+from recsys.training.parts import on_device
+from recsys.training.ranking.half_loader import halved
+from recsys.training.ranking.rows import RankingRows, open_rows
+from recsys.training.ranking.task import Predictions, build_ranker, predictions, ranking_task
+from recsys.training.train import check_metric
 
 GATE_RATE = 0.02
 """Step of the gates, whose gradient has a mean size of 1."""

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-from training.config import ExperimentConfig
-from training.config_file import dump_config
-from training.embedding_study import Study, study
-from training.tracking import start_run
+from recsys.training.config import ExperimentConfig
+from recsys.training.config_file import dump_config
+from recsys.training.embedding_study import Study, study
+from recsys.training.tracking import start_run
 
 PLAN_FILE = "recommended.yaml"
 
@@ -23,7 +23,7 @@ def tracked_study(
     """Run the study as an MLflow run: trials and gates as metrics, the plan as an artifact.
 
     Raises:
-        ConfigError: as `training.embedding_study.study` does; nothing is left behind.
+        ConfigError: as `recsys.training.embedding_study.study` does; nothing is left behind.
     """
     found = study(config, lookups=lookups, epochs=epochs, max_lookups=max_lookups, say=say)
     run_dir = Path(config.output) / f"embedding-study-{datetime.now():%Y%m%d-%H%M%S-%f}"

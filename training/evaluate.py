@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from features.dataset import Dataset
-from features.queries import Queries
 from recsys.batch import History, Jagged
+from recsys.features.dataset import Dataset
+from recsys.features.queries import Queries
 from recsys.metrics.intervals import bootstrap_intervals
 from recsys.metrics.ranking import (
     coverage_at_k,
@@ -29,9 +29,9 @@ from recsys.retrieval.index import ExactVectors
 from recsys.retrieval.interests import search
 from recsys.retrieval.repeats import search_with_repeats
 from recsys.retrieval.topk import topk_of_scores
-from training.collapse import representation_metrics
-from training.results import ColdItems, Evaluation, RankerResult
-from training.sections import EvaluationConfig
+from recsys.training.collapse import representation_metrics
+from recsys.training.results import ColdItems, Evaluation, RankerResult
+from recsys.training.sections import EvaluationConfig
 
 
 class Ranker(Protocol):

@@ -4,16 +4,16 @@ from pathlib import Path
 
 from recsys.errors import ConfigError
 from recsys.models.two_tower import TwoTower
+from recsys.training.explanation import explain_rows
+from recsys.training.opening import OpenedModel, Say, open_model
+from recsys.training.ranking.evaluation import RankingEvaluation, evaluation_of
+from recsys.training.ranking.evaluation import judge as judge_ranker
+from recsys.training.ranking.job import report_on_ranker
+from recsys.training.ranking.rows import RankingRows, rows_of
+from recsys.training.results import Evaluation
+from recsys.training.retrieval.job import judge, report_on
+from recsys.training.retrieval.two_tower_task import smoothing_of
 from recsys.weights import load_retrieval
-from training.explanation import explain_rows
-from training.opening import OpenedModel, Say, open_model
-from training.ranking.evaluation import RankingEvaluation, evaluation_of
-from training.ranking.evaluation import judge as judge_ranker
-from training.ranking.job import report_on_ranker
-from training.ranking.rows import RankingRows, rows_of
-from training.results import Evaluation
-from training.retrieval.job import judge, report_on
-from training.retrieval.two_tower_task import smoothing_of
 
 
 def evaluate_bundle(

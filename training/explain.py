@@ -14,25 +14,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from torch import nn
 
-from features.dataset import Dataset
-from features.hashing import NULL_HASH, UNKNOWN_HASH
-from features.ranking_loader import RankingLoader
 from recsys.batch import FeatureBlock, FeatureLayout
 from recsys.calibration import Calibrator
 from recsys.embeddings.fields import dense_features
 from recsys.errors import ConfigError, NotFoundError
 from recsys.explanations import field_names
+from recsys.features.dataset import Dataset
+from recsys.features.hashing import NULL_HASH, UNKNOWN_HASH
+from recsys.features.ranking_loader import RankingLoader
 from recsys.schema import Feature
-from training.config import ExperimentConfig
-from training.distributed import World
-from training.explanation import (
+from recsys.training.config import ExperimentConfig
+from recsys.training.distributed import World
+from recsys.training.explanation import (
     Explanation,
     RowExplanation,
     explain_row,
     explain_rows,
 )
-from training.opening import OpenedModel, Say, open_model
-from training.ranking.rows import RankingRows, open_rows, rows_of
+from recsys.training.opening import OpenedModel, Say, open_model
+from recsys.training.ranking.rows import RankingRows, open_rows, rows_of
 
 _SHOWN = 60
 """Most letters of a value."""

@@ -9,9 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from features.click_loader import joined
-from features.click_log import take_rows
-from features.split import TEST, TRAIN
 from recsys.attention_maps import AttentionMaps, attention_maps
 from recsys.batch import FeatureBlock, RankingBatch
 from recsys.calibration import Calibrator
@@ -28,9 +25,12 @@ from recsys.explanations import (
     permutation_importance,
     row_interactions,
 )
+from recsys.features.click_loader import joined
+from recsys.features.click_log import take_rows
+from recsys.features.split import TEST, TRAIN
 from recsys.models.autoint import AutoInt
-from training.config import ExperimentConfig
-from training.ranking.rows import RankingRows
+from recsys.training.config import ExperimentConfig
+from recsys.training.ranking.rows import RankingRows
 
 REPORTED_ROWS = 10_000
 """Most test rows that a report looks at."""

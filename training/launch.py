@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from recsys.errors import ConfigError
-from training.checkpoint import Checkpoints
-from training.distributed import LOST_PEER
+from recsys.training.checkpoint import Checkpoints
+from recsys.training.distributed import LOST_PEER
 
 _TAIL_LINES = 20
 _SHUTDOWN_SECONDS = 120

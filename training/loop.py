@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from recsys.errors import NumericalError
-from training.averaging import WeightAverage
-from training.checkpoint import Checkpoints, LoopState, Trained
-from training.distributed import ALONE, LOST_PEER, LostPeerError, World, peer_is_lost
-from training.optim import decay, warm_up
-from training.sections import TrainingConfig
+from recsys.training.averaging import WeightAverage
+from recsys.training.checkpoint import Checkpoints, LoopState, Trained
+from recsys.training.distributed import ALONE, LOST_PEER, LostPeerError, World, peer_is_lost
+from recsys.training.optim import decay, warm_up
+from recsys.training.sections import TrainingConfig
 
 LOG_EVERY = 20
 """Steps between two points of the loss curve."""

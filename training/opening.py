@@ -6,18 +6,18 @@ from pathlib import Path
 
 from torch import nn
 
-from features.dataset import Dataset, encoded, parted
-from features.encoder import FeatureEncoder
-from features.tables import read_tables
 from recsys.batch import FeatureLayout
 from recsys.bundle import Bundle
 from recsys.calibration import CALIBRATOR_FILE, Calibrator
+from recsys.features.dataset import Dataset, encoded, parted
+from recsys.features.encoder import FeatureEncoder
+from recsys.features.tables import read_tables
 from recsys.models.rankers import RANKERS
 from recsys.models.retrieval import RetrievalConfig
 from recsys.strict import parse
+from recsys.training.config import ExperimentConfig
+from recsys.training.config_file import read_yaml
 from recsys.weights import load_ranker
-from training.config import ExperimentConfig
-from training.config_file import read_yaml
 
 Say = Callable[[str], None]
 

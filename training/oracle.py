@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from features.dataset import Dataset
-from features.queries import Queries
-from features.split import TEST
-from features.synthetic import RetailWorld
-from training.evaluate import Ranker, score_ranker
+from recsys.features.dataset import Dataset
+from recsys.features.queries import Queries
+from recsys.features.split import TEST
+from recsys.features.synthetic import RetailWorld
+from recsys.training.evaluate import Ranker, score_ranker
 
 if TYPE_CHECKING:
-    from training.retrieval.job import ExtraRankers
+    from recsys.training.retrieval.job import ExtraRankers
 
 
 def best_reachable(world: RetailWorld, *, filter_seen: bool = True) -> "ExtraRankers":

@@ -15,8 +15,8 @@ from recsys.embeddings.plan import EmbeddingPlan
 from recsys.embeddings.table import Table
 from recsys.embeddings.torch_table import TorchTable
 from recsys.embeddings.unified import UnifiedEmbedding
-from training.config import ExperimentConfig
-from training.distributed import World
+from recsys.training.config import ExperimentConfig
+from recsys.training.distributed import World
 
 B = TypeVar("B", PairBatch, RankingBatch, SessionBatch)
 

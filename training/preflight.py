@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from features.click_inspect import ClickReport, inspect_clicks
-from features.click_log import open_click_log
-from features.dataset import drawn_validation, parted
-from features.inspect import Report, inspect
-from features.sessions import sessions_of
-from features.tables import read_tables
-from training.baselines.choose import check_baselines
-from training.config import ExperimentConfig
-from training.train import check_metric
+from recsys.features.click_inspect import ClickReport, inspect_clicks
+from recsys.features.click_log import open_click_log
+from recsys.features.dataset import drawn_validation, parted
+from recsys.features.inspect import Report, inspect
+from recsys.features.sessions import sessions_of
+from recsys.features.tables import read_tables
+from recsys.training.baselines.choose import check_baselines
+from recsys.training.config import ExperimentConfig
+from recsys.training.train import check_metric
 
 
 def preflight(config: ExperimentConfig) -> Report | ClickReport:

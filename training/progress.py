@@ -10,9 +10,9 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Table
 
-from training.checkpoint import LoopState
-from training.ranking.evaluation import RankingEvaluation
-from training.results import Evaluation
+from recsys.training.checkpoint import LoopState
+from recsys.training.ranking.evaluation import RankingEvaluation
+from recsys.training.results import Evaluation
 
 
 class Progress:

@@ -4,18 +4,18 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from features.examples import Kind as ExampleKind
+from recsys.features.examples import Kind as ExampleKind
 from recsys.strict import StrictModel
-from training.baselines.names import BaselineName
-from training.optim import Schedule
-from training.retrieval.config import (
+from recsys.training.baselines.names import BaselineName
+from recsys.training.optim import Schedule
+from recsys.training.retrieval.config import (
     HardNegatives,
     LogqCorrection,
     RetrievalLoss,
     SampledSoftmax,
 )
-from training.self_supervision_config import SelfSupervision
-from training.sessions.config import SessionTraining
+from recsys.training.self_supervision_config import SelfSupervision
+from recsys.training.sessions.config import SessionTraining
 
 PositiveInt = Annotated[int, Field(ge=1)]
 

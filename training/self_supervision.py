@@ -18,18 +18,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from features.split import TRAIN
 from recsys.augment import fully_masked
 from recsys.batch import FeatureBlock, FeatureLayout, RankingBatch
 from recsys.errors import ConfigError
-from training.config import ExperimentConfig
-from training.distributed import World
-from training.loop import Task
-from training.machine import autocast
-from training.ranking.rows import RankingRows
-from training.sections import TrainingConfig
-from training.self_supervision_config import SelfSupervision
-from training.views import SAMPLE_ROWS, Examples, Views
+from recsys.features.split import TRAIN
+from recsys.training.config import ExperimentConfig
+from recsys.training.distributed import World
+from recsys.training.loop import Task
+from recsys.training.machine import autocast
+from recsys.training.ranking.rows import RankingRows
+from recsys.training.sections import TrainingConfig
+from recsys.training.self_supervision_config import SelfSupervision
+from recsys.training.views import SAMPLE_ROWS, Examples, Views
 
 WIDTH = 64
 """Of the projection that the losses compare."""

@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from features.columns import as_lists
-from features.dataset import Dataset
-from features.queries import Queries
-from training.results import Evaluation, Example
+from recsys.features.columns import as_lists
+from recsys.features.dataset import Dataset
+from recsys.features.queries import Queries
+from recsys.training.results import Evaluation, Example
 
 NUM_EXAMPLES = 20
 _SHOWN = 10

@@ -1,6 +1,6 @@
 """MLflow tracking that never slows or stops a training.
 
-Whatever is tracked goes to the run's journal (`training.journal`) and nowhere else as far as
+Whatever is tracked goes to the run's journal (`recsys.training.journal`) and nowhere else as far as
 training waits. A background thread, the only one that knows MLflow, delivers the journal
 batch by batch; where the store is slow or down it tries again ever more rarely, and `deliver`
 sends later what was missed. MLflow drops a metric that it has with equal key, step, value and
@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recsys.tracking_store import artifact_root, first_use, store_uri
-from training.background import Delivery, GotOn, first_line, http_limits
-from training.journal import (
+from recsys.training.background import Delivery, GotOn, first_line, http_limits
+from recsys.training.journal import (
     Journal,
     Position,
     Record,
@@ -41,7 +41,7 @@ from training.journal import (
 )
 
 if TYPE_CHECKING:
-    from training.sections import TrackingConfig
+    from recsys.training.sections import TrackingConfig
 
 _METRICS_AT_ONCE, _TAGS_AT_ONCE = 1000, 100
 _KEY_LENGTH, _PARAM_LENGTH, _TAG_LENGTH, _DIGEST_LENGTH = 250, 6000, 8000, 36

@@ -21,23 +21,23 @@ from recsys.embeddings.plan import EmbeddingPlan
 from recsys.embeddings.sharded import check_shards
 from recsys.errors import ConfigError, NotFoundError
 from recsys.models.rankers import RANKERS
-from training.baselines.choose import check_baselines
-from training.checkpoint import Checkpoints, LoopState
-from training.collapse import collapse_warning
-from training.config import ExperimentConfig
-from training.config_file import dump_config, load_config
-from training.contents import IndexBuilder
-from training.distributed import World, ranks_here
-from training.loop import Listener, Task, Terminated, fit
-from training.machine import keep_freed_memory, peak_memory_mib, pick_device
-from training.parts import plain_table
-from training.ranking.evaluation import RankingEvaluation
-from training.ranking.job import RankingJob
-from training.results import Evaluation
-from training.retrieval.job import ExtraRankers, RetrievalJob, tracked_metrics
-from training.sections import TrainingConfig
-from training.tracking import Tracker, start_run
-from training.warm_start import Earlier, open_earlier, start_from
+from recsys.training.baselines.choose import check_baselines
+from recsys.training.checkpoint import Checkpoints, LoopState
+from recsys.training.collapse import collapse_warning
+from recsys.training.config import ExperimentConfig
+from recsys.training.config_file import dump_config, load_config
+from recsys.training.contents import IndexBuilder
+from recsys.training.distributed import World, ranks_here
+from recsys.training.loop import Listener, Task, Terminated, fit
+from recsys.training.machine import keep_freed_memory, peak_memory_mib, pick_device
+from recsys.training.parts import plain_table
+from recsys.training.ranking.evaluation import RankingEvaluation
+from recsys.training.ranking.job import RankingJob
+from recsys.training.results import Evaluation
+from recsys.training.retrieval.job import ExtraRankers, RetrievalJob, tracked_metrics
+from recsys.training.sections import TrainingConfig
+from recsys.training.tracking import Tracker, start_run
+from recsys.training.warm_start import Earlier, open_earlier, start_from
 
 FEW_STEPS = 50
 """A training of fewer is warned about."""
@@ -99,12 +99,13 @@ def train(
 
     Args:
         config: the experiment.
-        build_index: writes the bundle's index (`serving.index.build`).
+        build_index: writes the bundle's index (`recsys.serving.index.build`).
         resume: the folder of a run that was stopped; it goes on where its checkpoint stands.
         listeners: who watches the steps.
         extra_rankers: more rankers for the evaluation.
         say: takes a line of progress at a time.
-        world: the ranks that train together (`training.distributed.join`); None: this process
+        world: the ranks that train together (`recsys.training.distributed.join`); None: this
+        process
             alone. The first rank alone judges, writes, tracks and gets a result.
 
     Raises:

@@ -24,7 +24,7 @@ from recsys.batch import FeatureBlock, FeatureLayout
 from recsys.errors import ConfigError
 from recsys.losses.contrastive import contrastive_loss, spread_out_loss
 from recsys.metrics.information import excess_information
-from training.self_supervision_config import SelfSupervision
+from recsys.training.self_supervision_config import SelfSupervision
 
 SAMPLE_ROWS = 100_000
 """Rows that say which features are correlated."""

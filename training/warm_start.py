@@ -15,18 +15,18 @@ import torch
 from safetensors.torch import load
 from torch import Tensor
 
-from features.encoder import FeatureEncoder
 from recsys.batch import FeatureLayout
 from recsys.bundle import Bundle
 from recsys.embeddings.growth import regrown, share_blended
 from recsys.embeddings.plan import EmbeddingPlan
 from recsys.embeddings.table import Table, TableConfig, initial_rows
 from recsys.errors import ConfigError
+from recsys.features.encoder import FeatureEncoder
 from recsys.models.rankers import ranker_axes
 from recsys.models.retrieval import RetrievalConfig, embedded_axes
 from recsys.strict import parse
+from recsys.training.config import ExperimentConfig
 from recsys.transfer import Axes, transferred
-from training.config import ExperimentConfig
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 """File of a bundle: the state of the table's optimizer."""

@@ -14,7 +14,7 @@ from recsys.errors import IntegrityError, UserError
 from recsys.layers.geometry import Geometry, neighbours_of, points_of
 from recsys.retrieval.index import ExactVectors, Index
 from recsys.retrieval.topk import exact_topk
-from serving.index.faiss_hnsw import EF_CONSTRUCTION, LINKS, HnswIndex
+from recsys.serving.index.faiss_hnsw import EF_CONSTRUCTION, LINKS, HnswIndex
 
 EXACT_BELOW = 100_000
 """Catalogues below this size are searched exactly by default: it is quick and it is right."""

@@ -9,15 +9,15 @@ from typing import Any
 
 from _harness import Benchmark, peak_memory_mib
 
+from recsys.serving.index.build import build_index
+from recsys.training.config import ExperimentConfig
+from recsys.training.config_file import load_config
+from recsys.training.machine import keep_freed_memory
+from recsys.training.opening import open_model
+from recsys.training.results import Evaluation
+from recsys.training.retrieval.job import judge
+from recsys.training.train import train
 from recsys.weights import load_retrieval
-from serving.index.build import build_index
-from training.config import ExperimentConfig
-from training.config_file import load_config
-from training.machine import keep_freed_memory
-from training.opening import open_model
-from training.results import Evaluation
-from training.retrieval.job import judge
-from training.train import train
 
 Figures = dict[str, dict[str, float]]
 

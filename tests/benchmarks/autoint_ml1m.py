@@ -33,16 +33,16 @@ import torch
 from _harness import Benchmark
 from embedding_pareto import ML1M, read_joined
 
-from features.split import TEST
+from recsys.features.split import TEST
 from recsys.metrics.classification import auc, log_loss
 from recsys.strict import parse
-from training.checkpoint import Checkpoints
-from training.config import ExperimentConfig
-from training.distributed import World
-from training.loop import fit
-from training.machine import keep_freed_memory
-from training.ranking.rows import RankingRows, open_rows
-from training.ranking.task import predictions, ranking_task
+from recsys.training.checkpoint import Checkpoints
+from recsys.training.config import ExperimentConfig
+from recsys.training.distributed import World
+from recsys.training.loop import fit
+from recsys.training.machine import keep_freed_memory
+from recsys.training.ranking.rows import RankingRows, open_rows
+from recsys.training.ranking.task import predictions, ranking_task
 
 ATTRIBUTES = ("gender", "age", "occupation", "zip_code", "year")
 MODELS: dict[str, dict[str, Any]] = {

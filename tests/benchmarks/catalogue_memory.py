@@ -33,15 +33,15 @@ import torch
 from _harness import Benchmark
 from torch.profiler import ProfilerActivity, profile
 
-from features.loader import LoaderConfig, PairLoader
-from features.queries import build_queries
-from features.split import VALIDATION
+from recsys.features.loader import LoaderConfig, PairLoader
+from recsys.features.queries import build_queries
+from recsys.features.split import VALIDATION
 from recsys.strict import parse
-from training.config import ExperimentConfig
-from training.distributed import World
-from training.machine import keep_freed_memory
-from training.retrieval.job import load_data
-from training.retrieval.two_tower_task import CONTEXT_DROPOUT, two_tower_task
+from recsys.training.config import ExperimentConfig
+from recsys.training.distributed import World
+from recsys.training.machine import keep_freed_memory
+from recsys.training.retrieval.job import load_data
+from recsys.training.retrieval.two_tower_task import CONTEXT_DROPOUT, two_tower_task
 
 EVENTS, USERS, STEPS = 200_000, 10_000, 12
 SIZES = (10_000, 100_000, 1_000_000)

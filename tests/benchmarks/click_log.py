@@ -34,20 +34,20 @@ import torch
 from _harness import Benchmark, peak_memory_mib
 from numpy.typing import NDArray
 
-from features.click_loader import ClickLoader
-from features.hashing import hash_values, splitmix64
-from features.split import TRAIN, VALIDATION
 from recsys.embeddings.backend import pick_backend
 from recsys.embeddings.plan import EmbeddingPlan
+from recsys.features.click_loader import ClickLoader
+from recsys.features.hashing import hash_values, splitmix64
+from recsys.features.split import TRAIN, VALIDATION
 from recsys.schema import Schema
 from recsys.strict import parse
-from training.checkpoint import Checkpoints, LoopState
-from training.config import ExperimentConfig
-from training.distributed import World
-from training.loop import fit
-from training.machine import keep_freed_memory
-from training.ranking.rows import open_rows
-from training.ranking.task import ranking_task
+from recsys.training.checkpoint import Checkpoints, LoopState
+from recsys.training.config import ExperimentConfig
+from recsys.training.distributed import World
+from recsys.training.loop import fit
+from recsys.training.machine import keep_freed_memory
+from recsys.training.ranking.rows import open_rows
+from recsys.training.ranking.task import ranking_task
 
 COUNTS = [f"I{number}" for number in range(1, 14)]
 CATEGORIES = [f"C{number}" for number in range(1, 27)]

@@ -37,7 +37,6 @@ from sklearn.metrics import log_loss, roc_auc_score
 from torch import Tensor
 from torch.nn import functional as F
 
-from features.hashing import hash_values
 from recsys.batch import FeatureBlock, FeatureLayout, Jagged
 from recsys.embeddings.alternatives import (
     METHODS,
@@ -45,8 +44,9 @@ from recsys.embeddings.alternatives import (
     collisionless_parameters,
 )
 from recsys.embeddings.table import TableConfig
+from recsys.features.hashing import hash_values
 from recsys.models.dcn import DCN, DCNConfig
-from training.machine import keep_freed_memory
+from recsys.training.machine import keep_freed_memory
 
 ML1M = Path(os.environ.get("RECSYS_DATA", "../shared/data")).resolve() / "ml-1m"
 PLOT = Path(__file__).resolve().parents[2] / "docs" / "embedding_pareto.png"

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 from _harness import Benchmark, peak_memory_mib
 
-from features.encoder import FeatureEncoder
-from features.hashing import hash_values
+from recsys.features.encoder import FeatureEncoder
+from recsys.features.hashing import hash_values
 from recsys.schema import Schema
 
 

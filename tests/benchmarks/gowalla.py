@@ -15,12 +15,12 @@ from pathlib import Path
 
 from _harness import Benchmark, peak_memory_mib
 
-from serving.index.build import build_index
-from training.config import ExperimentConfig
-from training.config_file import load_config
-from training.machine import keep_freed_memory
-from training.results import Evaluation
-from training.train import train
+from recsys.serving.index.build import build_index
+from recsys.training.config import ExperimentConfig
+from recsys.training.config_file import load_config
+from recsys.training.machine import keep_freed_memory
+from recsys.training.results import Evaluation
+from recsys.training.train import train
 
 DATA = Path(os.environ.get("RECSYS_DATA", "../shared/data")).resolve() / "gowalla"
 SETTINGS = Path(__file__).with_name("gowalla.yaml")

@@ -28,8 +28,8 @@ from recsys.embeddings.unified import UnifiedEmbedding
 from recsys.models.autoint import AutoIntConfig
 from recsys.models.dcn import DCNConfig
 from recsys.models.rankers import RankerConfig, build_ranker
-from serving.onnx_export import OnnxRanker
-from serving.onnx_graph import PaddedRanker, graph_inputs, write_onnx
+from recsys.serving.onnx_export import OnnxRanker
+from recsys.serving.onnx_graph import PaddedRanker, graph_inputs, write_onnx
 
 MODELS: dict[str, RankerConfig] = {
     "autoint": AutoIntConfig(),

@@ -42,7 +42,7 @@ from peers.process import RETRIEVAL_PEERS, RETRIEVAL_PYTHON, Trainer, peers_are_
 
 from recsys.batch import Jagged
 from recsys.retrieval.topk import exact_topk
-from training.evaluate import ranking_metrics
+from recsys.training.evaluate import ranking_metrics
 
 LOANED = Path(os.environ.get("RECSYS_DATA", "../shared/data")).resolve()
 K, DIM = 20, 64

@@ -15,12 +15,12 @@ from _harness import Benchmark
 from _session_runs import config_of
 from session_rows import loaned
 
-from serving.index.build import build_index
-from training.checkpoint import Checkpoints, LoopState
-from training.distributed import World
-from training.loop import fit
-from training.machine import keep_freed_memory
-from training.retrieval.job import RetrievalJob
+from recsys.serving.index.build import build_index
+from recsys.training.checkpoint import Checkpoints, LoopState
+from recsys.training.distributed import World
+from recsys.training.loop import fit
+from recsys.training.machine import keep_freed_memory
+from recsys.training.retrieval.job import RetrievalJob
 
 KEY = "training.session.self_supervision"
 BRAND_AND_KIND = "features: [brand, categories]"

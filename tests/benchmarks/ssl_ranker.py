@@ -38,17 +38,17 @@ from autoint_ml1m import MODELS, SETTINGS, mean_and_deviation, nested
 from embedding_pareto import ML1M
 from numpy.typing import NDArray
 
-from features.ranking_loader import RankingLoader
-from features.split import TEST, TRAIN
+from recsys.features.ranking_loader import RankingLoader
+from recsys.features.split import TEST, TRAIN
 from recsys.metrics.classification import auc, log_loss
 from recsys.strict import parse
-from training.checkpoint import Checkpoints
-from training.config import ExperimentConfig
-from training.distributed import World
-from training.loop import fit
-from training.machine import keep_freed_memory
-from training.ranking.rows import RankingRows, open_rows
-from training.ranking.task import predictions, ranking_task
+from recsys.training.checkpoint import Checkpoints
+from recsys.training.config import ExperimentConfig
+from recsys.training.distributed import World
+from recsys.training.loop import fit
+from recsys.training.machine import keep_freed_memory
+from recsys.training.ranking.rows import RankingRows, open_rows
+from recsys.training.ranking.task import predictions, ranking_task
 
 SHARE = 0.1
 RARE = 5

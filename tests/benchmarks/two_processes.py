@@ -29,18 +29,18 @@ import numpy as np
 import torch
 from _harness import Benchmark
 
-from features.hashing import splitmix64
 from recsys.batch import FeatureBlock, FeatureLayout, RankingBatch
 from recsys.embeddings.backend import pick_backend
 from recsys.embeddings.plan import EmbeddingPlan
+from recsys.features.hashing import splitmix64
 from recsys.strict import parse
-from training.checkpoint import Checkpoints, LoopState
-from training.config import ExperimentConfig
-from training.distributed import World, join
-from training.loop import fit
-from training.machine import keep_freed_memory
-from training.ranking.rows import RankingRows
-from training.ranking.task import ranking_task
+from recsys.training.checkpoint import Checkpoints, LoopState
+from recsys.training.config import ExperimentConfig
+from recsys.training.distributed import World, join
+from recsys.training.loop import fit
+from recsys.training.machine import keep_freed_memory
+from recsys.training.ranking.rows import RankingRows
+from recsys.training.ranking.task import ranking_task
 
 POOL, VALUES, EXPONENT, SEED = 8, 1 << 20, 1.1, 0
 WAYS = {"one_thread": (1, 1), "one_process": (1, os.cpu_count() or 1), "two_processes": (2, 1)}

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from features.dataset import Dataset, encoded, fit_encoder
-from features.sources import Policies, Sources
-from features.split import TRAIN
-from features.tables import Events, Tables, read_tables
+from recsys.features.dataset import Dataset, encoded, fit_encoder
+from recsys.features.sources import Policies, Sources
+from recsys.features.split import TRAIN
+from recsys.features.tables import Events, Tables, read_tables
 from recsys.schema import Schema
 
 DAY = 86_400

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from features.sources import Policies, Sources
-from features.tables import Tables, read_tables
 from recsys.errors import ConfigError, DataError, NotFoundError
+from recsys.features.sources import Policies, Sources
+from recsys.features.tables import Tables, read_tables
 from recsys.schema import Schema
 
 ReadShop = Callable[..., Tables]

@@ -7,14 +7,14 @@ import pandas as pd
 import torch
 import yaml
 
-from features.cache import cached
-from features.dataset import Dataset, prepare
-from features.loader import LoaderConfig, PairLoader
-from features.queries import build_queries
-from features.split import TEST
-from features.synthetic import RetailWorld
-from training.config import ExperimentConfig
-from training.config_file import load_config
+from recsys.features.cache import cached
+from recsys.features.dataset import Dataset, prepare
+from recsys.features.loader import LoaderConfig, PairLoader
+from recsys.features.queries import build_queries
+from recsys.features.split import TEST
+from recsys.features.synthetic import RetailWorld
+from recsys.training.config import ExperimentConfig
+from recsys.training.config_file import load_config
 
 SETTINGS = LoaderConfig(
     batch_size=64,

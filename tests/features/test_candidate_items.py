@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from features.dataset import Dataset
-from features.loader import LoaderConfig, PairLoader
-from features.sampling import log_inclusion
-from features.split import TEST, TRAIN
+from recsys.features.dataset import Dataset
+from recsys.features.loader import LoaderConfig, PairLoader
+from recsys.features.sampling import log_inclusion
+from recsys.features.split import TEST, TRAIN
 
 CONFIG = LoaderConfig(
     batch_size=64,

@@ -7,10 +7,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features.click_inspect import ClickFeature, ClickReport, inspect_clicks
-from features.click_log import encode_click_log
-from features.sources import Policies, Sources
-from features.split import SplitConfig
+from recsys.features.click_inspect import ClickFeature, ClickReport, inspect_clicks
+from recsys.features.click_log import encode_click_log
+from recsys.features.sources import Policies, Sources
+from recsys.features.split import SplitConfig
 from recsys.schema import Schema
 
 COLUMNS: dict[str, list[Any]] = {

@@ -10,13 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from features.click_loader import ClickLoader, _Windows
-from features.click_log import ClickLog, encode_click_log
-from features.click_store import PartFiles
-from features.sources import Policies, Sources
-from features.split import TEST, TRAIN, VALIDATION, SplitConfig
 from recsys.batch import RankingBatch
 from recsys.errors import IntegrityError
+from recsys.features.click_loader import ClickLoader, _Windows
+from recsys.features.click_log import ClickLog, encode_click_log
+from recsys.features.click_store import PartFiles
+from recsys.features.sources import Policies, Sources
+from recsys.features.split import TEST, TRAIN, VALIDATION, SplitConfig
 from recsys.schema import Schema
 
 ROWS = 250  # 200 of them for training: blocks of 16 leave a short one

@@ -13,14 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from features import click_log, reading
-from features import click_survey as surveying
-from features.click_log import ClickLog, encode_click_log, open_click_log
-from features.encoder import FeatureEncoder
-from features.sources import Policies, Sources
-from features.split import TEST, TRAIN, VALIDATION, ColdItemsConfig, SplitConfig
 from recsys.batch import FeatureBlock, RankingBatch
 from recsys.errors import ConfigError, DataError
+from recsys.features import click_log, reading
+from recsys.features import click_survey as surveying
+from recsys.features.click_log import ClickLog, encode_click_log, open_click_log
+from recsys.features.encoder import FeatureEncoder
+from recsys.features.sources import Policies, Sources
+from recsys.features.split import TEST, TRAIN, VALIDATION, ColdItemsConfig, SplitConfig
 from recsys.schema import Schema
 
 START = 1_700_000_000

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.cache import cached
-from features.dataset import Dataset, parted, prepare
-from features.split import TEST, TRAIN, VALIDATION, ColdItemsConfig, SplitConfig, drawn_cold
 from recsys.errors import ConfigError, DataError
-from training.config import ExperimentConfig
+from recsys.features.cache import cached
+from recsys.features.dataset import Dataset, parted, prepare
+from recsys.features.split import TEST, TRAIN, VALIDATION, ColdItemsConfig, SplitConfig, drawn_cold
+from recsys.training.config import ExperimentConfig
 
 SessionData = Callable[..., Dataset]
 

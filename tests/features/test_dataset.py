@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from features.dataset import Dataset, fit_encoder, part_of
-from features.queries import build_queries
-from features.split import TEST, TRAIN, VALIDATION
-from features.synthetic import RetailWorld
-from training.config import ExperimentConfig
+from recsys.features.dataset import Dataset, fit_encoder, part_of
+from recsys.features.queries import build_queries
+from recsys.features.split import TEST, TRAIN, VALIDATION
+from recsys.features.synthetic import RetailWorld
+from recsys.training.config import ExperimentConfig
 
 
 def fitted_state(encoder: object) -> str:

@@ -9,11 +9,11 @@ import pytest
 import torch
 from sklearn.preprocessing import StandardScaler
 
-from features.columns import as_microseconds
-from features.encoder import FeatureEncoder
-from features.hashing import NULL_HASH, UNKNOWN_HASH, hash_values
-from features.scaling import Scaler
 from recsys.errors import DataError
+from recsys.features.columns import as_microseconds
+from recsys.features.encoder import FeatureEncoder
+from recsys.features.hashing import NULL_HASH, UNKNOWN_HASH, hash_values
+from recsys.features.scaling import Scaler
 from recsys.schema import Schema
 
 SCHEMA = Schema.model_validate_json(

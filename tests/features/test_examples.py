@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from features.dataset import Dataset
-from features.examples import Drawn, Rows, Users
-from features.loader import LoaderConfig, PairLoader
-from features.split import TRAIN
+from recsys.features.dataset import Dataset
+from recsys.features.examples import Drawn, Rows, Users
+from recsys.features.loader import LoaderConfig, PairLoader
+from recsys.features.split import TRAIN
 
 
 def drawn(data: Dataset, *, ordered: bool = True, cut: bool = True, positives: int = 4) -> Drawn:

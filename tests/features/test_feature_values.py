@@ -4,15 +4,15 @@ from collections import Counter
 
 import torch
 
-from features.dataset import Dataset
-from features.feature_values import (
+from recsys.batch import FeatureBlock, FeatureLayout, Jagged
+from recsys.embeddings.diagnostics import FeatureValues
+from recsys.features.dataset import Dataset
+from recsys.features.feature_values import (
     block_feature_values,
     dataset_feature_values,
     feature_values,
 )
-from features.split import TRAIN
-from recsys.batch import FeatureBlock, FeatureLayout, Jagged
-from recsys.embeddings.diagnostics import FeatureValues
+from recsys.features.split import TRAIN
 
 LAYOUT = FeatureLayout((("a", 1), ("b", 2)), (("tags", 1),), ())
 BLOCK = FeatureBlock(

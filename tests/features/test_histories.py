@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.histories import Histories
+from recsys.features.histories import Histories
 
 EVENTS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 8)), min_size=1, max_size=60)
 

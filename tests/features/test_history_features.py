@@ -16,17 +16,6 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from features.click_log import encode_click_log
-from features.crosses import Crosses
-from features.dataset import Dataset, prepare
-from features.encoder import FeatureEncoder
-from features.hashing import NULL_HASH, UNKNOWN_HASH
-from features.history_features import PastFeatures, past_layout, past_scalers
-from features.ranking_loader import RankingLoader
-from features.scaling import Scaler
-from features.sources import Policies, Sources
-from features.split import TEST, TRAIN, SplitConfig
-from features.tables import Events
 from recsys.batch import FeatureBlock, FeatureLayout, Jagged
 from recsys.derived_features import CrossFeature, DerivedFeature
 from recsys.embeddings.backend import build_table
@@ -34,11 +23,22 @@ from recsys.embeddings.plan import EmbeddingPlan, allocate
 from recsys.embeddings.table import TableConfig
 from recsys.embeddings.unified import UnifiedEmbedding
 from recsys.errors import ConfigError
+from recsys.features.click_log import encode_click_log
+from recsys.features.crosses import Crosses
+from recsys.features.dataset import Dataset, prepare
+from recsys.features.encoder import FeatureEncoder
+from recsys.features.hashing import NULL_HASH, UNKNOWN_HASH
+from recsys.features.history_features import PastFeatures, past_layout, past_scalers
+from recsys.features.ranking_loader import RankingLoader
+from recsys.features.scaling import Scaler
+from recsys.features.sources import Policies, Sources
+from recsys.features.split import TEST, TRAIN, SplitConfig
+from recsys.features.tables import Events
 from recsys.metrics.classification import auc
 from recsys.models.dcn import DCNConfig
 from recsys.models.rankers import build_ranker
 from recsys.schema import Schema
-from training.config import ExperimentConfig
+from recsys.training.config import ExperimentConfig
 
 SECOND = 1_000_000
 START = 1_700_000_000

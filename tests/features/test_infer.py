@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from features.infer import Inference, infer
-from features.roles import is_key_of, tokens
-from features.sources import Policies, Sources
-from features.split import SplitConfig, assign
-from features.tables import Tables, read_tables
 from recsys.errors import ConfigError
+from recsys.features.infer import Inference, infer
+from recsys.features.roles import is_key_of, tokens
+from recsys.features.sources import Policies, Sources
+from recsys.features.split import SplitConfig, assign
+from recsys.features.tables import Tables, read_tables
 from recsys.schema import Schema
 from recsys.strict import parse
 

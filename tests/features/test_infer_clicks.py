@@ -13,15 +13,15 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from features.click_inspect import ClickReport
-from features.dataset import prepare
-from features.infer import Inference, infer
 from recsys.errors import ConfigError
-from serving.index.build import build_index
-from training.config import ExperimentConfig
-from training.config_file import load_config
-from training.preflight import preflight
-from training.train import train
+from recsys.features.click_inspect import ClickReport
+from recsys.features.dataset import prepare
+from recsys.features.infer import Inference, infer
+from recsys.serving.index.build import build_index
+from recsys.training.config import ExperimentConfig
+from recsys.training.config_file import load_config
+from recsys.training.preflight import preflight
+from recsys.training.train import train
 
 ROWS = 3_000
 DATA = Path(os.environ.get("RECSYS_DATA", Path(__file__).parents[3] / "shared" / "data"))

@@ -10,11 +10,11 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from features.infer import Inference, infer
-from features.inspect import Report
-from training.config import ExperimentConfig
-from training.config_file import load_config
-from training.preflight import preflight
+from recsys.features.infer import Inference, infer
+from recsys.features.inspect import Report
+from recsys.training.config import ExperimentConfig
+from recsys.training.config_file import load_config
+from recsys.training.preflight import preflight
 
 START = 1_600_000_000
 Write = Callable[..., Path]

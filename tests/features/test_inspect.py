@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features.inspect import Report, inspect
-from features.sources import Policies, Sources
-from features.tables import read_tables
+from recsys.features.inspect import Report, inspect
+from recsys.features.sources import Policies, Sources
+from recsys.features.tables import read_tables
 from recsys.schema import Schema
 
 START = 1_700_000_000

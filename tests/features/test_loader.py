@@ -12,12 +12,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.dataset import Dataset, fit_encoder
-from features.hashing import UNKNOWN_HASH
-from features.loader import LoaderConfig, PairLoader, prefetch
-from features.sampling import log_inclusion
-from features.split import TRAIN
 from recsys.batch import PairBatch
+from recsys.features.dataset import Dataset, fit_encoder
+from recsys.features.hashing import UNKNOWN_HASH
+from recsys.features.loader import LoaderConfig, PairLoader, prefetch
+from recsys.features.sampling import log_inclusion
+from recsys.features.split import TRAIN
 from recsys.schema import Schema
 
 PLAIN = LoaderConfig(

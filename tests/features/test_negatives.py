@@ -9,8 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.dataset import Dataset
-from features.negatives import (
+from recsys.batch import RankingBatch
+from recsys.features.dataset import Dataset
+from recsys.features.negatives import (
     JUDGED,
     kept_rows,
     num_kept,
@@ -18,9 +19,8 @@ from features.negatives import (
     others_offset,
     share_offset,
 )
-from features.ranking_loader import RankingLoader
-from features.split import TEST, TRAIN
-from recsys.batch import RankingBatch
+from recsys.features.ranking_loader import RankingLoader
+from recsys.features.split import TEST, TRAIN
 
 
 @given(st.integers(0, 20), st.integers(0, 40), st.floats(0.01, 1), st.integers(0, 9))

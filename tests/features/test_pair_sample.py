@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from features.dataset import Dataset
-from features.pair_sample import PairSample, released_items, sample_pairs
-from features.split import TEST, TRAIN, VALIDATION
+from recsys.features.dataset import Dataset
+from recsys.features.pair_sample import PairSample, released_items, sample_pairs
+from recsys.features.split import TEST, TRAIN, VALIDATION
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from features.tables import Tables
+from recsys.features.tables import Tables
 
 ReadShop = Callable[..., Tables]
 START = 1_700_000_000

@@ -14,17 +14,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features import reading, value_counts
-from features.click_log import ClickLog, encode_click_log
-from features.dataset import prepare
-from features.encoder import FeatureEncoder
-from features.hashing import NULL_HASH, UNKNOWN_HASH, hash_values
-from features.multiplicity import settle
-from features.sources import Policies, Sources
-from features.split import TEST, TRAIN, SplitConfig
-from features.value_counts import ValueCounts
 from recsys.embeddings.fields import dense_features
 from recsys.errors import ConfigError
+from recsys.features import reading, value_counts
+from recsys.features.click_log import ClickLog, encode_click_log
+from recsys.features.dataset import prepare
+from recsys.features.encoder import FeatureEncoder
+from recsys.features.hashing import NULL_HASH, UNKNOWN_HASH, hash_values
+from recsys.features.multiplicity import settle
+from recsys.features.sources import Policies, Sources
+from recsys.features.split import TEST, TRAIN, SplitConfig
+from recsys.features.value_counts import ValueCounts
 from recsys.schema import MultiCategoricalFeature, Schema
 
 NULL, UNKNOWN = int(NULL_HASH), int(UNKNOWN_HASH)
@@ -193,7 +193,7 @@ def test_a_streamed_log_counts_its_training_rows_and_no_others(
     monkeypatch.setattr(reading, "_BATCH_ROWS", 16)
     monkeypatch.setattr(reading, "_BLOCK_BYTES", 512)
     monkeypatch.setattr(value_counts, "_PENDING", 3)
-    monkeypatch.setattr("features.click_survey.SAMPLE_ROWS", 1000)
+    monkeypatch.setattr("recsys.features.click_survey.SAMPLE_ROWS", 1000)
     rng = np.random.default_rng(4)
     columns: dict[str, Any] = {
         "click": rng.integers(0, 2, 200).tolist(),

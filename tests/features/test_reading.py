@@ -8,9 +8,9 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from features import reading
-from features.reading import open_table
 from recsys.errors import DataError, NotFoundError
+from recsys.features import reading
+from recsys.features.reading import open_table
 
 
 def values(path: str | Path, *columns: str) -> list[tuple[object, ...]]:

@@ -13,16 +13,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.dataset import Dataset
-from features.request_origin import RequestOrigin
-from features.request_steps import refuse_unknown_columns, since_the_last_pause
-from features.requests import Requests, encode_requests, request_table
-from features.session_queries import build_session_queries
-from features.sessions import SessionConfig, cut_sessions, sessions_of
-from features.split import TEST, TRAIN, VALIDATION
-from features.times import NULL_TIME
 from recsys.batch import History
 from recsys.errors import ConfigError, DataError
+from recsys.features.dataset import Dataset
+from recsys.features.request_origin import RequestOrigin
+from recsys.features.request_steps import refuse_unknown_columns, since_the_last_pause
+from recsys.features.requests import Requests, encode_requests, request_table
+from recsys.features.session_queries import build_session_queries
+from recsys.features.sessions import SessionConfig, cut_sessions, sessions_of
+from recsys.features.split import TEST, TRAIN, VALIDATION
+from recsys.features.times import NULL_TIME
 from recsys.schema import Schema, TimeColumn
 
 SessionData = Callable[..., Dataset]

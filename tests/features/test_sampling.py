@@ -6,7 +6,7 @@ from math import exp, log
 import numpy as np
 import pytest
 
-from features.sampling import log_inclusion_of_draws, log_missed_targets
+from recsys.features.sampling import log_inclusion_of_draws, log_missed_targets
 
 
 def missed(

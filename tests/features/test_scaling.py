@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.scaling import Scaler, Transform
 from recsys.errors import ConfigError
+from recsys.features.scaling import Scaler, Transform
 from recsys.schema import NumericFeature
 from recsys.strict import parse
 

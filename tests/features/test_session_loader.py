@@ -12,13 +12,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.dataset import Dataset
-from features.hashing import UNKNOWN_HASH, hash_values
-from features.session_loader import SessionLoader, SessionLoaderConfig
-from features.sessions import SessionConfig, Sessions, cut_sessions
-from features.split import TRAIN
 from recsys.batch import SessionBatch
 from recsys.errors import DataError
+from recsys.features.dataset import Dataset
+from recsys.features.hashing import UNKNOWN_HASH, hash_values
+from recsys.features.session_loader import SessionLoader, SessionLoaderConfig
+from recsys.features.sessions import SessionConfig, Sessions, cut_sessions
+from recsys.features.split import TRAIN
 
 SessionData = Callable[..., Dataset]
 PLAIN = SessionLoaderConfig(

@@ -10,13 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.dataset import Dataset
-from features.hashing import hash_values
-from features.queries import Queries, build_queries
-from features.session_queries import build_session_queries
-from features.sessions import SessionConfig, Sessions, cut_sessions
-from features.split import TEST, VALIDATION
 from recsys.batch import History, Jagged
+from recsys.features.dataset import Dataset
+from recsys.features.hashing import hash_values
+from recsys.features.queries import Queries, build_queries
+from recsys.features.session_queries import build_session_queries
+from recsys.features.sessions import SessionConfig, Sessions, cut_sessions
+from recsys.features.split import TEST, VALIDATION
 
 SessionData = Callable[..., Dataset]
 

@@ -12,8 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.dataset import Dataset
-from features.sessions import (
+from recsys.errors import ConfigError, DataError
+from recsys.features.dataset import Dataset
+from recsys.features.sessions import (
     SessionConfig,
     Sessions,
     cut_sessions,
@@ -22,9 +23,8 @@ from features.sessions import (
     pieces,
     sessions_of,
 )
-from features.sources import Policies, Sources
-from features.tables import Tables, read_tables
-from recsys.errors import ConfigError, DataError
+from recsys.features.sources import Policies, Sources
+from recsys.features.tables import Tables, read_tables
 from recsys.schema import Schema
 
 SessionData = Callable[..., Dataset]

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.split import TRAIN, VALIDATION, SplitConfig, assign, words_of_drawn
 from recsys.errors import ConfigError, DataError
+from recsys.features.split import TRAIN, VALIDATION, SplitConfig, assign, words_of_drawn
 
 EVENTS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 30)), min_size=30, max_size=200)
 

@@ -11,14 +11,14 @@ import pytest
 import scipy.stats
 import yaml
 
-from features import synthetic_events
-from features import synthetic_names as names
-from features.sources import Sources
-from features.split import TEST, SplitConfig, assign
-from features.synthetic import END, START, RetailWorld
-from features.synthetic_events import REPEAT_SHARE, SAME_CATEGORY, SECONDS_A_WEEK
 from recsys.embeddings.table import TableConfig
 from recsys.errors import ConfigError
+from recsys.features import synthetic_events
+from recsys.features import synthetic_names as names
+from recsys.features.sources import Sources
+from recsys.features.split import TEST, SplitConfig, assign
+from recsys.features.synthetic import END, START, RetailWorld
+from recsys.features.synthetic_events import REPEAT_SHARE, SAME_CATEGORY, SECONDS_A_WEEK
 from recsys.metrics.ranking import hits, recall_at_k
 from recsys.schema import Schema
 from recsys.strict import parse

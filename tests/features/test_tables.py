@@ -12,9 +12,9 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from features import reading
-from features.sources import Policies, Sources
-from features.tables import Tables, read_tables
+from recsys.features import reading
+from recsys.features.sources import Policies, Sources
+from recsys.features.tables import Tables, read_tables
 from recsys.schema import Schema
 
 ID_FEATURE = {"name": "id", "table": "items", "column": "item", "kind": "categorical"}

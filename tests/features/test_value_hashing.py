@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.utils import murmurhash3_32
 
-from features.hashing import NULL_HASH, hash_values, murmur3_32, splitmix64
+from recsys.features.hashing import NULL_HASH, hash_values, murmur3_32, splitmix64
 
 
 @given(st.lists(st.text(max_size=40), max_size=60), st.integers(0, 2**32 - 1), st.integers(0, 5))

@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from features.hashing import splitmix64
 from recsys.embeddings.hashing import mix, salt_of, salts_of, table_rows
+from recsys.features.hashing import splitmix64
 
 
 def test_rows_are_frozen() -> None:

@@ -63,7 +63,7 @@ def together(step: int, weighted: bool) -> tuple[Tensor, Tensor, Tensor | None, 
 
 
 def main(folder: Path) -> None:
-    from training.distributed import join, leave
+    from recsys.training.distributed import join, leave
 
     torch.set_num_threads(1)
     world = join("cpu")

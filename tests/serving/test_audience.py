@@ -13,23 +13,23 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from features.dataset import Dataset
-from features.requests import request_table
-from features.sources import Sources
 from recsys.cli import main
 from recsys.errors import ConfigError, DataError
+from recsys.features.dataset import Dataset
+from recsys.features.requests import request_table
+from recsys.features.sources import Sources
 from recsys.layers.geometry import points_of
 from recsys.models.retrieval import query_vectors
 from recsys.pair_calibration import PairCalibrator, TakeProbability
-from serving.audience import NewItems, read_new_items, score_new_items
-from serving.batch import score_to_parquet, shards_of_log
-from serving.export import export_index
-from serving.index.build import build_index
-from serving.score import Scorer
-from training.config import ExperimentConfig
-from training.config_file import load_config
-from training.examine import evaluate_bundle
-from training.train import train
+from recsys.serving.audience import NewItems, read_new_items, score_new_items
+from recsys.serving.batch import score_to_parquet, shards_of_log
+from recsys.serving.export import export_index
+from recsys.serving.index.build import build_index
+from recsys.serving.score import Scorer
+from recsys.training.config import ExperimentConfig
+from recsys.training.config_file import load_config
+from recsys.training.examine import evaluate_bundle
+from recsys.training.train import train
 
 
 @pytest.fixture(scope="module")
@@ -286,7 +286,7 @@ def test_the_mlflow_model_gives_probabilities_where_asked(
 ) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # MLflow, of the class itself
-        from serving.pyfunc import _recommend, to_frame
+        from recsys.serving.pyfunc import _recommend, to_frame
 
     answer = _recommend(ball)
     frame = requests.slice(0, 4).to_pandas()

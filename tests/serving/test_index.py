@@ -14,8 +14,8 @@ from recsys.bundle import Bundle, write_bundle
 from recsys.errors import IntegrityError, UserError
 from recsys.layers.geometry import Geometry, candidate_vectors, neighbours_of
 from recsys.retrieval.index import ExactVectors
-from serving.index.build import build_index, load_index, recall_against_exact
-from serving.index.faiss_hnsw import HnswIndex
+from recsys.serving.index.build import build_index, load_index, recall_against_exact
+from recsys.serving.index.faiss_hnsw import HnswIndex
 
 NUM_ITEMS = 1500
 

@@ -23,8 +23,14 @@ from recsys.models.deep import DeepConfig
 from recsys.models.fm import FMConfig
 from recsys.models.logistic import LogisticConfig
 from recsys.models.rankers import RankerConfig, build_ranker
-from serving.onnx_export import OnnxRanker
-from serving.onnx_graph import PaddedRanker, graph_inputs, input_names, write_graph, write_onnx
+from recsys.serving.onnx_export import OnnxRanker
+from recsys.serving.onnx_graph import (
+    PaddedRanker,
+    graph_inputs,
+    input_names,
+    write_graph,
+    write_onnx,
+)
 
 TABLE = TableConfig(
     num_rows=997,

@@ -17,9 +17,6 @@ import yaml
 from click.testing import CliRunner, Result
 from safetensors.torch import load, save
 
-from features.encoder import FeatureEncoder
-from features.row_encoder import RowEncoder
-from features.sources import Policies
 from recsys.batch import FeatureBlock, FeatureLayout, Jagged
 from recsys.bundle import Bundle, write_bundle
 from recsys.calibration import Calibrator
@@ -29,19 +26,22 @@ from recsys.embeddings.table import TableConfig
 from recsys.embeddings.torch_table import TorchTable
 from recsys.embeddings.unified import UnifiedEmbedding
 from recsys.errors import ConfigError, DataError, IntegrityError
+from recsys.features.encoder import FeatureEncoder
+from recsys.features.row_encoder import RowEncoder
+from recsys.features.sources import Policies
 from recsys.models.logistic import LogisticConfig
 from recsys.models.rankers import build_ranker
 from recsys.probe import PROBE_FILE, check_replay, read_probe, write_probe
 from recsys.schema import Schema
-from serving.onnx_export import OnnxRanker, export_onnx
-from serving.parts import SUCCESS
-from serving.rank_rows import Ranker, RowScorer, score_rows
-from serving.registry import register
-from training.config import ExperimentConfig
-from training.config_file import load_config
-from training.distributed import World
-from training.ranking.rows import RankingRows, open_rows
-from training.train import train
+from recsys.serving.onnx_export import OnnxRanker, export_onnx
+from recsys.serving.parts import SUCCESS
+from recsys.serving.rank_rows import Ranker, RowScorer, score_rows
+from recsys.serving.registry import register
+from recsys.training.config import ExperimentConfig
+from recsys.training.config_file import load_config
+from recsys.training.distributed import World
+from recsys.training.ranking.rows import RankingRows, open_rows
+from recsys.training.train import train
 
 ROWS, GROUP = 600, 100
 GENRES = ["drama", "comedy", "noir"]
@@ -226,8 +226,8 @@ def test_several_files_are_numbered_on_and_empty_ones_do_no_harm(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("serving.rank_rows._CHUNK_ROWS", 100)
-    monkeypatch.setattr("serving.rank_rows._BATCH_ROWS", 30)
+    monkeypatch.setattr("recsys.serving.rank_rows._CHUNK_ROWS", 100)
+    monkeypatch.setattr("recsys.serving.rank_rows._BATCH_ROWS", 30)
     rows = tables()["rows"]
     (tmp_path / "in").mkdir()
     for number, part in enumerate((rows.slice(0, 70), rows.slice(0, 0), rows.slice(70))):
@@ -312,7 +312,7 @@ BAD = {
 def test_bad_rows_are_named_with_file_column_and_row(
     what: str, scorer: RowScorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serving.rank_rows._CHUNK_ROWS", 32)
+    monkeypatch.setattr("recsys.serving.rank_rows._CHUNK_ROWS", 32)
     spoil, message = BAD[what]
     path = tmp_path / "bad.parquet"
     pq.write_table(spoil(tables()["rows"]), path, row_group_size=GROUP)

@@ -16,8 +16,8 @@ import pytest
 
 from recsys.bundle import Bundle, write_bundle
 from recsys.errors import ConfigError, DataError, IntegrityError, NotFoundError
+from recsys.serving.registry import promote, register, resolve
 from recsys.tracking_store import first_use
-from serving.registry import promote, register, resolve
 
 SCHEMA = {
     "interactions": {"user": "user", "item": "item"},
@@ -198,7 +198,7 @@ def test_what_is_not_there_is_answered_with_what_is_near(
 
 
 class Scorer:
-    """Stands for `serving.score.Scorer`: echoes what it was asked."""
+    """Stands for `recsys.serving.score.Scorer`: echoes what it was asked."""
 
     def __init__(self, path: Path) -> None:
         self.bundle = Bundle.open(path)
@@ -225,9 +225,9 @@ class Scorer:
 
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = type(sys)("serving.score")
+    module = type(sys)("recsys.serving.score")
     module.Scorer = Scorer  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "serving.score", module)
+    monkeypatch.setitem(sys.modules, "recsys.serving.score", module)
 
 
 @pytest.mark.usefixtures("stand_in")
@@ -269,6 +269,7 @@ def model_requirements(store: str) -> list[str]:
 
 
 def test_the_module_imports_no_mlflow() -> None:
-    code = "import sys, serving.registry; print({'mlflow', 'torch', 'pandas'} & set(sys.modules))"
+    heavy = "{'mlflow', 'torch', 'pandas'}"
+    code = f"import sys, recsys.serving.registry; print({heavy} & set(sys.modules))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "set()"

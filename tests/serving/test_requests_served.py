@@ -14,19 +14,19 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from features.request_origin import RequestOrigin
-from features.sources import Sources
 from recsys.bundle import Bundle, write_bundle
 from recsys.cli import main
 from recsys.errors import ConfigError, DataError
-from serving.batch import score_to_parquet, shards_of_log, shards_of_requests
-from serving.index.build import build_index
-from serving.parts import JOB, write_parts
-from serving.registry import register
-from serving.score import Scorer
-from serving.seen import judged_without_seen, seen_in_words
-from training.config_file import load_config
-from training.train import train
+from recsys.features.request_origin import RequestOrigin
+from recsys.features.sources import Sources
+from recsys.serving.batch import score_to_parquet, shards_of_log, shards_of_requests
+from recsys.serving.index.build import build_index
+from recsys.serving.parts import JOB, write_parts
+from recsys.serving.registry import register
+from recsys.serving.score import Scorer
+from recsys.serving.seen import judged_without_seen, seen_in_words
+from recsys.training.config_file import load_config
+from recsys.training.train import train
 
 Ask = Callable[..., tuple[int, str]]
 SETTINGS: dict[str, Any] = {

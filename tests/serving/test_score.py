@@ -15,17 +15,17 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from features.dataset import Dataset
-from features.requests import request_table
-from features.sources import Sources
 from recsys.bundle import Bundle, write_bundle
 from recsys.errors import ConfigError, DataError, IntegrityError, NotFoundError, UserError
+from recsys.features.dataset import Dataset
+from recsys.features.requests import request_table
+from recsys.features.sources import Sources
 from recsys.retrieval.recommend import recommend
-from serving.batch import score_to_parquet, shards_of_log, shards_of_requests
-from serving.export import export_index
-from serving.parts import SUCCESS
-from serving.score import Scorer
-from training.config import ExperimentConfig
+from recsys.serving.batch import score_to_parquet, shards_of_log, shards_of_requests
+from recsys.serving.export import export_index
+from recsys.serving.parts import SUCCESS
+from recsys.serving.score import Scorer
+from recsys.training.config import ExperimentConfig
 
 
 @pytest.fixture(scope="module")
@@ -268,8 +268,8 @@ def test_kills_at_random_moments_lose_and_repeat_nobody(
     pq.write_table(requests, path, row_group_size=5)
     program = f"""
         from pathlib import Path
-        from serving.batch import score_to_parquet, shards_of_requests
-        from serving.score import Scorer
+        from recsys.serving.batch import score_to_parquet, shards_of_requests
+        from recsys.serving.score import Scorer
         scorer = Scorer.open(Path({str(scorer.bundle.path)!r}), k=7)
         shards = shards_of_requests(scorer, {str(path)!r})
         print("ready", flush=True)

@@ -11,18 +11,18 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from features.dataset import Dataset
-from features.requests import request_table
-from features.sources import Sources
 from recsys.cli import main
 from recsys.errors import ConfigError, IntegrityError, NotFoundError
+from recsys.features.dataset import Dataset
+from recsys.features.requests import request_table
+from recsys.features.sources import Sources
 from recsys.retrieval.muvera import FixedDimensionalEncoding
-from serving.audience import read_new_items, score_new_items
-from serving.batch import score_to_parquet, shards_of_log
-from serving.export import export_index
-from serving.index.build import build_index
-from serving.index.faiss_hnsw import HnswIndex
-from serving.query_encoding import (
+from recsys.serving.audience import read_new_items, score_new_items
+from recsys.serving.batch import score_to_parquet, shards_of_log
+from recsys.serving.export import export_index
+from recsys.serving.index.build import build_index
+from recsys.serving.index.faiss_hnsw import HnswIndex
+from recsys.serving.query_encoding import (
     EncodingSize,
     interest_recall,
     more_like,
@@ -30,11 +30,11 @@ from serving.query_encoding import (
     query_vectors_of_requests,
     read_encoding,
 )
-from serving.score import Scorer
-from training.config import ExperimentConfig
-from training.config_file import load_config
-from training.examine import evaluate_bundle
-from training.train import TrainResult, train
+from recsys.serving.score import Scorer
+from recsys.training.config import ExperimentConfig
+from recsys.training.config_file import load_config
+from recsys.training.examine import evaluate_bundle
+from recsys.training.train import TrainResult, train
 
 
 def trained_with(world_config: Path, output: Path, **changes: object) -> TrainResult:
@@ -135,7 +135,7 @@ def test_batch_scores_and_the_mlflow_model_agree(
     assert written.equals(scorer.score(requests).sort_by("user_id").cast(written.schema))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # MLflow, of the class itself
-        from serving.pyfunc import _recommend
+        from recsys.serving.pyfunc import _recommend
 
     frame = requests.slice(0, 5).to_pandas()
     answer = _recommend(result.bundle)(frame, {"k": 7, "probability": True})

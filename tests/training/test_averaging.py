@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from recsys.embeddings.backend import build_table
 from recsys.embeddings.table import TableConfig
+from recsys.training.averaging import WeightAverage
+from recsys.training.checkpoint import Checkpoints, LoopState
+from recsys.training.loop import Task, fit
 from tests.training.test_loop import STEPS, KillAt, Rows, config, toy_task
-from training.averaging import WeightAverage
-from training.checkpoint import Checkpoints, LoopState
-from training.loop import Task, fit
 
 
 def weights(task: Task[Rows]) -> Tensor:
@@ -104,7 +104,7 @@ def test_a_killed_run_ends_with_the_same_average(tmp_path: Path, step: int) -> N
 
 
 def test_an_exchange_is_exact_beyond_a_block_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.averaging._ROWS", 2)
+    monkeypatch.setattr("recsys.training.averaging._ROWS", 2)
     task = toy_task()
     trained = task.trained
     average = WeightAverage(trained.model, trained.table, epochs=1, num_steps=1)

@@ -10,34 +10,34 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features.dataset import Dataset
-from features.queries import Queries, build_queries
-from features.session_queries import build_session_queries
-from features.sessions import SessionConfig, Sessions, cut_sessions
-from features.split import TEST, TRAIN
 from recsys.errors import ConfigError
-from serving.index.build import build_index
-from training import evaluate as judging
-from training.baselines import choose
-from training.baselines.attributes import AttributePopularity, item_values
-from training.baselines.choose import (
+from recsys.features.dataset import Dataset
+from recsys.features.queries import Queries, build_queries
+from recsys.features.session_queries import build_session_queries
+from recsys.features.sessions import SessionConfig, Sessions, cut_sessions
+from recsys.features.split import TEST, TRAIN
+from recsys.serving.index.build import build_index
+from recsys.training import evaluate as judging
+from recsys.training.baselines import choose
+from recsys.training.baselines.attributes import AttributePopularity, item_values
+from recsys.training.baselines.choose import (
     BASELINES,
     NEED_SESSIONS,
     SESSION_BASELINES,
     baseline_rankers,
     check_baselines,
 )
-from training.baselines.markov import MarkovChain
-from training.baselines.neighbours import ItemKNN
-from training.baselines.session_items import SessionItems
-from training.baselines.session_knn import SessionKNN
-from training.baselines.taken import Baseline
-from training.config import ExperimentConfig
-from training.config_file import load_config
-from training.preflight import preflight
-from training.progress import evaluation_table
-from training.sections import EvaluationConfig
-from training.train import train
+from recsys.training.baselines.markov import MarkovChain
+from recsys.training.baselines.neighbours import ItemKNN
+from recsys.training.baselines.session_items import SessionItems
+from recsys.training.baselines.session_knn import SessionKNN
+from recsys.training.baselines.taken import Baseline
+from recsys.training.config import ExperimentConfig
+from recsys.training.config_file import load_config
+from recsys.training.preflight import preflight
+from recsys.training.progress import evaluation_table
+from recsys.training.sections import EvaluationConfig
+from recsys.training.train import train
 
 DAY = 86_400_000_000
 

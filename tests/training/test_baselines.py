@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from training.baselines import graph, taken
-from training.baselines.factorised import ImplicitAls
-from training.baselines.graph import GraphFilter, graph_products
-from training.baselines.linear import Ease
-from training.baselines.neighbours import ItemKNN
-from training.baselines.popularity import Popularity
-from training.baselines.taken import Baseline
+from recsys.training.baselines import graph, taken
+from recsys.training.baselines.factorised import ImplicitAls
+from recsys.training.baselines.graph import GraphFilter, graph_products
+from recsys.training.baselines.linear import Ease
+from recsys.training.baselines.neighbours import ItemKNN
+from recsys.training.baselines.popularity import Popularity
+from recsys.training.baselines.taken import Baseline
 
 USERS, ITEMS = 30, 17
 

@@ -6,7 +6,7 @@ from sklearn.isotonic import IsotonicRegression
 
 from recsys.calibration import Calibrator
 from recsys.metrics.classification import auc, calibration, log_loss
-from training.calibrating import fit_calibrator
+from recsys.training.calibrating import fit_calibrator
 
 
 def drawn(rows: int = 60_000) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]

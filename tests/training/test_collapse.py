@@ -10,8 +10,8 @@ from torch.nn.functional import normalize
 
 from recsys.batch import Jagged
 from recsys.metrics.representation import alignment, rankme, uniformity
-from training import collapse
-from training.collapse import collapse_warning, group_spread, representation_metrics
+from recsys.training import collapse
+from recsys.training.collapse import collapse_warning, group_spread, representation_metrics
 
 N, E = 600, 32
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from recsys.errors import ConfigError, NotFoundError
-from training.config_file import dump_config, load_config
+from recsys.training.config_file import dump_config, load_config
 
 MINIMAL = """
 data: {interactions: log.parquet}

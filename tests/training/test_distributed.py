@@ -21,19 +21,19 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from features.dataset import Dataset, prepare
-from features.loader import LoaderConfig, PairLoader
-from features.ranking_loader import RankingLoader
-from features.split import TRAIN
-from features.synthetic import RetailWorld
-from training.checkpoint import Checkpoints, LoopState
-from training.config import ExperimentConfig
-from training.config_file import load_config
-from training.distributed import World, join, leave
-from training.loop import Task, fit
-from training.parts import plain_table
-from training.ranking.job import RankingJob
-from training.retrieval.job import RetrievalJob
+from recsys.features.dataset import Dataset, prepare
+from recsys.features.loader import LoaderConfig, PairLoader
+from recsys.features.ranking_loader import RankingLoader
+from recsys.features.split import TRAIN
+from recsys.features.synthetic import RetailWorld
+from recsys.training.checkpoint import Checkpoints, LoopState
+from recsys.training.config import ExperimentConfig
+from recsys.training.config_file import load_config
+from recsys.training.distributed import World, join, leave
+from recsys.training.loop import Task, fit
+from recsys.training.parts import plain_table
+from recsys.training.ranking.job import RankingJob
+from recsys.training.retrieval.job import RetrievalJob
 
 SIZES = (1, 2, 4)
 LONG = {1: None, 2: None, 4: 25}

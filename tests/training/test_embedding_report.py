@@ -10,8 +10,8 @@ import torch
 from recsys.batch import FeatureLayout
 from recsys.embeddings.diagnostics import BUCKETS, Diagnosis, FeatureValues, NormBucket, diagnose
 from recsys.embeddings.plan import EmbeddingPlan
+from recsys.training.reports.embedding import embedding_section, norms
 from tests.training.test_report import EVIL, Page, made_up, write
-from training.reports.embedding import embedding_section, norms
 
 
 @pytest.fixture

@@ -13,16 +13,16 @@ import yaml
 from click.testing import CliRunner
 from sklearn.metrics import roc_auc_score
 
-from features.split import TEST, VALIDATION
 from recsys.batch import FeatureLayout
 from recsys.cli import main
 from recsys.embeddings.selection import GatedEmbedding
 from recsys.errors import ConfigError
-from training import embedding_study
-from training.config import ExperimentConfig
-from training.config_file import load_config
-from training.distributed import World
-from training.embedding_study import (
+from recsys.features.split import TEST, VALIDATION
+from recsys.training import embedding_study
+from recsys.training.config import ExperimentConfig
+from recsys.training.config_file import load_config
+from recsys.training.distributed import World
+from recsys.training.embedding_study import (
     COMPARE,
     SEARCH,
     gained,
@@ -32,9 +32,9 @@ from training.embedding_study import (
     with_lookups,
     worths,
 )
-from training.ranking.half_loader import halved
-from training.ranking.rows import RankingRows, open_rows
-from training.ranking.task import Predictions, build_ranker
+from recsys.training.ranking.half_loader import halved
+from recsys.training.ranking.rows import RankingRows, open_rows
+from recsys.training.ranking.task import Predictions, build_ranker
 
 
 def world(folder: Path, *, noise: bool = False) -> Path:

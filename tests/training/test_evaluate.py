@@ -9,20 +9,20 @@ import pyarrow as pa
 import pytest
 import torch
 
-from features.dataset import Dataset
-from features.queries import Queries, build_queries
-from features.split import TEST, TRAIN, VALIDATION
-from features.synthetic import RetailWorld
+from recsys.features.dataset import Dataset
+from recsys.features.queries import Queries, build_queries
+from recsys.features.split import TEST, TRAIN, VALIDATION
+from recsys.features.synthetic import RetailWorld
 from recsys.metrics.representation import alignment
-from serving.index.build import build_index
-from training import train as job
-from training.baselines.choose import BASELINES, baseline_rankers
-from training.config import ExperimentConfig
-from training.evaluate import evaluate, item_slices
-from training.oracle import best_reachable
-from training.retrieval import job as retrieval
-from training.sections import EvaluationConfig
-from training.showcase import examples, item_titles
+from recsys.serving.index.build import build_index
+from recsys.training import train as job
+from recsys.training.baselines.choose import BASELINES, baseline_rankers
+from recsys.training.config import ExperimentConfig
+from recsys.training.evaluate import evaluate, item_slices
+from recsys.training.oracle import best_reachable
+from recsys.training.retrieval import job as retrieval
+from recsys.training.sections import EvaluationConfig
+from recsys.training.showcase import examples, item_titles
 
 SETTINGS = EvaluationConfig(ks=(5, 20), bootstrap_samples=10, baselines=("popularity", "item_knn"))
 

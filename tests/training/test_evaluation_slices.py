@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 import torch
 
-from features.dataset import Dataset, prepare
-from features.queries import Queries, build_queries
-from features.session_queries import build_session_queries
-from features.sessions import SessionConfig, Sessions, cut_sessions
-from features.split import TEST, ColdItemsConfig
-from features.synthetic import RetailWorld
-from training.baselines.choose import baseline_rankers
-from training.config import ExperimentConfig
-from training.evaluate import Ranker, count_slices, evaluate, vector_ranker
-from training.oracle import best_reachable
-from training.progress import evaluation_table
-from training.sections import EvaluationConfig
+from recsys.features.dataset import Dataset, prepare
+from recsys.features.queries import Queries, build_queries
+from recsys.features.session_queries import build_session_queries
+from recsys.features.sessions import SessionConfig, Sessions, cut_sessions
+from recsys.features.split import TEST, ColdItemsConfig
+from recsys.features.synthetic import RetailWorld
+from recsys.training.baselines.choose import baseline_rankers
+from recsys.training.config import ExperimentConfig
+from recsys.training.evaluate import Ranker, count_slices, evaluate, vector_ranker
+from recsys.training.oracle import best_reachable
+from recsys.training.progress import evaluation_table
+from recsys.training.sections import EvaluationConfig
 
 SETTINGS = EvaluationConfig(
     ks=(5, 20), bootstrap_samples=10, baselines=("popularity", "item_knn", "attributes")

@@ -13,20 +13,20 @@ import torch
 import yaml
 from click.testing import CliRunner, Result
 
-from features.split import TEST
 from recsys.attention_maps import AttentionMaps
 from recsys.calibration import Calibrator
 from recsys.cli import main
 from recsys.errors import ConfigError
 from recsys.explanations import Agreement, Importance, Interactions
-from serving.index.build import build_index
+from recsys.features.split import TEST
+from recsys.serving.index.build import build_index
+from recsys.training.config_file import load_config
+from recsys.training.explain import explain_log_row, explain_model, explain_pair, open_ranker
+from recsys.training.explanation import Explanation, explain_row, explain_rows, sampled
+from recsys.training.reports.explanation_plots import explanation_section
+from recsys.training.reports.explanation_table import agreement_words
+from recsys.training.train import train
 from tests.training.test_report import EVIL, Page
-from training.config_file import load_config
-from training.explain import explain_log_row, explain_model, explain_pair, open_ranker
-from training.explanation import Explanation, explain_row, explain_rows, sampled
-from training.reports.explanation_plots import explanation_section
-from training.reports.explanation_table import agreement_words
-from training.train import train
 
 TITLES = ("plain", "striped")
 

@@ -7,14 +7,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from features.cache import cached
-from features.dataset import Dataset, drawn_validation, prepare
-from features.infer import infer
-from features.split import TEST, TRAIN, VALIDATION
-from training.config import ExperimentConfig
-from training.config_file import load_config
-from training.preflight import preflight
-from training.retrieval.job import _protocol
+from recsys.features.cache import cached
+from recsys.features.dataset import Dataset, drawn_validation, prepare
+from recsys.features.infer import infer
+from recsys.features.split import TEST, TRAIN, VALIDATION
+from recsys.training.config import ExperimentConfig
+from recsys.training.config_file import load_config
+from recsys.training.preflight import preflight
+from recsys.training.retrieval.job import _protocol
 
 
 def configured(folder: Path, columns: dict[str, object], *overrides: str) -> ExperimentConfig:

@@ -17,10 +17,10 @@ from click.testing import CliRunner
 
 from recsys.cli import main
 from recsys.errors import ConfigError
-from training.checkpoint import Checkpoints
-from training.config_file import load_config
-from training.distributed import World, join, ranks_here
-from training.train import train
+from recsys.training.checkpoint import Checkpoints
+from recsys.training.config_file import load_config
+from recsys.training.distributed import World, join, ranks_here
+from recsys.training.train import train
 
 CONFIG = """
 data: {interactions: log.parquet, stream: true}
@@ -38,7 +38,7 @@ evaluation: {bootstrap_samples: 20}
 FAILS = """
 import os
 if os.environ.get("RANK") == "1":
-    from features.click_loader import ClickLoader
+    from recsys.features.click_loader import ClickLoader
     from recsys.errors import DataError
 
     def fail(*_):
@@ -164,7 +164,7 @@ def test_a_rank_ends_when_its_launcher_is_killed(
 ) -> None:
     """The rank waits for others that never come."""
     environment = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "localhost"}
-    program = "from training.distributed import join; print('here', flush=True); join('cpu')"
+    program = "from recsys.training.distributed import join; print('here', flush=True); join('cpu')"
     command = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {program!r}])"
     launcher = start("-c", command, **environment, MASTER_PORT=str(free_port()))
     assert launcher.stdout is not None

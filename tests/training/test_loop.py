@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from recsys.embeddings.backend import build_table
 from recsys.embeddings.table import TableConfig
 from recsys.errors import IntegrityError, NumericalError
-from training.checkpoint import Checkpoints, LoopState, Trained
-from training.loop import Task, Terminated, fit
-from training.optim import build_optimizer, warm_up
-from training.sections import TrainingConfig
+from recsys.training.checkpoint import Checkpoints, LoopState, Trained
+from recsys.training.loop import Task, Terminated, fit
+from recsys.training.optim import build_optimizer, warm_up
+from recsys.training.sections import TrainingConfig
 
 STEPS = 6
 
@@ -141,7 +141,7 @@ def test_sigkill_in_the_middle_of_saving_leaves_a_checkpoint_that_loads(tmp_path
         import sys; sys.path[:0] = [{str(Path(__file__).parent)!r}]
         from pathlib import Path
         from test_loop import toy_task
-        from training.checkpoint import Checkpoints, LoopState
+        from recsys.training.checkpoint import Checkpoints, LoopState
         task = toy_task()
         print("ready", flush=True)
         for step in range(100_000):

@@ -6,18 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features.dataset import Dataset
-from features.pair_sample import released_items, sample_pairs
-from features.split import TEST, TRAIN, VALIDATION
 from recsys.errors import ConfigError, DataError
+from recsys.features.dataset import Dataset
+from recsys.features.pair_sample import released_items, sample_pairs
+from recsys.features.split import TEST, TRAIN, VALIDATION
 from recsys.metrics.classification import calibration
 from recsys.models.retrieval import catalogue_vectors, query_vectors
 from recsys.models.two_tower import TwoTower
 from recsys.pair_calibration import PairCalibrator
-from training.config import ExperimentConfig
-from training.config_file import load_config
-from training.distributed import ALONE
-from training.retrieval.pair_calibrating import (
+from recsys.training.config import ExperimentConfig
+from recsys.training.config_file import load_config
+from recsys.training.distributed import ALONE
+from recsys.training.retrieval.pair_calibrating import (
     _sample,
     fit_pairs,
     pair_scores,
@@ -25,7 +25,7 @@ from training.retrieval.pair_calibrating import (
     probability_metrics,
     take_probability,
 )
-from training.retrieval.two_tower_task import build_two_tower
+from recsys.training.retrieval.two_tower_task import build_two_tower
 
 
 def planted(

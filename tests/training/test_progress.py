@@ -2,9 +2,9 @@
 
 import pytest
 
-from training.progress import Progress
-from training.sections import TrainingConfig
-from training.train import steps_in_words
+from recsys.training.progress import Progress
+from recsys.training.sections import TrainingConfig
+from recsys.training.train import steps_in_words
 
 
 @pytest.mark.parametrize("metric", ["ndcg_at_10", "ndcg_at_20"])

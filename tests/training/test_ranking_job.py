@@ -12,16 +12,16 @@ from recsys.bundle import Bundle
 from recsys.calibration import CALIBRATOR_FILE, Calibrator
 from recsys.errors import ConfigError
 from recsys.metrics.grouped import GroupedRows, gauc
-from serving.index.build import build_index
-from training.config import ExperimentConfig
-from training.config_file import load_config
-from training.distributed import World
-from training.examine import evaluate_bundle
-from training.ranking.evaluation import RankingEvaluation, calibrator_of, judge
-from training.ranking.job import RankingJob
-from training.ranking.rows import open_rows
-from training.ranking.task import predictions, ranking_task
-from training.train import TrainResult, train
+from recsys.serving.index.build import build_index
+from recsys.training.config import ExperimentConfig
+from recsys.training.config_file import load_config
+from recsys.training.distributed import World
+from recsys.training.examine import evaluate_bundle
+from recsys.training.ranking.evaluation import RankingEvaluation, calibrator_of, judge
+from recsys.training.ranking.job import RankingJob
+from recsys.training.ranking.rows import open_rows
+from recsys.training.ranking.task import predictions, ranking_task
+from recsys.training.train import TrainResult, train
 
 ROWS = 6000
 CONFIG = """

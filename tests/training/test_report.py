@@ -19,10 +19,10 @@ from recsys.metrics.ranking import (
     novelty_at_k,
     recall_at_k,
 )
-from training.reports.map import MAX_ITEMS, embedding_map
-from training.reports.plots import METRICS, _apart, colour_variables, popularity
-from training.reports.retrieval import verdict, write_report
-from training.results import ColdItems, Evaluation, Example, RankerResult
+from recsys.training.reports.map import MAX_ITEMS, embedding_map
+from recsys.training.reports.plots import METRICS, _apart, colour_variables, popularity
+from recsys.training.reports.retrieval import verdict, write_report
+from recsys.training.results import ColdItems, Evaluation, Example, RankerResult
 
 KS = (10, 20, 50, 100)
 FUNCTIONS = {

@@ -5,18 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from features.dataset import Dataset
-from features.queries import Queries, build_queries
-from features.split import VALIDATION
 from recsys.errors import ConfigError
-from serving.index.build import build_index
-from training.checkpoint import Checkpoints
-from training.config import ExperimentConfig
-from training.config_file import dump_config, load_config, read_yaml
-from training.distributed import World
-from training.loop import fit
-from training.retrieval.two_tower_task import two_tower_task
-from training.train import train
+from recsys.features.dataset import Dataset
+from recsys.features.queries import Queries, build_queries
+from recsys.features.split import VALIDATION
+from recsys.serving.index.build import build_index
+from recsys.training.checkpoint import Checkpoints
+from recsys.training.config import ExperimentConfig
+from recsys.training.config_file import dump_config, load_config, read_yaml
+from recsys.training.distributed import World
+from recsys.training.loop import fit
+from recsys.training.retrieval.two_tower_task import two_tower_task
+from recsys.training.train import train
 
 
 @pytest.fixture(scope="module")

@@ -8,21 +8,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from features.dataset import Dataset
-from features.queries import Queries, build_queries
-from features.split import TRAIN, VALIDATION
 from recsys.batch import PairBatch
 from recsys.errors import ConfigError
+from recsys.features.dataset import Dataset
+from recsys.features.queries import Queries, build_queries
+from recsys.features.split import TRAIN, VALIDATION
 from recsys.models.two_tower import TwoTower
-from training.checkpoint import Checkpoints, LoopState
-from training.config import ExperimentConfig
-from training.distributed import World
-from training.loop import Task, fit
-from training.retrieval import hard_negatives
-from training.retrieval.config import FullSoftmax, HardNegatives
-from training.retrieval.objective import RetrievalObjective
-from training.retrieval.two_tower_task import two_tower_task
-from training.self_supervision_config import SelfSupervision
+from recsys.training.checkpoint import Checkpoints, LoopState
+from recsys.training.config import ExperimentConfig
+from recsys.training.distributed import World
+from recsys.training.loop import Task, fit
+from recsys.training.retrieval import hard_negatives
+from recsys.training.retrieval.config import FullSoftmax, HardNegatives
+from recsys.training.retrieval.objective import RetrievalObjective
+from recsys.training.retrieval.two_tower_task import two_tower_task
+from recsys.training.self_supervision_config import SelfSupervision
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from features.sampling import log_inclusion
 from recsys.batch import Jagged
+from recsys.features.sampling import log_inclusion
 from recsys.losses.retrieval import Pairs, softmax_loss
 
 ITEMS, UNIFORM, BATCH = 40, 6, 16

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from recsys.embeddings.backend import build_table
 from recsys.embeddings.table import Table, TableConfig
-from training.checkpoint import Checkpoints, Trained
-from training.loop import Task, fit
-from training.optim import build_optimizer, decay
-from training.sections import TrainingConfig
+from recsys.training.checkpoint import Checkpoints, Trained
+from recsys.training.loop import Task, fit
+from recsys.training.optim import build_optimizer, decay
+from recsys.training.sections import TrainingConfig
 
 CPU = torch.device("cpu")
 

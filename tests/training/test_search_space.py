@@ -7,9 +7,9 @@ import pytest
 
 from recsys.errors import ConfigError
 from recsys.strict import parse
-from training.config import ExperimentConfig
-from training.config_file import read_yaml
-from training.search.space import (
+from recsys.training.config import ExperimentConfig
+from recsys.training.config_file import read_yaml
+from recsys.training.search.space import (
     Choice,
     Range,
     default_space,

@@ -18,14 +18,14 @@ from recsys.embeddings.unified import UnifiedEmbedding
 from recsys.errors import ConfigError
 from recsys.metrics.information import excess_information
 from recsys.strict import parse
+from recsys.training.checkpoint import Checkpoints, LoopState
+from recsys.training.config import ExperimentConfig
+from recsys.training.distributed import World
+from recsys.training.loop import Task, fit
+from recsys.training.ranking.rows import RankingRows, open_rows
+from recsys.training.ranking.task import ranking_task
+from recsys.training.self_supervision import self_supervised
 from recsys.weights import load_ranker, save_weights
-from training.checkpoint import Checkpoints, LoopState
-from training.config import ExperimentConfig
-from training.distributed import World
-from training.loop import Task, fit
-from training.ranking.rows import RankingRows, open_rows
-from training.ranking.task import ranking_task
-from training.self_supervision import self_supervised
 
 ITEMS, ROWS = 60, 1_000
 ITEM_FEATURES = [

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from features.dataset import Dataset
-from training.baselines.attributes import AttributePopularity, item_values
-from training.baselines.markov import MarkovChain
-from training.baselines.ordered import follow_bytes, last_steps
-from training.baselines.session_items import SessionItems
-from training.baselines.session_knn import SessionKNN, vote_products
+from recsys.features.dataset import Dataset
+from recsys.training.baselines.attributes import AttributePopularity, item_values
+from recsys.training.baselines.markov import MarkovChain
+from recsys.training.baselines.ordered import follow_bytes, last_steps
+from recsys.training.baselines.session_items import SessionItems
+from recsys.training.baselines.session_knn import SessionKNN, vote_products
 
 ITEMS = 11
 Lists = list[list[int]]

@@ -10,14 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from features.sources import Sources
-from serving.batch import score_to_parquet, shards_of_log
-from serving.index.build import build_index
-from serving.score import Scorer
-from training.config_file import load_config
-from training.examine import evaluate_bundle
-from training.results import Evaluation
-from training.train import TrainResult, train
+from recsys.features.sources import Sources
+from recsys.serving.batch import score_to_parquet, shards_of_log
+from recsys.serving.index.build import build_index
+from recsys.serving.score import Scorer
+from recsys.training.config_file import load_config
+from recsys.training.examine import evaluate_bundle
+from recsys.training.results import Evaluation
+from recsys.training.train import TrainResult, train
 
 NUM_ITEMS, MINUTE = 30, 60
 KINDS = np.array(["view", "cart"])

@@ -11,17 +11,17 @@ import torch
 import yaml
 from torch import Tensor
 
-from features.dataset import Dataset
-from features.session_loader import SessionLoader
-from features.sessions import cut_sessions
 from recsys.batch import FeatureBlock, FeatureLayout, History, Jagged, SessionBatch
+from recsys.features.dataset import Dataset
+from recsys.features.session_loader import SessionLoader
+from recsys.features.sessions import cut_sessions
 from recsys.models.attribute_heads import AttributeHead, AttributeHeads
 from recsys.strict import parse
-from training.config import ExperimentConfig
-from training.config_file import dump_config
-from training.distributed import World
-from training.sessions.objective import START_WEIGHT, SessionObjective, values_of
-from training.sessions.task import build_session_model, loader_config
+from recsys.training.config import ExperimentConfig
+from recsys.training.config_file import dump_config
+from recsys.training.distributed import World
+from recsys.training.sessions.objective import START_WEIGHT, SessionObjective, values_of
+from recsys.training.sessions.task import build_session_model, loader_config
 
 Config = Callable[..., ExperimentConfig]
 TASKS = [{"feature": "brand", "weight": 0.4}, {"feature": "title", "weight": 1.5}]

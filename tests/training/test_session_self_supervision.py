@@ -15,28 +15,28 @@ import yaml
 from torch import Tensor
 from torch.nn import functional as F
 
-from features.dataset import Dataset
-from features.session_loader import SessionLoader
-from features.sessions import cut_sessions
 from recsys.batch import History, Jagged, SessionBatch
 from recsys.errors import ConfigError
+from recsys.features.dataset import Dataset
+from recsys.features.session_loader import SessionLoader
+from recsys.features.sessions import cut_sessions
 from recsys.models.session import Encoded, SessionTransformer
+from recsys.serving.index.build import build_index
 from recsys.session_views import View, augmented, hidden
 from recsys.strict import parse
-from serving.index.build import build_index
-from training.checkpoint import Checkpoints, LoopState
-from training.config import ExperimentConfig
-from training.config_file import dump_config
-from training.distributed import World
-from training.loop import Task, fit
-from training.retrieval.job import RetrievalJob
-from training.sessions.objective import SessionObjective
-from training.sessions.self_supervision import (
+from recsys.training.checkpoint import Checkpoints, LoopState
+from recsys.training.config import ExperimentConfig
+from recsys.training.config_file import dump_config
+from recsys.training.distributed import World
+from recsys.training.loop import Task, fit
+from recsys.training.retrieval.job import RetrievalJob
+from recsys.training.sessions.objective import SessionObjective
+from recsys.training.sessions.self_supervision import (
     SelfSupervisionHead,
     SessionRegulariser,
     session_regulariser,
 )
-from training.sessions.task import build_session_model, loader_config
+from recsys.training.sessions.task import build_session_model, loader_config
 
 ITEMS = {"masked_items": {"weight": 0.7, "share": 0.3}}
 ATTRIBUTES = {"masked_attributes": {"weight": 0.4, "share": 0.5, "features": ["brand", "title"]}}

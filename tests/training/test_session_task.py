@@ -10,24 +10,24 @@ import pytest
 import torch
 import yaml
 
-from features.dataset import Dataset, prepare
-from features.queries import Queries
-from features.session_queries import build_session_queries
-from features.sessions import Sessions, cut_sessions
-from features.split import TEST, VALIDATION
-from features.synthetic import RetailWorld
 from recsys.batch import SessionBatch
 from recsys.errors import ConfigError, NumericalError
+from recsys.features.dataset import Dataset, prepare
+from recsys.features.queries import Queries
+from recsys.features.session_queries import build_session_queries
+from recsys.features.sessions import Sessions, cut_sessions
+from recsys.features.split import TEST, VALIDATION
+from recsys.features.synthetic import RetailWorld
 from recsys.models.session import SessionTransformer
 from recsys.strict import parse
-from training.checkpoint import Checkpoints, LoopState
-from training.config import ExperimentConfig
-from training.config_file import dump_config, load_config
-from training.distributed import World
-from training.evaluate import ranking_metrics
-from training.loop import Task, fit
-from training.retrieval.two_tower_task import rank_with
-from training.sessions.task import build_session_model, loader_config, session_task
+from recsys.training.checkpoint import Checkpoints, LoopState
+from recsys.training.config import ExperimentConfig
+from recsys.training.config_file import dump_config, load_config
+from recsys.training.distributed import World
+from recsys.training.evaluate import ranking_metrics
+from recsys.training.loop import Task, fit
+from recsys.training.retrieval.two_tower_task import rank_with
+from recsys.training.sessions.task import build_session_model, loader_config, session_task
 
 Raw = dict[str, Any]
 Config = Callable[..., ExperimentConfig]

@@ -8,27 +8,27 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from features.dataset import Dataset
-from features.pair_sample import sample_pairs
-from features.queries import Queries, build_queries
-from features.split import TRAIN, VALIDATION
 from recsys.bundle import Bundle
 from recsys.errors import ConfigError
+from recsys.features.dataset import Dataset
+from recsys.features.pair_sample import sample_pairs
+from recsys.features.queries import Queries, build_queries
+from recsys.features.split import TRAIN, VALIDATION
 from recsys.models.retrieval import catalogue_vectors, query_vectors
 from recsys.models.two_tower import TwoTower
 from recsys.retrieval.index import ExactVectors
 from recsys.retrieval.interests import search
-from serving.index.build import build_index
-from serving.score import Scorer
-from training.checkpoint import Checkpoints, LoopState
-from training.config import ExperimentConfig
-from training.config_file import load_config
-from training.distributed import ALONE, World
-from training.loop import fit
-from training.retrieval.config import HardNegatives
-from training.retrieval.pair_calibrating import pair_scores
-from training.retrieval.two_tower_task import build_two_tower, smoothing_of, two_tower_task
-from training.train import train
+from recsys.serving.index.build import build_index
+from recsys.serving.score import Scorer
+from recsys.training.checkpoint import Checkpoints, LoopState
+from recsys.training.config import ExperimentConfig
+from recsys.training.config_file import load_config
+from recsys.training.distributed import ALONE, World
+from recsys.training.loop import fit
+from recsys.training.retrieval.config import HardNegatives
+from recsys.training.retrieval.pair_calibrating import pair_scores
+from recsys.training.retrieval.two_tower_task import build_two_tower, smoothing_of, two_tower_task
+from recsys.training.train import train
 
 SMOOTHED = ("model.smoothing.rounds=1", "model.dim=16", "training.precision=float32")
 

@@ -4,18 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from features.dataset import Dataset
-from features.hashing import UNKNOWN_HASH
-from features.queries import Queries, build_queries
-from features.split import VALIDATION
 from recsys.batch import PairBatch
+from recsys.features.dataset import Dataset
+from recsys.features.hashing import UNKNOWN_HASH
+from recsys.features.queries import Queries, build_queries
+from recsys.features.split import VALIDATION
 from recsys.models.two_tower import TwoTower
-from training.config import ExperimentConfig
-from training.distributed import World
-from training.evaluate import evaluate
-from training.loop import Task
-from training.retrieval.loss import loss_of
-from training.retrieval.two_tower_task import rank_with, two_tower_task
+from recsys.training.config import ExperimentConfig
+from recsys.training.distributed import World
+from recsys.training.evaluate import evaluate
+from recsys.training.loop import Task
+from recsys.training.retrieval.loss import loss_of
+from recsys.training.retrieval.two_tower_task import rank_with, two_tower_task
 
 
 @pytest.fixture(scope="module")

@@ -9,23 +9,23 @@ import torch
 import yaml
 from torch.nn import functional as F
 
-from features.dataset import Dataset
-from features.queries import Queries, build_queries
-from features.split import VALIDATION
 from recsys.augment import MASK_HASH
 from recsys.batch import FeatureBlock, Jagged, PairBatch
 from recsys.errors import ConfigError
+from recsys.features.dataset import Dataset
+from recsys.features.queries import Queries, build_queries
+from recsys.features.split import VALIDATION
 from recsys.layers.geometry import vector_width
 from recsys.models.two_tower import TwoTower
 from recsys.strict import parse
-from training.checkpoint import Checkpoints, LoopState
-from training.config import ExperimentConfig
-from training.config_file import dump_config
-from training.distributed import World
-from training.loop import Task, fit
-from training.retrieval.tower_views import TowerViews, tower_views
-from training.retrieval.two_tower_task import two_tower_task
-from training.self_supervision_config import SelfSupervision
+from recsys.training.checkpoint import Checkpoints, LoopState
+from recsys.training.config import ExperimentConfig
+from recsys.training.config_file import dump_config
+from recsys.training.distributed import World
+from recsys.training.loop import Task, fit
+from recsys.training.retrieval.tower_views import TowerViews, tower_views
+from recsys.training.retrieval.two_tower_task import two_tower_task
+from recsys.training.self_supervision_config import SelfSupervision
 
 SETTINGS = {"kind": "contrastive", "batch_size": 48, "weight": 0.5, "temperature": 0.3}
 

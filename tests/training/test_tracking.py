@@ -15,10 +15,10 @@ import pytest
 
 from recsys.errors import ConfigError, NotFoundError
 from recsys.tracking_store import first_use
-from training import background
-from training.journal import Journal, read
-from training.sections import TrackingConfig
-from training.tracking import Delivered, Tracker, deliver, start_run
+from recsys.training import background
+from recsys.training.journal import Journal, read
+from recsys.training.sections import TrackingConfig
+from recsys.training.tracking import Delivered, Tracker, deliver, start_run
 
 STEPS = 30
 
@@ -267,6 +267,7 @@ def test_errors_say_what_to_do(tmp_path: Path) -> None:
 
 
 def test_the_module_imports_no_mlflow() -> None:
-    code = "import sys, training.tracking; print({'mlflow', 'torch', 'pandas'} & set(sys.modules))"
+    heavy = "{'mlflow', 'torch', 'pandas'}"
+    code = f"import sys, recsys.training.tracking; print({heavy} & set(sys.modules))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "set()"

@@ -15,13 +15,13 @@ import pytest
 import yaml
 
 from recsys.errors import ConfigError
-from training.config import ExperimentConfig
-from training.config_file import load_config
-from training.loop import Terminated
-from training.search.output import lines, to_json, tuned_config
-from training.search.space import Choice, Space, space_of, values_of, with_values
-from training.search.stopping import stoppable
-from training.search.store import (
+from recsys.training.config import ExperimentConfig
+from recsys.training.config_file import load_config
+from recsys.training.loop import Terminated
+from recsys.training.search.output import lines, to_json, tuned_config
+from recsys.training.search.space import Choice, Space, space_of, values_of, with_values
+from recsys.training.search.stopping import stoppable
+from recsys.training.search.store import (
     DONE,
     FAILED,
     INTERRUPTED,
@@ -29,8 +29,8 @@ from training.search.store import (
     Tried,
     open_search,
 )
-from training.search.trial import TrialData, TrialPrunedError, TrialStoppedError, Watcher
-from training.search.tuning import Budget, Found, search, search_facts
+from recsys.training.search.trial import TrialData, TrialPrunedError, TrialStoppedError, Watcher
+from recsys.training.search.tuning import Budget, Found, search, search_facts
 
 SPACE = {
     "training.learning_rate": {"low": 1e-4, "high": 1e-1, "log": True},

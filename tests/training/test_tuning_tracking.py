@@ -19,12 +19,12 @@ import yaml
 from click.testing import CliRunner
 
 from recsys.cli import main
-from training.config import ExperimentConfig
-from training.config_file import load_config, read_yaml
-from training.search import tracked as tuning_tracking
-from training.search.space import space_of
-from training.search.tracked import deliver_search
-from training.search.tuning import Budget, Found, search
+from recsys.training.config import ExperimentConfig
+from recsys.training.config_file import load_config, read_yaml
+from recsys.training.search import tracked as tuning_tracking
+from recsys.training.search.space import space_of
+from recsys.training.search.tracked import deliver_search
+from recsys.training.search.tuning import Budget, Found, search
 
 SPACE = {
     "training.learning_rate": {"low": 1e-4, "high": 1e-1, "log": True},
@@ -111,7 +111,7 @@ def test_a_dead_server_costs_a_search_nothing_and_all_arrives_later(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         dead = f"http://127.0.0.1:{server.getsockname()[1]}"
-    for module in (tuning_tracking, sys.modules["training.background"]):
+    for module in (tuning_tracking, sys.modules["recsys.training.background"]):
         monkeypatch.setattr(module, "SERVER_PATIENCE_SECONDS", 0.2)
     config = load_config(clicks(tmp_path, dead))
     import mlflow  # noqa: F401  # the import is not what is timed

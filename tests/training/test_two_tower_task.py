@@ -5,23 +5,23 @@ from pathlib import Path
 import pytest
 import torch
 
-from features.dataset import Dataset
-from features.queries import Queries, build_queries
-from features.split import TEST, VALIDATION
-from features.synthetic import RetailWorld
 from recsys.batch import PairBatch
 from recsys.errors import ConfigError, NumericalError
+from recsys.features.dataset import Dataset
+from recsys.features.queries import Queries, build_queries
+from recsys.features.split import TEST, VALIDATION
+from recsys.features.synthetic import RetailWorld
 from recsys.models.two_tower import TwoTower
-from training.checkpoint import Checkpoints, LoopState
-from training.config import ExperimentConfig
-from training.config_file import load_config
-from training.distributed import World
-from training.evaluate import ranking_metrics
-from training.loop import Task, fit
-from training.machine import pick_device
-from training.retrieval.job import load_data
-from training.retrieval.two_tower_task import rank_with, two_tower_task
-from training.train import config_of_run, new_run_dir
+from recsys.training.checkpoint import Checkpoints, LoopState
+from recsys.training.config import ExperimentConfig
+from recsys.training.config_file import load_config
+from recsys.training.distributed import World
+from recsys.training.evaluate import ranking_metrics
+from recsys.training.loop import Task, fit
+from recsys.training.machine import pick_device
+from recsys.training.retrieval.job import load_data
+from recsys.training.retrieval.two_tower_task import rank_with, two_tower_task
+from recsys.training.train import config_of_run, new_run_dir
 
 
 @pytest.fixture(scope="module")

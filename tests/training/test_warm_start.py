@@ -12,24 +12,24 @@ import yaml
 from click.testing import CliRunner
 from torch import Tensor
 
-from features.split import TEST
 from recsys.batch import FeatureBlock, FeatureLayout
 from recsys.bundle import Bundle
 from recsys.cli import main
 from recsys.errors import ConfigError, DataError
+from recsys.features.split import TEST
 from recsys.models.dcn import DCNConfig
 from recsys.models.retrieval import catalogue_vectors
+from recsys.serving.index.build import build_index
+from recsys.training.checkpoint import Checkpoints
+from recsys.training.config import ExperimentConfig
+from recsys.training.config_file import load_config
+from recsys.training.distributed import World
+from recsys.training.ranking.job import RankingJob
+from recsys.training.ranking.task import predictions
+from recsys.training.retrieval.job import RetrievalJob
+from recsys.training.train import fit_in, train
+from recsys.training.warm_start import open_earlier, start_from
 from recsys.weights import load_ranker, load_retrieval
-from serving.index.build import build_index
-from training.checkpoint import Checkpoints
-from training.config import ExperimentConfig
-from training.config_file import load_config
-from training.distributed import World
-from training.ranking.job import RankingJob
-from training.ranking.task import predictions
-from training.retrieval.job import RetrievalJob
-from training.train import fit_in, train
-from training.warm_start import open_earlier, start_from
 
 
 def clicks(path: Path, rows: int, seed: int, *, first: int = 0) -> None:

@@ -7,15 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from features.dataset import Dataset
-from training.baselines.ordered import (
+from recsys.features.dataset import Dataset
+from recsys.training.baselines.ordered import (
     Matrix,
     follow_counts,
     row_sums,
     scaled_rows,
     weighted_steps,
 )
-from training.baselines.taken import Integers
+from recsys.training.baselines.taken import Integers
 
 
 @dataclass(frozen=True)

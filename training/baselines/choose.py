@@ -8,27 +8,27 @@ from importlib.util import find_spec
 import numpy as np
 from numpy.typing import NDArray
 
-from features.dataset import Dataset
-from features.queries import Queries
-from features.sessions import Sessions
-from features.split import TEST, TRAIN
 from recsys.embeddings.memory import free_memory_bytes
 from recsys.errors import ConfigError
-from training.baselines.attributes import AttributePopularity, item_values
-from training.baselines.factorised import ImplicitAls
-from training.baselines.graph import GraphFilter, graph_products
-from training.baselines.linear import Ease
-from training.baselines.markov import MarkovChain
-from training.baselines.names import BaselineName
-from training.baselines.neighbours import ItemKNN
-from training.baselines.ordered import follow_bytes
-from training.baselines.popularity import Popularity
-from training.baselines.session_items import SessionItems
-from training.baselines.session_knn import SessionKNN, vote_products
-from training.baselines.taken import CELLS_AT_ONCE, Baseline, Integers
-from training.config import ExperimentConfig
-from training.evaluate import CHUNK, Ranker, score_ranker
-from training.sections import EvaluationConfig
+from recsys.features.dataset import Dataset
+from recsys.features.queries import Queries
+from recsys.features.sessions import Sessions
+from recsys.features.split import TEST, TRAIN
+from recsys.training.baselines.attributes import AttributePopularity, item_values
+from recsys.training.baselines.factorised import ImplicitAls
+from recsys.training.baselines.graph import GraphFilter, graph_products
+from recsys.training.baselines.linear import Ease
+from recsys.training.baselines.markov import MarkovChain
+from recsys.training.baselines.names import BaselineName
+from recsys.training.baselines.neighbours import ItemKNN
+from recsys.training.baselines.ordered import follow_bytes
+from recsys.training.baselines.popularity import Popularity
+from recsys.training.baselines.session_items import SessionItems
+from recsys.training.baselines.session_knn import SessionKNN, vote_products
+from recsys.training.baselines.taken import CELLS_AT_ONCE, Baseline, Integers
+from recsys.training.config import ExperimentConfig
+from recsys.training.evaluate import CHUNK, Ranker, score_ranker
+from recsys.training.sections import EvaluationConfig
 
 BASELINES: tuple[BaselineName, ...] = (
     "popularity",

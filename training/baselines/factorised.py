@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from training.baselines.taken import Integers, history_items, user_items
+from recsys.training.baselines.taken import Integers, history_items, user_items
 
 
 @dataclass(frozen=True)

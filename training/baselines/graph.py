@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.linalg import svds
 
-from training.baselines.taken import (
+from recsys.training.baselines.taken import (
     CELLS_AT_ONCE,
     Integers,
     blocks_of,

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import lapack
 
-from training.baselines.taken import Integers, blocks_of, gram_of, history_items, user_items
+from recsys.training.baselines.taken import Integers, blocks_of, gram_of, history_items, user_items
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from training.baselines.ordered import (
+from recsys.training.baselines.ordered import (
     TIE,
     Matrix,
     follow_counts,
@@ -14,7 +14,7 @@ from training.baselines.ordered import (
     scaled_rows,
     weighted_steps,
 )
-from training.baselines.taken import Integers, user_items
+from recsys.training.baselines.taken import Integers, user_items
 
 
 @dataclass(frozen=True)

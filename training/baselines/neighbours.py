@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from training.baselines.taken import Integers, blocks_of, history_items, user_items
+from recsys.training.baselines.taken import Integers, blocks_of, history_items, user_items
 
 
 @dataclass(frozen=True)

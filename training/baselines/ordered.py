@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from training.baselines.taken import Integers, Ones
+from recsys.training.baselines.taken import Integers, Ones
 
 Matrix = sparse.csr_array[Any]
 

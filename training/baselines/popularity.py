@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from training.baselines.taken import Integers, user_items
+from recsys.training.baselines.taken import Integers, user_items
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from training.baselines.ordered import last_steps, popularity_share
-from training.baselines.taken import Integers, user_items
+from recsys.training.baselines.ordered import last_steps, popularity_share
+from recsys.training.baselines.taken import Integers, user_items
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from training.baselines.ordered import TIE, Matrix, last_steps, popularity_share
-from training.baselines.taken import Integers, Ones, user_items
+from recsys.training.baselines.ordered import TIE, Matrix, last_steps, popularity_share
+from recsys.training.baselines.taken import Integers, Ones, user_items
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ from recsys.models.deep import DeepConfig
 from recsys.models.fm import FMConfig
 from recsys.models.logistic import LogisticConfig
 from recsys.models.rankers import RankerConfig
-from training.checkpoint import Checkpoints
-from training.config import ExperimentConfig
-from training.distributed import World
-from training.loop import fit
-from training.ranking.evaluation import Judged, calibrator_of, judge
-from training.ranking.rows import RankingRows
-from training.ranking.task import ranking_task
+from recsys.training.checkpoint import Checkpoints
+from recsys.training.config import ExperimentConfig
+from recsys.training.distributed import World
+from recsys.training.loop import fit
+from recsys.training.ranking.evaluation import Judged, calibrator_of, judge
+from recsys.training.ranking.rows import RankingRows
+from recsys.training.ranking.task import ranking_task
 
 DEFAULTS: dict[str, RankerConfig] = {
     "logistic": LogisticConfig(),

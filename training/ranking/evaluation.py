@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from features.negatives import JUDGED
-from features.split import TEST, VALIDATION
 from recsys.calibration import Calibrator
+from recsys.features.negatives import JUDGED
+from recsys.features.split import TEST, VALIDATION
 from recsys.metrics.classification import (
     Calibration,
     Interval,
@@ -18,11 +18,11 @@ from recsys.metrics.classification import (
     resampled,
 )
 from recsys.metrics.grouped import GroupedRows, weighted_interval
-from training.calibrating import fit_calibrator
-from training.config import ExperimentConfig
-from training.distributed import World
-from training.ranking.rows import RankingRows
-from training.ranking.task import Predictions, predictions
+from recsys.training.calibrating import fit_calibrator
+from recsys.training.config import ExperimentConfig
+from recsys.training.distributed import World
+from recsys.training.ranking.rows import RankingRows
+from recsys.training.ranking.task import Predictions, predictions
 
 MOST_SAMPLES = 200
 """Bootstrap samples at most: each one sorts nothing, but passes over all test rows."""

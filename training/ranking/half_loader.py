@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from features.split import VALIDATION
 from recsys.batch import RankingBatch
 from recsys.errors import ConfigError
-from training.ranking.rows import RankingRows, RowLoader
+from recsys.features.split import VALIDATION
+from recsys.training.ranking.rows import RankingRows, RowLoader
 
 _LEAST_BATCHES = 8
 

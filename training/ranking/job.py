@@ -9,38 +9,38 @@ from pathlib import Path
 
 from torch import nn
 
-from features.feature_values import block_feature_values
-from features.split import TEST, TRAIN, VALIDATION
 from recsys.batch import FeatureBlock, FeatureLayout, RankingBatch
 from recsys.bundle import write_bundle
 from recsys.calibration import CALIBRATOR_FILE, Calibrator
 from recsys.embeddings.diagnostics import Diagnosis, FeatureValues
+from recsys.features.feature_values import block_feature_values
+from recsys.features.split import TEST, TRAIN, VALIDATION
 from recsys.probe import PROBE_FILE, PROBE_ROWS, write_probe
-from recsys.weights import save_optimizer_state, save_weights
-from training.config import ExperimentConfig
-from training.config_file import dump_config
-from training.distributed import World
-from training.explanation import Explanation, explain_rows
-from training.loop import Task
-from training.ranking.baselines import judged_baselines
-from training.ranking.evaluation import (
+from recsys.training.config import ExperimentConfig
+from recsys.training.config_file import dump_config
+from recsys.training.distributed import World
+from recsys.training.explanation import Explanation, explain_rows
+from recsys.training.loop import Task
+from recsys.training.ranking.baselines import judged_baselines
+from recsys.training.ranking.evaluation import (
     Judged,
     RankingEvaluation,
     calibrator_of,
     evaluation_of,
     judge,
 )
-from training.ranking.rows import RankingRows, open_rows
-from training.ranking.task import ranking_task, table_in
-from training.reports.ranking import write_ranking_report
-from training.warm_start import OPTIMIZER_FILE, Earlier, parent_of
+from recsys.training.ranking.rows import RankingRows, open_rows
+from recsys.training.ranking.task import ranking_task, table_in
+from recsys.training.reports.ranking import write_ranking_report
+from recsys.training.warm_start import OPTIMIZER_FILE, Earlier, parent_of
+from recsys.weights import save_optimizer_state, save_weights
 
 DIAGNOSED_ROWS = 2_000_000
 """Training rows that the diagnostics of the embedding look at."""
 
 
 class RankingJob:
-    """What `training.train` does with a ranker, step by step."""
+    """What `recsys.training.train` does with a ranker, step by step."""
 
     def __init__(
         self,

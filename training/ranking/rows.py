@@ -9,19 +9,19 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from features.cache import cached
-from features.click_loader import ClickLoader
-from features.click_log import open_click_log
-from features.dataset import Dataset, continued, prepare
-from features.encoder import FeatureEncoder
-from features.ranking_loader import RankingLoader
-from features.split import TEST, TRAIN, VALIDATION
-from features.validate import Drop
 from recsys.batch import FeatureBlock, FeatureLayout, RankingBatch
 from recsys.errors import ConfigError
+from recsys.features.cache import cached
+from recsys.features.click_loader import ClickLoader
+from recsys.features.click_log import open_click_log
+from recsys.features.dataset import Dataset, continued, prepare
+from recsys.features.encoder import FeatureEncoder
+from recsys.features.ranking_loader import RankingLoader
+from recsys.features.split import TEST, TRAIN, VALIDATION
+from recsys.features.validate import Drop
 from recsys.schema import Schema
-from training.config import ExperimentConfig
-from training.distributed import World
+from recsys.training.config import ExperimentConfig
+from recsys.training.distributed import World
 
 
 class RowLoader(Protocol):

@@ -8,25 +8,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from features.split import VALIDATION
 from recsys.batch import RankingBatch
 from recsys.calibration import Calibrator
 from recsys.embeddings.plan import EmbeddingPlan
 from recsys.embeddings.table import Table
 from recsys.embeddings.unified import UnifiedEmbedding
+from recsys.features.split import VALIDATION
 from recsys.losses.ranking import binary_cross_entropy
 from recsys.metrics.classification import auc, log_loss
 from recsys.models.rankers import build_ranker as built
 from recsys.models.retrieval import RetrievalConfig
-from training.checkpoint import Trained
-from training.config import ExperimentConfig
-from training.distributed import World
-from training.loop import Task
-from training.machine import autocast
-from training.optim import build_optimizer
-from training.parts import on_device, table_of, whats_not_finite
-from training.ranking.rows import RankingRows
-from training.self_supervision import self_supervised
+from recsys.training.checkpoint import Trained
+from recsys.training.config import ExperimentConfig
+from recsys.training.distributed import World
+from recsys.training.loop import Task
+from recsys.training.machine import autocast
+from recsys.training.optim import build_optimizer
+from recsys.training.parts import on_device, table_of, whats_not_finite
+from recsys.training.ranking.rows import RankingRows
+from recsys.training.self_supervision import self_supervised
 
 
 def build_ranker(config: ExperimentConfig, rows: RankingRows, world: World) -> nn.Module:

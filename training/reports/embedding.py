@@ -8,7 +8,7 @@ import matplotlib
 from matplotlib.ticker import MaxNLocator
 
 from recsys.embeddings.diagnostics import Diagnosis, NormBucket
-from training.reports.plots import COLOURS, INK, STYLE, panels, svg
+from recsys.training.reports.plots import COLOURS, INK, STYLE, panels, svg
 
 TEMPLATE = Path(__file__).with_name("embedding_section.html")
 

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from recsys.attention_maps import AttentionMaps
 from recsys.errors import ConfigError
-from training.explanation import Explanation, RowExplanation
-from training.reports.explanation_table import SHOWN_PAIRS, agreement_words
-from training.reports.plots import COLOURS, INK, SOFT, STYLE, svg
+from recsys.training.explanation import Explanation, RowExplanation
+from recsys.training.reports.explanation_table import SHOWN_PAIRS, agreement_words
+from recsys.training.reports.plots import COLOURS, INK, SOFT, STYLE, svg
 
 TEMPLATE = Path(__file__).with_name("explanation_section.html")
 PICTURES = (".png", ".svg")

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from recsys.attention_maps import AttentionMaps
 from recsys.explanations import Agreement, Interactions
-from training.explanation import Explanation, RowExplanation
+from recsys.training.explanation import Explanation, RowExplanation
 
 SHOWN_PAIRS = 5
 

@@ -9,11 +9,11 @@ import jinja2
 from recsys.atomic import whole_file
 from recsys.embeddings.diagnostics import Diagnosis
 from recsys.metrics.classification import Interval
-from training.explanation import Explanation
-from training.ranking.evaluation import RankerResult, RankingEvaluation
-from training.reports.embedding import embedding_section
-from training.reports.explanation_plots import explanation_section
-from training.reports.ranking_plots import calibrated, compared, ranking_curves
+from recsys.training.explanation import Explanation
+from recsys.training.ranking.evaluation import RankerResult, RankingEvaluation
+from recsys.training.reports.embedding import embedding_section
+from recsys.training.reports.explanation_plots import explanation_section
+from recsys.training.reports.ranking_plots import calibrated, compared, ranking_curves
 
 TEMPLATE = Path(__file__).with_name("ranking_report.html")
 

@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from recsys.metrics.classification import Calibration
-from training.ranking.evaluation import RankingEvaluation
-from training.reports.plots import COLOURS, INK, SOFT, STYLE, panels, svg
+from recsys.training.ranking.evaluation import RankingEvaluation
+from recsys.training.reports.plots import COLOURS, INK, SOFT, STYLE, panels, svg
 
 
 @matplotlib.rc_context(STYLE)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from training.reports.plots import COLOURS, STYLE, panels, svg
+from recsys.training.reports.plots import COLOURS, STYLE, panels, svg
 
 _PANELS = {
     "rankme": "Effective rank of the items",

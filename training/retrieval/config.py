@@ -80,7 +80,7 @@ RetrievalLoss = Annotated[
 
 
 class HardNegatives(StrictModel):
-    """Items that the model would show to a batch's users (`training.retrieval.hard_negatives`)."""
+    """Items that the model would show to a batch's users, mined as training goes on."""
 
     count: Annotated[int, Field(ge=0)] = 0
     """Searched for each query; of all that are found, up to 64 x `count` join the batch."""

@@ -17,15 +17,15 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from features.dataset import Dataset
-from features.split import TRAIN
 from recsys.batch import Jagged, PairBatch
 from recsys.candidates import excluded_also, with_candidates
+from recsys.features.dataset import Dataset
+from recsys.features.split import TRAIN
 from recsys.models.retrieval import catalogue_vectors, query_vectors
 from recsys.models.two_tower import TwoTower
 from recsys.retrieval.index import ExactVectors
 from recsys.retrieval.interests import search
-from training.retrieval.config import HardNegatives
+from recsys.training.retrieval.config import HardNegatives
 
 MOST = 64
 """Items that join a batch, at most this times `count`: those that most of its queries meet."""

@@ -7,38 +7,38 @@ from typing import Any
 
 from torch import Tensor
 
-from features.cache import cached
-from features.dataset import Dataset, continued, drawn_validation, prepare
-from features.feature_values import dataset_feature_values
-from features.queries import Queries, build_queries
-from features.session_queries import build_session_queries
-from features.sessions import Sessions, cut_sessions
-from features.split import TEST, TRAIN, VALIDATION
 from recsys.batch import FeatureLayout
 from recsys.embeddings.diagnostics import Diagnosis, FeatureValues
 from recsys.errors import ConfigError
+from recsys.features.cache import cached
+from recsys.features.dataset import Dataset, continued, drawn_validation, prepare
+from recsys.features.feature_values import dataset_feature_values
+from recsys.features.queries import Queries, build_queries
+from recsys.features.session_queries import build_session_queries
+from recsys.features.sessions import Sessions, cut_sessions
+from recsys.features.split import TEST, TRAIN, VALIDATION
 from recsys.layers.geometry import directions_of
 from recsys.models.retrieval import RetrievalModel, catalogue_vectors, query_vectors, without_gain
 from recsys.models.two_tower import TwoTower
-from training.baselines.choose import baseline_rankers
-from training.config import ExperimentConfig
-from training.config_file import dump_config
-from training.contents import IndexBuilder, write_retrieval
-from training.distributed import World
-from training.evaluate import Ranker, evaluate, vector_ranker
-from training.loop import Task
-from training.reports.retrieval import write_report
-from training.results import Evaluation
-from training.retrieval.pair_calibrating import (
+from recsys.training.baselines.choose import baseline_rankers
+from recsys.training.config import ExperimentConfig
+from recsys.training.config_file import dump_config
+from recsys.training.contents import IndexBuilder, write_retrieval
+from recsys.training.distributed import World
+from recsys.training.evaluate import Ranker, evaluate, vector_ranker
+from recsys.training.loop import Task
+from recsys.training.reports.retrieval import write_report
+from recsys.training.results import Evaluation
+from recsys.training.retrieval.pair_calibrating import (
     check_calibration,
     probability_metrics,
     take_probability,
 )
-from training.retrieval.two_tower_task import two_tower_task
-from training.sessions.ids_only import ids_only_ranker
-from training.sessions.task import session_task
-from training.showcase import examples, item_groups, item_titles
-from training.warm_start import Earlier, parent_of
+from recsys.training.retrieval.two_tower_task import two_tower_task
+from recsys.training.sessions.ids_only import ids_only_ranker
+from recsys.training.sessions.task import session_task
+from recsys.training.showcase import examples, item_groups, item_titles
+from recsys.training.warm_start import Earlier, parent_of
 
 ExtraRankers = Callable[[Dataset, Queries], dict[str, Ranker]]
 """More rankers to judge beside the model and the baselines (the built-in world's best)."""
@@ -48,7 +48,7 @@ _TITLES = {"two_tower": "Two-tower retrieval", "session": "Session transformer"}
 
 
 class RetrievalJob:
-    """What `training.train` does with a model that retrieves, step by step."""
+    """What `recsys.training.train` does with a model that retrieves, step by step."""
 
     def __init__(
         self,

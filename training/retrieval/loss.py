@@ -15,8 +15,8 @@ from recsys.losses.retrieval import (
     softmax_loss,
 )
 from recsys.models.two_tower import TwoTower
-from training.distributed import ALONE, World
-from training.retrieval.config import (
+from recsys.training.distributed import ALONE, World
+from recsys.training.retrieval.config import (
     Bce,
     Bpr,
     CosineContrastive,
@@ -24,7 +24,7 @@ from training.retrieval.config import (
     Metric,
     SampledSoftmax,
 )
-from training.sections import TrainingConfig
+from recsys.training.sections import TrainingConfig
 
 
 def loss_of(

@@ -5,20 +5,20 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from features.dataset import Dataset
 from recsys.batch import PairBatch
 from recsys.candidates import columns_of, row_by_row
 from recsys.errors import ConfigError
+from recsys.features.dataset import Dataset
 from recsys.frequency import StreamingFrequency
 from recsys.layers.geometry import vector_width
 from recsys.models.two_tower import TwoTower
 from recsys.negative_cache import NegativeCache
-from training.distributed import World
-from training.machine import autocast
-from training.retrieval.hard_negatives import HardNegativeMiner, TakenItems
-from training.retrieval.loss import loss_of
-from training.retrieval.tower_views import tower_views
-from training.sections import TrainingConfig
+from recsys.training.distributed import World
+from recsys.training.machine import autocast
+from recsys.training.retrieval.hard_negatives import HardNegativeMiner, TakenItems
+from recsys.training.retrieval.loss import loss_of
+from recsys.training.retrieval.tower_views import tower_views
+from recsys.training.sections import TrainingConfig
 
 BUCKETS_AN_ITEM = 4
 """Of each hash of the streaming frequencies: few items share one."""

@@ -1,6 +1,6 @@
 """The probability that a user takes an item, fitted on the validation part.
 
-The pairs are of all users who were there before the part (`features.pair_sample`). For items
+The pairs are of all users who were there before the part (`recsys.features.pair_sample`). For items
 without a training row, which metadata alone describe, the scores mean something else than for
 those that training knows: they have a map of their own, fitted on the items whose every row is
 in validation.
@@ -15,16 +15,16 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from features.dataset import Dataset
-from features.pair_sample import PairSample, released_items, sample_pairs
-from features.split import TEST, VALIDATION
 from recsys.calibration import Calibrator
 from recsys.errors import DataError
+from recsys.features.dataset import Dataset
+from recsys.features.pair_sample import PairSample, released_items, sample_pairs
+from recsys.features.split import TEST, VALIDATION
 from recsys.metrics.classification import auc, calibration, log_loss
 from recsys.models.retrieval import catalogue_vectors, query_vectors
 from recsys.models.two_tower import TwoTower
 from recsys.pair_calibration import PairCalibrator, TakeProbability
-from training.config import ExperimentConfig
+from recsys.training.config import ExperimentConfig
 
 Floats = NDArray[np.floating[Any]]
 LEAST_ITEMS, LEAST_TAKEN = 20, 50

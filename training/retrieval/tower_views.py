@@ -16,14 +16,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from features.dataset import Dataset
 from recsys.batch import Jagged, PairBatch
 from recsys.errors import ConfigError
+from recsys.features.dataset import Dataset
 from recsys.layers.geometry import points_of
 from recsys.models.two_tower import TwoTower
-from training.distributed import World
-from training.self_supervision_config import SelfSupervision
-from training.views import Examples, Views
+from recsys.training.distributed import World
+from recsys.training.self_supervision_config import SelfSupervision
+from recsys.training.views import Examples, Views
 
 
 @dataclass(frozen=True)

@@ -6,27 +6,27 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from features.dataset import Dataset
-from features.loader import LoaderConfig, PairLoader
-from features.queries import Queries
-from features.split import TRAIN
 from recsys.batch import PairBatch
 from recsys.embeddings.plan import EmbeddingPlan
 from recsys.embeddings.unified import UnifiedEmbedding
 from recsys.errors import ConfigError
+from recsys.features.dataset import Dataset
+from recsys.features.loader import LoaderConfig, PairLoader
+from recsys.features.queries import Queries
+from recsys.features.split import TRAIN
 from recsys.layers.geometry import directions_of
 from recsys.layers.smoothing import ItemSmoothing
 from recsys.models.retrieval import RetrievalModel, catalogue_vectors, query_vectors, without_gain
 from recsys.models.two_tower import TwoTower
-from training.checkpoint import Trained
-from training.collapse import representation_metrics
-from training.config import ExperimentConfig
-from training.distributed import ALONE, World
-from training.evaluate import ranking_metrics, vector_ranker
-from training.loop import Task
-from training.optim import build_optimizer
-from training.parts import BatchInWords, on_device, table_of
-from training.retrieval.objective import RetrievalObjective
+from recsys.training.checkpoint import Trained
+from recsys.training.collapse import representation_metrics
+from recsys.training.config import ExperimentConfig
+from recsys.training.distributed import ALONE, World
+from recsys.training.evaluate import ranking_metrics, vector_ranker
+from recsys.training.loop import Task
+from recsys.training.optim import build_optimizer
+from recsys.training.parts import BatchInWords, on_device, table_of
+from recsys.training.retrieval.objective import RetrievalObjective
 
 CONTEXT_DROPOUT = 0.1
 """Share of training requests without context, so that batch scoring has a trained answer."""

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from training.config import ExperimentConfig
-from training.config_file import dump_config
-from training.search.space import to_raw, with_values
-from training.search.store import DONE, FAILED
-from training.search.tuning import Found
+from recsys.training.config import ExperimentConfig
+from recsys.training.config_file import dump_config
+from recsys.training.search.space import to_raw, with_values
+from recsys.training.search.store import DONE, FAILED
+from recsys.training.search.tuning import Found
 
 SHOWN_TRIALS = 5
 """Trials beside the configuration as it stands."""

@@ -19,7 +19,7 @@ from pydantic import Field
 from recsys.errors import ConfigError
 from recsys.models.rankers import RANKERS
 from recsys.strict import StrictModel, nearest, parse
-from training.config import ExperimentConfig
+from recsys.training.config import ExperimentConfig
 
 SECTIONS = ("model", "embedding", "training")
 _REFUSED = {

@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from recsys.tracking_store import sqlite_path, store_uri
-from training.background import (
+from recsys.training.background import (
     DELIVER_EVERY_SECONDS,
     FINISH_SECONDS,
     LONGEST_PAUSE_SECONDS,
     SERVER_PATIENCE_SECONDS,
 )
-from training.config import ExperimentConfig
-from training.journal import JOURNAL
-from training.search.store import INTERRUPTED, Tried
-from training.tracking import Delivered, Tracker, deliver, start_run
-from training.train import TrackingListener
+from recsys.training.config import ExperimentConfig
+from recsys.training.journal import JOURNAL
+from recsys.training.search.store import INTERRUPTED, Tried
+from recsys.training.tracking import Delivered, Tracker, deliver, start_run
+from recsys.training.train import TrackingListener
 
 TRIALS_FOLDER = "trials"
 _STATUS = {"done": "FINISHED", "failed": "FAILED"}

@@ -14,23 +14,23 @@ from typing import Any
 
 import torch
 
-from features.click_loader import ClickLoader
-from features.ranking_loader import RankingLoader
 from recsys.embeddings.backend import pick_backend
 from recsys.embeddings.fbgemm_table import supports
 from recsys.embeddings.memory import check_memory, free_memory_bytes
 from recsys.embeddings.plan import EmbeddingPlan
 from recsys.embeddings.table import Backend
+from recsys.features.click_loader import ClickLoader
+from recsys.features.ranking_loader import RankingLoader
 from recsys.models.rankers import RANKERS
-from training.checkpoint import Checkpoints, LoopState, Trained
-from training.config import ExperimentConfig
-from training.distributed import World
-from training.loop import Listener, Task, fit
-from training.machine import keep_freed_memory, pick_device
-from training.ranking.job import RankingJob
-from training.ranking.rows import RankingRows, rows_of
-from training.retrieval.job import RetrievalJob
-from training.warm_start import open_earlier, start_from
+from recsys.training.checkpoint import Checkpoints, LoopState, Trained
+from recsys.training.config import ExperimentConfig
+from recsys.training.distributed import World
+from recsys.training.loop import Listener, Task, fit
+from recsys.training.machine import keep_freed_memory, pick_device
+from recsys.training.ranking.job import RankingJob
+from recsys.training.ranking.rows import RankingRows, rows_of
+from recsys.training.retrieval.job import RetrievalJob
+from recsys.training.warm_start import open_earlier, start_from
 
 
 class TrialStoppedError(Exception):

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from recsys.errors import ConfigError, UserError
-from training.config import ExperimentConfig
-from training.loop import Terminated
-from training.search.space import Space, to_raw, values_of, with_values
-from training.search.stopping import stoppable
-from training.search.store import (
+from recsys.training.config import ExperimentConfig
+from recsys.training.loop import Terminated
+from recsys.training.search.space import Space, to_raw, values_of, with_values
+from recsys.training.search.stopping import stoppable
+from recsys.training.search.store import (
     DONE,
     FAILED,
     INTERRUPTED,
@@ -27,15 +27,15 @@ from training.search.store import (
     Tried,
     open_search,
 )
-from training.search.tracked import SearchTracking
-from training.search.trial import (
+from recsys.training.search.tracked import SearchTracking
+from recsys.training.search.trial import (
     TrialData,
     TrialPrunedError,
     TrialStoppedError,
     Watcher,
     is_lack_of_memory,
 )
-from training.train import check_metric
+from recsys.training.train import check_metric
 
 FAILURES_IN_A_ROW = 10
 """So many, and the search gives up."""
@@ -108,7 +108,7 @@ def search(
 
     Args:
         config: the experiment; its `training.metric` decides.
-        space: what may be set (`training.search.space.space_of`).
+        space: what may be set (`recsys.training.search.space.space_of`).
         budget: when to end.
         storage: SQLite file that keeps the trials.
         name: of the search in that file.

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from typing import Protocol
 
-from features.sessions import SessionConfig
+from recsys.features.sessions import SessionConfig
 from recsys.models.rankers import RankerConfig
 from recsys.models.session import SessionTransformerConfig
 from recsys.models.two_tower import TwoTowerConfig
 from recsys.schema import Schema
-from training.sections import EvaluationConfig, TrainingConfig
-from training.sessions.config import SessionTraining
+from recsys.training.sections import EvaluationConfig, TrainingConfig
+from recsys.training.sessions.config import SessionTraining
 
 _LOSSES = ("sampled_softmax", "full_softmax", "gbce")
 _CLASSES = ("categorical", "multi_categorical", "text")

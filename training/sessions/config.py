@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from recsys.feature_options import Name
 from recsys.strict import StrictModel
-from training.sessions.self_supervision_config import SessionSelfSupervision
+from recsys.training.sessions.self_supervision_config import SessionSelfSupervision
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]

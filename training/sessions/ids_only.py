@@ -13,24 +13,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from features.dataset import Dataset, encoded, fit_encoder
-from features.queries import Queries
-from features.session_queries import build_session_queries
-from features.sessions import Sessions
-from features.split import VALIDATION
 from recsys.batch import FeatureBlock, History
+from recsys.features.dataset import Dataset, encoded, fit_encoder
+from recsys.features.queries import Queries
+from recsys.features.session_queries import build_session_queries
+from recsys.features.sessions import Sessions
+from recsys.features.split import VALIDATION
 from recsys.models.retrieval import catalogue_vectors, query_vectors, without_gain
 from recsys.models.session import SessionTransformer
 from recsys.schema import CategoricalFeature
-from training.checkpoint import Checkpoints
-from training.config import ExperimentConfig
-from training.distributed import World
-from training.evaluate import Ranker, vector_ranker
-from training.loop import fit
-from training.machine import pick_device
-from training.parts import plain_table
-from training.sessions.config import SessionTraining
-from training.sessions.task import session_task
+from recsys.training.checkpoint import Checkpoints
+from recsys.training.config import ExperimentConfig
+from recsys.training.distributed import World
+from recsys.training.evaluate import Ranker, vector_ranker
+from recsys.training.loop import fit
+from recsys.training.machine import pick_device
+from recsys.training.parts import plain_table
+from recsys.training.sessions.config import SessionTraining
+from recsys.training.sessions.task import session_task
 
 
 def ids_only_ranker(config: ExperimentConfig, data: Dataset, sessions: Sessions) -> Ranker:

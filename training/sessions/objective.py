@@ -5,8 +5,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from features.dataset import Dataset
 from recsys.batch import FeatureBlock, FeatureLayout, Jagged, SessionBatch
+from recsys.features.dataset import Dataset
 from recsys.losses.next_item import (
     full_softmax,
     generalised_bce,
@@ -16,11 +16,11 @@ from recsys.losses.next_item import (
 from recsys.models.attribute_heads import AttributeHeads, classes_of
 from recsys.models.session import Encoded, SessionTransformer
 from recsys.retrieval.repeats import taken_before
-from training.distributed import World
-from training.machine import autocast
-from training.retrieval.config import FullSoftmax, Gbce
-from training.sections import TrainingConfig
-from training.sessions.self_supervision import session_regulariser
+from recsys.training.distributed import World
+from recsys.training.machine import autocast
+from recsys.training.retrieval.config import FullSoftmax, Gbce
+from recsys.training.sections import TrainingConfig
+from recsys.training.sessions.self_supervision import session_regulariser
 
 START_WEIGHT = 0.1
 """How much a session's first item counts, of which nothing is known but who asks: requests

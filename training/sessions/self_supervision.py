@@ -32,8 +32,8 @@ from recsys.losses.contrastive import contrastive_loss
 from recsys.models.attribute_heads import AttributeHead
 from recsys.models.session import Encoded, SessionTransformer
 from recsys.session_views import View, augmented, hidden
-from training.distributed import World
-from training.sessions.self_supervision_config import SessionSelfSupervision
+from recsys.training.distributed import World
+from recsys.training.sessions.self_supervision_config import SessionSelfSupervision
 
 ItemLoss = Callable[[Tensor, Tensor, SessionBatch], Tensor]
 """States (M, D), vectors of items and a batch with M positives to losses (M,)."""

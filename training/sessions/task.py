@@ -2,22 +2,22 @@
 
 import torch
 
-from features.dataset import Dataset
-from features.queries import Queries
-from features.session_loader import SessionLoader, SessionLoaderConfig
-from features.sessions import Sessions
 from recsys.batch import SessionBatch
 from recsys.embeddings.plan import EmbeddingPlan
 from recsys.embeddings.unified import UnifiedEmbedding
+from recsys.features.dataset import Dataset
+from recsys.features.queries import Queries
+from recsys.features.session_loader import SessionLoader, SessionLoaderConfig
+from recsys.features.sessions import Sessions
 from recsys.models.session import SessionTransformer, SessionTransformerConfig
-from training.checkpoint import Trained
-from training.config import ExperimentConfig
-from training.distributed import World
-from training.loop import Task
-from training.optim import build_optimizer
-from training.parts import BatchInWords, on_device, table_of
-from training.retrieval.two_tower_task import Validation
-from training.sessions.objective import SessionObjective
+from recsys.training.checkpoint import Trained
+from recsys.training.config import ExperimentConfig
+from recsys.training.distributed import World
+from recsys.training.loop import Task
+from recsys.training.optim import build_optimizer
+from recsys.training.parts import BatchInWords, on_device, table_of
+from recsys.training.retrieval.two_tower_task import Validation
+from recsys.training.sessions.objective import SessionObjective
 
 
 def build_session_model(

@@ -19,13 +19,13 @@ import torch
 from embedding_step import high_water_mib
 
 from recsys.strict import parse
-from training.checkpoint import Checkpoints
-from training.config import ExperimentConfig
-from training.distributed import World
-from training.loop import fit
-from training.machine import keep_freed_memory
-from training.ranking.rows import open_rows
-from training.ranking.task import ranking_task
+from recsys.training.checkpoint import Checkpoints
+from recsys.training.config import ExperimentConfig
+from recsys.training.distributed import World
+from recsys.training.loop import fit
+from recsys.training.machine import keep_freed_memory
+from recsys.training.ranking.rows import open_rows
+from recsys.training.ranking.task import ranking_task
 
 
 class Engine:

@@ -18,12 +18,12 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from training.config import ExperimentConfig
-from training.config_file import load_config
-from training.distributed import World
-from training.loop import Task
-from training.machine import autocast, keep_freed_memory
-from training.retrieval.job import RetrievalJob
+from recsys.training.config import ExperimentConfig
+from recsys.training.config_file import load_config
+from recsys.training.distributed import World
+from recsys.training.loop import Task
+from recsys.training.machine import autocast, keep_freed_memory
+from recsys.training.retrieval.job import RetrievalJob
 
 _PEAK_SIZE = 1024
 
