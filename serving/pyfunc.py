@@ -1,7 +1,8 @@
 """The MLflow model around a bundle, as models-from-code: MLflow copies and runs this very file.
 
-It holds no logic of its own: requests come as a data frame and `recsys.serving.score.Scorer`
-answers, or rows, which `recsys.serving.rank_rows.RowScorer` judges where the bundle is a ranker's.
+It holds no logic of its own: requests come as a data frame and
+`recsys.serving.recommend.scorer.Scorer` answers, or rows, which
+`recsys.serving.recommend.rows.RowScorer` judges where the bundle is a ranker's.
 
 Example:
     model = mlflow.pyfunc.load_model("models:/shop@champion")
@@ -24,7 +25,7 @@ from mlflow.models import ModelSignature
 from mlflow.pyfunc import PythonModel
 from mlflow.types import schema as types
 
-from recsys.errors import DataError
+from recsys.core.errors import DataError
 
 HISTORY, SEEN, TIMES = "history", "seen", "history_times"
 DEFAULTS: dict[str, Any] = {"k": 20, "filter_seen": None, "probability": False}
@@ -37,8 +38,8 @@ class BundleModel(PythonModel):  # type: ignore[misc]
 
     def load_context(self, context: Any) -> None:
         """Open the bundle: hashes checked, probe replayed."""
-        from recsys.bundle import Bundle
-        from recsys.serving.rank_rows import is_ranker
+        from recsys.bundle.directory import Bundle
+        from recsys.serving.recommend.rows import is_ranker
 
         path = Path(context.artifacts["bundle"])
         self.answer = _judge(path) if is_ranker(Bundle.open(path)) else _recommend(path)
@@ -55,8 +56,8 @@ class BundleModel(PythonModel):  # type: ignore[misc]
 
 
 def _recommend(path: Path) -> Callable[[pd.DataFrame, dict[str, Any]], pa.Table]:
-    from recsys.features.request_origin import RequestOrigin
-    from recsys.serving.score import Scorer
+    from recsys.features.requests.origin import RequestOrigin
+    from recsys.serving.recommend.scorer import Scorer
 
     scorer, origin = Scorer.open(path), RequestOrigin(INPUT)
     columns = request_columns(scorer.bundle.read("probe.parquet"))
@@ -70,7 +71,7 @@ def _recommend(path: Path) -> Callable[[pd.DataFrame, dict[str, Any]], pa.Table]
 
 
 def _judge(path: Path) -> Callable[[pd.DataFrame, dict[str, Any]], pa.Table]:
-    from recsys.serving.rank_rows import RowScorer
+    from recsys.serving.recommend.rows import RowScorer
 
     scorer = RowScorer.open(path)
     columns = scorer.rows.types

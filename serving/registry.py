@@ -24,11 +24,11 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
-from recsys.bundle import Bundle
-from recsys.errors import ConfigError, IntegrityError, NotFoundError
-from recsys.schema import Schema
-from recsys.strict import nearest
-from recsys.tracking_store import artifact_root, first_use, sqlite_path, store_uri
+from recsys.bundle.directory import Bundle
+from recsys.core.errors import ConfigError, IntegrityError, NotFoundError
+from recsys.core.strict import nearest
+from recsys.core.tracking_store import artifact_root, first_use, sqlite_path, store_uri
+from recsys.data.schema import Schema
 
 CACHE = Path(".recsys_cache") / "bundles"
 EXPERIMENT = "recsys"
@@ -246,10 +246,10 @@ def _described(bundle: Bundle) -> tuple[Any, Any]:
     """Return an example of a request, where the bundle holds one, and MLflow's signature."""
     import pyarrow.parquet as pq
 
-    from recsys.features.row_encoder import RowEncoder
+    from recsys.features.requests.rows import RowEncoder
     from recsys.serving import pyfunc
-    from recsys.serving.rank_rows import Ranker, is_ranker
-    from recsys.serving.seen import judged_without_seen
+    from recsys.serving.recommend.rows import Ranker, is_ranker
+    from recsys.serving.recommend.seen import judged_without_seen
 
     if is_ranker(bundle):
         ranker = Ranker.open(bundle.path)

@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 import torch
 
-from recsys.features.dataset import Dataset, prepare
-from recsys.features.synthetic import RetailWorld
+from recsys.features.dataset.dataset import Dataset, prepare
+from recsys.features.world.world import RetailWorld
 from recsys.serving.index.build import build_index
-from recsys.training.config import ExperimentConfig
-from recsys.training.config_file import load_config
-from recsys.training.train import train
+from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.config.file import load_config
+from recsys.training.jobs.train import train
 
 
 @pytest.fixture(autouse=True)

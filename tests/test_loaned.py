@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recsys.features.dataset import prepare
-from recsys.features.infer import infer
-from recsys.features.queries import build_queries
-from recsys.features.split import TEST, TRAIN
-from recsys.training.baselines.choose import baseline_rankers
-from recsys.training.config_file import load_config
-from recsys.training.evaluate import ranking_metrics
-from recsys.training.sections import EvaluationConfig
+from recsys.features.dataset.dataset import prepare
+from recsys.features.dataset.queries import build_queries
+from recsys.features.dataset.split import TEST, TRAIN
+from recsys.features.propose.tables import infer
+from recsys.training.config.file import load_config
+from recsys.training.config.sections import EvaluationConfig
+from recsys.training.evaluation.evaluate import ranking_metrics
+from recsys.training.families.plain.choose import baseline_rankers
 
 DATA = Path(os.environ.get("RECSYS_DATA", Path(__file__).parents[2] / "shared" / "data"))
 ML1M = DATA / "ml-1m"

@@ -35,7 +35,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recsys.batch import FeatureBlock, FeatureLayout, Jagged
+from recsys.core.strict import nearest
+from recsys.data.batch import FeatureBlock, FeatureLayout, Jagged
+from recsys.data.feature_options import HistoryPooling
 from recsys.embeddings.backend import build_table
 from recsys.embeddings.hashing import MAX_ROWS
 from recsys.embeddings.lookups import (
@@ -51,8 +53,6 @@ from recsys.embeddings.plan import allocate
 from recsys.embeddings.table import Table, TableConfig
 from recsys.embeddings.unified import BagStream, check_block
 from recsys.embeddings.vocabulary import Vocabulary, share_rows
-from recsys.feature_options import HistoryPooling
-from recsys.strict import nearest
 
 NUM_HASHES = 2
 """Lookups of `multi_hash` and chunks of `robe` for one value."""

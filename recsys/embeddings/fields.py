@@ -24,8 +24,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from recsys.batch import FeatureLayout
-from recsys.errors import ConfigError
+from recsys.core.errors import ConfigError
+from recsys.data.batch import FeatureLayout
 
 Combine = Literal["project", "sum"]
 _NULL = ".null"

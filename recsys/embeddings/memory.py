@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from recsys.core.errors import ConfigError
 from recsys.embeddings.plan import EmbeddingPlan
 from recsys.embeddings.table import TableConfig
-from recsys.errors import ConfigError
 
 _MIB = 2**20
 

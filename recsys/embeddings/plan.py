@@ -7,7 +7,7 @@ from typing import Self
 
 from torch import Tensor
 
-from recsys.batch import FeatureLayout
+from recsys.data.batch import FeatureLayout
 from recsys.embeddings.hashing import MAX_ROWS, salts_of, table_rows
 from recsys.embeddings.table import TableConfig
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from recsys.batch import FeatureBlock, FeatureLayout
+from recsys.data.batch import FeatureBlock, FeatureLayout
 from recsys.embeddings.unified import UnifiedEmbedding
 
 

@@ -15,8 +15,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from recsys.core.errors import ConfigError
 from recsys.embeddings.table import TableConfig, initial_rows
-from recsys.errors import ConfigError
 
 _TABLE, _KEY = "table", "bags"
 

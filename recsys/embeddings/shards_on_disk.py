@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from recsys.errors import IntegrityError
+from recsys.core.errors import IntegrityError
 
 
 class Stored(Protocol):

@@ -26,7 +26,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from recsys.strict import StrictModel
+from recsys.core.strict import StrictModel
 
 Optimizer = Literal["row_wise_adagrad", "adagrad", "sgd", "row_wise_adam"]
 Backend = Literal["fbgemm", "torch"]

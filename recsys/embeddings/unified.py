@@ -20,11 +20,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from recsys.batch import FeatureBlock, FeatureLayout, Jagged
+from recsys.data.batch import FeatureBlock, FeatureLayout, Jagged
+from recsys.data.feature_options import HistoryPooling
 from recsys.embeddings.hashing import salts_of, table_rows
 from recsys.embeddings.plan import EmbeddingPlan
 from recsys.embeddings.table import Table
-from recsys.feature_options import HistoryPooling
 from recsys.layers.pooling import attended
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from recsys.native import native_library
+from recsys.core.native import native_library
 
 SOURCE = Path(__file__).with_suffix(".cc")
 LANES = 16

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recsys.batch import Jagged
+from recsys.data.batch import Jagged
 
 
 class RecencyPooling(nn.Module):

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor, nn
 
-from recsys.batch import FeatureBlock
+from recsys.data.batch import FeatureBlock
 
 
 class ItemSmoothing(nn.Module):

@@ -24,9 +24,9 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recsys.core.strict import StrictModel
 from recsys.layers.dropout import ByteDropout
 from recsys.layers.packed_attention import Blocks, attention_that_goes_on, packed_attention
-from recsys.strict import StrictModel
 
 Activation = Literal["swiglu", "gelu", "relu2"]
 Positions = Literal["learned", "rotary", "none"]

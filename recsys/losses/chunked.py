@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recsys.batch import Jagged
+from recsys.data.batch import Jagged
 
 QUERIES, CANDIDATES = 1024, 512
 """Logits that are held at once, 2 MiB of float32: what stays in a core's cache."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recsys.batch import Jagged
+from recsys.data.batch import Jagged
 from recsys.losses.chunked import negative_logsumexp
 
 

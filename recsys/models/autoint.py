@@ -19,11 +19,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from recsys.batch import FeatureBlock, FeatureLayout
+from recsys.core.strict import StrictModel
+from recsys.data.batch import FeatureBlock, FeatureLayout
 from recsys.embeddings.fields import Combine, Fields
 from recsys.layers.field_attention import can_fuse, fused_layer
 from recsys.layers.mlp import mlp
-from recsys.strict import StrictModel
 
 Width = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]

@@ -13,9 +13,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from recsys.batch import FeatureBlock
+from recsys.core.strict import StrictModel
+from recsys.data.batch import FeatureBlock
 from recsys.layers.mlp import mlp
-from recsys.strict import StrictModel
 
 Width = Annotated[int, Field(ge=1)]
 
@@ -57,7 +57,7 @@ class DCN(nn.Module):
 
 
 def embedded_axes(config: DCNConfig) -> dict[str, tuple[tuple[int, int], ...]]:
-    """Return which axes of which weights run over the embedded row, as `recsys.transfer` asks."""
+    """Return which axes of which weights run over the embedded row, for `bundle.transfer`."""
     cross: dict[str, tuple[tuple[int, int], ...]] = {}
     for layer in range(config.cross_layers):
         cross |= {f"cross.{layer}.weight": ((0, 0), (1, 0)), f"cross.{layer}.bias": ((0, 0),)}

@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from recsys.batch import FeatureBlock
+from recsys.core.strict import StrictModel
+from recsys.data.batch import FeatureBlock
 from recsys.layers.mlp import mlp
-from recsys.strict import StrictModel
 
 Width = Annotated[int, Field(ge=1)]
 

@@ -11,9 +11,9 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from recsys.batch import FeatureBlock, FeatureLayout
+from recsys.core.strict import StrictModel
+from recsys.data.batch import FeatureBlock, FeatureLayout
 from recsys.embeddings.fields import Combine, Fields
-from recsys.strict import StrictModel
 
 
 class FMConfig(StrictModel):

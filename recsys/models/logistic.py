@@ -13,8 +13,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from recsys.batch import FeatureBlock, FeatureLayout
-from recsys.strict import StrictModel
+from recsys.core.strict import StrictModel
+from recsys.data.batch import FeatureBlock, FeatureLayout
 
 
 class LogisticConfig(StrictModel):

@@ -5,13 +5,13 @@ from typing import Annotated
 from pydantic import Field
 from torch import nn
 
+from recsys.bundle.transfer import Axes
 from recsys.embeddings.unified import UnifiedEmbedding
 from recsys.models.autoint import AutoInt, AutoIntConfig
 from recsys.models.dcn import DCN, DCNConfig, embedded_axes
 from recsys.models.deep import Deep, DeepConfig
 from recsys.models.fm import FM, FMConfig
 from recsys.models.logistic import Logistic, LogisticConfig
-from recsys.transfer import Axes
 
 RankerConfig = Annotated[
     AutoIntConfig | DCNConfig | DeepConfig | FMConfig | LogisticConfig,

@@ -6,7 +6,7 @@ Shape letters: N items, Q queries, E width of a vector, I interests.
 import torch
 from torch import Tensor
 
-from recsys.batch import FeatureBlock, History, Jagged
+from recsys.data.batch import FeatureBlock, History, Jagged
 from recsys.embeddings.unified import UnifiedEmbedding
 from recsys.models import session, two_tower
 from recsys.models.session import SessionTransformer, SessionTransformerConfig
@@ -26,7 +26,7 @@ def build_retrieval(config: RetrievalConfig, embedding: UnifiedEmbedding) -> Ret
 
 
 def embedded_axes(config: RetrievalConfig) -> dict[str, tuple[tuple[int, int], ...]]:
-    """Return which axes of which weights run over the embedded rows, as `recsys.transfer` asks."""
+    """Return which axes of which weights run over the embedded rows, for `bundle.transfer`."""
     of_sessions = isinstance(config, SessionTransformerConfig)
     return session.embedded_axes() if of_sessions else two_tower.embedded_axes()
 

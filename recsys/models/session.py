@@ -25,7 +25,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recsys.batch import FeatureBlock, History, SessionBatch
+from recsys.core.strict import StrictModel
+from recsys.data.batch import FeatureBlock, History, SessionBatch
 from recsys.embeddings.unified import UnifiedEmbedding
 from recsys.layers.dropout import ByteDropout
 from recsys.layers.geometry import (
@@ -38,7 +39,6 @@ from recsys.layers.geometry import (
 from recsys.layers.mlp import mlp
 from recsys.layers.readout import ItemReadout
 from recsys.layers.transformer import Cache, Packing, Transformer, TransformerConfig
-from recsys.strict import StrictModel
 
 ITEMS, USERS, EVENTS = 0, 1, 2
 """The sides of the embedding's plan, in order."""
@@ -343,7 +343,7 @@ def gap_classes(gap_T: Tensor) -> Tensor:
 
 
 def embedded_axes() -> dict[str, tuple[tuple[int, int], ...]]:
-    """Return which axes of which weights run over the embedded rows, as `recsys.transfer` asks."""
+    """Return which axes of which weights run over the embedded rows, for `bundle.transfer`."""
     return {
         "candidate.0.weight": ((1, ITEMS),),
         "user.weight": ((1, USERS),),

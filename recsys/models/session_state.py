@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from recsys.batch import FeatureBlock, FeatureLayout, History, Jagged
+from recsys.data.batch import FeatureBlock, FeatureLayout, History, Jagged
 from recsys.layers.geometry import vector_width
 from recsys.layers.transformer import Cache
 from recsys.models.session import EVENTS, USERS, SessionTransformer

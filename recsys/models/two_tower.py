@@ -26,7 +26,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from recsys.batch import FeatureBlock, Jagged, PairBatch
+from recsys.core.strict import StrictModel
+from recsys.data.batch import FeatureBlock, Jagged, PairBatch
 from recsys.embeddings.unified import UnifiedEmbedding
 from recsys.layers.geometry import (
     Geometry,
@@ -38,7 +39,6 @@ from recsys.layers.geometry import (
 from recsys.layers.mlp import mlp
 from recsys.layers.pooling import InterestPooling, RecencyPooling
 from recsys.layers.smoothing import ItemSmoothing
-from recsys.strict import StrictModel
 
 ITEMS, QUERY = 0, 1
 """The sides of the embedding's plan, in order."""
@@ -199,5 +199,5 @@ class TwoTower(nn.Module):
 
 
 def embedded_axes() -> dict[str, tuple[tuple[int, int], ...]]:
-    """Return which axes of which weights run over the embedded rows, as `recsys.transfer` asks."""
+    """Return which axes of which weights run over the embedded rows, for `bundle.transfer`."""
     return {"candidate.0.weight": ((1, ITEMS),), "query.0.weight": ((1, QUERY),)}

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from recsys.batch import Jagged
+from recsys.data.batch import Jagged
 from recsys.retrieval.topk import exact_topk
 
 

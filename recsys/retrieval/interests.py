@@ -11,7 +11,7 @@ Shape letters: B queries, I interests, E width.
 import torch
 from torch import Tensor
 
-from recsys.batch import Jagged
+from recsys.data.batch import Jagged
 from recsys.retrieval.index import Index
 
 

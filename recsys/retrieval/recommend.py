@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from recsys.batch import FeatureBlock, History, Jagged
+from recsys.data.batch import FeatureBlock, History, Jagged
 from recsys.models.retrieval import RetrievalModel, vectors_of, without_gain
 from recsys.retrieval.index import Index
 from recsys.retrieval.interests import search

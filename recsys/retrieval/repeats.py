@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recsys.batch import Jagged
-from recsys.candidates import row_by_row
+from recsys.data.batch import Jagged
 from recsys.retrieval.index import Index
 from recsys.retrieval.interests import merged, search
+from recsys.sampling.candidates import row_by_row
 
 
 def taken_before(history: Jagged, asks_P: Tensor) -> Jagged:

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recsys.batch import Jagged
-from recsys.errors import DataError
+from recsys.core.errors import DataError
+from recsys.data.batch import Jagged
 from recsys.retrieval import screen
 from recsys.retrieval.pairs import Floats, Ints, score_pairs, top_of_pairs
 from recsys.retrieval.screen import Excluded, Tiles

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load
 from torch import Tensor
 
-from recsys.bundle import Bundle
-from recsys.errors import IntegrityError, UserError
+from recsys.bundle.directory import Bundle
+from recsys.core.errors import IntegrityError, UserError
 from recsys.layers.geometry import Geometry, neighbours_of, points_of
 from recsys.retrieval.index import ExactVectors, Index
 from recsys.retrieval.topk import exact_topk

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recsys.batch import Jagged
-from recsys.errors import IntegrityError
+from recsys.core.errors import IntegrityError
+from recsys.data.batch import Jagged
 from recsys.layers.geometry import Geometry, points_of
 from recsys.retrieval.topk import exact_topk
 

@@ -9,15 +9,15 @@ from typing import Any
 
 from _harness import Benchmark, peak_memory_mib
 
+from recsys.bundle.weights import load_retrieval
 from recsys.serving.index.build import build_index
-from recsys.training.config import ExperimentConfig
-from recsys.training.config_file import load_config
-from recsys.training.machine import keep_freed_memory
-from recsys.training.opening import open_model
-from recsys.training.results import Evaluation
-from recsys.training.retrieval.job import judge
-from recsys.training.train import train
-from recsys.weights import load_retrieval
+from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.config.file import load_config
+from recsys.training.engine.machine import keep_freed_memory
+from recsys.training.evaluation.results import Evaluation
+from recsys.training.families.retrieval.job import judge
+from recsys.training.jobs.opening import open_model
+from recsys.training.jobs.train import train
 
 Figures = dict[str, dict[str, float]]
 

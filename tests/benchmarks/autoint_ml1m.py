@@ -33,16 +33,16 @@ import torch
 from _harness import Benchmark
 from embedding_pareto import ML1M, read_joined
 
-from recsys.features.split import TEST
+from recsys.core.strict import parse
+from recsys.features.dataset.split import TEST
 from recsys.metrics.classification import auc, log_loss
-from recsys.strict import parse
-from recsys.training.checkpoint import Checkpoints
-from recsys.training.config import ExperimentConfig
-from recsys.training.distributed import World
-from recsys.training.loop import fit
-from recsys.training.machine import keep_freed_memory
-from recsys.training.ranking.rows import RankingRows, open_rows
-from recsys.training.ranking.task import predictions, ranking_task
+from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.engine.checkpoint import Checkpoints
+from recsys.training.engine.loop import fit
+from recsys.training.engine.machine import keep_freed_memory
+from recsys.training.engine.ranks import World
+from recsys.training.families.ranker.rows import RankingRows, open_rows
+from recsys.training.families.ranker.task import predictions, ranking_task
 
 ATTRIBUTES = ("gender", "age", "occupation", "zip_code", "year")
 MODELS: dict[str, dict[str, Any]] = {

@@ -33,15 +33,15 @@ import torch
 from _harness import Benchmark
 from torch.profiler import ProfilerActivity, profile
 
-from recsys.features.loader import LoaderConfig, PairLoader
-from recsys.features.queries import build_queries
-from recsys.features.split import VALIDATION
-from recsys.strict import parse
-from recsys.training.config import ExperimentConfig
-from recsys.training.distributed import World
-from recsys.training.machine import keep_freed_memory
-from recsys.training.retrieval.job import load_data
-from recsys.training.retrieval.two_tower_task import CONTEXT_DROPOUT, two_tower_task
+from recsys.core.strict import parse
+from recsys.features.batches.pairs import LoaderConfig, PairLoader
+from recsys.features.dataset.queries import build_queries
+from recsys.features.dataset.split import VALIDATION
+from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.engine.machine import keep_freed_memory
+from recsys.training.engine.ranks import World
+from recsys.training.families.retrieval.job import load_data
+from recsys.training.families.two_tower.task import CONTEXT_DROPOUT, two_tower_task
 
 EVENTS, USERS, STEPS = 200_000, 10_000, 12
 SIZES = (10_000, 100_000, 1_000_000)

@@ -34,20 +34,20 @@ import torch
 from _harness import Benchmark, peak_memory_mib
 from numpy.typing import NDArray
 
+from recsys.core.strict import parse
+from recsys.data.schema import Schema
 from recsys.embeddings.backend import pick_backend
 from recsys.embeddings.plan import EmbeddingPlan
-from recsys.features.click_loader import ClickLoader
-from recsys.features.hashing import hash_values, splitmix64
-from recsys.features.split import TRAIN, VALIDATION
-from recsys.schema import Schema
-from recsys.strict import parse
-from recsys.training.checkpoint import Checkpoints, LoopState
-from recsys.training.config import ExperimentConfig
-from recsys.training.distributed import World
-from recsys.training.loop import fit
-from recsys.training.machine import keep_freed_memory
-from recsys.training.ranking.rows import open_rows
-from recsys.training.ranking.task import ranking_task
+from recsys.features.clicks.loader import ClickLoader
+from recsys.features.dataset.split import TRAIN, VALIDATION
+from recsys.features.encoding.hashing import hash_values, splitmix64
+from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.engine.checkpoint import Checkpoints, LoopState
+from recsys.training.engine.loop import fit
+from recsys.training.engine.machine import keep_freed_memory
+from recsys.training.engine.ranks import World
+from recsys.training.families.ranker.rows import open_rows
+from recsys.training.families.ranker.task import ranking_task
 
 COUNTS = [f"I{number}" for number in range(1, 14)]
 CATEGORIES = [f"C{number}" for number in range(1, 27)]

@@ -11,7 +11,7 @@ Beside the two-tower with the loss of Hsieh et al. (WWW 2017) in the unit ball, 
 inner product of the item vector with the mean over the history, and what a user's genres and the
 popularity of a genre tell. All scores become probabilities by one logistic regression on the score
 and the log of the history's length, fitted on the validation films
-(`recsys.training.retrieval.pair_calibrating`).
+(`recsys.training.families.retrieval.pair_calibrating`).
 
 Per test film, over all users: AUC (films that at least 5 took) of the probability and of the score
 alone, the rank correlation of expected and actual audience; per user recall@20 among the test
@@ -49,22 +49,22 @@ from scipy.stats import spearmanr
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from recsys.features.dataset import Dataset
-from recsys.features.pair_sample import PairSample, released_items, sample_pairs
-from recsys.features.queries import build_queries
-from recsys.features.split import TEST, TRAIN, VALIDATION
+from recsys.bundle.pair_calibration import PairCalibrator
+from recsys.core.strict import parse
+from recsys.features.dataset.dataset import Dataset
+from recsys.features.dataset.pair_sample import PairSample, released_items, sample_pairs
+from recsys.features.dataset.queries import build_queries
+from recsys.features.dataset.split import TEST, TRAIN, VALIDATION
 from recsys.metrics.classification import auc, calibration, log_loss
 from recsys.models.two_tower import TwoTower
-from recsys.pair_calibration import PairCalibrator
-from recsys.strict import parse
-from recsys.training.checkpoint import Checkpoints
-from recsys.training.config import ExperimentConfig
-from recsys.training.distributed import World
-from recsys.training.loop import fit
-from recsys.training.machine import keep_freed_memory
-from recsys.training.retrieval.job import load_data
-from recsys.training.retrieval.pair_calibrating import fit_pairs, pair_scores
-from recsys.training.retrieval.two_tower_task import two_tower_task
+from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.engine.checkpoint import Checkpoints
+from recsys.training.engine.loop import fit
+from recsys.training.engine.machine import keep_freed_memory
+from recsys.training.engine.ranks import World
+from recsys.training.families.retrieval.job import load_data
+from recsys.training.families.retrieval.pair_calibrating import fit_pairs, pair_scores
+from recsys.training.families.two_tower.task import two_tower_task
 
 Scores = Callable[[PairSample, int], NDArray[np.float32]]
 """Pairs and the part that they are of to a score of each, (P,)."""

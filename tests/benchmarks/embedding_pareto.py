@@ -37,16 +37,16 @@ from sklearn.metrics import log_loss, roc_auc_score
 from torch import Tensor
 from torch.nn import functional as F
 
-from recsys.batch import FeatureBlock, FeatureLayout, Jagged
+from recsys.data.batch import FeatureBlock, FeatureLayout, Jagged
 from recsys.embeddings.alternatives import (
     METHODS,
     build_embedding,
     collisionless_parameters,
 )
 from recsys.embeddings.table import TableConfig
-from recsys.features.hashing import hash_values
+from recsys.features.encoding.hashing import hash_values
 from recsys.models.dcn import DCN, DCNConfig
-from recsys.training.machine import keep_freed_memory
+from recsys.training.engine.machine import keep_freed_memory
 
 ML1M = Path(os.environ.get("RECSYS_DATA", "../shared/data")).resolve() / "ml-1m"
 PLOT = Path(__file__).resolve().parents[2] / "docs" / "embedding_pareto.png"

@@ -28,17 +28,17 @@ import yaml
 from _harness import Benchmark, peak_memory_mib
 from embedding_pareto import ML1M, interval, read_joined
 
-from recsys.features.split import TEST
+from recsys.features.dataset.split import TEST
 from recsys.metrics.classification import auc, log_loss
-from recsys.training.checkpoint import Checkpoints
-from recsys.training.config import ExperimentConfig
-from recsys.training.config_file import load_config
-from recsys.training.distributed import ALONE
-from recsys.training.embedding_study import SEARCHED, Study, study, with_lookups
-from recsys.training.loop import fit
-from recsys.training.machine import keep_freed_memory
-from recsys.training.ranking.rows import RankingRows, open_rows
-from recsys.training.ranking.task import predictions, ranking_task
+from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.config.file import load_config
+from recsys.training.embedding.study import SEARCHED, Study, study, with_lookups
+from recsys.training.engine.checkpoint import Checkpoints
+from recsys.training.engine.loop import fit
+from recsys.training.engine.machine import keep_freed_memory
+from recsys.training.engine.ranks import ALONE
+from recsys.training.families.ranker.rows import RankingRows, open_rows
+from recsys.training.families.ranker.task import predictions, ranking_task
 
 Figures = dict[str, Any]
 COLLISIONLESS_FLOATS = 212_144

@@ -28,13 +28,13 @@ from _harness import Benchmark, Timing, alternated, peak_memory_mib
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from recsys.batch import FeatureBlock, FeatureLayout
+from recsys.data.batch import FeatureBlock, FeatureLayout
 from recsys.embeddings.backend import build_table
 from recsys.embeddings.plan import EmbeddingPlan
 from recsys.embeddings.table import Backend, TableConfig
 from recsys.embeddings.unified import UnifiedEmbedding
-from recsys.features.hashing import splitmix64
-from recsys.training.machine import keep_freed_memory
+from recsys.features.encoding.hashing import splitmix64
+from recsys.training.engine.machine import keep_freed_memory
 
 CPU, SEED, EXPONENT = torch.device("cpu"), 0, 1.05
 NUM_BATCHES = 4

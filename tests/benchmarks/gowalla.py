@@ -16,11 +16,11 @@ from pathlib import Path
 from _harness import Benchmark, peak_memory_mib
 
 from recsys.serving.index.build import build_index
-from recsys.training.config import ExperimentConfig
-from recsys.training.config_file import load_config
-from recsys.training.machine import keep_freed_memory
-from recsys.training.results import Evaluation
-from recsys.training.train import train
+from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.config.file import load_config
+from recsys.training.engine.machine import keep_freed_memory
+from recsys.training.evaluation.results import Evaluation
+from recsys.training.jobs.train import train
 
 DATA = Path(os.environ.get("RECSYS_DATA", "../shared/data")).resolve() / "gowalla"
 SETTINGS = Path(__file__).with_name("gowalla.yaml")

@@ -34,25 +34,25 @@ from _harness import Benchmark, alternated, peak_memory_mib
 from torch import Tensor
 from torch.nn import functional as F
 
-from recsys.batch import Jagged
-from recsys.features.dataset import Dataset
-from recsys.features.infer import infer
-from recsys.features.queries import Queries, build_queries
-from recsys.features.split import TEST, VALIDATION
+from recsys.data.batch import Jagged
+from recsys.features.dataset.dataset import Dataset
+from recsys.features.dataset.queries import Queries, build_queries
+from recsys.features.dataset.split import TEST, VALIDATION
+from recsys.features.propose.tables import infer
 from recsys.models.retrieval import catalogue_vectors, query_vectors
 from recsys.models.two_tower import TwoTower
 from recsys.retrieval.index import ExactVectors
 from recsys.retrieval.interests import search
 from recsys.retrieval.muvera import FixedDimensionalEncoding
-from recsys.training.checkpoint import Checkpoints
-from recsys.training.config import ExperimentConfig
-from recsys.training.config_file import load_config
-from recsys.training.distributed import World
-from recsys.training.evaluate import ranking_metrics
-from recsys.training.loop import fit
-from recsys.training.machine import keep_freed_memory
-from recsys.training.retrieval.job import load_data
-from recsys.training.retrieval.two_tower_task import two_tower_task
+from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.config.file import load_config
+from recsys.training.engine.checkpoint import Checkpoints
+from recsys.training.engine.loop import fit
+from recsys.training.engine.machine import keep_freed_memory
+from recsys.training.engine.ranks import World
+from recsys.training.evaluation.evaluate import ranking_metrics
+from recsys.training.families.retrieval.job import load_data
+from recsys.training.families.two_tower.task import two_tower_task
 
 ML1M = Path(os.environ.get("RECSYS_DATA", "../shared/data")).resolve() / "ml-1m"
 K, DEEP = 20, 100

@@ -19,8 +19,8 @@ import torch
 from _harness import Benchmark, Timing, alternated
 from torch import Tensor, nn
 
-from recsys.batch import FeatureBlock, FeatureLayout
-from recsys.calibration import Calibrator
+from recsys.bundle.calibration import Calibrator
+from recsys.data.batch import FeatureBlock, FeatureLayout
 from recsys.embeddings.backend import build_table
 from recsys.embeddings.plan import EmbeddingPlan
 from recsys.embeddings.table import TableConfig
@@ -28,8 +28,8 @@ from recsys.embeddings.unified import UnifiedEmbedding
 from recsys.models.autoint import AutoIntConfig
 from recsys.models.dcn import DCNConfig
 from recsys.models.rankers import RankerConfig, build_ranker
-from recsys.serving.onnx_export import OnnxRanker
-from recsys.serving.onnx_graph import PaddedRanker, graph_inputs, write_onnx
+from recsys.serving.export.onnx_export import OnnxRanker
+from recsys.serving.export.onnx_graph import PaddedRanker, graph_inputs, write_onnx
 
 MODELS: dict[str, RankerConfig] = {
     "autoint": AutoIntConfig(),

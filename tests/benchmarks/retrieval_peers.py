@@ -40,9 +40,9 @@ from _harness import Benchmark
 from numpy.typing import NDArray
 from peers.process import RETRIEVAL_PEERS, RETRIEVAL_PYTHON, Trainer, peers_are_there
 
-from recsys.batch import Jagged
+from recsys.data.batch import Jagged
 from recsys.retrieval.topk import exact_topk
-from recsys.training.evaluate import ranking_metrics
+from recsys.training.evaluation.evaluate import ranking_metrics
 
 LOANED = Path(os.environ.get("RECSYS_DATA", "../shared/data")).resolve()
 K, DIM = 20, 64

@@ -12,7 +12,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import torch
 from _harness import Benchmark, alternated, peak_memory_mib
 
-from recsys.batch import FeatureBlock, FeatureLayout, History, Jagged
+from recsys.data.batch import FeatureBlock, FeatureLayout, History, Jagged
 from recsys.embeddings.backend import build_table
 from recsys.embeddings.plan import EmbeddingPlan
 from recsys.embeddings.table import TableConfig

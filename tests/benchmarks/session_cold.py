@@ -17,9 +17,9 @@ from _harness import Benchmark
 from _session_runs import config_of, trained
 from session_rows import diginetica, loaned
 
-from recsys.training.config import ExperimentConfig
-from recsys.training.machine import keep_freed_memory
-from recsys.training.sessions.config import AttributeTask
+from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.config.sessions import AttributeTask
+from recsys.training.engine.machine import keep_freed_memory
 
 TASKS = {"sports": ("brand", "categories"), "diginetica": ("category",)}
 METRICS = {

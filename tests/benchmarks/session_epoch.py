@@ -31,10 +31,10 @@ from peers.process import HERE, RETRIEVAL_PYTHON, ROOT
 from session_rows import loaned, ml1m
 
 from recsys.models.session import SessionTransformerConfig
-from recsys.training.config_file import load_config
-from recsys.training.distributed import ALONE
-from recsys.training.retrieval.job import load_data
-from recsys.training.sessions.task import build_session_model
+from recsys.training.config.file import load_config
+from recsys.training.engine.ranks import ALONE
+from recsys.training.families.retrieval.job import load_data
+from recsys.training.families.session.task import build_session_model
 
 SETTINGS = Path(__file__).with_name("session_ml1m.yaml")
 WIDTHS = {64: 2, 128: 4}

@@ -16,11 +16,11 @@ from _session_runs import config_of
 from session_rows import loaned
 
 from recsys.serving.index.build import build_index
-from recsys.training.checkpoint import Checkpoints, LoopState
-from recsys.training.distributed import World
-from recsys.training.loop import fit
-from recsys.training.machine import keep_freed_memory
-from recsys.training.retrieval.job import RetrievalJob
+from recsys.training.engine.checkpoint import Checkpoints, LoopState
+from recsys.training.engine.loop import fit
+from recsys.training.engine.machine import keep_freed_memory
+from recsys.training.engine.ranks import World
+from recsys.training.families.retrieval.job import RetrievalJob
 
 KEY = "training.session.self_supervision"
 BRAND_AND_KIND = "features: [brand, categories]"

@@ -38,17 +38,17 @@ from autoint_ml1m import MODELS, SETTINGS, mean_and_deviation, nested
 from embedding_pareto import ML1M
 from numpy.typing import NDArray
 
-from recsys.features.ranking_loader import RankingLoader
-from recsys.features.split import TEST, TRAIN
+from recsys.core.strict import parse
+from recsys.features.batches.rows import RankingLoader
+from recsys.features.dataset.split import TEST, TRAIN
 from recsys.metrics.classification import auc, log_loss
-from recsys.strict import parse
-from recsys.training.checkpoint import Checkpoints
-from recsys.training.config import ExperimentConfig
-from recsys.training.distributed import World
-from recsys.training.loop import fit
-from recsys.training.machine import keep_freed_memory
-from recsys.training.ranking.rows import RankingRows, open_rows
-from recsys.training.ranking.task import predictions, ranking_task
+from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.engine.checkpoint import Checkpoints
+from recsys.training.engine.loop import fit
+from recsys.training.engine.machine import keep_freed_memory
+from recsys.training.engine.ranks import World
+from recsys.training.families.ranker.rows import RankingRows, open_rows
+from recsys.training.families.ranker.task import predictions, ranking_task
 
 SHARE = 0.1
 RARE = 5

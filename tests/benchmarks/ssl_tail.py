@@ -40,24 +40,24 @@ from _harness import Benchmark, peak_memory_mib
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recsys.batch import Jagged, PairBatch
-from recsys.features.dataset import Dataset
-from recsys.features.infer import infer
-from recsys.features.queries import Queries, build_queries
-from recsys.features.split import TEST, TRAIN, VALIDATION
+from recsys.data.batch import Jagged, PairBatch
+from recsys.features.dataset.dataset import Dataset
+from recsys.features.dataset.queries import Queries, build_queries
+from recsys.features.dataset.split import TEST, TRAIN, VALIDATION
+from recsys.features.propose.tables import infer
 from recsys.metrics.intervals import paired_difference
 from recsys.models.retrieval import catalogue_vectors, query_vectors
 from recsys.models.two_tower import TwoTower
 from recsys.retrieval.topk import exact_topk, topk_of_scores
-from recsys.training.checkpoint import Checkpoints
-from recsys.training.config import ExperimentConfig
-from recsys.training.config_file import load_config
-from recsys.training.distributed import World
-from recsys.training.evaluate import item_slices
-from recsys.training.loop import Task, fit
-from recsys.training.machine import keep_freed_memory
-from recsys.training.retrieval.job import load_data
-from recsys.training.retrieval.two_tower_task import two_tower_task
+from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.config.file import load_config
+from recsys.training.engine.checkpoint import Checkpoints
+from recsys.training.engine.loop import Task, fit
+from recsys.training.engine.machine import keep_freed_memory
+from recsys.training.engine.ranks import World
+from recsys.training.evaluation.evaluate import item_slices
+from recsys.training.families.retrieval.job import load_data
+from recsys.training.families.two_tower.task import two_tower_task
 
 LOANED = Path(os.environ.get("RECSYS_DATA", "../shared/data")).resolve()
 K = 20

@@ -29,18 +29,18 @@ import numpy as np
 import torch
 from _harness import Benchmark
 
-from recsys.batch import FeatureBlock, FeatureLayout, RankingBatch
+from recsys.core.strict import parse
+from recsys.data.batch import FeatureBlock, FeatureLayout, RankingBatch
 from recsys.embeddings.backend import pick_backend
 from recsys.embeddings.plan import EmbeddingPlan
-from recsys.features.hashing import splitmix64
-from recsys.strict import parse
-from recsys.training.checkpoint import Checkpoints, LoopState
-from recsys.training.config import ExperimentConfig
-from recsys.training.distributed import World, join
-from recsys.training.loop import fit
-from recsys.training.machine import keep_freed_memory
-from recsys.training.ranking.rows import RankingRows
-from recsys.training.ranking.task import ranking_task
+from recsys.features.encoding.hashing import splitmix64
+from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.engine.checkpoint import Checkpoints, LoopState
+from recsys.training.engine.loop import fit
+from recsys.training.engine.machine import keep_freed_memory
+from recsys.training.engine.ranks import World, join
+from recsys.training.families.ranker.rows import RankingRows
+from recsys.training.families.ranker.task import ranking_task
 
 POOL, VALUES, EXPONENT, SEED = 8, 1 << 20, 1.1, 0
 WAYS = {"one_thread": (1, 1), "one_process": (1, os.cpu_count() or 1), "two_processes": (2, 1)}

@@ -22,19 +22,19 @@ from _harness import Benchmark, peak_memory_mib
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recsys.batch import Jagged, PairBatch
-from recsys.features.dataset import Dataset
-from recsys.features.infer import infer
-from recsys.features.queries import build_queries
-from recsys.features.split import VALIDATION
-from recsys.features.synthetic import RetailWorld
-from recsys.training.config import ExperimentConfig
-from recsys.training.config_file import load_config
-from recsys.training.distributed import World
-from recsys.training.loop import Task
-from recsys.training.machine import keep_freed_memory
-from recsys.training.retrieval.job import load_data
-from recsys.training.retrieval.two_tower_task import two_tower_task
+from recsys.data.batch import Jagged, PairBatch
+from recsys.features.dataset.dataset import Dataset
+from recsys.features.dataset.queries import build_queries
+from recsys.features.dataset.split import VALIDATION
+from recsys.features.propose.tables import infer
+from recsys.features.world.world import RetailWorld
+from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.config.file import load_config
+from recsys.training.engine.loop import Task
+from recsys.training.engine.machine import keep_freed_memory
+from recsys.training.engine.ranks import World
+from recsys.training.families.retrieval.job import load_data
+from recsys.training.families.two_tower.task import two_tower_task
 
 ML1M = Path(os.environ.get("RECSYS_DATA", "../shared/data")).resolve() / "ml-1m"
 

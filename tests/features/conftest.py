@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recsys.features.dataset import Dataset, encoded, fit_encoder
-from recsys.features.sources import Policies, Sources
-from recsys.features.split import TRAIN
-from recsys.features.tables import Events, Tables, read_tables
-from recsys.schema import Schema
+from recsys.data.schema import Schema
+from recsys.features.dataset.dataset import Dataset, encoded, fit_encoder
+from recsys.features.dataset.split import TRAIN
+from recsys.features.tables.checked import Events, Tables, read_tables
+from recsys.features.tables.sources import Policies, Sources
 
 DAY = 86_400
 START = 1_700_000_000

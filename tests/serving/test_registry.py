@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recsys.bundle import Bundle, write_bundle
-from recsys.errors import ConfigError, DataError, IntegrityError, NotFoundError
+from recsys.bundle.directory import Bundle, write_bundle
+from recsys.core.errors import ConfigError, DataError, IntegrityError, NotFoundError
+from recsys.core.tracking_store import first_use
 from recsys.serving.registry import promote, register, resolve
-from recsys.tracking_store import first_use
 
 SCHEMA = {
     "interactions": {"user": "user", "item": "item"},
@@ -198,7 +198,7 @@ def test_what_is_not_there_is_answered_with_what_is_near(
 
 
 class Scorer:
-    """Stands for `recsys.serving.score.Scorer`: echoes what it was asked."""
+    """Stands for `recsys.serving.recommend.scorer.Scorer`: echoes what it was asked."""
 
     def __init__(self, path: Path) -> None:
         self.bundle = Bundle.open(path)
@@ -225,9 +225,9 @@ class Scorer:
 
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = type(sys)("recsys.serving.score")
+    module = type(sys)("recsys.serving.recommend.scorer")
     module.Scorer = Scorer  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "recsys.serving.score", module)
+    monkeypatch.setitem(sys.modules, "recsys.serving.recommend.scorer", module)
 
 
 @pytest.mark.usefixtures("stand_in")

@@ -18,9 +18,9 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from recsys.attention_maps import AttentionMaps
-from recsys.errors import ConfigError
-from recsys.training.explanation import Explanation, RowExplanation
+from recsys.core.errors import ConfigError
+from recsys.explain.attention_maps import AttentionMaps
+from recsys.training.explain.explanation import Explanation, RowExplanation
 from recsys.training.reports.explanation_table import SHOWN_PAIRS, agreement_words
 from recsys.training.reports.plots import COLOURS, INK, SOFT, STYLE, svg
 

@@ -5,9 +5,9 @@ import math
 from rich.console import Console
 from rich.table import Table
 
-from recsys.attention_maps import AttentionMaps
-from recsys.explanations import Agreement, Interactions
-from recsys.training.explanation import Explanation, RowExplanation
+from recsys.explain.attention_maps import AttentionMaps
+from recsys.explain.explanations import Agreement, Interactions
+from recsys.training.explain.explanation import Explanation, RowExplanation
 
 SHOWN_PAIRS = 5
 

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 from numpy.typing import NDArray
 
-from recsys.training.results import Evaluation
+from recsys.training.evaluation.results import Evaluation
 
 BEST = "best_reachable"
 CONSUMED = "taken next"

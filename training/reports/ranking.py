@@ -6,11 +6,11 @@ from typing import Any
 
 import jinja2
 
-from recsys.atomic import whole_file
+from recsys.core.atomic import whole_file
 from recsys.embeddings.diagnostics import Diagnosis
 from recsys.metrics.classification import Interval
-from recsys.training.explanation import Explanation
-from recsys.training.ranking.evaluation import RankerResult, RankingEvaluation
+from recsys.training.explain.explanation import Explanation
+from recsys.training.families.ranker.evaluation import RankerResult, RankingEvaluation
 from recsys.training.reports.embedding import embedding_section
 from recsys.training.reports.explanation_plots import explanation_section
 from recsys.training.reports.ranking_plots import calibrated, compared, ranking_curves

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from recsys.metrics.classification import Calibration
-from recsys.training.ranking.evaluation import RankingEvaluation
+from recsys.training.families.ranker.evaluation import RankingEvaluation
 from recsys.training.reports.plots import COLOURS, INK, SOFT, STYLE, panels, svg
 
 

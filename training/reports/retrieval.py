@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from recsys.embeddings.diagnostics import Diagnosis
 from recsys.metrics.intervals import paired_difference
-from recsys.training.collapse import collapse_warning, group_spread
+from recsys.training.evaluation.collapse import collapse_warning, group_spread
+from recsys.training.evaluation.results import Evaluation, Example
 from recsys.training.reports import plots
 from recsys.training.reports.embedding import embedding_section
 from recsys.training.reports.map import embedding_map
 from recsys.training.reports.representation import representation_curves
-from recsys.training.results import Evaluation, Example
 
 TEMPLATE = Path(__file__).with_name("report.html")
 HEADLINE_K = 20

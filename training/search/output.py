@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from recsys.training.config import ExperimentConfig
-from recsys.training.config_file import dump_config
+from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.config.file import dump_config
 from recsys.training.search.space import to_raw, with_values
 from recsys.training.search.store import DONE, FAILED
 from recsys.training.search.tuning import Found

@@ -16,10 +16,10 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from recsys.errors import ConfigError
+from recsys.core.errors import ConfigError
+from recsys.core.strict import StrictModel, nearest, parse
 from recsys.models.rankers import RANKERS
-from recsys.strict import StrictModel, nearest, parse
-from recsys.training.config import ExperimentConfig
+from recsys.training.config.experiment import ExperimentConfig
 
 SECTIONS = ("model", "embedding", "training")
 _REFUSED = {

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from recsys.training.loop import Terminated
+from recsys.training.engine.loop import Terminated
 
 _NUMBERS = (signal.SIGTERM, signal.SIGINT)
 

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from recsys.errors import ConfigError
+from recsys.core.errors import ConfigError
 from recsys.training.search.space import Choice, Range, Space
 
 DONE, PRUNED, FAILED, INTERRUPTED = "done", "pruned", "failed", "interrupted"

@@ -13,18 +13,18 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from recsys.tracking_store import sqlite_path, store_uri
-from recsys.training.background import (
+from recsys.core.tracking_store import sqlite_path, store_uri
+from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.jobs.train import TrackingListener
+from recsys.training.search.store import INTERRUPTED, Tried
+from recsys.training.tracking.background import (
     DELIVER_EVERY_SECONDS,
     FINISH_SECONDS,
     LONGEST_PAUSE_SECONDS,
     SERVER_PATIENCE_SECONDS,
 )
-from recsys.training.config import ExperimentConfig
-from recsys.training.journal import JOURNAL
-from recsys.training.search.store import INTERRUPTED, Tried
-from recsys.training.tracking import Delivered, Tracker, deliver, start_run
-from recsys.training.train import TrackingListener
+from recsys.training.tracking.journal import JOURNAL
+from recsys.training.tracking.run import Delivered, Tracker, deliver, start_run
 
 TRIALS_FOLDER = "trials"
 _STATUS = {"done": "FINISHED", "failed": "FAILED"}

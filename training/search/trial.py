@@ -19,18 +19,18 @@ from recsys.embeddings.fbgemm_table import supports
 from recsys.embeddings.memory import check_memory, free_memory_bytes
 from recsys.embeddings.plan import EmbeddingPlan
 from recsys.embeddings.table import Backend
-from recsys.features.click_loader import ClickLoader
-from recsys.features.ranking_loader import RankingLoader
+from recsys.features.batches.rows import RankingLoader
+from recsys.features.clicks.loader import ClickLoader
 from recsys.models.rankers import RANKERS
-from recsys.training.checkpoint import Checkpoints, LoopState, Trained
-from recsys.training.config import ExperimentConfig
-from recsys.training.distributed import World
-from recsys.training.loop import Listener, Task, fit
-from recsys.training.machine import keep_freed_memory, pick_device
-from recsys.training.ranking.job import RankingJob
-from recsys.training.ranking.rows import RankingRows, rows_of
-from recsys.training.retrieval.job import RetrievalJob
-from recsys.training.warm_start import open_earlier, start_from
+from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.engine.checkpoint import Checkpoints, LoopState, Trained
+from recsys.training.engine.loop import Listener, Task, fit
+from recsys.training.engine.machine import keep_freed_memory, pick_device
+from recsys.training.engine.ranks import World
+from recsys.training.engine.warm_start import open_earlier, start_from
+from recsys.training.families.ranker.job import RankingJob
+from recsys.training.families.ranker.rows import RankingRows, rows_of
+from recsys.training.families.retrieval.job import RetrievalJob
 
 
 class TrialStoppedError(Exception):

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recsys.errors import ConfigError, UserError
-from recsys.training.config import ExperimentConfig
-from recsys.training.loop import Terminated
+from recsys.core.errors import ConfigError, UserError
+from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.engine.loop import Terminated
+from recsys.training.jobs.train import check_metric
 from recsys.training.search.space import Space, to_raw, values_of, with_values
 from recsys.training.search.stopping import stoppable
 from recsys.training.search.store import (
@@ -35,7 +36,6 @@ from recsys.training.search.trial import (
     Watcher,
     is_lack_of_memory,
 )
-from recsys.training.train import check_metric
 
 FAILURES_IN_A_ROW = 10
 """So many, and the search gives up."""

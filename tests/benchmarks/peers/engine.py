@@ -18,14 +18,14 @@ from typing import Any
 import torch
 from embedding_step import high_water_mib
 
-from recsys.strict import parse
-from recsys.training.checkpoint import Checkpoints
-from recsys.training.config import ExperimentConfig
-from recsys.training.distributed import World
-from recsys.training.loop import fit
-from recsys.training.machine import keep_freed_memory
-from recsys.training.ranking.rows import open_rows
-from recsys.training.ranking.task import ranking_task
+from recsys.core.strict import parse
+from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.engine.checkpoint import Checkpoints
+from recsys.training.engine.loop import fit
+from recsys.training.engine.machine import keep_freed_memory
+from recsys.training.engine.ranks import World
+from recsys.training.families.ranker.rows import open_rows
+from recsys.training.families.ranker.task import ranking_task
 
 
 class Engine:

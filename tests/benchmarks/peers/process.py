@@ -18,7 +18,7 @@ PYTHON = ROOT / ".venv-peers" / "bin" / "python"
 PEERS = ("deepctr", "fuxictr")
 RETRIEVAL_PYTHON = ROOT / ".venv-peers-retrieval" / "bin" / "python"
 RETRIEVAL_PEERS = ("bpr", "lightfm", "dssm")
-ALLOCATOR = {  # what `recsys.training.machine.keep_freed_memory` sets
+ALLOCATOR = {  # what `recsys.training.engine.machine.keep_freed_memory` sets
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
     "MALLOC_TOP_PAD_": str(64 << 20),

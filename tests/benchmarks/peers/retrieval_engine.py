@@ -19,19 +19,19 @@ from typing import Any
 import torch
 from embedding_step import high_water_mib
 
-from recsys.batch import PairBatch
-from recsys.features.queries import build_queries
-from recsys.features.split import VALIDATION
+from recsys.core.strict import parse
+from recsys.data.batch import PairBatch
+from recsys.features.dataset.queries import build_queries
+from recsys.features.dataset.split import VALIDATION
 from recsys.models.two_tower import TwoTower
-from recsys.strict import parse
-from recsys.training.checkpoint import Checkpoints
-from recsys.training.config import ExperimentConfig
-from recsys.training.distributed import World
-from recsys.training.evaluate import ranking_metrics
-from recsys.training.loop import fit
-from recsys.training.machine import keep_freed_memory
-from recsys.training.retrieval.job import load_data
-from recsys.training.retrieval.two_tower_task import rank_with, two_tower_task
+from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.engine.checkpoint import Checkpoints
+from recsys.training.engine.loop import fit
+from recsys.training.engine.machine import keep_freed_memory
+from recsys.training.engine.ranks import World
+from recsys.training.evaluation.evaluate import ranking_metrics
+from recsys.training.families.retrieval.job import load_data
+from recsys.training.families.two_tower.task import rank_with, two_tower_task
 
 K = 20
 

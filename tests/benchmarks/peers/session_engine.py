@@ -18,12 +18,12 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from recsys.training.config import ExperimentConfig
-from recsys.training.config_file import load_config
-from recsys.training.distributed import World
-from recsys.training.loop import Task
-from recsys.training.machine import autocast, keep_freed_memory
-from recsys.training.retrieval.job import RetrievalJob
+from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.config.file import load_config
+from recsys.training.engine.loop import Task
+from recsys.training.engine.machine import autocast, keep_freed_memory
+from recsys.training.engine.ranks import World
+from recsys.training.families.retrieval.job import RetrievalJob
 
 _PEAK_SIZE = 1024
 

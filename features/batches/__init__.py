@@ -1,0 +1,1 @@
+"""Training batches, each a pure function of (seed, epoch, step)."""

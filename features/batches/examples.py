@@ -1,0 +1,128 @@
+"""What a training example of retrieval is: a row of the log, or a user with many rows.
+
+Shape letters in words: B queries, P pairs of a query and an item it took.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.data.batch import Jagged
+from recsys.features.dataset.dataset import Dataset
+from recsys.features.dataset.split import TRAIN
+
+Kind = Literal["rows", "users"]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The queries of a batch, what each had taken before, and what it is to find.
+
+    users (B,) user rows. context (B,) event numbers, whose context the query carries. history: B
+    rows of item rows, oldest first. asks (P,) the query of each pair, ascending; events (P,)
+    event numbers of the pairs.
+    """
+
+    users: NDArray[np.int64]
+    context: NDArray[np.int64]
+    history: Jagged
+    asks: NDArray[np.int64]
+    events: NDArray[np.int64]
+
+
+class Examples(Protocol):
+    """Numbered examples, drawn some at a time."""
+
+    def __len__(self) -> int:
+        """Number of examples: an epoch sees each once."""
+
+    def draw(self, chosen: NDArray[np.int64], rng: np.random.Generator) -> Drawn:
+        """Return the examples `chosen` (B,)."""
+
+
+class Rows:
+    """Each training row is a query of its own, with all that its user took before."""
+
+    def __init__(self, data: Dataset, history_length: int) -> None:
+        self.events = data.events_of((TRAIN,))
+        self.user_row = data.tables.events.user_row
+        self.histories = data.histories((TRAIN,))
+        self.ends = self.histories.before_each()
+        self.history_length = history_length
+
+    def __len__(self) -> int:
+        return len(self.events)
+
+    def draw(self, chosen: NDArray[np.int64], rng: np.random.Generator) -> Drawn:
+        """Return the rows `chosen`; nothing is random about them."""
+        numbers = self.events[chosen]
+        users = self.user_row[numbers].astype(np.int64)
+        ends = self.ends[chosen]
+        starts = np.maximum(self.histories.offsets[users], ends - self.history_length)
+        history = self.histories.windows(starts, ends)
+        return Drawn(users, numbers, history, np.arange(len(numbers)), numbers)
+
+
+class Users:
+    """Each user with a training row is a query; several of their rows are its pairs.
+
+    Cut: the user's rows are cut at a random place, before the first row at the earliest and before
+    the last at the latest. What lies before is the history, the next `positives` rows are the
+    pairs; rows of one instant stay together, behind the cut. Without a time or an order, the rows
+    are shuffled first. Not cut: the last rows are the history and any `positives` rows the pairs,
+    so that a query sees what it is to find among all else, as graph models do.
+
+    An item taken several times is one pair.
+    """
+
+    def __init__(
+        self,
+        data: Dataset,
+        history_length: int,
+        positives: int,
+        *,
+        ordered: bool,
+        cut: bool = True,
+    ) -> None:
+        self.events = data.events_of((TRAIN,))
+        self.item_row = data.tables.events.item_row
+        self.num_items = data.num_items
+        self.histories = data.histories((TRAIN,))
+        self.ends = self.histories.before_each()
+        self.users = np.flatnonzero(self.histories.lengths() > 0)
+        self.history_length, self.positives = history_length, positives
+        self.ordered, self.cut = ordered, cut
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def draw(self, chosen: NDArray[np.int64], rng: np.random.Generator) -> Drawn:
+        """Return the users `chosen`, cut anew at each call."""
+        users = self.users[chosen]
+        first = self.histories.offsets[users]
+        lengths = self.histories.offsets[users + 1] - first
+        owner = np.repeat(np.arange(len(users)), lengths)
+        rank = np.arange(len(owner)) - (np.cumsum(lengths) - lengths)[owner]
+        row = first[owner] + rank
+        if not (self.ordered and self.cut):
+            row = row[np.lexsort((rng.random(len(row)), owner))]
+        if self.cut:
+            cut = (rng.random(len(users)) * lengths).astype(np.int64)
+            if self.ordered:
+                cut = self.ends[first + cut] - first
+            before = (rank < cut[owner]) & (rank >= cut[owner] - self.history_length)
+            history = Jagged.of_lengths(
+                self.histories.item_row[row[before]],
+                np.bincount(owner[before], minlength=len(users)),
+            )
+        else:
+            cut = np.zeros(len(users), np.int64)
+            history = self.histories.last(users, self.history_length)
+        after = (rank >= cut[owner]) & (rank < cut[owner] + self.positives)
+        asks, events = owner[after], self.events[row[after]]
+        context = events[np.searchsorted(asks, np.arange(len(users)))]
+        _, once = np.unique(asks * self.num_items + self.item_row[events], return_index=True)
+        once.sort()
+        return Drawn(users, context, history, asks[once], events[once])

@@ -1,0 +1,1 @@
+"""Click logs that are larger than memory."""

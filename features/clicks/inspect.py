@@ -1,0 +1,175 @@
+"""What `recsys check` says about a click log that is encoded on disk: parts, features, doubts."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recsys.data.batch import FeatureBlock, FeatureLayout
+from recsys.features.clicks.log import ClickLog
+from recsys.features.dataset.split import TEST, TRAIN
+from recsys.features.encoding.hashing import NULL_HASH, UNKNOWN_HASH
+from recsys.features.propose.inspect import grid
+from recsys.features.tables.ledger import Drop
+
+SEEN_ROWS = {TRAIN: 1_000_000, TEST: 100_000}
+"""Rows of a part whose features are looked at, the first ones."""
+_PARTS = ("train", "validation", "test")
+_SHIFT = 1.5
+
+
+@dataclass(frozen=True)
+class ClickPart:
+    """One part of the split: its rows, and those of them with label 1."""
+
+    part: str
+    rows: int
+    positives: int
+
+    @property
+    def share(self) -> float:
+        """Share of the rows with label 1."""
+        return self.positives / max(self.rows, 1)
+
+
+@dataclass(frozen=True)
+class ClickFeature:
+    """What the rows looked at hold of one feature.
+
+    lookups: rows of the table that a value reads, 0 for numbers. nulls: share of the training
+    values that are null; rare: that `min_count` made unknown. values: distinct ones in training.
+    unseen: share of the test values, null apart, that no training row looked at holds.
+    """
+
+    feature: str
+    lookups: int
+    nulls: float
+    values: int = 0
+    rare: float = 0.0
+    unseen: float = 0.0
+
+
+@dataclass(frozen=True)
+class ClickReport:
+    """Everything `recsys check` prints of a click log."""
+
+    parts: tuple[ClickPart, ...]
+    features: tuple[ClickFeature, ...]
+    drops: tuple[Drop, ...]
+    warnings: tuple[str, ...]
+    table_bytes: int
+    fingerprint: str
+    folder: str
+
+    def lines(self) -> list[str]:
+        """Return the report as text."""
+        rows = [(p.part, f"{p.rows:,}", f"{p.positives:,}", f"{p.share:.2%}") for p in self.parts]
+        out = [f"{sum(part.rows for part in self.parts):,} interactions", ""]
+        out += grid(("part", "rows", "label 1", "share"), rows)
+        head = ("feature", "lookups", "null", "distinct", "rare", "test values unseen in training")
+        out += ["", *grid(head, [_row(feature) for feature in self.features]), ""]
+        out += [f"embedding table with its optimizer state: {self.table_bytes / 1e6:,.1f} MB"]
+        out += [
+            f"{drop.policy}: {drop.rows:,} rows of {drop.table}, column '{drop.column}': "
+            f"{drop.reason} (first at {drop.examples[0]})"
+            for drop in self.drops
+        ]
+        out += [f"encoded in {self.folder}; training reads it from there"]
+        out += ["", *(f"warning: {warning}" for warning in self.warnings)]
+        out.append(f"{'ok' if not self.warnings else 'readable'}: fingerprint {self.fingerprint}")
+        return out
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the same as plain values."""
+        return asdict(self)
+
+
+def inspect_clicks(log: ClickLog, *, table_bytes: int) -> ClickReport:
+    """Describe an encoded click log.
+
+    Args:
+        log: what `open_click_log` gave.
+        table_bytes: memory of the embedding table with its optimizer state.
+    """
+    parts = tuple(map(ClickPart, _PARTS, log.counts, log.positives))
+    train, test = (log.read(part, slice(SEEN_ROWS[part])).features for part in (TRAIN, TEST))
+    features = tuple(_features(log.layout, train, test))
+    return ClickReport(
+        parts=parts,
+        features=features,
+        drops=log.drops,
+        warnings=tuple(_warnings(parts, features)),
+        table_bytes=table_bytes,
+        fingerprint=log.fingerprint,
+        folder=str(log.folder),
+    )
+
+
+def _features(layout: FeatureLayout, train: FeatureBlock, test: FeatureBlock) -> list[ClickFeature]:
+    seen, later = _values(layout, train), _values(layout, test)
+    found = [_looked_up(name, m, seen[name], later[name]) for name, m in layout.features]
+    for column, name in enumerate(layout.dense):
+        if name.endswith(".null"):
+            share = _share(train.dense[:, column] > 0)
+            found.append(ClickFeature(name.removesuffix(".null"), 0, share))
+    return found
+
+
+def _values(layout: FeatureLayout, block: FeatureBlock) -> Mapping[str, Tensor]:
+    values = {name: block.single[:, at] for at, (name, _) in enumerate(layout.single)}
+    names = [name for name, _ in layout.multi]
+    return {**values, **{n: one.values for n, one in zip(names, block.multi, strict=True)}}
+
+
+def _looked_up(name: str, lookups: int, train: Tensor, test: Tensor) -> ClickFeature:
+    null, unknown = int(NULL_HASH), int(UNKNOWN_HASH)
+    distinct = train.unique()
+    known = test[test != null]
+    return ClickFeature(
+        feature=name,
+        lookups=lookups,
+        nulls=_share(train == null),
+        values=int(((distinct != null) & (distinct != unknown)).sum()),
+        rare=_share(train == unknown),
+        unseen=_share(~torch.isin(known, distinct)),
+    )
+
+
+def _share(mask: Tensor) -> float:
+    return float(mask.double().mean()) if len(mask) else 0.0
+
+
+def _warnings(parts: tuple[ClickPart, ...], features: tuple[ClickFeature, ...]) -> list[str]:
+    found = []
+    for one in parts:
+        if one.rows == 0:
+            found.append(f"no {one.part} rows: choose a larger share in the section 'split'")
+        elif one.positives in (0, one.rows):
+            found.append(
+                f"all {one.part} rows have the label {int(one.positives > 0)}: nothing to tell "
+                "apart there; are the rows sorted by it?"
+            )
+    train, test = parts[TRAIN].share, parts[TEST].share
+    noise = (train * (1 - train) / max(parts[TEST].rows, 1)) ** 0.5
+    far = abs(test - train) > 5 * noise and not train / _SHIFT < test < train * _SHIFT
+    if 0 < train < 1 and far:
+        found.append(
+            f"the label is 1 in {train:.1%} of the training rows and in {test:.1%} of the test "
+            "rows: are the rows in the order of time?"
+        )
+    found += [
+        f"feature '{one.feature}': {one.unseen:.0%} of its test values are in no training row; "
+        "it says nothing of later rows"
+        for one in features
+        if one.unseen > 0.9
+    ]
+    return found
+
+
+def _row(one: ClickFeature) -> tuple[str, ...]:
+    if not one.lookups:
+        return (one.feature, "number", f"{one.nulls:.1%}", "", "", "")
+    shares = (f"{one.rare:.1%}", f"{one.unseen:.1%}")
+    return (one.feature, str(one.lookups), f"{one.nulls:.1%}", f"{one.values:,}", *shares)

@@ -1,0 +1,346 @@
+"""Click logs larger than memory, for rankers: encoded to disk once, in pieces, and read from there.
+
+Two passes over the files: the first counts rows and fits the encoder
+(`recsys.features.clicks.survey`), the second encodes batch by batch and appends to flat files
+(`recsys.features.clicks.store`). The folder is there whole or not at all, and keyed as
+`recsys.features.dataset.cache` keys its entries, so it is never stale.
+
+Parts of a streamed log: `split.kind: column`, or `time`, which here is the order of the rows in
+the files: of the rows that `interactions.where` and the policies leave, the last `test` share is
+test and the `validation` share before it validation. Where a time column is declared, a row of
+an earlier part that is later than one of a later part is an error.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from recsys.core.atomic import publish, staged_folder
+from recsys.core.errors import ConfigError, DataError, IntegrityError
+from recsys.data.batch import FeatureBlock, FeatureLayout, RankingBatch
+from recsys.data.schema import Schema
+from recsys.features.clicks.rows import ClickReader, ClickRows, PartOrder
+from recsys.features.clicks.store import PARTS, PartFiles, PartWriter
+from recsys.features.clicks.survey import Survey, decided, survey
+from recsys.features.dataset.split import SplitConfig
+from recsys.features.encoding.crosses import Crosses
+from recsys.features.encoding.encoder import FeatureEncoder
+from recsys.features.tables.checked import source_fingerprint
+from recsys.features.tables.ledger import Drop, Ledger
+from recsys.features.tables.reading import open_table
+from recsys.features.tables.sources import Policies, Sources
+
+_FORMAT = "click log 1"
+_ENCODER = ("encoder.json", "known_ids.safetensors")
+
+
+@dataclass(frozen=True, eq=False)
+class ClickLog:
+    """An encoded click log on disk; parts are numbered as in `recsys.features.dataset.split`.
+
+    layout: what the features of a batch are. fingerprint: of the source files. counts and
+    positives: rows of each part, and those of them with label 1. drops: rows that conditions
+    and policies left out.
+    """
+
+    schema: Schema
+    encoder: FeatureEncoder
+    layout: FeatureLayout
+    fingerprint: str
+    folder: Path
+    counts: tuple[int, ...]
+    positives: tuple[int, ...]
+    drops: tuple[Drop, ...]
+
+    def num_rows(self, part: int) -> int:
+        """Return how many rows `part` has."""
+        return self.counts[part]
+
+    def files(self, part: int) -> PartFiles:
+        """Return the files of `part`, which give any ranges of its rows."""
+        return PartFiles(self.folder / PARTS[part], self.layout, self.counts[part])
+
+    def read(self, part: int, rows: slice) -> RankingBatch:
+        """Return consecutive rows of `part`, as a slice without a step says.
+
+        Raises:
+            IntegrityError: a file is shorter than it was when it was written.
+        """
+        start, stop, step = rows.indices(self.counts[part])
+        if step != 1:
+            raise ValueError(f"a slice of consecutive rows is needed, not one with step {step}")
+        return self.files(part).read([(start, max(start, stop))])
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of all files."""
+        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+
+
+def open_click_log(
+    schema: Schema,
+    sources: Sources,
+    policies: Policies,
+    split: SplitConfig,
+    cache: Path,
+    lookups: int | None = None,
+    earlier: FeatureEncoder | None = None,
+) -> ClickLog:
+    """Return the log of these settings from `cache`, encoded and kept there if missing.
+
+    An entry that is damaged is encoded again. `earlier`: whose scales and known ids the encoder
+    takes over (`FeatureEncoder.continuing`).
+
+    Raises:
+        ConfigError: the settings are not for a streamed log.
+        DataError: a row or a column is not as declared.
+    """
+    _check_settings(schema, sources, policies, split)
+    fingerprint = source_fingerprint(schema, sources)
+    parts = [model.model_dump_json() for model in (schema, policies, split)]
+    parts += [_FORMAT, str(lookups), fingerprint, version("recsys-engine")]
+    parts += [earlier.digest()] if earlier is not None else []
+    entry = cache / hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
+    if entry.is_dir():
+        try:
+            return load_click_log(entry)
+        except (OSError, ValueError, KeyError, TypeError):
+            shutil.rmtree(entry)
+    try:
+        return _encode(schema, sources, policies, split, entry, lookups, fingerprint, earlier)
+    except OSError:
+        if entry.is_dir():  # a second process was quicker
+            return load_click_log(entry)
+        raise
+
+
+def encode_click_log(
+    schema: Schema,
+    sources: Sources,
+    policies: Policies,
+    split: SplitConfig,
+    folder: Path,
+    lookups: int | None = None,
+) -> ClickLog:
+    """Encode the interactions into `folder`, which must not exist, with bounded memory.
+
+    Args:
+        schema: roles and features; all features are columns of the interactions.
+        sources: where the interactions are.
+        policies: what becomes of rows that break a rule.
+        split: `column`, or `time` for the order of the rows.
+        folder: is there whole or not at all.
+        lookups: for `multiplicity: auto`, as in `recsys.features.dataset.dataset.prepare`.
+
+    Raises:
+        ConfigError: the settings are not for a streamed log.
+        DataError: a row or a column is not as declared.
+    """
+    _check_settings(schema, sources, policies, split)
+    fingerprint = source_fingerprint(schema, sources)
+    return _encode(schema, sources, policies, split, folder, lookups, fingerprint)
+
+
+def load_click_log(folder: Path) -> ClickLog:
+    """Open what `encode_click_log` wrote.
+
+    Raises:
+        IntegrityError: a file is missing or has another size than when it was written.
+        OSError, ValueError, KeyError: the facts or the encoder cannot be read.
+    """
+    facts = json.loads((folder / "facts.json").read_text())
+    sizes = _sizes(folder)
+    if sizes != facts["bytes"]:
+        wrong = sorted(name for name, _ in sizes.items() ^ facts["bytes"].items())
+        raise IntegrityError(f"{folder / wrong[0]}: missing, or of another size than was written")
+    encoder = FeatureEncoder.from_bytes(
+        *((folder / "encoder" / name).read_bytes() for name in _ENCODER)
+    )
+    return ClickLog(
+        schema=encoder.schema,
+        encoder=encoder,
+        layout=encoder.ranking_layout(),
+        fingerprint=facts["fingerprint"],
+        folder=folder,
+        counts=tuple(facts["rows"]),
+        positives=tuple(facts["positives"]),
+        drops=tuple(Drop(**{**raw, "examples": tuple(raw["examples"])}) for raw in facts["drops"]),
+    )
+
+
+def _check_settings(
+    schema: Schema, sources: Sources, policies: Policies, split: SplitConfig
+) -> None:
+    """Refuse what a log that is never in memory as a whole cannot do."""
+    if schema.interactions.label is None:
+        raise ConfigError("a streamed log is for rankers: give schema.interactions.label")
+    for derived in schema.derived_features:
+        if derived.kind != "cross":
+            raise ConfigError(
+                f"feature '{derived.name}': a streamed log is never in memory as a whole, so it "
+                f"has no kind: {derived.kind}; bring it as a column, or set data.stream: false"
+            )
+    for feature in schema.column_features:
+        if feature.table != "interactions":
+            raise ConfigError(
+                f"feature '{feature.name}' is of table '{feature.table}'; all features of a "
+                "streamed log are columns of the interactions: join the table to the log in the "
+                "source, or set data.stream: false"
+            )
+    tables = [name for name in ("items", "users") if getattr(sources, name)] + list(sources.others)
+    if tables:
+        raise ConfigError(
+            f"data.{tables[0]}: a streamed log has no other table; leave it out, or set "
+            "data.stream: false"
+        )
+    _check_split(split)
+    if policies.duplicate_events != "keep":
+        raise ConfigError(
+            "policies.duplicate_events: a streamed log keeps repeated rows; set it to keep, or "
+            "remove them in the source"
+        )
+
+
+def _check_split(split: SplitConfig) -> None:
+    if split.kind == "leave_one_out":
+        raise ConfigError(
+            "split.kind: leave_one_out needs every user's rows at once; a streamed log is split "
+            "by kind: time (the order of the rows) or kind: column"
+        )
+    if split.validation_from is not None:
+        raise ConfigError(
+            "split.validation_from: a streamed log is cut by shares of its rows; give "
+            "split.validation and split.test, or kind: column"
+        )
+    if split.cold_items is not None:
+        raise ConfigError(
+            "split.cold_items is for the models of retrieval; take it out for a streamed log"
+        )
+
+
+def _encode(
+    schema: Schema,
+    sources: Sources,
+    policies: Policies,
+    split: SplitConfig,
+    folder: Path,
+    lookups: int | None,
+    fingerprint: str,
+    earlier: FeatureEncoder | None = None,
+) -> ClickLog:
+    reader = ClickReader(open_table(sources.interactions, "interactions"), schema, policies, split)
+    found = survey(reader, schema, split, lookups)
+    if earlier is not None:
+        found = replace(found, encoder=found.encoder.continuing(earlier))
+    with staged_folder(folder.parent, folder.name) as staging:
+        ledger = Ledger(reader.files)
+        written = _write_parts(staging, reader, schema, found, ledger)
+        found.encoder.save(staging / "encoder")
+        facts = {
+            "key": folder.name,
+            "fingerprint": fingerprint,
+            "rows": found.counts,
+            "positives": written,
+            "positive_rate": [p / max(n, 1) for p, n in zip(written, found.counts, strict=True)],
+            "layout": asdict(found.encoder.ranking_layout()),
+            "drops": [asdict(drop) for drop in ledger.settle()],
+            "bytes": _sizes(staging),
+        }
+        (staging / "facts.json").write_text(json.dumps(facts, indent=1))
+        publish(staging, folder)
+    return load_click_log(folder)
+
+
+def _write_parts(
+    folder: Path, reader: ClickReader, schema: Schema, found: Survey, ledger: Ledger
+) -> tuple[int, ...]:
+    """Encode every row into the files of its part; return the positive rows of each."""
+    layout = found.encoder.ranking_layout()
+    time = schema.interactions.time
+    order = None if time is None else PartOrder(reader.files, time.column)
+    position = 0
+    with ExitStack() as stack:
+        writers = [stack.enter_context(PartWriter(folder / name, layout)) for name in PARTS]
+        for rows in reader.batches(schema.features_of("interactions"), ledger):
+            ledger.check()
+            part = _parts(rows, found, position)
+            position += len(rows)
+            if order is not None and rows.time is not None:
+                order.add(part, rows.time, rows.rows)
+            batch = _encoded(rows, found, reader)
+            for number, own in _by_part(batch, part):
+                writers[number].append(own)
+    counts = tuple(writer.num_rows for writer in writers)
+    if counts != found.counts:
+        raise DataError(
+            f"{reader.files.paths[0]}: {sum(found.counts):,} rows in the first reading, "
+            f"{sum(counts):,} in the second; leave the files alone while they are read"
+        )
+    return tuple(writer.num_positive for writer in writers)
+
+
+def _parts(rows: ClickRows, found: Survey, position: int) -> NDArray[np.int8]:
+    if found.cuts is None:
+        assert rows.part is not None
+        return rows.part
+    at = position + np.arange(len(rows))
+    return np.searchsorted(found.cuts, at, side="right").astype(np.int8)
+
+
+def _encoded(rows: ClickRows, found: Survey, reader: ClickReader) -> RankingBatch:
+    columns = {
+        name: decided(values, whole=name in found.whole) for name, values in rows.columns.items()
+    }
+    try:
+        encoded = found.encoder.encode("interactions", pa.table(columns))
+    except DataError as error:
+        (place,) = reader.files.places(rows.rows[:1])
+        path, _, row = place.rpartition(":")
+        raise DataError(f"{path} from row {row} on: {error}") from None
+    crosses = Crosses(found.encoder.schema.derived_features, found.encoder.columns_layout())
+    return RankingBatch(
+        features=crosses.beside(encoded),
+        label=torch.from_numpy(rows.label),
+        weight=torch.from_numpy(rows.weight),
+        examples=torch.from_numpy(rows.rows),
+    )
+
+
+def _by_part(batch: RankingBatch, part: NDArray[np.int8]) -> Iterator[tuple[int, RankingBatch]]:
+    """Yield the rows of each part that is there, in order."""
+    numbers = np.unique(part).tolist()
+    if len(numbers) == 1:
+        yield numbers[0], batch
+        return
+    for number in numbers:
+        yield number, take_rows(batch, torch.from_numpy(np.flatnonzero(part == number)))
+
+
+def take_rows(batch: RankingBatch, rows: torch.Tensor) -> RankingBatch:
+    """Return the rows `rows` (M,) int64 of a batch in that order."""
+    features = FeatureBlock(
+        batch.features.single.index_select(0, rows),
+        tuple(jagged.take(rows) for jagged in batch.features.multi),
+        batch.features.dense.index_select(0, rows),
+    )
+    return RankingBatch(features, batch.label[rows], batch.weight[rows], batch.examples[rows])
+
+
+def _sizes(folder: Path) -> dict[str, Any]:
+    """Return path -> bytes of all files but the facts."""
+    return {
+        str(path.relative_to(folder)): path.stat().st_size
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "facts.json"
+    }

@@ -1,0 +1,266 @@
+"""The first look at a click log: rows counted, column types decided, the encoder fitted.
+
+Only what this needs is read: labels, weights, times, the split, the columns that scaling is
+fitted on, and (in a CSV file) the categories, whose type the whole column decides. Features with
+`min_count` are read a second time, when it is known which rows are for training: values are
+counted over all of these, not over a sample (`recsys.features.encoding.value_counts` has the memory
+it takes).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from recsys.core.errors import DataError
+from recsys.data.derived_features import CrossFeature
+from recsys.data.schema import Feature, Schema
+from recsys.features.clicks.rows import ClickReader, ClickRows
+from recsys.features.dataset.split import TEST, TRAIN, VALIDATION, SplitConfig
+from recsys.features.encoding.encoder import FeatureEncoder, known_values, knows_its_values
+from recsys.features.encoding.hashing import splitmix64
+from recsys.features.encoding.multiplicity import settle
+from recsys.features.encoding.value_counts import ValueCounts
+from recsys.features.kinds.convert import decide_type, join_batches
+from recsys.features.tables.ledger import Ledger, Mask
+
+SAMPLE_ROWS = 1_000_000
+"""Rows of the log that the encoder is fitted on, those of them that are for training."""
+_ROOM = 1.25  # so many times more are kept for a moment
+
+
+@dataclass(frozen=True)
+class Survey:
+    """counts: rows of each part. whole: text columns that hold nothing but whole numbers."""
+
+    counts: tuple[int, int, int]
+    cuts: tuple[int, int] | None
+    """Positions among the usable rows where validation and test begin; None: a column says."""
+    whole: frozenset[str]
+    encoder: FeatureEncoder
+
+
+def survey(reader: ClickReader, schema: Schema, split: SplitConfig, lookups: int | None) -> Survey:
+    """Read the log once, fit the encoder on a sample of its training rows.
+
+    Raises:
+        DataError: a label, a weight, a time or a part is not as declared; a part is empty.
+    """
+    features = schema.features_of("interactions")
+    fitted = [feature for feature in features if _is_fitted(schema, feature)]
+    untyped = _untyped(reader, features)
+    watched = [f for f in features if f in fitted or f.source_column in untyped]
+    ledger = Ledger(reader.files)
+    sample = RowSample(SAMPLE_ROWS)
+    texts: set[str] = set()
+    counts = np.zeros(3, np.int64)
+    for rows in reader.batches(watched, ledger):
+        texts |= {name for name in untyped - texts if not _is_whole(rows.columns[name])}
+        begin = int(counts.sum())
+        part = np.zeros(len(rows), np.int8) if rows.part is None else rows.part
+        counts += np.bincount(part, minlength=3)
+        sample.add(_piece(rows, part == TRAIN, begin, [f.source_column for f in fitted]))
+    ledger.settle()
+    total = int(counts.sum())
+    cuts = None if split.kind == "column" else _cuts(split, total)
+    if cuts is not None:
+        counts = np.diff([0, *cuts, total])
+    _check_counts(counts, reader, split)
+    sample.keep_before(total if cuts is None else cuts[0])
+    whole = frozenset(untyped - texts)
+    known = _known(reader, schema, cuts, whole)
+    encoder = _fit(reader, schema, sample, whole, lookups, known)
+    numbers = (int(counts[TRAIN]), int(counts[VALIDATION]), int(counts[TEST]))
+    return Survey(numbers, cuts, whole, encoder)
+
+
+def decided(values: pa.Array, *, whole: bool) -> pa.Array:
+    """Return a converted column of a batch; text that is `whole` becomes whole numbers."""
+    if not whole or not pa.types.is_dictionary(values.type):
+        return values
+    return decide_type(pa.chunked_array([values])).combine_chunks()
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """Sampled rows: priority (N,) uint64, position (N,) int64 in the log, time, columns."""
+
+    priority: NDArray[np.uint64]
+    position: NDArray[np.int64]
+    time: NDArray[np.int64] | None
+    columns: Mapping[str, pa.Array]
+
+    def filter(self, mask: Mask) -> "Piece":
+        """Return the rows where `mask` (N,) holds."""
+        chosen = pa.array(mask)
+        return Piece(
+            self.priority[mask],
+            self.position[mask],
+            None if self.time is None else self.time[mask],
+            {name: values.filter(chosen) for name, values in self.columns.items()},
+        )
+
+
+class RowSample:
+    """Rows of lowest priority, a hash of the row number, in reading order.
+
+    So the sample is uniform over the log, the same in every run, and all of a log of no more
+    than `size` rows; what `keep_before` leaves of a larger one is at most `size`.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._bound = np.uint64(np.iinfo(np.uint64).max)
+        self.pieces: list[Piece] = []
+
+    def __len__(self) -> int:
+        return sum(len(piece.position) for piece in self.pieces)
+
+    def add(self, piece: Piece) -> None:
+        """Offer rows; only those that may end up in the sample are kept."""
+        self.pieces.append(_plain(piece.filter(piece.priority <= self._bound)))
+        if len(self) > self._size * _ROOM:
+            self._shrink()
+
+    def keep_before(self, position: int) -> None:
+        """Drop rows from `position` in the log on, and what is over the size."""
+        self.pieces = [piece.filter(piece.position < position) for piece in self.pieces]
+        if len(self) > self._size:
+            self._shrink()
+
+    def _shrink(self) -> None:
+        every = np.concatenate([piece.priority for piece in self.pieces])
+        self._bound = np.partition(every, self._size - 1)[self._size - 1]
+        self.pieces = [piece.filter(piece.priority <= self._bound) for piece in self.pieces]
+
+
+def _plain(piece: Piece) -> Piece:
+    """A few rows of a batch need not keep the dictionaries of all of it."""
+    return replace(
+        piece,
+        columns={
+            name: values.cast(values.type.value_type)
+            if pa.types.is_dictionary(values.type)
+            else values
+            for name, values in piece.columns.items()
+        },
+    )
+
+
+def _piece(rows: ClickRows, chosen: Mask, begin: int, names: Iterable[str]) -> Piece:
+    piece = Piece(
+        splitmix64(rows.rows.view(np.uint64)),
+        begin + np.arange(len(rows)),
+        rows.time,
+        {name: rows.columns[name] for name in names},
+    )
+    return piece if chosen.all() else piece.filter(chosen)
+
+
+def _is_fitted(schema: Schema, feature: Feature) -> bool:
+    crosses = [one for one in schema.derived_features if isinstance(one, CrossFeature)]
+    parts = {part for cross in crosses if cross.multiplicity == "auto" for part in cross.of}
+    auto = getattr(feature, "multiplicity", 1) == "auto" or feature.name in parts
+    counted = getattr(feature, "min_count", 1) > 1
+    return (auto and not counted) or feature.kind in ("numeric", "timestamp")
+
+
+def _untyped(reader: ClickReader, features: Sequence[Feature]) -> set[str]:
+    categories = {f.source_column for f in features if f.kind == "categorical"}
+    reader.files.require(categories)
+    return {name for name in categories if reader.files.is_untyped(name)}
+
+
+def _is_whole(values: pa.Array) -> bool:
+    if not pa.types.is_dictionary(values.type):
+        return True  # all null
+    return not pa.types.is_dictionary(decide_type(pa.chunked_array([values])).type)
+
+
+def _cuts(split: SplitConfig, total: int) -> tuple[int, int]:
+    shares = (1 - split.validation - split.test, 1 - split.test)
+    first, second = (min(round(share * total), max(total - 1, 0)) for share in shares)
+    return first, second
+
+
+def _check_counts(counts: NDArray[np.int64], reader: ClickReader, split: SplitConfig) -> None:
+    path = reader.files.paths[0]
+    if counts.sum() == 0:
+        raise DataError(
+            f"{path}: none of the interactions is left; change interactions.where or the policies"
+        )
+    if counts[TRAIN] == 0 or counts[TEST] == 0:
+        raise DataError(
+            f"{path}: split {split.kind}: {counts[TRAIN]} training, {counts[VALIDATION]} "
+            f"validation and {counts[TEST]} test rows; change the section 'split' so that none "
+            "is empty"
+        )
+
+
+def _fit(
+    reader: ClickReader,
+    schema: Schema,
+    sample: RowSample,
+    whole: frozenset[str],
+    lookups: int | None,
+    known: Mapping[str, NDArray[np.int64]],
+) -> FeatureEncoder:
+    """Fit on the sample; a category whose values fitting does not need is there by its type."""
+    columns = {}
+    for name, kind in _types(reader, schema, whole).items():
+        place = f"{reader.files.paths[0]}, column '{name}'"
+        if name in sample.pieces[0].columns:
+            joined = join_batches([p.columns[name] for p in sample.pieces], place, untyped=False)
+            text = pa.types.is_large_string(joined.type)
+            columns[name] = (
+                decide_type(joined.dictionary_encode()) if name in whole and text else joined
+            )
+        else:
+            columns[name] = pa.nulls(len(sample), kind)
+    reference = 0
+    if schema.interactions.time is not None:
+        reference = max(
+            int(p.time.max()) for p in sample.pieces if p.time is not None and len(p.time)
+        )
+    table = pa.table(columns)
+    settled = settle(schema, {"interactions": table}, lookups, known)
+    encoder = FeatureEncoder.fit(settled, {"interactions": table}, reference_time=reference)
+    return replace(encoder, known=known)
+
+
+def _known(
+    reader: ClickReader, schema: Schema, cuts: tuple[int, int] | None, whole: frozenset[str]
+) -> dict[str, NDArray[np.int64]]:
+    """Count the values of all training rows, for the features that know theirs."""
+    features = schema.features_of("interactions")
+    counts = {f: ValueCounts(f) for f in features if knows_its_values(schema, f)}
+    if not counts:
+        return {}
+    position = 0
+    with closing(reader.batches(list(counts), Ledger(reader.files))) as batches:
+        for rows in batches:
+            mask = rows.part == TRAIN
+            if cuts is not None:
+                mask = position + np.arange(len(rows)) < cuts[0]
+                position += len(rows)
+            chosen = pa.array(mask)
+            for feature, own in counts.items():
+                name = feature.source_column
+                own.add(decided(rows.columns[name], whole=name in whole).filter(chosen))
+    return {f.name: known_values(schema, f, own) for f, own in counts.items()}
+
+
+def _types(reader: ClickReader, schema: Schema, whole: frozenset[str]) -> dict[str, pa.DataType]:
+    """Return the type of each feature's column, as the first rows have it."""
+    with closing(
+        reader.batches(schema.features_of("interactions"), Ledger(reader.files))
+    ) as batches:
+        columns = next(iter(batches)).columns
+    kinds = {}
+    for name, values in columns.items():
+        kind = decided(values, whole=name in whole).type
+        kinds[name] = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return kinds

@@ -1,0 +1,1 @@
+"""Splits, histories, sessions, evaluation queries, and the cache of all that."""

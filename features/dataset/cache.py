@@ -1,0 +1,158 @@
+"""Encoded data on disk: read, check and encode once, then map the result into memory.
+
+The key is a hash of the schema, the policies, the split, the bytes of the source files and the
+engine's version, so a cached data set is never stale. Tensors lie in one safetensors file that
+is mapped, not read: what training touches is paged in, and a log may be larger than memory.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+from pyarrow import feather
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from recsys.core.atomic import publish, staged_folder
+from recsys.data.batch import FeatureBlock, Jagged
+from recsys.data.schema import Schema
+from recsys.features.dataset.dataset import Dataset
+from recsys.features.dataset.split import SplitConfig
+from recsys.features.encoding.encoder import FeatureEncoder
+from recsys.features.tables.checked import Events, Tables, source_fingerprint
+from recsys.features.tables.ledger import Drop
+from recsys.features.tables.sources import Policies, Sources
+
+_EVENTS = ("user_row", "item_row", "time", "weight", "row", "label", "split", "session")
+_FORMAT = "3"
+_SIDES = ("items", "users", "context")
+
+
+def cached(
+    folder: Path,
+    build: Callable[[], Dataset],
+    schema: Schema,
+    sources: Sources,
+    policies: Policies,
+    split: SplitConfig,
+    lookups: int | None = None,
+) -> Dataset:
+    """Return the data set of these settings from `folder`, built and kept there if missing.
+
+    A cache entry that cannot be read is built again.
+    """
+    entry = folder / _key(schema, sources, policies, split, lookups)
+    if entry.is_dir():
+        try:
+            return _load(entry)
+        except (OSError, ValueError, KeyError, SafetensorError):
+            shutil.rmtree(entry)
+    data = build()
+    try:
+        with staged_folder(folder, entry.name) as staging:
+            _save(staging, data)
+            publish(staging, entry)
+    except OSError:
+        # A full disk, or a second process that was quicker: the data are in memory all the same.
+        pass
+    return data
+
+
+def _key(
+    schema: Schema, sources: Sources, policies: Policies, split: SplitConfig, lookups: int | None
+) -> str:
+    parts = [model.model_dump_json() for model in (schema, policies, split)]
+    parts += [str(lookups), source_fingerprint(schema, sources), version("recsys-engine"), _FORMAT]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
+
+
+def _save(folder: Path, data: Dataset) -> None:
+    events = data.tables.events
+    tensors = {f"events.{name}": torch.from_numpy(values) for name, values in _columns(events)}
+    tensors["part"] = torch.from_numpy(data.part.copy())  # it may be the split column itself
+    tensors["cold"] = torch.from_numpy(data.cold)
+    for side in _SIDES:
+        tensors |= _block_tensors(side, getattr(data, side))
+    save_file(
+        {name: one.contiguous() for name, one in tensors.items()}, folder / "rows.safetensors"
+    )
+    for name, table in _tables(data).items():
+        feather.write_feather(table, folder / f"{name}.arrow", compression="uncompressed")
+    data.encoder.save(folder / "encoder")
+    facts = {
+        "fingerprint": data.tables.fingerprint,
+        "drops": [asdict(drop) for drop in data.tables.drops],
+        "multi": {side: len(getattr(data, side).multi) for side in _SIDES},
+    }
+    (folder / "facts.json").write_text(json.dumps(facts))
+
+
+def _load(folder: Path) -> Dataset:
+    facts = json.loads((folder / "facts.json").read_text())
+    tensors = load_file(folder / "rows.safetensors")
+    tables = {
+        name: feather.read_table(folder / f"{name}.arrow") for name in ("items", "users", "context")
+    }
+    arrays: dict[str, Any] = {
+        name: tensors[f"events.{name}"].numpy() for name in _EVENTS if f"events.{name}" in tensors
+    }
+    part = tensors["part"].numpy()
+    drops = (Drop(**{**raw, "examples": tuple(raw["examples"])}) for raw in facts["drops"])
+    blocks = {side: _block(side, tensors, facts["multi"][side]) for side in _SIDES}
+    encoder = FeatureEncoder.from_bytes(
+        *((folder / "encoder" / n).read_bytes() for n in ("encoder.json", "known_ids.safetensors"))
+    )
+    return Dataset(
+        schema=encoder.schema,
+        tables=Tables(
+            items=tables["items"],
+            users=tables["users"],
+            events=Events(**{"split": None, **arrays}, context=tables["context"]),
+            drops=tuple(drops),
+            fingerprint=facts["fingerprint"],
+        ),
+        part=part,
+        encoder=encoder,
+        cold=tensors["cold"].numpy(),
+        **blocks,
+    )
+
+
+def _columns(events: Events) -> list[tuple[str, Any]]:
+    columns = [(name, getattr(events, name)) for name in _EVENTS]
+    return [(name, values) for name, values in columns if values is not None]
+
+
+def _tables(data: Dataset) -> dict[str, pa.Table]:
+    tables = data.tables
+    return {"items": tables.items, "users": tables.users, "context": tables.events.context}
+
+
+def _block_tensors(side: str, block: FeatureBlock) -> dict[str, Tensor]:
+    tensors = {f"{side}.single": block.single, f"{side}.dense": block.dense}
+    for number, jagged in enumerate(block.multi):
+        tensors[f"{side}.{number}.values"] = jagged.values
+        tensors[f"{side}.{number}.offsets"] = jagged.offsets
+        if jagged.weights is not None:
+            tensors[f"{side}.{number}.weights"] = jagged.weights
+    return tensors
+
+
+def _block(side: str, tensors: dict[str, Tensor], num_multi: int) -> FeatureBlock:
+    multi = (
+        Jagged(
+            tensors[f"{side}.{number}.values"],
+            tensors[f"{side}.{number}.offsets"],
+            tensors.get(f"{side}.{number}.weights"),
+        )
+        for number in range(num_multi)
+    )
+    return FeatureBlock(tensors[f"{side}.single"], tuple(multi), tensors[f"{side}.dense"])

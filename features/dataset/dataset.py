@@ -1,0 +1,230 @@
+"""From configuration to everything that training and evaluation read.
+
+`prepare` reads the tables, parts the log, fits the encoder on the training rows alone and
+encodes every side once.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from recsys.core.errors import ConfigError, DataError
+from recsys.data.batch import FeatureBlock
+from recsys.data.schema import Schema
+from recsys.features.dataset.histories import Histories
+from recsys.features.dataset.split import (
+    TEST,
+    TRAIN,
+    SplitConfig,
+    assign,
+    drawn_cold,
+    has_validation,
+    released_from,
+    words_of_drawn,
+)
+from recsys.features.encoding.encoder import FeatureEncoder, Side
+from recsys.features.encoding.hashing import hash_values, splitmix64
+from recsys.features.encoding.history_features import past_scalers
+from recsys.features.encoding.multiplicity import settle
+from recsys.features.tables.checked import Tables, read_tables
+from recsys.features.tables.ledger import Drop
+from recsys.features.tables.log import take_rows
+from recsys.features.tables.sources import Policies, Sources
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Tables, their parts, and their encoded rows.
+
+    part (E,) int8, the part of each event; items, users and context: encoded rows of the
+    catalogue, of the users and of the events, in the order of `tables`. cold (num_items,) bool,
+    the items that `split.cold_items` names.
+    """
+
+    schema: Schema
+    tables: Tables
+    part: NDArray[np.int8]
+    encoder: FeatureEncoder
+    items: FeatureBlock
+    users: FeatureBlock
+    context: FeatureBlock
+    cold: NDArray[np.bool_]
+
+    @property
+    def num_items(self) -> int:
+        """Size of the catalogue."""
+        return self.tables.items.num_rows
+
+    @property
+    def num_users(self) -> int:
+        """Number of users, those without an event among them."""
+        return self.tables.users.num_rows
+
+    @cached_property
+    def train_counts(self) -> NDArray[np.int64]:
+        """Training rows of each item, (num_items,)."""
+        rows = self.tables.events.item_row[self.part == TRAIN]
+        return np.bincount(rows, minlength=self.num_items)
+
+    def events_of(self, parts: tuple[int, ...]) -> NDArray[np.int64]:
+        """Return the numbers of the events in `parts`, ascending."""
+        return np.flatnonzero(np.isin(self.part, parts))
+
+    def histories(self, parts: tuple[int, ...]) -> Histories:
+        """Return each user's events in `parts`, in order."""
+        chosen, events = self.events_of(parts), self.tables.events
+        return Histories.build(
+            events.user_row[chosen], events.item_row[chosen], events.time[chosen], self.num_users
+        )
+
+
+def prepare(
+    schema: Schema,
+    sources: Sources,
+    policies: Policies,
+    split: SplitConfig,
+    lookups: int | None = None,
+) -> Dataset:
+    """Read, part, fit and encode; `lookups` is for `multiplicity: auto`.
+
+    Raises:
+        DataError: a row, a column or a whole table is not as declared.
+        NotFoundError: a path does not exist.
+    """
+    tables = read_tables(schema, sources, policies, split_column=split.column)
+    tables, part, cold = parted(schema, tables, split)
+    encoder = fit_encoder(schema, tables, part, lookups)
+    return encoded(encoder.schema, tables, part, encoder, cold)
+
+
+def encoded(
+    schema: Schema,
+    tables: Tables,
+    part: NDArray[np.int8],
+    encoder: FeatureEncoder,
+    cold: NDArray[np.bool_] | None = None,
+) -> Dataset:
+    """Return the data set of `tables` as `encoder` sees it; no item is cold without `cold`."""
+    return Dataset(
+        schema=schema,
+        tables=tables,
+        part=part,
+        encoder=encoder,
+        items=encoder.encode("items", tables.items),
+        users=encoder.encode("users", tables.users),
+        context=encoder.encode("interactions", tables.events.context),
+        cold=np.zeros(tables.items.num_rows, bool) if cold is None else cold,
+    )
+
+
+def continued(data: Dataset, earlier: FeatureEncoder | None) -> Dataset:
+    """Return the data set as its encoder sees it with the scales and known ids of `earlier`."""
+    if earlier is None:
+        return data
+    encoder = data.encoder.continuing(earlier)
+    return encoded(data.schema, data.tables, data.part, encoder, data.cold)
+
+
+def parted(
+    schema: Schema, tables: Tables, split: SplitConfig
+) -> tuple[Tables, NDArray[np.int8], NDArray[np.bool_]]:
+    """Return the tables that are left, the part of each event, and which items are cold.
+
+    The log is parted first, so cold items move no other row into another part. Where they are
+    `removed`, their training and validation rows leave the log, and a drop counts them.
+
+    Raises:
+        ConfigError: `split.cold_items.from` without a time.
+        DataError: no item is cold, or no training row is left; a part would be empty.
+    """
+    part, config = part_of(schema, tables, split), split.cold_items
+    if config is None:
+        return tables, part, np.zeros(tables.items.num_rows, bool)
+    events = tables.events
+    if config.from_ is None:
+        cold = drawn_cold(config, tables.items.column(schema.item_key))
+    elif schema.interactions.time is None:
+        raise ConfigError("split.cold_items.from needs schema.interactions.time; set share instead")
+    else:
+        cold = released_from(config.from_, events.item_row, events.time, tables.items.num_rows)
+    if not cold.any():
+        raise DataError(
+            f"split.cold_items: none of {len(cold):,} items is cold; choose a larger share, or an "
+            "earlier instant"
+        )
+    gone = cold[events.item_row] & (part < TEST)
+    if not config.removed or not gone.any():
+        return tables, part, cold
+    if gone[part == TRAIN].all():
+        raise DataError(
+            f"split.cold_items: {int(cold.sum()):,} of {len(cold):,} items are cold, and no "
+            "training row is left; choose a smaller share, or a later instant"
+        )
+    drop = Drop(
+        table="interactions",
+        column=schema.interactions.item,
+        reason="a training or validation row of a cold item",
+        policy=f"split.cold_items: {int(cold.sum()):,} items",
+        rows=int(gone.sum()),
+        examples=tuple(f"row {row + 1}" for row in np.sort(events.row[gone])[:5]),
+    )
+    left = replace(tables, events=events.take(np.flatnonzero(~gone)), drops=(*tables.drops, drop))
+    return left, part[~gone], cold
+
+
+def part_of(schema: Schema, tables: Tables, split: SplitConfig) -> NDArray[np.int8]:
+    """Return the part of each event, (E,) int8."""
+    events = tables.events
+    drawn = drawn_validation(schema, tables, split) is not None
+    pair_hash = _pair_hash(schema, tables) if drawn and not _is_in_order(schema) else None
+    return assign(split, events.user_row, events.time, events.split, pair_hash)
+
+
+def drawn_validation(schema: Schema, tables: Tables, split: SplitConfig) -> str | None:
+    """Return in words what is validation where the split column knows none, else None."""
+    given = tables.events.split
+    if split.kind != "column" or given is None or has_validation(given):
+        return None
+    return words_of_drawn(split, in_order=_is_in_order(schema))
+
+
+def _is_in_order(schema: Schema) -> bool:
+    return schema.interactions.time is not None or schema.interactions.order is not None
+
+
+def _pair_hash(schema: Schema, tables: Tables) -> NDArray[np.uint64]:
+    """Return a hash of the ids of each event's user and item, (E,): more rows do not change it."""
+    events = tables.events
+    users = hash_values(tables.users.column(schema.user_key)).view(np.uint64)
+    items = hash_values(tables.items.column(schema.item_key)).view(np.uint64)
+    return splitmix64(splitmix64(users)[events.user_row] ^ items[events.item_row])
+
+
+def fit_encoder(
+    schema: Schema, tables: Tables, part: NDArray[np.int8], lookups: int | None = None
+) -> FeatureEncoder:
+    """Fit on the training rows: their items, their users, their context, their last instant.
+
+    The encoder's schema has every `multiplicity: auto` settled.
+    """
+    events = tables.events
+    rows = np.flatnonzero(part == TRAIN)
+    items, of_items = np.unique(events.item_row[rows], return_counts=True)
+    users, of_users = np.unique(events.user_row[rows], return_counts=True)
+    fitted: dict[Side, pa.Table] = {
+        "items": tables.items.take(pa.array(items)),
+        "users": tables.users.take(pa.array(users)),
+        "interactions": take_rows(events.context, rows),
+    }
+    times: dict[Side, NDArray[np.int64]] = {"items": of_items, "users": of_users}
+    has_clock = schema.interactions.time is not None
+    reference = int(events.time[rows].max()) if has_clock else 0
+    encoder = FeatureEncoder.fit(schema, fitted, reference_time=reference, times=times)
+    return replace(
+        encoder,
+        schema=settle(schema, fitted, lookups, encoder.known),
+        scalers={**encoder.scalers, **past_scalers(schema.derived_features, events, rows)},
+    )

@@ -1,0 +1,140 @@
+"""Pairs of a user and an item, with whether the user took the item in a held-out part.
+
+What a probability of taking is fitted and judged on: every user who was there before the part,
+those who took nothing in it among them, with every item of a set, or a weighted sample of such
+pairs.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from recsys.data.batch import FeatureBlock, Jagged
+from recsys.features.dataset.dataset import Dataset
+from recsys.features.dataset.split import TRAIN, VALIDATION
+
+MOST_PAIRS = 1_000_000
+"""More pairs than this are sampled."""
+
+
+@dataclass(frozen=True)
+class PairSample:
+    """Q users as requests without context, and P pairs of them with items.
+
+    block: Q rows of user features. history: the last events before the part. num_events (Q,)
+    int64, how many there are in all. query (P,) int64 ascending; item_row (P,) int64; label (P,)
+    float32, whether the user took it in the part; weight (P,) float64, how many pairs it stands
+    for.
+    """
+
+    block: FeatureBlock
+    history: Jagged
+    num_events: NDArray[np.int64]
+    query: NDArray[np.int64]
+    item_row: NDArray[np.int64]
+    label: NDArray[np.float32]
+    weight: NDArray[np.float64]
+
+    @property
+    def num_taken(self) -> int:
+        """Sampled pairs whose user took the item."""
+        return int(self.label.sum())
+
+
+def released_items(data: Dataset, part: int) -> NDArray[np.bool_]:
+    """Return which items, (n_items,) bool, have rows in `part` and none before it."""
+    events = data.tables.events
+    before = np.bincount(events.item_row[data.part < part], minlength=data.num_items)
+    during = np.bincount(events.item_row[data.part == part], minlength=data.num_items)
+    return (before == 0) & (during > 0)
+
+
+def sample_pairs(
+    data: Dataset,
+    part: int,
+    items: NDArray[np.bool_],
+    *,
+    history_length: int,
+    filter_seen: bool,
+    active_only: bool = False,
+    most: int = MOST_PAIRS,
+    seed: int = 0,
+) -> PairSample:
+    """Return pairs of all users with a row before `part` and of `items`.
+
+    Above `most` pairs, half of them are pairs that were taken (all of these, where they are
+    fewer) and the others are drawn uniformly from the rest; weights undo it.
+
+    Args:
+        data: tables and parts.
+        part: validation or test.
+        items: (n_items,) bool.
+        history_length: events that the model sees.
+        filter_seen: leave out pairs that the user took before the part.
+        active_only: only users with a row in the part.
+        most: pairs at most, about.
+        seed: of the draw.
+    """
+    before = data.histories((TRAIN,) if part == VALIDATION else (TRAIN, VALIDATION))
+    during = data.histories((part,))
+    here = before.lengths() > 0
+    if active_only:
+        here &= during.lengths() > 0
+    users, rows = np.flatnonzero(here), np.flatnonzero(items)
+    seen = _keys(before.last(users), data.num_items)
+    taken = _keys(during.last(users), data.num_items)
+    taken = taken[items[taken % data.num_items]]
+    gone = seen[items[seen % data.num_items]] if filter_seen else seen[:0]
+    taken = np.setdiff1d(taken, gone, assume_unique=True)
+    if len(users) * len(rows) <= most:
+        keys = (np.arange(len(users))[:, None] * data.num_items + rows).ravel()
+        keys = np.setdiff1d(keys, gone, assume_unique=True)
+        label, weight = np.isin(keys, taken, assume_unique=True), np.ones(len(keys))
+    else:
+        keys, label, weight = _sampled(users, rows, data.num_items, taken, gone, most, seed)
+    query, item_row = np.divmod(keys, data.num_items)
+    absent = data.encoder.encode("interactions", pa.table({"none": pa.nulls(len(users))}))
+    return PairSample(
+        block=data.users.take(torch.from_numpy(users)).beside(absent),
+        history=before.last(users, history_length),
+        num_events=before.lengths()[users],
+        query=query,
+        item_row=item_row,
+        label=label.astype(np.float32),
+        weight=weight,
+    )
+
+
+def _sampled(
+    users: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    num_items: int,
+    taken: NDArray[np.int64],
+    gone: NDArray[np.int64],
+    most: int,
+    seed: int,
+) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.float64]]:
+    """Return keys, ascending, whether they were taken, and their weights."""
+    rng = np.random.default_rng(seed)
+    own = taken
+    if len(taken) > most // 2:
+        own = rng.choice(taken, most // 2, replace=False)
+    others = most - len(own)
+    drawn = rng.integers(0, len(users), others) * num_items + rng.choice(rows, others)
+    # A pair may be drawn twice: each draw stands for as many pairs as any other.
+    drawn = drawn[~np.isin(drawn, taken) & ~np.isin(drawn, gone)]
+    rest = len(users) * len(rows) - len(taken) - len(gone)
+    keys = np.concatenate([own, drawn])
+    label = np.arange(len(keys)) < len(own)
+    weight = np.where(label, len(taken) / max(len(own), 1), rest / max(len(drawn), 1))
+    order = np.argsort(keys, kind="stable")
+    return keys[order], label[order], weight[order]
+
+
+def _keys(lists: Jagged, num_items: int) -> NDArray[np.int64]:
+    """Return the distinct pairs (place of the user, item row) as one number each, ascending."""
+    users = np.repeat(np.arange(len(lists)), lists.lengths().numpy())
+    return np.unique(users * num_items + lists.values.numpy())

@@ -1,0 +1,99 @@
+"""Evaluation queries: who asks, what they had taken, and what they took next."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recsys.data.batch import FeatureBlock, History, Jagged
+from recsys.features.dataset.dataset import Dataset
+from recsys.features.dataset.histories import Histories
+from recsys.features.dataset.split import TEST, TRAIN, VALIDATION
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Who asks, what they had taken, and what they took next.
+
+    users (Q,) int64 user rows, ascending. block: Q rows of user and context features; the context
+    is that of the user's first held-out event, which a request would carry. history: the last
+    events before the part, for the model; seen: all of them. relevant: the distinct items taken in
+    the part, without those in `seen` where seen items are filtered. A model of sessions has
+    queries of another shape: `recsys.features.dataset.session_queries`.
+    """
+
+    users: NDArray[np.int64]
+    block: FeatureBlock
+    history: Jagged | History
+    seen: Jagged
+    relevant: Jagged
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    @property
+    def history_items(self) -> Jagged:
+        """The item rows of `history`."""
+        return self.history.items if isinstance(self.history, History) else self.history
+
+    def take(self, rows: Tensor) -> "Queries":
+        """Return the queries `rows` (M,) int64 in that order, repeats allowed."""
+        return Queries(
+            users=self.users[rows.numpy()],
+            block=self.block.take(rows),
+            history=self.history.take(rows),
+            seen=self.seen.take(rows),
+            relevant=self.relevant.take(rows),
+        )
+
+
+def build_queries(
+    data: Dataset,
+    part: int,
+    *,
+    history_length: int,
+    filter_seen: bool,
+    limit: int,
+    seed: int,
+) -> Queries:
+    """Return the queries of `part` (validation or test), at most `limit` users drawn by `seed`.
+
+    Users all of whose held-out items were seen before have nothing to hit and are left out.
+    """
+    earlier = (TRAIN,) if part == VALIDATION else (TRAIN, VALIDATION)
+    assert part in (VALIDATION, TEST)
+    events = data.tables.events
+    before, during = data.histories(earlier), data.histories((part,))
+    relevant = relevant_items(during.last(np.arange(data.num_users)), before, filter_seen, data)
+    users = np.flatnonzero(relevant.lengths().numpy() > 0)
+    if len(users) > limit:
+        users = np.sort(np.random.default_rng(seed).choice(users, limit, replace=False))
+    held_out = data.events_of((part,))
+    first = held_out[np.searchsorted(events.user_row[held_out], users)]
+    rows = torch.from_numpy(users)
+    return Queries(
+        users=users,
+        block=data.users.take(rows).beside(data.context.take(torch.from_numpy(first))),
+        history=before.last(users, history_length),
+        seen=before.last(users),
+        relevant=relevant.take(rows),
+    )
+
+
+def relevant_items(taken: Jagged, before: Histories, filter_seen: bool, data: Dataset) -> Jagged:
+    """Return the distinct items of each row of `taken`, without those of `before` where asked."""
+    num_items = data.num_items
+    pairs = np.unique(_pairs(taken, num_items))
+    if filter_seen:
+        seen = _pairs(before.last(np.arange(data.num_users)), num_items)
+        pairs = np.setdiff1d(pairs, seen)
+    users, items = np.divmod(pairs, num_items)
+    offsets = np.searchsorted(users, np.arange(data.num_users + 1))
+    return Jagged(torch.from_numpy(items), torch.from_numpy(offsets))
+
+
+def _pairs(jagged: Jagged, num_items: int) -> NDArray[np.int64]:
+    users = np.repeat(np.arange(len(jagged)), jagged.lengths().numpy())
+    return np.asarray(users * num_items + jagged.values.numpy())

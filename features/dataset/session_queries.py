@@ -1,0 +1,123 @@
+"""Evaluation queries of a model of sessions: what came first, step by step, and what came next.
+
+Per user: the last events before the part of one session, and all that the user took in the part.
+Per event: each held-out event with what came before it in its session, and that one item.
+"""
+
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from recsys.data.batch import Jagged
+from recsys.features.dataset.dataset import Dataset
+from recsys.features.dataset.queries import Queries, relevant_items
+from recsys.features.dataset.sessions import Sessions, history_of, pieces
+from recsys.features.dataset.split import TEST, TRAIN, VALIDATION
+
+Per = Literal["user", "event"]
+_Ints = NDArray[np.int64]
+
+
+def build_session_queries(
+    data: Dataset,
+    sessions: Sessions,
+    part: int,
+    *,
+    per: Per,
+    history_length: int,
+    filter_seen: bool,
+    limit: int,
+    seed: int,
+) -> Queries:
+    """Return the queries of `part` (validation or test), at most `limit` drawn by `seed`.
+
+    `Queries.history` is a `History` and `Queries.block` holds user features alone.
+
+    per "user": one query a user who took something in the part. Its history: the last events of
+    earlier parts in the session of the user's first held-out event, none where that session begins
+    in the part. seen: all events of earlier parts. relevant: what the user took in the part.
+    per "event": one query for each event of the part with an earlier one in its session; earlier
+    is what stands before it in the order of the log, of any part but a later one. seen: the user's
+    earlier events, of all sessions. relevant: the item of the event.
+
+    Where seen items are filtered, queries with nothing to hit are left out.
+    """
+    assert part in (VALIDATION, TEST)
+    shape = _per_user if per == "user" else _per_event
+    return shape(data, sessions, part, history_length, filter_seen, limit, seed)
+
+
+def _per_user(
+    data: Dataset,
+    sessions: Sessions,
+    part: int,
+    history_length: int,
+    filter_seen: bool,
+    limit: int,
+    seed: int,
+) -> Queries:
+    before = data.histories((TRAIN,) if part == VALIDATION else (TRAIN, VALIDATION))
+    during = data.histories((part,))
+    relevant = relevant_items(during.last(np.arange(data.num_users)), before, filter_seen, data)
+    users = _some(np.flatnonzero(relevant.lengths().numpy() > 0), limit, seed)
+    held_out = data.events_of((part,))
+    first = held_out[np.searchsorted(data.tables.events.user_row[held_out], users)]
+    chosen = sessions.owner()[first]
+    # Of a session, the events of earlier parts, one session after the other.
+    earlier = data.part[sessions.order] < part
+    ends = np.concatenate([[0], np.cumsum(earlier)])
+    order = sessions.order[earlier]
+    start, end = ends[sessions.offsets[chosen]], ends[sessions.offsets[chosen + 1]]
+    lengths = np.minimum(end - start, history_length)
+    rows = torch.from_numpy(users)
+    return Queries(
+        users=users,
+        block=data.users.take(rows),
+        history=history_of(data, order[pieces(end - lengths, lengths)], lengths),
+        seen=before.last(users),
+        relevant=relevant.take(rows),
+    )
+
+
+def _per_event(
+    data: Dataset,
+    sessions: Sessions,
+    part: int,
+    history_length: int,
+    filter_seen: bool,
+    limit: int,
+    seed: int,
+) -> Queries:
+    events = data.tables.events
+    known = sessions.only(data.part <= part)
+    place, start = np.full(len(events), -1), np.zeros(len(events), np.int64)
+    place[known.order] = np.arange(len(known.order))
+    start[known.order] = np.repeat(known.offsets[:-1], known.lengths())
+    asked = data.events_of((part,))
+    asked = asked[place[asked] > start[asked]]
+    shown = data.events_of(tuple(range(part + 1)))  # by user, then in order
+    if filter_seen:
+        pairs = events.user_row[shown].astype(np.int64) * data.num_items + events.item_row[shown]
+        new = shown[np.unique(pairs, return_index=True)[1]]
+        asked = np.intersect1d(asked, new)
+    asked = _some(asked, limit, seed)
+    users = events.user_row[asked].astype(np.int64)
+    lengths = np.minimum(place[asked] - start[asked], history_length)
+    first = np.searchsorted(events.user_row[shown], users)
+    num_seen = np.searchsorted(shown, asked) - first
+    return Queries(
+        users=users,
+        block=data.users.take(torch.from_numpy(users)),
+        history=history_of(data, known.order[pieces(place[asked] - lengths, lengths)], lengths),
+        seen=Jagged.of_lengths(events.item_row[shown[pieces(first, num_seen)]], num_seen),
+        relevant=Jagged.of_lengths(events.item_row[asked], np.ones(len(asked), np.int64)),
+    )
+
+
+def _some(found: _Ints, limit: int, seed: int) -> _Ints:
+    """Return at most `limit` of `found`, ascending."""
+    if len(found) <= limit:
+        return found
+    return np.sort(np.random.default_rng(seed).choice(found, limit, replace=False))

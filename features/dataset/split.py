@@ -1,0 +1,208 @@
+"""Splits of a log into training, validation and test rows.
+
+Nothing that training sees may depend on a later row: the global time split cuts the log at
+two instants; leave-one-out holds out each user's last two rows (the published protocols);
+a given column is taken at its word. A column that knows no validation rows gets them from its
+training rows, user by user: the latest, or where the log has no order, by a hash of the pair.
+
+Cold items have no training row, so that a test shows what a model makes of items that are new.
+"""
+
+from datetime import UTC, datetime
+from typing import Annotated, Literal, Self
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from recsys.core.errors import ConfigError, DataError
+from recsys.core.strict import StrictModel
+from recsys.features.encoding.hashing import hash_values, splitmix64
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class ColdItemsConfig(StrictModel):
+    """Which items are cold: a `share` of the catalogue, or those released from an instant on.
+
+    share: drawn by a hash of `seed` and the item's id, so that no other row changes the choice.
+    from: ISO; items whose first row is at or after it. removed: their training and validation rows
+    are left out; else nothing is, and the items are only told apart.
+    """
+
+    share: Share | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    from_: str | None = Field(default=None, alias="from")
+    removed: bool = True
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.share is None) == (self.from_ is None):
+            raise ValueError("split.cold_items needs 'share' or 'from', and not both")
+        return self
+
+
+class SplitConfig(StrictModel):
+    """How rows are parted.
+
+    `time`: the latest `test` share of the rows is test, the `validation` share before it
+    validation (or give the two instants, ISO). `leave_one_out`: by time or order within a user.
+    `column`: the text in `column` is train, validation (or valid, val) or test; where no row is
+    validation, the `validation` share of each user's training rows is drawn for it.
+
+    join_validation: train on the validation rows, too: a last training with settings that were
+    chosen on them. Nothing is left to stop by, and the last of `training.epochs` is kept.
+    """
+
+    kind: Literal["time", "leave_one_out", "column"] = "time"
+    validation: Share = 0.1
+    test: Share = 0.1
+    validation_from: str | None = None
+    test_from: str | None = None
+    column: str | None = None
+    join_validation: bool = False
+    cold_items: ColdItemsConfig | None = None
+
+    @model_validator(mode="after")
+    def _matches(self) -> Self:
+        if (self.kind == "column") != (self.column is not None):
+            raise ValueError("split.column goes with split.kind: column")
+        if (self.validation_from is None) != (self.test_from is None):
+            raise ValueError("give both validation_from and test_from, or neither")
+        if self.validation + self.test >= 1:
+            raise ValueError("validation and test shares leave no training rows")
+        return self
+
+
+TRAIN, VALIDATION, TEST = 0, 1, 2
+LEAST_ROWS = 3
+"""A user with fewer rows keeps them all for training."""
+
+
+def assign(
+    config: SplitConfig,
+    user_row: NDArray[np.int32],
+    time: NDArray[np.int64],
+    given: NDArray[np.int8] | None,
+    pair_hash: NDArray[np.uint64] | None = None,
+) -> NDArray[np.int8]:
+    """Return the part of each event, (E,) int8: 0 train, 1 validation, 2 test.
+
+    Args:
+        config: how to part them.
+        user_row: (E,) sorted; events of a user are in their order in time.
+        time: (E,) microseconds or order values.
+        given: (E,) the parts of a split column, for `kind: column`.
+        pair_hash: (E,) a hash of user and item, evenly spread; None: the events are in an order
+            that means something. Decides which training rows become validation where a split
+            column has none.
+
+    Raises:
+        DataError: a part that training and evaluation need would be empty.
+    """
+    if config.kind == "column":
+        assert given is not None
+        part = given if has_validation(given) else _drawn(config, user_row, given, pair_hash)
+    elif config.kind == "leave_one_out":
+        part = _leave_one_out(user_row)
+    else:
+        part = _by_time(config, time)
+    counts = np.bincount(part, minlength=3)
+    if counts[TRAIN] == 0 or counts[TEST] == 0:
+        raise DataError(
+            f"split {config.kind}: {counts[TRAIN]} training, {counts[VALIDATION]} validation and "
+            f"{counts[TEST]} test rows; change the section 'split' so that none is empty"
+        )
+    if config.join_validation:
+        part = np.where(part == VALIDATION, np.int8(TRAIN), part)
+    return part
+
+
+def has_validation(given: NDArray[np.int8]) -> bool:
+    """Whether a split column has validation rows."""
+    return bool((given == VALIDATION).any())
+
+
+def words_of_drawn(config: SplitConfig, *, in_order: bool) -> str:
+    """Return in words which training rows become validation where a split column has none."""
+    share = f"{config.validation * 100:.3g} %"
+    if in_order:
+        return f"the last {share} of each user's training rows"
+    return f"{share} of each user's training rows, by a hash of user and item"
+
+
+def _drawn(
+    config: SplitConfig,
+    user_row: NDArray[np.int32],
+    given: NDArray[np.int8],
+    pair_hash: NDArray[np.uint64] | None,
+) -> NDArray[np.int8]:
+    """Turn a share of each user's training rows into validation; of one or two rows none."""
+    part = given.copy()
+    rows = np.flatnonzero(given == TRAIN)
+    from_end, length = _places(user_row[rows])
+    if pair_hash is None:
+        count = np.clip(np.rint(config.validation * length), 1, length - 1)
+        chosen = from_end < count
+    else:
+        chosen = pair_hash[rows] < np.uint64(config.validation * 2.0**64)
+    part[rows[chosen & (length >= LEAST_ROWS)]] = VALIDATION
+    return part
+
+
+def _places(user_row: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return how many rows of its user come after each row, and how many the user has, (E,)."""
+    ends = np.searchsorted(user_row, user_row, side="right")
+    starts = np.searchsorted(user_row, user_row, side="left")
+    return ends - 1 - np.arange(len(user_row)), ends - starts
+
+
+def _by_time(config: SplitConfig, time: NDArray[np.int64]) -> NDArray[np.int8]:
+    """Cut at two instants; rows of one instant stay together, in the later part."""
+    if config.validation_from and config.test_from:
+        cuts = [_microseconds(config.validation_from), _microseconds(config.test_from)]
+        if cuts[0] >= cuts[1]:
+            raise ConfigError("split: validation_from must come before test_from")
+    else:
+        shares = (1 - config.validation - config.test, 1 - config.test)
+        ranks = [min(round(share * len(time)), len(time) - 1) for share in shares]
+        cuts = np.partition(time, ranks)[ranks].tolist()
+    return np.searchsorted(np.array(cuts), time, side="right").astype(np.int8)
+
+
+def _leave_one_out(user_row: NDArray[np.int32]) -> NDArray[np.int8]:
+    """The last event of a user is test, the one before validation; users of one or two: train."""
+    from_end, length = _places(user_row)
+    part = np.zeros(len(user_row), np.int8)
+    part[(from_end == 1) & (length >= LEAST_ROWS)] = VALIDATION
+    part[(from_end == 0) & (length >= LEAST_ROWS)] = TEST
+    return part
+
+
+def drawn_cold(config: ColdItemsConfig, item_ids: pa.ChunkedArray) -> NDArray[np.bool_]:
+    """Return the share of the items that is cold, (num_items,) bool."""
+    assert config.share is not None
+    seed = splitmix64(np.array([config.seed], np.int64).view(np.uint64))
+    mixed = splitmix64(hash_values(item_ids).view(np.uint64) ^ seed)
+    return np.asarray(mixed < np.uint64(config.share * 2.0**64))
+
+
+def released_from(
+    instant: str, item_row: NDArray[np.int32], time: NDArray[np.int64], num_items: int
+) -> NDArray[np.bool_]:
+    """Return the items whose first event is at or after `instant` (ISO), (num_items,) bool."""
+    never = np.iinfo(np.int64).max
+    first = np.full(num_items, never)
+    np.minimum.at(first, item_row, time)
+    return (first >= _microseconds(instant)) & (first < never)
+
+
+def _microseconds(text: str) -> int:
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(f"split: '{text}' is not an ISO date or time") from None
+    if instant.tzinfo is None:
+        instant = instant.replace(tzinfo=UTC)
+    return int(instant.timestamp() * 1_000_000)

@@ -1,0 +1,1 @@
+"""The fitted encoder: checked columns to tensors."""

@@ -1,0 +1,148 @@
+"""The configuration that `recsys init` writes, as it grows: features, policies, doubts."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from recsys.features.propose.profile import ColumnProfile, TableProfile
+from recsys.features.propose.roles import Key, Roles
+from recsys.features.propose.suggest import Suggestion
+from recsys.features.propose.yaml_text import entry, flow, section
+from recsys.features.tables.times import UNITS
+
+_LEAST_ROWS, _DIM = 4096, 16
+
+
+@dataclass
+class Draft:
+    """Grows while the tables are walked through.
+
+    latest: the instant, in seconds since 1970, after which a time is in the future. relative_to:
+    the folder of the configuration. values: distinct values that the features look up.
+    """
+
+    roles: Roles
+    latest: float
+    relative_to: Path | None
+    unsure: list[str] = field(default_factory=list)
+    policies: dict[str, tuple[str, str]] = field(default_factory=dict)
+    features: list[str] = field(default_factory=list)
+    names: set[str] = field(default_factory=set)
+    values: int = 0
+    autos: int = 0
+    """Features of `multiplicity: auto`."""
+    table_lines: list[str] = field(default_factory=list)
+    """What `embedding` says beside its size."""
+
+    def policy(self, name: str, choice: str, why: str) -> None:
+        """Declare a policy, and say why."""
+        self.policies[name] = (choice, why)
+        self.unsure.append(f"{why}: policies.{name} is '{choice}'")
+
+    def check_clock(self, column: ColumnProfile, unit: str) -> None:
+        """Declare a policy for times that are null, negative or in the future."""
+        bad = column.nulls
+        if unit != "datetime":
+            numbers = column.numbers
+            bad += int(((numbers < 0) | (numbers > self.latest * UNITS[unit])).sum())
+        if bad:
+            words = f"{self.roles.log.given}: {bad:,} times are null, negative or in the future"
+            self.policy("bad_times", "drop", words)
+
+    def check_numbers(self, table: TableProfile, column: ColumnProfile) -> None:
+        """Declare a policy for infinite numbers."""
+        infinite = float("inf")
+        if column.type == "float" and not all(abs(value) < infinite for value in column.numbers):
+            words = f"{table.given}: '{column.name}' holds infinite numbers"
+            self.policy("infinite_numbers", "null", words)
+
+    def feature_line(self, column: str, table: str, one: Suggestion, *, active: bool = True) -> str:
+        """Return one entry of `features`, commented out where it is not used."""
+        name = column if column not in self.names else f"{table}_{column}"
+        spec: dict[str, object] = {"name": name, "table": table, "kind": one.kind or "categorical"}
+        if name != column:
+            spec["column"] = column
+        line = f"- {flow({**spec, **one.options})}{f'   # {one.comment}' if one.comment else ''}"
+        if not active or not one.kind:
+            return f"# {line}"
+        self.names.add(name)
+        self.values += one.values
+        self.autos += one.options.get("multiplicity") == "auto"
+        return line
+
+    def document(
+        self,
+        log: Sequence[str],
+        sides: Mapping[str, Sequence[str]],
+        split: Sequence[str],
+        more: Sequence[str] = (),
+    ) -> str:
+        """Return the whole file.
+
+        Args:
+            log: lines of `schema.interactions`.
+            sides: lines of the other tables in the schema.
+            split: lines of `split`.
+            more: further sections.
+        """
+        schema = ["interactions:", *(f"  {line}" for line in log)]
+        for name, lines in sides.items():
+            schema += [f"{name}:", *(f"  {line}" for line in lines)]
+        schema += ["features:", *(f"  {line}" for line in self.features)]
+        policies = [
+            f"{entry(name, choice)}   # {why}" for name, (choice, why) in self.policies.items()
+        ]
+        rule = "what becomes of rows that break a rule"
+        parts = [
+            "# Written by `recsys init` from the tables below. Look at it, then: recsys check",
+            section("data", self._paths()),
+            section("policies", policies, rule) if policies else "",
+            section("schema", schema),
+            section("split", split),
+            *more,
+            section("embedding", [self._table(), *self.table_lines], "one table for all features"),
+            "# The sections model, training, evaluation, index and tracking have defaults; every "
+            "run\n# writes all of them beside its results."
+            + ("" if more else " To change one:\n# training:\n#   epochs: 5"),
+        ]
+        return "\n\n".join(part for part in parts if part) + "\n"
+
+    def _paths(self) -> list[str]:
+        roles = self.roles
+        data = {"interactions": roles.log.given}
+        if roles.items is not None:
+            data["items"] = roles.items.table.given
+        if roles.users is not None:
+            data["users"] = roles.users.table.given
+        paths = [entry(name, self._relative(path)) for name, path in data.items()]
+        if roles.sides:
+            paths.append("others:")
+            paths += [
+                f"  {entry(side_name(key), self._relative(key.table.given))}"
+                for _, key in roles.sides
+            ]
+        if not roles.user:
+            paths.append(
+                "stream: true   # encoded to disk once, then read in pieces; needs no user or item"
+            )
+        return paths
+
+    def _relative(self, path: str) -> str:
+        if self.relative_to is None or os.path.isabs(path):
+            return path
+        return os.path.relpath(path, self.relative_to)
+
+    def _table(self) -> str:
+        num_rows = max(_LEAST_ROWS, 1 << max(0, 2 * self.values - 1).bit_length())
+        megabytes = num_rows * (_DIM + 1) * 4 / 1e6
+        return (
+            f"num_rows: {num_rows}   # the memory: {megabytes:,.1f} MB at {_DIM} numbers a row, "
+            f"for {self.values:,} values"
+        )
+
+
+def side_name(key: Key) -> str:
+    """Return what a further table is called in the configuration."""
+    stem = Path(key.table.given).name.split(".")[0]
+    return f"more_{stem}" if stem in ("interactions", "items", "users", "") else stem

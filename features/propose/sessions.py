@@ -1,0 +1,34 @@
+"""What `recsys init` proposes for a log of visits: a model of what comes next in one."""
+
+from recsys.features.propose.draft import Draft
+from recsys.features.propose.roles import USER_WORDS, comes_in_visits, is_key_of
+from recsys.features.propose.yaml_text import flow
+
+_MANY_ITEMS = 50_000
+
+
+def session_lines(draft: Draft) -> list[str]:
+    """Return a block that makes the model one of sessions, commented out; none without visits."""
+    roles = draft.roles
+    visit_is_user = not is_key_of(roles.user, USER_WORDS)
+    visit = roles.user if visit_is_user else roles.session
+    if not visit or not comes_in_visits(roles.log.columns[visit]):
+        return []
+    many = roles.log.columns[roles.item].distinct > _MANY_ITEMS
+    loss: dict[str, object] = {"loss": "full_softmax"}
+    if many:
+        loss = {"loss": "sampled_softmax", "uniform_negatives": 6000}
+    sections = {
+        "model": {"kind": "session"},
+        "training": {**loss, "batch_size": 256, "average_epochs": 1},
+        "evaluation": {"queries": "events", "filter_seen": False},
+    }
+    lines = [
+        f"# The rows come in sessions ('{visit}'). For a model that says what comes next in one,",
+        "# in place of a two-tower, take away the '#' of these three lines; columns of the log",
+        "# among the features then describe its steps.",
+        *(f"# {name}: {flow(section)}" for name, section in sections.items()),
+    ]
+    if visit_is_user:
+        lines.append(f"# Its users are sessions: leave '{visit}' out of the features, too.")
+    return ["\n".join(lines)]

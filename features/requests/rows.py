@@ -1,0 +1,333 @@
+"""Rows to be judged, encoded for a ranker: checked as training checks them, and named where wrong.
+
+A row has the context columns of the request. What is known of its user and its item comes from
+tables of attributes, joined by the keys, or, where no table is given, from columns of the row
+itself. Every row is encoded: nothing is dropped, whatever the policies say of a log.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from numpy.typing import NDArray
+
+from recsys.core.errors import ConfigError, DataError
+from recsys.core.strict import nearest
+from recsys.data.batch import FeatureBlock
+from recsys.data.schema import Feature, Schema
+from recsys.features.encoding.crosses import Crosses
+from recsys.features.encoding.encoder import FeatureEncoder
+from recsys.features.kinds.convert import convert
+from recsys.features.tables.attributes import (
+    Attributes,
+    joined,
+    read_attributes,
+    without_duplicates,
+)
+from recsys.features.tables.ids import IdCollector, settle_ids
+from recsys.features.tables.ledger import Ledger, cells, is_text
+from recsys.features.tables.reading import TableFiles, open_table, table_at
+from recsys.features.tables.sources import Policies
+
+Side = Literal["users", "items"]
+SIDES: tuple[Side, ...] = ("users", "items")
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Some rows of a table; numbers (N,) int64 are theirs in the file, for messages."""
+
+    table: pa.Table
+    numbers: NDArray[np.int64]
+    ledger: Ledger
+
+
+@dataclass(frozen=True)
+class _Raw:
+    """Checked columns of one side; row n of the rows is row codes[n] of `columns` where given."""
+
+    columns: dict[str, pa.Array]
+    num_rows: int
+    codes: NDArray[np.int64] | None = None
+
+
+class RowEncoder:
+    """Encodes rows in the order of `FeatureEncoder.ranking_layout`."""
+
+    def __init__(
+        self,
+        encoder: FeatureEncoder,
+        policies: Policies,
+        attributes: Mapping[Side, pa.Table] | None = None,
+    ) -> None:
+        """Get ready.
+
+        Args:
+            encoder: of the trained model.
+            policies: those of the training; `unknown_items` and `unknown_users` say whether a
+                key that `attributes` lack is an error, or a row without attributes.
+            attributes: what `read_side` returned, by side; columns of the rows where absent.
+
+        Raises:
+            ConfigError: a feature is not read from a row alone, or a column name of the rows
+                could be of the user and of the item.
+        """
+        self.encoder, self.schema, self.attributes = encoder, encoder.schema, attributes or {}
+        self._policies = policies.model_copy(update={"bad_ids": "error"})
+        for feature in self.schema.derived_features:
+            if feature.kind != "cross":
+                raise ConfigError(
+                    f"feature '{feature.name}' is of kind {feature.kind}: it comes from the rows "
+                    "before a row, which a table of rows to score does not hold; train without it"
+                )
+        self._crosses = Crosses(self.schema.derived_features, encoder.columns_layout())
+        readers: dict[str, str] = {}
+        for side in SIDES:
+            for name in [] if side in self.attributes else self._columns_of(side):
+                if readers.setdefault(name, side) != side:
+                    raise ConfigError(
+                        f"the column '{name}' is read of the user and of the item: give the "
+                        "tables of users and items, so that rows need no such column"
+                    )
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The columns of the log that say which row it is: user and item, where declared."""
+        roles = self.schema.interactions
+        return tuple(name for name in (roles.user, roles.item) if name)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What the rows must have, each column once."""
+        wanted = [name for side in SIDES for name in self._wanted_of(side)]
+        for feature in self.schema.features_of("interactions"):
+            wanted += _sources(feature)
+        return tuple(dict.fromkeys(wanted))
+
+    @property
+    def types(self) -> pa.Schema:
+        """The columns of rows and, as far as the encoder knows them, the types of their values."""
+        found: dict[str, pa.DataType] = {}
+        for side in (*SIDES, None):
+            features = self.schema.features_of(side or "interactions")
+            for feature in [] if side in self.attributes else features:
+                column, *weights = _sources(feature)
+                name = column if side is None else self._in_rows(side, column)
+                found.setdefault(name, self._type(feature))
+                found |= {one: pa.list_(pa.float64()) for one in weights}
+        return pa.schema(found)
+
+    def _type(self, feature: Feature) -> pa.DataType:
+        if feature.kind in ("numeric", "vector"):
+            return pa.float64() if feature.kind == "numeric" else pa.list_(pa.float64())
+        if feature.kind == "timestamp":
+            return pa.timestamp("us") if feature.unit == "datetime" else pa.int64()
+        families = {"integer": pa.int64(), "boolean": pa.bool_(), "null": pa.null()}
+        kind = families.get(self.encoder.families.get(feature.name, "string"), pa.string())
+        is_list = feature.kind == "multi_categorical" and feature.separator is None
+        return pa.list_(kind) if is_list else kind
+
+    def encode(self, table: pa.Table, files: TableFiles, first_row: int = 0) -> FeatureBlock:
+        """Return N encoded rows: users, context, items beside each other, then crosses.
+
+        Args:
+            table: the rows.
+            files: the file they come from (`recsys.features.tables.reading.table_at`).
+            first_row: number of the first of them in it, from 0.
+
+        Raises:
+            DataError: a column is missing, or a value is not as the model needs it; file,
+                column and row are named.
+        """
+        self.require(files)
+        numbers = np.arange(first_row, first_row + table.num_rows)
+        rows = _Rows(table, numbers, Ledger(files))
+        users, items = (self._side(side, rows) for side in SIDES)
+        context = self._context(rows)
+        rows.ledger.check()
+        try:
+            query = self._encoded("users", users).beside(self._encoded("interactions", context))
+            block = query.beside(self._encoded("items", items))
+        except DataError as error:
+            raise DataError(f"{files.paths[0]} from row {first_row + 1} on: {error}") from None
+        return self._crosses.beside(block)
+
+    def require(self, files: TableFiles) -> None:
+        """Refuse a file that lacks a column.
+
+        Raises:
+            DataError: with the nearest column, and the option that would bring it.
+        """
+        for side in SIDES:
+            for name in self._wanted_of(side):
+                if name not in files.columns:
+                    ways = (
+                        "the rows need the key to be joined"
+                        if side in self.attributes
+                        else f"write it into the rows, or give the table of {side}"
+                    )
+                    raise DataError(
+                        f"{files.paths[0]}: no column '{name}', which the model reads of {side}"
+                        f"{nearest(name, list(files.columns))}; {ways}"
+                    )
+        files.require(self.columns)
+
+    def _wanted_of(self, side: Side) -> list[str]:
+        if not self.schema.features_of(side):
+            return []
+        return [self._key(side)] if side in self.attributes else self._columns_of(side)
+
+    def _columns_of(self, side: Side) -> list[str]:
+        """Columns of the rows that hold the attributes of a side."""
+        features = self.schema.features_of(side)
+        return [self._in_rows(side, name) for one in features for name in _sources(one)]
+
+    def _key(self, side: Side) -> str:
+        roles = self.schema.interactions
+        return roles.user if side == "users" else roles.item
+
+    def _in_rows(self, side: Side, column: str) -> str:
+        key = self.schema.user_key if side == "users" else self.schema.item_key
+        return self._key(side) if column == key else column
+
+    def _side(self, side: Side, rows: _Rows) -> _Raw:
+        features = self.schema.features_of(side)
+        table = self.attributes.get(side)
+        if table is None or not features:
+            columns = self._converted(features, rows, side)
+            return _Raw(columns, len(rows.numbers))
+        key = self.schema.user_key if side == "users" else self.schema.item_key
+        ids = self._ids(self._key(side), rows)
+        distinct = ids.dictionary
+        place = f"{rows.ledger.files.paths[0]}, column '{self._key(side)}'"
+        at = _find(distinct, table.column(key).combine_chunks(), place, side)
+        codes = np.asarray(ids.indices.fill_null(0)).astype(np.int64)
+        self._note_unknown(side, rows, np.asarray(at.is_null()), ids)
+        taken = table.take(at)
+        found = {name: taken.column(name) for name in table.column_names if name != key}
+        return _Raw({key: distinct, **found}, len(distinct), codes)
+
+    def _note_unknown(
+        self, side: Side, rows: _Rows, absent: NDArray[np.bool_], ids: pa.DictionaryArray
+    ) -> None:
+        policies = self._policies
+        policy = policies.unknown_items if side == "items" else policies.unknown_users
+        codes = np.asarray(ids.indices.fill_null(-1))
+        at = np.flatnonzero((codes >= 0) & np.append(absent, False)[codes])
+        if policy == "error" and len(at):
+            rows.ledger.note(
+                self._key(side),
+                f"the table of {side} has no such key",
+                rows.numbers[at],
+                remedy="add it, or train with policies.unknown_"
+                f"{side}: keep, which scores it without attributes",
+                value=repr(ids[int(at[0])].as_py()),
+            )
+
+    def _context(self, rows: _Rows) -> _Raw:
+        features = self.schema.features_of("interactions")
+        return _Raw(self._converted(features, rows, None), len(rows.numbers))
+
+    def _converted(
+        self, features: Sequence[Feature], rows: _Rows, side: Side | None
+    ) -> dict[str, pa.Array]:
+        """Return the columns that `features` read, by the names that the encoder looks for."""
+        readers: dict[str, list[Feature]] = {}
+        weights: list[str] = []
+        for feature in features:
+            readers.setdefault(feature.source_column, []).append(feature)
+            weights += _sources(feature)[1:]
+        columns: dict[str, pa.Array] = {}
+        for name, some in readers.items():
+            column = name if side is None else self._in_rows(side, name)
+            if side is not None and column == self._key(side):
+                columns[name] = self._ids(column, rows)
+            else:
+                cell = cells(rows.table, column, rows.numbers, rows.ledger)
+                columns[name] = convert(cell, some, self._policies)
+        raw = [name for name in weights if name not in columns]
+        return columns | {
+            name: cells(rows.table, name, rows.numbers, rows.ledger).values for name in raw
+        }
+
+    def _ids(self, column: str, rows: _Rows) -> pa.DictionaryArray:
+        collector = IdCollector(column, rows.ledger, self._policies)
+        ids, _ = collector.check(cells(rows.table, column, rows.numbers, rows.ledger))
+        return ids
+
+    def _encoded(self, side: Literal["users", "interactions", "items"], raw: _Raw) -> FeatureBlock:
+        # A column of nulls holds the length where no other column is read.
+        table = pa.table({"": pa.nulls(raw.num_rows), **raw.columns})
+        block = self.encoder.encode(side, table)
+        return block if raw.codes is None else block.take(torch.from_numpy(raw.codes))
+
+
+def read_side(
+    side: Side, schema: Schema, paths: Mapping[str, str], policies: Policies
+) -> pa.Table | None:
+    """Return the attributes of one side: a row a key, side tables joined in.
+
+    Args:
+        side: whose.
+        schema: of the trained model.
+        paths: table name -> where it lies; None is returned where none is of this side.
+        policies: what becomes of rows that break a rule.
+
+    Raises:
+        ConfigError: a table that is needed has no path, or the schema declares none.
+        DataError: a table is not as declared.
+    """
+    others = {name: one.key for name, one in schema.others.items() if one.joins == side}
+    given = [name for name in (side, *others) if name in paths]
+    if not given:
+        return None
+    if getattr(schema, side) is None:
+        raise ConfigError(f"the model was trained without a table of {side}; leave --{side} away")
+    needed = {feature.table for feature in schema.features_of(side)} | {side}
+    for name in sorted(needed - set(given)):
+        option = f"--{name} PATH" if name == side else f"--other {name}=PATH"
+        raise ConfigError(f"the attributes of {side} lie in '{name}' too: give {option}")
+    keys = {side: schema.item_key if side == "items" else schema.user_key, **others}
+    tables: dict[str, Attributes] = {}
+    for name in given:
+        features = [one for one in schema.column_features if one.table == name]
+        tables[name] = read_attributes(
+            open_table(paths[name], name), keys[name], features, policies
+        )
+        tables[name].ledger.check()
+    settled = settle_ids([one.ids for one in tables.values()], policies)
+    for (name, one), ids in zip(list(tables.items()), settled, strict=True):
+        unique = without_duplicates(Attributes(ids, one.columns, one.ledger), policies)
+        unique.ledger.check()
+        tables[name] = unique
+    main = tables.pop(side)
+    return joined(main, keys[side], tables)
+
+
+def as_rows(table: pa.Table, place: str = "rows") -> TableFiles:
+    """Return what stands in messages for rows that came without a file."""
+    return table_at(Path(place), "rows", table.column_names)
+
+
+def _sources(feature: Feature) -> list[str]:
+    """The column of a feature, and that of its weights."""
+    weights = getattr(feature, "weights", None)
+    return [feature.source_column] if weights is None else [feature.source_column, weights]
+
+
+def _find(ids: pa.Array, keys: pa.Array, place: str, side: Side) -> pa.Array:
+    """Return the row of each id in `keys`, null where there is none."""
+    if pa.types.is_null(ids.type):
+        return pa.nulls(len(ids), pa.int32())
+    if is_text(ids.type) != is_text(keys.type):
+        raise DataError(
+            f"{place} holds {ids.type} ids, the table of {side} {keys.type} ids: cast one of them"
+        )
+    if ids.type != keys.type:  # whole numbers, signed and unsigned
+        ids, keys = ids.cast(pa.string()), keys.cast(pa.string())
+    return pc.index_in(ids, keys)

@@ -1,0 +1,249 @@
+"""Requests: tables of users to recommend for, each with a history, as batch scoring reads them.
+
+A request table has the user key, `history` (list of item ids, oldest first), optionally `seen`
+(items to leave out; the history where absent), and any user attribute or context column; an
+absent attribute is null. For a model of sessions the history is that of one session, and columns
+beside it tell of its steps (`recsys.features.requests.steps`); where they say when each step was
+and a pause ends a session, what lies before the last pause is cut off.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recsys.core.errors import DataError
+from recsys.core.strict import nearest
+from recsys.data.batch import FeatureBlock, History, Jagged
+from recsys.data.schema import Schema
+from recsys.features.dataset.histories import Histories
+from recsys.features.dataset.sessions import Sessions
+from recsys.features.encoding.encoder import FeatureEncoder
+from recsys.features.requests.origin import RequestOrigin
+from recsys.features.requests.steps import (
+    encode_steps,
+    last_session,
+    refuse_unknown_columns,
+    since_the_last_pause,
+    step_lists,
+    step_times,
+)
+from recsys.features.tables.checked import Tables
+
+HISTORY, SEEN = "history", "seen"
+_UNNAMED = RequestOrigin()
+
+
+@dataclass(frozen=True)
+class Requests:
+    """B requests, encoded.
+
+    block: user and context features, for a model of sessions those of the users alone. history:
+    for such a model the steps.
+    num_events (B,) int64, items in the whole history, of which the model may see the last alone.
+    unknown_items: ids in histories that the catalogue lacks. first_unknown: the first of them.
+    """
+
+    user_ids: pa.Array
+    block: FeatureBlock
+    history: Jagged | History
+    seen: Jagged
+    num_events: Tensor
+    unknown_items: int
+    first_unknown: Any = None
+
+    def __len__(self) -> int:
+        return len(self.user_ids)
+
+
+def request_table(
+    schema: Schema,
+    tables: Tables,
+    histories: Histories,
+    users: NDArray[np.int64],
+    *,
+    sessions: Sessions | None = None,
+) -> pa.Table:
+    """Return the requests of user rows `users` (B,): key, attributes, whole history.
+
+    With `sessions`, those of all events of `tables`, the history is that of the user's last session
+    with all that is known of its steps, and `seen` is the whole history.
+    """
+    seen = histories.last(users)
+    ids = tables.items.column(schema.item_key).combine_chunks()
+    requests = _plain(tables.users.take(pa.array(users)))
+    if sessions is None:
+        return requests.append_column(HISTORY, _id_lists(ids, seen))
+    numbers, lengths = last_session(sessions, tables.events, users)
+    history = Jagged.of_lengths(tables.events.item_row[numbers], lengths)
+    requests = requests.append_column(HISTORY, _id_lists(ids, history))
+    requests = requests.append_column(SEEN, _id_lists(ids, seen))
+    steps = step_lists(schema, tables.events, numbers, history.offsets.numpy())
+    for name in steps.column_names:
+        requests = requests.append_column(name, steps.column(name))
+    return requests
+
+
+def _id_lists(ids: pa.Array, rows: Jagged) -> pa.Array:
+    """Rows of the catalogue as lists of ids."""
+    values = ids.take(pa.array(rows.values.numpy()))
+    return pa.LargeListArray.from_arrays(pa.array(rows.offsets.numpy()), values)
+
+
+def ids_sha256(item_ids: pa.Array) -> str:
+    """Return a hash of the catalogue's ids in order: which item each row of an index is."""
+    digest = hashlib.sha256(str(item_ids.type).encode())
+    for value in item_ids.to_pylist():
+        digest.update(f"{value}\n".encode())
+    return digest.hexdigest()
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    """Dictionary columns as their values: requests go to whoever serves the model."""
+    fields = [
+        field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
+        for field in table.schema
+    ]
+    return table.cast(pa.schema(fields))
+
+
+def encode_requests(
+    encoder: FeatureEncoder,
+    item_ids: pa.Array,
+    table: pa.Table,
+    *,
+    history_length: int,
+    steps: bool = False,
+    inactivity_minutes: float | None = None,
+    origin: RequestOrigin = _UNNAMED,
+) -> Requests:
+    """Return `table` as tensors.
+
+    Args:
+        encoder: of the trained model.
+        item_ids: (n_items,) the model's catalogue, ascending.
+        table: the requests.
+        history_length: how many events the model reads, the last ones.
+        steps: for a model of sessions: the history as steps, users alone in the block.
+        inactivity_minutes: of such a model: a longer pause between two steps whose times are given
+            ends a session, and what lies before the last one is no part of the history.
+        origin: of the requests, for messages.
+
+    Raises:
+        DataError: the user key or the history is missing, null or of the wrong type; a column of
+            its steps does not go with the history.
+    """
+    _require_columns(encoder.schema, table, origin)
+    users = table.column(encoder.schema.user_key).combine_chunks()
+    rows, owner, values = _item_rows(table, HISTORY, item_ids, origin)
+    in_catalogue = rows >= 0
+    known = np.flatnonzero(in_catalogue)
+    seen = _grouped(rows[known], owner[known], table.num_rows)
+    if SEEN in table.column_names:
+        seen_rows, seen_owner, _ = _item_rows(table, SEEN, item_ids, origin)
+        kept = seen_rows >= 0
+        seen = _grouped(seen_rows[kept], seen_owner[kept], table.num_rows)
+    with origin.named(_sources(encoder.schema, "users")):
+        block = encoder.encode("users", _with_absent(encoder.schema, table))
+    times = None
+    if steps:
+        refuse_unknown_columns(encoder.schema, table.column_names, origin)
+        times = step_times(encoder.schema, table, origin)
+        if times is not None and inactivity_minutes is not None:
+            current = since_the_last_pause(times, owner, inactivity_minutes)
+            known = np.flatnonzero(in_catalogue & current)
+    history = _grouped(rows[known], owner[known], table.num_rows)
+    last = known[_among_last(history, history_length)]
+    shown: Jagged | History
+    if steps:
+        shown = encode_steps(encoder, table, rows[last], last, times, origin)
+    else:
+        with origin.named(_sources(encoder.schema, "interactions")):
+            block = block.beside(encoder.encode("interactions", table))
+        shown = _grouped(rows[last], owner[last], table.num_rows)
+    unknown = np.flatnonzero(~in_catalogue)
+    first = values[int(unknown[0])].as_py() if len(unknown) else None
+    return Requests(users, block, shown, seen, history.lengths(), len(unknown), first)
+
+
+def _require_columns(schema: Schema, table: pa.Table, origin: RequestOrigin) -> None:
+    """Refuse requests without user key or history, or with a null user."""
+    key = schema.user_key
+    for name in (key, HISTORY):
+        if name not in table.column_names:
+            raise DataError(
+                f"{origin.name}: no column '{name}'{nearest(name, table.column_names)}; "
+                f"requests need '{key}' and '{HISTORY}' (a list of item ids, oldest first, empty "
+                "for a new user)"
+            )
+    null = np.flatnonzero(np.asarray(table.column(key).combine_chunks().is_null()))
+    if len(null):
+        raise DataError(
+            f"{origin.at(key, null[0])}: a null user id; name whom the request is for, or leave "
+            "the row out"
+        )
+
+
+def _sources(schema: Schema, side: Literal["users", "interactions"]) -> dict[str, str]:
+    """Return the columns that features of `side` read, each under its own name."""
+    return {feature.source_column: feature.source_column for feature in schema.features_of(side)}
+
+
+def _with_absent(schema: Schema, table: pa.Table) -> pa.Table:
+    """Attributes that the requests lack are null."""
+    for feature in schema.features_of("users"):
+        if feature.source_column not in table.column_names:
+            table = table.append_column(feature.source_column, pa.nulls(table.num_rows))
+    return table
+
+
+def _item_rows(
+    table: pa.Table, name: str, item_ids: pa.Array, origin: RequestOrigin
+) -> tuple[NDArray[np.int64], NDArray[np.int64], pa.Array]:
+    """Return lists of item ids as catalogue rows, (T,), -1 for what it lacks; requests; the ids."""
+    lists = table.column(name).combine_chunks()
+    kind = lists.type
+    if pa.types.is_null(kind):
+        lists, kind = lists.cast(pa.large_list(item_ids.type)), pa.large_list(item_ids.type)
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        raise DataError(
+            f"{origin.at(name)} is {kind}; it must be a list of item ids: write a column of lists, "
+            "as in ['a', 'b']"
+        )
+    lengths = np.asarray(pc.list_value_length(lists).fill_null(0)).astype(np.int64)
+    values = lists.flatten()
+    if not pa.types.is_null(values.type) and _is_text(values.type) != _is_text(item_ids.type):
+        raise DataError(
+            f"{origin.at(name)} holds {values.type} ids, the catalogue {item_ids.type} ids: cast "
+            f"them to {item_ids.type}"
+        )
+    try:
+        found = pc.index_in(values.cast(item_ids.type), item_ids)
+    except pa.ArrowInvalid as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(
+            f"{origin.at(name)} holds what is no {item_ids.type} id ({reason}): correct the ids"
+        ) from None
+    rows = np.asarray(found.fill_null(-1), np.int64)
+    return rows, np.repeat(np.arange(len(lengths)), lengths), values
+
+
+def _grouped(values: NDArray[np.int64], owner: NDArray[np.int64], num_requests: int) -> Jagged:
+    """Return `values` (T,) by their request `owner` (T,), ascending."""
+    return Jagged.of_lengths(values, np.bincount(owner, minlength=num_requests))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _among_last(jagged: Jagged, length: int) -> NDArray[np.bool_]:
+    """Return which values are among the last `length` of their row."""
+    ends = torch.repeat_interleave(jagged.offsets[1:], jagged.lengths())
+    return (ends - torch.arange(len(jagged.values)) <= length).numpy()

@@ -1,0 +1,1 @@
+"""Files in, checked tables out; every dropped row is counted."""

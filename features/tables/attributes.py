@@ -1,0 +1,157 @@
+"""Items, users and side tables: one row a key, with the columns that features read."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from recsys.core.errors import DataError
+from recsys.data.schema import Feature
+from recsys.features.kinds.convert import convert, join_batches
+from recsys.features.tables.ids import IdCollector, Ids
+from recsys.features.tables.ledger import Ledger, Mask, cells, is_list
+from recsys.features.tables.reading import TableFiles
+from recsys.features.tables.sources import Policies
+
+
+@dataclass(frozen=True, eq=False)
+class Attributes:
+    """N rows in reading order: their keys, and the other columns."""
+
+    ids: Ids
+    columns: pa.Table
+    ledger: Ledger
+
+    def keep(self, mask: Mask) -> "Attributes":
+        """Return the rows where `mask` (N,) holds."""
+        if mask.all():
+            return self
+        ids = self.ids.with_rows(self.ids.codes[mask], self.ids.rows[mask])
+        return replace(self, ids=ids, columns=self.columns.filter(pa.array(mask)))
+
+
+def read_attributes(
+    files: TableFiles,
+    key: str,
+    features: Iterable[Feature],
+    policies: Policies,
+    *,
+    title: str | None = None,
+) -> Attributes:
+    """Read the key, the title and the columns of `features`; bad rows go to the ledger.
+
+    Raises:
+        DataError: a column is missing or of the wrong type, or the table is empty.
+    """
+    by_column: dict[str, list[Feature]] = {} if title in (None, key) else {str(title): []}
+    for feature in features:
+        if feature.source_column != key:
+            by_column.setdefault(feature.source_column, []).append(feature)
+    ledger = Ledger(files)
+    collector = IdCollector(key, ledger, policies)
+    parts: dict[str, list[pa.Array]] = {name: [] for name in by_column}
+    rows = [np.zeros(0, np.int64)]
+    num_rows = 0
+    for batch in files.batches([key, *by_column]):
+        num_rows += len(batch.rows)
+        ids, good = collector.check(cells(batch.table, key, batch.rows, ledger))
+        mask = pa.array(good)
+        collector.add(ids, good)
+        rows.append(batch.rows[good])
+        for name, readers in by_column.items():
+            column = cells(batch.table, name, batch.rows, ledger)
+            if is_list(column.values.type) and not readers:
+                column.refuse("a list where a title is expected", "name a column of text")
+            values = convert(column, readers, policies) if readers else column.values
+            parts[name].append(values.filter(mask))
+    if num_rows == 0:
+        raise DataError(f"{files.paths[0]}: the {files.table} table is empty")
+    columns = {
+        name: join_batches(
+            batches,
+            f"{files.paths[0]}, column '{name}'",
+            untyped=files.is_untyped(name) and bool(by_column[name]),
+        )
+        for name, batches in parts.items()
+    }
+    numbers = np.concatenate(rows)
+    # A column of row numbers holds the length where no other column is read.
+    table = pa.table({**columns, "": pa.array(numbers)}).select(list(columns))
+    return Attributes(collector.finish(numbers), table, ledger)
+
+
+def without_duplicates(attributes: Attributes, policies: Policies) -> Attributes:
+    """Keep one row a key, as the policy says; the others go to the ledger."""
+    codes = attributes.ids.codes
+    order = codes[::-1] if policies.duplicate_keys == "last" else codes
+    first = np.unique(order, return_index=True)[1]
+    chosen = len(codes) - 1 - first if policies.duplicate_keys == "last" else first
+    keep = np.zeros(len(codes), bool)
+    keep[chosen] = True
+    at = np.flatnonzero(~keep)
+    if len(at):
+        repeated = attributes.ids.distinct[int(codes[at[0]])].as_py()
+        attributes.ledger.note(
+            attributes.ids.column,
+            "the key has an earlier row"
+            if policies.duplicate_keys != "last"
+            else "the key has a later row",
+            attributes.ids.rows[at],
+            remedy="keep one row a key, or set policies.duplicate_keys: first (or last)",
+            policy=f"duplicate_keys: {policies.duplicate_keys}",
+            value=repr(repeated),
+        )
+    return attributes.keep(keep)
+
+
+def joined(main: Attributes, key: str, sides: Mapping[str, Attributes]) -> pa.Table:
+    """Return key and columns of `main` with those of its side tables, null where they lack a key.
+
+    Raises:
+        DataError: two tables bring a column of one name.
+    """
+    keys = main.ids.distinct.take(pa.array(main.ids.codes))
+    table = pa.table({key: keys})
+    table = _with_columns(table, main.columns, main.ledger.files.table)
+    for name, side in sides.items():
+        side_keys = side.ids.distinct.take(pa.array(side.ids.codes))
+        at = pc.index_in(keys, side_keys)
+        unmatched = np.asarray(pc.invert(pc.is_in(side_keys, keys)))
+        side.ledger.note(
+            side.ids.column,
+            f"no row of {main.ledger.files.table} has this key",
+            side.ids.rows[unmatched],
+            policy="left join",
+        )
+        table = _with_columns(table, side.columns.take(at), name)
+    return table
+
+
+def _with_columns(table: pa.Table, more: pa.Table, name: str) -> pa.Table:
+    for column in more.column_names:
+        if column in table.column_names:
+            raise DataError(
+                f"table '{name}' brings a column '{column}' that another table of the same side "
+                "has too: rename one of them in the source"
+            )
+        table = table.append_column(column, more.column(column))
+    return table
+
+
+def sorted_union(table: pa.Table | None, key: str, more: pa.Array) -> pa.Table:
+    """Return `table` with a row of nulls for each key of `more` that it lacks, sorted by key."""
+    if table is None:
+        table = pa.table({key: more})
+    else:
+        new = more.filter(pc.invert(pc.is_in(more, table.column(key).combine_chunks())))
+        if len(new):
+            nulls = {
+                name: pa.nulls(len(new), table.schema.field(name).type)
+                for name in table.column_names
+                if name != key
+            }
+            extra = pa.table({key: new, **nulls}).select(table.column_names)
+            table = pa.concat_tables([table, extra])
+    return table.take(pc.sort_indices(table, [(key, "ascending")])).combine_chunks()

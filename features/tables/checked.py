@@ -1,0 +1,306 @@
+"""The door of the data: files in, checked tables out, with every dropped row accounted for.
+
+Items and users become one sorted table each; the log becomes arrays of row numbers into them,
+sorted by user and time. Nothing is guessed: what a row that breaks a rule becomes is a policy.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from recsys.core.errors import ConfigError, DataError
+from recsys.data.schema import Schema
+from recsys.features.tables.attributes import (
+    Attributes,
+    joined,
+    read_attributes,
+    sorted_union,
+    without_duplicates,
+)
+from recsys.features.tables.ids import Ids, settle_ids
+from recsys.features.tables.ledger import Drop
+from recsys.features.tables.log import Log, read_log, take_rows
+from recsys.features.tables.reading import TableFiles, fingerprint, open_table
+from recsys.features.tables.sources import Policies, Sources
+from recsys.features.tables.times import latest_seconds, microseconds
+
+Side = Literal["items", "users"]
+
+
+@dataclass(frozen=True, eq=False)
+class Events:
+    """E interactions, sorted by user_row, then time, then position in the files.
+
+    user_row (E,) int32 into the users; item_row (E,) int32 into the items; time (E,) int64
+    microseconds since 1970 UTC, the order value, or 0..E-1 in file order where neither is
+    declared; weight (E,) float32; row (E,) int64, row number over the source files, from 0;
+    split (E,) int8, 0 train, 1 validation, 2 test, from the split column; context: E rows;
+    label (E,) float32, 0 or 1, where the schema declares one; session (E,) int32, the same number
+    for the rows of one session id, where the schema names a session column.
+    """
+
+    user_row: NDArray[np.int32]
+    item_row: NDArray[np.int32]
+    time: NDArray[np.int64]
+    weight: NDArray[np.float32]
+    row: NDArray[np.int64]
+    split: NDArray[np.int8] | None
+    context: pa.Table
+    label: NDArray[np.float32] | None = None
+    session: NDArray[np.int32] | None = None
+
+    def __len__(self) -> int:
+        return len(self.user_row)
+
+    def take(self, rows: NDArray[np.int64]) -> "Events":
+        """Return the events `rows` (M,) in that order."""
+        return Events(
+            self.user_row[rows],
+            self.item_row[rows],
+            self.time[rows],
+            self.weight[rows],
+            self.row[rows],
+            None if self.split is None else self.split[rows],
+            take_rows(self.context, rows),
+            None if self.label is None else self.label[rows],
+            None if self.session is None else self.session[rows],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Tables:
+    """Everything a schema declares, checked.
+
+    items, users: one row an item (user), ascending by key, side tables joined in. drops: what
+    policies left out or changed. fingerprint: sha256 of the bytes of all files.
+    """
+
+    items: pa.Table
+    users: pa.Table
+    events: Events
+    drops: tuple[Drop, ...]
+    fingerprint: str
+
+
+def read_tables(
+    schema: Schema,
+    sources: Sources,
+    policies: Policies,
+    *,
+    split_column: str | None = None,
+    now: datetime | None = None,
+) -> Tables:
+    """Read and check all tables.
+
+    Args:
+        schema: roles and features.
+        sources: where the files are.
+        policies: what becomes of rows that break a rule.
+        split_column: column of the interactions that says train, validation or test.
+        now: the clock, for `policies.latest_time: now`.
+
+    Raises:
+        NotFoundError: a path does not exist, or a glob matches nothing.
+        DataError: a table is not as declared; file, column, rows and remedy are named.
+        ConfigError: tables and sources do not go together.
+    """
+    files = _open(schema, sources)
+    latest = latest_seconds(policies, now)
+    log, drops = read_log(
+        files["interactions"], schema, policies, split_column=split_column, latest=latest
+    )
+    others = _read_others(schema, files, policies)
+    ids = {"items": log.items, "users": log.users}
+    for side in ("items", "users"):
+        members = [name for name in others if name == side or _joins(schema, name) == side]
+        settled = settle_ids([ids[side], *(others[name].ids for name in members)], policies)
+        ids[side] = settled[0]
+        for name, one in zip(members, settled[1:], strict=True):
+            others[name] = replace(others[name], ids=one)
+    log = replace(log, items=ids["items"], users=ids["users"])
+    if log.sessions is not None:
+        log = replace(log, sessions=settle_ids([log.sessions], policies)[0])
+    drops += log.ledger.settle()
+    for name, attributes in others.items():
+        others[name] = without_duplicates(attributes, policies)
+        drops += others[name].ledger.settle()
+    log = _without_unknown(log, others, policies)
+    log = _without_repeats(log, schema, policies)
+    drops += log.ledger.settle()
+    items, item_row = _side("items", schema, others, log.items)
+    users, user_row = _side("users", schema, others, log.users)
+    for attributes in others.values():
+        drops += attributes.ledger.settle()
+    _check_worth(log, items, files["interactions"])
+    events = _events(log, schema, user_row, item_row)
+    return Tables(items, users, events, tuple(drops), fingerprint(files.values()))
+
+
+def source_fingerprint(schema: Schema, sources: Sources) -> str:
+    """Return `Tables.fingerprint` of these files without reading the tables.
+
+    Raises:
+        NotFoundError: a path does not exist, or a glob matches nothing.
+        ConfigError: tables and sources do not go together.
+    """
+    return fingerprint(_open(schema, sources).values())
+
+
+def _open(schema: Schema, sources: Sources) -> dict[str, TableFiles]:
+    paths = {"interactions": sources.interactions}
+    declared = {"items": schema.items, "users": schema.users, **schema.others}
+    given = {"items": sources.items, "users": sources.users, **sources.others}
+    for name in dict.fromkeys([*declared, *given]):
+        table, path = declared.get(name), given.get(name)
+        if table is not None and path is None:
+            raise ConfigError(f"schema.{name} is declared, but data has no path for '{name}'")
+        if table is None and path is not None:
+            raise ConfigError(
+                f"data has a path for '{name}', but the schema declares no such table"
+            )
+        if path is not None:
+            paths[name] = path
+    return {name: open_table(path, name) for name, path in paths.items()}
+
+
+def _read_others(
+    schema: Schema, files: dict[str, TableFiles], policies: Policies
+) -> dict[str, Attributes]:
+    others: dict[str, Attributes] = {}
+    for name, table in files.items():
+        if name == "interactions":
+            continue
+        if name in schema.others:
+            key, title = schema.others[name].key, None
+        elif name == "items":
+            key, title = schema.item_key, schema.items.title if schema.items else None
+        else:
+            key, title = schema.user_key, None
+        features = [feature for feature in schema.column_features if feature.table == name]
+        others[name] = read_attributes(table, key, features, policies, title=title)
+        # What is broken on its own is said before anything is compared.
+        others[name].ledger.check()
+    return others
+
+
+def _joins(schema: Schema, name: str) -> str | None:
+    return schema.others[name].joins if name in schema.others else None
+
+
+def _without_unknown(log: Log, others: dict[str, Attributes], policies: Policies) -> Log:
+    """Drop, keep or refuse rows whose item (user) the catalogue (users table) lacks."""
+    sides: list[tuple[Side, str, str]] = [
+        ("items", "catalogue", policies.unknown_items),
+        ("users", "users table", policies.unknown_users),
+    ]
+    for side, what, policy in sides:
+        if side not in others:
+            continue
+        ids: Ids = log.items if side == "items" else log.users
+        absent = np.asarray(pc.invert(pc.is_in(ids.distinct, others[side].ids.used())))
+        unknown = absent[ids.codes]
+        at = np.flatnonzero(unknown)
+        if len(at) == 0:
+            continue
+        log.ledger.note(
+            ids.column,
+            f"the {what} has no such key",
+            ids.rows[at],
+            remedy=f"add them to {others[side].ids.place}, or set policies.unknown_{side}: drop "
+            f"(or keep, without attributes)",
+            policy=f"unknown_{side}: {policy}",
+            value=repr(ids.distinct[int(ids.codes[at[0]])].as_py()),
+        )
+        if policy != "keep":
+            log = log.keep(~unknown)
+    return log
+
+
+def _without_repeats(log: Log, schema: Schema, policies: Policies) -> Log:
+    """Drop or refuse the same user, item and time twice."""
+    if policies.duplicate_events == "keep" or len(log.rows) == 0:
+        return log
+    has_clock = schema.interactions.time is not None or schema.interactions.order is not None
+    clock = log.clock if has_clock else np.zeros(len(log.rows), np.int64)
+    order = np.lexsort((clock, log.items.codes, log.users.codes))
+    same = np.ones(len(order) - 1, bool)
+    for column in (clock, log.items.codes, log.users.codes):
+        same &= column[order[1:]] == column[order[:-1]]
+    repeated = np.zeros(len(order), bool)
+    repeated[order[1:][same]] = True
+    what = "user, item and time" if has_clock else "user and item"
+    log.ledger.note(
+        log.items.column,
+        f"the same {what} as an earlier row",
+        log.rows[repeated],
+        remedy="set policies.duplicate_events: keep or drop",
+        policy=f"duplicate_events: {policies.duplicate_events}",
+    )
+    return log.keep(~repeated)
+
+
+def _side(
+    side: Side, schema: Schema, others: dict[str, Attributes], ids: Ids
+) -> tuple[pa.Table, NDArray[np.int32]]:
+    """Return the table of one side, and the row of each distinct id of the log, (D,) int32."""
+    key = schema.item_key if side == "items" else schema.user_key
+    used = ids.used()
+    table = None
+    if side in others:
+        sides = {name: one for name, one in others.items() if _joins(schema, name) == side}
+        table = joined(others[side], key, sides)
+    table = sorted_union(table, key, used)
+    rows = pc.index_in(ids.distinct, table.column(key).combine_chunks()).fill_null(-1)
+    return table, np.asarray(rows).astype(np.int32)
+
+
+def _check_worth(log: Log, items: pa.Table, files: TableFiles) -> None:
+    """Refuse what nothing can be learnt from."""
+    if len(log.rows) == 0:
+        raise DataError(
+            f"{files.paths[0]}: no interaction is left after the policies; "
+            "see policies.unknown_items and policies.unknown_users"
+        )
+    if items.num_rows < 2 or len(log.items.used()) < 2:
+        raise DataError(
+            f"{log.items.place}: the interactions are all of one item; "
+            "at least two are needed to choose from"
+        )
+
+
+def _events(
+    log: Log, schema: Schema, user_row: NDArray[np.int32], item_row: NDArray[np.int32]
+) -> Events:
+    users = user_row[log.users.codes]
+    time = log.clock
+    if schema.interactions.time is not None:
+        time = microseconds(time, schema.interactions.time.unit)
+    elif schema.interactions.order is None:
+        time = np.arange(len(users))
+    order = _order(users, time)
+    return Events(
+        user_row=users[order],
+        item_row=item_row[log.items.codes[order]],
+        time=time[order],
+        weight=log.weight[order],
+        row=log.rows[order],
+        split=None if log.split is None else log.split[order],
+        context=take_rows(log.context, order),
+        label=None if log.label is None else log.label[order],
+        session=None if log.sessions is None else log.sessions.codes[order],
+    )
+
+
+def _order(users: NDArray[np.int32], time: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the stable order by user, then time."""
+    first = int(time.min())
+    bits = (int(time.max()) - first).bit_length()
+    if bits + int(users.max()).bit_length() > 62:
+        return np.lexsort((time, users))
+    key = (users.astype(np.int64) << bits) | (time - first)  # one sort is half the work of two
+    return np.argsort(key, kind="stable")

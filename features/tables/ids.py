@@ -1,0 +1,306 @@
+"""External ids of users and items: exact, of one type in every table, never through a float.
+
+Ids are whole numbers (int64; uint64 where they need it) or text. What comes from CSV is text
+whose type is decided over every file of every table that holds the id: whole numbers without
+leading zeros throughout become integers, anything else stays text.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from recsys.core.errors import DataError
+from recsys.features.tables.growing import GrowingArray
+from recsys.features.tables.ledger import Cells, Ledger, Mask, is_text, mask_of
+from recsys.features.tables.sources import Policies
+
+_WHOLE = r"^(0|-?[1-9][0-9]*)$"
+_WHOLE_FLOAT = r"^-?[0-9]+(\.0*)?([eE]\+?[0-9]+)?$"
+_NUMBER = r"^-?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?$"
+_SPOILT_NULLS = ("nan", "NaN", "None", "null", "NULL", "<NA>", "NaT")
+_EXACT_FLOAT = float(2**53)
+_FLOAT_REMEDY = (
+    "a null made floats of the numbers: write them as integers, or set "
+    "policies.float_ids: integer to cast the whole ones"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Ids:
+    """Ids of the rows of one table: distinct (D,) in no order, codes (N,) int32 into it.
+
+    rows (N,) int64 numbers the rows in the files; untyped: text whose type is not decided yet.
+    """
+
+    column: str
+    distinct: pa.Array
+    codes: NDArray[np.int32]
+    rows: NDArray[np.int64]
+    ledger: Ledger
+    untyped: bool
+
+    @property
+    def place(self) -> str:
+        """The files and the column, for messages."""
+        paths = self.ledger.files.paths
+        more = f" and {len(paths) - 1} more files" if len(paths) > 1 else ""
+        return f"{paths[0]}{more}, column '{self.column}'"
+
+    def used(self) -> pa.Array:
+        """Return the distinct ids that a row has."""
+        seen = np.bincount(self.codes, minlength=len(self.distinct)) > 0
+        return self.distinct.filter(pa.array(seen))
+
+    def with_rows(self, codes: NDArray[np.int32], rows: NDArray[np.int64]) -> "Ids":
+        """Return the same ids for other rows; `distinct` stays as it is."""
+        return Ids(self.column, self.distinct, codes, rows, self.ledger, self.untyped)
+
+
+class IdCollector:
+    """Takes a column of ids batch by batch; a row costs four bytes and its share of new ids."""
+
+    def __init__(self, column: str, ledger: Ledger, policies: Policies) -> None:
+        self._column = column
+        self._ledger = ledger
+        self._policies = policies
+        self._codes = GrowingArray(np.int32)
+        self._dictionaries: list[tuple[int, pa.Array]] = []
+        self._untyped = ledger.files.is_untyped(column)
+        self._first: tuple[pa.DataType, int] | None = None
+
+    def check(self, cells: Cells) -> tuple[pa.DictionaryArray, Mask]:
+        """Return the batch's ids, dictionary-encoded, and which of them are usable, (N,) bool.
+
+        Raises:
+            DataError: the column's type cannot be an id, or changes between files.
+        """
+        values = _integers_or_text(cells, self._policies)
+        if len(values) and not pa.types.is_null(values.type):
+            first = self._first or (values.type, int(cells.rows[0]))
+            if is_text(first[0]) != is_text(values.type):
+                at = np.array([first[1], cells.rows[0]])
+                raise DataError(
+                    f"{self._ledger.files.describe(at, 2)}, column '{self._column}': ids are "
+                    f"{first[0]} in one file and {values.type} in another; cast them to one type"
+                )
+            self._first = first
+        encoded = values.dictionary_encode()
+        return encoded, self._bad(cells, encoded)
+
+    def add(self, encoded: pa.DictionaryArray, keep: Mask) -> None:
+        """Take the rows of a batch that `check` returned where `keep` (N,) holds."""
+        if keep.any():
+            codes = np.asarray(encoded.indices.fill_null(0))[keep]
+            self._codes.append(codes)
+            self._dictionaries.append((len(codes), encoded.dictionary))
+
+    def finish(self, rows: NDArray[np.int64]) -> Ids:
+        """Return everything added; rows (N,) are its row numbers."""
+        words = [dictionary for _, dictionary in self._dictionaries]
+        if any(_is_wide(part) for part in words):
+            words = [part.cast(pa.uint64()) for part in words]
+        elif not any(is_text(part.type) for part in words):
+            words = [part.cast(pa.int64()) for part in words]
+        if not words:
+            words = [pa.array([], pa.int64())]
+        merged = pa.concat_arrays(words).dictionary_encode()
+        common, codes = np.asarray(merged.indices), self._codes.values()
+        start = first = 0
+        for size, dictionary in self._dictionaries:  # batch by batch, in place
+            part = codes[start : start + size]
+            part[:] = common[first : first + len(dictionary)][part]
+            start, first = start + size, first + len(dictionary)
+        self._dictionaries = []
+        distinct = merged.dictionary
+        used = np.bincount(codes, minlength=len(distinct)) > 0
+        if not used.all():  # ids of rows that left must not decide the type
+            codes = (np.cumsum(used) - 1).astype(np.int32)[codes]
+            distinct = distinct.filter(pa.array(used))
+        return Ids(self._column, distinct, codes, rows, self._ledger, self._untyped)
+
+    def _bad(self, cells: Cells, encoded: pa.DictionaryArray) -> Mask:
+        """Note null, empty, padded and spoilt ids; return what stays."""
+        policy = f"bad_ids: {self._policies.bad_ids}"
+        remedy = "correct the source, or set policies.bad_ids: drop to leave such rows out"
+        null = np.asarray(encoded.indices.is_null())
+        cells.note(null, "the id is null", remedy, policy=policy, show=False)
+        usable = ~null
+        if not is_text(encoded.dictionary.type):
+            return usable
+        words = encoded.dictionary
+        trimmed = pc.utf8_trim_whitespace(words)
+        faults = (
+            ("the id is empty", mask_of(pc.equal(trimmed, ""))),
+            ("the id is padded with white space", mask_of(pc.not_equal(trimmed, words))),
+            (
+                "the id is the word for a null",
+                mask_of(pc.is_in(words, pa.array(_SPOILT_NULLS, words.type))),
+            ),
+        )
+        codes = np.asarray(encoded.indices.fill_null(0))
+        for reason, fault in faults:
+            if fault.any():
+                bad = fault[codes] & usable
+                cells.note(bad, reason, remedy, policy=policy)
+                usable &= ~bad
+        return usable
+
+
+def settle_ids(columns: Sequence[Ids], policies: Policies) -> list[Ids]:
+    """Give columns that hold the same ids one type: all integers or all text.
+
+    Raises:
+        DataError: one table holds numbers and another text (both are named), or floats.
+    """
+    filled = [ids for ids in columns if len(ids.distinct)]
+    typed = [ids for ids in filled if not ids.untyped]
+    texts = [ids for ids in typed if is_text(ids.distinct.type)]
+    numbers = [ids for ids in typed if not is_text(ids.distinct.type)]
+    if texts and numbers:
+        raise _unlike(numbers[0], texts[0])
+    if texts:
+        return [_as_type(ids, pa.large_string()) for ids in columns]
+    open_ = [ids for ids in filled if ids.untyped]
+    odd = [ids for ids in open_ if not _are_numbers(ids.distinct)]
+    if odd and numbers:
+        raise _unlike(numbers[0], odd[0])
+    if odd:
+        return [_as_type(ids, pa.large_string()) for ids in columns]
+    whole = [_untyped_to_integer(ids, policies) if ids in open_ else ids for ids in columns]
+    wide = any(_is_wide(ids.distinct) for ids in whole)
+    return [_as_type(ids, pa.uint64() if wide else pa.int64()) for ids in whole]
+
+
+def _integers_or_text(cells: Cells, policies: Policies) -> pa.Array:
+    """Return a batch of ids as int64, uint64 or large_string."""
+    values, kind = cells.values, cells.values.type
+    if is_text(kind):
+        return values.cast(pa.large_string())
+    if pa.types.is_uint64(kind) or pa.types.is_null(kind):
+        return values
+    if pa.types.is_integer(kind):
+        return values.cast(pa.int64())
+    if pa.types.is_decimal(kind):
+        try:
+            return values.cast(pa.int64())
+        except pa.ArrowInvalid:
+            cells.refuse(f"ids are {kind}", "cast them to int64 or to text")
+    if pa.types.is_floating(kind):
+        return _floats(cells, policies)
+    what = "true or false" if pa.types.is_boolean(kind) else str(kind)
+    cells.refuse(
+        f"ids are {what}", "an id is a whole number or text: name the right column, or cast it"
+    )
+
+
+def _floats(cells: Cells, policies: Policies) -> pa.Array:
+    numbers = np.asarray(cells.values.fill_null(np.nan), np.float64)
+    null = np.isnan(numbers)
+    filled = np.where(null, 0.0, numbers)
+    fractional = filled != np.floor(filled)
+    cells.note(
+        fractional | np.isinf(filled),
+        "the id is a fraction",
+        "an id is a whole number or text: name the right column, or cast it in the source",
+    )
+    spoilt = ~fractional & (np.abs(filled) > _EXACT_FLOAT)
+    cells.note(
+        spoilt,
+        "the id came as a float above 2**53, where floats no longer tell neighbours apart",
+        "write the ids as integers or text in the source",
+    )
+    cells.note(
+        ~null & ~fractional & ~spoilt,
+        "ids came as floats",
+        _FLOAT_REMEDY,
+        policy=f"float_ids: {policies.float_ids}",
+    )
+    safe = np.where(fractional | spoilt, 0.0, filled)
+    return pa.array(safe.astype(np.int64), mask=null)
+
+
+def _untyped_to_integer(ids: Ids, policies: Policies) -> Ids:
+    """Cast numbers that came as text; "3.0" is a float that a null made."""
+    whole = _matches(ids.distinct, _WHOLE)
+    if whole.all():
+        return _as_type(ids, None)
+    for fault, reason, policy in (
+        (~_matches(ids.distinct, _WHOLE_FLOAT), "the id is a fraction", "error"),
+        (~whole, "ids came as floats", f"float_ids: {policies.float_ids}"),
+    ):
+        at = np.flatnonzero(fault[ids.codes])
+        remedy = (
+            _FLOAT_REMEDY
+            if policy != "error"
+            else "an id is a whole number or text: name the right column, or correct the source"
+        )
+        if len(at):
+            value = repr(ids.distinct[int(ids.codes[at[0]])].as_py())
+            ids.ledger.note(
+                ids.column, reason, ids.rows[at], remedy=remedy, policy=policy, value=value
+            )
+            if policy.endswith("error"):
+                ids.ledger.settle()
+    numbers = np.asarray(ids.distinct.cast(pa.float64()))
+    if (np.abs(numbers) > _EXACT_FLOAT).any():
+        raise DataError(f"{ids.place}: ids came as floats above 2**53; write them as integers")
+    merged = pa.array(numbers.astype(np.int64)).dictionary_encode()
+    codes = np.asarray(merged.indices).astype(np.int32)[ids.codes]
+    return Ids(ids.column, merged.dictionary, codes, ids.rows, ids.ledger, False)
+
+
+def _as_type(ids: Ids, kind: pa.DataType | None) -> Ids:
+    """Cast the distinct ids; None: int64 where they fit, else uint64, else text."""
+    kinds = [pa.int64(), pa.uint64(), pa.large_string()] if kind is None else [kind]
+    for candidate in kinds:
+        try:
+            distinct = ids.distinct.cast(candidate)
+        except pa.ArrowInvalid:
+            continue
+        return Ids(ids.column, distinct, ids.codes, ids.rows, ids.ledger, False)
+    raise DataError(
+        f"{ids.place}: ids are negative in one table and above 2**63 in another; make them text"
+    )
+
+
+def _unlike(numbers: Ids, texts: Ids) -> DataError:
+    odd = np.flatnonzero(~_plain(texts.distinct)) if texts.untyped else np.array([0])
+    example = texts.distinct[int(odd[0]) if len(odd) else 0].as_py()
+    return DataError(
+        f"{numbers.place} holds whole numbers ({numbers.distinct[0].as_py()!r}), "
+        f"{texts.place} holds text ({example!r}): the same ids must have one type; cast one column"
+    )
+
+
+def _matches(values: pa.Array, pattern: str) -> Mask:
+    return mask_of(pc.match_substring_regex(values, pattern))
+
+
+def _plain(values: pa.Array) -> Mask:
+    """Numbers without leading zeros."""
+    return _matches(values, _NUMBER) & ~_matches(values, r"^(-?0[0-9]|-0$)")
+
+
+def _are_numbers(values: pa.Array) -> bool:
+    """Whether ids that came as text are all numbers, and small enough for an integer."""
+    if not _plain(values).all():
+        return False
+    whole = values.filter(pc.match_substring_regex(values, _WHOLE))
+    for kind in (pa.int64(), pa.uint64()):
+        try:
+            whole.cast(kind)
+        except pa.ArrowInvalid:
+            continue
+        return True
+    return False
+
+
+def _is_wide(values: pa.Array) -> bool:
+    """Whether unsigned numbers exceed int64."""
+    if not pa.types.is_uint64(values.type) or not len(values):
+        return False
+    return bool(pc.max(values).as_py() >= 2**63)

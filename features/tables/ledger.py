@@ -1,0 +1,167 @@
+"""What was found wrong in a table: one clear error, or a counted drop where a policy says so.
+
+A `Ledger` collects findings while a table streams by, so that an error tells how many rows are
+concerned; `settle` raises the first that no policy forgives and returns the others as `Drop`s.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from recsys.core.errors import DataError
+from recsys.features.tables.reading import TableFiles
+
+Mask = NDArray[np.bool_]
+_EXAMPLES = 5
+
+
+@dataclass(frozen=True)
+class Drop:
+    """One reason for which rows left the data, or values were changed, by policy.
+
+    examples: "file:row" of the first few.
+    """
+
+    table: str
+    column: str
+    reason: str
+    policy: str
+    rows: int
+    examples: tuple[str, ...]
+
+
+@dataclass
+class _Finding:
+    remedy: str
+    policy: str
+    value: str
+    rows: list[int] = field(default_factory=list)
+    count: int = 0
+    last: int = -1
+
+
+class Ledger:
+    """Findings in one table, in the order in which they were met."""
+
+    def __init__(self, files: TableFiles) -> None:
+        self.files = files
+        self._findings: dict[tuple[str, str], _Finding] = {}
+
+    def note(
+        self,
+        column: str,
+        reason: str,
+        rows: NDArray[np.int64],
+        *,
+        remedy: str = "",
+        policy: str = "error",
+        value: str = "",
+    ) -> None:
+        """Add `rows` (M,) to what is wrong with `column`; `policy` is "name: choice"."""
+        if len(rows) == 0:
+            return
+        fresh = _Finding(remedy, policy, value)
+        finding = self._findings.setdefault((column, reason), fresh)
+        # Two readers of one column find the same; a table streams by in ascending rows.
+        rows = rows[rows > finding.last]
+        finding.last = max(finding.last, int(rows[-1]) if len(rows) else -1)
+        finding.rows += rows[: max(0, _EXAMPLES - len(finding.rows))].tolist()
+        finding.count += len(rows)
+
+    def check(self) -> None:
+        """Keep what policies forgave for `settle`.
+
+        Raises:
+            DataError: the first finding that none forgives.
+        """
+        for (column, reason), finding in self._findings.items():
+            if finding.policy.endswith("error"):
+                where = self.files.describe(np.array(finding.rows, np.int64), finding.count)
+                value = f", {finding.value}" if finding.value else ""
+                raise DataError(f"{where}, column '{column}': {reason}{value}; {finding.remedy}")
+
+    def settle(self) -> list[Drop]:
+        """Return what policies forgave, and forget it.
+
+        Raises:
+            DataError: the first finding that none forgives.
+        """
+        self.check()
+        drops = []
+        for (column, reason), finding in self._findings.items():
+            places = self.files.places(np.array(finding.rows, np.int64))
+            drops.append(
+                Drop(self.files.table, column, reason, finding.policy, finding.count, places)
+            )
+        self._findings.clear()
+        return drops
+
+
+@dataclass(frozen=True)
+class Cells:
+    """One column of one batch: values (N,), their row numbers, and where findings go."""
+
+    column: str
+    values: pa.Array
+    rows: NDArray[np.int64]
+    ledger: Ledger
+    untyped: bool = False
+    """The values are text from a CSV file: their type is ours to decide."""
+
+    def note(
+        self, bad: Mask, reason: str, remedy: str, *, policy: str = "error", show: bool = True
+    ) -> None:
+        """Add the rows where `bad` (N,) holds."""
+        at = np.flatnonzero(bad)
+        if len(at):
+            value = repr(self.values[int(at[0])].as_py()) if show else ""
+            self.ledger.note(
+                self.column, reason, self.rows[at], remedy=remedy, policy=policy, value=value
+            )
+
+    def refuse(self, reason: str, remedy: str) -> NoReturn:
+        """Raise at once for a column that is wrong as a whole; the first value is shown."""
+        valid = np.flatnonzero(np.asarray(self.values.is_valid()))
+        first = int(valid[0]) if len(valid) else 0
+        at = self.rows[first : first + 1]
+        where = self.ledger.files.describe(at, 1) if len(at) else self.ledger.files.table
+        value = f", {_shown(self.values[first].as_py())}" if len(valid) else ""
+        raise DataError(f"{where}, column '{self.column}': {reason}{value}; {remedy}")
+
+
+def cells(table: pa.Table, column: str, rows: NDArray[np.int64], ledger: Ledger) -> Cells:
+    """Return one column of a batch as `Cells`, dictionaries decoded."""
+    chunked = table.column(column)
+    values = chunked.chunk(0) if chunked.num_chunks == 1 else chunked.combine_chunks()
+    if isinstance(values, pa.ChunkedArray):
+        values = pa.concat_arrays(values.chunks) if values.num_chunks else pa.nulls(0, values.type)
+    if pa.types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
+    return Cells(column, values, rows, ledger, ledger.files.is_untyped(column))
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether an Arrow type is text."""
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Whether an Arrow type is any list."""
+    return bool(
+        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    )
+
+
+def mask_of(condition: Any) -> Mask:
+    """Return an Arrow boolean array as (N,) bool, null as False."""
+    if isinstance(condition, pa.ChunkedArray):
+        condition = condition.combine_chunks()
+    return np.asarray(condition.fill_null(False).to_numpy(zero_copy_only=False), bool)
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

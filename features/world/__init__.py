@@ -1,0 +1,1 @@
+"""Built-in data whose preference function is known."""

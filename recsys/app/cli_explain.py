@@ -1,0 +1,73 @@
+"""`recsys explain`: what a ranker looks at."""
+
+import json as json_format
+from pathlib import Path
+
+import click
+
+from recsys.app.cli_jobs import progress_lines, resolve_model
+
+
+@click.command()
+@click.argument("model")
+@click.option("--user", help="Explain one row: this user, by its id ...")
+@click.option("--item", help="... beside this item, by its id.")
+@click.option("--row", type=click.IntRange(min=1), help="Explain this row of the log, from 1.")
+@click.option(
+    "--rows",
+    "max_rows",
+    type=click.IntRange(min=100),
+    default=20_000,
+    show_default=True,
+    help="Most test rows to look at, where the whole model is explained.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Picture to write, .png or .svg; default: beside.",
+)
+@click.option("--tracking-uri", help="MLflow store; default: mlflow.db in this folder.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def explain(
+    model: str,
+    user: str | None,
+    item: str | None,
+    row: int | None,
+    max_rows: int,
+    out: Path | None,
+    tracking_uri: str | None,
+    as_json: bool,
+) -> None:
+    """Show what a ranker looks at: over the test rows, or when it judges one row.
+
+    Each field is exchanged for that of other rows, and the answers compared; of AutoInt the
+    attention stands beside. MODEL is a bundle folder, a run id or models:/name@alias.
+
+    Example: recsys explain models:/shop@champion --user u000123 --item i00042 --out why.png
+    """
+    from recsys.training.explain.explanation import Explanation, RowExplanation
+    from recsys.training.explain.job import explain_log_row, explain_model, explain_pair
+    from recsys.training.reports.explanation_plots import check_picture, write_picture
+    from recsys.training.reports.explanation_table import explanation_table, row_table
+
+    if (user is None) != (item is None) or (user is not None and row is not None):
+        raise click.UsageError("give --user and --item, or --row, or none of them")
+    folder, say = resolve_model(model, tracking_uri), progress_lines(as_json)
+    picture = out or Path(f"explanation-{folder.name}.png")
+    check_picture(picture)
+    found: Explanation | RowExplanation
+    if user is not None and item is not None:
+        found = explain_pair(folder, user, item, say=say)
+    elif row is not None:
+        found = explain_log_row(folder, row, say=say)
+    else:
+        found = explain_model(folder, max_rows=max_rows, say=say)
+    write_picture(picture, found)
+    if as_json:
+        click.echo(json_format.dumps({**found.to_json(), "picture": str(picture)}, indent=1))
+        return
+    if isinstance(found, RowExplanation):
+        row_table(found)
+    else:
+        explanation_table(found)
+    click.echo(f"\npicture: {picture}")

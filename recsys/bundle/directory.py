@@ -1,0 +1,183 @@
+"""What a trained model on disk is: an immutable folder named by its content, hash-checked.
+
+A bundle knows nothing of what it holds. `manifest.json` lists every file with size and sha256;
+the folder's name is a hash of the manifest. Nothing is parsed before its bytes were verified,
+nothing is overwritten, and a folder under a model's id is complete: it was renamed there last.
+
+    <model_id>/manifest.json   schema_version, engine_version, created, files, facts
+    <model_id>/...             the files, in whatever folders the writer chose
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Self
+
+from recsys.core.atomic import publish, staged_folder
+from recsys.core.errors import IntegrityError, NotFoundError
+
+MANIFEST = "manifest.json"
+SCHEMA_VERSION = 1
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle. `path` is its folder, `manifest` what manifest.json says."""
+
+    path: Path
+    model_id: str
+    manifest: Mapping[str, Any]
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Verify the bundle in `path`: every file's name, size and sha256, and no file more.
+
+        Raises:
+            NotFoundError: no such folder, or no manifest in it.
+            IntegrityError: a file is missing, is not what was written, or should not be there.
+        """
+        manifest_path = path / MANIFEST
+        if not manifest_path.is_file() or manifest_path.is_symlink():
+            raise NotFoundError(f"{path}: no bundle here (no {MANIFEST})")
+        manifest = _parse(manifest_path)
+        model_id = _model_id(manifest)
+        if manifest.get("model_id") != model_id:
+            raise IntegrityError(
+                f"{manifest_path}: says model {manifest.get('model_id')}, its content is {model_id}"
+            )
+        bundle = cls(path, model_id, manifest)
+        bundle._refuse_strangers()
+        for entry in manifest["files"]:
+            _check(path / entry["path"], entry, _hash_file(path / entry["path"]))
+        return bundle
+
+    def names(self) -> list[str]:
+        """Return the files' names, sorted."""
+        return [entry["path"] for entry in self.manifest["files"]]
+
+    def has(self, name: str) -> bool:
+        """Whether the bundle holds `name`."""
+        return name in self.names()
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes of `name`, verified once more: what is parsed is what was checked.
+
+        Raises:
+            NotFoundError: the bundle does not list the file.
+            IntegrityError: the bytes are not those that were written.
+        """
+        for entry in self.manifest["files"]:
+            if entry["path"] == name:
+                data = (self.path / name).read_bytes()
+                _check(self.path / name, entry, (len(data), hashlib.sha256(data).hexdigest()))
+                return data
+        raise NotFoundError(f"{self.path}: the bundle holds no '{name}'")
+
+    def text(self, name: str) -> str:
+        """Return `name` as UTF-8 text."""
+        return self.read(name).decode()
+
+    def json(self, name: str) -> Any:
+        """Return `name` parsed as JSON."""
+        return json.loads(self.read(name))
+
+    def _refuse_strangers(self) -> None:
+        """Names must be plain and listed; links lead outside."""
+        listed = set(self.names()) | {MANIFEST}
+        for name in listed:
+            if not _NAME.fullmatch(name):
+                raise IntegrityError(f"{self.path}: the manifest lists a bad name, {name!r}")
+        for folder, folders, files in os.walk(self.path):
+            for entry in [*folders, *files]:
+                if (Path(folder) / entry).is_symlink():
+                    raise IntegrityError(f"{Path(folder) / entry}: a link inside a bundle")
+            for file in files:
+                name = (Path(folder) / file).relative_to(self.path).as_posix()
+                if name not in listed:
+                    raise IntegrityError(f"{self.path / name}: not a file of this bundle")
+
+
+def write_bundle(parent: Path, write: Callable[[Path], None], *, facts: Mapping[str, Any]) -> Path:
+    """Write a bundle below `parent` and return its folder, parent/<model_id>.
+
+    Args:
+        parent: folder for bundles, made where missing.
+        write: fills an empty folder with the files.
+        facts: JSON facts about the content, kept in the manifest under "facts".
+
+    A bundle of the same content that is there already is returned as it stands. On an error
+    nothing is left behind.
+    """
+    with staged_folder(parent, "bundle") as staging:
+        write(staging)
+        paths = sorted(path for path in staging.rglob("*") if path.is_file())
+        manifest: dict[str, Any] = {
+            "schema_version": SCHEMA_VERSION,
+            "engine_version": version("recsys-engine"),
+            "files": [_entry(path, staging) for path in paths],
+            "facts": dict(facts),
+        }
+        model_id = _model_id(manifest)
+        manifest |= {"model_id": model_id, "created": datetime.now(UTC).isoformat()}
+        text = json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False)
+        (staging / MANIFEST).write_text(text)
+        target = parent / model_id
+        if not target.exists():
+            publish(staging, target)
+    Bundle.open(target)
+    return target
+
+
+def _model_id(manifest: Mapping[str, Any]) -> str:
+    """Return the first 16 hex digits of the sha256 of all but id and date."""
+    content = {k: value for k, value in manifest.items() if k not in ("model_id", "created")}
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads(path.read_bytes())
+        version_found, files = manifest["schema_version"], manifest["files"]
+        well_formed = all({"path", "bytes", "sha256"} <= set(entry) for entry in files)
+    except (ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(f"{path}: not a manifest ({error!r})") from None
+    if version_found != SCHEMA_VERSION or not well_formed:
+        raise IntegrityError(
+            f"{path}: manifest of version {version_found}; this engine reads {SCHEMA_VERSION}"
+        )
+    return dict(manifest)
+
+
+def _entry(path: Path, root: Path) -> dict[str, Any]:
+    size, digest = _hash_file(path)
+    return {"path": path.relative_to(root).as_posix(), "bytes": size, "sha256": digest}
+
+
+def _hash_file(path: Path) -> tuple[int, str]:
+    digest, size = hashlib.sha256(), 0
+    try:
+        with path.open("rb") as file:
+            while block := file.read(_CHUNK_BYTES):
+                digest.update(block)
+                size += len(block)
+    except FileNotFoundError:
+        raise IntegrityError(f"{path}: missing from the bundle") from None
+    return size, digest.hexdigest()
+
+
+def _check(path: Path, entry: Mapping[str, Any], found: tuple[int, str]) -> None:
+    if found != (entry["bytes"], entry["sha256"]):
+        raise IntegrityError(
+            f"{path}: {found[0]} bytes with sha256 {found[1][:12]}..., the manifest says "
+            f"{entry['bytes']} bytes with {str(entry['sha256'])[:12]}...: the file was changed "
+            "after it was written; get the bundle again"
+        )

@@ -1,0 +1,65 @@
+"""The probe of a ranker: some encoded rows with the logits that were computed of them.
+
+It lies in the bundle as `probe.safetensors` and is replayed wherever the model is opened or
+exported, so an installation that computes something else is found out before it answers.
+"""
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from recsys.core.errors import IntegrityError
+from recsys.data.batch import FeatureBlock, Jagged
+
+PROBE_FILE = "probe.safetensors"
+PROBE_ROWS = 16
+PROBE_TOLERANCE = 1e-4
+"""How far off a replayed logit may be."""
+
+
+@torch.no_grad()
+def write_probe(model: nn.Module, features: FeatureBlock) -> bytes:
+    """Return the probe of `model`, in evaluation mode, on the rows of `features`."""
+    was_training = model.training
+    logits_B: Tensor = model.eval()(features.to(next(model.parameters()).device))
+    model.train(was_training)
+    tensors = {"single": features.single, "dense": features.dense, "logit": logits_B.float()}
+    for number, jagged in enumerate(features.multi):
+        tensors[f"multi.{number}.values"] = jagged.values
+        tensors[f"multi.{number}.offsets"] = jagged.offsets
+        if jagged.weights is not None:
+            tensors[f"multi.{number}.weights"] = jagged.weights
+    # Features may share offsets, which the format does not.
+    return save({name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()})
+
+
+def read_probe(probe: bytes) -> tuple[FeatureBlock, Tensor]:
+    """Return the rows and their logits (B,) float32."""
+    tensors = load(probe)
+    numbers = range(sum(name.endswith(".values") for name in tensors))
+    multi = tuple(
+        Jagged(
+            tensors[f"multi.{number}.values"],
+            tensors[f"multi.{number}.offsets"],
+            tensors.get(f"multi.{number}.weights"),
+        )
+        for number in numbers
+    )
+    return FeatureBlock(tensors["single"], multi, tensors["dense"]), tensors["logit"]
+
+
+def check_replay(got_B: Tensor, expected_B: Tensor, who: str) -> float:
+    """Return the largest difference of replayed logits, (B,) each; `who` computed them.
+
+    Raises:
+        IntegrityError: one is further off than `PROBE_TOLERANCE`, or is not a number.
+    """
+    off_B = (got_B - expected_B).abs()
+    worst = int(off_B.argmax())  # a NaN is the largest of all
+    if not off_B[worst] <= PROBE_TOLERANCE:
+        raise IntegrityError(
+            f"{who}: row {worst + 1} of the probe has logit {float(got_B[worst]):.6f}, "
+            f"{float(expected_B[worst]):.6f} was recorded: this installation computes other "
+            "logits than the one that trained the model"
+        )
+    return float(off_B[worst])

@@ -1,0 +1,97 @@
+"""Weights of a model as safetensors bytes, the shared table beside the dense parameters."""
+
+import hashlib
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from recsys.core.errors import IntegrityError
+from recsys.data.batch import FeatureLayout
+from recsys.embeddings.plan import EmbeddingPlan
+from recsys.embeddings.table import Table, TableConfig
+from recsys.embeddings.torch_table import TorchTable
+from recsys.embeddings.unified import UnifiedEmbedding
+from recsys.models.rankers import RankerConfig, build_ranker
+from recsys.models.retrieval import RetrievalConfig, RetrievalModel, build_retrieval
+from recsys.models.two_tower import TwoTower
+
+_TABLE = "table.weight"
+
+
+def save_weights(model: nn.Module) -> bytes:
+    """Return the weights, the table as a plain (num_rows, dim) tensor among them."""
+    embedding = model.embedding
+    assert isinstance(embedding, UnifiedEmbedding)
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
+    tensors[_TABLE] = embedding.table.weight.detach().cpu().contiguous()
+    return save(tensors)
+
+
+def save_optimizer_state(table: Table) -> bytes:
+    """Return the state of the table's optimizer, for a training that goes on from here."""
+    return save({name: tensor.cpu().contiguous() for name, tensor in table.state.items()})
+
+
+def load_retrieval(
+    weights: bytes,
+    config: RetrievalConfig,
+    table: TableConfig,
+    layouts: tuple[FeatureLayout, ...],
+) -> RetrievalModel:
+    """Return the model in evaluation mode on plain tensors; `layouts` are its sides.
+
+    Raises:
+        IntegrityError: the weights are not those of such a model.
+    """
+    embedding = UnifiedEmbedding(
+        EmbeddingPlan.of(table, layouts), TorchTable(table, torch.device("cpu"))
+    )
+    model = build_retrieval(config, embedding)
+    _fill(model, embedding, weights)
+    return model
+
+
+def load_ranker(
+    weights: bytes, config: RankerConfig, table: TableConfig, layout: FeatureLayout
+) -> nn.Module:
+    """Return the model in evaluation mode on plain tensors.
+
+    Raises:
+        IntegrityError: the weights are not those of such a model.
+    """
+    plan = EmbeddingPlan.of(table, (layout,))
+    embedding = UnifiedEmbedding(plan, TorchTable(table, torch.device("cpu")))
+    model = build_ranker(config, embedding)
+    _fill(model, embedding, weights)
+    return model
+
+
+def _fill(model: nn.Module, embedding: UnifiedEmbedding, weights: bytes) -> None:
+    tensors = load(weights)
+    try:
+        table = tensors.pop(_TABLE)
+        if table.shape != embedding.table.weight.shape:
+            raise RuntimeError(f"a table of {tuple(table.shape)}")
+        embedding.table.weight.copy_(table)
+        model.load_state_dict(tensors)
+    except (KeyError, RuntimeError) as error:
+        raise IntegrityError(f"the weights do not fit the configuration: {error}") from None
+    model.eval()
+
+
+def space_id(model: RetrievalModel) -> str:
+    """Return a hash of all that shapes an item's vector: tower, table, features, normalisation."""
+    digest = hashlib.sha256(repr(model.embedding.plan.layouts[0]).encode())
+    geometry = model.config.geometry
+    digest.update(b"unit-length" if geometry == "sphere" else geometry.encode())
+    parts: list[Tensor] = [*model.candidate.state_dict().values(), model.embedding.table.weight]
+    if isinstance(model, TwoTower) and model.smoothing is not None:
+        # The users' vectors and the graph move items, too.
+        digest.update(model.config.smoothing.model_dump_json().encode())
+        graph = model.smoothing.get_buffer("to_items")
+        parts += [*model.query.state_dict().values(), graph.crow_indices(), graph.col_indices()]
+    for tensor in parts:
+        digest.update(repr(tuple(tensor.shape)).encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:32]

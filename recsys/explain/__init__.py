@@ -1,0 +1,1 @@
+"""Attention maps and explanations of a model's answers."""

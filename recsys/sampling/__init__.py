@@ -1,0 +1,1 @@
+"""Candidates, negatives and augmented views, drawn from a batch."""

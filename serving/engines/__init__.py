@@ -1,0 +1,1 @@
+"""Batch jobs around the same scoring functions."""

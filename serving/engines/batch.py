@@ -1,0 +1,271 @@
+"""Batch scoring: requests in, recommendations in Parquet out, each user exactly once."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from recsys.core.errors import ConfigError, DataError
+from recsys.core.strict import nearest
+from recsys.data.schema import CategoricalFeature, Schema
+from recsys.features.dataset.histories import Histories
+from recsys.features.dataset.sessions import sessions_of
+from recsys.features.requests.origin import RequestOrigin
+from recsys.features.requests.steps import refuse_unknown_columns
+from recsys.features.requests.table import HISTORY, Requests, request_table
+from recsys.features.tables.checked import Tables, read_tables
+from recsys.features.tables.reading import open_table
+from recsys.features.tables.sources import Sources
+from recsys.serving.engines.parts import mark_done, write_parts
+from recsys.serving.recommend.scorer import Scorer
+
+UNKNOWN, FIRST_UNKNOWN = b"unknown_history_items", b"first_unknown_history_item"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A part of the requests: the file name of its answers, how to read it, where it lies."""
+
+    name: str
+    read: Callable[[], pa.Table]
+    origin: RequestOrigin
+
+
+@dataclass(frozen=True)
+class Shards:
+    """All requests of a job; `fingerprint` tells one set of requests from another."""
+
+    parts: tuple[Shard, ...]
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a job wrote, in users and lists.
+
+    seen_items: what became of them, and why. first_unknown_history_item: null where none is.
+    """
+
+    output: str
+    model_id: str
+    parts: int
+    parts_already_there: int
+    users: int
+    short_lists: int
+    seen_items: str
+    unknown_history_items: int
+    first_unknown_history_item: Any
+
+
+class UnknownItems:
+    """Counts items of histories that the catalogue lacks over parts, and keeps the first."""
+
+    def __init__(self) -> None:
+        self.count, self.first = 0, None
+
+    def add(self, part: pa.Table) -> None:
+        """Take what `unknown_metadata` wrote beside a part."""
+        facts = part.schema.metadata or {}
+        found = int(facts.get(UNKNOWN, b"0"))
+        if found and not self.count:
+            self.first = json.loads(facts.get(FIRST_UNKNOWN, b"null"))
+        self.count += found
+
+
+def unknown_metadata(requests: Requests) -> dict[bytes, bytes]:
+    """Return how many items of histories the catalogue lacks, to stand beside a part."""
+    first = json.dumps(requests.first_unknown)
+    return {UNKNOWN: str(requests.unknown_items).encode(), FIRST_UNKNOWN: first.encode()}
+
+
+def score_to_parquet(
+    scorer: Scorer,
+    shards: Shards,
+    output: Path,
+    *,
+    on_part: Callable[[int, int], None] = lambda done, total: None,
+) -> Summary:
+    """Score every shard into `output`; go on if a job like this one was stopped there.
+
+    Raises:
+        ConfigError: `output` holds another job's files.
+    """
+    job = {
+        "model_id": scorer.bundle.model_id,
+        "k": scorer.k,
+        "filter_seen": scorer.filter_seen,
+        "requests": shards.fingerprint,
+        **({"probability": True} if scorer.probability else {}),
+    }
+    parts = {shard.name: partial(_answers, scorer, shard) for shard in shards.parts}
+    there = write_parts(output, job, parts, on_part)
+    users = short = 0
+    unknown = UnknownItems()
+    for shard in shards.parts:
+        answers = pq.read_table(output / shard.name, columns=["reason"])
+        unknown.add(answers)
+        users += answers.num_rows
+        short += answers.num_rows - answers.column("reason").null_count
+    summary = Summary(
+        output=str(output),
+        model_id=scorer.bundle.model_id,
+        parts=len(shards.parts),
+        parts_already_there=there,
+        users=users,
+        short_lists=short,
+        seen_items=scorer.seen_items,
+        unknown_history_items=unknown.count,
+        first_unknown_history_item=unknown.first,
+    )
+    mark_done(output, vars(summary))
+    return summary
+
+
+def shards_of_log(
+    scorer: Scorer, sources: Sources, *, rows_per_part: int, users: pa.Array | None = None
+) -> Shards:
+    """Return the users of an interaction log (or those in `users`) with their histories.
+
+    The log is read and checked by the rules that training used.
+
+    Raises:
+        DataError: a rule is broken, or a user of `users` is in no table.
+    """
+    schema = _schema_for_log(scorer.schema, steps=scorer.sessions is not None)
+    open_table(sources.interactions, "interactions")  # what is not there is said first
+    if schema.users is not None and sources.users is None:
+        names = ", ".join(feature.name for feature in schema.features_of("users"))
+        raise ConfigError(f"the model reads {names} of a users table; give --users PATH")
+    tables = read_tables(
+        schema, sources, scorer.policies.model_copy(update={"unknown_items": "keep"})
+    )
+    events = tables.events
+    histories = Histories.build(
+        events.user_row, events.item_row, events.time, tables.users.num_rows
+    )
+    sessions = None
+    if scorer.sessions is not None:
+        sessions = sessions_of(schema, events, scorer.sessions)
+    chosen = _rows_of(tables, schema, users)
+    starts = range(0, len(chosen), rows_per_part)
+
+    def reader(start: int) -> Callable[[], pa.Table]:
+        rows = chosen[start : start + rows_per_part]
+        return lambda: request_table(schema, tables, histories, rows, sessions=sessions)
+
+    total, origin = len(starts), RequestOrigin(str(sources.interactions))
+    parts = tuple(
+        Shard(f"part-{number:05d}-of-{total:05d}.parquet", reader(start), origin)
+        for number, start in enumerate(starts)
+    )
+    digest = hashlib.sha256(f"{tables.fingerprint} {rows_per_part}".encode())
+    digest.update(chosen.tobytes())
+    return Shards(parts, digest.hexdigest())
+
+
+def shards_of_requests(scorer: Scorer, given: str) -> Shards:
+    """Return the requests in Parquet files with user key and history, a shard a row group.
+
+    `given` is a file, a folder or a glob.
+
+    Raises:
+        NotFoundError: no such file.
+        DataError: a file lacks user key or history, or has a column that is named like one of
+            steps but is none; a user stands in two rows.
+    """
+    key = scorer.schema.user_key
+    files = open_table(given, "requests")
+    if files.format != "parquet":
+        raise DataError(f"{given}: requests hold lists, which CSV cannot; write them as Parquet")
+    paths = files.paths
+    parts: list[Shard] = []
+    digest = hashlib.sha256()
+    keys: list[pa.ChunkedArray] = []
+    for number, path in enumerate(paths):
+        file = pq.ParquetFile(path)
+        _check_columns(scorer, path, file.schema_arrow.names)
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+        keys.append(file.read(columns=[key]).column(key))
+        first = 0
+        for group in range(file.num_row_groups):
+            name = f"part-{number:05d}-{group:05d}.parquet"
+            parts.append(Shard(name, _group_reader(path, group), RequestOrigin(str(path), first)))
+            first += file.metadata.row_group(group).num_rows
+    _refuse_repeated(paths, keys, key)
+    return Shards(tuple(parts), digest.hexdigest())
+
+
+def _group_reader(path: Path, group: int) -> Callable[[], pa.Table]:
+    return lambda: pq.ParquetFile(path).read_row_group(group)
+
+
+def _check_columns(scorer: Scorer, path: Path, names: list[str]) -> None:
+    key = scorer.schema.user_key
+    missing = [name for name in (key, HISTORY) if name not in names]
+    if missing:
+        raise DataError(
+            f"{path}: no column '{missing[0]}'{nearest(missing[0], names)}; requests need '{key}' "
+            f"and '{HISTORY}' (lists of item ids); give --interactions to build histories from a "
+            "log"
+        )
+    if scorer.sessions is not None:
+        refuse_unknown_columns(scorer.schema, names, RequestOrigin(str(path)))
+
+
+def _refuse_repeated(paths: tuple[Path, ...], keys: Sequence[pa.ChunkedArray], key: str) -> None:
+    """Refuse a user who stands in two rows; a null one is refused where rows are read."""
+    chunks = [chunk for column in keys for chunk in column.chunks]
+    counts = pa.chunked_array(chunks).drop_null().value_counts() if chunks else []
+    twice = [entry for entry in counts if entry["counts"].as_py() > 1]
+    if not twice:
+        return
+    user = twice[0]["values"]
+    rows = [np.flatnonzero(np.asarray(pc.equal(column, user).fill_null(False))) for column in keys]
+    places = [(path, row) for path, found in zip(paths, rows, strict=True) for row in found]
+    path, row = places[1]
+    raise DataError(
+        f"{RequestOrigin(str(path)).at(key, int(row))}: user {user.as_py()!r} stands in "
+        f"{len(places)} rows ({len(twice)} users do), first in row {places[0][1] + 1} of "
+        f"{places[0][0]}; keep one row a user"
+    )
+
+
+def _schema_for_log(schema: Schema, *, steps: bool) -> Schema:
+    """The schema without the catalogue, which the bundle holds: items are known by their ids."""
+    of_events = schema.features_of("interactions") if steps else ()
+    item = CategoricalFeature(name=schema.interactions.item, table="items")
+    return schema.model_copy(
+        update={
+            "items": None,
+            "others": {n: side for n, side in schema.others.items() if side.joins == "users"},
+            "features": (item, *schema.features_of("users"), *of_events),
+        }
+    )
+
+
+def _rows_of(tables: Tables, schema: Schema, users: pa.Array | None) -> np.ndarray[Any, Any]:
+    known = tables.users.column(schema.user_key).combine_chunks()
+    if users is None:
+        return np.arange(len(known))
+    rows = pc.index_in(users.cast(known.type), known)
+    if rows.null_count:
+        stranger = users.filter(rows.is_null())[0].as_py()
+        raise DataError(
+            f"user {stranger!r} ({rows.null_count} users in all) is in neither the interactions "
+            "nor the users table"
+        )
+    return np.unique(np.asarray(rows, np.int64))
+
+
+def _answers(scorer: Scorer, shard: Shard) -> pa.Table:
+    """Return one part, with the number of history items that the catalogue lacks beside it."""
+    requests = scorer.encode(shard.read(), shard.origin)
+    return scorer.answer(requests).replace_schema_metadata(unknown_metadata(requests))

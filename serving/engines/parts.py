@@ -1,0 +1,97 @@
+"""A job that writes one Parquet part for each piece of its input, exactly once.
+
+A part has a name that its input determines, is written under another name and renamed, so it
+is there whole or not at all; `_SUCCESS` comes last. A job that was killed goes on where it
+stood: parts that exist are not written again. `_job.json` says whose the folder is, from the first
+part on: a job that failed before it had one leaves the folder to the next.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recsys.core.atomic import whole_file
+from recsys.core.errors import ConfigError
+
+JOB, SUCCESS = "_job.json", "_SUCCESS"
+_STAGING = re.compile(r"\.(_job\.json|part-.*)\..*")
+
+
+def write_parts(
+    output: Path,
+    job: Mapping[str, Any],
+    parts: Mapping[str, Callable[[], pa.Table]],
+    on_part: Callable[[int, int], None] = lambda done, total: None,
+) -> int:
+    """Write every part that is not there yet; return how many were.
+
+    Args:
+        output: folder of the parts.
+        job: JSON facts that tell this job from another.
+        parts: file name -> what makes its content.
+        on_part: told how many parts are there, of how many.
+
+    Raises:
+        ConfigError: `output` holds another job's files, or another job took it meanwhile.
+    """
+    claim = {**job, "parts": list(parts)}
+    _claim(output, claim)
+    there = 0
+    for done, (name, make) in enumerate(parts.items()):
+        path = output / name
+        if path.is_file():
+            there += 1
+        else:
+            answers = make()
+            with whole_file(path) as staging:
+                pq.write_table(answers, staging, write_page_checksum=True)
+                _check_claim(output, claim)
+        on_part(done + 1, len(parts))
+    return there
+
+
+def mark_done(output: Path, summary: Mapping[str, Any]) -> None:
+    """Write `_SUCCESS`, which holds the summary."""
+    _write_text(output / SUCCESS, json.dumps({**summary, "output": output.name}, indent=1))
+
+
+def _claim(output: Path, job: dict[str, Any]) -> None:
+    """Make `output` this job's, or find that it is already.
+
+    What lies there of another job is its own as soon as one part is finished.
+    """
+    path = output / JOB
+    if path.is_file() and json.loads(path.read_text()) == job:
+        return
+    # A job killed while it wrote a file left that file's staging copy, whose name is hidden.
+    names = [p.name for p in output.iterdir()] if output.is_dir() else []
+    held = [name for name in names if name != JOB and not _STAGING.fullmatch(name)]
+    if held and JOB in names:
+        raise ConfigError(
+            f"{output}: holds the scores of another job (model, requests, k or what becomes of "
+            "seen items differ); choose another --output, or remove the folder to start anew"
+        )
+    if held:
+        raise ConfigError(f"{output}: not empty and not a scoring job; choose another --output")
+    output.mkdir(parents=True, exist_ok=True)
+    _write_text(path, json.dumps(job, indent=1))
+
+
+def _check_claim(output: Path, job: dict[str, Any]) -> None:
+    """Refuse to add a part where another job took the folder over before there was one."""
+    path = output / JOB
+    if not path.is_file() or json.loads(path.read_text()) != job:
+        raise ConfigError(
+            f"{output}: another job took this folder over while this one ran; give each job an "
+            "--output of its own"
+        )
+
+
+def _write_text(path: Path, text: str) -> None:
+    with whole_file(path) as staging:
+        staging.write_text(text)

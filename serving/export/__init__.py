@@ -1,0 +1,1 @@
+"""Indexes, vectors and ONNX graphs for other systems."""

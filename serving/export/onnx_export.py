@@ -1,0 +1,112 @@
+"""A ranker's ONNX graph in ONNX Runtime: opened, checked against the bundle's probe, and timed."""
+
+import json
+import statistics
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from recsys.bundle.probe import PROBE_FILE, PROBE_TOLERANCE, check_replay, read_probe
+from recsys.core.atomic import publish, staged_folder
+from recsys.core.errors import ConfigError, IntegrityError
+from recsys.data.batch import FeatureBlock, FeatureLayout
+from recsys.serving.export.onnx_graph import OPSET, graph_inputs, libraries, write_onnx
+from recsys.serving.recommend.rows import Ranker
+
+MODEL_FILE, FACTS_FILE = "model.onnx", "onnx.json"
+_MANY_ROWS = 4_096
+
+
+class OnnxRanker:
+    """An exported graph in ONNX Runtime; answers encoded rows as the model does."""
+
+    def __init__(self, path: Path, layout: FeatureLayout, *, threads: int = 1) -> None:
+        """Open the file.
+
+        Raises:
+            ConfigError: ONNX Runtime is not installed.
+        """
+        runtime = libraries()
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = threads
+        self._session = runtime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+        self.layout = layout
+
+    def __call__(self, features: FeatureBlock) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return logits and probabilities, (B,) each."""
+        logit, probability = self.run(graph_inputs(features, self.layout))
+        return logit, probability
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+        """Return the same of what `graph_inputs` made."""
+        found: list[NDArray[np.float32]] = self._session.run(None, dict(inputs))
+        return found
+
+
+def export_onnx(bundle: Path, out: Path) -> dict[str, Any]:
+    """Write the graph of the ranker in `bundle` to the folder `out`, checked and timed.
+
+    `out` gets `model.onnx` (with `model.onnx.data` above 2 GB) and `onnx.json`, which says what
+    the columns of each input are. The bundle's probe is replayed through ONNX Runtime.
+
+    Raises:
+        ConfigError: `out` exists, the bundle has no probe, or the libraries are not installed.
+        IntegrityError: the bundle is not what was written, or the graph computes other numbers.
+    """
+    libraries()
+    if out.exists():
+        raise ConfigError(f"{out} exists; choose another --out, an export is never overwritten")
+    ranker = Ranker.open(bundle)
+    if not ranker.bundle.has(PROBE_FILE):
+        raise ConfigError(f"{bundle}: no {PROBE_FILE} to check an export with; train it again")
+    features, expected_B = read_probe(ranker.bundle.read(PROBE_FILE))
+    layout = ranker.layout
+    with staged_folder(out.resolve().parent, out.name) as staging:
+        write_onnx(staging / MODEL_FILE, ranker.model, layout, ranker.calibrator)
+        exported = OnnxRanker(staging / MODEL_FILE, layout)
+        logit_B, probability_B = exported(features)
+        difference = check_replay(torch.from_numpy(logit_B), expected_B, str(out / MODEL_FILE))
+        wanted_B = ranker.calibrator.probability(logit_B)
+        if not np.abs(probability_B - wanted_B).max() <= PROBE_TOLERANCE:
+            raise IntegrityError(f"{out / MODEL_FILE}: calibrates other than the bundle")
+        facts = {
+            "model_id": ranker.bundle.model_id,
+            "size_mib": round(sum(p.stat().st_size for p in staging.iterdir()) / 2**20, 3),
+            "opset": OPSET,
+            "largest_difference": difference,
+            **_timed(exported, features),
+        }
+        columns = {
+            "single": [name for name, _ in layout.single],
+            "multi": [name for name, _ in layout.multi],
+            "dense": list(layout.dense),
+        }
+        (staging / FACTS_FILE).write_text(json.dumps({**facts, "columns": columns}, indent=1))
+        publish(staging, out.resolve())
+    return {"out": str(out), **facts}
+
+
+def _timed(exported: OnnxRanker, features: FeatureBlock) -> dict[str, float]:
+    """Return milliseconds for one row (median) and rows a second in large batches, one thread."""
+    one = graph_inputs(features.take(torch.zeros(1, dtype=torch.int64)), exported.layout)
+    many = graph_inputs(features.take(torch.arange(_MANY_ROWS) % len(features)), exported.layout)
+
+    def seconds(inputs: Mapping[str, NDArray[Any]], repeats: int) -> float:
+        found = []
+        for _ in range(repeats + 1):  # the first is a warm-up
+            start = time.perf_counter()
+            exported.run(inputs)
+            found.append(time.perf_counter() - start)
+        return statistics.median(found[1:])
+
+    return {
+        "one_row_p50_ms": round(1e3 * seconds(one, 50), 4),
+        f"rows_per_second_at_{_MANY_ROWS}": round(_MANY_ROWS / seconds(many, 3)),
+    }

@@ -1,0 +1,107 @@
+"""Exports for ANN serving: the item vectors or an index, checked against the bundle's ids."""
+
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from torch import Tensor
+
+from recsys.core.atomic import publish, staged_folder
+from recsys.core.errors import ConfigError
+from recsys.layers.geometry import Geometry
+from recsys.serving.export.query_encoding import (
+    EXPORT_FILE,
+    EncodingSize,
+    encoding_of,
+    how_to_ask,
+    more_like,
+    query_vectors_of_requests,
+    write_encoding,
+)
+from recsys.serving.index.build import build_index
+from recsys.serving.recommend.scorer import Scorer
+
+
+@dataclass(frozen=True)
+class _Request:
+    vectors: Tensor
+    geometry: Geometry
+    queries: Tensor
+    space_id: str
+    item_ids_sha256: str
+    kind: str
+    min_recall: float
+
+
+def export_index(
+    bundle: Path, target: str, out: Path, *, min_recall: float, encoded: EncodingSize | None = None
+) -> dict[str, Any]:
+    """Write the vectors (`parquet`, `exact`) or an HNSW index (`faiss`) of a bundle to `out`.
+
+    `out` gets `ids.parquet` (row, item id) beside the index, or for `parquet` one table of item
+    id and vector; `export.json` says how to ask. With `encoded`, items are written as encodings
+    that one vector of a query with several interests searches
+    (`recsys.serving.export.query_encoding`). Returns what was written and, for an index, its
+    measured recall.
+
+    Raises:
+        ConfigError: `out` exists, or encodings are wanted of a model with one interest.
+        IntegrityError: the bundle is not what was written.
+        UserError: the index does not reach `min_recall`.
+    """
+    if out.exists():
+        raise ConfigError(f"{out} exists; choose another --out, an export is never overwritten")
+    scorer = Scorer.open(bundle)
+    encoding = None if encoded is None else encoding_of(scorer, encoded)
+    stored = scorer.bundle.json("index/index.json")
+    vectors, geometry, queries = scorer.vectors, scorer.model.config.geometry, _probe(scorer)
+    if encoding is None:
+        asked = queries.flatten(0, -2)  # every interest searches by itself
+    else:
+        # Products of encodings, like those of the biased sphere, stand for no distance.
+        vectors, geometry = encoding.items(vectors), "biased_sphere"
+        asked = encoding.queries(more_like(queries, scorer.model.config.geometry))
+    with staged_folder(out.resolve().parent, out.name) as staging:
+        if target == "parquet":
+            names = ("space_id", "n", "dim", "metric", "geometry", "normalised")
+            facts = {k: stored[k] for k in names if k in stored}
+            _write_vectors(staging / "vectors.parquet", scorer.item_ids, vectors)
+        else:
+            request = _Request(
+                vectors=vectors,
+                geometry=geometry,
+                queries=asked,
+                space_id=stored["space_id"],
+                item_ids_sha256=stored["item_ids_sha256"],
+                kind="hnsw" if target == "faiss" else "exact",
+                min_recall=min_recall,
+            )
+            facts = build_index(staging, request)
+            ids = pa.table({"row": range(len(scorer.item_ids)), "item_id": scorer.item_ids})
+            pq.write_table(ids, staging / "ids.parquet", write_page_checksum=True)
+        facts["interests"] = scorer.model.config.interests
+        if encoding is not None and encoded is not None:
+            facts |= {"dim": encoding.width, "normalised": False, "geometry": stored["geometry"]}
+            facts |= write_encoding(staging, scorer, encoding, encoded, queries)
+        (staging / "index.json").write_text(json.dumps(facts, indent=1, sort_keys=True))
+        how = {"model_id": scorer.bundle.model_id, "queries": how_to_ask(scorer, encoding), **facts}
+        (staging / EXPORT_FILE).write_text(json.dumps(how, indent=1))
+        publish(staging, out.resolve())
+    return {"out": str(out), "model_id": scorer.bundle.model_id, **facts}
+
+
+def _write_vectors(path: Path, item_ids: pa.Array, vectors: Tensor) -> None:
+    flat = pa.array(vectors.reshape(-1).numpy())
+    lists = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
+    table = pa.table({"item_id": item_ids, "vector": lists})
+    pq.write_table(table, path, write_page_checksum=True)
+
+
+def _probe(scorer: Scorer) -> Tensor:
+    """Query vectors of the probe's requests, (Q, E) or (Q, I, E): what the index will be asked."""
+    probe = pq.read_table(io.BytesIO(scorer.bundle.read("probe.parquet")))
+    return query_vectors_of_requests(scorer, probe)

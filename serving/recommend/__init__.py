@@ -1,0 +1,1 @@
+"""Requests in, lists and probabilities out."""

@@ -1,0 +1,124 @@
+"""`recsys check`: counts against hand-made tables, and leaks that are there to be found."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recsys.data.schema import Schema
+from recsys.features.propose.inspect import Report, inspect
+from recsys.features.tables.checked import read_tables
+from recsys.features.tables.sources import Policies, Sources
+
+START = 1_700_000_000
+
+
+def report(
+    folder: Path,
+    log: dict[str, Any],
+    parts: list[int],
+    *,
+    context: list[dict[str, Any]] | None = None,
+    items: dict[str, Any] | None = None,
+) -> Report:
+    """Write, read and inspect; parts are those of the events in their sorted order."""
+    pq.write_table(pa.table(log), folder / "log.parquet")
+    pq.write_table(pa.table(items or {"item": [1, 2, 3, 4]}), folder / "items.parquet")
+    raw = {
+        "interactions": {
+            "user": "user",
+            "item": "item",
+            "time": {"column": "time", "unit": "s"},
+        },
+        "items": {"key": "item"},
+        "features": [
+            {"name": name, "table": "items", "kind": "categorical"}
+            for name in (items or {"item": []})
+        ]
+        + (context or []),
+    }
+    schema = Schema.model_validate_json(json.dumps(raw))
+    sources = Sources(interactions=str(folder / "log.parquet"), items=str(folder / "items.parquet"))
+    tables = read_tables(schema, sources, Policies(unknown_items="drop"))
+    return inspect(schema, tables, np.array(parts, np.int8), table_bytes=4_000_000)
+
+
+def test_counts_by_hand(tmp_path: Path) -> None:
+    log = {
+        "user": [1, 1, 1, 2, 2, 3, 3],
+        "item": [1, 2, 1, 1, 3, 3, 9],
+        "time": [START + 10 * k for k in range(7)],
+    }
+    items = {"item": [1, 2, 3, 4], "brand": ["a", None, "a", None]}
+    found = report(tmp_path, log, [0, 0, 2, 0, 1, 2], items=items)
+    assert found.rows == {"interactions": 6, "items": 4, "users": 3}
+    brand = next(one for one in found.columns if one.column == "brand")
+    assert (brand.nulls, brand.distinct) == (2, 1)
+    train, validation, test = found.parts
+    assert (train.rows, train.users, train.items) == (3, 2, 2)
+    assert (validation.rows, validation.cold_item_rows, validation.cold_user_rows) == (1, 1, 0)
+    # User 3 took item 3: neither has a training row.
+    assert (test.rows, test.cold_item_rows, test.cold_user_rows) == (2, 1, 1)
+    assert train.first == "2023-11-14T22:13:20+00:00"
+    assert (found.repeated_events, found.repeated_across_parts) == (1, 1)
+    assert (found.items_without_events, found.users_without_events) == (1, 0)
+    assert [drop.rows for drop in found.drops] == [1]
+    text = "\n".join(found.lines())
+    for words in ("6 interactions, 4 items, 3 users", "4.0 MB", "unknown_items: drop: 1 rows"):
+        assert words in text
+    assert json.loads(json.dumps(found.to_json()))["rows"]["items"] == 4
+
+
+def warnings(found: Report) -> str:
+    return "\n".join(found.warnings)
+
+
+def test_clean_data_has_no_warning(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    size = 400
+    log = {
+        "user": np.sort(rng.integers(0, 20, size)),
+        "item": rng.integers(1, 5, size),
+        "time": START + np.arange(size),
+        "device": rng.choice(["a", "b"], size),
+        "hour": rng.integers(0, 24, size),
+    }
+    context = [
+        {"name": name, "table": "interactions", "kind": "categorical"}
+        for name in ("device", "hour")
+    ]
+    parts = np.zeros(size, int)
+    last = np.flatnonzero(np.diff(log["user"], append=99))
+    parts[last], parts[last - 1] = 2, 1
+    found = report(tmp_path, log, parts.tolist(), context=context)
+    # Four items and twenty rows a user: held-out pairs come again, and that is said.
+    assert ["repeat a pair" in one for one in found.warnings] == [True]
+
+
+def test_leaks_are_found(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    size = 400
+    item = rng.integers(1, 5, size)
+    log = {
+        "user": np.sort(rng.integers(0, 100, size)),
+        "item": item,
+        "time": START + rng.permutation(size),
+        "rating": rng.integers(1, 6, size),
+        "shelf": [f"s{one}" for one in item],
+        "receipt": [f"r{k}" for k in range(size)],
+    }
+    context = [
+        {"name": name, "table": "interactions", "kind": "categorical"}
+        for name in ("rating", "shelf", "receipt")
+    ]
+    parts = rng.integers(0, 3, size)
+    parts[parts == 1] = 2
+    text = warnings(report(tmp_path, log, parts.tolist(), context=context))
+    assert "'rating' looks like a rating" in text
+    assert "'shelf' tells the item almost alone" in text
+    assert "'receipt' is nearly unique for each user and item" in text
+    assert "held-out rows are earlier than the last training row of their user" in text
+    assert "no validation rows" in text

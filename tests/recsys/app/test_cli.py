@@ -1,0 +1,173 @@
+"""The door: quick help, every option frozen, errors that say what to do without a traceback."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from recsys.app.cli import main
+
+OPTIONS = {
+    "demo": {"--out", "--users", "--items", "--events", "--seed", "--noise", "--set"},
+    "init": {"tables", "--out", "--force"},
+    "check": {"config", "--set", "--json"},
+    "train": {
+        "config",
+        "--resume",
+        "--workers",
+        "--warm-start",
+        "--tracking-uri",
+        "--set",
+        "--json",
+    },
+    "evaluate": {"model", "--out", "--tracking-uri", "--json"},
+    "export": {
+        "model",
+        "--to",
+        "--out",
+        "--min-recall",
+        "--encoding",
+        "--fde-bits",
+        "--fde-repetitions",
+        "--tracking-uri",
+        "--json",
+    },
+    "score": {
+        "model",
+        "--output",
+        "--input",
+        "--interactions",
+        "--users",
+        "--items",
+        "--other",
+        "--k",
+        "--probability",
+        "--new-items",
+        "--top-customers",
+        "--keep-seen",
+        "--rows-per-part",
+        "--tracking-uri",
+        "--json",
+    },
+    "explain": {
+        "model",
+        "--user",
+        "--item",
+        "--row",
+        "--rows",
+        "--out",
+        "--tracking-uri",
+        "--json",
+    },
+    "tune search": {
+        "config",
+        "--trials",
+        "--minutes",
+        "--metric",
+        "--space",
+        "--show-space",
+        "--out",
+        "--force",
+        "--storage",
+        "--name",
+        "--seed",
+        "--set",
+        "--json",
+    },
+    "tune embedding": {
+        "config",
+        "--lookups",
+        "--epochs",
+        "--max-lookups",
+        "--out",
+        "--force",
+        "--set",
+        "--json",
+    },
+    "register": {"model", "--name", "--alias", "--tracking-uri", "--json"},
+    "promote": {"name", "version", "--alias", "--tracking-uri"},
+    "sync": {"run_dir", "--tracking-uri"},
+}
+
+
+def test_no_option_comes_or_goes_unseen() -> None:
+    found = {}
+    for name, command in commands(main):
+        found[name] = {
+            parameter.opts[0] if parameter.param_type_name == "option" else parameter.name
+            for parameter in command.params
+        }
+    assert found == OPTIONS
+
+
+def commands(group: click.Group) -> Iterator[tuple[str, click.Command]]:
+    """Every command with its full name, those of groups within the group too."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from ((f"{name} {below}", one) for below, one in commands(command))
+        else:
+            yield name, command
+
+
+@pytest.mark.parametrize("command", OPTIONS)
+def test_every_command_has_help_with_an_example(command: str) -> None:
+    result = CliRunner().invoke(main, [*command.split(), "--help"])
+    assert result.exit_code == 0
+    assert f"Example: recsys {command}" in " ".join(result.output.split())
+
+
+def test_a_project_with_modules_of_the_same_names_breaks_nothing(
+    world_config: Path, tmp_path: Path
+) -> None:
+    """Applications have a `features.py` and a `serving` package of their own on their path."""
+    (tmp_path / "features.py").write_text("raise RuntimeError('the wrong features')\n")
+    (tmp_path / "training.py").write_text("raise RuntimeError('the wrong training')\n")
+    (tmp_path / "serving").mkdir()
+    (tmp_path / "serving" / "__init__.py").write_text("raise RuntimeError('the wrong serving')\n")
+    command = [sys.executable, "-m", "recsys.app.cli", "check", str(world_config)]
+    paths = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[3])])
+    environment = {**os.environ, "PYTHONPATH": paths}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_imports_no_heavy_library() -> None:
+    code = (
+        "import sys; from click.testing import CliRunner; from recsys.app.cli import main;"
+        "assert CliRunner().invoke(main, ['--help']).exit_code == 0;"
+        "heavy = {'torch', 'mlflow', 'pandas', 'sklearn', 'pyarrow', 'numpy'} & set(sys.modules);"
+        "sys.exit(', '.join(sorted(heavy)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["train", "none.yaml"], 4, "none.yaml: no such configuration"),
+        (["train"], 2, "give a configuration or --resume RUN_DIR"),
+        (["train", "--resume", "nowhere"], 4, "no run to resume"),
+        (["train", "x.yaml", "--set"], 2, "requires an argument"),
+        (["score", ".", "--output", "o"], 2, "give --input or --interactions"),
+        (["score", ".", "--output", "o", "--interactions", "x"], 4, "manifest"),
+        (["score", ".", "--output", "o", "--interactions", "x", "--other", "y"], 2, "NAME=PATH"),
+        (["evaluate", "no-such-thing"], 4, "no-such-thing"),
+        (["promote", "shop", "one"], 2, "not a valid integer"),
+    ],
+)
+def test_mistakes_exit_with_their_code_and_a_way_out(
+    arguments: list[str], code: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == code, result.output
+    assert message in result.output
+    assert "Traceback" not in result.output

@@ -1,0 +1,172 @@
+"""Which kernel runs the table: the measured faster one on a clock of our own, or the one asked for.
+
+The stand-ins for the two kernels let the clock go forward by the seconds they are given, so what
+`pick_backend` measures is known exactly and nothing depends on the machine.
+"""
+
+from collections.abc import Iterable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from recsys.data.batch import FeatureLayout
+from recsys.embeddings import backend
+from recsys.embeddings.backend import Choice, pick_backend
+from recsys.embeddings.plan import EmbeddingPlan, Group
+from recsys.embeddings.table import TableConfig
+
+CPU = torch.device("cpu")
+LAYOUTS = (
+    FeatureLayout((("id", 2), ("brand", 1)), (("words", 1),), ()),
+    FeatureLayout((("user", 1),), (), ()),
+)
+PLAN = EmbeddingPlan(num_rows=50, dim=4, layouts=LAYOUTS)
+
+
+class Clock:
+    """Seconds that pass only where somebody lets them, and what the kernels were given."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.turns: list[str] = []
+        self.configs: list[TableConfig] = []
+        self.read: dict[str, list[Tensor]] = {}
+
+    def kernel(self, name: str, forward: Iterable[float], backward: float) -> type:
+        """Return a stand-in: call number i takes `forward[i]` seconds, its backward `backward`."""
+        clock, spent = self, iter(forward)
+
+        class StandIn:
+            def __init__(self, config: TableConfig, device: torch.device) -> None:
+                clock.configs.append(config)
+
+            def __call__(self, rows: Tensor, offsets: Tensor) -> Tensor:
+                assert torch.equal(offsets.diff(), torch.ones(len(rows), dtype=torch.int64))
+                clock.turns.append(name)
+                clock.read.setdefault(name, []).append(rows)
+                clock.now += next(spent)
+                pooled = torch.zeros(len(rows), 4, requires_grad=True)
+                pooled.register_hook(self.update)
+                return pooled
+
+            def update(self, gradient: Tensor) -> None:
+                clock.now += backward
+
+        return StandIn
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(backend, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    return clock
+
+
+def pick(
+    monkeypatch: pytest.MonkeyPatch,
+    clock: Clock,
+    fbgemm: tuple[Iterable[float], float],
+    twin: tuple[Iterable[float], float],
+    **config: Any,
+) -> Choice:
+    monkeypatch.setattr(backend, "supports", lambda config: True)
+    monkeypatch.setattr(backend, "FbgemmTable", clock.kernel("fbgemm", *fbgemm))
+    monkeypatch.setattr(backend, "TorchTable", clock.kernel("torch", *twin))
+    asked = TableConfig.model_validate({"num_rows": 50, "dim": 4, **config})
+    return pick_backend(asked, PLAN, batch_size=16, device=CPU)
+
+
+@pytest.mark.parametrize(
+    ("fbgemm", "twin", "faster"),
+    [
+        ((1.0, 3.0), (1.0, 1.0), "torch"),  # the update decides, not the forward
+        ((1.0, 1.0), (0.5, 3.0), "fbgemm"),
+        ((3.0, 1.0), (1.0, 1.0), "torch"),
+        ((1.0, 1.0), (1.0, 1.0), "fbgemm"),
+        ((1.0, 1.0), (1.0, 0.875), "fbgemm"),  # faster by less than a tenth: noise
+        ((1.0, 1.0), (1.0, 0.75), "torch"),
+    ],
+)
+def test_the_faster_kernel_is_taken_by_its_whole_step(
+    monkeypatch: pytest.MonkeyPatch,
+    clock: Clock,
+    fbgemm: tuple[float, float],
+    twin: tuple[float, float],
+    faster: str,
+) -> None:
+    choice = pick(
+        monkeypatch, clock, ([fbgemm[0]] * 9, fbgemm[1]), ([twin[0]] * 9, twin[1]), backend="auto"
+    )
+    assert choice.backend == faster
+    assert choice.seconds == {"fbgemm": sum(fbgemm), "torch": sum(twin)}
+
+
+def test_neither_the_first_step_nor_a_disturbed_one_decides(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    # Sorted, without the first: 1 2 3 4 5 and 4 5 6 7 90; each step's backward takes one more.
+    choice = pick(monkeypatch, clock, ([500, 5, 1, 3, 4, 2], 1.0), ([0, 4, 90, 6, 7, 5], 1.0))
+    assert choice == Choice("fbgemm", {"fbgemm": 4.0, "torch": 7.0})
+
+
+def test_both_kernels_take_turns_on_the_same_rows_of_a_full_batch(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    pick(monkeypatch, clock, ([1.0] * 9, 1.0), ([1.0] * 9, 1.0))
+    assert clock.turns == ["fbgemm", "torch"] * (len(clock.turns) // 2)
+    for ours, theirs in zip(clock.read["fbgemm"], clock.read["torch"], strict=True):
+        assert torch.equal(ours, theirs)
+        assert len(ours) == 16 * (2 + 1 + 1 + 1)  # rows of the batch x lookups of both sides
+        assert int(ours.min()) >= 0
+        assert int(ours.max()) < 50
+
+
+def test_a_large_table_is_timed_on_a_small_one_with_its_groups_counted(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    groups = {"ids": {"num_rows": 30, "features": ("id",)}}
+    pick(monkeypatch, clock, ([1.0] * 9, 1.0), ([1.0] * 9, 1.0), groups=groups, eps=0.5)
+    assert {config.total_rows for config in clock.configs} == {80}
+    assert {config.eps for config in clock.configs} == {0.5}
+    clock.configs.clear()
+    pick(monkeypatch, clock, ([1.0] * 9, 1.0), ([1.0] * 9, 1.0), num_rows=2**31)
+    assert {config.total_rows for config in clock.configs} == {200_000}
+
+
+@pytest.mark.parametrize("asked", ["fbgemm", "torch"])
+def test_what_the_configuration_names_is_taken_untimed(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock, asked: str
+) -> None:
+    # The other kernel would be the faster one by far.
+    slow, quick = ([9.0] * 9, 9.0), ([1.0] * 9, 0.0)
+    fbgemm, twin = (slow, quick) if asked == "fbgemm" else (quick, slow)
+    choice = pick(monkeypatch, clock, fbgemm, twin, backend=asked)
+    assert (choice.backend, choice.seconds, clock.turns) == (asked, {}, [])
+    assert choice.line == f"table kernel: {asked}"
+
+
+@pytest.mark.parametrize("wish", [{"optimizer": "row_wise_adam"}, {"weight_decay": 0.1}])
+def test_what_fbgemm_cannot_do_runs_on_torch_untimed(clock: Clock, wish: dict[str, Any]) -> None:
+    config = TableConfig.model_validate({"num_rows": 50, "dim": 4, **wish})
+    assert pick_backend(config, PLAN, batch_size=16, device=CPU) == Choice("torch")
+
+
+def test_the_real_kernels_are_timed_and_the_line_says_how_long_they_took() -> None:
+    grouped = EmbeddingPlan(
+        num_rows=50,
+        dim=4,
+        layouts=LAYOUTS,
+        groups=(Group(name="i", num_rows=30, features=("id",)),),
+    )
+    config = TableConfig.model_validate(
+        {"num_rows": 50, "dim": 4, "groups": {"i": {"num_rows": 30, "features": ("id",)}}}
+    )
+    choice = pick_backend(config, grouped, batch_size=16, device=CPU)
+    torch_is_clearly_faster = choice.seconds["torch"] < 0.9 * choice.seconds["fbgemm"]
+    assert choice.backend == ("torch" if torch_is_clearly_faster else "fbgemm")
+    assert all(seconds > 0 for seconds in choice.seconds.values())
+    line = Choice("torch", {"fbgemm": 0.0125, "torch": 0.004}).line
+    assert line == "table kernel: torch (fbgemm 12.5 ms, torch 4.0 ms a step)"

@@ -1,0 +1,276 @@
+"""Requests to a served model: seen items as it was judged, errors with their file, MLflow alike."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from recsys.app.cli import main
+from recsys.bundle.directory import Bundle, write_bundle
+from recsys.core.errors import ConfigError, DataError
+from recsys.features.requests.origin import RequestOrigin
+from recsys.features.tables.sources import Sources
+from recsys.serving.engines.batch import score_to_parquet, shards_of_log, shards_of_requests
+from recsys.serving.engines.parts import JOB, write_parts
+from recsys.serving.index.build import build_index
+from recsys.serving.recommend.scorer import Scorer
+from recsys.serving.recommend.seen import judged_without_seen, seen_in_words
+from recsys.serving.registry import register
+from recsys.training.config.file import load_config
+from recsys.training.jobs.train import train
+
+Ask = Callable[..., tuple[int, str]]
+SETTINGS: dict[str, Any] = {
+    "data": {"interactions": "log.parquet"},
+    "schema": {
+        "interactions": {
+            "user": "user",
+            "item": "item",
+            "time": {"column": "at", "unit": "datetime"},
+        },
+        "features": [
+            {"name": "item", "table": "items", "kind": "categorical"},
+            {"name": "what", "table": "interactions", "kind": "categorical"},
+        ],
+    },
+    "sessions": {"inactivity_minutes": 30},
+    "embedding": {"num_rows": 256, "dim": 8},
+    "model": {"kind": "session", "dim": 8, "history_length": 8, "time_gaps": True},
+    "training": {"loss": "full_softmax", "batch_size": 64, "epochs": 1, "metric": "mrr_at_5"},
+    "evaluation": {"queries": "events", "filter_seen": False, "ks": [5], "baselines": []},
+    "tracking": {"enabled": False},
+}
+
+
+@pytest.fixture(scope="module")
+def log() -> pd.DataFrame:
+    """40 users with three visits each, hours apart."""
+    rng, rows = np.random.default_rng(0), []
+    for user in range(40):
+        clock = 1_700_000_000 + 7 * user
+        for _visit in range(3):
+            for _step in range(int(rng.integers(2, 6))):
+                kind = ("view", "cart")[rng.integers(2)]
+                rows.append((f"u{user:02}", f"i{rng.integers(20):02}", clock, kind))
+                clock += int(rng.integers(5, 600))
+            clock += 5 * 3_600
+    frame = pd.DataFrame(rows, columns=["user", "item", "at", "what"])
+    return frame.assign(at=pd.to_datetime(frame["at"], unit="s"))
+
+
+@pytest.fixture(scope="module")
+def bundle(log: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A session model, judged with seen items in the lists."""
+    folder = tmp_path_factory.mktemp("served")
+    log.to_parquet(folder / "log.parquet")
+    text = yaml.safe_dump({**SETTINGS, "output": str(folder / "runs")})
+    (folder / "recsys.yaml").write_text(text)
+    result = train(load_config(folder / "recsys.yaml"), build_index=build_index)
+    assert result is not None
+    return result.bundle
+
+
+@pytest.fixture(scope="module")
+def whole(log: pd.DataFrame) -> pd.DataFrame:
+    """Each user's whole log as a request."""
+    lists = log.groupby("user").agg(
+        history=("item", list), history_times=("at", list), history_what=("what", list)
+    )
+    return lists.reset_index()
+
+
+@pytest.fixture(scope="module")
+def model(
+    bundle: Path, mlflow_template: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Any]:
+    """The bundle as MLflow loads it from a registry."""
+    folder = tmp_path_factory.mktemp("registry")
+    shutil.copy(mlflow_template, folder / "mlflow.db")
+    store = f"sqlite:///{folder / 'mlflow.db'}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        register(Bundle.open(bundle), "shop", uri=store)
+        patch.setenv("MLFLOW_TRACKING_URI", store)
+        import mlflow
+
+        yield mlflow.pyfunc.load_model("models:/shop/1")
+
+
+@pytest.fixture
+def ask(bundle: Path, tmp_path: Path) -> Ask:
+    """Run `recsys score` on a table of requests in the file asked.parquet."""
+
+    def score(frame: pd.DataFrame, *options: str, out: str = "out") -> tuple[int, str]:
+        path = tmp_path / "asked.parquet"
+        frame.to_parquet(path)
+        arguments = ["score", str(bundle), "--input", str(path), "--output", str(tmp_path / out)]
+        result = CliRunner().invoke(main, [*arguments, *options])
+        return result.exit_code, result.output
+
+    return score
+
+
+def forged(trained: Path, parent: Path, change: Callable[[Path], None]) -> Path:
+    """Return the bundle with some files changed, under a manifest that is right."""
+
+    def write(folder: Path) -> None:
+        shutil.copytree(trained, folder, dirs_exist_ok=True)
+        (folder / "manifest.json").unlink()
+        change(folder)
+
+    return write_bundle(parent, write, facts=Bundle.open(trained).manifest["facts"])
+
+
+def test_lists_hold_seen_items_where_those_of_the_evaluation_did(
+    bundle: Path, whole: pd.DataFrame, ask: Ask, tmp_path: Path
+) -> None:
+    found = {}
+    for out, options in {"plain": (), "keep": ("--keep-seen",), "hide": ("--hide-seen",)}.items():
+        code, said = ask(whole, "--k", "20", *options, out=out)
+        assert code == 0, said
+        expected = "left out, as asked; " if out == "hide" else "kept, as when the model was eval"
+        assert f"seen items: {expected}" in said
+        assert json.loads((tmp_path / out / JOB).read_text())["filter_seen"] is (out == "hide")
+        found[out] = pq.read_table(tmp_path / out).column("items").to_pylist()
+    assert found["plain"] == found["keep"]
+    histories = whole.history.tolist()
+    pairs = list(zip(found["plain"], found["hide"], histories, strict=True))
+    assert all(set(kept) & set(history) for kept, _, history in pairs)
+    assert not any(set(hidden) & set(history) for _, hidden, history in pairs)
+    code, said = ask(whole, "--k", "20", "--hide-seen", out="plain")
+    assert (code, "holds the scores of another job" in said) == (2, True)
+
+
+def test_a_model_judged_without_seen_items_is_served_without_them(
+    trained: Path, tmp_path: Path
+) -> None:
+    assert Scorer.open(trained).filter_seen
+
+    def change(folder: Path) -> None:
+        (folder / "config.yaml").unlink()
+
+    assert judged_without_seen(Bundle.open(forged(trained, tmp_path / "bare", change)))
+
+    def keep(folder: Path) -> None:
+        raw = yaml.safe_load((folder / "config.yaml").read_text())
+        raw["evaluation"]["filter_seen"] = False
+        (folder / "config.yaml").write_text(yaml.safe_dump(raw))
+
+    kept = forged(trained, tmp_path / "kept", keep)
+    assert not Scorer.open(kept).filter_seen
+    assert Scorer.open(kept, filter_seen=True).seen_items.startswith("left out, as asked")
+    assert "as asked; the model was evaluated with them left out" in seen_in_words(False, True)
+    assert "filter_seen: true" in seen_in_words(True, True)
+
+
+def test_mlflow_asks_as_the_model_was_judged(bundle: Path, whole: pd.DataFrame, model: Any) -> None:
+    defaults = {one["name"]: one["default"] for one in model.metadata.signature.params.to_dict()}
+    assert defaults == {"k": 20, "filter_seen": False, "probability": False}
+    kept = Scorer.open(bundle, k=20).score(pa.Table.from_pandas(whole)).column("items").to_pylist()
+    assert model.predict(whole)["items"].tolist() == kept
+    assert model.unwrap_python_model().predict(None, whole)["items"].tolist() == kept
+    hidden = model.predict(whole, params={"filter_seen": True})["items"].tolist()
+    assert not any(set(a) & set(b) for a, b in zip(hidden, whole.history, strict=True))
+    wrong = whole.head(2).assign(history_what=[["view"], None])
+    with pytest.raises(DataError, match=r"the model input, column 'history_what', row 1: 1 values"):
+        model.predict(wrong)
+
+
+def test_mlflow_reads_times_of_any_precision_and_text(whole: pd.DataFrame, model: Any) -> None:
+    expected = model.predict(whole)["scores"].tolist()
+    for kind in ("datetime64[s]", "datetime64[ns]", str):
+        times = [np.asarray(one, "datetime64[s]").astype(kind) for one in whole.history_times]
+        assert model.predict(whole.assign(history_times=times))["scores"].tolist() == expected
+    whole = whole.assign(history_times=[["noon"] * len(one) for one in whole.history])
+    with pytest.raises(DataError, match=r"the model input, .*'history_times', row 1: not a time"):
+        model.predict(whole)
+
+
+def test_a_whole_log_as_a_request_is_answered_like_the_log(
+    bundle: Path, log: pd.DataFrame, whole: pd.DataFrame, tmp_path: Path
+) -> None:
+    scorer = Scorer.open(bundle, k=20)
+    log.to_parquet(tmp_path / "log.parquet")
+    sources = Sources(interactions=str(tmp_path / "log.parquet"))
+    shards = shards_of_log(scorer, sources, rows_per_part=100)
+    score_to_parquet(scorer, shards, tmp_path / "log")
+    wanted = pq.read_table(tmp_path / "log").sort_by("user")
+    asked = pa.Table.from_pandas(whole, preserve_index=False)
+    assert scorer.score(asked).column("scores").to_pylist() == wanted.column("scores").to_pylist()
+    untimed = scorer.score(asked.drop_columns(["history_times"]))
+    assert untimed.column("scores").to_pylist() != wanted.column("scores").to_pylist()
+
+
+def test_a_job_that_failed_leaves_its_folder_to_the_corrected_one(
+    whole: pd.DataFrame, ask: Ask, tmp_path: Path
+) -> None:
+    times = whole.history_times.tolist()
+    bad = whole.assign(history_times=[times[0], times[1][:-1], *times[2:]])
+    code, said = ask(bad)
+    assert (code, "asked.parquet, column 'history_times', row 2: " in said) == (3, True)
+    assert [file.name for file in (tmp_path / "out").iterdir()] == [JOB]
+    (tmp_path / "out" / ".part-00000-00000.parquet.4711").write_text("PAR1")  # and one was killed
+    assert ask(whole)[0] == 0
+    assert pq.read_table(tmp_path / "out" / "part-00000-00000.parquet").num_rows == len(whole)
+    code, said = ask(whole.head(5))
+    assert (code, "holds the scores of another job" in said) == (2, True)
+
+
+def test_a_folder_taken_over_is_left_alone(tmp_path: Path) -> None:
+    """Of two jobs in one folder without a part, the one that came first adds none to the other."""
+    table = pa.table({"x": [1]})
+
+    def other_takes_it() -> pa.Table:
+        write_parts(tmp_path, {"k": 2}, {"part-0.parquet": lambda: table})
+        return table
+
+    with pytest.raises(ConfigError, match="another job took this folder over"):
+        write_parts(tmp_path, {"k": 1}, {"part-1.parquet": other_takes_it})
+    assert sorted(one.name for one in tmp_path.iterdir()) == [JOB, "part-0.parquet"]
+    assert json.loads((tmp_path / JOB).read_text())["k"] == 2
+
+
+def test_a_finished_job_without_parts_keeps_its_folder(tmp_path: Path) -> None:
+    write_parts(tmp_path, {"k": 1}, {})
+    (tmp_path / "_SUCCESS").write_text("{}")
+    with pytest.raises(ConfigError, match="holds the scores of another job"):
+        write_parts(tmp_path, {"k": 2}, {})
+
+
+def test_a_misspelt_column_of_steps_is_refused_and_others_pass(
+    whole: pd.DataFrame, ask: Ask
+) -> None:
+    code, said = ask(whole.rename(columns={"history_what": "history_whta"}))
+    assert (code, "'history_whta'" in said, "(did you mean 'history_what'?)" in said) == (
+        3,
+        True,
+        True,
+    )
+    assert ask(whole.assign(note="hello"))[0] == 0
+
+
+def test_unknown_items_are_counted_and_the_first_is_named(
+    bundle: Path, whole: pd.DataFrame, ask: Ask, tmp_path: Path
+) -> None:
+    pieces = [["i01"], ["gone", "i02", "lost"], [None, "i03"]]
+    frame = whole.head(3)[["user"]].assign(history=pieces)
+    assert "unknown history items: 3, the first 'gone'" in ask(frame)[1]
+    assert "unknown history items: 1, the first null" in ask(frame.tail(1), out="null")[1]
+    summary = json.loads(ask(frame, "--json")[1])
+    assert summary["first_unknown_history_item"] == "gone"
+    assert "unknown history items: 0\n" in ask(frame.head(1), out="none")[1]
+    path = tmp_path / "groups.parquet"
+    pq.write_table(pa.Table.from_pandas(frame), path, row_group_size=1)
+    shards = shards_of_requests(Scorer.open(bundle), str(path))
+    assert [shard.origin for shard in shards.parts] == [
+        RequestOrigin(str(path), row) for row in range(3)
+    ]

@@ -1,0 +1,31 @@
+"""What is said while a model trains: the metric that decides, and steps that are too few."""
+
+import pytest
+
+from recsys.training.config.sections import TrainingConfig
+from recsys.training.jobs.train import steps_in_words
+from recsys.training.tracking.progress import Progress
+
+
+@pytest.mark.parametrize("metric", ["ndcg_at_10", "ndcg_at_20"])
+def test_the_metric_that_decides_is_in_the_line_of_an_epoch(
+    metric: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    point = {"epoch": 0.0, "validation/ndcg_at_10": 0.25, "validation/ndcg_at_20": 0.5}
+    with Progress(3, metric=metric, quiet=False) as progress:
+        progress.on_log({**point, "validation/rankme": 7.0})
+        progress.on_log({"epoch": 1.0, "loss": 2.0})
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("epoch 1 ")
+    assert ("ndcg_at_10 0.2500" in line) is (metric == "ndcg_at_10")
+    assert "ndcg_at_20 0.5000" in line
+    assert "rankme" not in line
+
+
+def test_steps_are_counted_and_what_is_hardly_meant_is_said() -> None:
+    usual = TrainingConfig(epochs=10, average_epochs=1.0)
+    assert list(steps_in_words(1500, usual)) == ["training: 1,500 steps an epoch, 15,000 at most"]
+    _, few = steps_in_words(2, usual)
+    assert "20 steps teach a model little: set a smaller training.batch_size (it is 1,024)" in few
+    _, long = steps_in_words(1500, TrainingConfig(epochs=3, average_epochs=2.0))
+    assert "training.average_epochs: 2 of 3 epochs keeps much of what the first" in long

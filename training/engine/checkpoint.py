@@ -1,0 +1,179 @@
+"""Checkpoints that are whole or absent, and a resume that is bit-identical.
+
+A checkpoint is a folder `step-<n>` with the dense tensors (safetensors), the table
+(`recsys.embeddings.shards_on_disk`, one file a rank), with `training.average_epochs` the average
+of both, and the loop's state (JSON). It is written
+under another name, flushed to the disk, and renamed; the last two and the best stay. One that
+was written by several ranks opens on any other number of them.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from recsys.core.atomic import publish, staged_folder
+from recsys.core.errors import IntegrityError
+from recsys.embeddings.shards_on_disk import load_table, save_table
+from recsys.embeddings.table import Table
+from recsys.training.engine.averaging import WeightAverage
+from recsys.training.engine.ranks import ALONE, World
+
+_PREFIX = "step-"
+
+
+@dataclass
+class LoopState:
+    """Where a training stands; all of it is in a checkpoint."""
+
+    epoch: int = 0
+    step: int = 0
+    """Steps done in `epoch`."""
+    global_step: int = 0
+    best_metric: float | None = None
+    best_step: int | None = None
+    bad_evaluations: int = 0
+    finished: bool = False
+    history: list[dict[str, float]] = field(default_factory=list)
+    """What was logged: a mapping a point, with "step" and "epoch" among its keys."""
+    running_loss: float = 0.0
+    running_weight: float = 0.0
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Everything that a step changes: the model, its table, the optimizer.
+
+    The table is saved apart from `tensors`, for it may be sharded. head: what only the training
+    needs (`training.self_supervision`), in the optimizer and not in the model. average: of the
+    weights of model and table, where it is they that are judged and kept.
+    """
+
+    model: nn.Module
+    table: Table
+    optimizer: torch.optim.Optimizer
+    head: nn.Module | None = None
+    average: WeightAverage | None = None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all state but the table's as named tensors on the CPU."""
+        named = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        if self.head is not None:
+            named |= {f"head.{name}": value for name, value in self.head.state_dict().items()}
+        if self.average is not None:
+            named |= {f"average.{name}": value for name, value in self.average.tensors().items()}
+        for number, state in self.optimizer.state_dict()["state"].items():
+            named |= {f"optimizer.{number}.{key}": value for key, value in state.items()}
+        return {name: value.detach().cpu().contiguous() for name, value in named.items()}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what `tensors` gave."""
+        self.model.load_state_dict(_below("model.", tensors))
+        if self.head is not None:
+            self.head.load_state_dict(_below("head.", tensors))
+        if self.average is not None:
+            self.average.load(_below("average.", tensors))
+        whole = self.optimizer.state_dict()
+        states: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            if name.startswith("optimizer."):
+                _, number, key = name.split(".")
+                states.setdefault(int(number), {})[key] = tensor
+        self.optimizer.load_state_dict({**whole, "state": states})
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+
+class Checkpoints:
+    """The checkpoints of one run, in `folder`; all ranks of `world` save and load together."""
+
+    def __init__(self, folder: Path, world: World = ALONE) -> None:
+        self.folder = folder
+        self.world = world
+
+    def save(self, trained: Trained, state: LoopState) -> Path:
+        """Write a checkpoint at `state.global_step`; then drop those nobody needs."""
+        target = self._path(state.global_step)
+        with self._staging(target.name) as staging:
+            save_table(trained.table, staging / "table")
+            if trained.average is not None:
+                save_table(trained.average.rows, staging / "average")
+            if self.world.is_first:
+                (staging / "tensors.safetensors").write_bytes(save(trained.tensors()))
+                (staging / "state.json").write_text(json.dumps(asdict(state)))
+            self.world.wait()
+            if self.world.is_first:
+                if target.exists():  # the same step twice: a pure function of the data
+                    self._remove(target)
+                publish(staging, target)
+                self._drop_old(state)
+            self.world.wait()
+        return target
+
+    @contextmanager
+    def _staging(self, name: str) -> Iterator[Path]:
+        """Yield the folder that all ranks write to; the first rank makes and removes it."""
+        if not self.world.is_first:
+            yield Path(self.world.tell(""))
+            return
+        with staged_folder(self.folder, name) as staging:
+            self.world.tell(str(staging))
+            yield staging
+
+    def steps(self) -> list[int]:
+        """Return the steps that have a checkpoint, ascending."""
+        names = [path.name for path in self.folder.glob(f"{_PREFIX}*") if path.is_dir()]
+        return sorted(int(name.removeprefix(_PREFIX)) for name in names)
+
+    def load(self, trained: Trained, step: int) -> LoopState:
+        """Put checkpoint `step` into `trained` and return the loop's state."""
+        folder = self._path(step)
+        try:
+            tensors = load((folder / "tensors.safetensors").read_bytes())
+            raw: dict[str, Any] = json.loads((folder / "state.json").read_text())
+        except (OSError, ValueError, SafetensorError) as error:
+            raise IntegrityError(f"checkpoint {folder} cannot be read: {error}") from None
+        trained.load(tensors)
+        load_table(trained.table, folder / "table")
+        if trained.average is not None:
+            load_table(trained.average.rows, folder / "average")
+        return LoopState(**raw)
+
+    def load_latest(self, trained: Trained) -> LoopState | None:
+        """Put the newest checkpoint into `trained`; None where there is none."""
+        steps = self.steps()
+        return self.load(trained, steps[-1]) if steps else None
+
+    def clear(self) -> None:
+        """Remove every checkpoint: the run is finished and its bundle written."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _path(self, step: int) -> Path:
+        return self.folder / f"{_PREFIX}{step:09d}"
+
+    def _drop_old(self, state: LoopState) -> None:
+        for step in self.steps()[:-2]:
+            if step != state.best_step:
+                self._remove(self._path(step))
+
+    def _remove(self, path: Path) -> None:
+        """Take the name away first: a kill in between must not leave half a checkpoint."""
+        gone = self.folder / f".gone-{path.name}"
+        shutil.rmtree(gone, ignore_errors=True)
+        path.rename(gone)
+        shutil.rmtree(gone)
+
+    @classmethod
+    def of_run(cls, run_dir: Path, world: World = ALONE) -> Self:
+        """Return the checkpoints of the run in `run_dir`."""
+        return cls(run_dir / "checkpoints", world)

@@ -1,0 +1,156 @@
+"""Start a training from an earlier model: a larger table, other features, newer rows.
+
+What is taken over: the table's rows, re-derived for the new size (`recsys.embeddings.growth`),
+with the state of their optimizer; the dense weights, column by column (`recsys.bundle.transfer`);
+the scales of numbers and the ids that were known (`FeatureEncoder.continuing`). What is not: the
+dense optimizer's state, so the learning rate warms up again.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load
+from torch import Tensor
+
+from recsys.bundle.directory import Bundle
+from recsys.bundle.transfer import Axes, transferred
+from recsys.core.errors import ConfigError
+from recsys.core.strict import parse
+from recsys.data.batch import FeatureLayout
+from recsys.embeddings.growth import regrown, share_blended
+from recsys.embeddings.plan import EmbeddingPlan
+from recsys.embeddings.table import Table, TableConfig, initial_rows
+from recsys.features.encoding.encoder import FeatureEncoder
+from recsys.models.rankers import ranker_axes
+from recsys.models.retrieval import RetrievalConfig, embedded_axes
+from recsys.training.config.experiment import ExperimentConfig
+
+OPTIMIZER_FILE = "optimizer.safetensors"
+"""File of a bundle: the state of the table's optimizer."""
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """An earlier model, verified: all that a new training may take from it."""
+
+    model_id: str
+    kind: str
+    plan: EmbeddingPlan
+    optimizer: str
+    encoder: FeatureEncoder
+    table: Mapping[str, Tensor]
+    """"weight" and the optimizer's state, if it was kept."""
+    dense: Mapping[str, Tensor]
+
+
+def open_earlier(config: ExperimentConfig) -> Earlier | None:
+    """Return the model that `config` starts from, None where it starts anew.
+
+    Raises:
+        NotFoundError, IntegrityError: there is no such bundle, or it is damaged.
+        ConfigError: it is of another kind or width.
+    """
+    if config.warm_start is None:
+        return None
+    bundle = Bundle.open(_bundle_in(Path(config.warm_start)))
+    described = bundle.json("model.json")
+    if described["kind"] != config.model.kind:
+        raise ConfigError(
+            f"warm_start: {bundle.path} is a {described['kind']}, model.kind is "
+            f"{config.model.kind}: start from a model of the same kind"
+        )
+    settings = parse(TableConfig, described["embedding"], source=bundle.path / "model.json")
+    if settings.dim != config.embedding.dim:
+        raise ConfigError(
+            f"warm_start: rows of the earlier table are {settings.dim} wide, embedding.dim is "
+            f"{config.embedding.dim}: set it to {settings.dim} (a feature grows by multiplicity)"
+        )
+    tensors = load(bundle.read("weights.safetensors"))
+    table = {"weight": tensors.pop("table.weight")}
+    if bundle.has(OPTIMIZER_FILE):
+        table |= load(bundle.read(OPTIMIZER_FILE))
+    return Earlier(
+        model_id=bundle.model_id,
+        kind=described["kind"],
+        plan=EmbeddingPlan.of(settings, tuple(map(FeatureLayout.from_json, described["layouts"]))),
+        optimizer=settings.optimizer,
+        encoder=FeatureEncoder.from_bytes(
+            bundle.read("encoder/encoder.json"), bundle.read("encoder/known_ids.safetensors")
+        ),
+        table=table,
+        dense=tensors,
+    )
+
+
+def parent_of(earlier: Earlier | None) -> dict[str, str]:
+    """Return what a bundle's manifest says of the model that its training started from."""
+    return {} if earlier is None else {"parent": earlier.model_id}
+
+
+@torch.no_grad()
+def start_from(earlier: Earlier, config: ExperimentConfig, model: Any, table: Table) -> list[str]:
+    """Put the earlier weights into `model` and `table`; return what was done, in words.
+
+    Raises:
+        ConfigError: the sizes of the models differ.
+    """
+    plan: EmbeddingPlan = model.embedding.plan
+    axes = _axes(config, earlier.plan, plan)
+    like = model.state_dict()
+    model.load_state_dict(transferred(earlier.plan, plan, axes, earlier.dense, like))
+    known = dict(earlier.table)
+    keeps_state = earlier.optimizer == config.embedding.optimizer and set(known) > set(table.state)
+    if not keeps_state:
+        known = {"weight": known["weight"]}
+    grown = regrown(
+        earlier.plan,
+        plan,
+        known,
+        lambda first, count: initial_rows(config.embedding, config.training.seed, first, count),
+    )
+    own = slice(table.first_row, table.first_row + len(table.weight))
+    table.weight.copy_(grown["weight"][own])
+    if keeps_state:
+        for name, state in table.state.items():
+            state.copy_(grown[name] if name == "step" else grown[name][own])
+    return _in_words(earlier, plan, keeps_state or not table.state)
+
+
+def _axes(config: ExperimentConfig, old: EmbeddingPlan, new: EmbeddingPlan) -> Axes:
+    model = config.model
+    axes = embedded_axes(model) if isinstance(model, RetrievalConfig) else ranker_axes(model)
+    if axes is None and old.layouts != new.layouts:
+        before, after = (", ".join(f"{n} x{m}" for n, m in plan.features) for plan in (old, new))
+        raise ConfigError(
+            f"warm_start: a {model.kind} goes on with the features and lookups that it had, in "
+            f"their order: {before}; not {after}"
+        )
+    return axes or {}
+
+
+def _in_words(earlier: Earlier, plan: EmbeddingPlan, keeps_state: bool) -> list[str]:
+    lines = [f"warm start: from model {earlier.model_id}"]
+    old, new = earlier.plan.num_rows, plan.num_rows
+    if old != new:
+        blended = share_blended(old, new)
+        lost = "nothing is lost" if blended == 0 else f"{blended:.1%} of them blend several"
+        lines.append(f"warm start: {old:,} shared rows become {new:,}; {lost}")
+    before, after = dict(earlier.plan.features), dict(plan.features)
+    for names, what in ((after.keys() - before.keys(), "new"), (before.keys() - after, "dropped")):
+        if names:
+            lines.append(f"warm start: {what} features: {', '.join(sorted(names))}")
+    if not keeps_state:
+        lines.append(
+            "warm start: the table's optimizer state is not carried over (another optimizer, or "
+            "not kept in the bundle): its first steps will be large"
+        )
+    return lines
+
+
+def _bundle_in(path: Path) -> Path:
+    """Return `path`, or the bundle of the run in it."""
+    inside = sorted(found.parent for found in path.glob("bundle/*/manifest.json"))
+    return inside[0] if len(inside) == 1 else path

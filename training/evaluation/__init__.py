@@ -1,0 +1,1 @@
+"""Metrics of rankers over queries: intervals, slices, collapse."""

@@ -1,0 +1,350 @@
+"""Honest evaluation: full ranking over the whole catalogue, baselines beside the model.
+
+A ranker answers queries with its best item rows; every ranker gets the same queries, leaves
+out the same seen items, and is judged by the same functions.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recsys.data.batch import History, Jagged
+from recsys.features.dataset.dataset import Dataset
+from recsys.features.dataset.queries import Queries
+from recsys.metrics.intervals import bootstrap_intervals
+from recsys.metrics.ranking import (
+    coverage_at_k,
+    hit_rate_at_k,
+    hits,
+    mrr_at_k,
+    ndcg_at_k,
+    novelty_at_k,
+    recall_at_k,
+)
+from recsys.retrieval.index import ExactVectors
+from recsys.retrieval.interests import search
+from recsys.retrieval.repeats import search_with_repeats
+from recsys.retrieval.topk import topk_of_scores
+from recsys.training.config.sections import EvaluationConfig
+from recsys.training.evaluation.collapse import representation_metrics
+from recsys.training.evaluation.results import ColdItems, Evaluation, RankerResult
+
+
+class Ranker(Protocol):
+    """Whatever can put the catalogue in order for a query."""
+
+    def __call__(
+        self, queries: Queries, k: int, /, among: NDArray[np.int64] | None = None
+    ) -> NDArray[np.int32]:
+        """Return the best k item rows of each query, (Q, k), -1 where the list is short.
+
+        Args:
+            queries: who asks.
+            k: length of the lists; may exceed what there is to rank.
+            among: ascending item rows, the only ones to rank; None: the whole catalogue.
+        """
+
+
+CHUNK = 1024
+SLICE_K = 20
+_PER_QUERY = {
+    "recall": recall_at_k,
+    "hit_rate": hit_rate_at_k,
+    "ndcg": ndcg_at_k,
+    "mrr": mrr_at_k,
+}
+_Ranges = tuple[tuple[int, int | None], ...]
+_HISTORY_SLICES: _Ranges = ((0, 0), (1, 4), (5, 19), (20, None))
+_SESSION_SLICES: _Ranges = ((0, 0), (1, 1), (2, 4), (5, 9), (10, 19), (20, None))
+_COUNT_SLICES: _Ranges = ((1, 9), (10, 99), (100, 999), (1000, None))
+
+
+def ranking_metrics(
+    top: NDArray[np.integer] | Tensor, relevant: Jagged, ks: tuple[int, ...]
+) -> dict[str, NDArray[np.float64]]:
+    """Return metric@k of each query, name -> (Q,) float64, NaN where nothing is relevant.
+
+    Args:
+        top: (Q, K) item rows, best first, -1 where the list is short; K >= max(ks).
+        relevant: Q rows of distinct item rows.
+        ks: the cut-offs.
+    """
+    hit = hits(np.asarray(top), relevant.values.numpy(), relevant.offsets.numpy())
+    num_relevant = relevant.lengths().numpy()
+    return {
+        f"{name}_at_{k}": metric(hit, num_relevant, k)
+        for k in ks
+        for name, metric in _PER_QUERY.items()
+    }
+
+
+def score_ranker(
+    score: Callable[[Queries], NDArray[np.float32]],
+    *,
+    filter_seen: bool,
+    queries_at_once: int = CHUNK,
+) -> Ranker:
+    """Return a ranker from a matrix of scores: score(B queries) -> (B, n_items) float32."""
+
+    def rank(
+        queries: Queries, k: int, /, among: NDArray[np.int64] | None = None
+    ) -> NDArray[np.int32]:
+        tops = []
+        for rows in torch.arange(len(queries)).split(queries_at_once):
+            asked = queries.take(rows)
+            scores = torch.from_numpy(score(asked))
+            if among is not None:
+                scores = scores[:, torch.from_numpy(among)]
+            hidden = _hidden(asked.seen, filter_seen, among)
+            tops.append(_catalogue_rows(topk_of_scores(scores, k, hidden)[1], among))
+        return torch.cat(tops).numpy().astype(np.int32)
+
+    return rank
+
+
+def vector_ranker(
+    items: Tensor, vectors: Tensor, *, filter_seen: bool, gain: Tensor | None = None
+) -> Ranker:
+    """Return the ranker by inner products of query and item vectors.
+
+    Args:
+        items: (n_items, E).
+        vectors: (Q, E) or (Q, I, E), of the very queries that will be asked for.
+        filter_seen: whether what a query has seen is left out.
+        gain: (Q,) what the items of a query's history gain; None: nothing.
+    """
+
+    def rank(
+        queries: Queries, k: int, /, among: NDArray[np.int64] | None = None
+    ) -> NDArray[np.int32]:
+        chosen = items if among is None else items[torch.from_numpy(among)]
+        hidden = _hidden(queries.seen, filter_seen, among)
+        index = ExactVectors(chosen)
+        if gain is None:
+            top = search(index, vectors, k, hidden)[1]
+        else:
+            history = _places(queries.history_items, among)
+            top = search_with_repeats(index, chosen, vectors, gain, history, k, hidden)[1]
+        return _catalogue_rows(top, among).numpy().astype(np.int32)
+
+    return rank
+
+
+def _hidden(seen: Jagged, filter_seen: bool, among: NDArray[np.int64] | None) -> Jagged | None:
+    """Return what to leave out, as places in what is ranked."""
+    return _places(seen, among) if filter_seen else None
+
+
+def _places(items: Jagged, among: NDArray[np.int64] | None) -> Jagged:
+    """Return item rows as places in what is ranked, without those that are not."""
+    if among is None:
+        return items
+    rows = items.values.numpy()
+    place = np.searchsorted(among, rows)
+    inside = among[np.minimum(place, len(among) - 1)] == rows
+    owner = np.repeat(np.arange(len(items)), items.lengths().numpy())
+    return Jagged.of_lengths(place[inside], np.bincount(owner[inside], minlength=len(items)))
+
+
+def _catalogue_rows(top: Tensor, among: NDArray[np.int64] | None) -> Tensor:
+    """Return places in what was ranked as item rows; -1 stays."""
+    if among is None:
+        return top
+    return torch.where(top >= 0, torch.from_numpy(among)[top.clamp(min=0)], -1)
+
+
+def evaluate(
+    data: Dataset,
+    queries: Queries,
+    rankers: dict[str, Ranker],
+    config: EvaluationConfig,
+    *,
+    protocol: dict[str, str],
+    seed: int,
+    item_vectors: Tensor | None = None,
+    query_vectors: Tensor | None = None,
+    temperature: float | None = None,
+    left_out: Mapping[str, str] | None = None,
+) -> Evaluation:
+    """Judge `rankers`, the model first, on the same queries.
+
+    Args:
+        data: catalogue and training counts.
+        queries: who asks and what counts as a hit.
+        rankers: name -> ranker.
+        config: cut-offs, bootstrap samples.
+        protocol: words about the split that go into the report.
+        seed: of the bootstrap.
+        item_vectors: (n_items, E), for the collapse alarm.
+        query_vectors: (Q, E), for alignment.
+        temperature: of the model's softmax, kept beside them.
+        left_out: why a baseline is missing, by name.
+    """
+    results = {
+        name: _judge(name, rank, data, queries, config, seed) for name, rank in rankers.items()
+    }
+    asked = f"{len(queries):,} users"
+    if config.queries == "events":
+        asked = f"{len(queries):,} events of {len(np.unique(queries.users)):,} users"
+    return Evaluation(
+        protocol={
+            **protocol,
+            "queries": asked,
+            "catalogue": f"{data.num_items:,} items, all of them ranked",
+            "seen items": "left out" if config.filter_seen else "kept",
+        },
+        ks=config.ks,
+        query_users=queries.users.astype(np.int32),
+        relevant_values=queries.relevant.values.numpy(),
+        relevant_offsets=queries.relevant.offsets.numpy(),
+        results=results,
+        train_counts=data.train_counts,
+        representation={}
+        if item_vectors is None or query_vectors is None
+        else representation_metrics(
+            item_vectors, query_vectors, queries.relevant, temperature=temperature
+        ),
+        left_out=left_out or {},
+        asked=config.queries,
+        cold=_cold_items(data, queries),
+    )
+
+
+def slice_k(config: EvaluationConfig) -> int:
+    """Return the cut-off of the slices' recall: 20 where it is computed, else the first."""
+    return SLICE_K if SLICE_K in config.ks else config.ks[0]
+
+
+def item_slices(train_counts: NDArray[np.int64]) -> dict[str, NDArray[np.bool_]]:
+    """Part the catalogue by training rows, name -> (n_items,) bool.
+
+    Head, torso and tail each hold a third of the training rows, most popular items first; cold
+    items have none.
+    """
+    order = np.argsort(-train_counts, kind="stable")
+    before = np.cumsum(train_counts[order]) - train_counts[order]
+    third = np.empty(len(order), np.int64)
+    third[order] = np.minimum(before * 3 // max(int(train_counts.sum()), 1), 2)
+    warm = train_counts > 0
+    names = ("head", "torso", "tail")
+    slices = {f"items: {name}": warm & (third == part) for part, name in enumerate(names)}
+    return {**slices, "items: cold": ~warm}
+
+
+def count_slices(train_counts: NDArray[np.int64]) -> dict[str, NDArray[np.bool_]]:
+    """Part the catalogue by how many training rows an item has, name -> (n_items,) bool."""
+    return {
+        f"item counts: {words} rows": inside
+        for words, inside in _ranges(train_counts, _COUNT_SLICES).items()
+    }
+
+
+def _judge(
+    name: str, rank: Ranker, data: Dataset, queries: Queries, config: EvaluationConfig, seed: int
+) -> RankerResult:
+    top = rank(queries, max(config.ks))
+    per_query = ranking_metrics(top, queries.relevant, config.ks)
+    metrics = {metric: float(values.mean()) for metric, values in per_query.items()}
+    slices = {
+        **_item_slices(top, data, queries, config),
+        **_query_slices(per_query, queries, config),
+    }
+    for k in config.ks:
+        metrics[f"coverage_at_{k}"] = coverage_at_k(top, data.num_items, k)
+        metrics[f"novelty_at_{k}"] = novelty_at_k(top, data.train_counts, k)
+    cold = _cold_recall(rank, top, data, queries, config)
+    metrics |= {metric: float(np.nanmean(values)) for metric, values in cold.items()}
+    per_query |= cold
+    bounds = bootstrap_intervals(
+        np.stack(list(per_query.values()), axis=1), samples=config.bootstrap_samples, seed=seed
+    )
+    intervals = {
+        name: (float(low), float(high)) for name, (low, high) in zip(per_query, bounds, strict=True)
+    }
+    return RankerResult(name, top, per_query, metrics, intervals, slices)
+
+
+def _cold_items(data: Dataset, queries: Queries) -> ColdItems | None:
+    """Return how many items are cold, and who took one; None where nobody did."""
+    num_queries = int((_only(queries.relevant, data.cold).lengths() > 0).sum())
+    if not num_queries:
+        return None
+    trained = bool(data.train_counts[data.cold].any())
+    return ColdItems(int(data.cold.sum()), num_queries, trained)
+
+
+def _cold_recall(
+    rank: Ranker,
+    top: NDArray[np.int32],
+    data: Dataset,
+    queries: Queries,
+    config: EvaluationConfig,
+) -> dict[str, NDArray[np.float64]]:
+    """Recall of the cold items: in the whole catalogue, and with no others to rank."""
+    if _cold_items(data, queries) is None:
+        return {}
+    relevant = _only(queries.relevant, data.cold)
+    alone = rank(queries, max(config.ks), among=np.flatnonzero(data.cold))
+    found: dict[str, NDArray[np.float64]] = {}
+    for prefix, lists in (("cold", top), ("cold_alone", alone)):
+        recall = ranking_metrics(lists, relevant, config.ks)
+        found |= {f"{prefix}_recall_at_{k}": recall[f"recall_at_{k}"] for k in config.ks}
+    return found
+
+
+def _only(relevant: Jagged, members: NDArray[np.bool_]) -> Jagged:
+    """Return the rows of `relevant` without the items that are no `members` (n_items,)."""
+    values, offsets = relevant.values.numpy(), relevant.offsets.numpy()
+    inside = np.concatenate([[0], np.cumsum(members[values])])[offsets]
+    return Jagged(torch.from_numpy(values[members[values]]), torch.from_numpy(inside))
+
+
+def _ranges(numbers: NDArray[np.int64], ranges: _Ranges) -> dict[str, NDArray[np.bool_]]:
+    """Return which of `numbers` lie in each range, by its words."""
+    found = {}
+    for low, high in ranges:
+        words = f"{low:,}+" if high is None else f"{low}" if low == high else f"{low}-{high}"
+        found[words] = (numbers >= low) & (high is None or numbers <= high)
+    return found
+
+
+def _item_slices(
+    top: NDArray[np.int32], data: Dataset, queries: Queries, config: EvaluationConfig
+) -> dict[str, dict[str, float]]:
+    """Recall of the relevant items of each slice, over the queries that have any."""
+    slices: dict[str, dict[str, float]] = {}
+    k = slice_k(config)
+    counts = data.train_counts
+    for name, members in {**item_slices(counts), **count_slices(counts)}.items():
+        recall = ranking_metrics(top, _only(queries.relevant, members), (k,))[f"recall_at_{k}"]
+        asked = ~np.isnan(recall)
+        if asked.any():
+            mean = float(recall[asked].mean())
+            slices[name] = {f"recall_at_{k}": mean, "queries": float(asked.sum())}
+    return slices
+
+
+def _query_slices(
+    per_query: dict[str, NDArray[np.float64]], queries: Queries, config: EvaluationConfig
+) -> dict[str, dict[str, float]]:
+    """Recall by how many events users had before, and how many steps a session has so far."""
+    members = {
+        f"users: {words} events": inside
+        for words, inside in _ranges(queries.seen.lengths().numpy(), _HISTORY_SLICES).items()
+    }
+    if isinstance(queries.history, History):
+        steps = _ranges(queries.history.lengths().numpy(), _SESSION_SLICES)
+        members |= {
+            f"sessions: {words} step{'' if words == '1' else 's'}": inside
+            for words, inside in steps.items()
+        }
+    recall = f"recall_at_{slice_k(config)}"
+    return {
+        name: {recall: float(per_query[recall][inside].mean()), "queries": float(inside.sum())}
+        for name, inside in members.items()
+        if inside.any()
+    }

@@ -1,0 +1,1 @@
+"""What a trained ranker looks at."""

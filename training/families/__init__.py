@@ -1,0 +1,1 @@
+"""The families of models: what is read, trained, evaluated and written."""

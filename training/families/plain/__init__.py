@@ -1,0 +1,1 @@
+"""Plain recommenders fitted on the training rows: what every model has to beat."""

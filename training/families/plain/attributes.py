@@ -1,0 +1,167 @@
+"""Popularity through attributes: what items like these are followed by, new items included."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from recsys.features.dataset.dataset import Dataset
+from recsys.training.families.plain.ordered import (
+    Matrix,
+    follow_counts,
+    row_sums,
+    scaled_rows,
+    weighted_steps,
+)
+from recsys.training.families.plain.taken import Integers
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """What is known of one attribute of the items, with V values.
+
+    items: (n_items, V) CSR, the share of each value in an item; a row sums to 1.
+    share (V,) float32, of the training rows.
+    follows: (V, V) CSR, what share of what followed each value has each value; a row lacks
+    `left` (V,) float32 of being whole, the more the fewer rows it rests on.
+    """
+
+    items: Matrix
+    share: NDArray[np.float32]
+    follows: Matrix
+    left: NDArray[np.float32]
+
+    @classmethod
+    def fit(
+        cls, items: Matrix, rows: NDArray[np.float32], follow: Matrix, shrinkage: float
+    ) -> "Attribute":
+        """Count values.
+
+        Args:
+            items: as the attribute of the class.
+            rows: (V,) training rows of each value.
+            follow: (n_items, n_items) how often the second followed the first.
+            shrinkage: pairs of rows at which `left` is a half.
+        """
+        of_values = (items.T @ follow @ items).tocsr()
+        of_values = scaled_rows(of_values, 1 / (row_sums(of_values) + np.float32(shrinkage)))
+        share = (rows / max(1.0, float(rows.sum()))).astype(np.float32)
+        return cls(items, share, of_values, 1 - row_sums(of_values))
+
+    def log_lift(self, steps: Matrix) -> NDArray[np.float32]:
+        """Return for each query and value log P(v | h) / P(v), (B, V); 0 for unknown values.
+
+        Args:
+            steps: (B, n_items) weights of a history's items, which sum to 1 or 0.
+        """
+        held = steps @ self.items
+        unsaid = 1 - row_sums(held) + held @ self.left
+        chance: NDArray[np.float32] = (held @ self.follows).toarray()
+        known = self.share > 0
+        lift = np.ones_like(chance)
+        lift[:, known] = chance[:, known] / self.share[known] + unsaid[:, None]
+        return np.log(lift)
+
+
+@dataclass(frozen=True)
+class AttributePopularity:
+    """Items by how often items with their attribute values were taken after such a history.
+
+    With P_f(v) the share of value v of attribute f in the training rows, and P_f(v | h) its share
+    in what followed items with the values that the history h has, newer items and nearer pairs
+    weighing more,
+
+        score(i) = log expected(i) + sum over f of the mean over values v of i of
+                   log (P_f(v | h) / P_f(v))
+
+    Where expected(i) is the number of training rows of i, that is for a single attribute
+    P(v | h) times the item's share in its value. An item without a row is expected to have as
+    many as items of its values have on average (the geometric mean over the values). So new items
+    are ranked like all others, by what they are.
+
+    log_expected (n_items,) float32.
+    """
+
+    attributes: tuple[Attribute, ...]
+    log_expected: NDArray[np.float32]
+    steps: int
+    decay: float
+
+    @classmethod
+    def fit(
+        cls,
+        sequence: Integers,
+        item_row: Integers,
+        num_items: int,
+        values: Sequence[Matrix],
+        *,
+        steps: int = 10,
+        lag_decay: float = 0.6,
+        decay: float = 0.65,
+        shrinkage: float = 20.0,
+    ) -> "AttributePopularity":
+        """Count what values follow what values.
+
+        Args:
+            sequence: (E,) the sequence of each training row, ascending.
+            item_row: (E,) what was taken, in order within a sequence.
+            num_items: size of the catalogue.
+            values: an attribute each, (n_items, V) CSR of ones; see `item_values`. At least one.
+            steps: how far apart a pair may be, and how many last items answer.
+            lag_decay: what a pair loses of its weight a step.
+            decay: what an item of the history loses of its weight a step.
+            shrinkage: pairs of rows at which half of what follows a value is believed; above 0.
+        """
+        counts = np.bincount(item_row, minlength=num_items).astype(np.float32)
+        follow = follow_counts(sequence, item_row, num_items, steps=steps, lag_decay=lag_decay)
+        attributes = []
+        log_mean = np.zeros(num_items)
+        for ones in values:
+            items = scaled_rows(ones, 1 / np.maximum(row_sums(ones), 1))
+            rows, size = items.T @ counts, row_sums(items.T.tocsr())
+            log_mean += items @ np.log((rows + 1) / (size + 1)) / len(values)
+            attributes.append(Attribute.fit(items, rows, follow, shrinkage))
+        expected = np.where(counts > 0, np.log(np.maximum(counts, 1)), log_mean)
+        return cls(tuple(attributes), expected.astype(np.float32), steps, decay)
+
+    def score(self, history_values: Integers, history_offsets: Integers) -> NDArray[np.float32]:
+        """Return logarithms of how many rows are expected, but for a constant, (B, n_items)."""
+        num_items = len(self.log_expected)
+        steps = weighted_steps(
+            history_values, history_offsets, num_items, most=self.steps, decay=self.decay
+        )
+        total = row_sums(steps)
+        steps = scaled_rows(steps, 1 / np.where(total > 0, total, 1))
+        scores = np.tile(self.log_expected, (len(total), 1))
+        for attribute in self.attributes:
+            scores += (attribute.items @ attribute.log_lift(steps).T).T
+        return scores
+
+
+def item_values(data: Dataset) -> list[Matrix]:
+    """Return which item has which value, (n_items, V) CSR of ones for each attribute.
+
+    Attributes are the categorical and multi-categorical features of the items but their id.
+    """
+    layout = data.encoder.layout("items")
+    single = [name for name, _ in layout.single]
+    multi = [name for name, _ in layout.multi]
+    found = []
+    for feature in data.schema.features_of("items"):
+        if feature.kind == "categorical" and not data.schema.is_id(feature):
+            hashes = data.items.single[:, single.index(feature.name)].numpy()
+            found.append(_incidence(hashes, np.ones(len(hashes), np.int64)))
+        elif feature.kind == "multi_categorical":
+            values = data.items.multi[multi.index(feature.name)]
+            found.append(_incidence(values.values.numpy(), values.lengths().numpy()))
+    return found
+
+
+def _incidence(values: NDArray[np.int64], lengths: NDArray[np.int64]) -> Matrix:
+    known, code = np.unique(values, return_inverse=True)
+    pairs = np.unique(np.repeat(np.arange(len(lengths)), lengths) * len(known) + code)
+    rows, columns = np.divmod(pairs, len(known))
+    ones = np.ones(len(pairs), np.float32)
+    return sparse.coo_array((ones, (rows, columns)), shape=(len(lengths), len(known))).tocsr()

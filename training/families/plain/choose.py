@@ -1,0 +1,274 @@
+"""Which baselines stand beside a retrieval model; those left out have a reason that is told."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.core.errors import ConfigError
+from recsys.embeddings.memory import free_memory_bytes
+from recsys.features.dataset.dataset import Dataset
+from recsys.features.dataset.queries import Queries
+from recsys.features.dataset.sessions import Sessions
+from recsys.features.dataset.split import TEST, TRAIN
+from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.config.sections import EvaluationConfig
+from recsys.training.evaluation.evaluate import CHUNK, Ranker, score_ranker
+from recsys.training.families.plain.attributes import AttributePopularity, item_values
+from recsys.training.families.plain.factorised import ImplicitAls
+from recsys.training.families.plain.graph import GraphFilter, graph_products
+from recsys.training.families.plain.linear import Ease
+from recsys.training.families.plain.markov import MarkovChain
+from recsys.training.families.plain.names import BaselineName
+from recsys.training.families.plain.neighbours import ItemKNN
+from recsys.training.families.plain.ordered import follow_bytes
+from recsys.training.families.plain.popularity import Popularity
+from recsys.training.families.plain.session_items import SessionItems
+from recsys.training.families.plain.session_knn import SessionKNN, vote_products
+from recsys.training.families.plain.taken import CELLS_AT_ONCE, Baseline, Integers
+
+BASELINES: tuple[BaselineName, ...] = (
+    "popularity",
+    "popularity_recent",
+    "item_knn",
+    "ease",
+    "gf_cf",
+    "ials",
+)
+"""What `auto` means, in the order of the report."""
+SESSION_BASELINES: tuple[BaselineName, ...] = (
+    "popularity",
+    "popularity_recent",
+    "item_knn",
+    "session_items",
+    "markov",
+    "markov_10",
+    "v_sknn",
+    "attributes",
+)
+"""What `auto` means for a model of sessions, in the order of the report."""
+NEED_SESSIONS = ("session_items", "markov", "markov_10", "v_sknn", "sasrec")
+MICROSECONDS_A_DAY = 86_400_000_000
+_NO_IMPLICIT = "the package implicit is not installed (pip install 'recsys-engine[implicit]')"
+_NO_TIMES = "the log has no times (schema.interactions.time)"
+_NO_ATTRIBUTES = "the items have no categorical feature but their id (schema.features)"
+# Ten minutes of a core: more would keep whoever trains waiting.
+_MOST_GRAPH_PRODUCTS = 500_000_000_000
+_MOST_VOTE_PRODUCTS = 50_000_000_000
+
+
+_OF_SEQUENCES: dict[str, Callable[[Integers, Integers, int], Baseline]] = {
+    "item_knn": ItemKNN.fit,
+    "ease": Ease.fit,
+    "gf_cf": GraphFilter.fit,
+    "ials": ImplicitAls.fit,
+    "session_items": SessionItems.fit,
+    "markov": partial(MarkovChain.fit, steps=1, power=1.0, backward=0.0),
+    "markov_10": MarkovChain.fit,
+}
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """The training rows, sequence after sequence, each in order, (E,) each.
+
+    A sequence is a session, or where the log is not cut into any, all of a user.
+    """
+
+    user: NDArray[np.int32]
+    sequence: NDArray[np.int64]
+    item: NDArray[np.int32]
+    time: NDArray[np.int64] | None
+
+    @classmethod
+    def of(cls, data: Dataset, sessions: Sessions | None) -> "_Taken":
+        events = data.tables.events
+        rows = data.events_of((TRAIN,))
+        sequence = events.user_row[rows].astype(np.int64)
+        if sessions is not None:
+            trained = sessions.only(data.part == TRAIN)
+            rows = trained.order
+            sequence = np.repeat(np.arange(len(trained)), trained.lengths())
+        has_clock = data.schema.interactions.time is not None
+        time = events.time[rows] if has_clock else None
+        return cls(events.user_row[rows], sequence, events.item_row[rows], time)
+
+
+def check_baselines(config: ExperimentConfig) -> None:
+    """Refuse baselines that were asked for by name and cannot be had, before any work is done.
+
+    Raises:
+        ConfigError: which, and why.
+    """
+    named = config.evaluation.baselines
+    if "ials" in named and not _implicit_is_installed():
+        raise ConfigError(f"evaluation.baselines: ials: {_NO_IMPLICIT}")
+    if "popularity_recent" in named and config.schema_.interactions.time is None:
+        raise ConfigError(f"evaluation.baselines: popularity_recent: {_NO_TIMES}")
+    if not config.of_sessions:
+        _refuse_sessions(config.evaluation)
+
+
+def baseline_rankers(
+    data: Dataset, config: EvaluationConfig, sessions: Sessions | None = None
+) -> tuple[dict[str, Ranker], dict[str, str]]:
+    """Return the baselines that `config` names, fitted on the training rows.
+
+    Args:
+        data: what they are fitted on.
+        config: their names and settings.
+        sessions: where the model is one of sessions, how the log is cut. Then they are fitted on
+            sessions and answer from the queries' own history, in its order; else they are fitted
+            on users and answer from all that a user took.
+
+    Returns:
+        The rankers by name, and the reason of each one that was left out.
+
+    Raises:
+        ConfigError: one that was asked for by name cannot be had.
+    """
+    if sessions is None:
+        _refuse_sessions(config)
+    names = config.baselines
+    if "auto" in names:
+        names = BASELINES if sessions is None else SESSION_BASELINES
+    names = tuple(name for name in names if name != "sasrec")  # trained, not fitted: the job's
+    taken = _Taken.of(data, sessions)
+    rankers: dict[str, Ranker] = {}
+    left_out: dict[str, str] = {}
+    for name in names:
+        reason = _REASONS.get(name, _no_reason)(data, config, taken)
+        if reason is None:
+            fitted = _fitted(name, data, config, taken)
+            rankers[name] = _ranker(fitted, data, config, of_sessions=sessions is not None)
+        else:
+            left_out[name] = reason
+    return rankers, left_out
+
+
+def _refuse_sessions(config: EvaluationConfig) -> None:
+    for name in config.baselines:
+        if name in NEED_SESSIONS:
+            raise ConfigError(
+                f"evaluation.baselines: {name} is about the order within sessions: set model.kind: "
+                "session, or leave it out"
+            )
+
+
+def _fitted(name: str, data: Dataset, config: EvaluationConfig, taken: _Taken) -> Baseline:
+    of_users = (taken.user, taken.item, data.num_items)
+    of_sequences = (taken.sequence, taken.item, data.num_items)
+    if name == "popularity":
+        return Popularity.fit(*of_users)
+    if name == "popularity_recent":
+        return Popularity.fit(*of_users, time=taken.time, window=_window(config))
+    if name == "v_sknn":
+        return SessionKNN.fit(*of_sequences, time=taken.time)
+    if name == "attributes":
+        return AttributePopularity.fit(*of_sequences, item_values(data))
+    return _OF_SEQUENCES[name](*of_sequences)
+
+
+def _ranker(
+    fitted: Baseline, data: Dataset, config: EvaluationConfig, *, of_sessions: bool
+) -> Ranker:
+    def score(asked: Queries) -> NDArray[np.float32]:
+        history = asked.history_items if of_sessions else asked.seen
+        return fitted.score(history.values.numpy(), history.offsets.numpy())
+
+    at_once = min(CHUNK, max(1, CELLS_AT_ONCE // data.num_items))
+    return score_ranker(score, filter_seen=config.filter_seen, queries_at_once=at_once)
+
+
+def _window(config: EvaluationConfig) -> int:
+    return round(config.popularity_window_days * MICROSECONDS_A_DAY)
+
+
+def _implicit_is_installed() -> bool:
+    return find_spec("implicit") is not None
+
+
+def _no_reason(_data: Dataset, _config: EvaluationConfig, _taken: _Taken) -> None:
+    return None
+
+
+def _not_recent(_data: Dataset, config: EvaluationConfig, taken: _Taken) -> str | None:
+    if taken.time is None:
+        return _NO_TIMES
+    span = int(taken.time.max() - taken.time.min())
+    if span > _window(config):
+        return None
+    return (
+        f"the training rows span {span / MICROSECONDS_A_DAY:,.1f} days, all within "
+        f"evaluation.popularity_window_days: {config.popularity_window_days:g}"
+    )
+
+
+def _not_ease(data: Dataset, config: EvaluationConfig, _taken: _Taken) -> str | None:
+    needed = data.num_items**2 * 4
+    words = f"a matrix of {data.num_items:,} x {data.num_items:,} items needs {needed / 1e9:.1f} GB"
+    if data.num_items > config.ease_max_items:
+        return f"{words}; evaluation.ease_max_items is {config.ease_max_items:,}"
+    return _not_in_memory(needed, words)
+
+
+def _not_graph(data: Dataset, config: EvaluationConfig, taken: _Taken) -> str | None:
+    num_queries = min(data.num_users, config.max_queries)
+    products = graph_products(len(taken.item), data.num_items, num_queries)
+    return None if products <= _MOST_GRAPH_PRODUCTS else _too_long(products)
+
+
+def _not_following(data: Dataset, _config: EvaluationConfig, taken: _Taken) -> str | None:
+    needed = follow_bytes(len(taken.item), data.num_items)
+    return _not_in_memory(needed, f"what follows what may need {needed / 1e9:.1f} GB")
+
+
+def _not_neighbours(data: Dataset, config: EvaluationConfig, taken: _Taken) -> str | None:
+    num_queries = min(len(data.events_of((TEST,))), config.max_queries)
+    products = vote_products(taken.sequence, num_queries)
+    return None if products <= _MOST_VOTE_PRODUCTS else _too_long(products)
+
+
+def _not_session_items(_data: Dataset, config: EvaluationConfig, _taken: _Taken) -> str | None:
+    if not config.filter_seen:
+        return None
+    return "it recommends what was seen, which evaluation.filter_seen leaves out"
+
+
+def _not_attributes(data: Dataset, config: EvaluationConfig, taken: _Taken) -> str | None:
+    return _not_following(data, config, taken) if item_values(data) else _NO_ATTRIBUTES
+
+
+def _not_in_memory(needed: float, words: str) -> str | None:
+    free = free_memory_bytes()
+    # A tenth more, and half a gigabyte, for what else is in memory meanwhile.
+    if free is not None and 1.1 * needed + 5e8 > free:
+        return f"{words}, and {free / 1e9:.1f} GB of memory are free"
+    return None
+
+
+def _too_long(products: float) -> str:
+    return f"its scores would take some {products:.0e} multiplications, minutes to hours"
+
+
+def _not_ials(_data: Dataset, config: EvaluationConfig, _taken: _Taken) -> str | None:
+    if _implicit_is_installed():
+        return None
+    if "ials" in config.baselines:
+        raise ConfigError(f"evaluation.baselines: ials: {_NO_IMPLICIT}")
+    return _NO_IMPLICIT
+
+
+_REASONS: dict[str, Callable[[Dataset, EvaluationConfig, _Taken], str | None]] = {
+    "popularity_recent": _not_recent,
+    "ease": _not_ease,
+    "gf_cf": _not_graph,
+    "ials": _not_ials,
+    "session_items": _not_session_items,
+    "markov_10": _not_following,
+    "v_sknn": _not_neighbours,
+    "attributes": _not_attributes,
+}

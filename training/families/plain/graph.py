@@ -1,0 +1,124 @@
+"""Filters of the user-item graph, without any training."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.sparse.linalg import svds
+
+from recsys.training.families.plain.taken import (
+    CELLS_AT_ONCE,
+    Integers,
+    blocks_of,
+    gram_of,
+    history_items,
+    user_items,
+)
+
+WHOLE_ITEMS = 10_000
+"""Catalogues up to this size have the filters as one matrix, 0.4 GB at most."""
+
+
+@dataclass(frozen=True)
+class GraphFilter:
+    """GF-CF: a linear filter of the graph and, beside it, an ideal low-pass one.
+
+    Shen et al., "How Powerful is Graph Convolution for Recommendation?", CIKM 2021,
+    https://arxiv.org/abs/2108.07567, section 4 (algorithm 1). With R (users, items) of ones, n_u
+    and n_i how many items a user took and users took an item, and r the history as ones,
+
+        R~_ui = R_ui / sqrt(n_u n_i)
+        scores = r R~^T R~  +  alpha r D^-1/2 V V^T D^1/2,   D = diag(n_i)
+
+    with V the right singular vectors of R~ to its `rank` largest singular values. Items and
+    users that nobody took weigh nothing.
+
+    Small catalogues have the matrix of both filters made once; of larger ones, R~^T R~ would be
+    nearly full, and the history goes through the factors.
+
+    normalised: (users, n_items) float32 CSR, R~. vectors: (rank, n_items) float32, V^T.
+    root: (n_items,) float32, sqrt(n_i). whole: (n_items, n_items) float32, both filters, or None.
+    """
+
+    normalised: sparse.csr_array[Any]
+    vectors: NDArray[np.float32]
+    root: NDArray[np.float32]
+    alpha: float
+    whole: NDArray[np.float32] | None
+
+    @classmethod
+    def fit(
+        cls,
+        user_row: Integers,
+        item_row: Integers,
+        num_items: int,
+        *,
+        rank: int = 256,
+        alpha: float = 0.3,
+    ) -> "GraphFilter":
+        """Normalise the matrix and find its largest singular vectors.
+
+        Args:
+            user_row: (E,) who took, training rows only; repeats count once.
+            item_row: (E,) what was taken.
+            num_items: size of the catalogue.
+            rank: singular vectors kept; fewer where the matrix has no more.
+            alpha: weight of the low-pass filter.
+        """
+        taken = user_items(user_row, item_row, num_items)
+        root = np.sqrt(np.bincount(taken.indices, minlength=num_items)).astype(np.float32)
+        of_user = np.sqrt(np.diff(taken.indptr)).astype(np.float32)
+        taken.data /= np.repeat(of_user, np.diff(taken.indptr)) * root[taken.indices]
+        vectors = _right_vectors(taken, rank)
+        whole = None
+        if num_items <= WHOLE_ITEMS:
+            whole = gram_of(taken).T  # symmetric; in row order
+            from_items = vectors / np.where(root > 0, root, 1)
+            for start, stop in blocks_of(num_items):
+                smooth = (from_items[:, start:stop].T @ vectors) * root
+                whole[start:stop] += np.float32(alpha) * smooth
+        return cls(taken, vectors, root, alpha, whole)
+
+    def score(self, history_values: Integers, history_offsets: Integers) -> NDArray[np.float32]:
+        """Return the sum of both filters, (B, n_items)."""
+        history = history_items(history_values, history_offsets, len(self.root))
+        scores: NDArray[np.float32]
+        if self.whole is not None:
+            scores = history @ self.whole
+            return scores
+        scores = np.empty(history.shape, np.float32)
+        step = max(1, CELLS_AT_ONCE // max(1, self.normalised.shape[0]))
+        for start in range(0, history.shape[0], step):
+            scores[start : start + step] = self._filtered(history[start : start + step])
+        return scores
+
+    def _filtered(self, history: sparse.csr_array[Any]) -> NDArray[np.float32]:
+        alike = (self.normalised @ history.T).toarray()
+        linear: NDArray[np.float32] = (self.normalised.T @ alike).T
+        from_items = self.vectors / np.where(self.root > 0, self.root, 1)
+        smooth = (history @ from_items.T) @ self.vectors
+        return linear + np.float32(self.alpha) * smooth * self.root
+
+
+def graph_products(num_rows: int, num_items: int, num_queries: int) -> int:
+    """Return about how many multiplications the answers of a `GraphFilter` take.
+
+    Args:
+        num_rows: training rows.
+        num_items: size of the catalogue.
+        num_queries: how many ask.
+    """
+    return 0 if num_items <= WHOLE_ITEMS else 2 * num_rows * num_queries
+
+
+def _right_vectors(matrix: sparse.csr_array[Any], rank: int) -> NDArray[np.float32]:
+    """Return the right singular vectors (rank, n_items) to the largest singular values."""
+    most = min(matrix.shape)
+    if rank >= most:
+        vectors = np.linalg.svd(matrix.toarray(), full_matrices=False)[2][:rank]
+    else:
+        start = np.full(most, most**-0.5, np.float32)
+        vectors = svds(matrix, k=rank, v0=start, return_singular_vectors="vh")[2]  # type: ignore[arg-type]
+    return np.ascontiguousarray(vectors, np.float32)

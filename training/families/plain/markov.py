@@ -1,0 +1,91 @@
+"""What follows what: chains of one step, and of several."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.training.families.plain.ordered import (
+    TIE,
+    Matrix,
+    follow_counts,
+    popularity_share,
+    row_sums,
+    scaled_rows,
+    weighted_steps,
+)
+from recsys.training.families.plain.taken import Integers, user_items
+
+
+@dataclass(frozen=True)
+class MarkovChain:
+    """Items by how often they followed the last items of the history.
+
+    With C_ij how often j stood at most `steps` after i in a training sequence, nearer pairs
+    weighing more (`ordered.follow_counts`), and h_1, h_2, ... the history from its newest step,
+
+        W = C + backward C^T
+        P_ij = (W_ij / (sum over j of W_ij + shrinkage)) ^ power
+        score(j) = sum over k = 1..steps of decay^(k - 1) P_(h_k) j
+
+    One step and power 1 is the first-order Markov chain. With more steps it is the sequential
+    rules of Ludewig and Jannach, "Evaluation of session-based recommendation algorithms", UMUAI
+    2018, https://arxiv.org/abs/1803.09587, method SR, from several last items instead of one. A
+    power below 1 lets what several items agree on win over what one of them speaks for loudly.
+
+    transitions: (n_items, n_items) float32 CSR, P. popularity (n_items,) float32, at most 1,
+    orders what no transition tells apart.
+    """
+
+    transitions: Matrix
+    popularity: NDArray[np.float32]
+    steps: int
+    decay: float
+
+    @classmethod
+    def fit(
+        cls,
+        sequence: Integers,
+        item_row: Integers,
+        num_items: int,
+        *,
+        steps: int = 10,
+        lag_decay: float = 0.6,
+        decay: float = 0.65,
+        power: float = 0.4,
+        shrinkage: float = 20.0,
+        backward: float = 0.05,
+    ) -> "MarkovChain":
+        """Count transitions.
+
+        Args:
+            sequence: (E,) the sequence of each training row, ascending.
+            item_row: (E,) what was taken, in order within a sequence.
+            num_items: size of the catalogue.
+            steps: how far apart a pair may be, and how many last items answer.
+            lag_decay: what a pair loses of its weight a step.
+            decay: what an item of the history loses of its weight a step.
+            power: of the shares; below 1 it flattens them.
+            shrinkage: added to the denominator, in transitions: items with few say less.
+            backward: what a pair counts in the other direction.
+        """
+        counts = follow_counts(sequence, item_row, num_items, steps=steps, lag_decay=lag_decay)
+        if backward:
+            counts = (counts + np.float32(backward) * counts.T).tocsr()
+        totals = row_sums(counts) + np.float32(shrinkage)
+        transitions = scaled_rows(counts, 1 / np.maximum(totals, np.float32(1e-12)))
+        transitions.data **= np.float32(power)
+        popularity = popularity_share(user_items(sequence, item_row, num_items))
+        return cls(transitions, popularity, steps, decay)
+
+    def score(self, history_values: Integers, history_offsets: Integers) -> NDArray[np.float32]:
+        """Return weighted shares, (B, n_items)."""
+        steps = weighted_steps(
+            history_values,
+            history_offsets,
+            len(self.popularity),
+            most=self.steps,
+            decay=self.decay,
+        )
+        scores: NDArray[np.float32] = (steps @ self.transitions).toarray()
+        return scores + TIE * self.popularity

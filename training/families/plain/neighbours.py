@@ -1,0 +1,85 @@
+"""Neighbours in the item-item graph: what the users of these items took besides."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from recsys.training.families.plain.taken import Integers, blocks_of, history_items, user_items
+
+
+@dataclass(frozen=True)
+class ItemKNN:
+    """Items that were taken by the same users as the items of the history.
+
+    Deshpande and Karypis, "Item-Based Top-N Recommendation Algorithms", ACM TOIS 2004, section
+    4: with c_ij the users who took both i and j and n_i those who took i,
+
+        sim(i, j) = c_ij / (sqrt(n_i * n_j) + shrinkage),   sim(i, i) = 0
+        score(u, j) = sum over distinct i in the history of u of sim(i, j)
+
+    where j is among the `neighbours` most similar of i. Unlike there, the columns are not
+    scaled to sum to one; shrinkage damps similarities that rest on a few users.
+
+    similarity: (n_items, n_items) float32 CSR, at most `neighbours` entries a row.
+    """
+
+    similarity: sparse.csr_array[Any]
+
+    @classmethod
+    def fit(
+        cls,
+        user_row: Integers,
+        item_row: Integers,
+        num_items: int,
+        *,
+        neighbours: int = 200,
+        shrinkage: float = 10.0,
+    ) -> "ItemKNN":
+        """Find each item's neighbours, block by block: no items x items matrix is ever whole.
+
+        Args:
+            user_row: (E,) who took, training rows only; repeats count once.
+            item_row: (E,) what was taken.
+            num_items: size of the catalogue.
+            neighbours: most similar items kept an item, ties by smaller row.
+            shrinkage: added to the denominator of the cosine, in users.
+        """
+        taken = user_items(user_row, item_row, num_items)
+        takers = taken.T.tocsr()
+        norm = np.sqrt(np.diff(takers.indptr)).astype(np.float32)
+        blocks = []
+        for start, stop in blocks_of(num_items):
+            common = (takers[start:stop] @ taken).tocsr()
+            rows = np.repeat(np.arange(common.shape[0]), np.diff(common.indptr)) + start
+            common.data /= norm[rows] * norm[common.indices] + np.float32(shrinkage)
+            common.data[rows == common.indices] = 0
+            common.sort_indices()
+            blocks.append(_largest(common, neighbours))
+        return cls(sparse.vstack(blocks, format="csr", dtype=np.float32))
+
+    def score(self, history_values: Integers, history_offsets: Integers) -> NDArray[np.float32]:
+        """Return summed similarities, (B, n_items); zero where no neighbour was taken."""
+        history = history_items(history_values, history_offsets, self.similarity.shape[0])
+        scores: NDArray[np.float32] = (history @ self.similarity).toarray()
+        return scores
+
+
+def _largest(block: sparse.csr_array[Any], count: int) -> sparse.csr_array[Any]:
+    """Keep the `count` largest positive entries of each row, ties by smaller column."""
+    kept = np.zeros(block.nnz, bool)
+    for start, stop in zip(block.indptr[:-1], block.indptr[1:], strict=True):
+        values = block.data[start:stop]
+        if stop - start <= count:
+            kept[start:stop] = values > 0
+            continue
+        threshold = np.partition(values, -count)[-count]
+        above = values > threshold
+        kept[start:stop] = above
+        if threshold > 0:
+            ties = np.flatnonzero(values == threshold)[: count - int(above.sum())]
+            kept[start + ties] = True
+    lengths = np.concatenate([[0], np.cumsum(kept)])[block.indptr]
+    return sparse.csr_array((block.data[kept], block.indices[kept], lengths), shape=block.shape)

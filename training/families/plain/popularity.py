@@ -1,0 +1,52 @@
+"""The same list for everybody: items by how many users took them, ever or of late."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.training.families.plain.taken import Integers, user_items
+
+
+@dataclass(frozen=True)
+class Popularity:
+    """Items by how many users took them.
+
+    num_users (n_items,) float32, how many distinct users took each item.
+    """
+
+    num_users: NDArray[np.float32]
+
+    @classmethod
+    def fit(
+        cls,
+        user_row: Integers,
+        item_row: Integers,
+        num_items: int,
+        *,
+        time: Integers | None = None,
+        window: int | None = None,
+    ) -> "Popularity":
+        """Count distinct users an item.
+
+        Args:
+            user_row: (E,) who took, training rows only.
+            item_row: (E,) what was taken.
+            num_items: size of the catalogue.
+            time: (E,) when, needed with `window`.
+            window: count only the rows at most this long before the last one, in units of `time`.
+
+        Raises:
+            ValueError: a window without times.
+        """
+        if window is not None:
+            if time is None:
+                raise ValueError("a popularity window needs the times of the rows")
+            recent = time >= time.max() - window
+            user_row, item_row = user_row[recent], item_row[recent]
+        taken = user_items(user_row, item_row, num_items)
+        return cls(np.bincount(taken.indices, minlength=num_items).astype(np.float32))
+
+    def score(self, history_values: Integers, history_offsets: Integers) -> NDArray[np.float32]:
+        """Return the counts for each query, (B, n_items)."""
+        return np.tile(self.num_users, (len(history_offsets) - 1, 1))

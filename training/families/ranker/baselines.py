@@ -1,0 +1,54 @@
+"""Other rankers, trained on the same rows in the same loop, for the report to stand beside."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from torch import nn
+
+from recsys.models.autoint import AutoIntConfig
+from recsys.models.dcn import DCNConfig
+from recsys.models.deep import DeepConfig
+from recsys.models.fm import FMConfig
+from recsys.models.logistic import LogisticConfig
+from recsys.models.rankers import RankerConfig
+from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.engine.checkpoint import Checkpoints
+from recsys.training.engine.loop import fit
+from recsys.training.engine.ranks import World
+from recsys.training.families.ranker.evaluation import Judged, calibrator_of, judge
+from recsys.training.families.ranker.rows import RankingRows
+from recsys.training.families.ranker.task import ranking_task
+
+DEFAULTS: dict[str, RankerConfig] = {
+    "logistic": LogisticConfig(),
+    "fm": FMConfig(),
+    "dcn": DCNConfig(),
+    "mlp": DeepConfig(),
+    "autoint": AutoIntConfig(),
+}
+
+
+def judged_baselines(
+    config: ExperimentConfig,
+    rows: RankingRows,
+    world: World,
+    run_dir: Path,
+    say: Callable[[str], None] = lambda line: None,
+) -> Iterator[Judged]:
+    """Train and judge the rankers of `config.evaluation.rankers` but the model's own kind.
+
+    Each has its sizes by default and all else as the model has it: table, optimizer, epochs,
+    stopping, calibration. One that was stopped goes on from its checkpoint in `run_dir`.
+    """
+    for name in config.evaluation.rankers:
+        if name == config.model.kind:
+            continue
+        other = config.model_copy(update={"model": DEFAULTS[name]})
+        task = ranking_task(other, rows, World(device=world.device))
+        checkpoints = Checkpoints(run_dir / "baselines" / name)
+        state = fit(task, config.training, checkpoints)
+        model: nn.Module = task.trained.model.cpu()
+        found = judge(other, rows, model, calibrator_of(other, rows, model), name)
+        say(f"{name}, trained beside: validation AUC {state.best_metric:.4f}")
+        checkpoints.clear()
+        yield found

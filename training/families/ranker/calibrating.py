@@ -1,0 +1,50 @@
+"""Calibration mended: a map from logits to probabilities, fitted on the validation rows."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from sklearn.isotonic import IsotonicRegression
+
+from recsys.bundle.calibration import Calibrator, Kind
+from recsys.metrics.classification import log_loss
+
+Floats = NDArray[np.floating[Any]]
+_WIDEST = 4.0
+"""Natural logarithm of the largest temperature, and minus that of the smallest."""
+
+
+def fit_calibrator(
+    kind: Kind, logit: Floats, label: Floats, weight: Floats, *, offset: float = 0.0
+) -> Calibrator:
+    """Return the calibrator of a kind with the least log loss on rows that were not trained on.
+
+    Args:
+        kind: see `recsys.bundle.calibration`.
+        logit: (N,) of the model, as it gives them.
+        label: (N,) 0 or 1.
+        weight: (N,) of the rows.
+        offset: what undoes the sampling of the training rows.
+    """
+    if kind == "none":
+        return Calibrator(offset=offset)
+    if kind == "temperature":
+
+        def loss(log_temperature: float) -> float:
+            tried = Calibrator("temperature", offset, float(np.exp(log_temperature)))
+            return log_loss(tried.probability(logit), label, weight)
+
+        # The loss is convex in 1 / T, so it has one valley in log T as well.
+        found = minimize_scalar(loss, bounds=(-_WIDEST, _WIDEST), method="bounded")
+        return Calibrator("temperature", offset, float(np.exp(found.x)))
+    # A step at 0 or 1 would make the log loss of one wrong row infinite.
+    edge = 0.5 / (len(label) + 1)
+    steps = IsotonicRegression(y_min=edge, y_max=1 - edge, out_of_bounds="clip")
+    steps.fit(logit.astype(np.float64) + offset, label, weight)
+    return Calibrator(
+        "isotonic",
+        offset,
+        logits=tuple(steps.X_thresholds_.tolist()),
+        probabilities=tuple(steps.y_thresholds_.tolist()),
+    )

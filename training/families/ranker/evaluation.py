@@ -1,0 +1,198 @@
+"""How rankers did on labelled test rows: the model, and what is trained beside it to compare."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from recsys.bundle.calibration import Calibrator
+from recsys.features.batches.negatives import JUDGED
+from recsys.features.dataset.split import TEST, VALIDATION
+from recsys.metrics.classification import (
+    Calibration,
+    Interval,
+    calibration,
+    interval_of,
+    resampled,
+)
+from recsys.metrics.grouped import GroupedRows, weighted_interval
+from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.engine.ranks import World
+from recsys.training.families.ranker.calibrating import fit_calibrator
+from recsys.training.families.ranker.rows import RankingRows
+from recsys.training.families.ranker.task import Predictions, predictions
+
+MOST_SAMPLES = 200
+"""Bootstrap samples at most: each one sorts nothing, but passes over all test rows."""
+NDCG_K = 10
+_WORDS = {
+    "time": "by time: training before validation before test",
+    "leave_one_out": "leave one out, each user's last row",
+    "column": "given by a column",
+}
+
+
+@dataclass(frozen=True)
+class RankerResult:
+    """How one ranker did.
+
+    metrics: "auc", "log_loss", "relative_information_gain" with intervals over rows; "gauc" and
+    "ndcg_at_10" with intervals over users, where rows have users. calibration: of the calibrated
+    probabilities; calibration_before: of those that the model gave, where a calibrator changed
+    them. less_auc: how much less AUC than the model's, on the same draws of rows; None: it is
+    the model.
+    """
+
+    name: str
+    metrics: Mapping[str, Interval]
+    calibration: Calibration
+    calibration_before: Calibration | None = None
+    less_auc: Interval | None = None
+
+
+@dataclass(frozen=True)
+class RankingEvaluation:
+    """Several rankers on the same test rows; the first result is the model's.
+
+    base_rate: the log loss of always predicting the share of positives, which knows nothing of
+    the features.
+    """
+
+    protocol: Mapping[str, str]
+    results: Mapping[str, RankerResult]
+    base_rate: float
+
+    @property
+    def own(self) -> RankerResult:
+        """The model's result."""
+        return next(iter(self.results.values()))
+
+    def flat(self) -> dict[str, float]:
+        """Return the model's metrics as name -> value."""
+        return {"base_rate_log_loss": self.base_rate, **_flat(self.own)}
+
+    def tracked(self) -> dict[str, float]:
+        """Return all metrics as MLflow names: the model's own, then those of each other one."""
+        found = {f"test/{name}": value for name, value in self.flat().items()}
+        for name, result in list(self.results.items())[1:]:
+            found |= {f"test/{name}/{metric}": value for metric, value in _flat(result).items()}
+        return found
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A ranker's test predictions and what they are worth."""
+
+    name: str
+    result: RankerResult
+    drawn: NDArray[np.float64] = field(repr=False)
+    """AUC on rows drawn anew, (samples,)."""
+    rows: int
+    share: float
+    """Of positive rows, by weight."""
+
+
+def calibrator_of(config: ExperimentConfig, rows: RankingRows, model: nn.Module) -> Calibrator:
+    """Return the calibrator that `config.calibration` asks for, fitted on the validation rows."""
+    assert config.calibration != "logistic"
+    if config.calibration == "none":
+        return Calibrator(offset=rows.logit_offset)
+    found = predictions(model, rows, VALIDATION, config.training.batch_size, World())
+    return fit_calibrator(
+        config.calibration, found.logit, found.label, found.weight, offset=found.offset
+    )
+
+
+def judge(
+    config: ExperimentConfig,
+    rows: RankingRows,
+    model: nn.Module,
+    calibrator: Calibrator,
+    name: str | None = None,
+) -> Judged:
+    """Judge `model`, whole in this process, on the test rows; `name`: its kind where None."""
+    found = predictions(model, rows, TEST, config.training.batch_size, World())
+    name = config.model.kind if name is None else name
+    probability = calibrator.probability(found.logit)
+    samples = min(config.evaluation.bootstrap_samples, MOST_SAMPLES)
+    seed = config.training.seed
+    # AUC is of the logits: a calibrator may tie rows that the model tells apart.
+    (auc, _), drawn = resampled(found.logit, found.label, found.weight, samples=samples, seed=seed)
+    (_, loss), losses = resampled(
+        probability, found.label, found.weight, samples=samples, seed=seed
+    )
+    share = float(np.average(found.label, weights=found.weight))
+    base, nats = base_rate(share), interval_of(float(loss), losses[:, 1])
+    metrics = {
+        "auc": interval_of(float(auc), drawn[:, 0]),
+        "log_loss": nats,
+        "relative_information_gain": Interval(
+            1 - nats.value / base, 1 - nats.high / base, 1 - nats.low / base
+        ),
+        **_within_users(config, rows, found),
+    }
+    before = None
+    if calibrator.kind != "none":
+        before = calibration(found.probability, found.label, found.weight)
+    after = calibration(probability, found.label, found.weight)
+    result = RankerResult(name, metrics, after, before)
+    return Judged(name, result, drawn[:, 0], len(found.label), share)
+
+
+def evaluation_of(
+    config: ExperimentConfig, own: Judged, others: Sequence[Judged] = (), alone: str = ""
+) -> RankingEvaluation:
+    """Return the evaluation of a model beside `others`, all judged on the same rows.
+
+    alone: why there are no others, for readers.
+    """
+    results = {own.name: own.result}
+    for other in others:
+        less = own.result.metrics["auc"].value - other.result.metrics["auc"].value
+        difference = interval_of(less, own.drawn - other.drawn)
+        results[other.name] = replace(other.result, less_auc=difference)
+    protocol = {
+        "split": _WORDS[config.split.kind],
+        "test rows": f"{own.rows:,}, {own.share:.1%} of them positive",
+    }
+    if config.training.negatives:
+        protocol["test rows"] = (
+            f"{own.rows:,}: beside each item taken up to {JUDGED} others of the catalogue, drawn "
+            "at random and weighted up to all of it"
+        )
+    if alone:
+        protocol["rankers beside it"] = alone
+    return RankingEvaluation(protocol, results, base_rate(own.share))
+
+
+def base_rate(share: float) -> float:
+    """Return the log loss of always predicting the share of positives, in nats."""
+    share = min(max(share, 1e-7), 1 - 1e-7)
+    return float(-share * np.log(share) - (1 - share) * np.log(1 - share))
+
+
+def _within_users(
+    config: ExperimentConfig, rows: RankingRows, found: Predictions
+) -> dict[str, Interval]:
+    """GAUC, and NDCG of each user's rows as one list where all of them are there to be ranked."""
+    users = rows.loader.users(TEST)
+    if users is None:
+        return {}
+    samples, seed = config.evaluation.bootstrap_samples, config.training.seed
+    grouped = GroupedRows.of(found.logit, users)
+    aucs, sizes = grouped.auc(found.label), grouped.sizes
+    metrics = {"gauc": weighted_interval(aucs, sizes, samples=samples, seed=seed)}
+    if not config.training.negatives:
+        ndcg = grouped.ndcg(found.label, NDCG_K)
+        ones = np.ones(len(ndcg))
+        metrics[f"ndcg_at_{NDCG_K}"] = weighted_interval(ndcg, ones, samples=samples, seed=seed)
+    return {name: one for name, one in metrics.items() if not np.isnan(one.value)}
+
+
+def _flat(result: RankerResult) -> dict[str, float]:
+    found = {name: interval.value for name, interval in result.metrics.items()}
+    if result.calibration_before is not None:
+        found["calibration_error_before"] = result.calibration_before.error
+    return {**found, "calibration_error": result.calibration.error}

@@ -1,0 +1,184 @@
+"""Ranking as a job: labelled rows in; a trained ranker judged, reported and bundled."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+
+from torch import nn
+
+from recsys.bundle.calibration import CALIBRATOR_FILE, Calibrator
+from recsys.bundle.directory import write_bundle
+from recsys.bundle.probe import PROBE_FILE, PROBE_ROWS, write_probe
+from recsys.bundle.weights import save_optimizer_state, save_weights
+from recsys.data.batch import FeatureBlock, FeatureLayout, RankingBatch
+from recsys.embeddings.diagnostics import Diagnosis, FeatureValues
+from recsys.features.dataset.split import TEST, TRAIN, VALIDATION
+from recsys.features.encoding.feature_values import block_feature_values
+from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.config.file import dump_config
+from recsys.training.engine.loop import Task
+from recsys.training.engine.ranks import World
+from recsys.training.engine.warm_start import OPTIMIZER_FILE, Earlier, parent_of
+from recsys.training.explain.explanation import Explanation, explain_rows
+from recsys.training.families.ranker.baselines import judged_baselines
+from recsys.training.families.ranker.evaluation import (
+    Judged,
+    RankingEvaluation,
+    calibrator_of,
+    evaluation_of,
+    judge,
+)
+from recsys.training.families.ranker.rows import RankingRows, open_rows
+from recsys.training.families.ranker.task import ranking_task, table_in
+from recsys.training.reports.ranking import write_ranking_report
+
+DIAGNOSED_ROWS = 2_000_000
+"""Training rows that the diagnostics of the embedding look at."""
+
+
+class RankingJob:
+    """What `recsys.training.jobs.train` does with a ranker, step by step."""
+
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        world: World,
+        earlier: Earlier | None = None,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.config, self.world, self.earlier, self.say = config, world, earlier, say
+        self.rows = open_rows(config, world, None if earlier is None else earlier.encoder)
+        self.fingerprint = self.rows.fingerprint
+        self.facts = row_facts(self.rows)
+
+    @property
+    def layouts(self) -> tuple[FeatureLayout, ...]:
+        """The sides of the model's embedding."""
+        return (self.rows.layout,)
+
+    def task(self) -> Task[RankingBatch]:
+        """Return what the loop trains."""
+        return ranking_task(self.config, self.rows, self.world)
+
+    def feature_values(self) -> list[FeatureValues]:
+        """Return what the first `DIAGNOSED_ROWS` training rows hold of each sparse feature."""
+        size = 65_536
+
+        def blocks() -> Iterator[FeatureBlock]:
+            batches = self.rows.loader.ordered(TRAIN, size)
+            yield from (batch.features for batch in islice(batches, -(-DIAGNOSED_ROWS // size)))
+
+        return block_feature_values(self.rows.layout, blocks())
+
+    def finish(
+        self,
+        run_dir: Path,
+        model: nn.Module,
+        history: list[dict[str, float]],
+        embedding: Diagnosis | None,
+    ) -> tuple[RankingEvaluation, Path, Path]:
+        """Judge `model`, write bundle and report; return the evaluation and both paths."""
+        calibrator = calibrator_of(self.config, self.rows, model)
+        own = judge(self.config, self.rows, model, calibrator)
+        evaluation = evaluation_of(self.config, own, *self._beside(run_dir))
+        bundle = write_ranker(
+            run_dir / "bundle",
+            self.config,
+            self.rows,
+            model,
+            calibrator,
+            evaluation,
+            parent_of(self.earlier),
+        )
+        report = run_dir / "report.html"
+        explanation = explain_rows(self.config, self.rows, model, calibrator)
+        report_on_ranker(
+            report, self.config, self.rows, evaluation, history, embedding, explanation
+        )
+        return evaluation, bundle, report
+
+    def _beside(self, run_dir: Path) -> tuple[list[Judged], str]:
+        """Return the rankers to stand beside the model, and why there are none of them."""
+        if self.world.size > 1:
+            return [], "left out, as several processes trained the model"
+        others = judged_baselines(self.config, self.rows, self.world, run_dir, self.say)
+        return list(others), ""
+
+
+def row_facts(rows: RankingRows) -> dict[str, str]:
+    """Return, in words, how many rows there are and which were left out."""
+    counts = [rows.rows[part] for part in (TRAIN, VALIDATION, TEST)]
+    facts = {"rows": "{:,} training, {:,} validation and {:,} test rows".format(*counts)}
+    for drop in rows.drops:
+        facts[f"{drop.table}.{drop.column}: {drop.reason}"] = f"{drop.rows:,} rows ({drop.policy})"
+    return {**facts, "data fingerprint": rows.fingerprint}
+
+
+def report_on_ranker(
+    path: Path,
+    config: ExperimentConfig,
+    rows: RankingRows,
+    evaluation: RankingEvaluation,
+    history: Sequence[Mapping[str, float]] = (),
+    embedding: Diagnosis | None = None,
+    explanation: Explanation | None = None,
+) -> None:
+    """Write the HTML report of an evaluation."""
+    write_ranking_report(
+        path,
+        title=f"Ranking: {config.model.kind}",
+        config_text=dump_config(config),
+        evaluation=evaluation,
+        history=history,
+        facts={**evaluation.protocol, **row_facts(rows)},
+        embedding=embedding,
+        explanation=explanation,
+    )
+
+
+def write_ranker(
+    parent: Path,
+    config: ExperimentConfig,
+    rows: RankingRows,
+    model: nn.Module,
+    calibrator: Calibrator,
+    evaluation: RankingEvaluation,
+    origin: Mapping[str, str],
+) -> Path:
+    """Write the bundle of `model` below `parent` and return its folder.
+
+    origin: facts on the model that the training started from.
+    """
+    metrics = {"test": evaluation.flat()}
+
+    def write(folder: Path) -> None:
+        (folder / "config.yaml").write_text(dump_config(config))
+        (folder / "schema.json").write_text(rows.schema.model_dump_json(indent=1))
+        described = {
+            "kind": config.model.kind,
+            "model": config.model.model_dump(mode="json"),
+            "embedding": config.embedding.model_dump(mode="json"),
+            "policies": config.policies.model_dump(mode="json"),
+            "layouts": [asdict(rows.layout)],
+        }
+        (folder / "model.json").write_text(json.dumps(described, indent=1))
+        rows.encoder.save(folder / "encoder")
+        (folder / "weights.safetensors").write_bytes(save_weights(model))
+        probe = next(iter(rows.loader.ordered(TEST, PROBE_ROWS)))
+        (folder / PROBE_FILE).write_bytes(write_probe(model, probe.features))
+        (folder / CALIBRATOR_FILE).write_text(calibrator.to_json())
+        if config.keep_optimizer_state:
+            (folder / OPTIMIZER_FILE).write_bytes(save_optimizer_state(table_in(model)))
+        (folder / "metrics.json").write_text(json.dumps(metrics, indent=1, sort_keys=True))
+
+    facts = {
+        "kind": config.model.kind,
+        "data_fingerprint": rows.fingerprint,
+        "config_sha256": hashlib.sha256(dump_config(config).encode()).hexdigest(),
+        "metrics": metrics,
+        **origin,
+    }
+    return write_bundle(parent, write, facts=facts)

@@ -1,0 +1,142 @@
+"""The labelled rows of a ranker, from tables in memory or from a click log on disk."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import log
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.core.errors import ConfigError
+from recsys.data.batch import FeatureBlock, FeatureLayout, RankingBatch
+from recsys.data.schema import Schema
+from recsys.features.batches.rows import RankingLoader
+from recsys.features.clicks.loader import ClickLoader
+from recsys.features.clicks.log import open_click_log
+from recsys.features.dataset.cache import cached
+from recsys.features.dataset.dataset import Dataset, continued, prepare
+from recsys.features.dataset.split import TEST, TRAIN, VALIDATION
+from recsys.features.encoding.encoder import FeatureEncoder
+from recsys.features.tables.ledger import Drop
+from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.engine.ranks import World
+
+
+class RowLoader(Protocol):
+    """Batches of labelled rows, a pure function of (seed, epoch, step, rank)."""
+
+    @property
+    def num_steps(self) -> int:
+        """Batches an epoch."""
+
+    def epoch(
+        self, epoch: int, first_step: int = 0, *, rank: int = 0, world: int = 1
+    ) -> Iterator[RankingBatch]:
+        """Yield the training batches of `epoch`."""
+
+    def ordered(
+        self, part: int, batch_size: int, *, rank: int = 0, world: int = 1
+    ) -> Iterator[RankingBatch]:
+        """Yield all rows of `part` in order."""
+
+    def users(self, part: int) -> NDArray[np.integer[Any]] | None:
+        """Return a number a user for each row of `part` in order; None: users are not known."""
+
+
+@dataclass(frozen=True)
+class RankingRows:
+    """Labelled rows with their encoder and layout; rows counts those of each part.
+
+    logit_offset: what turns the logit of a model that saw the training batches into the logit of
+    the log itself: batches may hold a sample of the negative rows alone. items: the features of
+    the catalogue, where there is one.
+    """
+
+    loader: RowLoader
+    schema: Schema
+    encoder: FeatureEncoder
+    layout: FeatureLayout
+    fingerprint: str
+    rows: tuple[int, ...]
+    drops: tuple[Drop, ...]
+    logit_offset: float = 0.0
+    items: FeatureBlock | None = None
+
+
+def open_rows(
+    config: ExperimentConfig, world: World, earlier: FeatureEncoder | None = None
+) -> RankingRows:
+    """Read the tables of `config`, or encode its click log to disk once and open it.
+
+    `earlier`: whose scales and known ids the encoder takes over.
+
+    Raises:
+        ConfigError, DataError: the settings or the data are wrong, or a part has no rows.
+    """
+    read = _streamed if config.data.stream else _in_memory
+    rows = read(config, world, earlier)
+    for part, name in ((TRAIN, "training"), (VALIDATION, "validation"), (TEST, "test")):
+        if rows.rows[part] == 0:
+            raise ConfigError(f"split: the {name} part has no rows; choose a larger share")
+    return rows
+
+
+def _in_memory(
+    config: ExperimentConfig, world: World, earlier: FeatureEncoder | None
+) -> RankingRows:
+    parts = (config.schema_, config.data, config.policies, config.split, config.embedding.lookups)
+    if config.cache is None:
+        return rows_of(config, continued(prepare(*parts), earlier))
+    with world.first_before_others():
+        data = cached(Path(config.cache), lambda: prepare(*parts), *parts)
+    return rows_of(config, continued(data, earlier))
+
+
+def rows_of(config: ExperimentConfig, data: Dataset) -> RankingRows:
+    """Return the labelled rows of a data set in memory."""
+    training = config.training
+    loader = RankingLoader(
+        data,
+        batch_size=training.batch_size,
+        seed=training.seed,
+        id_dropout=training.id_dropout,
+        negative_rate=training.negative_rate,
+        negatives=training.negatives,
+    )
+    counts = tuple(loader.num_rows(part) for part in (TRAIN, VALIDATION, TEST))
+    tables = data.tables
+    return RankingRows(
+        loader,
+        data.schema,
+        data.encoder,
+        loader.layout,
+        tables.fingerprint,
+        counts,
+        tables.drops,
+        loader.logit_offset - log(training.positive_weight),
+        data.items,
+    )
+
+
+def _streamed(
+    config: ExperimentConfig, world: World, earlier: FeatureEncoder | None
+) -> RankingRows:
+    """The first rank encodes, the others open what it wrote."""
+    training = config.training
+    cache = Path(config.cache or Path(config.output) / "encoded")
+    parts = (config.schema_, config.data, config.policies, config.split)
+    with world.first_before_others():
+        click_log = open_click_log(*parts, cache, config.embedding.lookups, earlier)
+    loader = ClickLoader(click_log, batch_size=training.batch_size, seed=training.seed)
+    return RankingRows(
+        loader,
+        click_log.schema,
+        click_log.encoder,
+        click_log.layout,
+        click_log.fingerprint,
+        click_log.counts,
+        click_log.drops,
+        -log(training.positive_weight),
+    )

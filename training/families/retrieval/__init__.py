@@ -1,0 +1,1 @@
+"""What two-towers and session models share."""

@@ -1,0 +1,87 @@
+"""The task of a model of sessions: its batches, its loss, its validation."""
+
+import torch
+
+from recsys.data.batch import SessionBatch
+from recsys.embeddings.plan import EmbeddingPlan
+from recsys.embeddings.unified import UnifiedEmbedding
+from recsys.features.batches.sessions import SessionLoader, SessionLoaderConfig
+from recsys.features.dataset.dataset import Dataset
+from recsys.features.dataset.queries import Queries
+from recsys.features.dataset.sessions import Sessions
+from recsys.models.session import SessionTransformer, SessionTransformerConfig
+from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.engine.checkpoint import Trained
+from recsys.training.engine.loop import Task
+from recsys.training.engine.optim import build_optimizer
+from recsys.training.engine.parts import BatchInWords, on_device, table_of
+from recsys.training.engine.ranks import World
+from recsys.training.families.session.objective import SessionObjective
+from recsys.training.families.two_tower.task import Validation
+
+
+def build_session_model(
+    config: ExperimentConfig, data: Dataset, world: World
+) -> SessionTransformer:
+    """Return the model with seeded initial weights, its table sharded over the ranks."""
+    assert isinstance(config.model, SessionTransformerConfig)
+    plan = EmbeddingPlan.of(config.embedding, data.encoder.retrieval_layouts(of_steps=True))
+    table = table_of(config, plan, world)
+    torch.manual_seed(config.training.seed)
+    return SessionTransformer(config.model, UnifiedEmbedding(plan, table)).to(world.device)
+
+
+def session_task(
+    config: ExperimentConfig,
+    data: Dataset,
+    sessions: Sessions,
+    validation: Queries,
+    world: World,
+) -> Task[SessionBatch]:
+    """Return everything that the loop needs to train a model of sessions on `data`."""
+    training, device = config.training, world.device
+    model = build_session_model(config, data, world)
+    optimizer = build_optimizer(
+        model, learning_rate=training.learning_rate, weight_decay=training.weight_decay
+    )
+    objective = SessionObjective(model, data, training, world, device)
+    if objective.head is not None:
+        heads = [one for one in objective.head.parameters() if one.requires_grad]
+        optimizer.add_param_group({"params": heads, "weight_decay": 0.0})
+    loader = SessionLoader(data, sessions, loader_config(config))
+    return Task(
+        trained=Trained(model, model.embedding.table, optimizer, objective.head),
+        num_steps=loader.num_steps,
+        batches=lambda epoch, first: on_device(
+            loader.epoch(epoch, first, rank=world.rank, world=world.size), device
+        ),
+        loss=objective,
+        validate=Validation(model, data, validation, config, world),
+        describe=BatchInWords[SessionBatch](
+            model.embedding,
+            data.tables.events.row,
+            lambda batch: (batch.items, batch.users, batch.history.features),
+        ),
+        parts=objective.parts,
+    )
+
+
+def loader_config(config: ExperimentConfig) -> SessionLoaderConfig:
+    """Return what a batch is made of."""
+    training, session = config.training, config.training.session
+    sampled = training.loss.kind != "full_softmax"
+    return SessionLoaderConfig(
+        batch_size=training.batch_size,
+        max_length=config.retrieval.history_length,
+        windows=session.windows,
+        positions=session.positions,
+        whole_catalogue=not sampled,
+        uniform_negatives=training.uniform_negatives,
+        frequent_negatives=session.frequent_negatives,
+        batch_negatives=session.batch_negatives and training.loss.kind != "gbce",
+        id_dropout=training.id_dropout,
+        event_dropout=session.event_dropout,
+        step_dropout=session.step_dropout,
+        trained_only=training.negative_items == "trained",
+        seed=training.seed,
+    )

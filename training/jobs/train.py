@@ -1,0 +1,354 @@
+"""The job behind `recsys train`: tables in; a run, a report and a bundle out."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import nn
+
+from recsys.core.atomic import whole_file
+from recsys.core.errors import ConfigError, NotFoundError
+from recsys.data.batch import FeatureLayout
+from recsys.embeddings.backend import pick_backend
+from recsys.embeddings.diagnostics import (
+    Diagnosis,
+    FeatureValues,
+    diagnose,
+)
+from recsys.embeddings.memory import check_memory, costs, free_memory_bytes
+from recsys.embeddings.plan import EmbeddingPlan
+from recsys.embeddings.sharded import check_shards
+from recsys.models.rankers import RANKERS
+from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.config.file import dump_config, load_config
+from recsys.training.config.sections import TrainingConfig
+from recsys.training.engine.checkpoint import Checkpoints, LoopState
+from recsys.training.engine.loop import Listener, Task, Terminated, fit
+from recsys.training.engine.machine import keep_freed_memory, peak_memory_mib, pick_device
+from recsys.training.engine.parts import plain_table
+from recsys.training.engine.ranks import World, ranks_here
+from recsys.training.engine.warm_start import Earlier, open_earlier, start_from
+from recsys.training.evaluation.collapse import collapse_warning
+from recsys.training.evaluation.results import Evaluation
+from recsys.training.families.plain.choose import check_baselines
+from recsys.training.families.ranker.evaluation import RankingEvaluation
+from recsys.training.families.ranker.job import RankingJob
+from recsys.training.families.retrieval.contents import IndexBuilder
+from recsys.training.families.retrieval.job import ExtraRankers, RetrievalJob, tracked_metrics
+from recsys.training.tracking.run import Tracker, start_run
+
+FEW_STEPS = 50
+"""A training of fewer is warned about."""
+Say = Callable[[str], None]
+FEW_STEPS = 50
+"""A training of fewer is warned about."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """Where everything went."""
+
+    run_dir: Path
+    bundle: Path
+    report: Path
+    evaluation: Evaluation | RankingEvaluation
+    run_id: str | None
+
+
+class Job(Protocol):
+    """A family of models: what is trained, and what becomes of it."""
+
+    config: ExperimentConfig
+    facts: dict[str, str]
+    fingerprint: str
+    earlier: Earlier | None
+
+    @property
+    def layouts(self) -> tuple[FeatureLayout, ...]:
+        """The sides of the model's embedding."""
+
+    def task(self) -> Task[Any]:
+        """Return what the loop trains."""
+
+    def feature_values(self) -> list[FeatureValues]:
+        """Return what the training rows hold of each sparse feature."""
+
+    def finish(
+        self,
+        run_dir: Path,
+        model: Any,
+        history: list[dict[str, float]],
+        embedding: Diagnosis | None,
+    ) -> Any:
+        """Judge the model, write bundle and report; return the evaluation and both paths."""
+
+
+def train(
+    config: ExperimentConfig,
+    *,
+    build_index: IndexBuilder,
+    resume: Path | None = None,
+    listeners: tuple[Listener, ...] = (),
+    extra_rankers: ExtraRankers | None = None,
+    say: Say = lambda line: None,
+    world: World | None = None,
+) -> TrainResult | None:
+    """Read, train, evaluate on the test part, report, bundle, track.
+
+    Args:
+        config: the experiment.
+        build_index: writes the bundle's index (`recsys.serving.index.build`).
+        resume: the folder of a run that was stopped; it goes on where its checkpoint stands.
+        listeners: who watches the steps.
+        extra_rankers: more rankers for the evaluation.
+        say: takes a line of progress at a time.
+        world: the ranks that train together (`recsys.training.engine.ranks.join`); None: this
+        process
+            alone. The first rank alone judges, writes, tracks and gets a result.
+
+    Raises:
+        UserError: configuration or data are wrong, or a loss was not finite.
+        Terminated: a signal came; `resume` goes on.
+    """
+    keep_freed_memory()
+    check_metric(config)
+    check_baselines(config)
+    world = World(device=pick_device(config.training.device)) if world is None else world
+    if world.size > 1:
+        check_shards(config.embedding, world.size)
+    earlier = open_earlier(config)
+    check_memory(
+        config.embedding,
+        free_memory_bytes(),
+        ranks=world.size,
+        ranks_here=ranks_here(world),
+        gathered_bytes=_gathered_bytes(config) if world.size > 1 and world.is_first else 0,
+        copies=int(config.training.average_epochs > 0),
+    )
+    run_dir = Path(world.tell(str(resume or (new_run_dir(config) if world.is_first else ""))))
+    if not run_dir.is_dir():
+        raise ConfigError(
+            f"rank {world.rank} does not see {run_dir}, which the first rank made: 'output' has to "
+            "be an absolute path on a file system that all machines share"
+        )
+    job: Job
+    if config.model.kind in RANKERS:
+        job = RankingJob(config, world, earlier, say)
+    else:
+        job = RetrievalJob(config, world, build_index, extra_rankers, earlier)
+    config = job.config = _with_backend(config, job, world, run_dir, say)
+    if not world.is_first:
+        fit_in(world, job, config, run_dir, ())
+        return None
+    for name, value in job.facts.items():
+        say(f"{name}: {value}")
+    return _tracked(config, job, run_dir, listeners, say, world)
+
+
+def _tracked(
+    config: ExperimentConfig,
+    job: Job,
+    run_dir: Path,
+    listeners: tuple[Listener, ...],
+    say: Say,
+    world: World,
+) -> TrainResult:
+    """Train as the first rank, every step of it tracked."""
+    tracker = start_run(
+        config.tracking,
+        run_dir=run_dir,
+        name=run_dir.name,
+        params=_flat(config.model_dump(mode="json", by_alias=True)),
+        tags={"kind": config.model.kind, "workers": str(world.size)},
+    )
+    status = "FAILED"
+    try:
+        tracker.dataset("training", job.fingerprint, job.facts)
+        result = _run(config, job, run_dir, tracker, listeners, say, world)
+        status = "FINISHED"
+    except Terminated:
+        status = "KILLED"
+        say(f"stopped; go on with: recsys train --resume {run_dir}")
+        raise
+    finally:
+        tracker.finish(status)
+    # The run is made in the background: only now is it sure to have an id, if it has one.
+    return replace(result, run_id=tracker.run_id)
+
+
+def _gathered_bytes(config: ExperimentConfig) -> int:
+    """What the first rank collects of the table to judge it and to write the bundle."""
+    table = config.embedding
+    return table.memory_bytes if config.keep_optimizer_state else table.total_rows * table.dim * 4
+
+
+def new_run_dir(config: ExperimentConfig) -> Path:
+    """Create the folder of a new run, with the configuration in it."""
+    parent = Path(config.output)
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    for suffix in ("", *(f"-{number}" for number in range(2, 1000))):
+        run_dir = parent / f"{config.model.kind}-{stamp}{suffix}"
+        try:
+            run_dir.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        (run_dir / "config.yaml").write_text(dump_config(config))
+        return run_dir
+    raise ConfigError(f"{parent}: cannot make a new run folder")
+
+
+def config_of_run(run_dir: Path) -> ExperimentConfig:
+    """Return the configuration that the run in `run_dir` was started with.
+
+    Raises:
+        NotFoundError: there is no run.
+        ConfigError: the run is finished.
+    """
+    path = run_dir / "config.yaml"
+    if not path.is_file():
+        raise NotFoundError(f"{run_dir}: no run to resume (config.yaml is missing)")
+    bundles = sorted((run_dir / "bundle").glob("*/manifest.json"))
+    if bundles and not Checkpoints.of_run(run_dir).steps():
+        raise ConfigError(f"{run_dir}: this run is finished; its bundle is {bundles[0].parent}")
+    return load_config(path)
+
+
+def check_metric(config: ExperimentConfig) -> None:
+    """Refuse a metric that evaluation does not compute, before any work is done."""
+    names = [
+        f"{m}_at_{k}" for k in config.evaluation.ks for m in ("recall", "hit_rate", "ndcg", "mrr")
+    ]
+    why = f"evaluation.ks allows {', '.join(names)}"
+    if config.model.kind in RANKERS:
+        names, why = ["auc"], "a ranker's is auc"
+    if config.training.metric not in names:
+        raise ConfigError(f"training.metric: '{config.training.metric}' is not computed; {why}")
+
+
+def _with_backend(
+    config: ExperimentConfig, job: Job, world: World, run_dir: Path, say: Say
+) -> ExperimentConfig:
+    """Settle which kernel runs the table, and write it down: a resumed run must use the same."""
+    if world.size > 1 or config.embedding.backend != "auto":
+        return config
+    plan = EmbeddingPlan.of(config.embedding, job.layouts)
+    choice = pick_backend(
+        config.embedding, plan, batch_size=config.training.batch_size, device=world.device
+    )
+    say(choice.line)
+    table = config.embedding.model_copy(update={"backend": choice.backend})
+    settled = config.model_copy(update={"embedding": table})
+    with whole_file(run_dir / "config.yaml") as staging:
+        staging.write_text(dump_config(settled))
+    return settled
+
+
+def fit_in(
+    world: World,
+    job: Job,
+    config: ExperimentConfig,
+    run_dir: Path,
+    listeners: tuple[Listener, ...],
+    say: Say = lambda line: None,
+) -> tuple[nn.Module, LoopState]:
+    """Train as one of the ranks; on the first one the model returned has its whole table."""
+    task = job.task()
+    model: Any = task.trained.model
+    for line in model.embedding.plan.lines():
+        say(line)
+    say(costs(model.embedding.plan, config.embedding).line)
+    for line in steps_in_words(task.num_steps, config.training):
+        say(line)
+    checkpoints = Checkpoints.of_run(run_dir, world)
+    if job.earlier is not None and not checkpoints.steps():
+        for line in start_from(job.earlier, config, model, task.trained.table):
+            say(line)
+    state = fit(task, config.training, checkpoints, listeners, world)
+    whole = plain_table(config, model.embedding.table, world)
+    if whole is not None:
+        model.embedding.table = whole
+        model.cpu()
+    return model, state
+
+
+def steps_in_words(num_steps: int, training: TrainingConfig) -> Iterator[str]:
+    """Yield how long the training is, and what of it is unlikely to be meant."""
+    every = num_steps * training.epochs
+    yield f"training: {num_steps:,} steps an epoch, {every:,} at most"
+    if every < FEW_STEPS:
+        yield (
+            f"warning: {every:,} steps teach a model little: set a smaller training.batch_size "
+            f"(it is {training.batch_size:,}), or more epochs"
+        )
+    if training.average_epochs > training.epochs / 2:
+        yield (
+            f"warning: training.average_epochs: {training.average_epochs:g} of "
+            f"{training.epochs:,} epochs keeps much of what the first steps were: half of them "
+            "at most are usual"
+        )
+
+
+def _run(
+    config: ExperimentConfig,
+    job: Job,
+    run_dir: Path,
+    tracker: Tracker,
+    listeners: tuple[Listener, ...],
+    say: Say,
+    world: World,
+) -> TrainResult:
+    watching = (*listeners, TrackingListener(tracker))
+    model, state = fit_in(world, job, config, run_dir, watching, say)
+    if state.best_metric is None:
+        say("trained on the validation rows, too: the last epoch is kept; evaluating on test")
+    else:
+        best = f"best validation {config.training.metric}: {state.best_metric:.4f}"
+        say(f"{best}; evaluating on test")
+    embedding: Any = model.embedding
+    diagnosis = diagnose(embedding.plan, job.feature_values(), embedding.table.weight)
+    evaluation, bundle, report = job.finish(run_dir, model, state.history, diagnosis)
+    if isinstance(evaluation, RankingEvaluation):
+        measured = evaluation.tracked()
+    else:
+        measured = tracked_metrics(config.model.kind, evaluation)
+        seen = [*state.history, evaluation.representation]
+        collapsed = collapse_warning(seen, config.retrieval.dim, len(evaluation.train_counts))
+        if collapsed is not None:
+            say(f"warning: {collapsed}")
+    tracker.metrics(measured | diagnosis.metrics(), state.global_step)
+    tracker.artifact(report)
+    tracker.artifact(run_dir / "config.yaml")
+    tracker.tag("model_id", bundle.name)
+    tracker.metrics({"machine/peak_memory_mib": float(peak_memory_mib())}, state.global_step)
+    say(f"peak memory: {peak_memory_mib():,} MiB")
+    Checkpoints.of_run(run_dir).clear()
+    return TrainResult(run_dir, bundle, report, evaluation, None)
+
+
+class TrackingListener:
+    """Sends what the loop logs to the tracker."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self.tracker = tracker
+
+    def on_step(self, *_: object) -> None:
+        """Steps are not tracked one by one."""
+
+    def on_log(self, point: dict[str, float]) -> None:
+        """Send one point of the curves."""
+        step = int(point["step"])
+        values = {name: value for name, value in point.items() if name not in ("step", "epoch")}
+        values = {n if "/" in n else f"train/{n}": value for n, value in values.items()}
+        self.tracker.metrics(values, step)
+
+
+def _flat(tree: dict[str, object], prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,1 @@
+"""MLflow, the journal behind it, and progress on the terminal."""
