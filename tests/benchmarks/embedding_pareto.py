@@ -32,17 +32,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from _harness import Benchmark, peak_memory_mib
+from embedding_methods.alternatives import (
+    METHODS,
+    build_embedding,
+    collisionless_parameters,
+)
 from scipy.stats import t as student
 from sklearn.metrics import log_loss, roc_auc_score
 from torch import Tensor
 from torch.nn import functional as F
 
 from recsys.data.batch import FeatureBlock, FeatureLayout, Jagged
-from recsys.embeddings.alternatives import (
-    METHODS,
-    build_embedding,
-    collisionless_parameters,
-)
 from recsys.embeddings.table import TableConfig
 from recsys.features.encoding.hashing import hash_values
 from recsys.models.dcn import DCN, DCNConfig

@@ -2,22 +2,22 @@
 
 import pytest
 import torch
-from torch import Tensor
-
-from recsys.data.batch import FeatureBlock, FeatureLayout, Jagged
-from recsys.embeddings.alternatives import (
+from embedding_methods.alternatives import (
     METHODS,
     StudyEmbedding,
     build_embedding,
     collisionless_parameters,
 )
+from embedding_methods.lookups import QuotientRemainder, rows_to_split, split_number
+from embedding_methods.vocabulary import Vocabulary, share_rows
+from torch import Tensor
+
+from recsys.data.batch import FeatureBlock, FeatureLayout, Jagged
 from recsys.embeddings.backend import build_table
 from recsys.embeddings.hashing import salt_of, table_rows
-from recsys.embeddings.lookups import QuotientRemainder, rows_to_split, split_number
 from recsys.embeddings.plan import EmbeddingPlan, allocate
 from recsys.embeddings.table import TableConfig
 from recsys.embeddings.unified import UnifiedEmbedding
-from recsys.embeddings.vocabulary import Vocabulary, share_rows
 
 CPU = torch.device("cpu")
 CONFIG = TableConfig(dim=8, backend="torch")

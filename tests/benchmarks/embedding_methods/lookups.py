@@ -8,10 +8,10 @@ from math import isqrt
 from typing import Protocol
 
 import torch
+from embedding_methods.vocabulary import Vocabulary
 from torch import Tensor
 
 from recsys.embeddings.hashing import salts_of, table_rows
-from recsys.embeddings.vocabulary import Vocabulary
 
 
 class Lookup(Protocol):

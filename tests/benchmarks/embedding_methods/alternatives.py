@@ -32,15 +32,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-
-from recsys.core.strict import nearest
-from recsys.data.batch import FeatureBlock, FeatureLayout, Jagged
-from recsys.data.feature_options import HistoryPooling
-from recsys.embeddings.backend import build_table
-from recsys.embeddings.hashing import MAX_ROWS
-from recsys.embeddings.lookups import (
+from embedding_methods.lookups import (
     Chunked,
     Enumerated,
     Hashed,
@@ -49,10 +41,18 @@ from recsys.embeddings.lookups import (
     rows_to_split,
     split_number,
 )
+from embedding_methods.vocabulary import Vocabulary, share_rows
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recsys.core.strict import nearest
+from recsys.data.batch import FeatureBlock, FeatureLayout, Jagged
+from recsys.data.feature_options import HistoryPooling
+from recsys.embeddings.backend import build_table
+from recsys.embeddings.hashing import MAX_ROWS
 from recsys.embeddings.plan import allocate
 from recsys.embeddings.table import Table, TableConfig
 from recsys.embeddings.unified import BagStream, check_block
-from recsys.embeddings.vocabulary import Vocabulary, share_rows
 
 NUM_HASHES = 2
 """Lookups of `multi_hash` and chunks of `robe` for one value."""
