@@ -28,7 +28,7 @@ from recsys.bundle.directory import Bundle
 from recsys.core.errors import ConfigError, IntegrityError, NotFoundError
 from recsys.core.strict import nearest
 from recsys.core.tracking_store import artifact_root, first_use, sqlite_path, store_uri
-from recsys.data.schema import Schema
+from recsys.features.schema import Schema
 
 CACHE = Path(".recsys_cache") / "bundles"
 EXPERIMENT = "recsys"

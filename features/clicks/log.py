@@ -29,13 +29,13 @@ from numpy.typing import NDArray
 from recsys.core.atomic import publish, staged_folder
 from recsys.core.errors import ConfigError, DataError, IntegrityError
 from recsys.data.batch import FeatureBlock, FeatureLayout, RankingBatch
-from recsys.data.schema import Schema
 from recsys.features.clicks.rows import ClickReader, ClickRows, PartOrder
 from recsys.features.clicks.store import PARTS, PartFiles, PartWriter
 from recsys.features.clicks.survey import Survey, decided, survey
 from recsys.features.dataset.split import SplitConfig
 from recsys.features.encoding.crosses import Crosses
 from recsys.features.encoding.encoder import FeatureEncoder
+from recsys.features.schema import Schema
 from recsys.features.tables.checked import source_fingerprint
 from recsys.features.tables.ledger import Drop, Ledger
 from recsys.features.tables.reading import open_table

@@ -12,9 +12,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from recsys.core.errors import DataError
-from recsys.data.schema import Feature, Schema
 from recsys.features.dataset.split import SplitConfig
 from recsys.features.kinds.convert import convert, number
+from recsys.features.schema import Feature, Schema
 from recsys.features.tables.labels import labels
 from recsys.features.tables.ledger import Cells, Ledger, Mask, cells
 from recsys.features.tables.log import conditions_met, split_parts

@@ -16,8 +16,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from recsys.core.errors import DataError
-from recsys.data.derived_features import CrossFeature
-from recsys.data.schema import Feature, Schema
 from recsys.features.clicks.rows import ClickReader, ClickRows
 from recsys.features.dataset.split import TEST, TRAIN, VALIDATION, SplitConfig
 from recsys.features.encoding.encoder import FeatureEncoder, known_values, knows_its_values
@@ -25,6 +23,8 @@ from recsys.features.encoding.hashing import splitmix64
 from recsys.features.encoding.multiplicity import settle
 from recsys.features.encoding.value_counts import ValueCounts
 from recsys.features.kinds.convert import decide_type, join_batches
+from recsys.features.kinds.derived import CrossFeature
+from recsys.features.schema import Feature, Schema
 from recsys.features.tables.ledger import Ledger, Mask
 
 SAMPLE_ROWS = 1_000_000

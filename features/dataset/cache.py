@@ -23,10 +23,10 @@ from torch import Tensor
 
 from recsys.core.atomic import publish, staged_folder
 from recsys.data.batch import FeatureBlock, Jagged
-from recsys.data.schema import Schema
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.split import SplitConfig
 from recsys.features.encoding.encoder import FeatureEncoder
+from recsys.features.schema import Schema
 from recsys.features.tables.checked import Events, Tables, source_fingerprint
 from recsys.features.tables.ledger import Drop
 from recsys.features.tables.sources import Policies, Sources

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from recsys.core.errors import ConfigError, DataError
 from recsys.data.batch import FeatureBlock
-from recsys.data.schema import Schema
 from recsys.features.dataset.histories import Histories
 from recsys.features.dataset.split import (
     TEST,
@@ -29,6 +28,7 @@ from recsys.features.encoding.encoder import FeatureEncoder, Side
 from recsys.features.encoding.hashing import hash_values, splitmix64
 from recsys.features.encoding.history_features import past_scalers
 from recsys.features.encoding.multiplicity import settle
+from recsys.features.schema import Schema
 from recsys.features.tables.checked import Tables, read_tables
 from recsys.features.tables.ledger import Drop
 from recsys.features.tables.log import take_rows

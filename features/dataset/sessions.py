@@ -17,8 +17,8 @@ from pydantic import Field
 from recsys.core.errors import ConfigError
 from recsys.core.strict import StrictModel
 from recsys.data.batch import History, Jagged
-from recsys.data.schema import Schema
 from recsys.features.dataset.dataset import Dataset
+from recsys.features.schema import Schema
 from recsys.features.tables.checked import Events
 
 _MINUTE, _SECOND = 60_000_000, 1_000_000  # microseconds

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from recsys.core.errors import DataError
 from recsys.core.strict import nearest
-from recsys.data.schema import Feature, MultiCategoricalFeature, VectorFeature
+from recsys.features.schema import Feature, MultiCategoricalFeature, VectorFeature
 
 _MICROSECONDS = {"s": (1_000_000, 1), "ms": (1_000, 1), "us": (1, 1), "ns": (1, 1_000)}
 

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 import torch
 
 from recsys.data.batch import FeatureBlock, FeatureLayout, Jagged
-from recsys.data.derived_features import CrossFeature, DerivedFeature
 from recsys.data.feature_options import HistoryPooling
 from recsys.embeddings.hashing import mix
+from recsys.features.kinds.derived import CrossFeature, DerivedFeature
 
 _SEED = 0x63726F7373656421
 

@@ -27,7 +27,6 @@ from safetensors.numpy import save as save_arrays
 from recsys.core.errors import DataError
 from recsys.data.batch import FeatureBlock, FeatureLayout, Jagged
 from recsys.data.feature_options import Pooling
-from recsys.data.schema import Feature, NumericFeature, Schema
 from recsys.features.encoding.columns import (
     as_float,
     as_lists,
@@ -41,6 +40,7 @@ from recsys.features.encoding.hashing import NULL_HASH, UNKNOWN_HASH, hash_value
 from recsys.features.encoding.history_features import past_layout
 from recsys.features.encoding.scaling import Scaler
 from recsys.features.encoding.value_counts import ValueCounts
+from recsys.features.schema import Feature, NumericFeature, Schema
 
 Side = Literal["items", "users", "interactions"]
 SIDES: tuple[Side, ...] = ("items", "users", "interactions")

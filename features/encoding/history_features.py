@@ -20,15 +20,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys.data.batch import FeatureBlock, FeatureLayout, Jagged
-from recsys.data.derived_features import (
+from recsys.data.feature_options import HistoryPooling
+from recsys.features.encoding.hashing import NULL_HASH
+from recsys.features.encoding.scaling import Scaler
+from recsys.features.kinds.derived import (
     CountFeature,
     DerivedFeature,
     ElapsedFeature,
     HistoryFeature,
 )
-from recsys.data.feature_options import HistoryPooling
-from recsys.features.encoding.hashing import NULL_HASH
-from recsys.features.encoding.scaling import Scaler
 from recsys.features.tables.checked import Events
 
 Integers = NDArray[np.int64]

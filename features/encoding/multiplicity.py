@@ -8,12 +8,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from recsys.data.derived_features import CrossFeature
-from recsys.data.schema import Schema, lookup_names
 from recsys.embeddings.plan import allocate
 from recsys.features.encoding.columns import as_lists, column_of
 from recsys.features.encoding.encoder import SIDES, Side
 from recsys.features.encoding.scaling import DEFAULT_BINS
+from recsys.features.kinds.derived import CrossFeature
+from recsys.features.schema import Schema, lookup_names
 
 
 def settle(

@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recsys.core.errors import ConfigError
-from recsys.data.schema import Feature
 from recsys.features.encoding.columns import as_lists
 from recsys.features.encoding.hashing import NULL_HASH, hash_values
+from recsys.features.schema import Feature
 
 MOST_VALUES = 50_000_000
 """Distinct values of a feature that are counted; more are refused."""

@@ -12,13 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recsys.core.errors import DataError
-from recsys.data.schema import Feature, TimeUnit
+from recsys.features.schema import Feature
 from recsys.features.tables.ledger import Cells, is_list, is_text, mask_of
 from recsys.features.tables.sources import Policies
 from recsys.features.tables.times import (
     NULL_TIME,
     NULL_WORDS,
     UNITS,
+    TimeUnit,
     guess_unit,
     latest_seconds,
     raw_times,

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from recsys.data.schema import Schema
 from recsys.features.propose.roles import names_a_rating
+from recsys.features.schema import Schema
 from recsys.features.tables.checked import Events, Tables
 from recsys.features.tables.ledger import Drop, is_list
 

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from recsys.core.errors import ConfigError, DataError
 from recsys.core.strict import nearest
 from recsys.data.batch import FeatureBlock
-from recsys.data.schema import Feature, Schema
 from recsys.features.encoding.crosses import Crosses
 from recsys.features.encoding.encoder import FeatureEncoder
 from recsys.features.kinds.convert import convert
+from recsys.features.schema import Feature, Schema
 from recsys.features.tables.attributes import (
     Attributes,
     joined,

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from recsys.core.errors import ConfigError, DataError
 from recsys.core.strict import nearest
 from recsys.data.batch import History, Jagged
-from recsys.data.schema import Schema, TimeUnit
 from recsys.features.dataset.sessions import Sessions, gaps, pieces
 from recsys.features.encoding.columns import as_microseconds
 from recsys.features.encoding.encoder import FeatureEncoder
 from recsys.features.requests.origin import RequestOrigin
+from recsys.features.schema import Schema
 from recsys.features.tables.checked import Events
 from recsys.features.tables.ledger import is_list, is_text
-from recsys.features.tables.times import NULL_TIME, UNITS
+from recsys.features.tables.times import NULL_TIME, UNITS, TimeUnit
 
 TIMES = "history_times"
 _MINUTE = 60_000_000  # microseconds

@@ -21,7 +21,6 @@ from torch import Tensor
 from recsys.core.errors import DataError
 from recsys.core.strict import nearest
 from recsys.data.batch import FeatureBlock, History, Jagged
-from recsys.data.schema import Schema
 from recsys.features.dataset.histories import Histories
 from recsys.features.dataset.sessions import Sessions
 from recsys.features.encoding.encoder import FeatureEncoder
@@ -34,6 +33,7 @@ from recsys.features.requests.steps import (
     step_lists,
     step_times,
 )
+from recsys.features.schema import Schema
 from recsys.features.tables.checked import Tables
 
 HISTORY, SEEN = "history", "seen"

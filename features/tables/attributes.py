@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recsys.core.errors import DataError
-from recsys.data.schema import Feature
 from recsys.features.kinds.convert import convert, join_batches
+from recsys.features.schema import Feature
 from recsys.features.tables.ids import IdCollector, Ids
 from recsys.features.tables.ledger import Ledger, Mask, cells, is_list
 from recsys.features.tables.reading import TableFiles

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recsys.core.errors import ConfigError, DataError
-from recsys.data.schema import Schema
+from recsys.features.schema import Schema
 from recsys.features.tables.attributes import (
     Attributes,
     joined,

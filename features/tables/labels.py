@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.data.schema import LabelColumn
 from recsys.features.kinds.convert import number
+from recsys.features.schema import LabelColumn
 from recsys.features.tables.ledger import Cells, Mask
 from recsys.features.tables.sources import Policies
 

@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recsys.core.errors import DataError
-from recsys.data.schema import Condition, Feature, Schema
 from recsys.features.kinds.convert import convert, join_batches, number
+from recsys.features.schema import Condition, Feature, Schema
 from recsys.features.tables.growing import GrowingArray
 from recsys.features.tables.ids import IdCollector, Ids
 from recsys.features.tables.labels import labels

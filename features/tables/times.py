@@ -6,7 +6,7 @@ from a single bad row, or shows that two units are mixed.
 """
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -14,10 +14,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recsys.core.errors import ConfigError
-from recsys.data.schema import TimeUnit
 from recsys.features.tables.ledger import Cells, Ledger, is_list, is_text, mask_of
 from recsys.features.tables.sources import Policies
 
+TimeUnit = Literal["s", "ms", "us", "ns", "datetime"]
 NULL_TIME = np.iinfo(np.int64).min
 """Stands for null among raw times."""
 UNITS: dict[str, int] = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}

@@ -22,12 +22,12 @@ from recsys.bundle.pair_calibration import TakeProbability
 from recsys.bundle.weights import load_retrieval
 from recsys.core.errors import ConfigError, IntegrityError
 from recsys.data.batch import FeatureLayout
-from recsys.data.schema import Schema
 from recsys.embeddings.table import TableConfig
 from recsys.features.dataset.sessions import SessionConfig
 from recsys.features.encoding.encoder import FeatureEncoder
 from recsys.features.requests.origin import RequestOrigin
 from recsys.features.requests.table import Requests, encode_requests, ids_sha256
+from recsys.features.schema import Schema
 from recsys.features.tables.sources import Policies
 from recsys.models.retrieval import RetrievalModel
 from recsys.models.session import SessionTransformerConfig

@@ -35,12 +35,12 @@ from _harness import Benchmark, peak_memory_mib
 from numpy.typing import NDArray
 
 from recsys.core.strict import parse
-from recsys.data.schema import Schema
 from recsys.embeddings.backend import pick_backend
 from recsys.embeddings.plan import EmbeddingPlan
 from recsys.features.clicks.loader import ClickLoader
 from recsys.features.dataset.split import TRAIN, VALIDATION
 from recsys.features.encoding.hashing import hash_values, splitmix64
+from recsys.features.schema import Schema
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.engine.checkpoint import Checkpoints, LoopState
 from recsys.training.engine.loop import fit

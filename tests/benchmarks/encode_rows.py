@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 from _harness import Benchmark, peak_memory_mib
 
-from recsys.data.schema import Schema
 from recsys.features.encoding.encoder import FeatureEncoder
 from recsys.features.encoding.hashing import hash_values
+from recsys.features.schema import Schema
 
 
 def schema_of(kind: str) -> Schema:

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recsys.data.schema import Schema
 from recsys.features.dataset.dataset import Dataset, encoded, fit_encoder
 from recsys.features.dataset.split import TRAIN
+from recsys.features.schema import Schema
 from recsys.features.tables.checked import Events, Tables, read_tables
 from recsys.features.tables.sources import Policies, Sources
 

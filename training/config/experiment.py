@@ -6,10 +6,10 @@ from pydantic import ConfigDict, Field, model_validator
 
 from recsys.bundle.calibration import Kind as CalibrationKind
 from recsys.core.strict import StrictModel
-from recsys.data.schema import Schema
 from recsys.embeddings.table import TableConfig
 from recsys.features.dataset.sessions import SessionConfig
 from recsys.features.dataset.split import SplitConfig
+from recsys.features.schema import Schema
 from recsys.features.tables.sources import Policies, Sources
 from recsys.models.rankers import RANKERS, RankerConfig
 from recsys.models.retrieval import RetrievalConfig

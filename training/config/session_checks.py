@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import Protocol
 
-from recsys.data.schema import Schema
 from recsys.features.dataset.sessions import SessionConfig
+from recsys.features.schema import Schema
 from recsys.models.rankers import RankerConfig
 from recsys.models.session import SessionTransformerConfig
 from recsys.models.two_tower import TwoTowerConfig

@@ -17,12 +17,12 @@ from torch import nn
 from recsys.bundle.calibration import Calibrator
 from recsys.core.errors import ConfigError, NotFoundError
 from recsys.data.batch import FeatureBlock, FeatureLayout
-from recsys.data.schema import Feature
 from recsys.embeddings.fields import dense_features
 from recsys.explain.explanations import field_names
 from recsys.features.batches.rows import RankingLoader
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.encoding.hashing import NULL_HASH, UNKNOWN_HASH
+from recsys.features.schema import Feature
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.engine.ranks import World
 from recsys.training.explain.explanation import (

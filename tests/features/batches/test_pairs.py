@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys.data.batch import PairBatch
-from recsys.data.schema import Schema
 from recsys.features.batches.pairs import LoaderConfig, PairLoader, prefetch
 from recsys.features.batches.sampling import log_inclusion
 from recsys.features.dataset.dataset import Dataset, fit_encoder
 from recsys.features.dataset.split import TRAIN
 from recsys.features.encoding.hashing import UNKNOWN_HASH
+from recsys.features.schema import Schema
 
 PLAIN = LoaderConfig(
     batch_size=256,

@@ -7,10 +7,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recsys.data.schema import Schema
 from recsys.features.clicks.inspect import ClickFeature, ClickReport, inspect_clicks
 from recsys.features.clicks.log import encode_click_log
 from recsys.features.dataset.split import SplitConfig
+from recsys.features.schema import Schema
 from recsys.features.tables.sources import Policies, Sources
 
 COLUMNS: dict[str, list[Any]] = {

@@ -12,11 +12,11 @@ import torch
 
 from recsys.core.errors import IntegrityError
 from recsys.data.batch import RankingBatch
-from recsys.data.schema import Schema
 from recsys.features.clicks.loader import ClickLoader, _Windows
 from recsys.features.clicks.log import ClickLog, encode_click_log
 from recsys.features.clicks.store import PartFiles
 from recsys.features.dataset.split import TEST, TRAIN, VALIDATION, SplitConfig
+from recsys.features.schema import Schema
 from recsys.features.tables.sources import Policies, Sources
 
 ROWS = 250  # 200 of them for training: blocks of 16 leave a short one

@@ -15,12 +15,12 @@ import torch
 
 from recsys.core.errors import ConfigError, DataError
 from recsys.data.batch import FeatureBlock, RankingBatch
-from recsys.data.schema import Schema
 from recsys.features.clicks import log as click_log
 from recsys.features.clicks import survey as surveying
 from recsys.features.clicks.log import ClickLog, encode_click_log, open_click_log
 from recsys.features.dataset.split import TEST, TRAIN, VALIDATION, ColdItemsConfig, SplitConfig
 from recsys.features.encoding.encoder import FeatureEncoder
+from recsys.features.schema import Schema
 from recsys.features.tables import reading
 from recsys.features.tables.sources import Policies, Sources
 

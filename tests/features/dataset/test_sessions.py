@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys.core.errors import ConfigError, DataError
-from recsys.data.schema import Schema
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.sessions import (
     SessionConfig,
@@ -24,6 +23,7 @@ from recsys.features.dataset.sessions import (
     pieces,
     sessions_of,
 )
+from recsys.features.schema import Schema
 from recsys.features.tables.checked import Tables, read_tables
 from recsys.features.tables.sources import Policies, Sources
 

@@ -10,11 +10,11 @@ import torch
 from sklearn.preprocessing import StandardScaler
 
 from recsys.core.errors import DataError
-from recsys.data.schema import Schema
 from recsys.features.encoding.columns import as_microseconds
 from recsys.features.encoding.encoder import FeatureEncoder
 from recsys.features.encoding.hashing import NULL_HASH, UNKNOWN_HASH, hash_values
 from recsys.features.encoding.scaling import Scaler
+from recsys.features.schema import Schema
 
 SCHEMA = Schema.model_validate_json(
     """{

@@ -18,8 +18,6 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from recsys.core.errors import ConfigError
 from recsys.data.batch import FeatureBlock, FeatureLayout, Jagged
-from recsys.data.derived_features import CrossFeature, DerivedFeature
-from recsys.data.schema import Schema
 from recsys.embeddings.backend import build_table
 from recsys.embeddings.plan import EmbeddingPlan, allocate
 from recsys.embeddings.table import TableConfig
@@ -33,6 +31,8 @@ from recsys.features.encoding.encoder import FeatureEncoder
 from recsys.features.encoding.hashing import NULL_HASH, UNKNOWN_HASH
 from recsys.features.encoding.history_features import PastFeatures, past_layout, past_scalers
 from recsys.features.encoding.scaling import Scaler
+from recsys.features.kinds.derived import CrossFeature, DerivedFeature
+from recsys.features.schema import Schema
 from recsys.features.tables.checked import Events
 from recsys.features.tables.sources import Policies, Sources
 from recsys.metrics.classification import auc

@@ -15,7 +15,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.core.errors import ConfigError
-from recsys.data.schema import MultiCategoricalFeature, Schema
 from recsys.embeddings.fields import dense_features
 from recsys.features.clicks.log import ClickLog, encode_click_log
 from recsys.features.dataset.dataset import prepare
@@ -25,6 +24,7 @@ from recsys.features.encoding.encoder import FeatureEncoder
 from recsys.features.encoding.hashing import NULL_HASH, UNKNOWN_HASH, hash_values
 from recsys.features.encoding.multiplicity import settle
 from recsys.features.encoding.value_counts import ValueCounts
+from recsys.features.schema import MultiCategoricalFeature, Schema
 from recsys.features.tables import reading
 from recsys.features.tables.sources import Policies, Sources
 

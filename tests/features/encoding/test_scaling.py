@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from recsys.core.errors import ConfigError
 from recsys.core.strict import parse
-from recsys.data.schema import NumericFeature
 from recsys.features.encoding.scaling import Scaler, Transform
+from recsys.features.schema import NumericFeature
 
 TRANSFORMS: tuple[Transform, ...] = (
     "standardise", "log1p", "log_squared", "quantile", "piecewise", "discretise",

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recsys.data.schema import Schema
 from recsys.features.propose.inspect import Report, inspect
+from recsys.features.schema import Schema
 from recsys.features.tables.checked import read_tables
 from recsys.features.tables.sources import Policies, Sources
 

@@ -14,10 +14,10 @@ import yaml
 
 from recsys.core.errors import ConfigError
 from recsys.core.strict import parse
-from recsys.data.schema import Schema
 from recsys.features.dataset.split import SplitConfig, assign
 from recsys.features.propose.roles import is_key_of, tokens
 from recsys.features.propose.tables import Inference, infer
+from recsys.features.schema import Schema
 from recsys.features.tables.checked import Tables, read_tables
 from recsys.features.tables.sources import Policies, Sources
 

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from recsys.core.errors import ConfigError, DataError
 from recsys.data.batch import History
-from recsys.data.schema import Schema, TimeColumn
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.session_queries import build_session_queries
 from recsys.features.dataset.sessions import SessionConfig, cut_sessions, sessions_of
@@ -23,6 +22,7 @@ from recsys.features.dataset.split import TEST, TRAIN, VALIDATION
 from recsys.features.requests.origin import RequestOrigin
 from recsys.features.requests.steps import refuse_unknown_columns, since_the_last_pause
 from recsys.features.requests.table import Requests, encode_requests, request_table
+from recsys.features.schema import Schema, TimeColumn
 from recsys.features.tables.times import NULL_TIME
 
 SessionData = Callable[..., Dataset]

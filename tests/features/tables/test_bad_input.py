@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from recsys.core.errors import ConfigError, DataError, NotFoundError
-from recsys.data.schema import Schema
+from recsys.features.schema import Schema
 from recsys.features.tables.checked import Tables, read_tables
 from recsys.features.tables.sources import Policies, Sources
 

@@ -12,7 +12,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from recsys.data.schema import Schema
+from recsys.features.schema import Schema
 from recsys.features.tables import reading
 from recsys.features.tables.checked import Tables, read_tables
 from recsys.features.tables.sources import Policies, Sources

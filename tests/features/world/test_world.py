@@ -13,9 +13,9 @@ import yaml
 
 from recsys.core.errors import ConfigError
 from recsys.core.strict import parse
-from recsys.data.schema import Schema
 from recsys.embeddings.table import TableConfig
 from recsys.features.dataset.split import TEST, SplitConfig, assign
+from recsys.features.schema import Schema
 from recsys.features.tables.sources import Sources
 from recsys.features.world import events as synthetic_events
 from recsys.features.world import names as names

@@ -23,13 +23,13 @@ from recsys.bundle.directory import Bundle, write_bundle
 from recsys.bundle.probe import PROBE_FILE, check_replay, read_probe, write_probe
 from recsys.core.errors import ConfigError, DataError, IntegrityError
 from recsys.data.batch import FeatureBlock, FeatureLayout, Jagged
-from recsys.data.schema import Schema
 from recsys.embeddings.plan import EmbeddingPlan
 from recsys.embeddings.table import TableConfig
 from recsys.embeddings.torch_table import TorchTable
 from recsys.embeddings.unified import UnifiedEmbedding
 from recsys.features.encoding.encoder import FeatureEncoder
 from recsys.features.requests.rows import RowEncoder
+from recsys.features.schema import Schema
 from recsys.features.tables.sources import Policies
 from recsys.models.logistic import LogisticConfig
 from recsys.models.rankers import build_ranker

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from recsys.core.errors import ConfigError
 from recsys.data.batch import FeatureBlock, FeatureLayout, RankingBatch
-from recsys.data.schema import Schema
 from recsys.features.batches.rows import RankingLoader
 from recsys.features.clicks.loader import ClickLoader
 from recsys.features.clicks.log import open_click_log
@@ -19,6 +18,7 @@ from recsys.features.dataset.cache import cached
 from recsys.features.dataset.dataset import Dataset, continued, prepare
 from recsys.features.dataset.split import TEST, TRAIN, VALIDATION
 from recsys.features.encoding.encoder import FeatureEncoder
+from recsys.features.schema import Schema
 from recsys.features.tables.ledger import Drop
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.engine.ranks import World

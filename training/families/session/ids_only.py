@@ -14,12 +14,12 @@ import torch
 from numpy.typing import NDArray
 
 from recsys.data.batch import FeatureBlock, History
-from recsys.data.schema import CategoricalFeature
 from recsys.features.dataset.dataset import Dataset, encoded, fit_encoder
 from recsys.features.dataset.queries import Queries
 from recsys.features.dataset.session_queries import build_session_queries
 from recsys.features.dataset.sessions import Sessions
 from recsys.features.dataset.split import VALIDATION
+from recsys.features.schema import CategoricalFeature
 from recsys.models.retrieval import catalogue_vectors, query_vectors, without_gain
 from recsys.models.session import SessionTransformer
 from recsys.training.config.experiment import ExperimentConfig

@@ -10,10 +10,10 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from recsys.core.strict import StrictModel, nearest
-from recsys.data.derived_features import CrossFeature, DerivedFeature, check_cross, check_past
 from recsys.data.feature_options import Multiplicity, Name, Pooling
+from recsys.features.kinds.derived import CrossFeature, DerivedFeature, check_cross, check_past
+from recsys.features.tables.times import TimeUnit
 
-TimeUnit = Literal["s", "ms", "us", "ns", "datetime"]
 _LISTS = ("multi_categorical", "text")
 
 
