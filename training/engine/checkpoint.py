@@ -46,6 +46,10 @@ class LoopState:
     """What was logged: a mapping a point, with "step" and "epoch" among its keys."""
     running_loss: float = 0.0
     running_weight: float = 0.0
+    epoch_loss: float = 0.0
+    """Sum over the examples of `epoch` so far."""
+    epoch_weight: float = 0.0
+    """Examples of `epoch` so far."""
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ from recsys.training.engine.ranks import ALONE, LOST_PEER, LostPeerError, World,
 
 LOG_EVERY = 20
 """Steps between two points of the loss curve."""
+EPOCH_LOSS = "epoch_loss"
+"""Name of an epoch's mean loss; each epoch ends with one point that has it."""
 
 
 class Batch(Protocol):
@@ -64,7 +66,11 @@ class Listener(Protocol):
         """A step is done; `rate` is in examples a second."""
 
     def on_log(self, point: dict[str, float]) -> None:
-        """A point of a curve: "step", "epoch" and the values."""
+        """A point of a curve: "step", "epoch" and the values.
+
+        The last point of an epoch has EPOCH_LOSS and, where there is a validation part, the
+        "validation/..." metrics.
+        """
 
 
 class Terminated(SystemExit):
@@ -131,6 +137,8 @@ def _epoch(
         state.global_step += 1
         state.running_loss += loss * examples
         state.running_weight += examples
+        state.epoch_loss += loss * examples
+        state.epoch_weight += examples
         average = trained.average
         if average is not None and state.global_step % average.every == 0:
             average.update(trained.model, trained.table)
@@ -146,8 +154,8 @@ def _epoch(
         if state.global_step % config.checkpoint_every == 0 and state.step < task.num_steps:
             checkpoints.save(task.trained, state)
     metrics = _validated(task)
-    if metrics:
-        _log(state, listeners, {f"validation/{name}": value for name, value in metrics.items()})
+    point = {f"validation/{name}": value for name, value in metrics.items()}
+    _log(state, listeners, _epoch_mean_loss(state) | point)
     state.epoch, state.step = state.epoch + 1, 0
     _judge(config, state, metrics[config.metric] if metrics else None)
     checkpoints.save(task.trained, state)
@@ -224,6 +232,13 @@ def _mean_loss(state: LoopState) -> dict[str, float]:
     mean = state.running_loss / state.running_weight
     state.running_loss = state.running_weight = 0.0
     return {"loss": mean}
+
+
+def _epoch_mean_loss(state: LoopState) -> dict[str, float]:
+    """Mean loss an example of the epoch that ends, of all its steps alike."""
+    mean = state.epoch_loss / state.epoch_weight
+    state.epoch_loss = state.epoch_weight = 0.0
+    return {EPOCH_LOSS: mean}
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:

@@ -11,6 +11,7 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 
 from recsys.training.engine.checkpoint import LoopState
+from recsys.training.engine.loop import EPOCH_LOSS
 from recsys.training.evaluation.results import Evaluation
 from recsys.training.families.ranker.evaluation import RankingEvaluation
 
@@ -35,7 +36,7 @@ class Progress:
             "train", total=None, epoch=1, loss=0.0, rate=0.0, visible=False
         )
         self.started = time.monotonic()
-        self.rate = self.loss = 0.0
+        self.rate = 0.0
 
     def __enter__(self) -> Self:
         self.bar.start()
@@ -51,7 +52,7 @@ class Progress:
 
     def on_step(self, state: LoopState, num_steps: int, loss: float, rate: float) -> None:
         """Move the bar; a step of the epoch at hand is done."""
-        self.loss, self.rate = loss, rate
+        self.rate = rate
         self.bar.update(
             self.task,
             total=num_steps,
@@ -63,16 +64,22 @@ class Progress:
         )
 
     def on_log(self, point: dict[str, float]) -> None:
-        """Print a line an epoch, when its validation is known."""
-        if self.quiet or not any(name.startswith("validation/") for name in point):
+        """Print a line an epoch: its mean loss, and its validation where there is one."""
+        if self.quiet or EPOCH_LOSS not in point:
             return
         decides = f"validation/{self.metric}"
         shown = {n: v for n, v in point.items() if n.endswith("_at_20") or n == decides}
         shown = shown or {n: v for n, v in point.items() if n.startswith("validation/")}
-        words = "  ".join(f"{n.removeprefix('validation/')} {v:.4f}" for n, v in shown.items())
+        words = [f"{n.removeprefix('validation/')} {v:.4f}" for n, v in shown.items()]
+        parts = [
+            f"epoch {int(point['epoch']) + 1}",
+            f"loss {point[EPOCH_LOSS]:.4f}",
+            *words,
+            f"{self.rate:,.0f} examples/s",
+            f"{time.monotonic() - self.started:.0f} s",
+        ]
         self.bar.console.print(
-            f"epoch {int(point['epoch']) + 1}  loss {self.loss:.4f}  {words}  "
-            f"{self.rate:,.0f} examples/s  {time.monotonic() - self.started:.0f} s",
+            "  ".join(parts),
             highlight=False,
             soft_wrap=True,
         )

@@ -204,6 +204,7 @@ class Watch(KillAt):
         self.rates: list[float] = []
         self.losses: list[float] = []
         self.curve: list[float] = []
+        self.epochs: list[dict[str, float]] = []
 
     def on_step(self, state: LoopState, *rest: object) -> None:
         _, loss, _ = rest
@@ -215,6 +216,8 @@ class Watch(KillAt):
     def on_log(self, point: dict[str, float]) -> None:
         if "loss" in point:
             self.curve.append(point["loss"])
+        if "epoch_loss" in point:
+            self.epochs.append(point)
 
 
 def test_the_rate_warms_up_and_the_curve_is_of_the_steps_since_its_last_point(
@@ -227,6 +230,34 @@ def test_the_rate_warms_up_and_the_curve_is_of_the_steps_since_its_last_point(
     assert watch.rates == [0.125, 0.25, 0.375, *[0.5] * (7 * STEPS - 3)]
     expected = [sum(watch.losses[start : start + 20]) / 20 for start in (0, 20)]
     assert watch.curve == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("validated", [True, False])
+def test_each_epoch_ends_with_the_mean_loss_of_all_its_examples(
+    tmp_path: Path, validated: bool
+) -> None:
+    task = toy_task()
+    sizes = [32, 32, 32, 32, 32, 8]  # a short last batch counts for less
+    task = Task(
+        **{
+            **vars(task),
+            "batches": lambda epoch, first: (
+                Rows(torch.arange(size) % 16) for size in sizes[first:]
+            ),
+            **({} if validated else {"validate": dict}),
+        }
+    )
+    watch = Watch(task)
+    fit(task, config(epochs=3), Checkpoints(tmp_path), (watch,))
+    assert [point["epoch"] for point in watch.epochs] == [0, 1, 2]
+    assert [point["step"] for point in watch.epochs] == [STEPS, 2 * STEPS, 3 * STEPS]
+    of_epoch = [watch.losses[start : start + STEPS] for start in (0, STEPS, 2 * STEPS)]
+    expected = [
+        sum(loss * size for loss, size in zip(losses, sizes, strict=True)) / sum(sizes)
+        for losses in of_epoch
+    ]
+    assert [point["epoch_loss"] for point in watch.epochs] == pytest.approx(expected)
+    assert [("validation/accuracy" in point) for point in watch.epochs] == [validated] * 3
 
 
 def test_parts_of_the_loss_join_the_points_of_the_curve(tmp_path: Path) -> None:

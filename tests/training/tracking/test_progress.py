@@ -3,6 +3,7 @@
 import pytest
 
 from recsys.training.config.sections import TrainingConfig
+from recsys.training.engine.checkpoint import LoopState
 from recsys.training.jobs.train import steps_in_words
 from recsys.training.tracking.progress import Progress
 
@@ -11,15 +12,26 @@ from recsys.training.tracking.progress import Progress
 def test_the_metric_that_decides_is_in_the_line_of_an_epoch(
     metric: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    point = {"epoch": 0.0, "validation/ndcg_at_10": 0.25, "validation/ndcg_at_20": 0.5}
+    point = {"epoch": 0.0, "epoch_loss": 1.5}
+    point |= {"validation/ndcg_at_10": 0.25, "validation/ndcg_at_20": 0.5}
     with Progress(3, metric=metric, quiet=False) as progress:
         progress.on_log({**point, "validation/rankme": 7.0})
         progress.on_log({"epoch": 1.0, "loss": 2.0})
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("epoch 1 ")
+    assert line.startswith("epoch 1  loss 1.5000  ")
     assert ("ndcg_at_10 0.2500" in line) is (metric == "ndcg_at_10")
     assert "ndcg_at_20 0.5000" in line
     assert "rankme" not in line
+
+
+def test_an_epoch_without_a_validation_part_has_its_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with Progress(3, metric="ndcg_at_20", quiet=False) as progress:
+        progress.on_step(LoopState(step=7, global_step=7), 7, 9.0, 1234.0)
+        progress.on_log({"epoch": 0.0, "epoch_loss": 1.5})
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "epoch 1  loss 1.5000  1,234 examples/s  0 s"
 
 
 def test_steps_are_counted_and_what_is_hardly_meant_is_said() -> None:
