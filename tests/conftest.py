@@ -57,6 +57,31 @@ def free_port() -> Port:
     return find
 
 
+Listening = Callable[..., list[str]]
+
+
+@pytest.fixture(scope="session")
+def listening() -> Listening:
+    """Read the addresses at which processes listen for connections, off Linux's own tables."""
+
+    def of(*pids: int) -> list[str]:
+        links = set()
+        for link in (link for pid in pids for link in Path(f"/proc/{pid}/fd").iterdir()):
+            with suppress(OSError):  # closed meanwhile
+                links.add(os.readlink(link))
+        found = []
+        for family, table in ((socket.AF_INET, "tcp"), (socket.AF_INET6, "tcp6")):
+            for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+                _, local, _, state, *rest = line.split()
+                if state == "0A" and f"socket:[{rest[5]}]" in links:
+                    words = bytes.fromhex(local.split(":")[0])
+                    packed = b"".join(words[i : i + 4][::-1] for i in range(0, len(words), 4))
+                    found.append(socket.inet_ntop(family, packed))
+        return found
+
+    return of
+
+
 @pytest.fixture(scope="session")
 def start_ranks(free_port: Port) -> Iterator[Ranks]:
     """Start `size` ranks of a program as torchrun would; what still runs at the end is killed."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from recsys.core.errors import ConfigError
 from recsys.training.engine.checkpoint import Checkpoints
+from recsys.training.engine.loopback import talk_over_loopback
 from recsys.training.engine.ranks import LOST_PEER
 
 _TAIL_LINES = 20
@@ -28,17 +29,21 @@ def launch(
     The first rank talks to the terminal, the others write to `run_dir/ranks`. A rank that
     fails ends all; its own message is printed, and the code returned is its own (128 + the
     signal's number where a signal ended it). SIGTERM and Ctrl-C are passed on to the ranks.
+    Whatever listens for connections listens on 127.0.0.1 alone.
 
     Raises:
-        ConfigError: this platform has no agent that could start them.
+        ConfigError: this platform has no agent that could start them, or no loopback interface.
     """
     try:
         from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
         from torch.distributed.elastic.multiprocessing.api import SignalException
         from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
         from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+        from recsys.training.engine.rendezvous import BACKEND
     except ImportError as error:
         raise ConfigError(f"--workers: this build of torch cannot start ranks: {error}") from None
+    talk_over_loopback()
     # Each rank has its share of the cores, and the agent's own lines would hide the rank's.
     threads = max(1, (os.cpu_count() or 1) // workers)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
@@ -52,9 +57,7 @@ def launch(
         max_nodes=1,
         nproc_per_node=workers,
         run_id=run_dir.name,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        local_addr="localhost",  # a laptop's own name often resolves to nothing
+        rdzv_backend=BACKEND,
         max_restarts=0,
         monitor_interval=0.1,
         shutdown_timeout=_SHUTDOWN_SECONDS,

@@ -22,6 +22,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from recsys.core.errors import ConfigError
+from recsys.training.engine.loopback import connect, is_loopback, open_store, talk_over_loopback
 from recsys.training.engine.machine import pick_device
 
 LOST_PEER = 75
@@ -126,9 +127,13 @@ class World:
         """Return the first rank's `text` on every rank."""
         if self.size == 1:
             return text
-        box = [text]
-        dist.broadcast_object_list(box, src=0, device=self.device)
-        return box[0]
+        code = text.encode() if self.is_first else b""
+        (length,) = (int(n) for n in self.sum(len(code)))
+        sent = torch.zeros(length, dtype=torch.uint8, device=self.device)
+        if self.is_first:
+            sent.copy_(torch.tensor(list(code), dtype=torch.uint8))
+        dist.broadcast(sent, src=0)
+        return bytes(sent.tolist()).decode()
 
     def _all(self, tensor: Tensor) -> list[Tensor]:
         parts = [torch.empty_like(tensor) for _ in range(self.size)]
@@ -163,9 +168,22 @@ def join(device: str = "auto") -> World:
     _end_with_the_agent()
     _say_less()
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if here.type == "cuda" else "gloo", timeout=_TIMEOUT)
+        _join_group("nccl" if here.type == "cuda" else "gloo", int(os.environ["RANK"]), size)
     patient = dist.new_group(backend="gloo", timeout=_LONG_TIMEOUT)
     return World(dist.get_rank(), dist.get_world_size(), here, patient)
+
+
+def _join_group(backend: str, rank: int, size: int) -> None:
+    """Join torch's process group; where all ranks run here, over the loopback interface alone."""
+    if not is_loopback(os.environ["MASTER_ADDR"]):
+        dist.init_process_group(backend, timeout=_TIMEOUT)
+        return
+    talk_over_loopback()
+    port = int(os.environ["MASTER_PORT"])
+    kept_by_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    hosts = rank == 0 and not kept_by_agent
+    store = open_store(port, _TIMEOUT) if hosts else connect(port, _TIMEOUT)
+    dist.init_process_group(backend, timeout=_TIMEOUT, store=store, rank=rank, world_size=size)
 
 
 def ranks_here(world: World) -> int:

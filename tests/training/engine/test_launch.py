@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -114,17 +115,26 @@ def runs_still(pid: int) -> bool:
         return False
 
 
+def of_several_machines() -> dict[str, str]:
+    """Return the settings of a cluster, whose ranks talk over another interface than loopback."""
+    names = [name for _, name in socket.if_nameindex() if name.startswith(("e", "w"))]
+    return dict.fromkeys(("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"), names[0]) if names else {}
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc")
 def test_a_run_survives_whatever_is_killed_and_ends_on_two_machines(
-    config: Path, start: Start, free_port: Callable[[], int]
+    config: Path, start: Start, free_port: Callable[[], int], listening: Callable[..., list[str]]
 ) -> None:
     """One run: a rank of two killed, all of three stopped, and the rest on two nodes."""
     recsys = ("-m", "recsys.app.cli", "train")
-    launcher = start(*recsys, config, "--workers", 2)
+    launcher = start(*recsys, config, "--workers", 2, **of_several_machines())
     runs = config.parent / "runs"
     until(lambda: list(runs.glob("dcn-*/checkpoints/step-*")), "a checkpoint")
     (run_dir,) = runs.glob("dcn-*")
-    os.kill(ranks_of(launcher)[1], signal.SIGKILL)
+    ranks = ranks_of(launcher)
+    # The launcher's store, and of each rank a socket of gloo for either of its two groups.
+    assert listening(launcher.pid, *ranks) == ["127.0.0.1"] * 5
+    os.kill(ranks[1], signal.SIGKILL)
     output, _ = launcher.communicate(timeout=DEADLINE)
     assert launcher.returncode == 137, output
     checkpoints = Checkpoints.of_run(run_dir)
@@ -160,10 +170,11 @@ def test_a_run_survives_whatever_is_killed_and_ends_on_two_machines(
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel's own signal")
 def test_a_rank_ends_when_its_launcher_is_killed(
-    start: Start, free_port: Callable[[], int]
+    start: Start, free_port: Callable[[], int], listening: Callable[..., list[str]]
 ) -> None:
-    """The rank waits for others that never come."""
-    environment = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "localhost"}
+    """The rank waits for others that never come, at a store that it opened by itself."""
+    environment = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost"}
+    environment |= of_several_machines()
     program = (
         "from recsys.training.engine.ranks import join; print('here', flush=True); join('cpu')"
     )
@@ -171,9 +182,9 @@ def test_a_rank_ends_when_its_launcher_is_killed(
     launcher = start("-c", command, **environment, MASTER_PORT=str(free_port()))
     assert launcher.stdout is not None
     assert launcher.stdout.readline() == "here\n"
-    time.sleep(0.5)
     (rank,) = ranks_of(launcher)
-    assert runs_still(rank)
+    until(lambda: len(listening(rank)) == 2, "the store and gloo")
+    assert listening(rank) == ["127.0.0.1"] * 2
     launcher.kill()
     until(lambda: not runs_still(rank), "the end of the orphan")
 
