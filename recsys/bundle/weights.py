@@ -14,7 +14,6 @@ from recsys.embeddings.torch_table import TorchTable
 from recsys.embeddings.unified import UnifiedEmbedding
 from recsys.models.rankers import RankerConfig, build_ranker
 from recsys.models.retrieval import RetrievalConfig, RetrievalModel, build_retrieval
-from recsys.models.two_tower import TwoTower
 
 _TABLE = "table.weight"
 
@@ -86,12 +85,9 @@ def space_id(model: RetrievalModel) -> str:
     geometry = model.config.geometry
     digest.update(b"unit-length" if geometry == "sphere" else geometry.encode())
     parts: list[Tensor] = [*model.candidate.state_dict().values(), model.embedding.table.weight]
-    if isinstance(model, TwoTower) and model.smoothing is not None:
-        # The users' vectors and the graph move items, too.
-        digest.update(model.config.smoothing.model_dump_json().encode())
-        graph = model.smoothing.get_buffer("to_items")
-        parts += [*model.query.state_dict().values(), graph.crow_indices(), graph.col_indices()]
-    for tensor in parts:
+    described, more = model.item_space()
+    digest.update(described)
+    for tensor in [*parts, *more]:
         digest.update(repr(tuple(tensor.shape)).encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:32]

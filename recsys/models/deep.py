@@ -44,3 +44,8 @@ class Deep(nn.Module):
         (embedded_BW,) = self.embedding([features])
         hidden: Tensor = self.deep[:-1](embedded_BW)
         return hidden
+
+
+def embedded_axes(_config: DeepConfig) -> dict[str, tuple[tuple[int, int], ...]]:
+    """Return which axes of which weights run over the embedded row, for `bundle.transfer`."""
+    return {"deep.0.weight": ((1, 0),)}

@@ -1,24 +1,51 @@
-"""The rankers by the name of their kind: what a configuration may ask for, and how it is built."""
+"""The rankers by the name of their kind: what a configuration may ask for, and how it is built.
 
-from typing import Annotated
+A ranker turns a block of rows into logits (B,). To add one: a file beside this one, an entry in
+`RANKERS`, and its settings among `RankerConfig`.
+"""
+
+from collections.abc import Callable
+from typing import Annotated, Any
 
 from pydantic import Field
 from torch import nn
 
-from recsys.bundle.transfer import Axes
 from recsys.embeddings.unified import UnifiedEmbedding
+from recsys.models import dcn, deep
 from recsys.models.autoint import AutoInt, AutoIntConfig
-from recsys.models.dcn import DCN, DCNConfig, embedded_axes
+from recsys.models.dcn import DCN, DCNConfig
 from recsys.models.deep import Deep, DeepConfig
 from recsys.models.fm import FM, FMConfig
+from recsys.models.kind import ModelKind
 from recsys.models.logistic import Logistic, LogisticConfig
 
 RankerConfig = Annotated[
     AutoIntConfig | DCNConfig | DeepConfig | FMConfig | LogisticConfig,
     Field(discriminator="kind"),
 ]
-RANKERS = ("autoint", "dcn", "mlp", "fm", "logistic")
-"""Kinds of model that judge labelled rows."""
+
+
+def _of_fields(model: Callable[..., nn.Module]) -> Callable[[Any, UnifiedEmbedding], nn.Module]:
+    """Return what builds a model that parts the embedded row by the layout of its features."""
+
+    def build(config: Any, embedding: UnifiedEmbedding) -> nn.Module:
+        return model(config, embedding, embedding.plan.layouts[0], embedding.plan.dim)
+
+    return build
+
+
+def _of_row(model: Callable[..., nn.Module]) -> Callable[[Any, UnifiedEmbedding], nn.Module]:
+    """Return what builds a model that reads the embedded row as a whole."""
+    return lambda config, embedding: model(config, embedding, embedding.plan.width(0))
+
+
+RANKERS: dict[str, ModelKind] = {
+    "autoint": ModelKind(AutoIntConfig, _of_fields(AutoInt), has_representation=True),
+    "dcn": ModelKind(DCNConfig, _of_row(DCN), dcn.embedded_axes, has_representation=True),
+    "mlp": ModelKind(DeepConfig, _of_row(Deep), deep.embedded_axes, has_representation=True),
+    "fm": ModelKind(FMConfig, _of_fields(FM)),
+    "logistic": ModelKind(LogisticConfig, _of_fields(Logistic)),
+}
 
 
 def build_ranker(config: RankerConfig, embedding: UnifiedEmbedding) -> nn.Module:
@@ -27,25 +54,4 @@ def build_ranker(config: RankerConfig, embedding: UnifiedEmbedding) -> nn.Module
     Raises:
         ConfigError: its options do not go with the features.
     """
-    plan = embedding.plan
-    if isinstance(config, AutoIntConfig):
-        return AutoInt(config, embedding, plan.layouts[0], plan.dim)
-    if isinstance(config, FMConfig):
-        return FM(config, embedding, plan.layouts[0], plan.dim)
-    if isinstance(config, LogisticConfig):
-        return Logistic(config, embedding, plan.layouts[0], plan.dim)
-    if isinstance(config, DeepConfig):
-        return Deep(config, embedding, plan.width(0))
-    return DCN(config, embedding, plan.width(0))
-
-
-def ranker_axes(config: RankerConfig) -> Axes | None:
-    """Return which axes of which weights run over the embedded row; None: they are not known.
-
-    A model of unknown axes starts from an earlier one of the same features alone.
-    """
-    if isinstance(config, DCNConfig):
-        return embedded_axes(config)
-    if isinstance(config, DeepConfig):
-        return {"deep.0.weight": ((1, 0),)}
-    return None
+    return RANKERS[config.kind].build(config, embedding)

@@ -199,6 +199,14 @@ class SessionTransformer(nn.Module):
         """Return the vectors (N, W) of items of which `raw_items` gave (N, R)."""
         return candidate_vectors(raw_NR, self.config.geometry)
 
+    def placed_catalogue(self, raw_NR: Tensor, *, chunk_rows: int) -> Tensor:
+        """Return the vectors (N, W) of the whole catalogue: those of its items by themselves."""
+        return self.placed(raw_NR)
+
+    def item_space(self) -> tuple[bytes, list[Tensor]]:
+        """Return what else than the tower and the table decides on an item's vector: nothing."""
+        return b"", []
+
     def encode_queries(self, users: FeatureBlock, item_vectors: Tensor, history: History) -> Tensor:
         """Return vectors (B, W) of what comes after each history, which may be empty.
 
@@ -342,7 +350,7 @@ def gap_classes(gap_T: Tensor) -> Tensor:
     return torch.where(gap_T.isnan(), 0, classes)
 
 
-def embedded_axes() -> dict[str, tuple[tuple[int, int], ...]]:
+def embedded_axes(_config: SessionTransformerConfig) -> dict[str, tuple[tuple[int, int], ...]]:
     """Return which axes of which weights run over the embedded rows, for `bundle.transfer`."""
     return {
         "candidate.0.weight": ((1, ITEMS),),

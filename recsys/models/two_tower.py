@@ -75,6 +75,11 @@ class TwoTowerConfig(StrictModel):
     temperature: Annotated[float, Field(gt=0)] = 0.07
     learn_temperature: bool = True
 
+    @property
+    def repeats(self) -> bool:
+        """Whether a query says how much the items of its history gain by being in it."""
+        return False
+
 
 class TwoTower(nn.Module):
     """Query and candidate tower; knows nothing of losses, optimizers or data."""
@@ -155,9 +160,15 @@ class TwoTower(nn.Module):
         """Return what the query tower gives for users without a history, (M, E) float32."""
         return self._without_history(self.embedding.side(QUERY, users))
 
-    def placed_catalogue(self, raw_NR: Tensor, raw_users_ME: Tensor | None) -> Tensor:
-        """Return the vectors (N, E) of the whole catalogue; users (M, E) where it is smoothed."""
-        if raw_users_ME is not None:
+    def placed_catalogue(self, raw_NR: Tensor, *, chunk_rows: int) -> Tensor:
+        """Return the vectors (N, E) of the whole catalogue, of which `raw_items` gave (N, R).
+
+        Where it is smoothed, its users are encoded, `chunk_rows` at once.
+        """
+        users = self._users_of_graph()
+        if users is not None:
+            some = torch.arange(len(users), device=raw_NR.device).split(chunk_rows)
+            raw_users_ME = torch.cat([self.raw_users(users.take(chunk)) for chunk in some])
             raw_NR = self._smoothed(raw_NR, raw_users_ME)
         return self._placed(raw_NR)
 
@@ -165,6 +176,21 @@ class TwoTower(nn.Module):
         if self.smoothing is None:
             return None
         return self.smoothing.users.to(self.log_temperature.device)
+
+    def without_gain(self, queries: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Part query vectors from what the items of their histories gain: nothing."""
+        return queries, None
+
+    def item_space(self) -> tuple[bytes, list[Tensor]]:
+        """Return what else than the tower and the table decides on an item's vector.
+
+        Of smoothing the users' vectors and the graph move items, too.
+        """
+        if self.smoothing is None:
+            return b"", []
+        graph = self.smoothing.get_buffer("to_items")
+        parts = [*self.query.state_dict().values(), graph.crow_indices(), graph.col_indices()]
+        return self.config.smoothing.model_dump_json().encode(), parts
 
     def _smoothed(self, raw_NR: Tensor, users_ME: Tensor) -> Tensor:
         """Smooth the points; a bias says what it says of an item alone."""
@@ -198,6 +224,6 @@ class TwoTower(nn.Module):
         return query_vectors_of(own_BIE.flatten(0, 1), geometry).view(*own_BIE.shape[:2], -1)
 
 
-def embedded_axes() -> dict[str, tuple[tuple[int, int], ...]]:
+def embedded_axes(_config: TwoTowerConfig) -> dict[str, tuple[tuple[int, int], ...]]:
     """Return which axes of which weights run over the embedded rows, for `bundle.transfer`."""
     return {"candidate.0.weight": ((1, ITEMS),), "query.0.weight": ((1, QUERY),)}

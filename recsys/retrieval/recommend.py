@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from recsys.data.batch import FeatureBlock, History, Jagged
-from recsys.models.retrieval import RetrievalModel, vectors_of, without_gain
+from recsys.models.retrieval import RetrievalModel, vectors_of
 from recsys.retrieval.index import Index
 from recsys.retrieval.interests import search
 from recsys.retrieval.repeats import search_with_repeats
@@ -29,9 +29,7 @@ def recommend(
     tops = []
     for rows in torch.arange(len(query)).split(chunk_rows):
         asked = history.take(rows)
-        vectors, gain = without_gain(
-            model, vectors_of(model, query.take(rows), item_vectors, asked)
-        )
+        vectors, gain = model.without_gain(vectors_of(model, query.take(rows), item_vectors, asked))
         seen = exclude.take(rows) if exclude is not None else None
         if gain is not None and isinstance(asked, History):
             found = search_with_repeats(index, item_vectors, vectors, gain, asked.items, k, seen)

@@ -20,8 +20,7 @@ from torch import Tensor
 
 from recsys.core.errors import ConfigError, IntegrityError, NotFoundError
 from recsys.layers.geometry import Geometry, neighbours_of, points_of
-from recsys.models.retrieval import query_vectors, without_gain
-from recsys.models.session import SessionTransformer
+from recsys.models.retrieval import query_vectors
 from recsys.retrieval.index import ExactVectors
 from recsys.retrieval.interests import search
 from recsys.retrieval.muvera import FixedDimensionalEncoding
@@ -123,7 +122,7 @@ def query_vectors_of_requests(scorer: Scorer, requests: pa.Table) -> Tensor:
     """Return the vectors of each request, (B, E), or (B, I, E) of several interests."""
     encoded = scorer.encode(requests)
     found = query_vectors(scorer.model, encoded.block, scorer.vectors, encoded.history)
-    return without_gain(scorer.model, found)[0]
+    return scorer.model.without_gain(found)[0]
 
 
 def how_to_ask(scorer: Scorer, encoding: FixedDimensionalEncoding | None) -> str:
@@ -131,7 +130,7 @@ def how_to_ask(scorer: Scorer, encoding: FixedDimensionalEncoding | None) -> str
     interests = scorer.model.config.interests
     if encoding is not None:
         return _ENCODED.format(interests=interests)
-    if isinstance(scorer.model, SessionTransformer) and scorer.model.repeat is not None:
+    if scorer.model.config.repeats:
         return _REPEATS
     return "A query is one vector." if interests == 1 else _MERGED.format(interests=interests)
 

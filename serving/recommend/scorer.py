@@ -29,9 +29,7 @@ from recsys.features.requests.origin import RequestOrigin
 from recsys.features.requests.table import Requests, encode_requests, ids_sha256
 from recsys.features.schema import Schema
 from recsys.features.tables.sources import Policies
-from recsys.models.retrieval import RetrievalModel
-from recsys.models.session import SessionTransformerConfig
-from recsys.models.two_tower import TwoTowerConfig
+from recsys.models.retrieval import RETRIEVAL, RetrievalModel
 from recsys.retrieval.index import ExactVectors, Index
 from recsys.retrieval.recommend import recommend
 from recsys.serving.index.build import load_index
@@ -258,9 +256,9 @@ class Scorer:
 
 
 def _model(bundle: Bundle, encoder: FeatureEncoder, facts: dict[str, Any]) -> RetrievalModel:
-    of_sessions = facts["kind"] == "session"
-    layouts = encoder.retrieval_layouts(of_steps=of_sessions)
-    config = SessionTransformerConfig if of_sessions else TwoTowerConfig
+    kind = RETRIEVAL[facts["kind"]]
+    settings: Any = kind.config.model_validate_json(json.dumps(facts["model"]))
+    layouts = encoder.retrieval_layouts(of_steps=kind.of_steps)
     stored = tuple(FeatureLayout.from_json(raw) for raw in facts["layouts"])
     if [_settled(one) for one in stored] != [_settled(one) for one in layouts]:
         raise IntegrityError(
@@ -268,14 +266,14 @@ def _model(bundle: Bundle, encoder: FeatureEncoder, facts: dict[str, Any]) -> Re
         )
     return load_retrieval(
         bundle.read("weights.safetensors"),
-        config.model_validate_json(json.dumps(facts["model"])),
+        settings,
         TableConfig.model_validate_json(json.dumps(facts["embedding"])),
         layouts,
     )
 
 
 def _sessions(facts: dict[str, Any]) -> SessionConfig | None:
-    if facts["kind"] != "session":
+    if not RETRIEVAL[facts["kind"]].of_steps:
         return None
     return SessionConfig.model_validate_json(json.dumps(facts["sessions"]))
 

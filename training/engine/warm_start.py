@@ -24,8 +24,7 @@ from recsys.embeddings.growth import regrown, share_blended
 from recsys.embeddings.plan import EmbeddingPlan
 from recsys.embeddings.table import Table, TableConfig, initial_rows
 from recsys.features.encoding.encoder import FeatureEncoder
-from recsys.models.rankers import ranker_axes
-from recsys.models.retrieval import RetrievalConfig, embedded_axes
+from recsys.models.registry import MODELS
 from recsys.training.config.experiment import ExperimentConfig
 
 OPTIMIZER_FILE = "optimizer.safetensors"
@@ -121,7 +120,7 @@ def start_from(earlier: Earlier, config: ExperimentConfig, model: Any, table: Ta
 
 def _axes(config: ExperimentConfig, old: EmbeddingPlan, new: EmbeddingPlan) -> Axes:
     model = config.model
-    axes = embedded_axes(model) if isinstance(model, RetrievalConfig) else ranker_axes(model)
+    axes = MODELS[model.kind].axes(model)
     if axes is None and old.layouts != new.layouts:
         before, after = (", ".join(f"{n} x{m}" for n, m in plan.features) for plan in (old, new))
         raise ConfigError(

@@ -18,12 +18,11 @@ from recsys.embeddings.unified import UnifiedEmbedding
 from recsys.layers.geometry import Geometry, points_of, vector_width
 from recsys.losses.next_item import full_softmax
 from recsys.models.retrieval import (
+    RETRIEVAL,
     build_retrieval,
     catalogue_vectors,
-    embedded_axes,
     query_vectors,
     vectors_of,
-    without_gain,
 )
 from recsys.models.session import (
     NUM_GAPS,
@@ -412,7 +411,7 @@ def test_what_a_session_holds_gains_beside_the_vector() -> None:
     pairs = UnifiedEmbedding(
         EmbeddingPlan(num_rows=512, dim=8, layouts=(ITEMS, USERS)), model.embedding.table
     )
-    vectors_alone = without_gain(TwoTower(TwoTowerConfig(), pairs), asked)
+    vectors_alone = TwoTower(TwoTowerConfig(), pairs).without_gain(asked)
     assert vectors_alone[0] is asked
     assert vectors_alone[1] is None
     assert model.repeat is not None
@@ -420,7 +419,7 @@ def test_what_a_session_holds_gains_beside_the_vector() -> None:
     torch.nn.init.normal_(model.repeat.bias)
     states = torch.randn(4, 8)
     by_hand = states @ model.repeat.weight[0] + model.repeat.bias
-    query, gain = without_gain(model, model.queries_of(states))
+    query, gain = model.without_gain(model.queries_of(states))
     assert gain is not None
     torch.testing.assert_close(gain, 0.2 * by_hand)
     torch.testing.assert_close(query, plain.queries_of(states))
@@ -449,7 +448,8 @@ def test_items_that_others_encoded_join_those_of_the_batch() -> None:
 
 def test_axes_that_run_over_embedded_rows_are_as_wide_as_these() -> None:
     model = model_of()
-    axes = embedded_axes(model.config)
+    axes = RETRIEVAL["session"].axes(model.config)
+    assert axes is not None
     assert {name: sides for name, ((_, sides),) in axes.items()} == {
         "candidate.0.weight": 0,
         "user.weight": 1,
@@ -457,7 +457,9 @@ def test_axes_that_run_over_embedded_rows_are_as_wide_as_these() -> None:
     }
     for name, ((axis, side),) in axes.items():
         assert model.get_parameter(name).shape[axis] == model.embedding.plan.width(side)
-    assert embedded_axes(TwoTowerConfig()).keys() == {"candidate.0.weight", "query.0.weight"}
+    of_towers = RETRIEVAL["two_tower"].axes(TwoTowerConfig())
+    assert of_towers is not None
+    assert of_towers.keys() == {"candidate.0.weight", "query.0.weight"}
 
 
 def test_the_configuration_says_which_model_is_built() -> None:

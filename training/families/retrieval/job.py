@@ -18,7 +18,7 @@ from recsys.features.dataset.sessions import Sessions, cut_sessions
 from recsys.features.dataset.split import TEST, TRAIN, VALIDATION
 from recsys.features.encoding.feature_values import dataset_feature_values
 from recsys.layers.geometry import directions_of
-from recsys.models.retrieval import RetrievalModel, catalogue_vectors, query_vectors, without_gain
+from recsys.models.retrieval import RetrievalModel, catalogue_vectors, query_vectors
 from recsys.models.two_tower import TwoTower
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.config.file import dump_config
@@ -178,7 +178,7 @@ def judge(
     sessions = sessions_in(config, data)
     queries = queries_of(config, data, sessions, TEST, settings.max_queries)
     items = catalogue_vectors(model, data.items)
-    vectors, gain = without_gain(model, query_vectors(model, queries.block, items, queries.history))
+    vectors, gain = model.without_gain(query_vectors(model, queries.block, items, queries.history))
     rankers: dict[str, Ranker] = {
         config.model.kind: vector_ranker(
             items, vectors, filter_seen=settings.filter_seen, gain=gain

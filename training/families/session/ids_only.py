@@ -20,7 +20,7 @@ from recsys.features.dataset.session_queries import build_session_queries
 from recsys.features.dataset.sessions import Sessions
 from recsys.features.dataset.split import VALIDATION
 from recsys.features.schema import CategoricalFeature
-from recsys.models.retrieval import catalogue_vectors, query_vectors, without_gain
+from recsys.models.retrieval import catalogue_vectors, query_vectors
 from recsys.models.session import SessionTransformer
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.config.sessions import SessionTraining
@@ -63,7 +63,7 @@ def ids_only_ranker(config: ExperimentConfig, data: Dataset, sessions: Sessions)
     ) -> NDArray[np.int32]:
         asked = _of_ids(queries, data)
         found = query_vectors(model, asked.block, items, asked.history)
-        vectors, gain = without_gain(model, found)
+        vectors, gain = model.without_gain(found)
         filter_seen = config.evaluation.filter_seen
         ranker = vector_ranker(items, vectors, filter_seen=filter_seen, gain=gain)
         return ranker(asked, k, among=among)

@@ -16,7 +16,7 @@ from recsys.features.dataset.queries import Queries
 from recsys.features.dataset.split import TRAIN
 from recsys.layers.geometry import directions_of
 from recsys.layers.smoothing import ItemSmoothing
-from recsys.models.retrieval import RetrievalModel, catalogue_vectors, query_vectors, without_gain
+from recsys.models.retrieval import RetrievalModel, catalogue_vectors, query_vectors
 from recsys.models.two_tower import TwoTower
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.engine.checkpoint import Trained
@@ -130,7 +130,7 @@ class Validation:
         rows = self.world.share(count)
         mine = self.queries.take(rows)
         items, vectors = vectors_with(self.model, self.data, mine, self.world)
-        vectors, gain = without_gain(self.model, vectors)
+        vectors, gain = self.model.without_gain(vectors)
         ranker = vector_ranker(items, vectors, filter_seen=evaluation.filter_seen, gain=gain)
         top = ranker(mine, max(evaluation.ks))
         per_query = ranking_metrics(top, mine.relevant, evaluation.ks)
@@ -161,7 +161,7 @@ def rank_with(
     Of several ranks each ranks the queries that it is given, as many on every rank.
     """
     items, vectors = vectors_with(model, data, queries, world)
-    vectors, gain = without_gain(model, vectors)
+    vectors, gain = model.without_gain(vectors)
     ranker = vector_ranker(items, vectors, filter_seen=filter_seen, gain=gain)
     return torch.from_numpy(ranker(queries, k)).long()
 

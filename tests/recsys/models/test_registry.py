@@ -1,0 +1,24 @@
+"""The registries of models: what is registered, and what the types of a configuration allow."""
+
+from typing import get_args
+
+import pytest
+
+from recsys.models.kind import ModelKind
+from recsys.models.rankers import RANKERS, RankerConfig
+from recsys.models.registry import MODELS
+from recsys.models.retrieval import RETRIEVAL, RetrievalConfig, RetrievalModel
+
+
+@pytest.mark.parametrize(("name", "kind"), MODELS.items())
+def test_a_kind_is_registered_by_the_name_that_its_settings_have(
+    name: str, kind: ModelKind
+) -> None:
+    assert kind.config.model_validate({"kind": name}).model_dump()["kind"] == name
+
+
+def test_a_configuration_takes_what_is_registered() -> None:
+    union, _ = get_args(RankerConfig)
+    assert {*get_args(union)} == {kind.config for kind in RANKERS.values()}
+    assert {*get_args(RetrievalConfig)} == {kind.config for kind in RETRIEVAL.values()}
+    assert {*get_args(RetrievalModel)} == {kind.build for kind in RETRIEVAL.values()}
