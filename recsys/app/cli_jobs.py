@@ -284,7 +284,7 @@ def named_paths(options: tuple[str, ...]) -> dict[str, str]:
 def print_evaluation(evaluation: Any) -> None:
     """Print the metrics of an evaluation as a table."""
     from recsys.training.families.ranker.evaluation import RankingEvaluation
-    from recsys.training.tracking.progress import evaluation_table, ranking_table
+    from recsys.training.reports.evaluation_table import evaluation_table, ranking_table
 
     if isinstance(evaluation, RankingEvaluation):
         ranking_table(evaluation)

@@ -67,6 +67,7 @@ class Evaluation:
         left_out: baselines that are missing, name -> why.
         asked: what a query is: "users" or "events".
         cold: the cold items, where any was taken.
+        metric: `training.metric`, which decides which epoch of the model is kept.
     """
 
     protocol: Mapping[str, str]
@@ -81,6 +82,7 @@ class Evaluation:
     left_out: Mapping[str, str] = field(default_factory=dict)
     asked: str = "users"
     cold: ColdItems | None = None
+    metric: str = ""
 
     def cold_k(self, k: int) -> int:
         """Return the cut-off nearest below k that leaves some cold items out, else the least."""

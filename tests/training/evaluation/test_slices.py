@@ -21,7 +21,7 @@ from recsys.training.config.sections import EvaluationConfig
 from recsys.training.evaluation.evaluate import Ranker, count_slices, evaluate, vector_ranker
 from recsys.training.evaluation.oracle import best_reachable
 from recsys.training.families.plain.choose import baseline_rankers
-from recsys.training.tracking.progress import evaluation_table
+from recsys.training.reports.evaluation_table import evaluation_table
 
 SETTINGS = EvaluationConfig(
     ks=(5, 20), bootstrap_samples=10, baselines=("popularity", "item_knn", "attributes")

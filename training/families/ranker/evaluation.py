@@ -57,12 +57,13 @@ class RankingEvaluation:
     """Several rankers on the same test rows; the first result is the model's.
 
     base_rate: the log loss of always predicting the share of positives, which knows nothing of
-    the features.
+    the features. metric: `training.metric`, which decides which epoch of the model is kept.
     """
 
     protocol: Mapping[str, str]
     results: Mapping[str, RankerResult]
     base_rate: float
+    metric: str = "auc"
 
     @property
     def own(self) -> RankerResult:
@@ -164,7 +165,7 @@ def evaluation_of(
         )
     if alone:
         protocol["rankers beside it"] = alone
-    return RankingEvaluation(protocol, results, base_rate(own.share))
+    return RankingEvaluation(protocol, results, base_rate(own.share), config.training.metric)
 
 
 def base_rate(share: float) -> float:

@@ -202,6 +202,7 @@ def judge(
         temperature=float(model.temperature.detach()),
         left_out=left_out,
     )
+    evaluation = replace(evaluation, metric=config.training.metric)
     return evaluation, queries, items, vectors
 
 

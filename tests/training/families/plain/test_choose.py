@@ -37,7 +37,7 @@ from recsys.training.families.plain.session_knn import SessionKNN
 from recsys.training.families.plain.taken import Baseline
 from recsys.training.jobs.check import preflight
 from recsys.training.jobs.train import train
-from recsys.training.tracking.progress import evaluation_table
+from recsys.training.reports.evaluation_table import evaluation_table
 
 DAY = 86_400_000_000
 

@@ -1,0 +1,94 @@
+"""An evaluation as tables that a person reads on a terminal."""
+
+from recsys.training.evaluation.results import Evaluation
+from recsys.training.families.ranker.evaluation import RankingEvaluation
+from recsys.training.reports.console import Cell, Column, TextTable, print_line, print_table
+
+_DECIDES = "*: training.metric, which decides which epoch is kept"
+
+
+def evaluation_table(evaluation: Evaluation) -> None:
+    """Print every ranker's main metrics with their 95 % intervals, and what finds cold items."""
+    k = 20 if 20 in evaluation.ks else evaluation.ks[0]
+    model = next(iter(evaluation.results.values()))
+    shown = dict.fromkeys([evaluation.metric, f"recall_at_{k}", f"ndcg_at_{k}"])
+    names = [name for name in shown if name in model.metrics]
+    rows = []
+    for ranker, result in evaluation.results.items():
+        cells = [_cell(result.metrics[name], *result.intervals[name], ".3f") for name in names]
+        rows.append((ranker, *cells, f"{result.metrics[f'coverage_at_{k}']:.3f}"))
+    print_table(
+        TextTable(
+            _columns("ranker", *_marked(names, evaluation.metric), "coverage"),
+            tuple(rows),
+            f"test: {evaluation.protocol['split']}, {evaluation.protocol['queries']}",
+        )
+    )
+    if evaluation.metric in names:
+        print_line(_DECIDES)
+    if evaluation.cold is not None:
+        print_table(_cold_table(evaluation, k))
+    for name, why in evaluation.left_out.items():
+        print_line(f"left out: {name}: {why}")
+    best = evaluation.results.get("best_reachable")
+    if best is not None:
+        name = f"recall_at_{k}"
+        share = model.metrics[name] / max(best.metrics[name], 1e-12)
+        print_line(f"{name}: {share:.0%} of the best reachable")
+
+
+def _cold_table(evaluation: Evaluation, k: int) -> TextTable:
+    cold, k = evaluation.cold, evaluation.cold_k(k)
+    assert cold is not None
+    rows = []
+    for ranker, result in evaluation.results.items():
+        names = (f"{place}_recall_at_{k}" for place in ("cold", "cold_alone"))
+        cells = (_cell(result.metrics[name], *result.intervals[name], ".4f") for name in names)
+        rows.append((ranker, *cells))
+    return TextTable(
+        _columns("ranker", "among all items", "they alone ranked"),
+        tuple(rows),
+        f"recall_at_{k} of the {cold.items:,} cold items, which {cold.queries:,} "
+        f"{evaluation.asked} took",
+    )
+
+
+def ranking_table(evaluation: RankingEvaluation) -> None:
+    """Print every ranker's AUC and log loss with their 95 % intervals, and its other metrics."""
+    known = ("auc", "log_loss", "gauc", "ndcg_at_10")
+    names = [name for name in known if name in evaluation.own.metrics]
+    rows = []
+    for ranker, result in evaluation.results.items():
+        cells: list[Cell] = []
+        for name in names:
+            one = result.metrics[name]
+            if name in ("auc", "log_loss"):
+                cells.append(_cell(one.value, one.low, one.high, ".4f"))
+            else:
+                cells.append(f"{one.value:.4f}")
+        rows.append((ranker, *cells, f"{result.calibration.error:.4f}"))
+    print_table(
+        TextTable(
+            _columns("ranker", *_marked(names, evaluation.metric), "calibration"),
+            tuple(rows),
+            f"test: {evaluation.protocol['split']}; {evaluation.protocol['test rows']}",
+        )
+    )
+    if evaluation.metric in names:
+        print_line(_DECIDES)
+    print_line(
+        f"log loss of always predicting the mean: {evaluation.base_rate:.4f}; the model explains "
+        f"{evaluation.own.metrics['relative_information_gain'].value:.1%} of it"
+    )
+
+
+def _columns(first: str, *numbers: str) -> tuple[Column, ...]:
+    return (Column(first, text=True), *(Column(name) for name in numbers))
+
+
+def _marked(names: list[str], metric: str) -> list[str]:
+    return [f"{name} *" if name == metric else name for name in names]
+
+
+def _cell(value: float, low: float, high: float, form: str) -> Cell:
+    return f"{value:{form}}", f"[{low:{form}}, {high:{form}}]"
