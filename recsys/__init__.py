@@ -1,1 +1,41 @@
-"""Tensors in, tensors out: schema, batches, embeddings, models, losses, metrics, retrieval."""
+"""Recommender-system engine for offline training, batch scoring and the MLflow registry.
+
+    import recsys
+
+    config = recsys.init("orders.csv", "products.csv")
+    run = recsys.train(config)
+    run.model.recommend(["u1"], k=10)
+
+Importing costs nothing: what is asked for is imported when it is first used.
+"""
+
+import importlib
+from typing import Any
+
+_EXPERIMENTS = ("check", "init", "sync", "train", "tune")
+_MODELS = ("evaluate", "explain", "export", "load", "promote", "register", "score")
+_ERRORS = ("ArgumentError", "ConfigError", "DataError", "IntegrityError", "NotFoundError")
+_PLACES = {
+    "Config": "recsys.app.configuration",
+    "Model": "recsys.app.model",
+    "Run": "recsys.app.run",
+    **dict.fromkeys(_EXPERIMENTS, "recsys.app.experiments"),
+    **dict.fromkeys(_MODELS, "recsys.app.models"),
+    **dict.fromkeys((*_ERRORS, "NumericalError", "UserError"), "recsys.core.errors"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("recsys-engine")
+    if name not in _PLACES:
+        raise AttributeError(f"module 'recsys' has no attribute '{name}'")
+    value = getattr(importlib.import_module(_PLACES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*_PLACES, "__version__"])

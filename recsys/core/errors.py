@@ -11,6 +11,10 @@ class UserError(ValueError):
     exit_code = 2
 
 
+class ArgumentError(UserError, TypeError):
+    """An argument of a Python function has the wrong type, or does not exist."""
+
+
 class ConfigError(UserError):
     """A configuration, a schema or an option is wrong."""
 

@@ -19,6 +19,17 @@ def load_config(path: Path, overrides: tuple[str, ...] = ()) -> ExperimentConfig
         NotFoundError: no such file.
         ConfigError: not YAML, unknown keys (the nearest right one is named), wrong values.
     """
+    raw = read_raw(path, overrides)
+    return config_of(raw, source=path, folder=path.resolve().parent)
+
+
+def read_raw(path: Path, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return the keys that `path` (YAML) and `overrides` give, without any default.
+
+    Raises:
+        NotFoundError: no such file.
+        ConfigError: not YAML, or no mapping of keys.
+    """
     if not path.is_file():
         raise NotFoundError(f"{path}: no such configuration; `recsys init` writes one")
     raw = read_yaml(path.read_text(), source=path)
@@ -26,8 +37,17 @@ def load_config(path: Path, overrides: tuple[str, ...] = ()) -> ExperimentConfig
         raise ConfigError(f"{path}: expected a mapping of keys, got {type(raw).__name__}")
     for override in overrides:
         _override(raw, override)
-    config = parse(ExperimentConfig, raw, source=path)
-    folder, earlier = path.resolve().parent, config.warm_start
+    return raw
+
+
+def config_of(raw: dict[str, Any], *, source: object, folder: Path) -> ExperimentConfig:
+    """Return the configuration that the keys in `raw` give; relative data paths lie in `folder`.
+
+    Raises:
+        ConfigError: unknown keys (the nearest right one is named), wrong values; `source` is named.
+    """
+    config = parse(ExperimentConfig, raw, source=str(source))
+    earlier = config.warm_start
     if earlier is not None and (folder / earlier).is_dir():
         earlier = str(folder / earlier)
     return config.model_copy(update={"data": _beside(config.data, folder), "warm_start": earlier})

@@ -5,9 +5,13 @@ Shape letters in words: Q queries, K length of the longest list, n_items the cat
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,21 @@ class Evaluation:
     asked: str = "users"
     cold: ColdItems | None = None
     metric: str = ""
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Return a row a model and metric: `model`, `metric`, `value`, `low`, `high`.
+
+        `low` and `high` are the ends of the 95 % interval over queries, NaN where there is none.
+        """
+        import pandas as pd
+
+        unknown = (float("nan"), float("nan"))
+        rows = [
+            (name, metric, value, *result.intervals.get(metric, unknown))
+            for name, result in self.results.items()
+            for metric, value in result.metrics.items()
+        ]
+        return pd.DataFrame(rows, columns=["model", "metric", "value", "low", "high"])
 
     def cold_k(self, k: int) -> int:
         """Return the cut-off nearest below k that leaves some cold items out, else the least."""

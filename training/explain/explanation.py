@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from recsys.bundle.calibration import Calibrator
 from recsys.data.batch import FeatureBlock, RankingBatch
-from recsys.explain.attention_maps import AttentionMaps, attention_maps
-from recsys.explain.explanations import (
+from recsys.explanation.attention_maps import AttentionMaps, attention_maps
+from recsys.explanation.explanations import (
     Agreement,
     Contributions,
     Importance,

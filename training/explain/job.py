@@ -18,7 +18,7 @@ from recsys.bundle.calibration import Calibrator
 from recsys.core.errors import ConfigError, NotFoundError
 from recsys.data.batch import FeatureBlock, FeatureLayout
 from recsys.embeddings.fields import dense_features
-from recsys.explain.explanations import field_names
+from recsys.explanation.explanations import field_names
 from recsys.features.batches.rows import RankingLoader
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.encoding.hashing import NULL_HASH, UNKNOWN_HASH

@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from recsys.core.errors import ConfigError
-from recsys.explain.attention_maps import AttentionMaps
+from recsys.explanation.attention_maps import AttentionMaps
 from recsys.training.explain.explanation import Explanation, RowExplanation
 from recsys.training.reports.explanation_table import SHOWN_PAIRS, agreement_words
 from recsys.training.reports.plots import COLOURS, INK, SOFT, STYLE, svg

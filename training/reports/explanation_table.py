@@ -2,8 +2,8 @@
 
 import math
 
-from recsys.explain.attention_maps import AttentionMaps
-from recsys.explain.explanations import Agreement, Interactions
+from recsys.explanation.attention_maps import AttentionMaps
+from recsys.explanation.explanations import Agreement, Interactions
 from recsys.training.explain.explanation import Explanation, RowExplanation
 from recsys.training.reports.console import Cell, Column, TextTable, print_line, print_table
 

@@ -16,8 +16,8 @@ from click.testing import CliRunner, Result
 from recsys.app.cli import main
 from recsys.bundle.calibration import Calibrator
 from recsys.core.errors import ConfigError
-from recsys.explain.attention_maps import AttentionMaps
-from recsys.explain.explanations import Agreement, Importance, Interactions
+from recsys.explanation.attention_maps import AttentionMaps
+from recsys.explanation.explanations import Agreement, Importance, Interactions
 from recsys.features.dataset.split import TEST
 from recsys.serving.index.build import build_index
 from recsys.training.config.file import load_config

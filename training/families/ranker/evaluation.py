@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,9 @@ from recsys.training.engine.ranks import World
 from recsys.training.families.ranker.calibrating import fit_calibrator
 from recsys.training.families.ranker.rows import RankingRows
 from recsys.training.families.ranker.task import Predictions, predictions
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MOST_SAMPLES = 200
 """Bootstrap samples at most: each one sorts nothing, but passes over all test rows."""
@@ -69,6 +73,20 @@ class RankingEvaluation:
     def own(self) -> RankerResult:
         """The model's result."""
         return next(iter(self.results.values()))
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Return a row a model and metric: `model`, `metric`, `value`, `low`, `high`.
+
+        `low` and `high` are the ends of the 95 % interval over rows or users.
+        """
+        import pandas as pd
+
+        rows = [
+            (name, metric, one.value, one.low, one.high)
+            for name, result in self.results.items()
+            for metric, one in result.metrics.items()
+        ]
+        return pd.DataFrame(rows, columns=["model", "metric", "value", "low", "high"])
 
     def flat(self) -> dict[str, float]:
         """Return the model's metrics as name -> value."""

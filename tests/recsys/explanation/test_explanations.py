@@ -16,8 +16,8 @@ from recsys.embeddings.backend import build_table
 from recsys.embeddings.plan import EmbeddingPlan
 from recsys.embeddings.table import TableConfig
 from recsys.embeddings.unified import UnifiedEmbedding
-from recsys.explain.attention_maps import AttentionMaps, attention_maps
-from recsys.explain.explanations import (
+from recsys.explanation.attention_maps import AttentionMaps, attention_maps
+from recsys.explanation.explanations import (
     Importance,
     agreement,
     contributions,

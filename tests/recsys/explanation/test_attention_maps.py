@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from recsys.data.batch import FeatureBlock
-from recsys.explain.attention_maps import attention_maps
+from recsys.explanation.attention_maps import attention_maps
 
 NAMES = ("a", "b")
 TURNED = torch.tensor([[0.0, 1.0], [1.0, 0.0]])

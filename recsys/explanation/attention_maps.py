@@ -3,8 +3,8 @@
 Song et al., CIKM 2019, https://arxiv.org/abs/1810.11921, section 5.4: of one row, and the mean
 over rows. A map says where values come from, not what becomes of them: the values that are
 mixed, the residual beside them and the readout may give a field that is looked at no weight, and
-one that is not looked at much. `recsys.explain.explanations` asks the model itself; how far both
-agree is for the reader to see (`recsys.explain.explanations.agreement`).
+one that is not looked at much. `recsys.explanation.explanations` asks the model itself; how far
+both agree is for the reader to see (`recsys.explanation.explanations.agreement`).
 
 Shape letters: B rows, L layers, H heads, N fields: a row looks, a column is looked at.
 """

@@ -1,0 +1,88 @@
+"""Data frames as tables: pandas, polars, Arrow and whatever else speaks Arrow's C interface.
+
+A frame becomes a Parquet file with a name made of its content, and is read from there like any
+other table: the same checks, the same messages, and a configuration that can be used again.
+"""
+
+import hashlib
+import io
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recsys.core.atomic import whole_file
+from recsys.core.errors import ArgumentError, DataError
+
+FRAMES = Path(".recsys_cache") / "frames"
+"""Where the frames of a session's calls are kept, below the working folder."""
+
+
+def is_frame(given: object) -> bool:
+    """Whether `given` is a table in memory."""
+    return isinstance(given, pd.DataFrame) or hasattr(given, "__arrow_c_stream__")
+
+
+def path_of(given: object, name: str, folder: Path = FRAMES) -> str:
+    """Return where a table lies: the path that was given, or the file that the frame is kept in.
+
+    Args:
+        given: a path, or a data frame.
+        name: what the table is called in messages, as in "interactions".
+        folder: where frames are kept; made where missing.
+
+    Raises:
+        ArgumentError: it is neither.
+        DataError: a column of the frame has no Arrow type; it is named.
+    """
+    if isinstance(given, str | Path):
+        return str(given)
+    table = to_arrow(given, name)
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, write_page_checksum=True)
+    content = buffer.getbuffer()
+    path = folder / f"{name}-{hashlib.sha256(content).hexdigest()[:16]}.parquet"
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as staging:
+            staging.write_bytes(content)
+    return str(path)
+
+
+def to_arrow(frame: Any, name: str) -> pa.Table:
+    """Return a data frame as an Arrow table.
+
+    A pandas index with a name becomes a column; one without a name is left out, as filtering
+    and sorting leave it behind.
+
+    Raises:
+        ArgumentError: `frame` is no data frame.
+        DataError: a column has no Arrow type; it is named.
+    """
+    if not is_frame(frame):
+        raise ArgumentError(
+            f"{name}: expected a path or a data frame (pandas, polars, Arrow); got {frame!r} "
+            f"({type(frame).__name__})"
+        )
+    if not isinstance(frame, pd.DataFrame):
+        return pa.table(frame)
+    if any(level is not None for level in frame.index.names):
+        frame = frame.reset_index()
+    twice = frame.columns[frame.columns.duplicated()]
+    if len(twice):
+        raise DataError(f"{name}: two columns are named '{twice[0]}'; rename one of them")
+    columns = {str(column): _column(frame[column], name) for column in frame.columns}
+    return pa.table(columns)
+
+
+def _column(values: "pd.Series[Any]", name: str) -> pa.Array:
+    try:
+        return pa.Array.from_pandas(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(
+            f"{name}, column '{values.name}': values of several types or of one that Parquet "
+            f"lacks ({reason}); cast the column to one type"
+        ) from None

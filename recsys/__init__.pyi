@@ -1,0 +1,26 @@
+"""The names of the Python API, for type checkers and editors."""
+
+from recsys.app.configuration import Config as Config
+from recsys.app.experiments import check as check
+from recsys.app.experiments import init as init
+from recsys.app.experiments import sync as sync
+from recsys.app.experiments import train as train
+from recsys.app.experiments import tune as tune
+from recsys.app.model import Model as Model
+from recsys.app.models import evaluate as evaluate
+from recsys.app.models import explain as explain
+from recsys.app.models import export as export
+from recsys.app.models import load as load
+from recsys.app.models import promote as promote
+from recsys.app.models import register as register
+from recsys.app.models import score as score
+from recsys.app.run import Run as Run
+from recsys.core.errors import ArgumentError as ArgumentError
+from recsys.core.errors import ConfigError as ConfigError
+from recsys.core.errors import DataError as DataError
+from recsys.core.errors import IntegrityError as IntegrityError
+from recsys.core.errors import NotFoundError as NotFoundError
+from recsys.core.errors import NumericalError as NumericalError
+from recsys.core.errors import UserError as UserError
+
+__version__: str

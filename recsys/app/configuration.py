@@ -1,0 +1,187 @@
+"""The configuration of an experiment as Python sees it: what a `recsys.yaml` holds."""
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, InstanceOf
+
+from recsys.app.arguments import checked
+from recsys.core.errors import ConfigError
+from recsys.core.strict import nearest
+from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.config.file import config_of, dump_config, read_raw
+
+
+class Config:
+    """What a model is trained on, and how: the content of a `recsys.yaml`.
+
+    Made by `recsys.init`, `Config.open` or `Config(mapping)`; it does not change. `with_` returns
+    one with other values, checked at once.
+
+    Attributes:
+        experiment: every key with its value, defaults included.
+        unsure: what `recsys.init` was not sure of; look at these first.
+        summary: what `recsys.init` found.
+
+    Example:
+        >>> import recsys
+        >>> config = recsys.Config({
+        ...     "data": {"interactions": "orders.parquet"},
+        ...     "schema": {
+        ...         "interactions": {"user": "customer", "item": "product"},
+        ...         "features": [{"name": "product", "table": "items", "kind": "categorical"}],
+        ...     },
+        ...     "split": {"kind": "leave_one_out"},
+        ... })
+        >>> config.with_(epochs=5)["training.epochs"]
+        5
+    """
+
+    def __init__(
+        self,
+        keys: Mapping[str, Any],
+        *,
+        folder: str | Path = ".",
+        unsure: tuple[str, ...] = (),
+        summary: tuple[str, ...] = (),
+        text: str | None = None,
+    ) -> None:
+        """Check and hold `keys`.
+
+        Args:
+            keys: nested mapping, as YAML has it.
+            folder: that relative data paths are relative to.
+            unsure: what is to be looked at.
+            summary: what was found in the tables.
+            text: the same keys as commented YAML, for `save`.
+
+        Raises:
+            ConfigError: unknown keys (the nearest right one is named), wrong values.
+        """
+        self._keys = copy.deepcopy(dict(keys))
+        self._folder = Path(folder).resolve()
+        self._text = text
+        self.unsure, self.summary = unsure, summary
+        self.experiment: ExperimentConfig = config_of(
+            self._keys, source="configuration", folder=self._folder
+        )
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """Read a YAML file.
+
+        Raises:
+            NotFoundError: no such file.
+            ConfigError: not YAML, unknown keys, wrong values.
+        """
+        path = Path(path)
+        return cls(read_raw(path), folder=path.resolve().parent, text=path.read_text())
+
+    @checked
+    def with_(self, changes: Mapping[str, Any] | None = None, /, **short: Any) -> "Config":
+        """Return a configuration with other values.
+
+        Args:
+            changes: full key -> value, as in {"training.loss": "full_softmax"}.
+            short: the last part of a key where only one section has it, as in `epochs=5`;
+                `model="session"` stands for `model.kind`, and leaves out the keys of `model` and
+                `training` that the other model does not have.
+
+        Raises:
+            ConfigError: no such key, several sections have it, or the value is wrong.
+        """
+        keys = copy.deepcopy(self._keys)
+        full = {**(changes or {}), **{self._full_key(name): one for name, one in short.items()}}
+        for key in sorted(full, key=lambda key: key != "model.kind"):
+            _put(keys, key, full[key])
+        return Config(keys, folder=self._folder, unsure=self.unsure, summary=self.summary)
+
+    def __getitem__(self, key: str) -> Any:
+        """Return the value of a full key, as in `config["training.epochs"]`, default or not."""
+        node: Any = self.experiment.model_dump(mode="json", by_alias=True)
+        for part in key.split("."):
+            if not isinstance(node, dict) or part not in node:
+                known = list(node) if isinstance(node, dict) else []
+                raise ConfigError(f"configuration: no key '{key}'{nearest(part, known)}")
+            node = node[part]
+        return node
+
+    def to_yaml(self) -> str:
+        """Return the configuration as YAML: as it was written, or with every default."""
+        return dump_config(self.experiment) if self._text is None else self._text
+
+    def save(self, path: str | Path = "recsys.yaml") -> Path:
+        """Write the configuration to a new YAML file, which the command line reads, too.
+
+        Raises:
+            ConfigError: the file exists, or the configuration's paths would not lead from there.
+        """
+        path = Path(path)
+        if path.exists():
+            raise ConfigError(f"{path} exists; choose another path, or remove it first")
+        same_folder = path.resolve().parent == self._folder
+        path.write_text(self.to_yaml() if same_folder else dump_config(self.experiment))
+        return path
+
+    def __repr__(self) -> str:
+        kind, data = self.experiment.model.kind, self.experiment.data.interactions
+        return f"Config({kind} on {data})"
+
+    def __str__(self) -> str:
+        return self.to_yaml()
+
+    def _full_key(self, name: str) -> str:
+        """Return the one full key that a short name stands for."""
+        sections = type(self.experiment).model_fields
+        if name == "model":
+            return "model.kind"
+        if name in sections:
+            return name
+        found = [
+            f"{section}.{name}"
+            for section in sections
+            if isinstance(one := getattr(self.experiment, section), BaseModel)
+            and name in type(one).model_fields
+        ]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            named = " and ".join(found)
+            raise ConfigError(f"configuration: '{name}' is a key of {named}: give the full key")
+        known = {
+            key
+            for section in sections
+            if isinstance(one := getattr(self.experiment, section), BaseModel)
+            for key in type(one).model_fields
+        }
+        raise ConfigError(f"configuration: no key '{name}'{nearest(name, sorted(known))}")
+
+
+def _put(keys: dict[str, Any], key: str, value: Any) -> None:
+    """Set a full key in a nested mapping, its sections made where missing."""
+    *parents, last = key.split(".")
+    node = keys
+    for parent in parents:
+        child = node.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"configuration: '{key}': '{parent}' is not a section")
+        node = child
+    node[last] = copy.deepcopy(value)
+
+
+Given = InstanceOf[Config] | InstanceOf[ExperimentConfig] | Mapping[str, Any] | str | Path
+"""How a configuration may be given: an object, a mapping of keys, or a path."""
+
+
+def config_given(given: Any) -> ExperimentConfig:
+    """Return the configuration that an argument stands for."""
+    if isinstance(given, Config):
+        return given.experiment
+    if isinstance(given, Mapping):
+        return Config(given).experiment
+    if isinstance(given, str | Path):
+        return Config.open(given).experiment
+    assert isinstance(given, ExperimentConfig)
+    return given

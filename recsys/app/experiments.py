@@ -1,0 +1,185 @@
+"""The Python API of experiments: what `recsys init`, `check`, `train`, `tune` and `sync` do.
+
+Tables are paths or data frames (pandas, polars, Arrow). Arguments are checked before any work is
+done. What a caller can put right is a `recsys.UserError`.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import InstanceOf
+
+from recsys.app.arguments import checked
+from recsys.app.configuration import Config, Given, config_given
+from recsys.app.models import Reference, reference_of
+from recsys.app.run import Run
+from recsys.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from recsys.features.clicks.inspect import ClickReport
+    from recsys.features.propose.inspect import Report
+    from recsys.training.search.tuning import Found
+
+
+@checked
+def init(
+    *tables: Any, out: str | Path | None = None, folder: str | Path = ".", force: bool = False
+) -> Config:
+    """Look at tables and return a configuration for them.
+
+    Args:
+        tables: an interaction log and, in any order, tables of items, users or others: paths or
+            data frames. Which is which is found out from their columns.
+        out: YAML file to write, too.
+        folder: where data frames are kept, in `.recsys_cache/frames` below it.
+        force: overwrite `out`.
+
+    Raises:
+        ConfigError: no table is a log, or `out` exists.
+        DataError: a table is empty or cannot be read.
+        NotFoundError: a path does not exist.
+
+    Example:
+        >>> config = recsys.init(log, items, users)
+        >>> config.experiment.model.kind
+        'two_tower'
+    """
+    from recsys.features.propose.tables import infer
+    from recsys.features.tables.frames import FRAMES, path_of
+    from recsys.training.config.file import read_yaml
+
+    if not tables:
+        raise ConfigError("recsys.init() needs at least one table, the interaction log")
+    if out is not None and Path(out).exists() and not force:
+        raise ConfigError(f"{out} exists; give force=True to overwrite it, or another out")
+    place = Path(folder).resolve() if out is None else Path(out).resolve().parent
+    frames = Path(folder) / FRAMES
+    paths = [Path(path_of(one, f"table{n + 1}", frames)) for n, one in enumerate(tables)]
+    found = infer(paths, relative_to=place)
+    if out is not None:
+        Path(out).write_text(found.yaml)
+    keys = read_yaml(found.yaml, source="configuration")
+    return Config(keys, folder=place, unsure=found.unsure, summary=found.summary, text=found.yaml)
+
+
+@checked
+def check(config: Given) -> "Report | ClickReport":
+    """Read and check everything that training would read, without training.
+
+    Returns:
+        What was found: `lines()`, `warnings`, `to_frame()`.
+
+    Raises:
+        UserError: what training would raise on the same configuration and data.
+
+    Example:
+        >>> recsys.check(config).rows["interactions"]
+        4000
+    """
+    from recsys.training.jobs.check import preflight
+
+    return preflight(config_given(config))
+
+
+@checked
+def train(
+    config: Given | None = None,
+    *,
+    resume: str | Path | None = None,
+    warm_start: Reference | None = None,
+    workers: int = 1,
+    tracking_uri: str | None = None,
+    quiet: bool = False,
+) -> Run:
+    """Train, evaluate, bundle and track one model.
+
+    Args:
+        config: what to train; None with `resume`.
+        resume: folder of a run that was stopped.
+        warm_start: model whose weights to start from.
+        workers: processes on this machine that train together.
+        tracking_uri: MLflow store; None: that of the configuration.
+        quiet: print no progress.
+
+    Raises:
+        UserError: configuration or data are wrong, or a loss was not finite.
+
+    Example:
+        >>> run = recsys.train(config.with_(epochs=1), quiet=True)
+        >>> run.report.name
+        'report.html'
+    """
+    from recsys.app.training import configured, train_in_workers, train_once
+
+    settings, folder = configured(
+        None if config is None else config_given(config),
+        None if resume is None else Path(resume),
+        None if warm_start is None else reference_of(warm_start),
+        tracking_uri,
+    )
+    if workers > 1:
+        return train_in_workers(settings, folder, workers, quiet=quiet)
+    run = train_once(settings, folder, quiet=quiet)
+    assert run is not None, "one process is its own first rank"
+    return run
+
+
+@checked
+def tune(
+    config: Given,
+    *,
+    trials: int | None = None,
+    minutes: float | None = None,
+    space: Mapping[str, Any] | None = None,
+    metric: str | None = None,
+    storage: str | Path = "tune.db",
+    name: str = "recsys",
+    seed: int = 0,
+    quiet: bool = False,
+) -> "Found":
+    """Search better settings, by the validation part.
+
+    Args:
+        config: trial 0, as it stands.
+        trials: of the search in all, earlier calls included.
+        minutes: of this call; whichever of both ends first.
+        space: keys to search, as in {"model.dim": [32, 64]}; None: what suits the model.
+        metric: to maximise; None: `training.metric`.
+        storage: SQLite file that keeps the trials; the same call goes on where it stopped.
+        name: of the search in that file.
+        seed: of the proposals.
+        quiet: print no progress.
+
+    Raises:
+        ConfigError: neither trials nor minutes are given, or a key cannot be searched.
+    """
+    from recsys.app.progress import lines_to_stderr
+    from recsys.training.search.space import space_of
+    from recsys.training.search.tuning import Budget, search
+
+    if trials is None and minutes is None:
+        raise ConfigError("recsys.tune() needs trials, minutes or both: when is it to end?")
+    settings = config_given(config)
+    if metric is not None:
+        training = settings.training.model_copy(update={"metric": metric})
+        settings = settings.model_copy(update={"training": training})
+    return search(
+        settings,
+        space_of(settings, settings.tune if space is None else space, "space"),
+        Budget(trials, minutes),
+        storage=Path(storage),
+        name=name,
+        seed=seed,
+        say=lines_to_stderr(quiet),
+    )
+
+
+@checked
+def sync(run: InstanceOf[Run] | str | Path, *, tracking_uri: str | None = None) -> dict[str, int]:
+    """Deliver to MLflow what a run could not deliver while the server was down."""
+    from recsys.training.search.tracked import deliver_search
+
+    folder = run.path if isinstance(run, Run) else Path(run)
+    delivered = deliver_search(folder, uri=tracking_uri)
+    return {"sent": delivered.sent, "left": delivered.left}

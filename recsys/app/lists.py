@@ -1,0 +1,46 @@
+"""Answers as data frames: a row an item of a list, or a row a vector."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from torch import Tensor
+
+
+def long_frame(
+    parts: Sequence[pa.Table], user_key: str, item_key: str, item_ids: pa.Array
+) -> pd.DataFrame:
+    """Return lists (a row a user) as a frame with a row an item, best first within a user.
+
+    Args:
+        parts: tables with the user key, `items`, `scores` and perhaps `probabilities`.
+        user_key: name of the users' column.
+        item_key: name of the items' column.
+        item_ids: of the catalogue; gives the type of the items where there is no list.
+    """
+    if not parts:
+        empty = pa.table({user_key: pa.nulls(0), item_key: item_ids[:0]})
+        return empty.to_pandas().assign(rank=pd.Series(dtype=int), score=pd.Series(dtype=float))
+    table = pa.concat_tables([part.combine_chunks() for part in parts]).combine_chunks()
+    lists = table.column("items").combine_chunks()
+    lengths = np.asarray(pc.list_value_length(lists)).astype(np.int64)
+    starts = np.cumsum(lengths) - lengths
+    users = table.column(user_key).take(pa.array(np.repeat(np.arange(len(lengths)), lengths)))
+    columns = {
+        user_key: users,
+        item_key: lists.flatten(),
+        "rank": pa.array(np.arange(lengths.sum()) - np.repeat(starts, lengths) + 1),
+        "score": table.column("scores").combine_chunks().flatten(),
+    }
+    if "probabilities" in table.column_names:
+        columns["probability"] = table.column("probabilities").combine_chunks().flatten()
+    return pa.table(columns).to_pandas()
+
+
+def vector_frame(key: str, ids: Sequence[pa.Array], vectors: Sequence[Tensor]) -> pd.DataFrame:
+    """Return ids beside their vectors, each a NumPy array in a cell of its own."""
+    flat = [one for part in ids for one in part.to_pylist()]
+    rows = [row for part in vectors for row in part.numpy()]
+    return pd.DataFrame({key: flat, "vector": pd.Series(rows, dtype=object)})

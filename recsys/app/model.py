@@ -1,0 +1,305 @@
+"""A trained model as Python sees it, whatever its family: it recommends, or it scores rows."""
+
+import tempfile
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from recsys.app.arguments import Ids, checked
+from recsys.app.lists import long_frame, vector_frame
+from recsys.bundle.directory import Bundle
+from recsys.core.errors import ConfigError, DataError, NotFoundError
+from recsys.features.requests.origin import RequestOrigin
+from recsys.features.tables.frames import path_of, to_arrow
+from recsys.features.tables.reading import open_table
+from recsys.features.tables.sources import Sources
+from recsys.serving.engines.batch import shards_of_log, shards_of_requests
+from recsys.serving.export.query_encoding import query_vectors_of_requests
+from recsys.serving.recommend.rows import RowScorer, is_ranker
+from recsys.serving.recommend.scorer import Scorer
+
+if TYPE_CHECKING:
+    from recsys.training.config.experiment import ExperimentConfig
+
+_ROWS_PER_PART = 10_000
+REQUESTS = "requests"
+
+
+class Model:
+    """A verified model, opened from its bundle; made by `recsys.load` or `run.model`.
+
+    Retrieval models `recommend`, know `similar_items` and give vectors; rankers `predict`. What a
+    model cannot do is refused with the reason.
+
+    Attributes:
+        path: folder of the bundle.
+        id: hash of its content.
+        kind: `model.kind` of its configuration.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Verify the bundle in `path`.
+
+        Raises:
+            NotFoundError: there is none.
+            IntegrityError: a file is not what was written.
+        """
+        self.path = Path(path)
+        self._bundle = Bundle.open(self.path)
+        self.id = self._bundle.model_id
+        self.kind: str = self._bundle.manifest["facts"]["kind"]
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What was measured when the model was trained, as the bundle keeps it."""
+        return dict(self._bundle.json("metrics.json"))
+
+    @property
+    def config(self) -> "ExperimentConfig":
+        """The configuration that the model was trained with."""
+        from recsys.training.jobs.opening import open_model
+
+        return open_model(self.path).config
+
+    @property
+    def items(self) -> list[Any]:
+        """The ids of the catalogue, in the order of `item_vectors`."""
+        return list(self._scorer.item_ids.to_pylist())
+
+    @checked
+    def recommend(
+        self,
+        users: Ids | None = None,
+        *,
+        history: Any = None,
+        user_table: Any = None,
+        requests: Any = None,
+        k: int = 20,
+        filter_seen: bool | None = None,
+        probability: bool = False,
+    ) -> pd.DataFrame:
+        """Return the best items for each user, a row an item.
+
+        Args:
+            users: whom to recommend for, by id; None: everybody in `history`, or all requests.
+            history: an interaction log, as a path or a data frame with the columns of the
+                training log; None: the log that the model was trained on.
+            user_table: the users' attributes, where the model reads any.
+            requests: in place of `history`: a row a user, with the user key, `history` (a list
+                of item ids, oldest first) and whatever context the model reads.
+            k: longest list.
+            filter_seen: leave out items the user has interacted with; None: as in the evaluation.
+            probability: add the probability that the user interacts with the item.
+
+        Returns:
+            Columns: the user key, the item key, `rank` from 1, `score`, and `probability` where
+            asked for; users in the order of the requests. Fewer than k rows where no more items
+            are left.
+
+        Raises:
+            ConfigError: the model is a ranker, or arguments do not go together.
+            DataError: the log or the requests do not fit the model; row and column are named.
+
+        Example:
+            >>> frame = model.recommend(["u000001"], k=3)
+            >>> list(frame.columns)
+            ['user_id', 'item_id', 'rank', 'score']
+        """
+        scorer = self._scorer
+        parts = [
+            scorer.score(
+                table, k=k, filter_seen=filter_seen, probability=probability, origin=origin
+            )
+            for table, origin in self._asked(users, history, user_table, requests)
+        ]
+        return long_frame(parts, scorer.schema.user_key, scorer.schema.item_key, scorer.item_ids)
+
+    @checked
+    def similar_items(self, items: Ids, *, k: int = 10) -> pd.DataFrame:
+        """Return the items whose vectors are nearest by cosine to those of `items`.
+
+        Returns:
+            Columns: the item key, `similar_item`, `rank` from 1, `score` (the cosine).
+
+        Raises:
+            NotFoundError: an id is not in the catalogue; the first is named.
+            ConfigError: the model is a ranker, or k is below 1.
+
+        Example:
+            >>> len(model.similar_items(model.items[:2], k=5))
+            10
+        """
+        from recsys.retrieval.topk import exact_topk
+
+        scorer = self._scorer
+        if k < 1:
+            raise ConfigError(f"k must be at least 1, got {k}")
+        rows = self._item_rows(items)
+        vectors = torch.nn.functional.normalize(scorer.vectors, dim=1)
+        count = min(k + 1, len(vectors))
+        scores, found = exact_topk(vectors[rows], vectors, count)
+        keep = found != rows.unsqueeze(1)
+        keep[keep.all(1), -1] = False  # ties above the item itself left it out
+        kept = found[keep].numpy().reshape(len(rows), -1)
+        each = kept.shape[1]
+        ids = scorer.item_ids
+        return pd.DataFrame(
+            {
+                scorer.schema.item_key: ids.take(pa.array(np.repeat(rows.numpy(), each))),
+                "similar_item": ids.take(pa.array(kept.reshape(-1))),
+                "rank": np.tile(np.arange(1, each + 1), len(rows)),
+                "score": scores[keep].numpy(),
+            }
+        )
+
+    @checked
+    def query_vectors(
+        self,
+        users: Ids | None = None,
+        *,
+        history: Any = None,
+        user_table: Any = None,
+        requests: Any = None,
+    ) -> pd.DataFrame:
+        """Return what an index is searched with: a vector a user, or one an interest of the user.
+
+        Args:
+            users: as for `recommend`.
+            history: likewise.
+            user_table: likewise.
+            requests: likewise.
+
+        Returns:
+            Columns: the user key and `vector`, a float32 array, (E,), or (I, E) for a model of
+            several interests.
+
+        Example:
+            >>> model.query_vectors(["u000001"])["vector"][0].shape
+            (64,)
+        """
+        scorer = self._scorer
+        key = scorer.schema.user_key
+        tables = [table for table, _ in self._asked(users, history, user_table, requests)]
+        vectors = [query_vectors_of_requests(scorer, table) for table in tables]
+        return vector_frame(key, [table.column(key) for table in tables], vectors)
+
+    def item_vectors(self) -> pd.DataFrame:
+        """Return the item key and `vector`, a float32 array (E,), of the whole catalogue."""
+        scorer = self._scorer
+        return vector_frame(scorer.schema.item_key, [scorer.item_ids], [scorer.vectors])
+
+    @checked
+    def predict(self, rows: Any, **tables: Any) -> pd.DataFrame:
+        """Return a ranker's probability for each row.
+
+        Args:
+            rows: the rows to score, as a path (Parquet) or a data frame.
+            tables: attribute tables to join, by name: `users=`, `items=`, or a side table's.
+
+        Returns:
+            The keys of the rows and `probability`, in the order of the rows.
+
+        Raises:
+            ConfigError: the model is no ranker.
+            DataError: a column is missing or a value is wrong; column and row are named.
+        """
+        if not is_ranker(self._bundle):
+            raise ConfigError(
+                f"predict: a {self.kind} model ranks items for users and scores no rows: use "
+                "recommend"
+            )
+        with tempfile.TemporaryDirectory() as folder:
+            given = {name: path_of(one, name, Path(folder)) for name, one in tables.items()}
+            scorer = RowScorer.open(self.path, given)
+            if isinstance(rows, str | Path):
+                files = open_table(rows, "rows")
+                if files.format != "parquet":
+                    raise DataError(
+                        f"{rows}: rows are read as Parquet, whose columns have types: convert it"
+                    )
+                table = pa.concat_tables(batch.table for batch in files.batches(files.columns))
+            else:
+                table = to_arrow(rows, "rows")
+            return scorer.score(table).to_pandas()
+
+    def __repr__(self) -> str:
+        return f"Model({self.kind}, {self.id})"
+
+    @cached_property
+    def _scorer(self) -> Scorer:
+        if is_ranker(self._bundle):
+            raise ConfigError(
+                f"a {self.kind} model scores rows and has no vectors or lists: use predict"
+            )
+        return Scorer.open(self.path)
+
+    def _item_rows(self, items: Sequence[Any]) -> torch.Tensor:
+        """Return rows of the catalogue (N,), int64."""
+        known = {item: row for row, item in enumerate(self._scorer.item_ids.to_pylist())}
+        for item in items:
+            if item not in known:
+                sample = next(iter(known))
+                raise NotFoundError(
+                    f"item {item!r} is not in the catalogue of {len(known):,} items (ids look like "
+                    f"{sample!r})"
+                )
+        return torch.tensor([known[item] for item in items], dtype=torch.int64)
+
+    def _asked(
+        self, users: Sequence[Any] | None, history: Any, user_table: Any, requests: Any
+    ) -> list[tuple[pa.Table, RequestOrigin]]:
+        """Return the request tables that arguments ask for, each with where it comes from."""
+        scorer = self._scorer
+        chosen = None if users is None else _ids(users)
+        if requests is None:
+            with tempfile.TemporaryDirectory() as folder:
+                sources = self._sources(Path(folder), history, user_table)
+                shards = shards_of_log(scorer, sources, rows_per_part=_ROWS_PER_PART, users=chosen)
+            return [(shard.read(), shard.origin) for shard in shards.parts]
+        if history is not None or user_table is not None:
+            raise ConfigError(
+                "requests hold each user's history and attributes themselves: leave history and "
+                "user_table out"
+            )
+        if isinstance(requests, str | Path):
+            parts = [
+                (one.read(), one.origin) for one in shards_of_requests(scorer, str(requests)).parts
+            ]
+        else:
+            parts = [(to_arrow(requests, REQUESTS), RequestOrigin(REQUESTS))]
+        if chosen is None:
+            return parts
+        return [(_of_users(table, chosen, scorer.schema.user_key), one) for table, one in parts]
+
+    def _sources(self, folder: Path, history: Any, user_table: Any) -> Sources:
+        """Return the log and the tables of users: those given, else those of the training."""
+        given = self.config.data
+        schema = self._scorer.schema
+        sides = [name for name, side in schema.others.items() if side.joins == "users"]
+        others = {name: given.others[name] for name in sides}
+        log = given.interactions if history is None else path_of(history, "history", folder)
+        users = given.users if user_table is None else path_of(user_table, "users", folder)
+        return Sources(interactions=log, users=users, others=others)
+
+
+def _ids(users: Sequence[Any]) -> pa.Array:
+    try:
+        return pa.array(list(users))
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"users: ids of one type are expected ({reason})") from None
+
+
+def _of_users(table: pa.Table, users: pa.Array, key: str) -> pa.Table:
+    """Keep the requests of some users."""
+    if key not in table.column_names:
+        return table  # the scorer names what is missing
+    column = table.column(key)
+    return table.filter(pc.is_in(column, value_set=users.cast(column.type)))

@@ -1,0 +1,253 @@
+"""The Python API of trained models: what `recsys evaluate`, `score`, `export`, ... do.
+
+Tables are paths or data frames (pandas, polars, Arrow). Arguments are checked before any work is
+done. What a caller can put right is a `recsys.UserError`.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import InstanceOf
+
+from recsys.app.arguments import checked
+from recsys.app.model import Model
+from recsys.app.run import Run
+from recsys.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from recsys.training.evaluation.results import Evaluation
+    from recsys.training.explain.explanation import Explanation, RowExplanation
+    from recsys.training.families.ranker.evaluation import RankingEvaluation
+
+Reference = InstanceOf[Model] | InstanceOf[Run] | str | Path
+"""A model: an object, a bundle or run folder, a run id, or models:/name@alias."""
+
+
+@checked
+def load(model: Reference, *, tracking_uri: str | None = None) -> Model:
+    """Open a model: its bundle is fetched where needed, and verified.
+
+    Args:
+        model: a bundle or run folder, a run id, models:/name@alias, models:/name/3.
+        tracking_uri: MLflow store; None: MLFLOW_TRACKING_URI, else mlflow.db in this folder.
+
+    Raises:
+        NotFoundError: there is none; the nearest names are named.
+        IntegrityError: a file is not what was written.
+
+    Example:
+        >>> recsys.load(run.bundle).kind
+        'two_tower'
+    """
+    if isinstance(model, Model):
+        return model
+    return Model(folder_of(model, tracking_uri))
+
+
+@checked
+def evaluate(
+    model: Reference,
+    *,
+    report: str | Path | None = None,
+    tracking_uri: str | None = None,
+    quiet: bool = True,
+) -> "Evaluation | RankingEvaluation":
+    """Evaluate a model again on the test part of its own data, baselines beside it.
+
+    Args:
+        model: see `load`.
+        report: HTML file to write; None: none is kept.
+        tracking_uri: MLflow store.
+        quiet: print no progress.
+
+    Raises:
+        UserError: there is no such model, or its data are no longer where they were.
+
+    Example:
+        >>> evaluation = recsys.evaluate(run)
+        >>> sorted(evaluation.to_frame().columns)
+        ['high', 'low', 'metric', 'model', 'value']
+    """
+    import tempfile
+
+    from recsys.app.progress import lines_to_stderr
+    from recsys.training.jobs.evaluate import evaluate_bundle
+
+    folder = folder_of(model, tracking_uri)
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "report.html" if report is None else Path(report)
+        return evaluate_bundle(folder, path, say=lines_to_stderr(quiet))
+
+
+@checked
+def score(
+    model: Reference,
+    output: str | Path,
+    *,
+    history: Any = None,
+    users: Any = None,
+    requests: Any = None,
+    others: Mapping[str, Any] | None = None,
+    k: int = 20,
+    filter_seen: bool | None = None,
+    probability: bool = False,
+    rows_per_part: int = 10_000,
+    tracking_uri: str | None = None,
+) -> dict[str, Any]:
+    """Recommend for many users into Parquet files, each user exactly once.
+
+    A job that was stopped goes on where it stood when it is called again. A ranker scores the
+    rows of `requests`.
+
+    Args:
+        model: see `load`.
+        output: folder for the parts.
+        history: the interaction log (of a retrieval model).
+        users: table of users, where the model reads one.
+        requests: in place of `history`: one row a user, or a ranker's rows.
+        others: side tables, by name.
+        k: longest list.
+        filter_seen: leave out items the user has interacted with; None: as in the evaluation.
+        probability: add the probability of each item.
+        rows_per_part: users in a part.
+        tracking_uri: MLflow store.
+
+    Returns:
+        What was written: numbers of users, parts, short lists, unknown items.
+
+    Raises:
+        UserError: the requests do not fit the model, or `output` holds another job's files.
+    """
+    from recsys.app.scoring import score_model
+
+    return score_model(
+        folder_of(model, tracking_uri),
+        Path(output),
+        {"interactions": history, "requests": requests, "users": users, **(others or {})},
+        {
+            "k": k,
+            "filter_seen": filter_seen,
+            "probability": probability,
+            "rows_per_part": rows_per_part,
+        },
+    )
+
+
+@checked
+def explain(
+    model: Reference,
+    *,
+    user: Any = None,
+    item: Any = None,
+    row: int | None = None,
+    max_rows: int = 20_000,
+    picture: str | Path | None = None,
+    tracking_uri: str | None = None,
+) -> "Explanation | RowExplanation":
+    """Return what a ranker looks at: over the test rows, or on one row.
+
+    Args:
+        model: see `load`.
+        user: explain one row: this user ...
+        item: ... beside this item.
+        row: explain this row of the log, from 1.
+        max_rows: most test rows to look at.
+        picture: file to draw it in, .png or .svg.
+        tracking_uri: MLflow store.
+
+    Raises:
+        UserError: the model is no ranker, or there is no such row.
+    """
+    from recsys.training.explain.job import explain_log_row, explain_model, explain_pair
+    from recsys.training.reports.explanation_plots import check_picture, write_picture
+
+    if (user is None) != (item is None) or (user is not None and row is not None):
+        raise ConfigError("recsys.explain(): give user and item, or row, or none of them")
+    folder = folder_of(model, tracking_uri)
+    if picture is not None:
+        check_picture(Path(picture))
+    found: Explanation | RowExplanation
+    if user is not None:
+        found = explain_pair(folder, str(user), str(item))
+    elif row is not None:
+        found = explain_log_row(folder, row)
+    else:
+        found = explain_model(folder, max_rows=max_rows)
+    if picture is not None:
+        write_picture(Path(picture), found)
+    return found
+
+
+@checked
+def export(
+    model: Reference,
+    out: str | Path,
+    *,
+    to: Literal["faiss", "exact", "parquet", "onnx"],
+    min_recall: float = 0.95,
+    tracking_uri: str | None = None,
+) -> dict[str, Any]:
+    """Export item vectors or an index for ANN serving, or a ranker's graph.
+
+    Args:
+        model: see `load`.
+        out: folder to make.
+        to: `faiss`, `exact` or `parquet` for retrieval models, `onnx` for rankers.
+        min_recall: refuse an index below this.
+        tracking_uri: MLflow store.
+
+    Returns:
+        What was written and measured.
+
+    Raises:
+        UserError: `out` exists, the target does not suit the model, or recall is too low.
+    """
+    from recsys.app.cli_jobs import export_model
+
+    return export_model(folder_of(model, tracking_uri), to, Path(out), min_recall)
+
+
+@checked
+def register(
+    model: Reference, name: str, *, alias: str | None = None, tracking_uri: str | None = None
+) -> int:
+    """Add a model to the MLflow registry and return the number of its version.
+
+    Example:
+        >>> recsys.register(run, "shop", alias="champion", tracking_uri=store)
+        1
+        >>> recsys.load("models:/shop@champion", tracking_uri=store).kind
+        'two_tower'
+    """
+    from recsys.serving.registry import register as add_version
+
+    run_id = model.run_id if isinstance(model, Run) else None
+    bundle = load(model, tracking_uri=tracking_uri)._bundle
+    return add_version(bundle, name, uri=tracking_uri, alias=alias, run_id=run_id)
+
+
+@checked
+def promote(
+    name: str, version: int, *, alias: str = "champion", tracking_uri: str | None = None
+) -> None:
+    """Point an alias at a version, after its bundle was verified."""
+    from recsys.serving.registry import promote as move_alias
+
+    move_alias(name, version, alias, uri=tracking_uri)
+
+
+def folder_of(model: Reference, tracking_uri: str | None) -> Path:
+    """Return the folder of the bundle that `model` means, fetched and verified where needed."""
+    from recsys.serving.registry import resolve
+
+    if isinstance(model, Model):
+        return model.path
+    return Path(resolve(reference_of(model), uri=tracking_uri))
+
+
+def reference_of(model: Reference) -> str:
+    """Return a model as a path or a name."""
+    if isinstance(model, Model):
+        return str(model.path)
+    return str(model.bundle if isinstance(model, Run) else model)

@@ -1,0 +1,50 @@
+"""A finished training as Python sees it."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from recsys.app.model import Model
+    from recsys.training.evaluation.results import Evaluation
+    from recsys.training.families.ranker.evaluation import RankingEvaluation
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where a training left what it made, and how the model did.
+
+    Attributes:
+        path: folder of the run.
+        bundle: folder of the model.
+        report: HTML file.
+        run_id: the MLflow run; None where tracking is off or the store was not reached yet.
+        version: of the registered model, where `tracking.model_name` names one.
+        evaluation: the model and the baselines on the test part; None where several processes
+            trained, whose first one keeps it (`metrics` has its figures).
+    """
+
+    path: Path
+    bundle: Path
+    report: Path
+    run_id: str | None = None
+    version: int | None = None
+    evaluation: "Evaluation | RankingEvaluation | None" = field(default=None, repr=False)
+
+    @property
+    def model(self) -> "Model":
+        """The trained model, verified."""
+        from recsys.app.model import Model
+
+        return Model(self.bundle)
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What was measured, as the bundle keeps it."""
+        return self.model.metrics
+
+    def _repr_html_(self) -> str:
+        """Show the evaluation in a notebook."""
+        if self.evaluation is None:
+            return f"<pre>{self!r}</pre>"
+        return self.evaluation.to_frame().to_html(index=False)

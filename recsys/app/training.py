@@ -1,0 +1,121 @@
+"""A training as a function: configuration in, a finished run out."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from recsys.app.progress import lines_to_stderr
+from recsys.app.run import Run
+from recsys.bundle.directory import Bundle
+from recsys.core.errors import ConfigError
+from recsys.serving.index.build import build_index
+from recsys.serving.registry import register as add_version
+from recsys.serving.registry import resolve
+from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.engine.ranks import join, leave
+from recsys.training.jobs.train import check_metric, config_of_run, new_run_dir, train
+from recsys.training.tracking.progress import Progress
+
+
+def configured(
+    config: ExperimentConfig | None,
+    resume: Path | None,
+    warm_start: str | None,
+    tracking_uri: str | None,
+) -> tuple[ExperimentConfig, Path | None]:
+    """Return what to train and the run to go on with.
+
+    Raises:
+        ConfigError: not just one of `config` and `resume` is given.
+    """
+    if (config is None) == (resume is None):
+        raise ConfigError("give a configuration or a run to resume, one of the two")
+    if resume is not None:
+        if warm_start is not None:
+            raise ConfigError("warm_start does not go with resume: a run keeps its configuration")
+        return config_of_run(resume), resume
+    assert config is not None
+    if tracking_uri is not None:
+        tracking = config.tracking.model_copy(update={"uri": tracking_uri})
+        config = config.model_copy(update={"tracking": tracking})
+    reference = warm_start or config.warm_start
+    if reference is None:
+        return config, None
+    folder = resolve(reference, uri=config.tracking.uri).resolve()
+    return config.model_copy(update={"warm_start": str(folder)}), None
+
+
+def train_once(
+    config: ExperimentConfig,
+    resume: Path | None,
+    *,
+    quiet: bool = False,
+    extra_rankers: Any = None,
+) -> Run | None:
+    """Train in this process, and register where the configuration names a model.
+
+    Joins the other ranks where torchrun started several; None on all of them but the first.
+    """
+    world = join(config.training.device)
+    quiet = quiet or not world.is_first
+    say = lines_to_stderr(quiet)
+    with Progress(config.training.epochs, metric=config.training.metric, quiet=quiet) as progress:
+        result = train(
+            config,
+            build_index=build_index,
+            resume=resume,
+            listeners=(progress,),
+            extra_rankers=extra_rankers,
+            say=say,
+            world=world,
+        )
+    leave(world)
+    if result is None:
+        return None
+    run = Run(
+        path=result.run_dir,
+        bundle=result.bundle,
+        report=result.report,
+        run_id=result.run_id,
+        evaluation=result.evaluation,
+    )
+    name = config.tracking.model_name
+    if config.tracking.enabled and name:
+        bundle = Bundle.open(result.bundle)
+        version = add_version(bundle, name, uri=config.tracking.uri, run_id=result.run_id)
+        say(f"registered models:/{name}/{version}")
+        run = replace(run, version=version)
+    return run
+
+
+def train_in_workers(
+    config: ExperimentConfig, resume: Path | None, workers: int, *, quiet: bool
+) -> Run:
+    """Train in several processes of this machine.
+
+    Raises:
+        ConfigError: a process failed; its own message went to the terminal.
+    """
+    run_dir, code = launch_workers(config, resume, workers, quiet=quiet)
+    bundles = sorted((run_dir / "bundle").glob("*/manifest.json"))
+    if code or not bundles:
+        raise ConfigError(f"{run_dir}: a process ended with exit code {code}; its message says why")
+    return Run(path=run_dir, bundle=bundles[0].parent, report=run_dir / "report.html")
+
+
+def launch_workers(
+    config: ExperimentConfig, resume: Path | None, workers: int, *, quiet: bool
+) -> tuple[Path, int]:
+    """Start `workers` ranks of a run on this machine; return its folder and the exit code."""
+    import os
+
+    from recsys.embeddings.sharded import check_shards
+    from recsys.training.engine.launch import launch
+
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError("--workers starts ranks of its own: leave it away under torchrun")
+    check_metric(config)
+    check_shards(config.embedding, workers)
+    run_dir = resume or new_run_dir(config)
+    arguments = ("--json",) if quiet else ()
+    return run_dir, launch(run_dir, workers, arguments, say=lines_to_stderr(False))

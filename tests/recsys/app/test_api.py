@@ -1,0 +1,234 @@
+"""The Python API: the same answers as the command line, and mistakes told at once."""
+
+import ast
+import doctest
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import recsys
+from recsys.app import configuration, experiments, model, models
+from recsys.features.world.world import RetailWorld
+
+
+@pytest.fixture(scope="module")
+def frames(world: RetailWorld, tmp_path_factory: pytest.TempPathFactory) -> dict[str, pd.DataFrame]:
+    files = world.write(tmp_path_factory.mktemp("frames"))
+    paths = {"log": files.interactions, "items": files.items, "users": files.users}
+    return {name: pq.read_table(path).to_pandas() for name, path in paths.items()}
+
+
+@pytest.fixture(scope="module")
+def opened(trained: Path) -> recsys.Model:
+    return recsys.load(trained)
+
+
+def test_importing_costs_nothing() -> None:
+    code = (
+        "import recsys, sys; heavy = {'torch', 'pandas', 'numpy', 'pyarrow', 'pydantic', 'mlflow'};"
+        "sys.exit(', '.join(sorted(heavy & set(sys.modules))) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_name_is_there_and_type_checkers_know_it() -> None:
+    stub = Path(recsys.__file__).with_suffix(".pyi").read_text()
+    told = {
+        alias.asname
+        for node in ast.parse(stub).body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert told == set(dir(recsys)) - {"__version__"}
+    folders = {path.name for path in Path(recsys.__file__).parent.iterdir() if path.is_dir()}
+    assert not folders & told, "a folder would take the name of a function once it is imported"
+    for name in dir(recsys):
+        assert getattr(recsys, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'fit'"):
+        recsys.fit  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_examples_run(
+    frames: dict[str, pd.DataFrame],
+    trained: Path,
+    tmp_path: Path,
+    mlflow_template: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import shutil
+
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(mlflow_template, tmp_path / "mlflow.db")
+    config = recsys.Config.open(trained.parents[1] / "config.yaml").with_(output=str(tmp_path))
+    run = recsys.Run(trained.parents[1], trained, trained.parents[1] / "report.html")
+    known = {
+        **frames,
+        "recsys": recsys,
+        "config": config,
+        "run": run,
+        "model": recsys.load(run),
+        "store": f"sqlite:///{tmp_path / 'mlflow.db'}",
+    }
+    found = 0
+    for module in (experiments, models, model, configuration):
+        finder = doctest.DocTestFinder(recurse=True)
+        for test in finder.find(module, globs=dict(known)):
+            found += len(test.examples)
+            results = doctest.DocTestRunner().run(test)
+            assert results.failed == 0, test.name
+    assert found > 10
+
+
+def test_frames_and_files_are_the_same_tables(
+    frames: dict[str, pd.DataFrame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, frame in frames.items():
+        frame.to_parquet(f"{name}.parquet", index=False)
+    of_files = recsys.init("log.parquet", "items.parquet", "users.parquet", out="recsys.yaml")
+    reader = pa.Table.from_pandas(frames["users"], preserve_index=False).to_reader()
+    of_frames = recsys.init(
+        frames["log"].sample(frac=1.0, random_state=0).sort_index(),
+        frames["items"].set_index("item_id"),
+        reader,
+    )
+    one, other = recsys.check(of_files), recsys.check(of_frames)
+    assert one.rows == other.rows
+    assert one.columns == other.columns
+    assert of_files.to_yaml() == Path("recsys.yaml").read_text()
+    with pytest.raises(recsys.ConfigError, match="give force=True"):
+        recsys.init("log.parquet", out="recsys.yaml")
+
+
+def test_lists_are_those_of_the_batch_job(
+    opened: recsys.Model, frames: dict[str, pd.DataFrame], tmp_path: Path
+) -> None:
+    users = list(frames["log"]["user_id"].unique()[:5])
+    found = opened.recommend(users, history=frames["log"], user_table=frames["users"], k=7)
+    recsys.score(opened, tmp_path / "out", history=frames["log"], users=frames["users"], k=7)
+    batch = pq.read_table(tmp_path / "out").to_pandas().set_index("user_id")
+    assert sorted(found["user_id"].unique()) == sorted(users)
+    for user, part in found.groupby("user_id"):
+        assert list(part["item_id"]) == list(batch.loc[user, "items"])
+        assert list(part["rank"]) == list(range(1, len(part) + 1))
+        np.testing.assert_allclose(part["score"], batch.loc[user, "scores"], rtol=1e-6)
+
+
+def test_the_training_log_is_the_default_history(
+    opened: recsys.Model, frames: dict[str, pd.DataFrame]
+) -> None:
+    user = frames["log"]["user_id"].iloc[0]
+    given = opened.recommend([user], history=frames["log"], user_table=frames["users"])
+    pd.testing.assert_frame_equal(opened.recommend([user]), given)
+
+
+def test_requests_are_answered_as_they_stand(opened: recsys.Model) -> None:
+    asked = pd.DataFrame({"user_id": ["new", "other"], "history": [opened.items[:3], []]})
+    found = opened.recommend(requests=asked, k=4)
+    assert list(found["user_id"]) == ["new"] * 4 + ["other"] * 4
+    assert not set(opened.items[:3]) & set(found.loc[found["user_id"] == "new", "item_id"])
+    kept = opened.recommend(["other"], requests=asked, k=4)
+    assert list(kept["item_id"]) == list(found.loc[found["user_id"] == "other", "item_id"])
+    vectors = opened.query_vectors(requests=asked)
+    items = opened.item_vectors()
+    best = np.stack(items["vector"]) @ vectors["vector"][1]
+    order = np.argsort(-best, kind="stable")[:4]
+    assert list(items["item_id"][order]) == list(kept["item_id"])
+
+
+def test_similar_items_are_the_nearest_by_cosine(opened: recsys.Model) -> None:
+    vectors = np.stack(opened.item_vectors()["vector"])
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    for row in (0, 17):
+        cosines = unit @ unit[row]
+        cosines[row] = -np.inf
+        expected = np.argsort(-cosines, kind="stable")[:5]
+        found = opened.similar_items([opened.items[row]], k=5)
+        assert list(found["similar_item"]) == [opened.items[one] for one in expected]
+        np.testing.assert_allclose(found["score"], cosines[expected], rtol=1e-5)
+    everything = opened.similar_items([opened.items[0]], k=10_000)
+    assert len(everything) == len(opened.items) - 1
+
+
+def test_other_values_are_checked_at_once(trained: Path) -> None:
+    config = recsys.Config.open(trained.parents[1] / "config.yaml")
+    changed = config.with_({"training.batch_size": 64}, epochs=7)
+    assert (changed["training.batch_size"], changed["training.epochs"]) == (64, 7)
+    assert config["training.epochs"] != 7
+    for arguments, message in (
+        ({"epoch": 5}, "no key 'epoch' .did you mean 'epochs'"),
+        ({"epochs": "five"}, "training.epochs"),
+        ({"seed": -1.5}, "training.seed"),
+    ):
+        with pytest.raises(recsys.ConfigError, match=message):
+            config.with_(**arguments)
+    with pytest.raises(recsys.ConfigError, match=r"unknown key 'training\.epoch'"):
+        config.with_({"training.epoch": 5})
+    with pytest.raises(recsys.ConfigError, match=r"no key 'training\.epoch'"):
+        config["training.epoch"]
+
+
+def test_a_saved_configuration_is_read_by_the_command_line(
+    frames: dict[str, pd.DataFrame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = recsys.init(frames["log"], frames["items"]).with_(epochs=3)
+    (tmp_path / "elsewhere").mkdir()
+    for place in ("recsys.yaml", "elsewhere/recsys.yaml"):
+        saved = config.save(place)
+        assert recsys.Config.open(saved)["training.epochs"] == 3
+        assert recsys.check(saved).rows["interactions"] == len(frames["log"])
+    with pytest.raises(recsys.ConfigError, match="exists"):
+        config.save("recsys.yaml")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m: recsys.train(3), r"recsys.train\(\): argument 'config': must be .*got 3 .int"),
+        (lambda m: recsys.train("x.yaml", epoch=3), "no argument 'epoch'"),
+        (lambda m: recsys.train("x.yaml", workers="2"), "argument 'workers': must be int; got '2'"),
+        (lambda m: recsys.export(m, "out"), "needs the argument 'to'"),
+        (lambda m: recsys.export(m, "out", to="annoy"), "'faiss'"),
+        (lambda m: recsys.init(), "at least one table"),
+        (lambda m: recsys.init(3), r"table1: expected a path or a data frame.* got 3 \(int\)"),
+        (lambda m: m.recommend("u1"), r"expected several ids, as in \['u1', 'u2'\]; got 'u1'"),
+        (lambda m: m.recommend(["u1"], history=5), "history: expected a path or a data frame"),
+        (lambda m: m.recommend(["nobody"]), "user 'nobody'"),
+        (lambda m: m.recommend(requests=pd.DataFrame({"a": [1]})), "no column 'user_id'"),
+        (lambda m: m.recommend(requests=pd.DataFrame({"a": [1]}), history="x"), "leave history"),
+        (lambda m: m.recommend(k=0), "k must be at least 1"),
+        (lambda m: m.similar_items(["none"]), "item 'none' is not in the catalogue"),
+        (lambda m: m.similar_items(m.items[:1], k=0), "k must be at least 1"),
+        (lambda m: m.predict(pd.DataFrame({"a": [1]})), "two_tower model ranks items"),
+        (lambda m: recsys.explain(m), "explain is for rankers"),
+        (lambda m: recsys.explain(m, user="u"), "give user and item"),
+        (lambda m: recsys.tune("x.yaml"), "needs trials, minutes"),
+        (lambda m: recsys.score(m, "out"), "one of the two"),
+        (lambda m: recsys.load("models:/nothing@champion"), "no MLflow store"),
+    ],
+)
+def test_mistakes_are_told_at_once(
+    opened: recsys.Model, call: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(recsys.UserError, match=message):
+        call(opened)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_column_of_several_types_is_named() -> None:
+    frame = pd.DataFrame({"user": [1, "a"], "item": ["x", "y"]}, dtype=object)
+    with pytest.raises(recsys.DataError, match="table1, column 'user': values of several types"):
+        recsys.init(frame)
+    twice = pd.DataFrame([[1, 2]], columns=["user", "user"])
+    with pytest.raises(recsys.DataError, match="two columns are named 'user'"):
+        recsys.init(twice)
