@@ -24,6 +24,7 @@ from recsys.app.cli_jobs import (
 from recsys.app.cli_score import score
 from recsys.app.cli_tune import tune
 from recsys.core.errors import UserError
+from recsys.core.folders import check_folder
 
 INTERRUPTED = 130
 _CONFIG = click.argument("config", type=click.Path(path_type=Path))
@@ -79,7 +80,13 @@ def main(debug: bool) -> None:
 
 
 @main.command()
-@click.option("--out", type=click.Path(path_type=Path), default=Path("demo"), show_default=True)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("demo"),
+    show_default=True,
+    help="Folder to write to.",
+)
 @click.option("--users", default=2000, show_default=True, help="Users of the built-in world.")
 @click.option("--items", default=1000, show_default=True, help="Items of the built-in world.")
 @click.option("--events", default=60_000, show_default=True, help="Interactions to draw.")
@@ -104,6 +111,7 @@ def demo(
     from recsys.training.config.file import load_config
     from recsys.training.evaluation.oracle import best_reachable
 
+    check_folder(out, "data, runs and recommendations")
     out.mkdir(parents=True, exist_ok=True)
     click.echo(f"drawing a world of {users:,} users, {items:,} items, {events:,} events")
     world = RetailWorld.create(seed=seed, users=users, items=items, events=events, noise=noise)
@@ -259,7 +267,9 @@ def evaluate(model: str, out: Path | None, tracking_uri: str | None, as_json: bo
 @main.command()
 @_MODEL
 @click.option("--to", "target", type=click.Choice(EXPORTS), required=True)
-@click.option("--out", type=click.Path(path_type=Path), required=True)
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help="New folder to write to."
+)
 @click.option(
     "--min-recall",
     type=click.FloatRange(0, 1),

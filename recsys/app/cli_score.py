@@ -15,6 +15,7 @@ from recsys.app.cli_jobs import (
     score_labelled_rows,
     score_users,
 )
+from recsys.core.folders import check_folder
 
 _REQUESTS = """A row of --input for a model of sessions, whose log has a column event:
 
@@ -31,7 +32,13 @@ what lies before it. Lists are as long as the history; null, or no such column, 
 
 @click.command(epilog=_REQUESTS)
 @click.argument("model")
-@click.option("--output", type=click.Path(path_type=Path), required=True)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    callback=lambda _context, _option, path: check_folder(path, "Parquet parts"),
+    help="Folder to write Parquet parts to.",
+)
 @click.option(
     "--input",
     "requests",

@@ -7,6 +7,7 @@ from typing import Any
 
 from recsys.bundle.directory import Bundle
 from recsys.core.errors import ConfigError
+from recsys.core.folders import check_folder
 from recsys.features.tables.frames import path_of
 from recsys.features.tables.sources import Sources
 from recsys.serving.engines.batch import score_to_parquet, shards_of_log, shards_of_requests
@@ -27,8 +28,10 @@ def score_model(
         how: `k`, `filter_seen`, `probability`, `rows_per_part`.
 
     Raises:
-        UserError: the requests do not fit the model, or `output` holds another job's files.
+        UserError: the requests do not fit the model, or `output` is named as a file or holds
+            another job's files.
     """
+    check_folder(output, "Parquet parts")
     with tempfile.TemporaryDirectory() as frames:
         given = {name: one for name, one in tables.items() if one is not None}
         paths = {name: path_of(one, name, Path(frames)) for name, one in given.items()}

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from recsys.core.atomic import whole_file
 from recsys.core.errors import ConfigError
+from recsys.core.folders import check_folder
 
 JOB, SUCCESS = "_job.json", "_SUCCESS"
 _STAGING = re.compile(r"\.(_job\.json|part-.*)\..*")
@@ -37,7 +38,8 @@ def write_parts(
         on_part: told how many parts are there, of how many.
 
     Raises:
-        ConfigError: `output` holds another job's files, or another job took it meanwhile.
+        ConfigError: `output` is named as a file or holds another job's files, or another job took
+            it meanwhile.
     """
     claim = {**job, "parts": list(parts)}
     _claim(output, claim)
@@ -65,6 +67,7 @@ def _claim(output: Path, job: dict[str, Any]) -> None:
 
     What lies there of another job is its own as soon as one part is finished.
     """
+    check_folder(output, "Parquet parts")
     path = output / JOB
     if path.is_file() and json.loads(path.read_text()) == job:
         return

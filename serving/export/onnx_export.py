@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from recsys.bundle.probe import PROBE_FILE, PROBE_TOLERANCE, check_replay, read_probe
 from recsys.core.atomic import publish, staged_folder
 from recsys.core.errors import ConfigError, IntegrityError
+from recsys.core.folders import check_folder
 from recsys.data.batch import FeatureBlock, FeatureLayout
 from recsys.serving.export.onnx_graph import OPSET, graph_inputs, libraries, write_onnx
 from recsys.serving.recommend.rows import Ranker
@@ -57,10 +58,12 @@ def export_onnx(bundle: Path, out: Path) -> dict[str, Any]:
     the columns of each input are. The bundle's probe is replayed through ONNX Runtime.
 
     Raises:
-        ConfigError: `out` exists, the bundle has no probe, or the libraries are not installed.
+        ConfigError: `out` exists or is named as a file, the bundle has no probe, or the
+            libraries are not installed.
         IntegrityError: the bundle is not what was written, or the graph computes other numbers.
     """
     libraries()
+    check_folder(out, f"{MODEL_FILE} and onnx.json")
     if out.exists():
         raise ConfigError(f"{out} exists; choose another --out, an export is never overwritten")
     ranker = Ranker.open(bundle)

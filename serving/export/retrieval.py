@@ -12,6 +12,7 @@ from torch import Tensor
 
 from recsys.core.atomic import publish, staged_folder
 from recsys.core.errors import ConfigError
+from recsys.core.folders import check_folder
 from recsys.layers.geometry import Geometry
 from recsys.serving.export.query_encoding import (
     EXPORT_FILE,
@@ -49,10 +50,12 @@ def export_index(
     measured recall.
 
     Raises:
-        ConfigError: `out` exists, or encodings are wanted of a model with one interest.
+        ConfigError: `out` exists or is named as a file, or encodings are wanted of a
+            model with one interest.
         IntegrityError: the bundle is not what was written.
         UserError: the index does not reach `min_recall`.
     """
+    check_folder(out, "item vectors or an index, and export.json")
     if out.exists():
         raise ConfigError(f"{out} exists; choose another --out, an export is never overwritten")
     scorer = Scorer.open(bundle)

@@ -159,6 +159,8 @@ def test_help_imports_no_heavy_library() -> None:
         (["score", ".", "--output", "o"], 2, "give --input or --interactions"),
         (["score", ".", "--output", "o", "--interactions", "x"], 4, "manifest"),
         (["score", ".", "--output", "o", "--interactions", "x", "--other", "y"], 2, "NAME=PATH"),
+        (["score", ".", "--output", "o.csv", "--interactions", "x"], 2, "is a folder of Parquet"),
+        (["demo", "--out", "demo.zip"], 2, "a folder of data, runs and recommendations, not a .z"),
         (["evaluate", "no-such-thing"], 4, "no-such-thing"),
         (["promote", "shop", "one"], 2, "not a valid integer"),
     ],
@@ -171,3 +173,4 @@ def test_mistakes_exit_with_their_code_and_a_way_out(
     assert result.exit_code == code, result.output
     assert message in result.output
     assert "Traceback" not in result.output
+    assert not list(tmp_path.iterdir())
