@@ -19,7 +19,6 @@ import torch
 
 from recsys.features.dataset.dataset import Dataset, prepare
 from recsys.features.world.world import RetailWorld
-from recsys.serving.index.build import build_index
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.config.file import load_config
 from recsys.training.jobs.train import train
@@ -151,7 +150,7 @@ def trained(config: ExperimentConfig, tmp_path_factory: pytest.TempPathFactory) 
     output = str(tmp_path_factory.mktemp("runs"))
     tracking = config.tracking.model_copy(update={"enabled": False})
     quick = config.model_copy(update={"output": output, "tracking": tracking})
-    result = train(quick, build_index=build_index)
+    result = train(quick)
     assert result is not None
     return result.bundle
 

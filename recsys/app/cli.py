@@ -9,7 +9,7 @@ import click
 
 from recsys.app.cli_explain import explain
 from recsys.app.cli_jobs import (
-    EXPORTS,
+    ExportTarget,
     export_model,
     metrics_of,
     print_evaluation,
@@ -266,7 +266,7 @@ def evaluate(model: str, out: Path | None, tracking_uri: str | None, as_json: bo
 
 @main.command()
 @_MODEL
-@click.option("--to", "target", type=click.Choice(EXPORTS), required=True)
+@click.option("--to", "target", type=ExportTarget(), required=True)
 @click.option(
     "--out", type=click.Path(path_type=Path), required=True, help="New folder to write to."
 )

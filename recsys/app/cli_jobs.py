@@ -11,7 +11,25 @@ import click
 if TYPE_CHECKING:
     from recsys.training.config.experiment import ExperimentConfig
 
-EXPORTS = ("faiss", "exact", "parquet", "onnx")
+
+class ExportTarget(click.ParamType[str]):
+    """What `recsys export --to` takes; who knows is imported where it is asked."""
+
+    name = "target"
+
+    @staticmethod
+    def _choice() -> click.Choice[str]:
+        from recsys.serving.export.targets import export_targets
+
+        return click.Choice(export_targets())
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
+        """Return the targets as help shows them."""
+        return self._choice().get_metavar(param, ctx)
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the target; refuse what is none."""
+        return self._choice().convert(value, param, ctx)
 
 
 def resolve_model(model: str, uri: str | None) -> Path:
@@ -49,7 +67,6 @@ def train_one(
     Joins the other ranks where torchrun started several; None on all of them but the first.
     """
     from recsys.bundle.directory import Bundle
-    from recsys.serving.index.build import build_index
     from recsys.serving.registry import register as add_version
     from recsys.training.engine.ranks import join, leave
     from recsys.training.jobs.train import train as run
@@ -61,7 +78,6 @@ def train_one(
     with Progress(config.training.epochs, metric=config.training.metric, quiet=quiet) as progress:
         result = run(
             config,
-            build_index=build_index,
             resume=resume,
             listeners=(progress,),
             extra_rankers=extra_rankers,
@@ -245,6 +261,7 @@ def export_model(
     encoded: bits and repetitions, where items are to be written as encodings.
     """
     from recsys.core.errors import ConfigError
+    from recsys.retrieval.index.registry import kinds_by_export
 
     if is_ranker(folder):
         if encoded is not None:
@@ -256,7 +273,8 @@ def export_model(
         return export_onnx(folder, out)
     if target == "onnx":
         raise ConfigError(
-            "--to onnx is for rankers; a retrieval model goes --to faiss, exact or parquet"
+            "--to onnx is for rankers; a retrieval model goes --to parquet, or to an index: "
+            f"{', '.join(kinds_by_export())}"
         )
     from recsys.serving.export.query_encoding import EncodingSize
     from recsys.serving.export.retrieval import export_index

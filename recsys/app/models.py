@@ -6,9 +6,9 @@ done. What a caller can put right is a `recsys.UserError`.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import InstanceOf
+from pydantic import AfterValidator, InstanceOf
 
 from recsys.app.arguments import checked
 from recsys.app.model import Model
@@ -22,6 +22,16 @@ if TYPE_CHECKING:
 
 Reference = InstanceOf[Model] | InstanceOf[Run] | str | Path
 """A model: an object, a bundle or run folder, a run id, or models:/name@alias."""
+
+
+def _target(name: str) -> str:
+    from recsys.serving.export.targets import known_target
+
+    return known_target(name)
+
+
+Target = Annotated[str, AfterValidator(_target)]
+"""What a model is exported to."""
 
 
 @checked
@@ -184,7 +194,7 @@ def export(
     model: Reference,
     out: str | Path,
     *,
-    to: Literal["faiss", "exact", "parquet", "onnx"],
+    to: Target,
     min_recall: float = 0.95,
     tracking_uri: str | None = None,
 ) -> dict[str, Any]:
@@ -193,7 +203,7 @@ def export(
     Args:
         model: see `load`.
         out: folder to make.
-        to: `faiss`, `exact` or `parquet` for retrieval models, `onnx` for rankers.
+        to: `parquet`, `exact`, `faiss` or `usearch` for retrieval models, `onnx` for rankers.
         min_recall: refuse an index below this.
         tracking_uri: MLflow store.
 

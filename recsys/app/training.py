@@ -8,7 +8,6 @@ from recsys.app.progress import lines_to_stderr
 from recsys.app.run import Run
 from recsys.bundle.directory import Bundle
 from recsys.core.errors import ConfigError
-from recsys.serving.index.build import build_index
 from recsys.serving.registry import register as add_version
 from recsys.serving.registry import resolve
 from recsys.training.config.experiment import ExperimentConfig
@@ -62,7 +61,6 @@ def train_once(
     with Progress(config.training.epochs, metric=config.training.metric, quiet=quiet) as progress:
         result = train(
             config,
-            build_index=build_index,
             resume=resume,
             listeners=(progress,),
             extra_rankers=extra_rankers,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from recsys.data.batch import Jagged
-from recsys.retrieval.index import Index
+from recsys.retrieval.index.protocol import Index
 
 
 def search(

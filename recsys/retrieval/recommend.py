@@ -5,7 +5,7 @@ from torch import Tensor
 
 from recsys.data.batch import FeatureBlock, History, Jagged
 from recsys.models.retrieval import RetrievalModel, vectors_of
-from recsys.retrieval.index import Index
+from recsys.retrieval.index.protocol import Index
 from recsys.retrieval.interests import search
 from recsys.retrieval.repeats import search_with_repeats
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recsys.data.batch import Jagged
-from recsys.retrieval.index import Index
+from recsys.retrieval.index.protocol import Index
 from recsys.retrieval.interests import merged, search
 from recsys.sampling.candidates import row_by_row
 

@@ -21,10 +21,10 @@ from torch import Tensor
 from recsys.core.errors import ConfigError, IntegrityError, NotFoundError
 from recsys.layers.geometry import Geometry, neighbours_of, points_of
 from recsys.models.retrieval import query_vectors
-from recsys.retrieval.index import ExactVectors
+from recsys.retrieval.index.exact import ExactVectors
+from recsys.retrieval.index.recall import MEASURED_QUERIES
 from recsys.retrieval.interests import search
 from recsys.retrieval.muvera import FixedDimensionalEncoding
-from recsys.serving.index.build import MEASURED_QUERIES
 from recsys.serving.recommend.scorer import Scorer
 
 EXPORT_FILE, PLANES_FILE = "export.json", "hyperplanes.safetensors"

@@ -2,7 +2,6 @@
 
 import io
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,9 @@ from torch import Tensor
 from recsys.core.atomic import publish, staged_folder
 from recsys.core.errors import ConfigError
 from recsys.core.folders import check_folder
-from recsys.layers.geometry import Geometry
+from recsys.retrieval.index.build import build_index, write_facts
+from recsys.retrieval.index.protocol import IndexRequest
+from recsys.retrieval.index.registry import kinds_by_export
 from recsys.serving.export.query_encoding import (
     EXPORT_FILE,
     EncodingSize,
@@ -23,25 +24,15 @@ from recsys.serving.export.query_encoding import (
     query_vectors_of_requests,
     write_encoding,
 )
-from recsys.serving.index.build import build_index
 from recsys.serving.recommend.scorer import Scorer
-
-
-@dataclass(frozen=True)
-class _Request:
-    vectors: Tensor
-    geometry: Geometry
-    queries: Tensor
-    space_id: str
-    item_ids_sha256: str
-    kind: str
-    min_recall: float
 
 
 def export_index(
     bundle: Path, target: str, out: Path, *, min_recall: float, encoded: EncodingSize | None = None
 ) -> dict[str, Any]:
-    """Write the vectors (`parquet`, `exact`) or an HNSW index (`faiss`) of a bundle to `out`.
+    """Write the vectors of a bundle (`parquet`), or an index over them, to `out`.
+
+    `target` is `parquet` or what a backend of `recsys.retrieval.index.registry` is called.
 
     `out` gets `ids.parquet` (row, item id) beside the index, or for `parquet` one table of item
     id and vector; `export.json` says how to ask. With `encoded`, items are written as encodings
@@ -74,13 +65,13 @@ def export_index(
             facts = {k: stored[k] for k in names if k in stored}
             _write_vectors(staging / "vectors.parquet", scorer.item_ids, vectors)
         else:
-            request = _Request(
+            request = IndexRequest(
                 vectors=vectors,
                 geometry=geometry,
                 queries=asked,
                 space_id=stored["space_id"],
                 item_ids_sha256=stored["item_ids_sha256"],
-                kind="hnsw" if target == "faiss" else "exact",
+                kind=kinds_by_export()[target],
                 min_recall=min_recall,
             )
             facts = build_index(staging, request)
@@ -90,7 +81,7 @@ def export_index(
         if encoding is not None and encoded is not None:
             facts |= {"dim": encoding.width, "normalised": False, "geometry": stored["geometry"]}
             facts |= write_encoding(staging, scorer, encoding, encoded, queries)
-        (staging / "index.json").write_text(json.dumps(facts, indent=1, sort_keys=True))
+        write_facts(staging, facts)
         how = {"model_id": scorer.bundle.model_id, "queries": how_to_ask(scorer, encoding), **facts}
         (staging / EXPORT_FILE).write_text(json.dumps(how, indent=1))
         publish(staging, out.resolve())

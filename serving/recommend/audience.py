@@ -28,7 +28,7 @@ from recsys.core.errors import ConfigError, DataError
 from recsys.features.requests.rows import read_side
 from recsys.features.tables.reading import fingerprint, open_table
 from recsys.models.retrieval import query_vectors
-from recsys.retrieval.index import ExactVectors
+from recsys.retrieval.index.exact import ExactVectors
 from recsys.retrieval.interests import search
 from recsys.serving.engines.batch import Shard, Shards, UnknownItems, unknown_metadata
 from recsys.serving.engines.parts import mark_done, write_parts

@@ -30,9 +30,10 @@ from recsys.features.requests.table import Requests, encode_requests, ids_sha256
 from recsys.features.schema import Schema
 from recsys.features.tables.sources import Policies
 from recsys.models.retrieval import RETRIEVAL, RetrievalModel
-from recsys.retrieval.index import ExactVectors, Index
+from recsys.retrieval.index.build import load_index
+from recsys.retrieval.index.exact import ExactVectors
+from recsys.retrieval.index.protocol import Index
 from recsys.retrieval.recommend import recommend
-from recsys.serving.index.build import load_index
 from recsys.serving.recommend.seen import judged_without_seen, seen_in_words
 
 EXHAUSTED = "exhausted"
@@ -90,7 +91,11 @@ class Scorer:
         encoder = FeatureEncoder.from_bytes(
             bundle.read("encoder/encoder.json"), bundle.read("encoder/known_ids.safetensors")
         )
-        index, vectors = load_index(bundle, expected_space_id=facts["space_id"])
+        index, vectors = load_index(
+            lambda name: bundle.read(f"index/{name}"),
+            expected_space_id=facts["space_id"],
+            source=path,
+        )
         items = pq.read_table(io.BytesIO(bundle.read("items.parquet")))
         item_ids = items.column(encoder.schema.item_key).combine_chunks()
         if bundle.json("index/index.json")["item_ids_sha256"] != ids_sha256(item_ids):

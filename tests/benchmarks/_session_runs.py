@@ -10,7 +10,6 @@ from typing import Any
 from _harness import Benchmark, peak_memory_mib
 
 from recsys.bundle.weights import load_retrieval
-from recsys.serving.index.build import build_index
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.config.file import load_config
 from recsys.training.engine.machine import keep_freed_memory
@@ -41,7 +40,7 @@ def config_of(
 def trained(config: ExperimentConfig, say: Callable[[str], None]) -> tuple[Evaluation, Path, float]:
     """Return what was found, the bundle, and the CPU seconds, baselines' among them."""
     start = time.process_time()
-    result = train(config, build_index=build_index, say=say, listeners=())
+    result = train(config, say=say, listeners=())
     assert result is not None
     assert isinstance(result.evaluation, Evaluation)
     return result.evaluation, result.bundle, time.process_time() - start

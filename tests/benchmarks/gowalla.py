@@ -15,7 +15,6 @@ from pathlib import Path
 
 from _harness import Benchmark, peak_memory_mib
 
-from recsys.serving.index.build import build_index
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.config.file import load_config
 from recsys.training.engine.machine import keep_freed_memory
@@ -37,9 +36,7 @@ def config_of(folder: Path, overrides: tuple[str, ...]) -> ExperimentConfig:
 def trained(config: ExperimentConfig, benchmark: Benchmark) -> tuple[Evaluation, float]:
     """Train and judge; returns what was found and CPU seconds, the baselines' among them."""
     start = time.process_time()
-    result = train(
-        config, build_index=build_index, say=lambda line: benchmark.row("", line), listeners=()
-    )
+    result = train(config, say=lambda line: benchmark.row("", line), listeners=())
     assert result is not None
     assert isinstance(result.evaluation, Evaluation)
     return result.evaluation, time.process_time() - start

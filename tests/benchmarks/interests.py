@@ -41,7 +41,7 @@ from recsys.features.dataset.split import TEST, VALIDATION
 from recsys.features.propose.tables import infer
 from recsys.models.retrieval import catalogue_vectors, query_vectors
 from recsys.models.two_tower import TwoTower
-from recsys.retrieval.index import ExactVectors
+from recsys.retrieval.index.exact import ExactVectors
 from recsys.retrieval.interests import search
 from recsys.retrieval.muvera import FixedDimensionalEncoding
 from recsys.training.config.experiment import ExperimentConfig

@@ -15,7 +15,6 @@ from _harness import Benchmark
 from _session_runs import config_of
 from session_rows import loaned
 
-from recsys.serving.index.build import build_index
 from recsys.training.engine.checkpoint import Checkpoints, LoopState
 from recsys.training.engine.loop import fit
 from recsys.training.engine.machine import keep_freed_memory
@@ -56,7 +55,7 @@ def judged(overrides: list[str], folder: Path) -> tuple[float, float]:
     """Train; return the best validation's NDCG@10 and the median CPU seconds of a step."""
     settings = Path(__file__).with_name("session_sports.yaml")
     config = config_of(settings, loaned("amazon-sports"), folder, overrides)
-    task, clock = RetrievalJob(config, World(), build_index).task(), StepClock()
+    task, clock = RetrievalJob(config, World()).task(), StepClock()
     with tempfile.TemporaryDirectory(dir=folder) as run:
         best = fit(task, config.training, Checkpoints(Path(run)), (clock,)).best_metric
     assert best is not None

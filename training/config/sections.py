@@ -2,10 +2,11 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from recsys.core.strict import StrictModel
+from recsys.core.strict import StrictModel, nearest
 from recsys.features.batches.examples import Kind as ExampleKind
+from recsys.retrieval.index.registry import AUTO, BACKENDS
 from recsys.training.config.retrieval import (
     HardNegatives,
     LogqCorrection,
@@ -118,12 +119,22 @@ class EvaluationConfig(StrictModel):
     max_queries: PositiveInt = 50_000
 
 
-class IndexConfig(StrictModel):
-    """The index in the bundle: exact below some 100,000 items, else HNSW."""
+def _known_index(kind: str) -> str:
+    known = [AUTO, *BACKENDS]
+    if kind not in known:
+        raise ValueError(f"should be one of {', '.join(known)}{nearest(kind, known)}")
+    return kind
 
-    kind: Literal["auto", "exact", "hnsw"] = "auto"
+
+class IndexConfig(StrictModel):
+    """The index in the bundle: exact below some 100,000 items, else a graph of neighbours."""
+
+    kind: Annotated[str, AfterValidator(_known_index)] = AUTO
+    """`auto`, or `exact`, `hnsw` (by faiss) or `usearch` (the extra `ann`)."""
     min_recall: Annotated[float, Field(ge=0, le=1)] = 0.95
     """An approximate index below this recall against exact search fails the export."""
+    threads: PositiveInt = 1
+    """That build a graph. With more than one, two trainings alike write two different graphs."""
 
 
 class TrackingConfig(StrictModel):

@@ -25,7 +25,7 @@ from recsys.metrics.ranking import (
     novelty_at_k,
     recall_at_k,
 )
-from recsys.retrieval.index import ExactVectors
+from recsys.retrieval.index.exact import ExactVectors
 from recsys.retrieval.interests import search
 from recsys.retrieval.repeats import search_with_repeats
 from recsys.retrieval.topk import topk_of_scores

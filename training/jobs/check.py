@@ -8,6 +8,7 @@ from recsys.features.dataset.dataset import drawn_validation, parted
 from recsys.features.dataset.sessions import sessions_of
 from recsys.features.propose.inspect import Report, inspect
 from recsys.features.tables.checked import read_tables
+from recsys.retrieval.index.registry import require
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.families.plain.choose import check_baselines
 from recsys.training.jobs.train import check_metric
@@ -23,6 +24,7 @@ def preflight(config: ExperimentConfig) -> Report | ClickReport:
     """
     check_metric(config)
     check_baselines(config)
+    require(config.index.kind)
     table_bytes = config.embedding.memory_bytes
     if config.data.stream:
         cache = Path(config.cache or Path(config.output) / "encoded")

@@ -21,6 +21,7 @@ from recsys.embeddings.memory import check_memory, costs, free_memory_bytes
 from recsys.embeddings.plan import EmbeddingPlan
 from recsys.embeddings.sharded import check_shards
 from recsys.models.rankers import RANKERS
+from recsys.retrieval.index.registry import require
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.config.file import dump_config, load_config
 from recsys.training.config.sections import TrainingConfig
@@ -35,7 +36,6 @@ from recsys.training.evaluation.results import Evaluation
 from recsys.training.families.plain.choose import check_baselines
 from recsys.training.families.ranker.evaluation import RankingEvaluation
 from recsys.training.families.ranker.job import RankingJob
-from recsys.training.families.retrieval.contents import IndexBuilder
 from recsys.training.families.retrieval.job import ExtraRankers, RetrievalJob, tracked_metrics
 from recsys.training.tracking.run import Tracker, start_run
 
@@ -88,7 +88,6 @@ class Job(Protocol):
 def train(
     config: ExperimentConfig,
     *,
-    build_index: IndexBuilder,
     resume: Path | None = None,
     listeners: tuple[Listener, ...] = (),
     extra_rankers: ExtraRankers | None = None,
@@ -99,7 +98,6 @@ def train(
 
     Args:
         config: the experiment.
-        build_index: writes the bundle's index (`recsys.serving.index.build`).
         resume: the folder of a run that was stopped; it goes on where its checkpoint stands.
         listeners: who watches the steps.
         extra_rankers: more rankers for the evaluation.
@@ -115,6 +113,7 @@ def train(
     keep_freed_memory()
     check_metric(config)
     check_baselines(config)
+    require(config.index.kind)
     world = World(device=pick_device(config.training.device)) if world is None else world
     if world.size > 1:
         check_shards(config.embedding, world.size)
@@ -137,7 +136,7 @@ def train(
     if config.model.kind in RANKERS:
         job = RankingJob(config, world, earlier, say)
     else:
-        job = RetrievalJob(config, world, build_index, extra_rankers, earlier)
+        job = RetrievalJob(config, world, extra_rankers, earlier)
     config = job.config = _with_backend(config, job, world, run_dir, say)
     if not world.is_first:
         fit_in(world, job, config, run_dir, ())

@@ -65,7 +65,7 @@ class TrialData:
         if config.model.kind in RANKERS:
             self.job = RankingJob(config, world, earlier)
         else:
-            self.job = RetrievalJob(config, world, _no_index, None, earlier)
+            self.job = RetrievalJob(config, world, None, earlier)
         # Kernels agree to the last digits alone, which a training makes larger: one for all trials.
         self.backend = backend or self._faster(config, world, say)
 
@@ -182,7 +182,3 @@ def _rows_for(config: ExperimentConfig, rows: RankingRows) -> RankingRows:
     assert isinstance(loader, ClickLoader)
     batches = ClickLoader(loader.log, batch_size=training.batch_size, seed=training.seed)
     return replace(rows, loader=batches, logit_offset=-log(training.positive_weight))
-
-
-def _no_index(*_: Any, **__: Any) -> Any:
-    raise AssertionError("a trial writes no bundle")

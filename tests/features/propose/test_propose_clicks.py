@@ -17,7 +17,6 @@ from recsys.core.errors import ConfigError
 from recsys.features.clicks.inspect import ClickReport
 from recsys.features.dataset.dataset import prepare
 from recsys.features.propose.tables import Inference, infer
-from recsys.serving.index.build import build_index
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.config.file import load_config
 from recsys.training.jobs.check import preflight
@@ -139,7 +138,7 @@ def test_from_init_to_a_trained_model_without_editing(
     assert report.warnings == ()
     assert [part.rows for part in report.parts] == [2400, 300, 300]
     if ending == "parquet":
-        result = train(config, build_index=build_index)
+        result = train(config)
         assert result.evaluation.flat()["auc"] > 0.7
 
 

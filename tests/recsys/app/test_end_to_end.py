@@ -12,6 +12,9 @@ from click.testing import CliRunner, Result
 from recsys.app.cli import main
 from recsys.features.dataset.dataset import prepare
 from recsys.features.requests.table import request_table
+from recsys.retrieval.index.graph import GraphIndex
+from recsys.retrieval.index.usearch_hnsw import UsearchGraph
+from recsys.serving.recommend.scorer import Scorer
 from recsys.training.config.file import load_config
 
 SMALL = ["--users", "160", "--items", "90", "--events", "4000", "--set", "training.epochs=2"]
@@ -95,8 +98,12 @@ def test_own_tables_from_init_to_promotion(
     recsys("init", data / "interactions", data / "items.parquet", data / "users.parquet")
     checked = answer("check", "recsys.yaml")
     assert checked["rows"]["interactions"] == 4000  # type: ignore[index,call-overload]
-    trained = answer("train", "recsys.yaml", "--set", "training.epochs=1")
+    settings = ("--set", "training.epochs=1", "--set", "index.kind=usearch")
+    trained = answer("train", "recsys.yaml", *settings)
     bundle = str(trained["bundle"])
+    index = Scorer.open(Path(bundle)).index
+    assert isinstance(index, GraphIndex)
+    assert isinstance(index.graph, UsearchGraph)
     first = answer("register", bundle, "--name", "shop")
     second = answer("register", bundle, "--name", "shop", "--alias", "challenger")
     assert (first["version"], second["version"]) == (1, 2)
@@ -104,12 +111,14 @@ def test_own_tables_from_init_to_promotion(
     judged = answer("evaluate", "models:/shop@champion", "--out", "again.html")
     assert Path("again.html").stat().st_size > 50_000
     assert judged["metrics"] == trained["metrics"]  # the same model on the same rows
-    exported = answer("export", "models:/shop/1", "--to", "faiss", "--out", "ann")
-    assert float(exported["recall_at_10"]) >= 0.95  # type: ignore[arg-type]
+    for library in ("faiss", "usearch"):
+        exported = answer("export", "models:/shop/1", "--to", library, "--out", f"ann {library}")
+        assert float(exported["recall_at_10"]) >= 0.95  # type: ignore[arg-type]
+        assert Path(f"ann {library}/index.{library}").is_file()
     answer("export", bundle, "--to", "parquet", "--out", "vectors")
     vectors = pq.read_table("vectors/vectors.parquet")
     assert vectors.column_names == ["item_id", "vector"]
-    again = CliRunner().invoke(main, ["export", bundle, "--to", "exact", "--out", "ann"])
+    again = CliRunner().invoke(main, ["export", bundle, "--to", "exact", "--out", "ann faiss"])
     assert again.exit_code == 2
     assert "never overwritten" in again.output
     lost = CliRunner().invoke(main, ["promote", "shop", "7"])

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from recsys.data.batch import Jagged
-from recsys.retrieval.index import ExactVectors
+from recsys.retrieval.index.exact import ExactVectors
 from recsys.retrieval.interests import merged, search
 from recsys.retrieval.muvera import FixedDimensionalEncoding
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from recsys.data.batch import Jagged
 from recsys.losses.next_item import full_softmax, sampled_softmax, softmax_with_repeats
-from recsys.retrieval.index import ExactVectors
+from recsys.retrieval.index.exact import ExactVectors
 from recsys.retrieval.repeats import distinct, search_with_repeats, taken_before
 
 

@@ -21,7 +21,6 @@ from recsys.features.requests.origin import RequestOrigin
 from recsys.features.tables.sources import Sources
 from recsys.serving.engines.batch import score_to_parquet, shards_of_log, shards_of_requests
 from recsys.serving.engines.parts import JOB, write_parts
-from recsys.serving.index.build import build_index
 from recsys.serving.recommend.scorer import Scorer
 from recsys.serving.recommend.seen import judged_without_seen, seen_in_words
 from recsys.serving.registry import register
@@ -74,7 +73,7 @@ def bundle(log: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
     log.to_parquet(folder / "log.parquet")
     text = yaml.safe_dump({**SETTINGS, "output": str(folder / "runs")})
     (folder / "recsys.yaml").write_text(text)
-    result = train(load_config(folder / "recsys.yaml"), build_index=build_index)
+    result = train(load_config(folder / "recsys.yaml"))
     assert result is not None
     return result.bundle
 

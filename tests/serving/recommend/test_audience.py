@@ -23,7 +23,6 @@ from recsys.layers.geometry import points_of
 from recsys.models.retrieval import query_vectors
 from recsys.serving.engines.batch import score_to_parquet, shards_of_log
 from recsys.serving.export.retrieval import export_index
-from recsys.serving.index.build import build_index
 from recsys.serving.recommend.audience import NewItems, read_new_items, score_new_items
 from recsys.serving.recommend.scorer import Scorer
 from recsys.training.config.experiment import ExperimentConfig
@@ -52,7 +51,7 @@ def ball(world_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "output": tmp_path_factory.mktemp("runs"),
     }
     config = load_config(world_config, tuple(f"{key}={value}" for key, value in keys.items()))
-    result = train(config, build_index=build_index)
+    result = train(config)
     assert result is not None
     return result.bundle
 

@@ -102,7 +102,7 @@ def trained(folder: Path, raw: dict[str, Any]) -> tuple[ExperimentConfig, Path]:
     }
     (folder / "recsys.yaml").write_text(yaml.safe_dump({**shared, **raw}))
     config = load_config(folder / "recsys.yaml")
-    result = train(config, build_index=lambda *_: {})
+    result = train(config)
     assert result is not None
     return config, result.bundle
 

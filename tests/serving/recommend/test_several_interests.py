@@ -16,6 +16,7 @@ from recsys.core.errors import ConfigError, IntegrityError, NotFoundError
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.requests.table import request_table
 from recsys.features.tables.sources import Sources
+from recsys.retrieval.index.registry import BACKENDS
 from recsys.retrieval.muvera import FixedDimensionalEncoding
 from recsys.serving.engines.batch import score_to_parquet, shards_of_log
 from recsys.serving.export.query_encoding import (
@@ -27,8 +28,6 @@ from recsys.serving.export.query_encoding import (
     read_encoding,
 )
 from recsys.serving.export.retrieval import export_index
-from recsys.serving.index.build import build_index
-from recsys.serving.index.faiss_hnsw import HnswIndex
 from recsys.serving.recommend.audience import read_new_items, score_new_items
 from recsys.serving.recommend.scorer import Scorer
 from recsys.training.config.experiment import ExperimentConfig
@@ -55,7 +54,7 @@ def trained_with(world_config: Path, output: Path, **changes: object) -> TrainRe
         **changes,
     }
     config = load_config(world_config, tuple(f"{key}={value}" for key, value in keys.items()))
-    found = train(config, build_index=build_index)
+    found = train(config)
     assert found is not None
     return found
 
@@ -227,9 +226,8 @@ def test_a_graph_of_encodings_is_measured_on_encoded_queries(
     }
     assert recalls["encoded"] <= recalls["encoded, ten times as many rescored"]
     encoding = read_encoding(tmp_path / "a")
-    data = (tmp_path / "a" / "index.faiss").read_bytes()
     items = encoding.items(scorer.vectors)
-    graph = HnswIndex.from_bytes(data, items, facts["ef"], "biased_sphere")
+    graph = BACKENDS["hnsw"].open(lambda name: (tmp_path / "a" / name).read_bytes(), facts, items)
     asked = query_encodings(scorer, encoding, requests)
     rows = graph.search(asked, 10)[1]
     exact = (asked @ items.T).topk(10, dim=1).indices

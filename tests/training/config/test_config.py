@@ -64,6 +64,7 @@ def test_paths_are_beside_the_file_and_overrides_win(tmp_path: Path) -> None:
         ("model: {kind: autoint, hiden: [3]}", r"'model\.hiden' \(did you mean 'hidden'"),
         ("model: {kind: sesion}", r"model: kind 'sesion' is none of .*did you mean 'session'"),
         ("training: {loss: {kind: metric, margin: 0}}", r"yaml: training\.loss\.margin: "),
+        ("index: {kind: usearhc}", r"index\.kind: should be one of auto, .* mean 'usearch'"),
         ("training: {loss: bcee}", r"training\.loss: kind 'bcee' is none of .*mean 'bce'"),
     ],
 )

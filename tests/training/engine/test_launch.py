@@ -247,7 +247,7 @@ def test_a_rank_that_does_not_see_the_runs_folder_says_so(config: Path) -> None:
             return "runs/made-by-another-machine"
 
     with pytest.raises(ConfigError, match=r"rank 0 does not see runs/made-by-.*'output' has to be"):
-        train(load_config(config), build_index=lambda *_: None, world=Far())
+        train(load_config(config), world=Far())
 
 
 def test_workers_under_torchrun_are_refused(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,6 @@ from recsys.data.batch import FeatureBlock, FeatureLayout
 from recsys.features.dataset.split import TEST
 from recsys.models.dcn import DCNConfig
 from recsys.models.retrieval import catalogue_vectors
-from recsys.serving.index.build import build_index
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.config.file import load_config
 from recsys.training.engine.checkpoint import Checkpoints
@@ -89,7 +88,7 @@ def ranker(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ranker")
     clicks(folder / "old.parquet", 3_000, seed=0, first=1_700_000_000)
     config = load_config(settings(folder / "old.parquet", folder / "old"))
-    result = train(config, build_index=build_index)
+    result = train(config)
     assert result is not None
     return result.bundle
 
@@ -187,7 +186,7 @@ def test_a_two_tower_with_a_larger_table_has_the_same_vectors(
     larger = config.model_copy(update={"embedding": table, "warm_start": str(trained)})
     earlier = open_earlier(larger)
     assert earlier is not None
-    job = RetrievalJob(larger, World(), build_index, earlier=earlier)
+    job = RetrievalJob(larger, World(), earlier=earlier)
     task = job.task()
     model: Any = task.trained.model
     start_from(earlier, larger, model, task.trained.table)

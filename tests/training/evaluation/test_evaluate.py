@@ -14,7 +14,6 @@ from recsys.features.dataset.queries import Queries, build_queries
 from recsys.features.dataset.split import TEST, TRAIN, VALIDATION
 from recsys.features.world.world import RetailWorld
 from recsys.metrics.representation import alignment
-from recsys.serving.index.build import build_index
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.config.sections import EvaluationConfig
 from recsys.training.evaluation.evaluate import evaluate, item_slices
@@ -144,7 +143,7 @@ def test_training_stops_on_validation_queries_and_is_judged_on_test_queries(
     off = config.tracking.model_copy(update={"enabled": False})
     quick = config.training.model_copy(update={"epochs": 1, "device": device})
     changes = {"output": str(tmp_path), "tracking": off, "training": quick}
-    done = job.train(config.model_copy(update=changes), build_index=build_index)
+    done = job.train(config.model_copy(update=changes))
     assert parts == [VALIDATION, TEST]
     assert not (done.run_dir / "checkpoints").exists()
     found = done.evaluation

@@ -19,7 +19,6 @@ from recsys.core.errors import ConfigError
 from recsys.explanation.attention_maps import AttentionMaps
 from recsys.explanation.explanations import Agreement, Importance, Interactions
 from recsys.features.dataset.split import TEST
-from recsys.serving.index.build import build_index
 from recsys.training.config.file import load_config
 from recsys.training.explain.explanation import Explanation, explain_row, explain_rows, sampled
 from recsys.training.explain.job import explain_log_row, explain_model, explain_pair, open_ranker
@@ -104,7 +103,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ranker(folder: Path) -> Path:
     """The bundle of an AutoInt of the world."""
     torch.set_num_threads(1)
-    result = train(load_config(settings(folder, folder / "runs")), build_index=build_index)
+    result = train(load_config(settings(folder, folder / "runs")))
     assert result is not None
     return result.bundle
 
@@ -238,7 +237,7 @@ def test_a_streamed_log_is_explained_as_a_whole(folder: Path, tmp_path: Path) ->
         model={"kind": "dcn", "hidden": [8]},
         training={"epochs": 1, "batch_size": 128, "learning_rate": 0.01},
     )
-    result = train(load_config(path), build_index=build_index)
+    result = train(load_config(path))
     assert result is not None
     found = explain_model(result.bundle, max_rows=200)
     assert found.num_rows == 200

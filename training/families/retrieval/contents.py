@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,11 @@ from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.sessions import cut_sessions
 from recsys.features.dataset.split import TEST, TRAIN, VALIDATION
 from recsys.features.requests.table import encode_requests, ids_sha256, request_table
-from recsys.layers.geometry import Geometry
 from recsys.models.retrieval import RetrievalModel, catalogue_vectors
 from recsys.models.two_tower import TwoTower
-from recsys.retrieval.index import ExactVectors
+from recsys.retrieval.index.build import build_index
+from recsys.retrieval.index.exact import ExactVectors
+from recsys.retrieval.index.protocol import IndexRequest
 from recsys.retrieval.recommend import recommend
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.config.file import dump_config
@@ -36,23 +37,6 @@ PROBE_ROWS = 256
 PROBE_K = 20
 
 
-@dataclass(frozen=True)
-class IndexRequest:
-    """What an index builder gets: vectors (n, E), their space, the ids' hash, sample queries."""
-
-    vectors: Tensor
-    geometry: Geometry
-    queries: Tensor
-    space_id: str
-    item_ids_sha256: str
-    kind: str
-    min_recall: float
-
-
-IndexBuilder = Callable[[Path, IndexRequest], object]
-"""Writes the folder `index/` of a bundle; handed in by the front door."""
-
-
 def write_retrieval(
     parent: Path,
     config: ExperimentConfig,
@@ -60,7 +44,6 @@ def write_retrieval(
     model: RetrievalModel,
     *,
     query_vectors: Tensor,
-    build_index: IndexBuilder,
     metrics: dict[str, Any],
     origin: Mapping[str, str],
     probability: TakeProbability | None = None,
@@ -121,6 +104,7 @@ def _index_request(
         item_ids_sha256=ids_sha256(item_ids),
         kind=config.index.kind,
         min_recall=config.index.min_recall,
+        threads=config.index.threads,
     )
 
 

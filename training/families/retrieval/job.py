@@ -28,7 +28,7 @@ from recsys.training.engine.warm_start import Earlier, parent_of
 from recsys.training.evaluation.evaluate import Ranker, evaluate, vector_ranker
 from recsys.training.evaluation.results import Evaluation
 from recsys.training.families.plain.choose import baseline_rankers
-from recsys.training.families.retrieval.contents import IndexBuilder, write_retrieval
+from recsys.training.families.retrieval.contents import write_retrieval
 from recsys.training.families.retrieval.pair_calibrating import (
     check_calibration,
     probability_metrics,
@@ -54,12 +54,11 @@ class RetrievalJob:
         self,
         config: ExperimentConfig,
         world: World,
-        build_index: IndexBuilder,
         extra_rankers: ExtraRankers | None = None,
         earlier: Earlier | None = None,
     ) -> None:
         self.config, self.world, self.earlier = config, world, earlier
-        self.build_index, self.extra_rankers = build_index, extra_rankers
+        self.extra_rankers = extra_rankers
         with world.first_before_others(config.cache is not None):
             self.data = continued(load_data(config), None if earlier is None else earlier.encoder)
         self.sessions = sessions_in(config, self.data)
@@ -111,7 +110,6 @@ class RetrievalJob:
             data,
             model,
             query_vectors=vectors,
-            build_index=self.build_index,
             metrics={"test": {**own, **evaluation.representation, **evaluation.probability}},
             origin=parent_of(self.earlier),
             probability=probability,

@@ -22,7 +22,7 @@ from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.split import TRAIN
 from recsys.models.retrieval import catalogue_vectors, query_vectors
 from recsys.models.two_tower import TwoTower
-from recsys.retrieval.index import ExactVectors
+from recsys.retrieval.index.exact import ExactVectors
 from recsys.retrieval.interests import search
 from recsys.sampling.candidates import excluded_also, with_candidates
 from recsys.training.config.retrieval import HardNegatives

@@ -16,7 +16,6 @@ from recsys.features.dataset.queries import Queries, build_queries
 from recsys.features.dataset.session_queries import build_session_queries
 from recsys.features.dataset.sessions import SessionConfig, Sessions, cut_sessions
 from recsys.features.dataset.split import TEST, TRAIN
-from recsys.serving.index.build import build_index
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.config.file import load_config
 from recsys.training.config.sections import EvaluationConfig
@@ -174,7 +173,7 @@ def test_without_implicit_als_is_left_out_unless_it_was_named(
     named = config.evaluation.model_copy(update={"baselines": ("auto", "ials")})
     with pytest.raises(ConfigError, match="ials: the package implicit is not installed"):
         baseline_rankers(dataset, named)
-    for job in (check_baselines, preflight, partial(train, build_index=build_index)):
+    for job in (check_baselines, preflight, train):
         with pytest.raises(ConfigError, match="ials: the package implicit is not installed"):
             job(config.model_copy(update={"evaluation": named, "output": str(tmp_path)}))
     assert not list(tmp_path.iterdir())  # before any work was done

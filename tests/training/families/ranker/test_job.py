@@ -12,7 +12,6 @@ from recsys.bundle.calibration import CALIBRATOR_FILE, Calibrator
 from recsys.bundle.directory import Bundle
 from recsys.core.errors import ConfigError
 from recsys.metrics.grouped import GroupedRows, gauc
-from recsys.serving.index.build import build_index
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.config.file import load_config
 from recsys.training.engine.ranks import World
@@ -71,7 +70,7 @@ def config_of(path: Path, *overrides: str) -> ExperimentConfig:
 
 
 def trained(config: ExperimentConfig) -> TrainResult:
-    result = train(config, build_index=build_index)
+    result = train(config)
     assert result is not None
     return result
 

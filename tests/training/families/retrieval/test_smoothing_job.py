@@ -16,9 +16,8 @@ from recsys.features.dataset.queries import Queries, build_queries
 from recsys.features.dataset.split import TRAIN, VALIDATION
 from recsys.models.retrieval import catalogue_vectors, query_vectors
 from recsys.models.two_tower import TwoTower
-from recsys.retrieval.index import ExactVectors
+from recsys.retrieval.index.exact import ExactVectors
 from recsys.retrieval.interests import search
-from recsys.serving.index.build import build_index
 from recsys.serving.recommend.scorer import Scorer
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.config.file import load_config
@@ -104,7 +103,7 @@ def test_the_index_holds_smoothed_vectors_and_a_new_item_stands_alone(
         "tracking.enabled=false",
         f"output={tmp_path}",
     )
-    result = train(load_config(world_config, keys), build_index=build_index)
+    result = train(load_config(world_config, keys))
     assert result is not None
     scorer = Scorer.open(result.bundle)  # replays the probe
     stored = load(Bundle.open(result.bundle).read("index/vectors.safetensors"))["vectors"]

@@ -12,7 +12,6 @@ import yaml
 
 from recsys.features.tables.sources import Sources
 from recsys.serving.engines.batch import score_to_parquet, shards_of_log
-from recsys.serving.index.build import build_index
 from recsys.serving.recommend.scorer import Scorer
 from recsys.training.config.file import load_config
 from recsys.training.evaluation.results import Evaluation
@@ -90,7 +89,7 @@ def trained(folder: Path, baselines: tuple[str, ...] = ("markov",), **model: Any
     (folder / "recsys.yaml").write_text(
         yaml.safe_dump({**settings, "output": str(folder / "runs")})
     )
-    result = train(load_config(folder / "recsys.yaml"), build_index=build_index)
+    result = train(load_config(folder / "recsys.yaml"))
     assert result is not None
     return result
 

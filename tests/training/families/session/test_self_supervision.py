@@ -23,7 +23,6 @@ from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.sessions import cut_sessions
 from recsys.models.session import Encoded, SessionTransformer
 from recsys.sampling.session_views import View, augmented, hidden
-from recsys.serving.index.build import build_index
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.config.file import dump_config
 from recsys.training.engine.checkpoint import Checkpoints, LoopState
@@ -384,7 +383,7 @@ class Stop:
 
 def job_of(config: ExperimentConfig) -> RetrievalJob:
     """The job as far as its task; what it would index is never made."""
-    return RetrievalJob(config, World(), build_index)
+    return RetrievalJob(config, World())
 
 
 def bits(task: Task[Any]) -> dict[str, bytes]:

@@ -9,7 +9,6 @@ from recsys.core.errors import ConfigError
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.queries import Queries, build_queries
 from recsys.features.dataset.split import VALIDATION
-from recsys.serving.index.build import build_index
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.config.file import dump_config, load_config, read_yaml
 from recsys.training.engine.checkpoint import Checkpoints
@@ -99,7 +98,7 @@ def test_a_collapse_is_said_when_training_ends(config: ExperimentConfig, tmp_pat
             "training.patience": 8,
         }
         said: list[str] = []
-        train(changed(config, {**changes, **output}), build_index=build_index, say=said.append)
+        train(changed(config, {**changes, **output}), say=said.append)
         warnings = [line for line in said if line.startswith("warning: ")]
         assert bool(warnings) == warned
         assert all("The representation has collapsed" in line for line in warnings)

@@ -1,1 +1,0 @@
-"""One ANN library a file, behind the Index protocol."""
