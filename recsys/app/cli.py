@@ -7,13 +7,11 @@ from typing import Any
 
 import click
 
+from recsys.app.cli_evaluate import evaluate
 from recsys.app.cli_explain import explain
 from recsys.app.cli_jobs import (
     ExportTarget,
     export_model,
-    metrics_of,
-    print_evaluation,
-    progress_lines,
     resolve_model,
     score_users,
     starting_from,
@@ -237,31 +235,7 @@ def train(
 
 main.add_command(tune)
 main.add_command(explain)
-
-
-@main.command()
-@_MODEL
-@click.option("--out", type=click.Path(path_type=Path), help="Report to write; default: beside.")
-@_URI
-@_JSON
-def evaluate(model: str, out: Path | None, tracking_uri: str | None, as_json: bool) -> None:
-    """Evaluate a model again, with baselines and a report.
-
-    MODEL is a bundle folder, a run id or models:/name@alias.
-
-    Example: recsys evaluate models:/demo@champion --out report.html
-    """
-    from recsys.training.jobs.evaluate import evaluate_bundle
-
-    folder = resolve_model(model, tracking_uri)
-    report = out or Path(f"evaluation-{folder.name}.html")
-    evaluation = evaluate_bundle(folder, report, say=progress_lines(as_json))
-    if as_json:
-        found = {"report": str(report), "metrics": metrics_of(evaluation)}
-        click.echo(json_format.dumps(found, indent=1))
-    else:
-        print_evaluation(evaluation)
-        click.echo(f"\nreport: {report}")
+main.add_command(evaluate)
 
 
 @main.command()

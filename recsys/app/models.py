@@ -60,6 +60,7 @@ def evaluate(
     model: Reference,
     *,
     report: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
     tracking_uri: str | None = None,
     quiet: bool = True,
 ) -> "Evaluation | RankingEvaluation":
@@ -68,11 +69,14 @@ def evaluate(
     Args:
         model: see `load`.
         report: HTML file to write; None: none is kept.
+        settings: other values of the section `evaluation` than in training, by key:
+            {"evaluation.ks": [5], "evaluation.filter_seen": False}.
         tracking_uri: MLflow store.
         quiet: print no progress.
 
     Raises:
-        UserError: there is no such model, or its data are no longer where they were.
+        UserError: there is no such model, its data are no longer where they were, or `settings`
+            has another key or a wrong value.
 
     Example:
         >>> evaluation = recsys.evaluate(run)
@@ -87,7 +91,7 @@ def evaluate(
     folder = folder_of(model, tracking_uri)
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "report.html" if report is None else Path(report)
-        return evaluate_bundle(folder, path, say=lines_to_stderr(quiet))
+        return evaluate_bundle(folder, path, settings=settings, say=lines_to_stderr(quiet))
 
 
 @checked

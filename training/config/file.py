@@ -81,10 +81,20 @@ def dump_config(config: ExperimentConfig) -> str:
     return yaml.safe_dump(config.model_dump(mode="json", by_alias=True), sort_keys=False)
 
 
-def _override(raw: dict[str, object], override: str) -> None:
+def parse_override(override: str) -> tuple[str, Any]:
+    """Return key and value of `key.sub=value`.
+
+    Raises:
+        ConfigError: it has no "=", or the value is not YAML.
+    """
     key, equals, value = override.partition("=")
     if not equals:
         raise ConfigError(f"--set {override}: expected key=value, as in training.epochs=5")
+    return key, read_yaml(value, source=f"--set {override}")
+
+
+def _override(raw: dict[str, object], override: str) -> None:
+    key, value = parse_override(override)
     *parents, last = key.split(".")
     node = raw
     for parent in parents:
@@ -92,7 +102,7 @@ def _override(raw: dict[str, object], override: str) -> None:
         if not isinstance(child, dict):
             raise ConfigError(f"--set {override}: '{parent}' is not a section")
         node = child
-    node[last] = read_yaml(value, source=f"--set {override}")
+    node[last] = value
 
 
 def _beside(sources: Sources, folder: Path) -> Sources:

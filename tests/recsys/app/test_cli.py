@@ -25,7 +25,7 @@ OPTIONS = {
         "--set",
         "--json",
     },
-    "evaluate": {"model", "--out", "--tracking-uri", "--json"},
+    "evaluate": {"model", "--out", "--keep-seen", "--set", "--tracking-uri", "--json"},
     "export": {
         "model",
         "--to",
@@ -162,6 +162,7 @@ def test_help_imports_no_heavy_library() -> None:
         (["score", ".", "--output", "o.csv", "--interactions", "x"], 2, "is a folder of Parquet"),
         (["demo", "--out", "demo.zip"], 2, "a folder of data, runs and recommendations, not a .z"),
         (["evaluate", "no-such-thing"], 4, "no-such-thing"),
+        (["evaluate", ".", "--set", "evaluation.ks"], 2, "expected key=value"),
         (["promote", "shop", "one"], 2, "not a valid integer"),
     ],
 )

@@ -121,6 +121,14 @@ def test_metrics_are_those_of_the_predictions(log: Path, result: TrainResult) ->
     assert gain.low < gain.value < gain.high
 
 
+def test_a_ranker_is_evaluated_with_other_bootstrap_samples_alone(
+    log: Path, result: TrainResult
+) -> None:
+    with pytest.raises(ConfigError, match=r"fm is trained; .* is evaluation.bootstrap_samples$"):
+        evaluate_bundle(result.bundle, log.parent / "r.html", settings={"evaluation.ks": [5]})
+    assert not (log.parent / "r.html").exists()
+
+
 def test_within_users_is_by_the_logs_own_users(log: Path) -> None:
     config = config_of(log)
     rows = open_rows(config, World())

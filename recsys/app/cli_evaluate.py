@@ -1,0 +1,58 @@
+"""`recsys evaluate`: a trained model evaluated again."""
+
+import json as json_format
+from pathlib import Path
+
+import click
+
+from recsys.app.cli_jobs import metrics_of, print_evaluation, progress_lines, resolve_model
+
+
+@click.command()
+@click.argument("model")
+@click.option("--out", type=click.Path(path_type=Path), help="Report to write; default: beside.")
+@click.option(
+    "--keep-seen/--hide-seen",
+    default=None,
+    help="Whether lists may hold items the user has interacted with; default: as in training "
+    "(evaluation.filter_seen).",
+)
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a key of the section evaluation.",
+)
+@click.option("--tracking-uri", help="MLflow store; default: mlflow.db in this folder.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def evaluate(
+    model: str,
+    out: Path | None,
+    keep_seen: bool | None,
+    overrides: tuple[str, ...],
+    tracking_uri: str | None,
+    as_json: bool,
+) -> None:
+    """Evaluate a model again, with baselines and a report.
+
+    MODEL is a bundle folder, a run id or models:/name@alias. The data, the split and the model
+    are those of the training; how it is evaluated can be changed.
+
+    Example: recsys evaluate models:/demo@champion --set evaluation.ks=[5,10] --out report.html
+    """
+    from recsys.training.config.file import parse_override
+    from recsys.training.jobs.evaluate import evaluate_bundle
+
+    settings = dict(map(parse_override, overrides))
+    if keep_seen is not None:
+        settings["evaluation.filter_seen"] = not keep_seen
+    folder = resolve_model(model, tracking_uri)
+    report = out or Path(f"evaluation-{folder.name}.html")
+    evaluation = evaluate_bundle(folder, report, settings=settings, say=progress_lines(as_json))
+    if as_json:
+        found = {"report": str(report), "metrics": metrics_of(evaluation)}
+        click.echo(json_format.dumps(found, indent=1))
+    else:
+        print_evaluation(evaluation)
+        click.echo(f"\nreport: {report}")
