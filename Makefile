@@ -16,7 +16,7 @@ help:
 	@echo "make test    set up, then run the tests"
 	@echo "make lint    ruff and mypy"
 	@echo "make format  let ruff rewrite the code"
-	@echo "make bench   list the benchmarks; make bench NAME=exact_topk [ARGS=--quick] runs one"
+	@echo "make bench   list the benchmarks; make bench NAME=exact_topk [ARGS=--quick] runs one (--smoke: in seconds)"
 	@echo "make peers   set up other libraries in an environment of their own, for the benchmarks against them"
 	@echo "make clean   remove the environment and caches"
 	@echo "ACCELERATOR=cuda installs the CUDA builds (of torch's default index and FBGEMM)"

@@ -2,37 +2,76 @@
 
 import argparse
 import json
+import multiprocessing
+import os
 import platform
 import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from _made_up import write_made_up
 
 RESULTS = Path(__file__).parent / "results"
+SMALL_MODEL = ("model.dim=16", "embedding.dim=8", "embedding.num_rows=1024")
+SMALL_TRAINING = ("training.batch_size=128", "training.epochs=1", "evaluation.bootstrap_samples=10")
+T = TypeVar("T")
 
 
 class Benchmark:
-    """One run: `quick` asks for a minute's version, `overrides` are configuration keys."""
+    """One run of a benchmark.
+
+    quick: a minute's version, or less. smoke: a few rows and steps, in seconds, to see that it
+    runs: on made-up data sets, in this process, without other libraries; its figures mean
+    nothing. overrides: keys of a configuration.
+    """
 
     def __init__(self, name: str, description: str) -> None:
         parser = argparse.ArgumentParser(
             name, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
         )
-        parser.add_argument("--quick", action="store_true", help="a minute's version")
+        size = parser.add_mutually_exclusive_group()
+        size.add_argument("--quick", action="store_true", help="a minute's version")
+        size.add_argument("--smoke", action="store_true", help="a few made-up rows: does it run?")
         parser.add_argument("--save", action="store_true", help="write results/<name>.json")
         parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
         options = parser.parse_args()
+        if options.smoke and options.save:
+            parser.error("the figures of --smoke mean nothing: --save keeps none of them")
         self.name, self.save = name, options.save
-        self.quick: bool = options.quick
+        self.smoke: bool = options.smoke
+        self.quick: bool = options.quick or options.smoke
         self.overrides: tuple[str, ...] = tuple(options.set)
+        self._made_up = tempfile.TemporaryDirectory(prefix="made-up-") if self.smoke else None
+        if self._made_up is not None:
+            write_made_up(Path(self._made_up.name))
+            os.environ["RECSYS_DATA"] = self._made_up.name
+
+    def sized(self, full: T, quick: T, smoke: T) -> T:
+        """Return which of them this run's size asks for."""
+        if self.smoke:
+            return smoke
+        return quick if self.quick else full
+
+    def workers(self, count: int, prepare: Callable[[], object] | None = None) -> Executor:
+        """Return `count` fresh processes, each of which calls `prepare` first.
+
+        A forked process would have the memory of this one, and the locks of its threads. Of
+        `--smoke` all is done in this process at once.
+        """
+        if self.smoke:
+            return _Here()
+        context = multiprocessing.get_context("spawn")
+        return ProcessPoolExecutor(count, context, prepare)
 
     def row(self, label: str, value: str) -> None:
         """Print one line of the table."""
@@ -53,7 +92,18 @@ class Benchmark:
             }
             path = RESULTS / f"{self.name}.json"
             path.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+        if self._made_up is not None:
+            self._made_up.cleanup()
         print(json.dumps({"benchmark": self.name, **figures}))
+
+
+class _Here(Executor):
+    """Does what is submitted at once, in this process."""
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        done: Future[T] = Future()
+        done.set_result(fn(*args, **kwargs))
+        return done
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from _harness import Benchmark, peak_memory_mib
+from _harness import SMALL_MODEL, SMALL_TRAINING, Benchmark, peak_memory_mib
 
 from recsys.bundle.weights import load_retrieval
 from recsys.training.config.experiment import ExperimentConfig
@@ -19,6 +19,8 @@ from recsys.training.jobs.opening import open_model
 from recsys.training.jobs.train import train
 
 Figures = dict[str, dict[str, float]]
+SMALL = (*SMALL_MODEL, *SMALL_TRAINING, "model.history_length=10")
+"""Of `--smoke`."""
 
 
 def config_of(
@@ -96,7 +98,8 @@ def run(
     seeds = [int(one[6:]) for one in benchmark.overrides if one.startswith("seeds=")] or [1]
     overrides = [one for one in benchmark.overrides if not one.startswith("seeds=")]
     if benchmark.quick:
-        overrides = ["training.epochs=1", "evaluation.max_queries=1000", *overrides]
+        small = SMALL if benchmark.smoke else ()
+        overrides = [*small, "training.epochs=1", "evaluation.max_queries=1000", *overrides]
     found: dict[str, list[Figures]] = {}
     seconds = []
     with tempfile.TemporaryDirectory() as folder:

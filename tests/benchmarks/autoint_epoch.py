@@ -38,11 +38,14 @@ import numpy as np
 import pandas as pd
 import torch
 from _harness import Benchmark, timed
+from _loaned import folder_of
 from autoint_ml1m import FILE, config_of
-from embedding_pareto import ML1M, SINGLE, read_joined
+from embedding_pareto import SINGLE, read_joined
 from peers.process import PEERS, Trainer, number, peers_are_there, write_part
 
 NUMBERS, CATEGORIES, EXPONENT, BUCKETS = 13, 26, 1.05, 100
+ENGINES = (("engine", "float32"), ("engine_auto", "auto"))
+"""The engine's trainers, and `training.precision` of each."""
 BATCH_SIZE, LAYERS, HEADS, DIM = 4096, 3, 2, 16
 HIDDEN: dict[str, tuple[int, ...]] = {"autoint": (), "autoint+": (400, 400)}
 PEAK_SIZE = 1024
@@ -142,9 +145,9 @@ def measure(bench: Benchmark, data: str, kind: str, num_rows: int, rounds: int) 
         write_rows(data, rows, folder)
         trainers = {
             name: Trainer(name, folder, {"config": engine_config(data, hidden, folder, precision)})
-            for name, precision in (("engine", "float32"), ("engine_auto", "auto"))
+            for name, precision in bench.sized(ENGINES, ENGINES, ENGINES[:1])
         }
-        if peers_are_there():
+        if peers_are_there(bench):
             for peer in PEERS:
                 for suffix in ("", KEEPING):
                     trainers[peer + suffix] = Trainer(
@@ -212,9 +215,9 @@ def main() -> None:
     bench = Benchmark("autoint_epoch", __doc__ or "")
     torch.set_num_threads(1)
     given = dict(override.split("=", 1) for override in bench.overrides)
-    num_rows = int(given.get("rows", 20_480 if bench.quick else 81_920))
+    num_rows = int(given.get("rows", bench.sized(81_920, 20_480, 512)))
     rounds = int(given.get("rounds", 1 if bench.quick else 3))
-    data = ["criteo"] if bench.quick or not ML1M.is_dir() else ["ml1m", "criteo"]
+    data = ["criteo"] if bench.quick or not folder_of("ml-1m").is_dir() else ["ml1m", "criteo"]
     kinds = ["autoint"] if bench.quick else list(HIDDEN)
     cells = {
         f"{name} {kind}": measure(bench, name, kind, num_rows, rounds)

@@ -20,9 +20,7 @@ import statistics
 import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
 from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +29,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pyarrow.parquet as pq
 import torch
 from _harness import Benchmark
-from embedding_pareto import ML1M, read_joined
+from _loaned import loaned
+from embedding_pareto import read_joined
 
 from recsys.core.strict import parse
 from recsys.features.dataset.split import TEST
@@ -163,8 +162,7 @@ def mean_and_deviation(values: list[float]) -> tuple[float, float]:
 def main() -> None:
     bench = Benchmark("autoint_ml1m", __doc__ or "")
     given = dict(override.split("=", 1) for override in bench.overrides)
-    if not ML1M.is_dir():
-        sys.exit(f"no data in {ML1M}: set RECSYS_DATA")
+    loaned("ml-1m")
     names = given.get("models", "logistic,autoint" if bench.quick else ",".join(MODELS)).split(",")
     settings = given.get("settings", "b" if bench.quick else "a,b").split(",")
     seeds = range(1 if bench.quick else int(given.get("seeds", 3)))
@@ -174,7 +172,7 @@ def main() -> None:
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="autoint_ml1m-") as folder:
         pq.write_table(read_joined(), Path(folder) / FILE)
-        workers = ProcessPoolExecutor(int(given.get("workers", 1)), get_context("spawn"))
+        workers = bench.workers(int(given.get("workers", 1)))
         started = {
             (setting, name, seed): workers.submit(run, setting, name, seed, folder, extra)
             for setting in settings

@@ -15,7 +15,6 @@ log inclusion. Times are of one thread's processor.
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -47,13 +46,13 @@ EVENTS, USERS, STEPS = 200_000, 10_000, 12
 SIZES = (10_000, 100_000, 1_000_000)
 
 
-def write_log(folder: Path, num_items: int, taken: int) -> dict[str, Any]:
+def write_log(folder: Path, num_items: int, taken: int, events: int, users: int) -> dict[str, Any]:
     """Write the tables; return the experiment."""
     rng = np.random.default_rng(0)
     columns = {
-        "user_id": rng.integers(0, USERS, EVENTS),
-        "item_id": (rng.random(EVENTS) ** 3 * min(num_items, taken)).astype(np.int64),
-        "time": np.arange(EVENTS),
+        "user_id": rng.integers(0, users, events),
+        "item_id": (rng.random(events) ** 3 * min(num_items, taken)).astype(np.int64),
+        "time": np.arange(events),
     }
     pq.write_table(pa.table(columns), folder / "log.parquet")
     pq.write_table(pa.table({"item_id": np.arange(num_items)}), folder / "items.parquet")
@@ -104,6 +103,8 @@ def cpu_ms(calls: list[Callable[[], object]]) -> float:
 
 def measure(raw: dict[str, Any]) -> dict[str, float]:
     """Load, step; return the figures."""
+    torch.set_num_threads(1)
+    keep_freed_memory()
     config = parse(ExperimentConfig, raw, source="catalogue_memory")
     training = config.training
     data = load_data(config)
@@ -158,28 +159,23 @@ def measure(raw: dict[str, Any]) -> dict[str, float]:
 
 
 def main() -> None:
-    if len(sys.argv) == 3 and sys.argv[1] == "one":
-        torch.set_num_threads(1)
-        keep_freed_memory()
-        print(json.dumps(measure(json.loads(sys.argv[2]))))
-        return
     bench = Benchmark("catalogue_memory", __doc__ or "")
     given = dict(override.split("=", 1) for override in bench.overrides)
     sizes = [int(one) for one in given.pop("sizes", ",".join(map(str, SIZES))).split(",")]
     taken = int(given.pop("taken", SIZES[0]))
     training = {key.removeprefix("training."): json.loads(one) for key, one in given.items()}
+    events, users = bench.sized((EVENTS, USERS), (EVENTS, USERS), (2_000, 100))
     rows = []
-    for num_items in sizes[:2] if bench.quick else sizes:
-        with tempfile.TemporaryDirectory(prefix="catalogue_memory-") as folder:
-            raw = {**write_log(Path(folder), num_items, taken), "training": training}
-            command = [sys.executable, __file__, "one", json.dumps(raw)]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            sys.exit(done.stderr[-2000:])
-        rows.append(json.loads(done.stdout.splitlines()[-1]))
+    for num_items in bench.sized(sizes, sizes[:2], [1_000]):
+        with (
+            tempfile.TemporaryDirectory(prefix="catalogue_memory-") as folder,
+            bench.workers(1) as own_process,
+        ):
+            raw = {**write_log(Path(folder), num_items, taken, events, users), "training": training}
+            rows.append(own_process.submit(measure, raw).result())
         bench.row(f"{num_items} items", str(rows[-1]))
     bench.finish(
-        {"sizes": rows, "events": EVENTS, "taken": taken, "users": USERS, "threads": 1, "seed": 0}
+        {"sizes": rows, "events": events, "taken": taken, "users": users, "threads": 1, "seed": 0}
     )
 
 

@@ -15,14 +15,12 @@ by a planted rule, whose log loss `best_logloss` is what a model can reach at be
 """
 
 import json
-import multiprocessing
 import os
 import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +30,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from _harness import Benchmark, peak_memory_mib
+from _loaned import loaned
 from numpy.typing import NDArray
 
 from recsys.core.strict import parse
@@ -77,8 +76,7 @@ def generate(folder: Path, rows: int) -> dict[str, Any]:
     if truth.is_file() and (known := json.loads(truth.read_text()))["rows"] == rows:
         return dict(known)
     folder.mkdir(parents=True, exist_ok=True)
-    data = Path(os.environ.get("RECSYS_DATA", "../shared/data"))
-    source = pq.read_table(data / "criteo-sample" / "criteo_10k.parquet").combine_chunks()
+    source = pq.read_table(loaned("criteo-sample") / "criteo_10k.parquet").combine_chunks()
     rng = np.random.default_rng(SEED)
     loss = positive = 0.0
     for number, first in enumerate(range(0, rows, FILE_ROWS)):
@@ -141,14 +139,14 @@ def effects(name: str, values: pa.Array) -> NDArray[np.float64]:
     return mixed / 2.0**63 - 1
 
 
-def config_of(source: Path, cache: Path, table_rows: int) -> ExperimentConfig:
+def config_of(source: Path, cache: Path, table_rows: int, batch_size: int) -> ExperimentConfig:
     """Return the experiment: a ranker, one epoch over the streamed log."""
     raw = {
         "data": {"interactions": str(source / "*.parquet"), "stream": True},
         "schema": json.loads(schema().model_dump_json()),
         "model": {"kind": "dcn"},
         "embedding": {"num_rows": table_rows},
-        "training": {"epochs": 1, "batch_size": BATCH_SIZE, "seed": SEED},
+        "training": {"epochs": 1, "batch_size": batch_size, "seed": SEED},
         "cache": str(cache),
     }
     return parse(ExperimentConfig, raw, source="click_log")
@@ -214,7 +212,12 @@ def train(config: ExperimentConfig) -> dict[str, Any]:
     world = World()
     rows = open_rows(config, world)
     plan = EmbeddingPlan.of(config.embedding, (rows.layout,))
-    choice = pick_backend(config.embedding, plan, batch_size=BATCH_SIZE, device=torch.device("cpu"))
+    choice = pick_backend(
+        config.embedding,
+        plan,
+        batch_size=config.training.batch_size,
+        device=torch.device("cpu"),
+    )
     table = config.embedding.model_copy(update={"backend": choice.backend})
     task = ranking_task(config.model_copy(update={"embedding": table}), rows, world)
     watch = Watch("train", task.num_steps, rows.rows[TRAIN])
@@ -240,21 +243,21 @@ def resident_mib() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE") >> 20
 
 
-def in_own_process(work: Callable[..., dict[str, Any]], *arguments: object) -> dict[str, Any]:
-    """Call `work` in a fresh process, so that its memory is its own."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(work, *arguments).result()
-
-
-def measure(bench: Benchmark, folder: Path, rows: int, table_rows: int) -> dict[str, Any]:
+def measure(
+    bench: Benchmark, folder: Path, rows: int, table_rows: int, batch_size: int
+) -> dict[str, Any]:
     """Generate, encode, load and train; print a line each."""
+
+    def in_own_process(work: Callable[..., dict[str, Any]], *arguments: object) -> dict[str, Any]:
+        with bench.workers(1) as pool:
+            return pool.submit(work, *arguments).result()
+
     log, cache = folder / f"log-{rows}", folder / f"encoded-{rows}"
     figures = in_own_process(generate, log, rows)
     loss, rate = figures["best_logloss"], figures["positive_rate"]
     bench.row("log", f"{rows:,} rows, {rate:.3f} positive, best log loss {loss:.4f}")
     shutil.rmtree(cache, ignore_errors=True)
-    config = config_of(log, cache, table_rows)
+    config = config_of(log, cache, table_rows, batch_size)
     figures |= in_own_process(encode, config)
     size = f"{figures['bytes_on_disk'] / rows:.0f} bytes a row"
     bench.row("encoding", f"{speeds(figures, 'encode')}, {size}")
@@ -287,15 +290,16 @@ def memory(figures: dict[str, Any], part: str) -> str:
 def main() -> None:
     bench = Benchmark("click_log", __doc__ or "")
     given = dict(pair.split("=", 1) for pair in bench.overrides)
-    sizes = [int(s) for s in given.get("rows", "200000" if bench.quick else "5000000").split(",")]
-    table_rows = int(given.get("table_rows", 100_000 if bench.quick else 1_000_000))
+    sizes = [int(s) for s in given.get("rows", bench.sized("5000000", "200000", "4000")).split(",")]
+    table_rows = int(given.get("table_rows", bench.sized(1_000_000, 100_000, 1_000)))
+    batch_size = bench.sized(BATCH_SIZE, BATCH_SIZE, 256)
     found: dict[int, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory(prefix="click_log-") as temporary:
         for rows in sizes:
             folder = Path(given.get("folder", temporary))
-            found[rows] = measure(bench, folder, rows, table_rows)
+            found[rows] = measure(bench, folder, rows, table_rows, batch_size)
     largest = found.pop(max(found))
-    figures = {"batch_size": BATCH_SIZE, "seed": SEED, "table_rows": table_rows, **largest}
+    figures = {"batch_size": batch_size, "seed": SEED, "table_rows": table_rows, **largest}
     bench.finish({**figures, "smaller": [found[rows] for rows in sorted(found)]})
 
 

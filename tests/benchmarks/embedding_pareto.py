@@ -13,12 +13,12 @@ search for the reference's learning rate and nothing else. Needs the data on loa
 """
 
 import json
-import multiprocessing
 import os
 import statistics
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -32,6 +32,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from _harness import Benchmark, peak_memory_mib
+from _loaned import loaned
 from embedding_methods.alternatives import (
     METHODS,
     build_embedding,
@@ -48,7 +49,6 @@ from recsys.features.encoding.hashing import hash_values
 from recsys.models.dcn import DCN, DCNConfig
 from recsys.training.engine.machine import keep_freed_memory
 
-ML1M = Path(os.environ.get("RECSYS_DATA", "../shared/data")).resolve() / "ml-1m"
 PLOT = Path(__file__).resolve().parents[2] / "docs" / "embedding_pareto.png"
 SINGLE = ("user_id", "movie_id", "year", "gender", "age", "occupation", "zip_code")
 LAYOUT = FeatureLayout(tuple((name, 1) for name in SINGLE), (("genres", 1),), ())
@@ -86,13 +86,14 @@ class Rows:
 
 def read_joined() -> pa.Table:
     """Return the split with the attributes of its users and movies, in its order."""
-    table = pq.read_table(ML1M / "autoint_split.parquet")
+    folder = loaned("ml-1m")
+    table = pq.read_table(folder / "autoint_split.parquet")
     for key, columns in (
         ("movie_id", ["movie_id", "genres", "year"]),
         ("user_id", ["user_id", "gender", "age", "occupation", "zip_code"]),
     ):
         name = "movies.parquet" if key == "movie_id" else "users.parquet"
-        other = pq.read_table(ML1M / name, columns=columns)
+        other = pq.read_table(folder / name, columns=columns)
         found = pc.index_in(table[key], other[key].combine_chunks())
         for column in columns[1:]:
             table = table.append_column(column, other[column].take(found))
@@ -207,9 +208,9 @@ def run_all(bench: Benchmark, runs: list[Run], workers: int, log: Path | None) -
     found = done_before(log, runs)
     todo = [run for run in runs if run not in found]
     results = list(found.values())
-    # Fresh processes: a forked one inherits the threads' locks of the libraries.
-    with multiprocessing.get_context("spawn").Pool(workers, keep_freed_memory) as pool:
-        for one in pool.imap_unordered(train, todo):
+    with bench.workers(workers, keep_freed_memory) as pool:
+        for done in as_completed([pool.submit(train, run) for run in todo]):
+            one = done.result()
             results.append(one)
             if log is not None:
                 with log.open("a") as file:
@@ -309,19 +310,19 @@ def plot(points: list[Figures], path: Path) -> None:
     figure.savefig(path, dpi=100)
 
 
-def grid(quick: bool, options: Mapping[str, str]) -> list[Run]:
+def grid(bench: Benchmark, options: Mapping[str, str]) -> list[Run]:
     """Return every run, seed by seed, so that an unfinished grid is whole for some seeds."""
-    percents = (100, 10, 1) if quick else PERCENTS
+    percents = bench.sized(PERCENTS, (100, 10, 1), (100, 50))
     make = partial(
         Run,
         learning_rate=float(options.get("learning_rate", 0.2)),
-        epochs=int(options.get("epochs", 1 if quick else 6)),
-        max_steps=40 if quick else 1_000,
+        epochs=int(options.get("epochs", 1 if bench.quick else 6)),
+        max_steps=40 if bench.quick else 1_000,
     )
     points = [("collisionless", 100)] + [
         (method, percent) for percent in percents for method in METHODS if method != "collisionless"
     ]
-    seeds = range(1 if quick else int(options.get("seeds", 3)))
+    seeds = range(1 if bench.quick else int(options.get("seeds", 3)))
     return [make(*point, seed=seed) for seed in seeds for point in points]
 
 
@@ -336,15 +337,14 @@ def search(options: Mapping[str, str]) -> list[Run]:
 def main() -> None:
     bench = Benchmark("embedding_pareto", __doc__ or "")
     options = dict(override.split("=", 1) for override in bench.overrides)
-    if not ML1M.is_dir():
-        sys.exit(f"no data in {ML1M}: set RECSYS_DATA")
+    loaned("ml-1m")
     log = Path(options["log"]) if "log" in options else None
     workers = int(options.get("workers", 2))
     if "learning_rates" in options:
         for one in run_all(bench, search(options), workers, log):
             bench.row(f"learning rate {one['learning_rate']}", str(one["validation_by_epoch"]))
         return
-    runs = grid(bench.quick, options)
+    runs = grid(bench, options)
     points = summary(run_all(bench, runs, workers, log))
     for point in points:
         bench.row(

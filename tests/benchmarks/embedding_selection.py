@@ -26,7 +26,8 @@ import pyarrow.parquet as pq
 import torch
 import yaml
 from _harness import Benchmark, peak_memory_mib
-from embedding_pareto import ML1M, interval, read_joined
+from _loaned import loaned
+from embedding_pareto import interval, read_joined
 
 from recsys.features.dataset.split import TEST
 from recsys.metrics.classification import auc, log_loss
@@ -163,11 +164,10 @@ def summary(runs: list[Figures]) -> Figures:
 
 def main() -> None:
     bench = Benchmark("embedding_selection", __doc__ or "")
-    quick = {"seeds": 1, "epochs": 1, "batch_size": 16_384} if bench.quick else {}
+    quick = {"seeds": 1, "epochs": 1, "batch_size": bench.sized(0, 16_384, 256)}
     given = {key: int(one) for key, one in (pair.split("=", 1) for pair in bench.overrides)}
-    options = {**DEFAULTS, **quick, **given}
-    if not ML1M.is_dir():
-        sys.exit(f"no data in {ML1M}: set RECSYS_DATA")
+    options = {**DEFAULTS, **(quick if bench.quick else {}), **given}
+    loaned("ml-1m")
     torch.set_num_threads(1)
     keep_freed_memory()
     runs: list[Figures] = []

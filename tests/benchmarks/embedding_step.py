@@ -15,7 +15,6 @@ fields with 100 to 10 M values. Peak memory is of a process of its own for each,
 """
 
 import itertools
-import multiprocessing
 import statistics
 import sys
 from collections.abc import Callable
@@ -52,7 +51,7 @@ class Cell:
     num_rows: int
 
     def __str__(self) -> str:
-        rows = f"{self.num_rows // 1_000_000} M rows"
+        rows = f"{self.num_rows / 1e6:g} M rows"
         return f"{self.num_fields} fields x {self.dim}, batch {self.batch_size}, {rows}"
 
     @property
@@ -218,8 +217,8 @@ def peaks(bench: Benchmark, cell: Cell) -> dict[str, int]:
     for name in ("fbgemm", "torch", "tbe", "sparse_adam", "dense_adam"):
         if is_too_large(cell, name):
             continue
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            found[name] = pool.apply(peak_of, (cell, name))
+        with bench.workers(1) as pool:
+            found[name] = pool.submit(peak_of, cell, name).result()
         bench.row(f"  {name}", f"{found[name]:9} MiB, table {cell.table_bytes >> 20} MiB")
     return found
 
@@ -227,13 +226,10 @@ def peaks(bench: Benchmark, cell: Cell) -> dict[str, int]:
 def main() -> None:
     bench = Benchmark("embedding_step", __doc__ or "")
     keep_freed_memory()
-    millions = (1,) if bench.quick else (1, 10)
-    fields, dims, batches = ((26,), (16, 64), (4096,)) if bench.quick else GRID
-    cells = [
-        Cell(f, d, b, m * 1_000_000)
-        for m, d, f, b in itertools.product(millions, dims, fields, batches)
-    ]
-    found = [measure(bench, cell, 5 if bench.quick else 9) for cell in cells]
+    rows = bench.sized((1_000_000, 10_000_000), (1_000_000,), (1_000,))
+    fields, dims, batches = bench.sized(GRID, ((26,), (16, 64), (4096,)), ((3,), (8,), (64,)))
+    cells = [Cell(f, d, b, m) for m, d, f, b in itertools.product(rows, dims, fields, batches)]
+    found = [measure(bench, cell, bench.sized(9, 5, 1)) for cell in cells]
     memory = {str(cell): peaks(bench, cell) for cell in (cells[:1] if bench.quick else cells[::8])}
 
     def over_grid(key: str) -> float:

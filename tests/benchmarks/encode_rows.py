@@ -38,11 +38,11 @@ def rows_per_cpu_second(column: pa.Array, kind: str, repeats: int) -> float:
 
 def main() -> None:
     bench = Benchmark("encode_rows", __doc__ or "")
-    rows = 200_000 if bench.quick else 2_000_000
+    rows = bench.sized(2_000_000, 200_000, 2_000)
     rng = np.random.default_rng(0)
     ids = pa.array(rng.integers(0, 2**60, rows))
     distinct = pa.array(np.char.add("user-", np.arange(rows).astype(str)))
-    repeated = distinct.take(pa.array(rng.integers(0, 10_000, rows)))
+    repeated = distinct.take(pa.array(rng.integers(0, min(10_000, rows), rows)))
     figures: dict[str, float] = {}
     for name, column, kind in (
         ("integers", ids, "categorical"),

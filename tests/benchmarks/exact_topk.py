@@ -70,12 +70,13 @@ def flat_search(queries: Tensor, items: Tensor, threads: int) -> Callable[[], No
 
 
 def measure(
-    world: World, dim: int, threads: int, num_queries: int, repeats: int
+    world: World, dim: int, threads: int, sizes: tuple[int, int], repeats: int
 ) -> dict[str, float]:
     """Time product, top-k and faiss in turn on one kind of data."""
     torch.set_num_threads(threads)
     generator = torch.Generator().manual_seed(SEED)
-    items = world(NUM_ITEMS, dim, generator)
+    num_queries, num_items = sizes
+    items = world(num_items, dim, generator)
     queries = world(num_queries, dim, generator)
     before = peak_memory_mib()
     exact_topk(queries, items, K)
@@ -101,14 +102,16 @@ def measure(
 
 def main() -> None:
     bench = Benchmark("exact_topk", __doc__ or "")
-    num_queries, repeats = (2_000, 5) if bench.quick else (10_000, 9)
+    num_queries, num_items, repeats = bench.sized(
+        (10_000, NUM_ITEMS, 9), (2_000, NUM_ITEMS, 5), (50, 2_000, 1)
+    )
     grid: list[tuple[World, int, int]] = [(isotropic, 64, 1), (isotropic, 64, 2)]
     if not bench.quick:
         grid += [(isotropic, 128, 1), (isotropic, 128, 2), (clustered, 64, 1), (clustered, 64, 2)]
     runs = {}
     for world, dim, threads in grid:
         name = f"{world.__name__}_{dim}_{threads}_threads"
-        found = runs[name] = measure(world, dim, threads, num_queries, repeats)
+        found = runs[name] = measure(world, dim, threads, (num_queries, num_items), repeats)
         bench.row(
             name.replace("_", " "),
             f"{found['share']:.2f} of the product ({found['share_wall']:.2f} by the clock); "
@@ -119,7 +122,7 @@ def main() -> None:
             "share_of_matmul": runs["isotropic_64_1_threads"]["share"],
             "runs": runs,
             "num_queries": num_queries,
-            "num_items": NUM_ITEMS,
+            "num_items": num_items,
             "k": K,
             "seed": SEED,
             "repeats": repeats,

@@ -6,14 +6,13 @@ tenth: `--set split.join_validation=false`. More seeds: `--set seeds=3`. Other k
 configuration.
 """
 
-import os
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-from _harness import Benchmark, peak_memory_mib
+from _harness import SMALL_MODEL, SMALL_TRAINING, Benchmark, peak_memory_mib
+from _loaned import loaned
 
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.config.file import load_config
@@ -21,13 +20,14 @@ from recsys.training.engine.machine import keep_freed_memory
 from recsys.training.evaluation.results import Evaluation
 from recsys.training.jobs.train import train
 
-DATA = Path(os.environ.get("RECSYS_DATA", "../shared/data")).resolve() / "gowalla"
 SETTINGS = Path(__file__).with_name("gowalla.yaml")
 
 
 def config_of(folder: Path, overrides: tuple[str, ...]) -> ExperimentConfig:
     config = load_config(SETTINGS, overrides)
-    data = config.data.model_copy(update={"interactions": str(DATA / "interactions.parquet")})
+    data = config.data.model_copy(
+        update={"interactions": str(loaned("gowalla") / "interactions.parquet")}
+    )
     tracking = config.tracking.model_copy(update={"enabled": False})
     changes = {"data": data, "tracking": tracking, "output": str(folder / "runs")}
     return config.model_copy(update={**changes, "cache": str(folder / "cache")})
@@ -45,12 +45,12 @@ def trained(config: ExperimentConfig, benchmark: Benchmark) -> tuple[Evaluation,
 def main() -> None:
     benchmark = Benchmark("gowalla", __doc__ or "")
     keep_freed_memory()
-    if not DATA.is_dir():
-        sys.exit(f"{DATA} is not there: set RECSYS_DATA to the folder of the data sets")
+    loaned("gowalla")
     seeds = [int(one[6:]) for one in benchmark.overrides if one.startswith("seeds=")] or [1]
     overrides = tuple(one for one in benchmark.overrides if not one.startswith("seeds="))
     if benchmark.quick:
-        overrides = ("training.epochs=1", "evaluation.max_queries=1000", *overrides)
+        small = (*SMALL_MODEL, *SMALL_TRAINING) if benchmark.smoke else ()
+        overrides = (*small, "training.epochs=1", "evaluation.max_queries=1000", *overrides)
     figures: dict[str, object] = {}
     found: dict[str, list[float]] = {"recall_at_20": [], "ndcg_at_20": []}
     with tempfile.TemporaryDirectory() as folder:

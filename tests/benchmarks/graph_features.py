@@ -29,7 +29,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 import yaml
-from _harness import Benchmark, peak_memory_mib
+from _harness import SMALL_MODEL, SMALL_TRAINING, Benchmark, peak_memory_mib
+from _loaned import loaned
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -51,10 +52,9 @@ from recsys.training.evaluation.evaluate import item_slices, ranking_metrics
 from recsys.training.families.retrieval.job import load_data
 from recsys.training.families.two_tower.task import two_tower_task
 
-LOANED = Path(os.environ.get("RECSYS_DATA", "../shared/data")).resolve()
 TABLES = {
-    "ml1m": ("ml-1m/ratings.parquet", "ml-1m/movies.parquet", "ml-1m/users.parquet"),
-    "sports": ("amazon-sports/interactions.parquet", "amazon-sports/items.parquet"),
+    "ml1m": ("ml-1m", "ratings", "movies", "users"),
+    "sports": ("amazon-sports", "interactions", "items"),
 }
 BATCH = {"ml1m": 512, "sports": 2048}
 K = 20
@@ -75,7 +75,8 @@ OVERRIDES = (
 
 def config_of(name: str, inputs: str, folder: Path, overrides: tuple[str, ...]) -> ExperimentConfig:
     """Return the experiment as `recsys init` writes it, with ids or features or both."""
-    found = infer([LOANED / table for table in TABLES[name]])
+    source, *tables = TABLES[name]
+    found = infer([loaned(source) / f"{table}.parquet" for table in tables])
     raw = yaml.safe_load(found.yaml.replace("# - {column: rating", "- {column: rating"))
     schema = raw["schema"]
     ids = {schema["interactions"]["user"], schema["interactions"]["item"]}
@@ -172,13 +173,12 @@ def compare(
 def main() -> None:
     bench = Benchmark("graph_features", __doc__ or "")
     given = dict(override.split("=", 1) for override in bench.overrides)
-    names = given.pop("data", "ml1m,sports").split(",")
+    names = given.pop("data", bench.sized("ml1m,sports", "ml1m,sports", "sports")).split(",")
     seeds = int(given.pop("seeds", "1"))
     rest = tuple(f"{key}={value}" for key, value in given.items())
     if bench.quick:
-        rest = ("training.epochs=1", *rest)
-    if not LOANED.is_dir():
-        sys.exit(f"no data in {LOANED}: set RECSYS_DATA")
+        small = (*SMALL_MODEL, *SMALL_TRAINING) if bench.smoke else ()
+        rest = (*small, "training.epochs=1", *rest)
     torch.set_num_threads(1)
     keep_freed_memory()
     figures: dict[str, Any] = {}

@@ -30,7 +30,8 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
-from _harness import Benchmark, alternated, peak_memory_mib
+from _harness import SMALL_MODEL, SMALL_TRAINING, Benchmark, alternated, peak_memory_mib
+from _loaned import loaned
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -54,7 +55,6 @@ from recsys.training.evaluation.evaluate import ranking_metrics
 from recsys.training.families.retrieval.job import load_data
 from recsys.training.families.two_tower.task import two_tower_task
 
-ML1M = Path(os.environ.get("RECSYS_DATA", "../shared/data")).resolve() / "ml-1m"
 K, DEEP = 20, 100
 WIDTHS = ((1, 4), (2, 4), (2, 8), (3, 8), (4, 8))
 """Hyperplanes and repetitions of the encodings."""
@@ -99,7 +99,9 @@ class Judge:
 
 
 def config_of(folder: Path, overrides: tuple[str, ...]) -> ExperimentConfig:
-    found = infer([ML1M / name for name in ("ratings.parquet", "movies.parquet", "users.parquet")])
+    found = infer(
+        [loaned("ml-1m") / name for name in ("ratings.parquet", "movies.parquet", "users.parquet")]
+    )
     path = folder / "recsys.yaml"
     path.write_text(found.yaml.replace("# - {column: rating", "- {column: rating"))
     return load_config(path, (*OVERRIDES, *overrides))
@@ -189,15 +191,13 @@ def asker(items: Tensor, queries: Tensor, seen: Jagged) -> Callable[[], object]:
 def main() -> None:
     bench = Benchmark("interests", __doc__ or "")
     given = dict(override.split("=", 1) for override in bench.overrides)
-    counts = [
-        int(one) for one in given.pop("counts", "1,4" if bench.quick else "1,2,4,8").split(",")
-    ]
+    wanted = given.pop("counts", bench.sized("1,2,4,8", "1,4", "1,2"))
+    counts = [int(one) for one in wanted.split(",")]
     seeds = int(given.pop("seeds", "1"))
     rest = tuple(f"{key}={value}" for key, value in given.items())
     if bench.quick:
-        rest = ("training.epochs=2", *rest)
-    if not ML1M.is_dir():
-        sys.exit(f"no data in {ML1M}: set RECSYS_DATA")
+        small = (*SMALL_MODEL, *SMALL_TRAINING) if bench.smoke else ()
+        rest = ("training.epochs=2", *small, *rest)
     torch.set_num_threads(1)
     keep_freed_memory()
     with tempfile.TemporaryDirectory(prefix="interests-") as folder:

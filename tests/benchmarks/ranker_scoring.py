@@ -55,13 +55,15 @@ def rows(count: int, fields: int) -> FeatureBlock:
 
 
 def engines(
-    model: nn.Module, layout: FeatureLayout, folder: Path
+    model: nn.Module, layout: FeatureLayout, folder: Path, compiler: str
 ) -> dict[str, Callable[[FeatureBlock], Tensor]]:
-    """Return what judges rows, by name; the compiled model is of plain tensors."""
+    """Return what scores rows, by name; the compiled model is of plain tensors."""
     write_onnx(folder / "model.onnx", model, layout)
     exported = OnnxRanker(folder / "model.onnx", layout)
     torch._dynamo.reset()  # or it stops compiling after some models
-    compiled = torch.compile(PaddedRanker(model, layout, Calibrator()), dynamic=True)
+    compiled = torch.compile(
+        PaddedRanker(model, layout, Calibrator()), dynamic=True, backend=compiler
+    )
 
     def eager(features: FeatureBlock) -> Tensor:
         with torch.inference_mode():
@@ -95,24 +97,27 @@ def main() -> None:
     benchmark = Benchmark("ranker_scoring", __doc__ or "")
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    quick = benchmark.quick
+    repeats, calls, table_rows = benchmark.sized(
+        (9, 200, 1_000_000), (3, 200, 100_000), (1, 1, 1_000)
+    )
+    compiler = benchmark.sized("inductor", "inductor", "eager")  # traced, without compiling C++
     figures: dict[str, dict[str, float]] = {}
-    for fields in (8, 39):
+    for fields in benchmark.sized((8, 39), (8, 39), (2,)):
         layout = FeatureLayout(tuple((f"field_{n}", 1) for n in range(fields)), (), ())
-        for name, config in MODELS.items():
-            model = ranker(config, layout, 100_000 if quick else 1_000_000)
+        for name in benchmark.sized([*MODELS], [*MODELS], ["dcn"]):
+            model = ranker(MODELS[name], layout, table_rows)
             with tempfile.TemporaryDirectory() as folder:
-                judges = engines(model, layout, Path(folder))
+                judges = engines(model, layout, Path(folder), compiler)
                 many, one = rows(BATCH, fields), rows(1, fields)
                 logits = {engine: judge(many) for engine, judge in judges.items()}
                 off = max(float((each - logits["eager"]).abs().max()) for each in logits.values())
                 assert off < 1e-4, f"{name}: logits are {off} apart"
-                batch = timings(judges, many, 3 if quick else 9, 1)
-                single = timings(judges, one, 3 if quick else 9, 200)
+                batch = timings(judges, many, repeats, 1)
+                single = timings(judges, one, repeats, calls)
             found = {"largest_difference": off}
             for engine in judges:
                 found[f"{engine}_rows_per_cpu_second"] = round(BATCH / batch[engine].cpu)
-                found[f"{engine}_one_row_ms"] = round(1e3 * single[engine].cpu / 200, 4)
+                found[f"{engine}_one_row_ms"] = round(1e3 * single[engine].cpu / calls, 4)
             figures[f"{name}, {fields} fields"] = found
             for engine in judges:
                 rate, late = found[f"{engine}_rows_per_cpu_second"], found[f"{engine}_one_row_ms"]

@@ -27,6 +27,7 @@ import os
 import statistics
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +38,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from _harness import Benchmark
+from _loaned import loaned
 from numpy.typing import NDArray
-from peers.process import RETRIEVAL_PEERS, RETRIEVAL_PYTHON, Trainer, peers_are_there
+from peers.process import RETRIEVAL_PEERS, RETRIEVAL_PYTHON, Here, Trainer, peers_are_there
+from peers.retrieval_engine import answers
 
 from recsys.data.batch import Jagged
 from recsys.retrieval.topk import exact_topk
 from recsys.training.evaluation.evaluate import ranking_metrics
 
-LOANED = Path(os.environ.get("RECSYS_DATA", "../shared/data")).resolve()
 K, DIM = 20, 64
 USERS: dict[str, Any] = {"examples": "users", "loss": "full_softmax"}
 SMOOTHED: dict[str, Any] = {"smoothing": {"rounds": 1}}
@@ -60,14 +62,14 @@ ONE_A_USER = "dssm"
 def write_rows(name: str, folder: Path) -> None:
     """Write the log with its parts for the engine, and its pairs by number for the peers."""
     if name == "gowalla":
-        log = pq.read_table(LOANED / "gowalla/interactions.parquet")
+        log = pq.read_table(loaned("gowalla") / "interactions.parquet")
         user, item = (np.asarray(log[column]) for column in ("user_id", "item_id"))
         part = np.where(np.asarray(log["split"]) == "train", "train", "validation")
         # The engine wants a test row, and nothing here looks at it.
         part[np.flatnonzero(part == "validation")[-1]] = "test"
         position = np.arange(len(user))
     else:
-        log = pq.read_table(LOANED / "ml-1m/ratings.parquet")
+        log = pq.read_table(loaned("ml-1m") / "ratings.parquet")
         position, rating = np.asarray(log["position"]), np.asarray(log["rating"])
         kept = np.flatnonzero((position >= 0) & (rating >= 4))
         kept = kept[np.lexsort((position[kept], np.asarray(log["user_id"])[kept]))]
@@ -108,10 +110,16 @@ def config_of(name: str, folder: Path, variant: str) -> dict[str, Any]:
     }
 
 
-def trainer(name: str, folder: Path, model: str) -> Trainer:
+def trainer(bench: Benchmark, name: str, folder: Path, model: str) -> Trainer | Here:
     """Start the process that trains one of them."""
-    settings = {"config": config_of(name, folder, model)} if model in ENGINE else {"dim": DIM}
-    return Trainer(model, folder, settings)
+    if model not in ENGINE:
+        return Trainer(model, folder, {"dim": DIM})
+    raw = config_of(name, folder, model)
+    if not bench.smoke:
+        return Trainer(model, folder, {"config": raw})
+    here = Here(model, partial(answers, raw))
+    here.order("ready")
+    return here
 
 
 def recall(folder: Path, peer: str) -> float:
@@ -137,23 +145,23 @@ def speed(
     bench: Benchmark, name: str, folder: Path, models: list[str], steps: int, rounds: int
 ) -> dict[str, Any]:
     """Train all in turn; return CPU seconds an epoch, pairs a CPU second, memory."""
-    trainers = {model: trainer(name, folder, model) for model in models}
-    answers: dict[str, list[dict[str, float]]] = {model: [] for model in models}
+    trainers = {model: trainer(bench, name, folder, model) for model in models}
+    found: dict[str, list[dict[str, float]]] = {model: [] for model in models}
     for one in trainers.values():
         if one.name in ENGINE:
             one.order("train 3")
     for _ in range(rounds):
         for model, one in trainers.items():
-            answers[model].append(one.order(f"train {steps}"))
+            found[model].append(one.order(f"train {steps}"))
     for one in trainers.values():
         one.close()
     num_users = int(np.load(folder / "sizes.npy")[0])
     figures = {}
-    for model, found in answers.items():
-        last = found[-1]
+    for model, of_rounds in found.items():
+        last = of_rounds[-1]
         scale = last.get("steps_an_epoch", 1) / last.get("steps", 1)
         pairs = num_users if model == ONE_A_USER else last["pairs"] * scale
-        cpu = statistics.median(one["cpu"] for one in found) * scale
+        cpu = statistics.median(one["cpu"] for one in of_rounds) * scale
         figures[model] = {
             "cpu_s_an_epoch": round(cpu, 2),
             "pairs_an_epoch": round(pairs),
@@ -172,7 +180,7 @@ def quality(
     """Train each for `budget` CPU seconds or a little more; return its recall then."""
     figures = {}
     for model in models:
-        one, spent, rounds, share = trainer(name, folder, model), 0.0, 0, 1.0
+        one, spent, rounds, share = trainer(bench, name, folder, model), 0.0, 0, 1.0
         while spent < budget:
             answer = one.order(f"train {steps or 25}")
             share = answer.get("steps", 1) / answer.get("steps_an_epoch", 1)
@@ -191,15 +199,13 @@ def quality(
 
 def main() -> None:
     bench = Benchmark("retrieval_peers", __doc__ or "")
-    if not LOANED.is_dir():
-        sys.exit(f"no data in {LOANED}: set RECSYS_DATA")
     torch.set_num_threads(1)
     given = dict(override.split("=", 1) for override in bench.overrides)
     steps = int(given.get("steps", 3 if bench.quick else 0))
     rounds = int(given.get("rounds", 1 if bench.quick else 3))
     budget = float(given.get("budget", 0))
     bench.name += "_recall" if budget else ""
-    everyone = [*ENGINE, *(RETRIEVAL_PEERS if peers_are_there(RETRIEVAL_PYTHON) else ())]
+    everyone = [*ENGINE, *(RETRIEVAL_PEERS if peers_are_there(bench, RETRIEVAL_PYTHON) else ())]
     models = given.get("models", ",".join(everyone)).split(",")
     figures: dict[str, Any] = {}
     for name in given.get("data", "ml1m" if bench.quick else "gowalla,ml1m").split(","):

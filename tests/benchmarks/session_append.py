@@ -63,7 +63,7 @@ def main() -> None:
                     "append": lambda: state.append(vectors, 3, nothing(1), 1.0).query(),  # noqa: B023
                     "anew": lambda: model.encode_queries(user, vectors, whole),  # noqa: B023
                 },
-                20 if bench.quick else 200,
+                bench.sized(200, 20, 1),
             )
             name = "full" if length == LIMIT else str(length)
             for what, timing in found.items():

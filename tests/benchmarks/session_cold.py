@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from _harness import Benchmark
-from _session_runs import config_of, trained
-from session_rows import diginetica, loaned
+from _loaned import loaned
+from _session_rows import diginetica
+from _session_runs import SMALL, config_of, trained
 
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.config.sessions import AttributeTask
@@ -67,7 +68,8 @@ def measured(
 ) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     settings = Path(__file__).with_name(f"session_{data}.yaml")
-    for name in (*VARIANTS, "the same items seen"):
+    variants = benchmark.sized(VARIANTS, VARIANTS, VARIANTS[-1:])
+    for name in (*variants, "the same items seen"):
         removed = name != "the same items seen"
         keys = [
             *CHEAPER[data],
@@ -97,12 +99,14 @@ def main() -> None:
     benchmark = Benchmark("session_cold", __doc__ or "")
     keep_freed_memory()
     keys = dict(one.split("=", 1) for one in benchmark.overrides)
-    seeds, chosen = int(keys.pop("seeds", "1")), keys.pop("data", "sports diginetica").split()
+    seeds, chosen = int(keys.pop("seeds", "1")), keys.pop("data", "")
     own = [f"{key}={value}" for key, value in keys.items()]
     if benchmark.quick:
-        own = ["training.epochs=1", "evaluation.max_queries=2000", *own]
+        small = SMALL if benchmark.smoke else ()
+        own = [*small, "training.epochs=1", "evaluation.max_queries=2000", *own]
+    both = "sports diginetica"
     figures: dict[str, Any] = {"seeds": seeds}
-    for data in chosen:
+    for data in (chosen or benchmark.sized(both, both, "sports")).split():
         with tempfile.TemporaryDirectory() as folder:
             loaned("amazon-sports" if data == "sports" else data)
             rows = loaned("amazon-sports") if data == "sports" else diginetica(Path(folder))

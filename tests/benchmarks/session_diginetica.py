@@ -9,8 +9,9 @@ import tempfile
 from pathlib import Path
 
 from _harness import Benchmark
+from _loaned import loaned
+from _session_rows import diginetica
 from _session_runs import run
-from session_rows import diginetica, loaned
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,10 @@ import numpy as np
 import pandas as pd
 import yaml
 from _harness import Benchmark
-from peers.process import HERE, RETRIEVAL_PYTHON, ROOT
-from session_rows import loaned, ml1m
+from _loaned import loaned
+from _session_rows import ml1m
+from peers.process import HERE, RETRIEVAL_PYTHON, ROOT, Here, peers_are_there
+from peers.session_engine import answers
 
 from recsys.models.session import SessionTransformerConfig
 from recsys.training.config.file import load_config
@@ -39,6 +42,7 @@ from recsys.training.families.session.task import build_session_model
 SETTINGS = Path(__file__).with_name("session_ml1m.yaml")
 WIDTHS = {64: 2, 128: 4}
 """Width -> heads."""
+PEERS = ("sasrec_bce", "rectools")
 
 
 class Process:
@@ -56,13 +60,26 @@ class Process:
             env=environment,
         )
 
-    def ask(self, line: str) -> dict[str, float]:
+    def order(self, line: str) -> dict[str, float]:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(line + "\n")
         self.process.stdin.flush()
         found: dict[str, float] = json.loads(self.process.stdout.readline())
         return found
+
+
+def started(
+    benchmark: Benchmark, settings: dict[str, Path], folder: Path
+) -> dict[str, Process | Here]:
+    """Start the engine's processes and the peers'; of `--smoke` the engine answers here."""
+    if benchmark.smoke:
+        return {name: Here(name, partial(answers, path)) for name, path in settings.items()}
+    engine, rivals = str(HERE / "session_engine.py"), str(HERE / "session_rivals.py")
+    commands = {name: [sys.executable, engine, str(path)] for name, path in settings.items()} | {
+        name: [str(RETRIEVAL_PYTHON), rivals, name, str(folder)] for name in PEERS
+    }
+    return {name: Process(command) for name, command in commands.items()}
 
 
 def rows_of_some(source: Path, folder: Path, share: float) -> int:
@@ -81,11 +98,14 @@ def rows_of_some(source: Path, folder: Path, share: float) -> int:
     return len(chosen)
 
 
-def settings_of(folder: Path, width: int) -> Path:
+def settings_of(benchmark: Benchmark, folder: Path, width: int) -> Path:
     raw: dict[str, Any] = yaml.safe_load(SETTINGS.read_text())
     raw["data"] = {key: str(folder / Path(path).name) for key, path in raw["data"].items()}
     raw["model"]["dim"] = width
     raw["model"]["transformer"]["num_heads"] = WIDTHS[width]
+    if benchmark.smoke:
+        raw["model"]["history_length"] = 10
+        raw["embedding"]["num_rows"] = 1024
     path = folder / f"session_{width}.yaml"
     path.write_text(yaml.safe_dump(raw))
     return path
@@ -106,39 +126,28 @@ def weights_of(path: Path) -> dict[str, int]:
 def main() -> None:
     benchmark = Benchmark("session_epoch", __doc__ or "")
     keys = dict(one.split("=", 1) for one in benchmark.overrides)
-    share = float(keys.get("share", "0.05" if benchmark.quick else "1"))
+    share = float(keys.get("share", benchmark.sized("1", "0.05", "1")))
     rounds = int(keys.get("rounds", "1"))
     loaned("ml-1m")
-    if not RETRIEVAL_PYTHON.is_file():
-        sys.exit("the peers' environment is not there: run `make peers`")
+    if not peers_are_there(benchmark, RETRIEVAL_PYTHON) and not benchmark.smoke:
+        sys.exit(1)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         num_users = rows_of_some(ml1m(folder), folder, share)
-        rivals = str(HERE / "session_rivals.py")
-        commands = {
-            f"session {width}": [
-                sys.executable,
-                str(HERE / "session_engine.py"),
-                str(settings_of(folder, width)),
-            ]
-            for width in WIDTHS
-        } | {
-            name: [str(RETRIEVAL_PYTHON), rivals, name, str(folder)]
-            for name in ("sasrec_bce", "rectools")
-        }
-        processes = {name: Process(command) for name, command in commands.items()}
+        settings = {f"session {width}": settings_of(benchmark, folder, width) for width in WIDTHS}
+        processes = started(benchmark, settings, folder)
         found: dict[str, list[dict[str, float]]] = {name: [] for name in processes}
         for _ in range(rounds):
             for name, process in processes.items():
-                found[name].append(process.ask("train"))
+                found[name].append(process.order("train"))
         figures: dict[str, Any] = {"users": num_users, "rounds": rounds}
         for name, of_rounds in found.items():
             seconds = statistics.median(one["cpu_s"] for one in of_rounds) * 6040 / num_users
             own = {"cpu_s_an_epoch": seconds, "memory_mib": max(o["memory_mib"] for o in of_rounds)}
             if name.startswith("session"):
-                own["ndcg_at_10"] = processes[name].ask("judge")["ndcg_at_10"]
+                own["ndcg_at_10"] = processes[name].order("judge")["ndcg_at_10"]
                 own["targets"] = of_rounds[0]["targets"] * 6040 / num_users
-                counted = processes[name].ask("count")
+                counted = processes[name].order("count")
                 products = counted["products"] * 6040 / num_users
                 own["share_of_peak"] = products / seconds / counted["peak_a_cpu_s"]
             figures[name] = own
@@ -147,8 +156,9 @@ def main() -> None:
         for name, count in figures["weights"].items():
             benchmark.row(f"weights: {name}", f"{count:,}")
     figures["cpu_s"] = figures["session 64"]["cpu_s_an_epoch"]
-    fastest = min(figures[name]["cpu_s_an_epoch"] for name in ("sasrec_bce", "rectools"))
-    figures["vs_fastest_peer"] = fastest / figures["cpu_s"]
+    if not benchmark.smoke:
+        fastest = min(figures[name]["cpu_s_an_epoch"] for name in PEERS)
+        figures["vs_fastest_peer"] = fastest / figures["cpu_s"]
     benchmark.finish(figures)
 
 

@@ -9,8 +9,9 @@ import tempfile
 from pathlib import Path
 
 from _harness import Benchmark
+from _loaned import loaned
+from _session_rows import ml1m
 from _session_runs import run
-from session_rows import loaned, ml1m
 
 
 def main() -> None:

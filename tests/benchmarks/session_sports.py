@@ -8,8 +8,8 @@ seeds: `--set seeds=3`. Other keys are of the configuration.
 from pathlib import Path
 
 from _harness import Benchmark
+from _loaned import loaned
 from _session_runs import run
-from session_rows import loaned
 
 
 def main() -> None:

@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 
 from _harness import Benchmark
-from _session_runs import config_of
-from session_rows import loaned
+from _loaned import loaned
+from _session_runs import SMALL, config_of
 
 from recsys.training.engine.checkpoint import Checkpoints, LoopState
 from recsys.training.engine.loop import fit
@@ -68,7 +68,7 @@ def main() -> None:
     seeds = [int(one[6:]) for one in benchmark.overrides if one.startswith("seeds=")] or [1]
     common = [one for one in benchmark.overrides if not one.startswith("seeds=")]
     if benchmark.quick:
-        common = ["training.epochs=1", *common]
+        common = [*(SMALL if benchmark.smoke else ()), "training.epochs=1", *common]
     figures: dict[str, dict[str, object]] = {}
     without = 0.0
     with tempfile.TemporaryDirectory() as folder:

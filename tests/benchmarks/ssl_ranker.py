@@ -22,8 +22,6 @@ import statistics
 import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +32,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from _harness import Benchmark, peak_memory_mib
+from _loaned import loaned
 from autoint_ml1m import MODELS, SETTINGS, mean_and_deviation, nested
-from embedding_pareto import ML1M
 from numpy.typing import NDArray
 
 from recsys.core.strict import parse
@@ -88,7 +86,7 @@ FEATURES = {"users": ("user_id", "gender", "age", "occupation", "zip_code"), "it
 
 def write_rows(folder: Path) -> None:
     """Keep a tenth of the training rows, drawn by their numbers."""
-    table = pq.read_table(ML1M / "autoint_split.parquet")
+    table = pq.read_table(loaned("ml-1m") / "autoint_split.parquet")
     training = np.asarray(table["split"].to_pandas() == "train")
     kept = np.random.default_rng(0).permutation(np.flatnonzero(training))
     kept = kept[: round(SHARE * len(kept))]
@@ -113,8 +111,8 @@ def config_of(
     raw = {
         "data": {
             "interactions": str(folder / "rows.parquet"),
-            "items": str(ML1M / "movies.parquet"),
-            "users": str(ML1M / "users.parquet"),
+            "items": str(loaned("ml-1m") / "movies.parquet"),
+            "users": str(loaned("ml-1m") / "users.parquet"),
         },
         "policies": {"duplicate_events": "keep"},
         "schema": {
@@ -208,7 +206,7 @@ def compare(
     names = given.get("models", "autoint" if bench.quick else "autoint,dcn").split(",")
     seeds = range(1 if bench.quick else int(given.get("seeds", 3)))
     figures: dict[str, Any] = {"seeds": list(seeds)}
-    workers = ProcessPoolExecutor(int(given.get("workers", 1)), get_context("spawn"))
+    workers = bench.workers(int(given.get("workers", 1)))
     started = {
         (name, method, seed): workers.submit(run, config_of(name, seed, folder, settings, extra))
         for name, (method, settings), seed in itertools.product(names, METHODS.items(), seeds)
@@ -239,8 +237,7 @@ def compare(
 def main() -> None:
     bench = Benchmark("ssl_ranker", __doc__ or "")
     given = dict(override.split("=", 1) for override in bench.overrides)
-    if not ML1M.is_dir():
-        sys.exit(f"no data in {ML1M}: set RECSYS_DATA")
+    loaned("ml-1m")
     keep_freed_memory()
     extra = nested(given)
     if bench.quick:

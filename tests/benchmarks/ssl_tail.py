@@ -36,7 +36,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from _harness import Benchmark, peak_memory_mib
+from _harness import SMALL_MODEL, SMALL_TRAINING, Benchmark, peak_memory_mib
+from _loaned import loaned
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -59,7 +60,6 @@ from recsys.training.evaluation.evaluate import item_slices
 from recsys.training.families.retrieval.job import load_data
 from recsys.training.families.two_tower.task import two_tower_task
 
-LOANED = Path(os.environ.get("RECSYS_DATA", "../shared/data")).resolve()
 K = 20
 COLD_SHARE = 0.05
 CATEGORY = {"ml1m": "genres", "sports": "categories"}
@@ -93,12 +93,12 @@ GRID = {
 def write_rows(name: str, folder: Path) -> NDArray[np.int64]:
     """Write the log with its split, without the training rows of cold items; return those."""
     if name == "ml1m":
-        log = pq.read_table(LOANED / "ml-1m/ratings.parquet")
+        log = pq.read_table(loaned("ml-1m") / "ratings.parquet")
         keep = (np.asarray(log["position"]) >= 0) & (np.asarray(log["rating"]) >= 4)
         log = log.take(pa.array(np.flatnonzero(keep)))
         item_column = "movie_id"
     else:
-        log = pq.read_table(LOANED / "amazon-sports/interactions.parquet")
+        log = pq.read_table(loaned("amazon-sports") / "interactions.parquet")
         item_column = "item_id"
     user, item = np.asarray(log["user_id"]), np.asarray(log[item_column])
     order = np.lexsort((np.asarray(log["position"]), user))
@@ -117,9 +117,9 @@ def write_rows(name: str, folder: Path) -> NDArray[np.int64]:
 def config_of(name: str, folder: Path, overrides: tuple[str, ...]) -> ExperimentConfig:
     """Return the experiment as `recsys init` would write it for the rows in `folder`."""
     if name == "ml1m":
-        tables = [LOANED / "ml-1m" / one for one in ("movies.parquet", "users.parquet")]
+        tables = [loaned("ml-1m") / one for one in ("movies.parquet", "users.parquet")]
     else:
-        tables = [LOANED / "amazon-sports/items.parquet"]
+        tables = [loaned("amazon-sports") / "items.parquet"]
     path = folder / "recsys.yaml"
     path.write_text(infer([folder / "rows.parquet", *tables]).yaml)
     ours = ("split={kind: column, column: split}", *OF_DATA[name], *OVERRIDES)
@@ -337,14 +337,18 @@ def facts_of(judge: Judge) -> dict[str, Any]:
 
 def main() -> None:
     bench = Benchmark("ssl_tail", __doc__ or "")
-    own = {"data": "sports,ml1m", "seeds": "1" if bench.quick else "3", "cost": "false"}
+    both = "sports,ml1m"
+    own = {
+        "data": bench.sized(both, both, "sports"),
+        "seeds": "1" if bench.quick else "3",
+        "cost": "false",
+    }
     given = dict(override.split("=", 1) for override in bench.overrides)
     own |= {key: given.pop(key) for key in list(given) if key in own}
     rest = tuple(f"{key}={value}" for key, value in given.items())
     if bench.quick:
-        rest = ("training.epochs=1", *rest)
-    if not LOANED.is_dir():
-        sys.exit(f"no data in {LOANED}: set RECSYS_DATA")
+        small = (*SMALL_MODEL, *SMALL_TRAINING) if bench.smoke else ()
+        rest = (*small, "training.epochs=1", *rest)
     torch.set_num_threads(1)
     keep_freed_memory()
     figures: dict[str, Any] = {}

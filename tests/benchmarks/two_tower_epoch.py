@@ -8,7 +8,7 @@ over the blocks are compared. Data: MovieLens-1M (ratings of at least 4, leave o
 is at hand, else the built-in world.
 """
 
-import os
+import itertools
 import statistics
 import sys
 import tempfile
@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 from _harness import Benchmark, peak_memory_mib
+from _loaned import folder_of
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -36,8 +37,6 @@ from recsys.training.engine.ranks import World
 from recsys.training.families.retrieval.job import load_data
 from recsys.training.families.two_tower.task import two_tower_task
 
-ML1M = Path(os.environ.get("RECSYS_DATA", "../shared/data")).resolve() / "ml-1m"
-
 
 class SparseTable:
     """The baseline: a gradient over touched rows, and SparseAdam's two moments for them."""
@@ -48,17 +47,25 @@ class SparseTable:
         self.row_state = torch.zeros(num_rows)
         self.optimizer = torch.optim.SparseAdam([self.parameter], lr=0.002)
 
-    def __call__(self, rows: Tensor, offsets: Tensor) -> Tensor:
+    def __call__(self, rows: Tensor, offsets: Tensor, weights: Tensor | None = None) -> Tensor:
         return F.embedding_bag(
-            rows, self.parameter, offsets, mode="sum", sparse=True, include_last_offset=True
+            rows,
+            self.parameter,
+            offsets,
+            mode="sum",
+            sparse=True,
+            per_sample_weights=weights,
+            include_last_offset=True,
         )
-
-    def set_learning_rate(self, learning_rate: float) -> None:
-        self.optimizer.param_groups[0]["lr"] = learning_rate
 
 
 def ml1m_config(folder: Path, overrides: tuple[str, ...]) -> ExperimentConfig:
-    found = infer([ML1M / name for name in ("ratings.parquet", "movies.parquet", "users.parquet")])
+    found = infer(
+        [
+            folder_of("ml-1m") / name
+            for name in ("ratings.parquet", "movies.parquet", "users.parquet")
+        ]
+    )
     path = folder / "recsys.yaml"
     path.write_text(found.yaml.replace("# - {column: rating", "- {column: rating"))
     return load_config(path, overrides)
@@ -109,28 +116,28 @@ def main() -> None:
     bench = Benchmark("two_tower_epoch", __doc__ or "")
     keep_freed_memory()
     torch.set_num_threads(1)
-    blocks, block_steps = (3, 10) if bench.quick else (9, 20)
+    blocks, block_steps = bench.sized((9, 20), (3, 10), (1, 2))
+    loaned = folder_of("ml-1m").is_dir()
     with tempfile.TemporaryDirectory() as folder:
-        make = ml1m_config if ML1M.is_dir() else world_config
+        make = ml1m_config if loaned else world_config
         config = make(Path(folder), bench.overrides)
         data: Dataset = load_data(config)
     queries = build_queries(data, VALIDATION, history_length=1, filter_seen=True, limit=1, seed=0)
     tasks = [two_tower_task(config, data, queries, World()) for _ in range(3)]
     size = (config.embedding.num_rows, config.embedding.dim)
     steps = [stepper(task, None if i == 0 else SparseTable(*size)) for i, task in enumerate(tasks)]
-    source = tasks[0].batches(0, 0)
+    source = itertools.chain.from_iterable(tasks[0].batches(n, 0) for n in itertools.count())
     costs: list[list[float]] = []
     loading = []
     for block in range(blocks + 1):
         started = time.process_time()
-        batches = [batch for batch, _ in zip(source, range(block_steps), strict=False)]
+        batches = list(itertools.islice(source, block_steps))
         loading.append((time.process_time() - started) * 1000 / len(batches))
         expanded = [every_mention(batch, data) for batch in batches]
         sets = (batches, batches, expanded)
         times = [cpu_ms_a_step(step, one) for step, one in zip(steps, sets, strict=True)]
         if block:  # the first block warms up
             costs.append(times)
-    source.close()  # type: ignore[attr-defined]
     rows = config.training.batch_size
     fused_ms, plain_ms, mention_ms = (statistics.median(one) for one in zip(*costs, strict=True))
     bench.row("fused row-wise Adagrad", f"{fused_ms:.1f} CPU ms a step of {rows}")
@@ -139,7 +146,7 @@ def main() -> None:
     bench.row("making a batch", f"{statistics.median(loading):.1f} CPU ms, in its own thread")
     bench.finish(
         {
-            "data": "ml-1m" if ML1M.is_dir() else "built-in world",
+            "data": "ml-1m" if loaned else "built-in world",
             "examples_per_cpu_s": round(rows * 1000 / (fused_ms + statistics.median(loading))),
             "fused_ms": round(fused_ms, 2),
             "sparse_adam_ms": round(plain_ms, 2),

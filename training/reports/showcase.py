@@ -1,9 +1,13 @@
 """What a person looks at in a report: titles, groups, and a few users with their lists."""
 
+from typing import Any
+
 import numpy as np
+import pyarrow.compute as pc
 
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.queries import Queries
+from recsys.features.encoding.columns import as_lists
 from recsys.training.evaluation.results import Evaluation, Example
 
 NUM_EXAMPLES = 20
@@ -23,15 +27,20 @@ def item_titles(data: Dataset) -> list[str]:
 def item_groups(data: Dataset) -> list[str] | None:
     """Return each item's value of the first categorical feature that groups items, if any."""
     for feature in data.schema.features_of("items"):
-        if data.schema.is_id(feature):
+        if data.schema.is_id(feature) or feature.kind not in ("categorical", "multi_categorical"):
             continue
-        column = feature.group_names(data.tables.items.column(feature.source_column))
-        if column is None:
-            continue
+        column = data.tables.items.column(feature.source_column)
+        if feature.kind == "multi_categorical":
+            column = pc.list_element(_at_least_one(as_lists(column, feature)), 0)
         values = ["none" if value is None else str(value) for value in column.to_pylist()]
         if 2 <= len(set(values)) <= max(2, len(values) // 4):
             return values
     return None
+
+
+def _at_least_one(lists: Any) -> Any:
+    """An empty list has no first value: make it null."""
+    return pc.if_else(pc.greater(pc.list_value_length(lists), 0), lists, None)
 
 
 def examples(data: Dataset, queries: Queries, evaluation: Evaluation) -> list[Example]:

@@ -5,11 +5,13 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from _harness import Benchmark
 from numpy.typing import NDArray
 
 HERE = Path(__file__).resolve().parent
@@ -23,6 +25,24 @@ ALLOCATOR = {  # what `recsys.training.engine.machine.keep_freed_memory` sets
     "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
     "MALLOC_TOP_PAD_": str(64 << 20),
 }
+
+
+class Here:
+    """Answers orders in this process, as a `Trainer` does from one of its own (`--smoke`)."""
+
+    def __init__(
+        self, name: str, answers: Callable[[Iterable[str]], Iterator[dict[str, float]]]
+    ) -> None:
+        self.name, self._order = name, ""
+        self._answers = answers(iter(lambda: self._order, None))
+
+    def order(self, order: str) -> dict[str, float]:
+        """Return the answer."""
+        self._order = order
+        return next(self._answers)
+
+    def close(self) -> None:
+        pass
 
 
 class Trainer:
@@ -68,6 +88,7 @@ class Trainer:
 
     def close(self) -> None:
         self.process.communicate(timeout=60)
+        self.words.close()
 
     def _answer(self) -> dict[str, float]:
         assert self.process.stdout is not None
@@ -80,8 +101,11 @@ class Trainer:
         return found
 
 
-def peers_are_there(python: Path = PYTHON) -> bool:
-    """Whether the peers' environment is; says how to make it where not."""
+def peers_are_there(benchmark: Benchmark, python: Path = PYTHON) -> bool:
+    """Whether peers can run; says why not, and how to set their environment up."""
+    if benchmark.smoke:
+        print("peers are left out: --smoke runs the engine's side alone")
+        return False
     if not python.exists():
         print(f"peers are left out: no {python.relative_to(ROOT)}; `make peers` sets it up")
     return python.exists()

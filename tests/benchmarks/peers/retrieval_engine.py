@@ -12,7 +12,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -84,12 +84,13 @@ class Engine:
         return {"recall": float(found[f"recall_at_{K}"].mean())}
 
 
-def main() -> None:
+def answers(raw: dict[str, Any], orders: Iterable[str]) -> Iterator[dict[str, float]]:
+    """Yield the answer to each order; the first one, to none, says that the rows are read."""
     torch.set_num_threads(1)
     keep_freed_memory()
-    engine = Engine(json.loads(sys.argv[2])["config"])
+    engine = Engine(raw)
     before = high_water_mib()
-    for order in itertools.chain(["ready"], sys.stdin):
+    for order in itertools.chain(["ready"], orders):
         verb, _, count = order.strip().partition(" ")
         started, found = time.process_time(), {}
         if verb == "train":
@@ -97,8 +98,12 @@ def main() -> None:
         elif verb == "judge":
             found = engine.judge()
         cpu = time.process_time() - started
-        memory = {"peak_mib": high_water_mib(), "loaded_mib": before}
-        print(json.dumps({"cpu": cpu, **memory, **found}), flush=True)
+        yield {"cpu": cpu, "peak_mib": high_water_mib(), "loaded_mib": before, **found}
+
+
+def main() -> None:
+    for answer in answers(json.loads(sys.argv[2])["config"], sys.stdin):
+        print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":

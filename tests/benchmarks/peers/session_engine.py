@@ -12,6 +12,7 @@ import json
 import resource
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,19 @@ from recsys.training.families.retrieval.job import RetrievalJob
 _PEAK_SIZE = 1024
 
 
-def main() -> None:
+def answers(path: Path, orders: Iterable[str]) -> Iterator[dict[str, float]]:
+    """Yield the answer to each order, for the configuration at `path`."""
     keep_freed_memory()
     torch.set_num_threads(1)
-    config = load_config(Path(sys.argv[1]))
+    config = load_config(path)
     task = RetrievalJob(config, World(), lambda folder, request: None).task()
-    for epoch, line in enumerate(sys.stdin):
-        found = ANSWERS[line.strip()](task, config, epoch)
-        print(json.dumps(found), flush=True)
+    for epoch, line in enumerate(orders):
+        yield ANSWERS[line.strip()](task, config, epoch)
+
+
+def main() -> None:
+    for answer in answers(Path(sys.argv[1]), sys.stdin):
+        print(json.dumps(answer), flush=True)
 
 
 def train(task: Task[Any], config: ExperimentConfig, epoch: int) -> dict[str, float]:

@@ -1,13 +1,12 @@
 """Writes the loaned data sets as logs that a model of sessions trains on."""
 
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from _loaned import loaned
 
-LOANED = Path(os.environ.get("RECSYS_DATA", "../shared/data")).resolve()
 VALIDATION_SESSIONS = 15_000
 
 
@@ -16,9 +15,10 @@ def diginetica(folder: Path) -> Path:
 
     Test sessions come as all their beginnings, the longest first: each is put together again.
     """
-    source = LOANED / "diginetica"
+    source = loaned("diginetica")
     train = pd.read_parquet(source / "train_clicks.parquet")
-    first_held_out = int(train.session_id.max()) + 1 - VALIDATION_SESSIONS
+    num_sessions = int(train.session_id.max()) + 1
+    first_held_out = num_sessions - min(VALIDATION_SESSIONS, num_sessions // 10)
     held_out = train.session_id >= first_held_out
     train["split"] = np.where(held_out, "validation", "train")
     rows = pd.read_parquet(source / "test.parquet")
@@ -47,17 +47,10 @@ def diginetica(folder: Path) -> Path:
 
 def ml1m(folder: Path) -> Path:
     """Write the films that anybody rated, the 3,416 that the published figures rank."""
-    source = LOANED / "ml-1m"
+    source = loaned("ml-1m")
     rated = pd.read_parquet(source / "ratings.parquet")
     films = pd.read_parquet(source / "movies.parquet")
     rated = rated[rated.position >= 0]
     films[films.movie_id.isin(rated.movie_id)].to_parquet(folder / "movies.parquet")
     os.symlink(source / "ratings.parquet", folder / "ratings.parquet")
     return folder
-
-
-def loaned(name: str) -> Path:
-    """Return the folder of a loaned data set; ends the program where it is not there."""
-    if not (LOANED / name).is_dir():
-        sys.exit(f"{LOANED / name} is not there: set RECSYS_DATA to the folder of the data sets")
-    return LOANED / name
