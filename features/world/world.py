@@ -98,11 +98,13 @@ class RetailWorld:
             noise: take items uniformly at random, whatever user, time, popularity or launch.
 
         Raises:
-            ConfigError: a size is too small.
+            ConfigError: a size is too small, or the seed negative.
         """
         for name, size, least in (("users", users, 1), ("items", items, 20), ("events", events, 1)):
             if size < least:
                 raise ConfigError(f"a retail world needs at least {least} {name}, got {size}")
+        if seed < 0:
+            raise ConfigError(f"a retail world's seed is 0 or more, got {seed}")
         item_rng, user_rng, visit_rng, choice_rng, device_rng = (
             np.random.default_rng(part) for part in np.random.SeedSequence(seed).spawn(5)
         )

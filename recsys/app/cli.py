@@ -21,6 +21,7 @@ from recsys.app.cli_jobs import (
 )
 from recsys.app.cli_score import score
 from recsys.app.cli_tune import tune
+from recsys.app.options import COUNT, SEED, Finite
 from recsys.core.errors import UserError
 from recsys.core.folders import check_folder
 
@@ -85,10 +86,20 @@ def main(debug: bool) -> None:
     show_default=True,
     help="Folder to write to.",
 )
-@click.option("--users", default=2000, show_default=True, help="Users of the built-in world.")
-@click.option("--items", default=1000, show_default=True, help="Items of the built-in world.")
-@click.option("--events", default=60_000, show_default=True, help="Interactions to draw.")
-@click.option("--seed", default=0, show_default=True)
+@click.option(
+    "--users", type=COUNT, default=2000, show_default=True, help="Users of the built-in world."
+)
+@click.option(
+    "--items",
+    type=click.IntRange(min=20),
+    default=1000,
+    show_default=True,
+    help="Items of the built-in world.",
+)
+@click.option(
+    "--events", type=COUNT, default=60_000, show_default=True, help="Interactions to draw."
+)
+@click.option("--seed", type=SEED, default=0, show_default=True)
 @click.option("--noise", is_flag=True, help="The twin world in which nothing can be learnt.")
 @_SET
 def demo(
@@ -183,7 +194,7 @@ def check(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
 )
 @click.option(
     "--workers",
-    type=click.IntRange(min=1),
+    type=COUNT,
     default=1,
     show_default=True,
     help="Processes on this machine that train together, the table sharded over them.",
@@ -246,7 +257,7 @@ main.add_command(evaluate)
 )
 @click.option(
     "--min-recall",
-    type=click.FloatRange(0, 1),
+    type=Finite(0, 1),
     default=0.95,
     show_default=True,
     help="Refuse an index below this.",
@@ -259,7 +270,7 @@ main.add_command(evaluate)
     help="fde: items that one vector for all interests of a user searches.",
 )
 @click.option("--fde-bits", type=click.IntRange(0, 10), help="Hyperplanes; default: 3.")
-@click.option("--fde-repetitions", type=click.IntRange(min=1), help="Default: 8.")
+@click.option("--fde-repetitions", type=COUNT, help="Default: 8.")
 @_URI
 @_JSON
 def export(

@@ -6,13 +6,14 @@ from pathlib import Path
 import click
 
 from recsys.app.cli_jobs import progress_lines, resolve_model
+from recsys.app.options import COUNT
 
 
 @click.command()
 @click.argument("model")
 @click.option("--user", help="Explain one row: this user, by its id ...")
 @click.option("--item", help="... beside this item, by its id.")
-@click.option("--row", type=click.IntRange(min=1), help="Explain this row of the log, from 1.")
+@click.option("--row", type=COUNT, help="Explain this row of the log, from 1.")
 @click.option(
     "--rows",
     "max_rows",

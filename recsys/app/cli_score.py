@@ -15,6 +15,7 @@ from recsys.app.cli_jobs import (
     score_labelled_rows,
     score_users,
 )
+from recsys.app.options import COUNT
 from recsys.core.folders import check_folder
 
 _REQUESTS = """A row of --input for a model of sessions, whose log has a column event:
@@ -48,19 +49,19 @@ what lies before it. Lists are as long as the history; null, or no such column, 
 @click.option("--users", help="User attributes, where the model uses them.")
 @click.option("--items", help="Item attributes, for a ranker's rows that do not hold them.")
 @click.option("--other", multiple=True, metavar="NAME=PATH", help="A side table of users or items.")
-@click.option("--k", type=int, help="Longest list; default: 20.")
+@click.option("--k", type=COUNT, help="Longest list; default: 20.")
 @click.option("--probability", is_flag=True, help="Add the probability that a user takes an item.")
 @click.option(
     "--new-items", metavar="PATH", help="Items that the model's catalogue lacks: who takes them?"
 )
-@click.option("--top-customers", type=int, help="With --new-items, users named; default: 100.")
+@click.option("--top-customers", type=COUNT, help="With --new-items, users named; default: 100.")
 @click.option(
     "--keep-seen/--hide-seen",
     default=None,
     help="Whether lists may hold items the user has taken; default: as when the model was "
     "evaluated (evaluation.filter_seen).",
 )
-@click.option("--rows-per-part", type=int, help="Users of a part; default: 10000.")
+@click.option("--rows-per-part", type=COUNT, help="Users of a part; default: 10000.")
 @click.option("--tracking-uri", help="MLflow store; default: mlflow.db in this folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def score(

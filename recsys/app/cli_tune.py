@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from recsys.app.cli_jobs import progress_lines
+from recsys.app.options import COUNT, SEED, Finite
 
 if TYPE_CHECKING:
     from recsys.training.config.experiment import ExperimentConfig
@@ -35,10 +36,10 @@ def tune() -> None:
 
 @tune.command()
 @click.argument("config", type=click.Path(path_type=Path))
-@click.option("--trials", type=click.IntRange(min=1), help="Of the search in all, resumed or not.")
+@click.option("--trials", type=COUNT, help="Of the search in all, resumed or not.")
 @click.option(
     "--minutes",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Finite(min=0, min_open=True),
     help="Of this command; whichever of both ends first.",
 )
 @click.option("--metric", help="Validation metric to maximise; default: training.metric.")
@@ -63,7 +64,7 @@ def tune() -> None:
     help="SQLite file that keeps the trials; default: tune.db beside --out.",
 )
 @click.option("--name", help="Of the search in that file; default: the configuration's name.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--seed", type=SEED, default=0, show_default=True)
 @click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a configuration key."
 )
@@ -183,12 +184,12 @@ def _check_out(out: Path, force: bool) -> None:
 @click.argument("config", type=click.Path(path_type=Path))
 @click.option(
     "--lookups",
-    type=click.IntRange(min=1),
+    type=COUNT,
     help="Table reads a row for all features together; default: two a feature.",
 )
 @click.option(
     "--epochs",
-    type=click.IntRange(min=1),
+    type=COUNT,
     default=2,
     show_default=True,
     help="Of the search, and of each training that compares plans.",

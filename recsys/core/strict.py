@@ -13,9 +13,14 @@ Model = TypeVar("Model", bound="StrictModel")
 
 
 class StrictModel(BaseModel):
-    """A frozen pydantic model that refuses unknown keys and coerces nothing but int to float."""
+    """A frozen pydantic model of finite numbers, which refuses unknown keys.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
+    Nothing is coerced but int to float.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, populate_by_name=True, allow_inf_nan=False
+    )
 
     @classmethod
     def completed(cls, raw: dict[str, Any]) -> dict[str, Any]:

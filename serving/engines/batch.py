@@ -137,8 +137,11 @@ def shards_of_log(
     The log is read and checked by the rules that training used.
 
     Raises:
+        ConfigError: `rows_per_part` is not positive.
         DataError: a rule is broken, or a user of `users` is in no table.
     """
+    if rows_per_part < 1:
+        raise ConfigError(f"--rows-per-part must be at least 1, got {rows_per_part}")
     schema = _schema_for_log(scorer.schema, steps=scorer.sessions is not None)
     open_table(sources.interactions, "interactions")  # what is not there is said first
     if schema.users is not None and sources.users is None:

@@ -41,8 +41,8 @@ def export_index(
     measured recall.
 
     Raises:
-        ConfigError: `out` exists or is named as a file, or encodings are wanted of a
-            model with one interest.
+        ConfigError: `out` exists or is named as a file, `min_recall` is no share, or
+            encodings are wanted of a model with one interest.
         IntegrityError: the bundle is not what was written.
         UserError: the index does not reach `min_recall`.
     """

@@ -24,7 +24,7 @@ PositiveInt = Annotated[int, Field(ge=1)]
 class TrainingConfig(StrictModel):
     """The optimisation: how long, how fast, when to stop."""
 
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     epochs: PositiveInt = 20
     batch_size: PositiveInt = 1024
     loss: RetrievalLoss = SampledSoftmax()

@@ -135,7 +135,7 @@ def study(
     Raises:
         ConfigError: the model is no ranker, or the budget does not go with the features.
     """
-    _check(config)
+    _check(config, epochs)
     keep_freed_memory()
     world = World(device=pick_device(config.training.device))
     rows = open_rows(config, world)
@@ -171,8 +171,10 @@ def study(
     return Study(budget, cardinalities, selected, trials, best, gain)
 
 
-def _check(config: ExperimentConfig) -> None:
+def _check(config: ExperimentConfig, epochs: int) -> None:
     """Refuse, before any work, what cannot be searched or compared."""
+    if epochs < 1:
+        raise ConfigError(f"a study has at least 1 epoch, got {epochs}")
     if config.model.kind not in RANKERS:
         raise ConfigError(
             f"model.kind: {config.model.kind} is no ranker ({', '.join(RANKERS)}), and only these "

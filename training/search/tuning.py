@@ -7,6 +7,7 @@ The test part is not evaluated: the best of many validation values is an optimis
 only a test part that chose nothing can say what the choice is worth.
 """
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -57,6 +58,12 @@ class Budget:
 
     trials: int | None = None
     minutes: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.trials is not None and self.trials < 1:
+            raise ConfigError(f"a search has at least 1 trial, got {self.trials}")
+        if self.minutes is not None and not 0 < self.minutes < math.inf:
+            raise ConfigError(f"a search has more than 0 minutes, and an end; got {self.minutes}")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from recsys.core.errors import ConfigError
 from recsys.data.batch import Jagged
 from recsys.layers.geometry import Geometry
 
@@ -42,6 +43,9 @@ class IndexRequest:
     recall with. space_id: hash of all that shapes an item's vector. item_ids_sha256: hash of the
     catalogue's ids in order. kind: `auto` or a name in `recsys.retrieval.index.registry`.
     min_recall: recall@10 that an approximate index must reach. threads: that build it.
+
+    Raises:
+        ConfigError: `min_recall` is no share.
     """
 
     vectors: Tensor
@@ -52,6 +56,10 @@ class IndexRequest:
     kind: str
     min_recall: float
     threads: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_recall <= 1:
+            raise ConfigError(f"min_recall is a share from 0 to 1, got {self.min_recall}")
 
 
 class Backend(Protocol):

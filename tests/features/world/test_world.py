@@ -231,6 +231,8 @@ def test_one_seed_is_one_world_also_in_chunks(monkeypatch: pytest.MonkeyPatch) -
     assert RetailWorld.create(1, **sizes).interactions.equals(world.interactions)
     with pytest.raises(ConfigError, match="at least 20 items, got 19"):
         RetailWorld.create(1, items=19)
+    with pytest.raises(ConfigError, match="seed is 0 or more, got -1"):
+        RetailWorld.create(-1)
 
 
 @pytest.mark.parametrize("kind", ["parquet", "csv"])

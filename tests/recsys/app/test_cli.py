@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from recsys.app.cli import main
+from recsys.app.options import Finite
 
 OPTIONS = {
     "demo": {"--out", "--users", "--items", "--events", "--seed", "--noise", "--set"},
@@ -121,6 +122,20 @@ def test_every_command_has_help_with_an_example(command: str) -> None:
     assert f"Example: recsys {command}" in " ".join(result.output.split())
 
 
+def test_every_number_has_a_range() -> None:
+    """But for a version, which the registry knows: it names those that there are."""
+    for name, command in commands(main):
+        for parameter in command.params:
+            kind = parameter.type
+            if not isinstance(kind, type(click.INT) | type(click.FLOAT)) or name == "promote":
+                continue
+            place = f"recsys {name}, {parameter.opts[0]}"
+            assert isinstance(kind, click.IntRange | Finite), place
+            assert kind.min is not None, place
+            with pytest.raises(click.BadParameter, match="not in the range"):
+                kind.convert(str(kind.min - 1), None, None)
+
+
 def test_a_project_with_modules_of_the_same_names_breaks_nothing(
     world_config: Path, tmp_path: Path
 ) -> None:
@@ -164,6 +179,11 @@ def test_help_imports_no_heavy_library() -> None:
         (["evaluate", "no-such-thing"], 4, "no-such-thing"),
         (["evaluate", ".", "--set", "evaluation.ks"], 2, "expected key=value"),
         (["promote", "shop", "one"], 2, "not a valid integer"),
+        (["score", ".", "--output", "o", "--rows-per-part", "-5"], 2, "-5 is not in the range"),
+        (["score", ".", "--output", "o", "--k", "0"], 2, "0 is not in the range"),
+        (["tune", "x.yaml", "--minutes", "nan"], 2, "nan is not a finite number"),
+        (["tune", "x.yaml", "--minutes", "inf"], 2, "inf is not a finite number"),
+        (["export", ".", "--to", "faiss", "--out", "o", "--min-recall", "nan"], 2, "not a finite"),
     ],
 )
 def test_mistakes_exit_with_their_code_and_a_way_out(

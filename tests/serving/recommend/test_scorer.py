@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from recsys.bundle.directory import Bundle, write_bundle
-from recsys.core.errors import ConfigError, DataError, IntegrityError, NotFoundError, UserError
+from recsys.core.errors import ConfigError, DataError, IntegrityError, NotFoundError
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.requests.table import request_table
 from recsys.features.tables.sources import Sources
@@ -166,6 +166,9 @@ def test_a_log_and_request_files_give_the_same_lists(
     assert sum(part.read().num_rows for part in some.parts) == 5
     with pytest.raises(DataError, match=r"user 'stranger' .* is in neither"):
         shards_of_log(scorer, sources, rows_per_part=64, users=pa.array(["stranger"]))
+    for wrong in (0, -5):
+        with pytest.raises(ConfigError, match=f"rows-per-part must be at least 1, got {wrong}"):
+            shards_of_log(scorer, sources, rows_per_part=wrong)
     with pytest.raises(ConfigError, match="give --users"):
         shards_of_log(scorer, Sources(interactions=config.data.interactions), rows_per_part=64)
 
@@ -329,7 +332,7 @@ def test_exported_vectors_stand_beside_their_ids(scorer: Scorer, tmp_path: Path)
     ids = pq.read_table(tmp_path / "index" / "ids.parquet")
     assert ids.column("row").to_pylist() == list(range(len(vectors)))
     assert ids.column("item_id").to_pylist() == scorer.item_ids.to_pylist()
-    with pytest.raises(UserError, match=r"1\.01 is wanted"):
+    with pytest.raises(ConfigError, match=r"min_recall is a share from 0 to 1, got 1\.01"):
         export_index(path, "faiss", tmp_path / "graph", min_recall=1.01)
     assert not (tmp_path / "graph").exists()
 

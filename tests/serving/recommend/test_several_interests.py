@@ -173,6 +173,9 @@ def test_vectors_are_exported_with_a_word_on_merging(scorer: Scorer, tmp_path: P
     assert "encoding" not in how
     with pytest.raises(NotFoundError, match="recsys export --encoding fde"):
         read_encoding(tmp_path / "index")
+    for wrong in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ConfigError, match=f"min_recall is a share from 0 to 1, got {wrong}"):
+            export_index(scorer.bundle.path, "exact", tmp_path / "no", min_recall=wrong)
     export_index(scorer.bundle.path, "parquet", tmp_path / "plain", min_recall=0)
     plain = json.loads((tmp_path / "plain" / "export.json").read_text())
     assert plain["queries"] == how["queries"]

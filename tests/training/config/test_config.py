@@ -52,6 +52,8 @@ def test_paths_are_beside_the_file_and_overrides_win(tmp_path: Path) -> None:
         ("traning: {epochs: 3}", r"unknown key 'traning' \(did you mean 'training'\?\)"),
         ("training: {epoch: 3}", r"unknown key 'training.epoch' \(did you mean 'epochs'\?\)"),
         ("training: {epochs: 0}", r"training.epochs: .* greater than or equal to 1 \(got 0\)"),
+        ("training: {learning_rate: .inf}", r"learning_rate: .* a finite number \(got inf\)"),
+        ("training: {seed: -1}", r"training\.seed: .* greater than or equal to 0 \(got -1\)"),
         ("training: {epochs: three}", r"training.epochs: .* integer"),
         ("split: {kind: random}", "split.kind: .*'time', 'leave_one_out' or 'column'"),
         ("policies: {bad_ids: ignore}", "policies.bad_ids"),

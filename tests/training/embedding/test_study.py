@@ -227,6 +227,8 @@ def test_what_cannot_be_studied_is_said(tmp_path: Path, config: ExperimentConfig
         study(config)
     with pytest.raises(ConfigError, match=r"--lookups 13: 3 features can be searched .* 3 to 12"):
         study(load_config(world(tmp_path)), lookups=13)
+    with pytest.raises(ConfigError, match="a study has at least 1 epoch, got 0"):
+        study(config, epochs=0)
 
 
 def test_what_would_fail_in_the_end_is_refused_before_the_search(tmp_path: Path) -> None:

@@ -221,6 +221,8 @@ def test_what_is_not_there_is_named(explain: Any, ranker: Path, trained: Path) -
         assert message in said.output
     with pytest.raises(ConfigError, match="holds a two_tower; explain is for rankers"):
         explain_model(trained, max_rows=100)
+    with pytest.raises(ConfigError, match="at least 1 row is needed to explain a model, got 0"):
+        explain_model(trained, max_rows=0)
 
 
 def test_a_streamed_log_is_explained_as_a_whole(folder: Path, tmp_path: Path) -> None:

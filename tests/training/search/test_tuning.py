@@ -484,6 +484,20 @@ def test_without_optuna_it_says_what_to_install(
     assert not (tmp_path / "tune.db").exists()
 
 
+@pytest.mark.parametrize(
+    ("trials", "minutes", "message"),
+    [
+        (0, None, "at least 1 trial, got 0"),
+        (3, -1.0, "more than 0 minutes, and an end; got -1"),
+        (None, float("inf"), "and an end; got inf"),
+        (None, float("nan"), "and an end; got nan"),
+    ],
+)
+def test_a_budget_has_an_end(trials: int | None, minutes: float | None, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Budget(trials, minutes)
+
+
 def test_ranks_and_unknown_metrics_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -183,29 +183,35 @@ def test_what_the_graph_does_not_reach_is_answered_exactly(
 
 @pytest.mark.parametrize("kind", GRAPHS)
 def test_an_index_that_misses_too_much_is_refused(
-    request_: IndexRequest, kind: str, tmp_path: Path
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("recsys.retrieval.index.graph._BREADTHS", (10,))
     name = graph_of(kind).library.name
-    few = replace(request_, vectors=request_.vectors[:200], kind=kind, min_recall=1.01)
-    with pytest.raises(UserError, match=rf"by {name} reaches recall@10 .* 1\.01 is wanted"):
-        build_index(tmp_path, few)
+    with pytest.raises(UserError, match=rf"by {name} reaches recall@10 0\..* 1\.0 is wanted"):
+        build_index(tmp_path, hard_to_search(kind, min_recall=1.0))
+    with pytest.raises(ConfigError, match=r"min_recall is a share from 0 to 1, got 1\.01"):
+        hard_to_search(kind, min_recall=1.01)
 
 
-@pytest.mark.parametrize("kind", GRAPHS)
-def test_the_facts_are_measured_at_the_k_they_name(kind: str, tmp_path: Path) -> None:
+def hard_to_search(kind: str, min_recall: float) -> IndexRequest:
     """Many dimensions and few links: the narrowest search misses some, and misses less at 100."""
     generator = torch.Generator().manual_seed(2)
     vectors = F.normalize(torch.randn(3000, 64, generator=generator), dim=1)
     queries = F.normalize(torch.randn(1000, 64, generator=generator) + 0.3, dim=1)
-    request = IndexRequest(vectors, "sphere", queries, "space-a", "ids", kind, 0.0)
+    return IndexRequest(vectors, "sphere", queries, "space-a", "ids", kind, min_recall)
+
+
+@pytest.mark.parametrize("kind", GRAPHS)
+def test_the_facts_are_measured_at_the_k_they_name(kind: str, tmp_path: Path) -> None:
+    request = hard_to_search(kind, min_recall=0.0)
     facts = build_index(tmp_path, request)
     index = opened(tmp_path)[0]
     for k in (10, 100):
-        measured = recall_against_exact(index, queries, vectors, k)
+        measured = recall_against_exact(index, request.queries, request.vectors, k)
         assert facts[f"recall_at_{k}"] == pytest.approx(measured, abs=1e-6)
     assert facts["recall_at_10"] != facts["recall_at_100"]
     with pytest.raises(IntegrityError, match="a graph of 3000 x 64, the vectors are 2999 x 64"):
-        BACKENDS[kind].open(reader(tmp_path), facts, vectors[1:])
+        BACKENDS[kind].open(reader(tmp_path), facts, request.vectors[1:])
 
 
 @pytest.mark.parametrize("size", [0.3, 1.5])
