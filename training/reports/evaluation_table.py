@@ -76,10 +76,19 @@ def ranking_table(evaluation: RankingEvaluation) -> None:
     )
     if evaluation.metric in names:
         print_line(_DECIDES)
+    base_rate, loss = evaluation.base_rate, evaluation.own.metrics["log_loss"].value
     print_line(
-        f"log loss of always predicting the mean: {evaluation.base_rate:.4f}; the model explains "
-        f"{evaluation.own.metrics['relative_information_gain'].value:.1%} of it"
+        f"the model's log loss, {loss:.4f}, is {loss_compared(loss, base_rate)} that of always "
+        f"predicting the mean, {base_rate:.4f}"
     )
+
+
+def loss_compared(loss: float, base_rate: float) -> str:
+    """Return how a log loss compares with that of the base rate: "2.0% worse (higher) than"."""
+    gain = 1 - loss / base_rate
+    if abs(gain) < 0.0005:
+        return "the same as"
+    return f"{abs(gain):.1%} {'better (lower)' if gain > 0 else 'worse (higher)'} than"
 
 
 def _columns(first: str, *numbers: str) -> tuple[Column, ...]:

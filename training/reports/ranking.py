@@ -12,6 +12,7 @@ from recsys.metrics.classification import Interval
 from recsys.training.explain.explanation import Explanation
 from recsys.training.families.ranker.evaluation import RankerResult, RankingEvaluation
 from recsys.training.reports.embedding import embedding_section
+from recsys.training.reports.evaluation_table import loss_compared
 from recsys.training.reports.explanation_plots import explanation_section
 from recsys.training.reports.ranking_plots import calibrated, compared, ranking_curves
 
@@ -127,7 +128,16 @@ def _verdict(auc: Interval, loss: Interval, base_rate: float) -> str:
             "chance does."
         )
     text = f"Of a positive and a negative row, the ranker puts the positive first {auc.value:.1%} "
-    text += "of the time."
-    if loss.low > base_rate:
-        return f"{text} Its probabilities are worse than the plain mean: they are not calibrated."
-    return f"{text} Its log loss is {1 - loss.value / base_rate:.1%} below the base rate's."
+    return f"{text}of the time. {_loss_words(loss, base_rate)}"
+
+
+def _loss_words(loss: Interval, base_rate: float) -> str:
+    """Say whether the log loss is better (lower) or worse than that of the plain mean."""
+    sure = not loss.low <= base_rate <= loss.high
+    better = loss.value < base_rate
+    text = f"Its log loss is {loss_compared(loss.value, base_rate)} the base rate's"
+    if not sure:
+        return f"{text}: the difference is within the error of measurement."
+    if better:
+        return f"{text}."
+    return f"{text}: its probabilities are not calibrated."
