@@ -13,13 +13,24 @@ import importlib
 from typing import Any
 
 _EXPERIMENTS = ("check", "init", "sync", "train", "tune")
-_MODELS = ("evaluate", "explain", "export", "load", "promote", "register", "score")
+_DEMO = ("demo", "demo_tables")
+_MODELS = (
+    "evaluate",
+    "explain",
+    "export",
+    "load",
+    "promote",
+    "register",
+    "score",
+    "score_new_items",
+)
 _ERRORS = ("ArgumentError", "ConfigError", "DataError", "IntegrityError", "NotFoundError")
 _PLACES = {
     "Config": "recsys.app.configuration",
     "Model": "recsys.app.model",
     "Run": "recsys.app.run",
     **dict.fromkeys(_EXPERIMENTS, "recsys.app.experiments"),
+    **dict.fromkeys(_DEMO, "recsys.app.demo"),
     **dict.fromkeys(_MODELS, "recsys.app.models"),
     **dict.fromkeys((*_ERRORS, "NumericalError", "UserError"), "recsys.core.errors"),
 }

@@ -1,6 +1,8 @@
 """The names of the Python API, for type checkers and editors."""
 
 from recsys.app.configuration import Config as Config
+from recsys.app.demo import demo as demo
+from recsys.app.demo import demo_tables as demo_tables
 from recsys.app.experiments import check as check
 from recsys.app.experiments import init as init
 from recsys.app.experiments import sync as sync
@@ -14,6 +16,7 @@ from recsys.app.models import load as load
 from recsys.app.models import promote as promote
 from recsys.app.models import register as register
 from recsys.app.models import score as score
+from recsys.app.models import score_new_items as score_new_items
 from recsys.app.run import Run as Run
 from recsys.core.errors import ArgumentError as ArgumentError
 from recsys.core.errors import ConfigError as ConfigError

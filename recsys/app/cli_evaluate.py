@@ -5,11 +5,11 @@ from pathlib import Path
 
 import click
 
-from recsys.app.cli_jobs import metrics_of, print_evaluation, progress_lines, resolve_model
+from recsys.app.options import JSON, MODEL, URI
 
 
 @click.command()
-@click.argument("model")
+@MODEL
 @click.option("--out", type=click.Path(path_type=Path), help="Report to write; default: beside.")
 @click.option(
     "--keep-seen/--hide-seen",
@@ -24,8 +24,8 @@ from recsys.app.cli_jobs import metrics_of, print_evaluation, progress_lines, re
     metavar="KEY=VALUE",
     help="Override a key of the section evaluation.",
 )
-@click.option("--tracking-uri", help="MLflow store; default: mlflow.db in this folder.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@URI
+@JSON
 def evaluate(
     model: str,
     out: Path | None,
@@ -41,15 +41,17 @@ def evaluate(
 
     Example: recsys evaluate models:/demo@champion --set evaluation.ks=[5,10] --out report.html
     """
+    from recsys.app.models import evaluate as evaluate_model
+    from recsys.app.models import folder_of
+    from recsys.app.printing import metrics_of, print_evaluation
     from recsys.training.config.file import parse_override
-    from recsys.training.jobs.evaluate import evaluate_bundle
 
     settings = dict(map(parse_override, overrides))
     if keep_seen is not None:
         settings["evaluation.filter_seen"] = not keep_seen
-    folder = resolve_model(model, tracking_uri)
+    folder = folder_of(model, tracking_uri)
     report = out or Path(f"evaluation-{folder.name}.html")
-    evaluation = evaluate_bundle(folder, report, settings=settings, say=progress_lines(as_json))
+    evaluation = evaluate_model(folder, report=report, settings=settings, quiet=as_json)
     if as_json:
         found = {"report": str(report), "metrics": metrics_of(evaluation)}
         click.echo(json_format.dumps(found, indent=1))

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import click
 
-from recsys.app.cli_jobs import progress_lines, resolve_model
-from recsys.app.options import COUNT
+from recsys.app.options import COUNT, JSON, MODEL, URI
 
 
 @click.command()
-@click.argument("model")
+@MODEL
 @click.option("--user", help="Explain one row: this user, by its id ...")
 @click.option("--item", help="... beside this item, by its id.")
 @click.option("--row", type=COUNT, help="Explain this row of the log, from 1.")
@@ -27,8 +26,8 @@ from recsys.app.options import COUNT
     type=click.Path(path_type=Path),
     help="Picture to write, .png or .svg; default: beside.",
 )
-@click.option("--tracking-uri", help="MLflow store; default: mlflow.db in this folder.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@URI
+@JSON
 def explain(
     model: str,
     user: str | None,
@@ -46,24 +45,24 @@ def explain(
 
     Example: recsys explain models:/shop@champion --user u000123 --item i00042 --out why.png
     """
-    from recsys.training.explain.explanation import Explanation, RowExplanation
-    from recsys.training.explain.job import explain_log_row, explain_model, explain_pair
-    from recsys.training.reports.explanation_plots import check_picture, write_picture
+    from recsys.app.models import explain as explain_model
+    from recsys.app.models import folder_of
+    from recsys.training.explain.explanation import RowExplanation
     from recsys.training.reports.explanation_table import explanation_table, row_table
 
     if (user is None) != (item is None) or (user is not None and row is not None):
         raise click.UsageError("give --user and --item, or --row, or none of them")
-    folder, say = resolve_model(model, tracking_uri), progress_lines(as_json)
+    folder = folder_of(model, tracking_uri)
     picture = out or Path(f"explanation-{folder.name}.png")
-    check_picture(picture)
-    found: Explanation | RowExplanation
-    if user is not None and item is not None:
-        found = explain_pair(folder, user, item, say=say)
-    elif row is not None:
-        found = explain_log_row(folder, row, say=say)
-    else:
-        found = explain_model(folder, max_rows=max_rows, say=say)
-    write_picture(picture, found)
+    found = explain_model(
+        folder,
+        user=user,
+        item=item,
+        row=row,
+        max_rows=max_rows,
+        picture=picture,
+        quiet=as_json,
+    )
     if as_json:
         click.echo(json_format.dumps({**found.to_json(), "picture": str(picture)}, indent=1))
         return

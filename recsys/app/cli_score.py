@@ -6,16 +6,7 @@ from typing import Any
 
 import click
 
-from recsys.app.cli_jobs import (
-    audience_of_new_items,
-    is_ranker,
-    named_paths,
-    progress_lines,
-    resolve_model,
-    score_labelled_rows,
-    score_users,
-)
-from recsys.app.options import COUNT
+from recsys.app.options import COUNT, JSON, MODEL, OTHER, URI, named_paths
 from recsys.core.folders import check_folder
 
 _REQUESTS = """A row of --input for a model of sessions, whose log has a column event:
@@ -32,7 +23,7 @@ what lies before it. Lists are as long as the history; null, or no such column, 
 
 
 @click.command(epilog=_REQUESTS)
-@click.argument("model")
+@MODEL
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
@@ -48,7 +39,7 @@ what lies before it. Lists are as long as the history; null, or no such column, 
 @click.option("--interactions", help="Log to build histories from; its users are scored.")
 @click.option("--users", help="User attributes, where the model uses them.")
 @click.option("--items", help="Item attributes, for a ranker's rows that do not hold them.")
-@click.option("--other", multiple=True, metavar="NAME=PATH", help="A side table of users or items.")
+@OTHER
 @click.option("--k", type=COUNT, help="Longest list; default: 20.")
 @click.option("--probability", is_flag=True, help="Add the probability that a user takes an item.")
 @click.option(
@@ -62,68 +53,74 @@ what lies before it. Lists are as long as the history; null, or no such column, 
     "evaluated (evaluation.filter_seen).",
 )
 @click.option("--rows-per-part", type=COUNT, help="Users of a part; default: 10000.")
-@click.option("--tracking-uri", help="MLflow store; default: mlflow.db in this folder.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def score(
-    model: str,
-    output: Path,
-    requests: str | None,
-    interactions: str | None,
-    users: str | None,
-    items: str | None,
-    other: tuple[str, ...],
-    k: int | None,
-    probability: bool,
-    new_items: str | None,
-    top_customers: int | None,
-    keep_seen: bool | None,
-    rows_per_part: int | None,
-    tracking_uri: str | None,
-    as_json: bool,
-) -> None:
-    """Recommend for many users, or judge many rows, Parquet to Parquet, each exactly once.
+@URI
+@JSON
+def score(model: str, output: Path, **options: Any) -> None:
+    """Recommend for many users, or score many rows, Parquet to Parquet, each exactly once.
 
-    A two-tower or a model of sessions recommends for the users of a log (--interactions) or those
-    who ask (--input). A ranker adds a probability to every row of --input; attributes of users
+    A two-tower or a session model recommends for the users of a log (--interactions) or those who
+    ask (--input). A ranker adds a probability to every row of --input; attributes of users
     and items come from the rows or from --users and --items. With --new-items a calibrated
-    two-tower says of items that nobody could take yet who will, and how many are expected to.
+    two-tower says of items that nobody could interact with yet who will, and how many are expected
+    to.
 
     Example: recsys score models:/demo@champion --interactions demo/data/interactions
     --users demo/data/users.parquet --output recommendations
     """
-    if (requests is None) == (interactions is None):
+    from recsys.app.models import folder_of
+    from recsys.bundle.directory import Bundle
+    from recsys.serving.recommend.rows import is_ranker
+
+    if (options["requests"] is None) == (options["interactions"] is None):
         raise click.UsageError("give --input or --interactions, one of the two")
-    side_tables = named_paths(other)
-    folder, say = resolve_model(model, tracking_uri), progress_lines(as_json)
-    if is_ranker(folder):
-        of_lists = (k, rows_per_part, probability, new_items)
-        if requests is None or keep_seen is not None or any(of_lists):
-            raise click.UsageError(
-                "the model is a ranker: give --input, the rows to judge; --interactions, --k, "
-                "--keep-seen, --hide-seen, --rows-per-part, --probability and --new-items are for "
-                "retrieval models"
-            )
-        given = {"users": users, "items": items, **side_tables}
-        tables = {name: path for name, path in given.items() if path is not None}
-        summary = score_labelled_rows(folder, requests, tables, output, say=say)
-    else:
-        _check_two_tower(users if requests else None, items, new_items, top_customers)
-        asked: dict[str, Any] = {
-            "requests": requests,
-            "others": side_tables,
-            "rows_per_part": 10_000 if rows_per_part is None else rows_per_part,
-            "say": say,
-        }
-        who = (output, interactions, users)
-        if new_items is not None:
-            _refuse_lists(k, keep_seen, probability)
-            asked["top_customers"] = 100 if top_customers is None else top_customers
-            summary = audience_of_new_items(str(folder), new_items, *who, **asked)
-        else:
-            asked |= {"k": 20 if k is None else k}
-            asked |= {"filter_seen": None if keep_seen is None else not keep_seen}
-            summary = score_users(str(folder), *who, probability=probability, **asked)
-    _print(summary, as_json)
+    others = named_paths(options["other"])
+    tables = {name: options[name] for name in ("interactions", "requests", "users", "items")}
+    folder = folder_of(model, options["tracking_uri"])
+    answer = _rows if is_ranker(Bundle.open(folder)) else _lists
+    _print(answer(folder, output, {**tables, **others}, options), options["as_json"])
+
+
+def _rows(
+    folder: Path, output: Path, tables: dict[str, str | None], options: dict[str, Any]
+) -> dict[str, Any]:
+    """Score the rows that a ranker is given."""
+    from recsys.app.progress import parts_to_stderr
+    from recsys.app.scoring import score_model
+
+    of_lists = ("k", "rows_per_part", "probability", "new_items")
+    is_of_lists = options["keep_seen"] is not None or any(options[name] for name in of_lists)
+    if options["requests"] is None or is_of_lists:
+        raise click.UsageError(
+            "the model is a ranker: give --input, the rows to judge; --interactions, --k, "
+            "--keep-seen, --hide-seen, --rows-per-part, --probability and --new-items are for "
+            "retrieval models"
+        )
+    return score_model(folder, output, tables, on_part=parts_to_stderr(options["as_json"]))
+
+
+def _lists(
+    folder: Path, output: Path, tables: dict[str, str | None], options: dict[str, Any]
+) -> dict[str, Any]:
+    """Recommend for users, or say who will interact with new items."""
+    from recsys.app.progress import parts_to_stderr
+    from recsys.app.scoring import ListOptions, score_audience, score_model
+
+    k, keep_seen, probability = options["k"], options["keep_seen"], options["probability"]
+    new_items, top_customers = options["new_items"], options["top_customers"]
+    users = tables["users"] if tables["requests"] else None
+    _check_two_tower(users, tables["items"], new_items, top_customers)
+    on_part = parts_to_stderr(options["as_json"])
+    given = {"rows_per_part": options["rows_per_part"]}
+    if new_items is None:
+        given |= {"k": k, "filter_seen": None if keep_seen is None else not keep_seen}
+        given["probability"] = probability
+        lists = ListOptions(**{name: one for name, one in given.items() if one is not None})
+        return score_model(folder, output, tables, lists, on_part)
+    _refuse_lists(k, keep_seen, probability)
+    given["top_customers"] = top_customers
+    how = {name: one for name, one in given.items() if one is not None}
+    asked = {**tables, "new_items": new_items}
+    return score_audience(folder, output, asked, on_part=on_part, **how)
 
 
 def _check_two_tower(

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from recsys.app.cli_jobs import progress_lines
-from recsys.app.options import COUNT, SEED, Finite
+from recsys.app.options import CONFIG, COUNT, JSON, SEED, SET, Finite
+from recsys.app.progress import lines_to_stderr
 
 if TYPE_CHECKING:
     from recsys.training.config.experiment import ExperimentConfig
@@ -35,7 +35,7 @@ def tune() -> None:
 
 
 @tune.command()
-@click.argument("config", type=click.Path(path_type=Path))
+@CONFIG
 @click.option("--trials", type=COUNT, help="Of the search in all, resumed or not.")
 @click.option(
     "--minutes",
@@ -65,10 +65,8 @@ def tune() -> None:
 )
 @click.option("--name", help="Of the search in that file; default: the configuration's name.")
 @click.option("--seed", type=SEED, default=0, show_default=True)
-@click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a configuration key."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@SET
+@JSON
 def search(config: Path, **options: Any) -> None:
     """Search better settings of a model with Optuna, judged on the validation part.
 
@@ -153,7 +151,7 @@ def _searched(
             storage=storage,
             name=options["name"] or path.stem,
             seed=options["seed"],
-            say=progress_lines(as_json),
+            say=lines_to_stderr(as_json),
         )
     except Terminated:
         click.echo(
@@ -181,7 +179,7 @@ def _check_out(out: Path, force: bool) -> None:
 
 
 @tune.command()
-@click.argument("config", type=click.Path(path_type=Path))
+@CONFIG
 @click.option(
     "--lookups",
     type=COUNT,
@@ -209,10 +207,8 @@ def _check_out(out: Path, force: bool) -> None:
     help="Configuration to write.",
 )
 @click.option("--force", is_flag=True, help="Overwrite it.")
-@click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a configuration key."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@SET
+@JSON
 def embedding(
     config: Path,
     lookups: int | None,
@@ -240,7 +236,7 @@ def embedding(
         lookups=lookups,
         epochs=epochs,
         max_lookups=max_lookups,
-        say=progress_lines(as_json),
+        say=lines_to_stderr(as_json),
     )
     out.write_text(tuned_config(settings, found))
     if as_json:

@@ -13,6 +13,7 @@ from pydantic import InstanceOf
 from recsys.app.arguments import checked
 from recsys.app.configuration import Config, Given, config_given
 from recsys.app.models import Reference, reference_of
+from recsys.app.progress import lines_to_stderr
 from recsys.app.run import Run
 from recsys.core.errors import ConfigError
 
@@ -154,7 +155,6 @@ def tune(
     Raises:
         ConfigError: neither trials nor minutes are given, or a key cannot be searched.
     """
-    from recsys.app.progress import lines_to_stderr
     from recsys.training.search.space import space_of
     from recsys.training.search.tuning import Budget, search
 

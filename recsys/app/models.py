@@ -6,12 +6,14 @@ done. What a caller can put right is a `recsys.UserError`.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import AfterValidator, InstanceOf
+from pydantic import InstanceOf
 
 from recsys.app.arguments import checked
+from recsys.app.exporting import Target, export_model
 from recsys.app.model import Model
+from recsys.app.progress import lines_to_stderr
 from recsys.app.run import Run
 from recsys.core.errors import ConfigError
 
@@ -22,16 +24,6 @@ if TYPE_CHECKING:
 
 Reference = InstanceOf[Model] | InstanceOf[Run] | str | Path
 """A model: an object, a bundle or run folder, a run id, or models:/name@alias."""
-
-
-def _target(name: str) -> str:
-    from recsys.serving.export.targets import known_target
-
-    return known_target(name)
-
-
-Target = Annotated[str, AfterValidator(_target)]
-"""What a model is exported to."""
 
 
 @checked
@@ -85,7 +77,6 @@ def evaluate(
     """
     import tempfile
 
-    from recsys.app.progress import lines_to_stderr
     from recsys.training.jobs.evaluate import evaluate_bundle
 
     folder = folder_of(model, tracking_uri)
@@ -133,19 +124,51 @@ def score(
     Raises:
         UserError: the requests do not fit the model, or `output` holds another job's files.
     """
-    from recsys.app.scoring import score_model
+    from recsys.app.scoring import ListOptions, score_model
 
-    return score_model(
-        folder_of(model, tracking_uri),
-        Path(output),
-        {"interactions": history, "requests": requests, "users": users, **(others or {})},
-        {
-            "k": k,
-            "filter_seen": filter_seen,
-            "probability": probability,
-            "rows_per_part": rows_per_part,
-        },
+    tables = {"interactions": history, "requests": requests, "users": users, **(others or {})}
+    lists = ListOptions(
+        k=k, filter_seen=filter_seen, probability=probability, rows_per_part=rows_per_part
     )
+    asked = None if lists == ListOptions() else lists
+    return score_model(folder_of(model, tracking_uri), Path(output), tables, asked)
+
+
+@checked
+def score_new_items(
+    model: Reference,
+    new_items: Any,
+    output: str | Path,
+    *,
+    history: Any = None,
+    users: Any = None,
+    others: Mapping[str, Any] | None = None,
+    top_customers: int = 100,
+    tracking_uri: str | None = None,
+) -> dict[str, Any]:
+    """Say who will interact with items that the catalogue lacks, and how many are expected to.
+
+    Args:
+        model: a calibrated two-tower; see `load`.
+        new_items: table of the items, with the attributes that the model reads.
+        output: folder for the parts.
+        history: the interaction log whose users are asked.
+        users: table of users, where the model reads one.
+        others: side tables, by name.
+        top_customers: users named for each item.
+        tracking_uri: MLflow store.
+
+    Returns:
+        What was written, and the expected audience.
+
+    Raises:
+        UserError: the model gives no probabilities, or tables do not fit it.
+    """
+    from recsys.app.scoring import score_audience
+
+    tables = {"interactions": history, "new_items": new_items, "users": users, **(others or {})}
+    folder = folder_of(model, tracking_uri)
+    return score_audience(folder, Path(output), tables, top_customers=top_customers)
 
 
 @checked
@@ -158,6 +181,7 @@ def explain(
     max_rows: int = 20_000,
     picture: str | Path | None = None,
     tracking_uri: str | None = None,
+    quiet: bool = True,
 ) -> "Explanation | RowExplanation":
     """Return what a ranker looks at: over the test rows, or on one row.
 
@@ -169,6 +193,7 @@ def explain(
         max_rows: most test rows to look at.
         picture: file to draw it in, .png or .svg.
         tracking_uri: MLflow store.
+        quiet: print no progress.
 
     Raises:
         UserError: the model is no ranker, or there is no such row.
@@ -178,16 +203,16 @@ def explain(
 
     if (user is None) != (item is None) or (user is not None and row is not None):
         raise ConfigError("recsys.explain(): give user and item, or row, or none of them")
-    folder = folder_of(model, tracking_uri)
+    folder, say = folder_of(model, tracking_uri), lines_to_stderr(quiet)
     if picture is not None:
         check_picture(Path(picture))
     found: Explanation | RowExplanation
     if user is not None:
-        found = explain_pair(folder, str(user), str(item))
+        found = explain_pair(folder, str(user), str(item), say=say)
     elif row is not None:
-        found = explain_log_row(folder, row)
+        found = explain_log_row(folder, row, say=say)
     else:
-        found = explain_model(folder, max_rows=max_rows)
+        found = explain_model(folder, max_rows=max_rows, say=say)
     if picture is not None:
         write_picture(Path(picture), found)
     return found
@@ -217,8 +242,6 @@ def export(
     Raises:
         UserError: `out` exists, the target does not suit the model, or recall is too low.
     """
-    from recsys.app.cli_jobs import export_model
-
     return export_model(folder_of(model, tracking_uri), to, Path(out), min_recall)
 
 

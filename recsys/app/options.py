@@ -1,6 +1,7 @@
-"""Numbers that commands take; what is out of range is refused before any work is done."""
+"""Arguments and options of several commands; numbers out of range are refused at once."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import click
@@ -8,6 +9,18 @@ import click
 COUNT = click.IntRange(min=1)
 SEED = click.IntRange(min=0, max=2**32 - 1)
 """What NumPy, scikit-learn, torch and Optuna all take."""
+
+
+CONFIG = click.argument("config", type=click.Path(path_type=Path))
+MODEL = click.argument("model")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+URI = click.option("--tracking-uri", help="MLflow store; default: mlflow.db in this folder.")
+SET = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a configuration key."
+)
+OTHER = click.option(
+    "--other", multiple=True, metavar="NAME=PATH", help="A side table of users or items."
+)
 
 
 class Finite(click.FloatRange):
@@ -21,3 +34,11 @@ class Finite(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{number} is not a finite number.", param, ctx)
         return number
+
+
+def named_paths(options: tuple[str, ...]) -> dict[str, str]:
+    """Return NAME=PATH options as a mapping."""
+    for option in options:
+        if "=" not in option:
+            raise click.UsageError(f"--other {option}: expected NAME=PATH")
+    return dict(option.split("=", 1) for option in options)

@@ -1,7 +1,9 @@
 """Batch scoring as a function: requests in, Parquet parts out."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,47 @@ from recsys.core.errors import ConfigError
 from recsys.core.folders import check_folder
 from recsys.features.tables.frames import path_of
 from recsys.features.tables.sources import Sources
-from recsys.serving.engines.batch import score_to_parquet, shards_of_log, shards_of_requests
+from recsys.serving.engines.batch import (
+    Shards,
+    score_to_parquet,
+    shards_of_log,
+    shards_of_requests,
+)
+from recsys.serving.recommend.audience import read_new_items, score_new_items
 from recsys.serving.recommend.rows import RowScorer, is_ranker, score_rows
 from recsys.serving.recommend.scorer import Scorer
 
+OnPart = Callable[[int, int], None]
+ROWS_PER_PART = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListOptions:
+    """What lists are to hold.
+
+    Attributes:
+        k: items of a list at most.
+        filter_seen: leave out items the user has interacted with; None: as in the evaluation.
+        probability: add the probability of each item.
+        rows_per_part: users in a part of the output.
+    """
+
+    k: int = 20
+    filter_seen: bool | None = None
+    probability: bool = False
+    rows_per_part: int = ROWS_PER_PART
+
+
+def _nothing(done: int, total: int) -> None:
+    """Nobody is told of finished parts."""
+
 
 def score_model(
-    folder: Path, output: Path, tables: Mapping[str, Any], how: Mapping[str, Any]
+    folder: Path,
+    output: Path,
+    tables: Mapping[str, Any],
+    lists: ListOptions | None = None,
+    on_part: OnPart = _nothing,
 ) -> dict[str, Any]:
     """Score everything that is asked; return the summary.
 
@@ -25,31 +61,83 @@ def score_model(
         output: folder for the parts.
         tables: paths or data frames (None: not given): `interactions` or `requests`, `users`, and
             side tables by name.
-        how: `k`, `filter_seen`, `probability`, `rows_per_part`.
+        lists: of a retrieval model; None: the defaults.
+        on_part: told how many parts are there, of how many.
 
     Raises:
         UserError: the requests do not fit the model, or `output` is named as a file or holds
             another job's files.
     """
     check_folder(output, "Parquet parts")
-    with tempfile.TemporaryDirectory() as frames:
-        given = {name: one for name, one in tables.items() if one is not None}
-        paths = {name: path_of(one, name, Path(frames)) for name, one in given.items()}
-        requests, log = paths.pop("requests", None), paths.pop("interactions", None)
-        if (requests is None) == (log is None):
+    with _paths(tables) as paths:
+        requests = paths.get("requests")
+        if (requests is None) == ("interactions" not in paths):
             raise ConfigError("score: give an interaction log or requests, one of the two")
         if is_ranker(Bundle.open(folder)):
-            if requests is None:
-                raise ConfigError("score: the model is a ranker: give requests, the rows to score")
-            return dict(vars(score_rows(RowScorer.open(folder, paths), requests, output)))
-        scorer = Scorer.open(
-            folder, k=how["k"], filter_seen=how["filter_seen"], probability=how["probability"]
+            if requests is None or lists is not None:
+                raise ConfigError(
+                    "the model is a ranker: give the rows to score as requests; k, filter_seen, "
+                    "probability and rows_per_part are for lists of retrieval models"
+                )
+            del paths["requests"]
+            scorer = RowScorer.open(folder, paths)
+            return dict(vars(score_rows(scorer, requests, output, on_part=on_part)))
+        lists = lists or ListOptions()
+        recommender = Scorer.open(
+            folder, k=lists.k, filter_seen=lists.filter_seen, probability=lists.probability
         )
-        if requests is not None:
-            shards = shards_of_requests(scorer, requests)
-        else:
-            assert log is not None
-            users = paths.pop("users", None)
-            sources = Sources(interactions=log, users=users, others=paths)
-            shards = shards_of_log(scorer, sources, rows_per_part=how["rows_per_part"])
-        return dict(vars(score_to_parquet(scorer, shards, output)))
+        shards = _shards(recommender, paths, lists.rows_per_part)
+        return dict(vars(score_to_parquet(recommender, shards, output, on_part=on_part)))
+
+
+def score_audience(
+    folder: Path,
+    output: Path,
+    tables: Mapping[str, Any],
+    *,
+    top_customers: int = 100,
+    rows_per_part: int = ROWS_PER_PART,
+    on_part: OnPart = _nothing,
+) -> dict[str, Any]:
+    """Say who will interact with items that the catalogue lacks, and how many; return a summary.
+
+    Args:
+        folder: of the bundle of a calibrated two-tower.
+        output: folder for the parts.
+        tables: as for `score_model`, with `new_items`.
+        top_customers: users named for each item.
+        rows_per_part: users in a part.
+        on_part: told how many parts are there, of how many.
+
+    Raises:
+        UserError: the model gives no probabilities, or tables do not fit it.
+    """
+    check_folder(output, "Parquet parts")
+    with _paths(tables) as paths:
+        scorer = Scorer.open(folder, probability=True)
+        side_of = {name: table.joins for name, table in scorer.schema.others.items()}
+        of_items = {n: path for n, path in paths.items() if side_of.get(n) == "items"}
+        new = read_new_items(scorer, {"items": paths.pop("new_items"), **of_items})
+        rest = {name: path for name, path in paths.items() if name not in of_items}
+        shards = _shards(scorer, rest, rows_per_part)
+        found = score_new_items(
+            scorer, new, shards, output, top_customers=top_customers, on_part=on_part
+        )
+        return dict(vars(found))
+
+
+@contextmanager
+def _paths(tables: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+    """Lend paths of tables; data frames are kept in a folder meanwhile."""
+    with tempfile.TemporaryDirectory() as frames:
+        given = {name: one for name, one in tables.items() if one is not None}
+        yield {name: path_of(one, name, Path(frames)) for name, one in given.items()}
+
+
+def _shards(scorer: Scorer, paths: Mapping[str, str], rows_per_part: int) -> Shards:
+    if "requests" in paths:
+        return shards_of_requests(scorer, paths["requests"])
+    roles = ("interactions", "users")
+    others = {name: path for name, path in paths.items() if name not in roles}
+    sources = Sources(interactions=paths["interactions"], users=paths.get("users"), others=others)
+    return shards_of_log(scorer, sources, rows_per_part=rows_per_part)

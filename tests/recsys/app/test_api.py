@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import recsys
-from recsys.app import configuration, experiments, model, models
+from recsys.app import configuration, demo, experiments, model, models
 from recsys.features.world.world import RetailWorld
 
 
@@ -78,7 +78,7 @@ def test_examples_run(
         "store": f"sqlite:///{tmp_path / 'mlflow.db'}",
     }
     found = 0
-    for module in (experiments, models, model, configuration):
+    for module in (experiments, models, model, configuration, demo):
         finder = doctest.DocTestFinder(recurse=True)
         for test in finder.find(module, globs=dict(known)):
             found += len(test.examples)

@@ -1,0 +1,141 @@
+"""`recsys export`, `register`, `promote`, `sync`: what is done with a trained model."""
+
+import json as json_format
+from pathlib import Path
+
+import click
+
+from recsys.app.options import COUNT, JSON, MODEL, URI, Finite
+
+
+class ExportTarget(click.ParamType[str]):
+    """What `recsys export --to` takes; who knows is imported where it is asked."""
+
+    name = "target"
+
+    @staticmethod
+    def _choice() -> click.Choice[str]:
+        from recsys.serving.export.targets import export_targets
+
+        return click.Choice(export_targets())
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
+        """Return the targets as help shows them."""
+        return self._choice().get_metavar(param, ctx)
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the target; refuse what is none."""
+        return self._choice().convert(value, param, ctx)
+
+
+@click.command()
+@MODEL
+@click.option("--to", "target", type=ExportTarget(), required=True)
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help="New folder to write to."
+)
+@click.option(
+    "--min-recall",
+    type=Finite(0, 1),
+    default=0.95,
+    show_default=True,
+    help="Refuse an index below this.",
+)
+@click.option(
+    "--encoding",
+    type=click.Choice(("vectors", "fde")),
+    default="vectors",
+    show_default=True,
+    help="fde: items that one vector for all interests of a user searches.",
+)
+@click.option("--fde-bits", type=click.IntRange(0, 10), help="Hyperplanes; default: 3.")
+@click.option("--fde-repetitions", type=COUNT, help="Default: 8.")
+@URI
+@JSON
+def export(
+    model: str,
+    target: str,
+    out: Path,
+    min_recall: float,
+    encoding: str,
+    fde_bits: int | None,
+    fde_repetitions: int | None,
+    tracking_uri: str | None,
+    as_json: bool,
+) -> None:
+    """Export item vectors or an index for ANN serving, its recall measured.
+
+    A two-tower with several interests searches with each of a user's vectors and merges, or
+    with one, of --encoding fde, which is wider and finds most of the same; export.json says how.
+
+    A ranker goes --to onnx: one graph from hashed values to probabilities, checked against the
+    model and timed.
+
+    Example: recsys export models:/demo@champion --to faiss --out index
+    """
+    from recsys.app.exporting import export_model
+    from recsys.app.models import folder_of
+
+    encoded = None
+    if encoding == "fde":
+        encoded = (3 if fde_bits is None else fde_bits, fde_repetitions or 8)
+    elif fde_bits is not None or fde_repetitions is not None:
+        raise click.UsageError("--fde-bits and --fde-repetitions go with --encoding fde")
+    facts = export_model(folder_of(model, tracking_uri), target, out, min_recall, encoded)
+    if as_json:
+        click.echo(json_format.dumps(facts, indent=1))
+    else:
+        for name, value in facts.items():
+            click.echo(f"{name}: {value}")
+
+
+@click.command()
+@MODEL
+@click.option("--name", required=True, help="Registered model to add a version to.")
+@click.option("--alias", help="Alias to move to the new version.")
+@URI
+@JSON
+def register(
+    model: str, name: str, alias: str | None, tracking_uri: str | None, as_json: bool
+) -> None:
+    """Add a model to the MLflow registry as a new version.
+
+    Example: recsys register runs/two_tower-.../bundle/0123456789abcdef --name shop
+    """
+    from recsys.app.models import register as add_version
+
+    version = add_version(model, name, alias=alias, tracking_uri=tracking_uri)
+    if as_json:
+        click.echo(json_format.dumps({"name": name, "version": version, "alias": alias}))
+    else:
+        click.echo(f"registered models:/{name}/{version}" + (f" as @{alias}" if alias else ""))
+
+
+@click.command()
+@click.argument("name")
+@click.argument("version", type=int)
+@click.option("--alias", default="champion", show_default=True)
+@URI
+def promote(name: str, version: int, alias: str, tracking_uri: str | None) -> None:
+    """Point an alias at a version, after its bundle was verified.
+
+    Example: recsys promote shop 3 --alias champion
+    """
+    from recsys.app.models import promote as move_alias
+
+    move_alias(name, version, alias=alias, tracking_uri=tracking_uri)
+    click.echo(f"models:/{name}@{alias} is now version {version}")
+
+
+@click.command()
+@click.argument("run_dir", type=click.Path(path_type=Path))
+@URI
+def sync(run_dir: Path, tracking_uri: str | None) -> None:
+    """Deliver to MLflow what a run could not deliver while the server was down.
+
+    Example: recsys sync runs/two_tower-20260101-120000
+    """
+    from recsys.app.experiments import sync as deliver
+
+    delivered = deliver(run_dir, tracking_uri=tracking_uri)
+    click.echo(f"sent {delivered['sent']} records, {delivered['left']} left")
