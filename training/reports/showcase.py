@@ -1,5 +1,7 @@
 """What a person looks at in a report: titles, groups, and a few users with their lists."""
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,8 @@ from recsys.features.encoding.columns import as_lists
 from recsys.training.evaluation.results import Evaluation, Example
 
 NUM_EXAMPLES = 20
+MIN_COVERED, MAX_LARGEST = 0.8, 0.9
+"""Of a column that colours the map: share of the items with a value, and of them with the same."""
 _SHOWN = 10
 
 
@@ -25,17 +29,39 @@ def item_titles(data: Dataset) -> list[str]:
 
 
 def item_groups(data: Dataset) -> list[str] | None:
-    """Return each item's value of the first categorical feature that groups items, if any."""
+    """Return each item's value of the coarsest categorical feature of items, if any groups them.
+
+    Of a feature with several values the first one counts.
+    """
+    columns = []
     for feature in data.schema.features_of("items"):
         if data.schema.is_id(feature) or feature.kind not in ("categorical", "multi_categorical"):
             continue
         column = data.tables.items.column(feature.source_column)
         if feature.kind == "multi_categorical":
             column = pc.list_element(_at_least_one(as_lists(column, feature)), 0)
-        values = ["none" if value is None else str(value) for value in column.to_pylist()]
-        if 2 <= len(set(values)) <= max(2, len(values) // 4):
-            return values
-    return None
+        columns.append(column.to_pylist())
+    found = coarsest(columns)
+    return None if found is None else ["none" if one is None else str(one) for one in found]
+
+
+def coarsest(columns: Sequence[Sequence[Any]]) -> Sequence[Any] | None:
+    """Return the column with the fewest values, the first of equals; None if none groups items.
+
+    A column groups items if most have a value, no value is that of nearly all of them, and there
+    are four times as many items as values.
+    """
+    best, fewest = None, 0
+    for column in columns:
+        sizes = Counter(value for value in column if value is not None)
+        covered = sum(sizes.values())
+        if len(sizes) < 2 or len(sizes) > max(2, len(column) // 4):
+            continue
+        if covered < MIN_COVERED * len(column) or max(sizes.values()) > MAX_LARGEST * covered:
+            continue
+        if best is None or len(sizes) < fewest:
+            best, fewest = column, len(sizes)
+    return best
 
 
 def _at_least_one(lists: Any) -> Any:
