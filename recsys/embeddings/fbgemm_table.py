@@ -9,7 +9,8 @@ from recsys.embeddings.table import TableConfig
 
 
 @cache
-def _imports() -> bool:
+def imports() -> bool:
+    """Return whether FBGEMM is installed and loads."""
     try:
         import fbgemm_gpu.split_table_batched_embeddings_ops_training  # noqa: F401
     except (ImportError, OSError):
@@ -18,11 +19,8 @@ def _imports() -> bool:
 
 
 def supports(config: TableConfig) -> bool:
-    """Return whether FBGEMM is installed and has the optimizer of `config`.
-
-    Its CPU kernel has no row-wise Adam, and passes over weight decay in silence.
-    """
-    return config.optimizer != "row_wise_adam" and not config.weight_decay and _imports()
+    """Return whether FBGEMM is installed and can run the table of `config`."""
+    return config.lacking_in_fbgemm is None and imports()
 
 
 class FbgemmTable:

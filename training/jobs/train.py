@@ -137,7 +137,7 @@ def train(
         job = RankingJob(config, world, earlier, say)
     else:
         job = RetrievalJob(config, world, extra_rankers, earlier)
-    config = job.config = _with_backend(config, job, world, run_dir, say)
+    config = job.config = _with_backend(config, job, world, run_dir)
     if not world.is_first:
         fit_in(world, job, config, run_dir, ())
         return None
@@ -227,16 +227,17 @@ def check_metric(config: ExperimentConfig) -> None:
 
 
 def _with_backend(
-    config: ExperimentConfig, job: Job, world: World, run_dir: Path, say: Say
+    config: ExperimentConfig, job: Job, world: World, run_dir: Path
 ) -> ExperimentConfig:
     """Settle which kernel runs the table, and write it down: a resumed run must use the same."""
-    if world.size > 1 or config.embedding.backend != "auto":
+    if world.size > 1:
+        job.facts["table kernel"] = "TorchRec's fused one, on the rows of each process"
         return config
     plan = EmbeddingPlan.of(config.embedding, job.layouts)
     choice = pick_backend(
         config.embedding, plan, batch_size=config.training.batch_size, device=world.device
     )
-    say(choice.line)
+    job.facts["table kernel"] = str(choice)
     table = config.embedding.model_copy(update={"backend": choice.backend})
     settled = config.model_copy(update={"embedding": table})
     with whole_file(run_dir / "config.yaml") as staging:

@@ -44,7 +44,7 @@ class TrialPrunedError(TrialStoppedError):
 class TrialData:
     """The data of a configuration, for trainings with other settings of the model.
 
-    backend: the kernel of the table that trials before had; None: the faster one is found out.
+    backend: the kernel of the table that trials before had; None: it is settled here.
 
     Raises:
         UserError: the configuration or the data are wrong.
@@ -67,9 +67,9 @@ class TrialData:
         else:
             self.job = RetrievalJob(config, world, None, earlier)
         # Kernels agree to the last digits alone, which a training makes larger: one for all trials.
-        self.backend = backend or self._faster(config, world, say)
+        self.backend = backend or self._settled(config, world, say)
 
-    def _faster(
+    def _settled(
         self, config: ExperimentConfig, world: World, say: Callable[[str], None]
     ) -> Backend:
         choice = pick_backend(
@@ -78,7 +78,7 @@ class TrialData:
             batch_size=config.training.batch_size,
             device=world.device,
         )
-        say(choice.line)
+        say(f"table kernel: {choice}")
         return choice.backend
 
     def task(self, config: ExperimentConfig) -> Task[Any]:

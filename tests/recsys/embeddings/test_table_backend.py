@@ -1,9 +1,10 @@
-"""Which kernel runs the table: the measured faster one on a clock of our own, or the one asked for.
+"""Which kernel runs the table: by the rule, the measured faster one, or the one asked for.
 
-The stand-ins for the two kernels let the clock go forward by the seconds they are given, so what
-`pick_backend` measures is known exactly and nothing depends on the machine.
+Measured on a clock of our own: the stand-ins for the two kernels let it go forward by the seconds
+they are given, so what `pick_backend` measures is known exactly and nothing depends on the machine.
 """
 
+import re
 from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from recsys.data.batch import FeatureLayout
 from recsys.embeddings import backend
-from recsys.embeddings.backend import Choice, pick_backend
+from recsys.embeddings.backend import Choice, backend_by_rule, build_table, pick_backend
 from recsys.embeddings.plan import EmbeddingPlan, Group
 from recsys.embeddings.table import TableConfig
 
@@ -72,10 +73,10 @@ def pick(
     twin: tuple[Iterable[float], float],
     **config: Any,
 ) -> Choice:
-    monkeypatch.setattr(backend, "supports", lambda config: True)
-    monkeypatch.setattr(backend, "FbgemmTable", clock.kernel("fbgemm", *fbgemm))
-    monkeypatch.setattr(backend, "TorchTable", clock.kernel("torch", *twin))
-    asked = TableConfig.model_validate({"num_rows": 50, "dim": 4, **config})
+    monkeypatch.setattr(backend, "imports", lambda: True)
+    kernels = {"fbgemm": clock.kernel("fbgemm", *fbgemm), "torch": clock.kernel("torch", *twin)}
+    monkeypatch.setattr(backend, "KERNELS", kernels)
+    asked = TableConfig.model_validate({"num_rows": 50, "dim": 4, "backend": "measure", **config})
     return pick_backend(asked, PLAN, batch_size=16, device=CPU)
 
 
@@ -97,11 +98,10 @@ def test_the_faster_kernel_is_taken_by_its_whole_step(
     twin: tuple[float, float],
     faster: str,
 ) -> None:
-    choice = pick(
-        monkeypatch, clock, ([fbgemm[0]] * 9, fbgemm[1]), ([twin[0]] * 9, twin[1]), backend="auto"
-    )
+    choice = pick(monkeypatch, clock, ([fbgemm[0]] * 9, fbgemm[1]), ([twin[0]] * 9, twin[1]))
     assert choice.backend == faster
-    assert choice.seconds == {"fbgemm": sum(fbgemm), "torch": sum(twin)}
+    times = f"fbgemm {1e3 * sum(fbgemm):.1f} ms, torch {1e3 * sum(twin):.1f} ms"
+    assert choice.reason == f"measured: {times} a step"
 
 
 def test_neither_the_first_step_nor_a_disturbed_one_decides(
@@ -109,7 +109,7 @@ def test_neither_the_first_step_nor_a_disturbed_one_decides(
 ) -> None:
     # Sorted, without the first: 1 2 3 4 5 and 4 5 6 7 90; each step's backward takes one more.
     choice = pick(monkeypatch, clock, ([500, 5, 1, 3, 4, 2], 1.0), ([0, 4, 90, 6, 7, 5], 1.0))
-    assert choice == Choice("fbgemm", {"fbgemm": 4.0, "torch": 7.0})
+    assert str(choice) == "fbgemm (measured: fbgemm 4000.0 ms, torch 7000.0 ms a step)"
 
 
 def test_both_kernels_take_turns_on_the_same_rows_of_a_full_batch(
@@ -144,29 +144,77 @@ def test_what_the_configuration_names_is_taken_untimed(
     slow, quick = ([9.0] * 9, 9.0), ([1.0] * 9, 0.0)
     fbgemm, twin = (slow, quick) if asked == "fbgemm" else (quick, slow)
     choice = pick(monkeypatch, clock, fbgemm, twin, backend=asked)
-    assert (choice.backend, choice.seconds, clock.turns) == (asked, {}, [])
-    assert choice.line == f"table kernel: {asked}"
+    assert (choice.backend, clock.turns) == (asked, [])
+    assert str(choice) == f"{asked} (as configured)"
 
 
-@pytest.mark.parametrize("wish", [{"optimizer": "row_wise_adam"}, {"weight_decay": 0.1}])
-def test_what_fbgemm_cannot_do_runs_on_torch_untimed(clock: Clock, wish: dict[str, Any]) -> None:
-    config = TableConfig.model_validate({"num_rows": 50, "dim": 4, **wish})
-    assert pick_backend(config, PLAN, batch_size=16, device=CPU) == Choice("torch")
+@pytest.mark.parametrize("asked", ["auto", "measure"])
+@pytest.mark.parametrize(
+    ("wish", "lacking"),
+    [({"optimizer": "row_wise_adam"}, "row_wise_adam"), ({"weight_decay": 0.1}, "weight_decay")],
+)
+def test_what_fbgemm_cannot_do_runs_on_torch_untimed(
+    clock: Clock, asked: str, wish: dict[str, Any], lacking: str
+) -> None:
+    config = TableConfig.model_validate({"num_rows": 50, "dim": 4, "backend": asked, **wish})
+    choice = pick_backend(config, PLAN, batch_size=16, device=CPU)
+    assert choice == Choice("torch", f"FBGEMM's kernel has no {lacking}")
 
 
-def test_the_real_kernels_are_timed_and_the_line_says_how_long_they_took() -> None:
+@pytest.mark.parametrize("asked", ["auto", "measure"])
+def test_without_fbgemm_the_table_runs_on_torch(
+    monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    monkeypatch.setattr(backend, "imports", lambda: False)
+    config = TableConfig.model_validate({"num_rows": 50, "dim": 4, "backend": asked})
+    choice = pick_backend(config, PLAN, batch_size=16, device=CPU)
+    assert choice == Choice("torch", "FBGEMM is not installed")
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "device", "avx512", "kernel"),
+    [
+        ("row_wise_adagrad", "cpu", True, "fbgemm (CPU, row_wise_adagrad)"),
+        ("row_wise_adagrad", "cpu", False, "torch (a processor without AVX-512)"),
+        ("row_wise_adagrad", "cuda", False, "fbgemm (GPU)"),
+        ("adagrad", "cpu", False, "fbgemm (CPU, adagrad)"),
+        ("sgd", "cpu", False, "fbgemm (CPU, sgd)"),
+    ],
+)
+def test_the_rule_looks_at_device_optimizer_and_processor(
+    monkeypatch: pytest.MonkeyPatch, optimizer: str, device: str, avx512: bool, kernel: str
+) -> None:
+    monkeypatch.setattr(backend, "imports", lambda: True)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": avx512})
+    config = TableConfig.model_validate({"num_rows": 50, "dim": 4, "optimizer": optimizer})
+    assert str(backend_by_rule(config, torch.device(device))) == kernel
+
+
+def test_the_rule_times_nothing(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    choice = pick(monkeypatch, clock, ([1.0] * 9, 1.0), ([1.0] * 9, 1.0), backend="auto")
+    assert clock.turns == []
+    assert choice == backend_by_rule(TableConfig(), CPU)
+
+
+@pytest.mark.parametrize("asked", ["auto", "measure"])
+def test_a_table_that_no_run_settled_is_built_by_the_rule(asked: str) -> None:
+    config = TableConfig.model_validate({"num_rows": 50, "dim": 4, "backend": asked})
+    table = build_table(config, device=CPU, seed=0)
+    assert type(table) is backend.KERNELS[backend_by_rule(config, CPU).backend]
+
+
+def test_the_real_kernels_are_timed() -> None:
     grouped = EmbeddingPlan(
         num_rows=50,
         dim=4,
         layouts=LAYOUTS,
         groups=(Group(name="i", num_rows=30, features=("id",)),),
     )
+    groups = {"i": {"num_rows": 30, "features": ("id",)}}
     config = TableConfig.model_validate(
-        {"num_rows": 50, "dim": 4, "groups": {"i": {"num_rows": 30, "features": ("id",)}}}
+        {"num_rows": 50, "dim": 4, "groups": groups, "backend": "measure"}
     )
     choice = pick_backend(config, grouped, batch_size=16, device=CPU)
-    torch_is_clearly_faster = choice.seconds["torch"] < 0.9 * choice.seconds["fbgemm"]
-    assert choice.backend == ("torch" if torch_is_clearly_faster else "fbgemm")
-    assert all(seconds > 0 for seconds in choice.seconds.values())
-    line = Choice("torch", {"fbgemm": 0.0125, "torch": 0.004}).line
-    assert line == "table kernel: torch (fbgemm 12.5 ms, torch 4.0 ms a step)"
+    found = re.fullmatch(r"measured: fbgemm ([\d.]+) ms, torch ([\d.]+) ms a step", choice.reason)
+    assert found is not None
+    assert all(float(milliseconds) > 0 for milliseconds in found.groups())
