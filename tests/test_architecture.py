@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -43,10 +44,17 @@ DOORS = {
 }
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    """Return a file parsed."""
+    return ast.parse(path.read_text())
+
+
+@cache
 def imports(path: Path) -> set[str]:
     """Return every module that a file imports, at the top or inside functions."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -99,7 +107,7 @@ def test_losses_know_each_other_and_tensors_alone(path: Path) -> None:
 def test_files_and_functions_fit_in_the_head(path: Path) -> None:
     text = path.read_text()
     assert len(text.splitlines()) <= 400
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.FunctionDef):
             assert node.end_lineno is not None
             length = node.end_lineno - node.lineno + 1
@@ -108,7 +116,7 @@ def test_files_and_functions_fit_in_the_head(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=name)
 def test_nothing_unpickles(path: Path) -> None:
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             call = ast.unparse(node.func)
             assert call not in ("torch.load", "torch.save", "np.load", "numpy.load"), name(path)
@@ -117,7 +125,7 @@ def test_nothing_unpickles(path: Path) -> None:
 def test_packages_hold_a_docstring_alone() -> None:
     for path in FILES:
         if path.name == "__init__.py" and path.parent != ROOT / "recsys":
-            tree = ast.parse(path.read_text())
+            tree = tree_of(path)
             assert ast.get_docstring(tree), name(path)
             assert len(tree.body) == (2 if path.parent in FOLDERS else 1), name(path)
 
