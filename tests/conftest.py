@@ -16,12 +16,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from recsys.features.dataset.dataset import Dataset, prepare
 from recsys.features.world.world import RetailWorld
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.config.file import load_config
 from recsys.training.jobs.train import train
+
+# Nothing is timed in tests: a loaded machine takes as long as it takes.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)

@@ -166,7 +166,7 @@ def test_inclusion_probability_matches_frequency_of_candidates() -> None:
     assert np.isfinite(log_inclusion(counts, batch_size=4, uniform_negatives=0)).all()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 12), st.integers(1, 12))
 def test_prefetch_keeps_order_raises_errors_and_ends_its_thread(stop: int, fails: int) -> None:
     def make(step: int) -> int:

@@ -103,7 +103,7 @@ def flat(batch: SessionBatch) -> list[Any]:
     return [batch.num_candidates, *(tensor.tolist() for tensor in tensors)]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, 20), st.integers(1, 9), st.integers(1, 12), st.integers(0, 3))
 def test_every_training_event_with_an_earlier_one_is_a_target_once_an_epoch(
     session_data: SessionData, seed: int, max_length: int, batch_size: int, epoch: int

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.core.errors import ConfigError, DataError
@@ -72,7 +72,6 @@ def test_items_that_are_not_removed_are_only_told_apart(
     assert len(dataset.cold) == dataset.num_items
 
 
-@settings(deadline=None)
 @given(st.integers(0, 50), st.lists(st.integers(0, 10**6), min_size=1, max_size=30, unique=True))
 def test_the_choice_of_an_item_depends_on_its_id_alone(seed: int, others: list[int]) -> None:
     config = ColdItemsConfig(share=0.5, seed=seed)

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from recsys.features.dataset.histories import Histories
 
-EVENTS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 8)), min_size=1, max_size=60)
+# (user, time), a byte each: lists of pairs take long to draw.
+EVENTS = st.binary(min_size=1, max_size=60).map(lambda log: [(one % 5, one // 28) for one in log])
 
 
 def build(events: list[tuple[int, int]], num_users: int = 5) -> Histories:

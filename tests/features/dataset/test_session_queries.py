@@ -74,7 +74,7 @@ def steps(data: Dataset, queries: Queries) -> list[list[int]]:
     return found
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(0, 30), st.booleans(), st.booleans(), st.sampled_from([VALIDATION, TEST]))
 def test_a_query_an_event(
     session_data: SessionData, seed: int, by_time: bool, filter_seen: bool, part: int
@@ -101,7 +101,7 @@ def test_a_query_an_event(
     assert torch.equal(queries.block.single, data.users.single[queries.users])
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(0, 30), st.booleans(), st.booleans(), st.sampled_from([VALIDATION, TEST]))
 def test_a_query_a_user(
     session_data: SessionData, seed: int, by_time: bool, filter_seen: bool, part: int

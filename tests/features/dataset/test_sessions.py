@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.core.errors import ConfigError, DataError
@@ -43,7 +43,6 @@ def columns(events: list[tuple[int, int, int]]) -> tuple[list[int], list[int], l
     return list(users), [minute * 60 for minute in minutes], list(visits)
 
 
-@settings(deadline=None)
 @given(EVENTS, st.sampled_from([1.0, 7.5, 30.0]))
 def test_a_longer_pause_ends_a_session(
     session_data: SessionData, events: list[tuple[int, int, int]], minutes: float
@@ -62,7 +61,6 @@ def test_a_longer_pause_ends_a_session(
     assert sessions.lengths().tolist() == [len(one) for one in expected]
 
 
-@settings(deadline=None)
 @given(EVENTS)
 def test_a_session_column_gathers_the_rows_of_a_user_that_lie_apart(
     session_data: SessionData, events: list[tuple[int, int, int]]
@@ -92,7 +90,6 @@ def test_a_user_is_one_session_where_nothing_says_otherwise(session_data: Sessio
     assert sessions.owner().tolist() == [0, 1, 1, 1]
 
 
-@settings(deadline=None)
 @given(EVENTS, st.integers(0, 90))
 def test_later_events_change_no_earlier_cut(
     session_data: SessionData, events: list[tuple[int, int, int]], cut: int
@@ -224,7 +221,6 @@ def test_sessions_in_words(session_data: SessionData) -> None:
     )
 
 
-@settings(deadline=None)
 @given(EVENTS, st.sampled_from([None, 7.5]), st.integers(0, 3))
 def test_steps_are_tied_with_the_step_before_in_their_session(
     session_data: SessionData,

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from recsys.core.errors import ConfigError, DataError
 from recsys.features.dataset.split import TRAIN, VALIDATION, SplitConfig, assign, words_of_drawn
 
-EVENTS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 30)), min_size=30, max_size=200)
+# (user, time), a byte each: lists of pairs take long to draw.
+EVENTS = st.binary(min_size=30, max_size=200).map(lambda log: [(one % 6, one // 8) for one in log])
 
 
 def log(events: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]

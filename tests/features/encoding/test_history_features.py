@@ -161,7 +161,7 @@ LOGS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rows=LOGS)
 def test_the_past_is_what_a_loop_over_all_rows_finds(rows: list[Row]) -> None:
     events = events_of(rows)
@@ -180,7 +180,7 @@ def test_the_past_is_what_a_loop_over_all_rows_finds(rows: list[Row]) -> None:
             assert got[-1] == pytest.approx(expected[-1], abs=1e-5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rows=LOGS, data=st.data())
 def test_nothing_at_or_after_a_row_changes_what_it_is_told(
     rows: list[Row], data: st.DataObject

@@ -88,7 +88,7 @@ def assert_same(one: Any, other: Any) -> None:
     assert torch.equal(one.gap.nan_to_num(-1), other.gap.nan_to_num(-1))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(0, 100), st.booleans(), st.integers(1, 9))
 def test_a_request_says_what_the_query_of_the_same_cut_says(
     session_data: SessionData, seed: int, whole_users: bool, history_length: int

@@ -133,7 +133,7 @@ def test_odd_sizes(dim: int, heads: int, blocks: int) -> None:
 
 
 @given(SOME_LENGTHS, st.randoms(use_true_random=False), st.sampled_from(POSITIONS))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_other_sessions_and_their_order_change_nothing(
     lengths: list[int], random: Any, positions: str
 ) -> None:
@@ -244,7 +244,7 @@ def test_half_precision_is_coarse_and_no_more() -> None:
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=5), st.sampled_from(POSITIONS))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_a_session_that_goes_on_is_the_whole_session(pieces: list[int], positions: str) -> None:
     model = transformer(positions=positions)
     x_TD = torch.randn(sum(pieces), 8, generator=torch.Generator().manual_seed(4))

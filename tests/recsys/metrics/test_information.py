@@ -29,7 +29,7 @@ def test_independent_columns_tell_nothing_and_equal_ones_all() -> None:
     assert found[2, 2] == pytest.approx(log(4))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(
         st.tuples(*[st.integers(-(2**62), 2**62) | st.integers(0, 3)] * 3), min_size=1, max_size=40

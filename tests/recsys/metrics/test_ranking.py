@@ -105,7 +105,7 @@ ROW = st.tuples(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(rows=st.lists(ROW, min_size=1, max_size=8), k=st.integers(1, 6))
 def test_metrics_equal_slow_python(rows: list[tuple[list[int], set[int]]], k: int) -> None:
     top = np.array([row[0] for row in rows])

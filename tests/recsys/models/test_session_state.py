@@ -130,7 +130,7 @@ def test_every_length_asks_what_its_history_asks(
 
 
 @given(st.lists(st.integers(0, LENGTH), min_size=0, max_size=4), st.sampled_from([RICH, BARE]))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_several_events_at_once_are_events_one_by_one(cuts: list[int], layouts: Any) -> None:
     model = model_of(layouts, "rotary")
     vectors, history = vectors_of(model), session_of(layouts)

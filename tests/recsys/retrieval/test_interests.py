@@ -16,7 +16,7 @@ def unit(*shape: int, seed: int = 0) -> torch.Tensor:
     return F.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 5), st.integers(1, 30), st.integers(0, 1000))
 def test_a_list_is_that_of_the_best_interest_of_every_item(
     interests: int, k: int, seed: int

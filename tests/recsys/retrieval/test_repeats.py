@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
@@ -48,7 +48,6 @@ def logits_by_hand(
     return scores
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**31), st.booleans(), st.integers(1, 30))
 def test_the_search_finds_what_scoring_everything_finds(seed: int, hide: bool, k: int) -> None:
     generator = torch.Generator().manual_seed(seed)

@@ -59,7 +59,7 @@ def assert_same(found: tuple[Tensor, Tensor], expected: Lists) -> None:
     np.testing.assert_array_equal(found[0].numpy(), expected[0])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32),
     sizes=st.tuples(st.integers(1, 9), st.integers(1, 40), st.integers(1, 5)),

@@ -52,7 +52,7 @@ def batch_of(candidates: list[int], histories: list[list[int]]) -> PairBatch:
 rows_of_items = st.lists(st.integers(0, ITEMS - 1), max_size=6)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.sets(st.integers(0, ITEMS - 1), min_size=1, max_size=8),
     st.lists(rows_of_items, min_size=1, max_size=5),
@@ -78,7 +78,7 @@ def test_items_join_once_and_all_else_means_what_it_meant(
 
 
 @given(st.lists(rows_of_items, min_size=1, max_size=5), st.sets(st.integers(0, ITEMS - 1)))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_places_of_what_was_taken(taken: list[list[int]], chosen: set[int]) -> None:
     order = sorted(chosen, reverse=True)
     found = columns_of(jagged(taken), torch.tensor(order, dtype=torch.int64), ITEMS)

@@ -38,7 +38,7 @@ def cut(values: Tensor, lengths: list[int]) -> list[list[float]]:
     return [part.tolist() for part in values.split(lengths)]
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(LENGTHS, SHARES, SEEDS)
 def test_hidden_are_the_luckiest_of_each_session(
     lengths: list[int], share: float, seed: int
@@ -53,7 +53,7 @@ def test_hidden_are_the_luckiest_of_each_session(
         assert [one in expected for one in own] == chosen
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(LENGTHS, SHARES, SHARES, SEEDS)
 def test_hidden_of_a_smaller_share_are_hidden_of_a_larger(
     lengths: list[int], one: float, other: float, seed: int
@@ -75,7 +75,7 @@ def test_each_session_has_its_own_share() -> None:
     assert still[2] == [108 + place for place in luck[8:].argsort().tolist()]
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(LENGTHS, st.sampled_from([0.1, 0.5, 0.6, 0.9, 1.0]), SEEDS)
 def test_a_crop_is_steps_side_by_side(lengths: list[int], share: float, seed: int) -> None:
     torch.manual_seed(seed)
@@ -93,7 +93,7 @@ def test_a_crop_lies_anywhere_alike(luck: float, first: int) -> None:
     assert kept.values.tolist() == [first, first + 1]
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(LENGTHS, SHARES, SEEDS)
 def test_a_stretch_of_each_session_is_in_the_order_of_luck(
     lengths: list[int], share: float, seed: int

@@ -269,7 +269,7 @@ def test_a_checkpoint_opens_on_any_number_of_ranks(
     assert len(set(losses)) == len(losses)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @example(batch_size=29, size=4, epoch=0)
 @example(batch_size=43, size=4, epoch=1)
 @given(batch_size=st.integers(20, 90), size=st.integers(1, 4), epoch=st.integers(0, 3))
