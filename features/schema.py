@@ -5,16 +5,18 @@ it travels inside a bundle and describes the requests that the model answers.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from recsys.core.strict import StrictModel, nearest
-from recsys.data.feature_options import Multiplicity, Name, Pooling
-from recsys.features.kinds.derived import CrossFeature, DerivedFeature, check_cross, check_past
+from recsys.data.feature_options import Name
+from recsys.features.kinds.derived import Declared, DerivedFeature, PastFeature, RowFeature
+from recsys.features.kinds.feature import Feature
+from recsys.features.kinds.registry import KINDS
 from recsys.features.tables.times import TimeUnit
-
-_LISTS = ("multi_categorical", "text")
 
 
 class TimeColumn(StrictModel):
@@ -93,103 +95,10 @@ class SideTable(StrictModel):
     key: Name
 
 
-class _Feature(StrictModel):
-    name: Name
-    table: Name
-    """`items`, `users`, `interactions` (context of the request) or the name of a side table."""
-    column: str = ""
-    """The column it is read from; the feature's name where empty."""
-
-    @property
-    def source_column(self) -> str:
-        return self.column or self.name
-
-
-class _SparseFeature(_Feature):
-    multiplicity: Multiplicity = 1
-    """How many rows of the unified table one value reads; the width is multiplicity x dim.
-    `auto`: shared out by how many values the feature has (`embedding.lookups`)."""
-    min_count: Annotated[int, Field(ge=1)] = 1
-    """Values with fewer training rows, and those with none, are all one value: unknown. 1: every
-    value is itself (an id without a training row is unknown in any case). Null stays null."""
-
-
-class CategoricalFeature(_SparseFeature):
-    """One value a row: an id, a brand, a country."""
-
-    kind: Literal["categorical"] = "categorical"
-
-
-class MultiCategoricalFeature(_SparseFeature):
-    """Several values a row: an Arrow list, or text cut at `separator`; pooled to one vector."""
-
-    kind: Literal["multi_categorical"] = "multi_categorical"
-    separator: str | None = None
-    pooling: Pooling = "mean"
-    weights: str | None = None
-    """A list column of non-negative numbers, as long in each row as the values'."""
-
-
-class TextFeature(_SparseFeature):
-    """Free text as its lower-cased word tokens, pooled to one vector."""
-
-    kind: Literal["text"] = "text"
-    pooling: Pooling = "mean"
-
-
-class NumericFeature(_Feature):
-    """One number a row, scaled with what the training rows show; null has an indicator."""
-
-    kind: Literal["numeric"] = "numeric"
-    transform: Literal[
-        "standardise", "log1p", "log_squared", "quantile", "piecewise", "discretise"
-    ] = "standardise"
-    """Formulas: `recsys.features.encoding.scaling`. `piecewise` makes several numbers of one,
-    `discretise` a category that reads one row of the table."""
-    bins: Annotated[int, Field(ge=2, le=1024)] | Literal["log_squared"] | None = None
-    """How many bins, each with as many training rows, `piecewise` and `discretise` make (16 where
-    not given). `log_squared`, for `discretise`: the floor of log(x)^2, as for Criteo."""
-
-    @model_validator(mode="after")
-    def _bins_are_used(self) -> Self:
-        binned = self.transform in ("piecewise", "discretise")
-        if self.bins is not None and not binned:
-            raise ValueError(
-                f"feature '{self.name}': bins are for transform: piecewise or discretise, not for "
-                f"{self.transform}"
-            )
-        if self.bins == "log_squared" and self.transform == "piecewise":
-            raise ValueError(
-                f"feature '{self.name}': bins: log_squared is for transform: discretise; give "
-                "piecewise a number of bins"
-            )
-        return self
-
-
-class VectorFeature(_Feature):
-    """A list of `dim` floats a row (the embedding of a plot or an image)."""
-
-    kind: Literal["vector"] = "vector"
-    dim: Annotated[int, Field(ge=1)]
-
-
-class TimestampFeature(_Feature):
-    """A point in time as hour of day, weekday (sparse) and age in days (dense)."""
-
-    kind: Literal["timestamp"] = "timestamp"
-    unit: TimeUnit
-    multiplicity: Multiplicity = 1
-
-
-Feature = Annotated[
-    CategoricalFeature
-    | MultiCategoricalFeature
-    | TextFeature
-    | NumericFeature
-    | VectorFeature
-    | TimestampFeature,
-    Field(discriminator="kind"),
-]
+if TYPE_CHECKING:
+    AnyFeature = Feature | DerivedFeature
+else:
+    AnyFeature = Annotated[reduce(or_, KINDS.values()), Field(discriminator="kind")]
 
 
 class Schema(StrictModel):
@@ -200,7 +109,7 @@ class Schema(StrictModel):
     """Without an items table the catalogue is the set of items in the interactions."""
     users: UsersTable | None = None
     others: dict[str, SideTable] = Field(default_factory=dict)
-    features: tuple[Annotated[Feature | DerivedFeature, Field(discriminator="kind")], ...]
+    features: tuple[AnyFeature, ...]
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -230,19 +139,16 @@ class Schema(StrictModel):
         return self
 
     def _check_derived(self) -> None:
-        parts = {n: f.kind in _LISTS for f in self.column_features for n in lookup_names(f)}
-        of_items = [name for f in self.features_of("items") for name in lookup_names(f)]
+        of_items = (name for one in self.features_of("items") for name in one.lookup_names)
         roles = self.interactions
+        declared = Declared(
+            parts={n: one.has_several for one in self.column_features for n in one.lookup_names},
+            of_items=tuple(of_items),
+            has_time=roles.time is not None,
+            has_order=roles.order is not None,
+        )
         for feature in self.derived_features:
-            if isinstance(feature, CrossFeature):
-                check_cross(feature, parts)
-            else:
-                check_past(
-                    feature,
-                    of_items,
-                    has_time=roles.time is not None,
-                    has_order=roles.order is not None,
-                )
+            feature.check(declared)
 
     def _check_implicit_table(self, feature: Feature) -> None:
         """Where no items (users) table is declared, only its key can be a feature."""
@@ -250,7 +156,7 @@ class Schema(StrictModel):
         key = keys.get(feature.table)
         if key is None or getattr(self, feature.table) is not None:
             return
-        if feature.source_column != key or feature.kind != "categorical":
+        if feature.source_column != key or not feature.is_key:
             raise ValueError(
                 f"feature '{feature.name}' needs a table '{feature.table}', which is not declared; "
                 f"without it only a categorical '{key}' can be a feature of {feature.table}"
@@ -276,6 +182,16 @@ class Schema(StrictModel):
         """Features that are worked out from other columns and other rows, in declared order."""
         return tuple(f for f in self.features if isinstance(f, DerivedFeature))
 
+    @property
+    def row_features(self) -> tuple[RowFeature, ...]:
+        """Those of the derived features that are of a row's own columns."""
+        return tuple(f for f in self.derived_features if isinstance(f, RowFeature))
+
+    @property
+    def past_features(self) -> tuple[PastFeature, ...]:
+        """Those of the derived features that are of the rows before."""
+        return tuple(f for f in self.derived_features if isinstance(f, PastFeature))
+
     def features_of(self, side: Literal["items", "users", "interactions"]) -> tuple[Feature, ...]:
         """Columns of one side in declared order, those of its side tables among them."""
         members = {side} | {name for name, other in self.others.items() if other.joins == side}
@@ -294,12 +210,4 @@ class Schema(StrictModel):
     def is_id(self, feature: Feature) -> bool:
         """Whether `feature` is the key of the items or of the users itself."""
         keys = {"items": self.item_key, "users": self.user_key}
-        return feature.kind == "categorical" and keys.get(feature.table) == feature.source_column
-
-
-def lookup_names(feature: Feature) -> tuple[str, ...]:
-    """Return the names under which the values of a column are looked up; none of a number."""
-    if feature.kind == "timestamp":
-        return f"{feature.name}.hour", f"{feature.name}.weekday"
-    number = feature.kind == "numeric" and feature.transform != "discretise"
-    return () if number or feature.kind == "vector" else (feature.name,)
+        return feature.is_key and keys.get(feature.table) == feature.source_column

@@ -42,6 +42,4 @@ def with_absent(block: FeatureBlock, absent: FeatureBlock, drop: NDArray[np.bool
 
 def _replaced(jagged: Jagged, one: Jagged, rows: Tensor) -> Jagged:
     """Return `jagged` with the single row of `one` at `rows` (N,) bool."""
-    offsets = torch.cat([jagged.offsets, jagged.offsets[-1:] + one.offsets[1:]])
-    both = Jagged(torch.cat([jagged.values, one.values]), offsets)
-    return both.take(torch.where(rows, len(jagged), torch.arange(len(jagged))))
+    return jagged.above(one).take(torch.where(rows, len(jagged), torch.arange(len(jagged))))

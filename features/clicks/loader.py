@@ -91,8 +91,8 @@ class ClickLoader:
         user = self.log.schema.interactions.user
         names = [
             feature.name
-            for feature in self.log.schema.features
-            if user and feature.kind == "categorical" and feature.source_column == user
+            for feature in self.log.schema.column_features
+            if user and feature.is_key and feature.source_column == user
         ]
         if not names:
             return None

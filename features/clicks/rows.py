@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from recsys.core.errors import DataError
 from recsys.features.dataset.split import SplitConfig
-from recsys.features.kinds.convert import convert, number
-from recsys.features.schema import Feature, Schema
+from recsys.features.kinds.convert import columns_of, convert_columns, number
+from recsys.features.kinds.feature import Feature
+from recsys.features.schema import Schema
 from recsys.features.tables.labels import labels
 from recsys.features.tables.ledger import Cells, Ledger, Mask, cells
 from recsys.features.tables.log import conditions_met, split_parts
@@ -31,7 +32,7 @@ class ClickRows:
 
     rows (N,) int64, numbers over the source files; label, weight (N,) float32; time (N,) int64
     microseconds since 1970, where declared; part (N,) int8, where a column says it; columns:
-    source column -> (N,) values as `recsys.features.kinds.convert.convert` gives them.
+    source column -> (N,) values as `recsys.features.kinds.convert.convert_columns` gives them.
     """
 
     rows: NDArray[np.int64]
@@ -57,13 +58,8 @@ class ClickReader:
 
     def batches(self, features: Sequence[Feature], ledger: Ledger) -> Generator[ClickRows]:
         """Yield the rows that count, with the columns of `features`; findings go to `ledger`."""
-        readers: dict[str, list[Feature]] = {}
-        for feature in features:
-            readers.setdefault(feature.source_column, []).append(feature)
-        weights = [getattr(feature, "weights", None) for feature in features]
-        raw = [name for name in dict.fromkeys(weights) if name is not None and name not in readers]
-        for batch in self.files.batches(self._columns([*readers, *raw])):
-            rows = self._usable(batch, readers, raw, ledger)
+        for batch in self.files.batches(self._columns(columns_of(features))):
+            rows = self._usable(batch, features, ledger)
             if rows is not None:
                 yield rows
 
@@ -78,8 +74,7 @@ class ClickReader:
     def _usable(
         self,
         batch: Batch,
-        readers: Mapping[str, Sequence[Feature]],
-        raw: Sequence[str],
+        features: Sequence[Feature],
         ledger: Ledger,
     ) -> ClickRows | None:
         chosen = conditions_met(batch.table, batch.rows, self._roles.where, ledger)
@@ -99,10 +94,7 @@ class ClickReader:
         part = None if self._split.column is None else split_parts(cell(self._split.column))
         time, on_time = self._times(cell, rows, ledger)
         good &= on_time
-        columns = {
-            name: convert(cell(name), some, self._policies) for name, some in readers.items()
-        }
-        columns |= {name: cell(name).values for name in raw}
+        columns = convert_columns(cell, features, self._policies)
         if not good.all():
             mask = pa.array(good)
             columns = {name: values.filter(mask) for name, values in columns.items()}

@@ -22,9 +22,9 @@ from recsys.features.encoding.encoder import FeatureEncoder, known_values, knows
 from recsys.features.encoding.hashing import splitmix64
 from recsys.features.encoding.multiplicity import settle
 from recsys.features.encoding.value_counts import ValueCounts
-from recsys.features.kinds.convert import decide_type, join_batches
-from recsys.features.kinds.derived import CrossFeature
-from recsys.features.schema import Feature, Schema
+from recsys.features.kinds.convert import columns_of, decide_type, join_batches
+from recsys.features.kinds.feature import Feature
+from recsys.features.schema import Schema
 from recsys.features.tables.ledger import Ledger, Mask
 
 SAMPLE_ROWS = 1_000_000
@@ -62,7 +62,7 @@ def survey(reader: ClickReader, schema: Schema, split: SplitConfig, lookups: int
         begin = int(counts.sum())
         part = np.zeros(len(rows), np.int8) if rows.part is None else rows.part
         counts += np.bincount(part, minlength=3)
-        sample.add(_piece(rows, part == TRAIN, begin, [f.source_column for f in fitted]))
+        sample.add(_piece(rows, part == TRAIN, begin, columns_of(fitted)))
     ledger.settle()
     total = int(counts.sum())
     cuts = None if split.kind == "column" else _cuts(split, total)
@@ -161,15 +161,14 @@ def _piece(rows: ClickRows, chosen: Mask, begin: int, names: Iterable[str]) -> P
 
 
 def _is_fitted(schema: Schema, feature: Feature) -> bool:
-    crosses = [one for one in schema.derived_features if isinstance(one, CrossFeature)]
-    parts = {part for cross in crosses if cross.multiplicity == "auto" for part in cross.of}
-    auto = getattr(feature, "multiplicity", 1) == "auto" or feature.name in parts
-    counted = getattr(feature, "min_count", 1) > 1
-    return (auto and not counted) or feature.kind in ("numeric", "timestamp")
+    derived = [one for one in schema.row_features if one.asked_multiplicity == "auto"]
+    parts = {part for one in derived for part in one.parts}
+    auto = feature.asked_multiplicity == "auto" or feature.name in parts
+    return (auto and feature.least_count == 1) or feature.is_scaled
 
 
 def _untyped(reader: ClickReader, features: Sequence[Feature]) -> set[str]:
-    categories = {f.source_column for f in features if f.kind == "categorical"}
+    categories = {f.source_column for f in features if f.decides_type}
     reader.files.require(categories)
     return {name for name in categories if reader.files.is_untyped(name)}
 

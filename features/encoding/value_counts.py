@@ -8,13 +8,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recsys.core.errors import ConfigError
-from recsys.features.encoding.columns import as_lists
 from recsys.features.encoding.hashing import NULL_HASH, hash_values
-from recsys.features.schema import Feature
+from recsys.features.kinds.feature import Feature
 
 MOST_VALUES = 50_000_000
 """Distinct values of a feature that are counted; more are refused."""
@@ -67,20 +65,13 @@ class ValueCounts:
 
 def _values_of(feature: Feature, column: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return row and hash of every value that is not null, each value of a row once."""
-    if feature.kind == "categorical":
-        rows = np.arange(len(column))
-        values = column
-    else:
-        lists = as_lists(column, feature)
-        lengths = np.asarray(pc.list_value_length(lists).fill_null(0))
-        rows = np.repeat(np.arange(len(lists)), lengths)
-        values = lists.flatten()
+    rows, values = feature.rows_and_values(column)
     if pa.types.is_null(values.type):
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     hashes = hash_values(values)
     known = hashes != NULL_HASH
     rows, hashes = rows[known], hashes[known]
-    if feature.kind == "categorical":
+    if not feature.has_several:
         return rows, hashes
     order = np.lexsort((hashes, rows))
     rows, hashes = rows[order], hashes[order]

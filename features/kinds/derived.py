@@ -1,4 +1,4 @@
-"""Features of a ranker that no column holds: of the rows before, and of several columns at once.
+"""Features of a ranker that no column holds: of a row's other features, and of the rows before it.
 
 A schema lists them among the others:
 
@@ -8,127 +8,111 @@ A schema lists them among the others:
     - {name: pause, kind: elapsed, of: user}
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from pydantic import Field
+from recsys.core.strict import StrictModel
+from recsys.data.batch import FeatureBlock, FeatureLayout
+from recsys.data.feature_options import Multiplicity, Name
+from recsys.features.encoding.past import Integers, Pasts
+from recsys.features.encoding.scaling import Scaler
 
-from recsys.core.strict import StrictModel, nearest
-from recsys.data.feature_options import HistoryPooling, Multiplicity, Name, Pooling
 
-CountedRows = Literal["positives", "all"]
+@dataclass(frozen=True)
+class Declared:
+    """What a schema has that a derived feature may be of.
 
-
-class HistoryFeature(StrictModel):
-    """The values of an item feature over the last items of the user before the row.
-
-    They read the rows of `of` itself: history and candidate share their embedding (Zhou et al.,
-    "Deep Interest Network", KDD 2018, https://arxiv.org/abs/1706.06978, section 4).
+    parts: name under which values of a column are looked up -> whether there are several a row.
+    of_items: those of them that are of the items. has_time, has_order: whether the log has clock
+    times, or an order within each user.
     """
 
-    name: Name
-    kind: Literal["history"] = "history"
-    of: Name
-    """A feature of the items that is looked up: their id, their genres."""
-    last: Annotated[int, Field(ge=1, le=10_000)] = 20
-    """At most so many items, the latest ones."""
-    pooling: HistoryPooling = "mean"
-    """`attention`: each value weighs as much as it is like the row's own value of `of`."""
-    rows: CountedRows = "positives"
-    """Which rows count: those with label 1, or all."""
+    parts: Mapping[str, bool]
+    of_items: tuple[str, ...]
+    has_time: bool
+    has_order: bool
 
 
-class CrossFeature(StrictModel):
-    """The values of several features, taken together as one value: a user and a genre.
-
-    At most one of them may have several values a row; then so has the cross.
-    """
+class DerivedFeature(StrictModel):
+    """A feature that is worked out from others."""
 
     name: Name
-    kind: Literal["cross"] = "cross"
-    of: Annotated[tuple[Name, ...], Field(min_length=2)]
-    """Features with values to look up; of a timestamp, `NAME.hour` or `NAME.weekday`."""
-    pooling: Pooling = "mean"
-    multiplicity: Multiplicity = 1
+
+    if TYPE_CHECKING:
+        kind: str  # each kind declares its own name
+
+    @property
+    def asked_multiplicity(self) -> Multiplicity:
+        """How many rows of the table one value reads, where it is its own to say."""
+        return 1
+
+    @property
+    def has_multiplicity(self) -> bool:
+        """Whether a configuration can say how many rows of the table one value reads."""
+        return False
+
+    @abstractmethod
+    def check(self, declared: Declared) -> None:
+        """Refuse what the schema does not have.
+
+        Raises:
+            ValueError: what is wrong, and what to do.
+        """
+
+    @abstractmethod
+    def layout(self, columns: FeatureLayout) -> FeatureLayout:
+        """Return what it is beside `columns`, those of users, context and items."""
 
 
-class CountFeature(StrictModel):
-    """How many rows of the row's user (item) came before it, on a logarithmic scale."""
+class RowFeature(DerivedFeature):
+    """A feature of the encoded columns of its own row."""
 
-    name: Name
-    kind: Literal["count"] = "count"
-    of: Literal["user", "item"]
-    rows: CountedRows = "positives"
+    @abstractmethod
+    def encode(self, block: FeatureBlock, columns: FeatureLayout) -> FeatureBlock:
+        """Return it alone for the rows of `block` (N), which begin with `columns`."""
 
+    @property
+    @abstractmethod
+    def parts(self) -> tuple[str, ...]:
+        """Names under which what it is of is looked up."""
 
-class ElapsedFeature(StrictModel):
-    """Seconds since the latest earlier row of the row's user (item), on a logarithmic scale."""
+    @abstractmethod
+    def num_values(self, num_values_of: Callable[[str], int], num_rows: int) -> int:
+        """Return how many values it may have: `num_values_of` each part, in `num_rows` rows."""
 
-    name: Name
-    kind: Literal["elapsed"] = "elapsed"
-    of: Literal["user", "item"]
-    rows: CountedRows = "all"
-
-
-PastFeature = HistoryFeature | CountFeature | ElapsedFeature
-"""What a row's time tells of the rows before it."""
-DerivedFeature = PastFeature | CrossFeature
+    @abstractmethod
+    def shown(self, parts: Mapping[str, str]) -> str:
+        """Return its value as people read it; `parts`: that of each feature."""
 
 
-def check_cross(cross: CrossFeature, parts: Mapping[str, bool]) -> None:
-    """Refuse a cross of what is no value, of a feature with itself, or of two lists.
+PastReader = Callable[[Pasts, Integers, Integers], FeatureBlock]
+"""Takes the rows before, the numbers (N,) of events and their items (N,); returns N rows."""
 
-    Args:
-        cross: the feature.
-        parts: name under which values are looked up -> whether there are several a row.
 
-    Raises:
-        ValueError: it is one of these.
-    """
-    for name in cross.of:
-        if name not in parts:
+class PastFeature(DerivedFeature):
+    """A feature of what a row's time tells of the rows before it."""
+
+    def _check_order(self, declared: Declared) -> None:
+        if not declared.has_time and not declared.has_order:
             raise ValueError(
-                f"feature '{cross.name}' crosses '{name}', which is none of the features that are "
-                f"looked up: {', '.join(parts)}{nearest(name, list(parts))}"
+                f"feature '{self.name}': {self.kind} needs an order: give "
+                "schema.interactions.time or schema.interactions.order"
             )
-    if len(set(cross.of)) < len(cross.of):
-        raise ValueError(f"feature '{cross.name}' crosses a feature with itself")
-    lists = [name for name in cross.of if parts[name]]
-    if len(lists) > 1:
-        raise ValueError(
-            f"feature '{cross.name}' crosses '{lists[0]}' and '{lists[1]}', which both hold "
-            "several values a row: one of them at most"
-        )
 
+    def fit(self, pasts: Pasts, numbers: Integers, items: Integers) -> Scaler | None:
+        """Return its scale on the events `numbers` (N,) with `items` (N,), if it has one."""
+        return None
 
-def check_past(
-    feature: PastFeature, of_items: Sequence[str], *, has_time: bool, has_order: bool
-) -> None:
-    """Refuse what needs an order that the log does not have, or a feature that is not there.
+    @abstractmethod
+    def reader(
+        self, items: FeatureBlock, layout: FeatureLayout, scalers: Mapping[str, Scaler]
+    ) -> PastReader:
+        """Return what encodes it.
 
-    Args:
-        feature: a history, a count or an elapsed time.
-        of_items: names under which values of the items are looked up.
-        has_time: whether the log has clock times.
-        has_order: whether it has an order within each user.
-
-    Raises:
-        ValueError: it is one of these.
-    """
-    if not has_time and not has_order:
-        raise ValueError(
-            f"feature '{feature.name}': {feature.kind} needs an order: give "
-            "schema.interactions.time or schema.interactions.order"
-        )
-    if isinstance(feature, HistoryFeature):
-        if feature.of not in of_items:
-            raise ValueError(
-                f"feature '{feature.name}' is a history of '{feature.of}', which is none of the "
-                f"features of the items that are looked up: {', '.join(of_items)}"
-                f"{nearest(feature.of, list(of_items))}"
-            )
-    elif not has_time and (feature.kind == "elapsed" or feature.of == "item"):
-        raise ValueError(
-            f"feature '{feature.name}': {feature.kind} of the {feature.of} needs clock times, as "
-            "an order is one within a user: give schema.interactions.time"
-        )
+        Args:
+            items: the encoded catalogue, `layout` its layout.
+            layout: of the items.
+            scalers: name of a feature -> what `fit` returned.
+        """

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from recsys.features.encoding.columns import as_microseconds
+from recsys.features.encoding.instants import as_microseconds
+from recsys.features.kinds.suggestion import Look
 from recsys.features.propose.draft import Draft
 from recsys.features.propose.profile import ColumnProfile
 from recsys.features.propose.roles import (
@@ -15,7 +16,7 @@ from recsys.features.propose.roles import (
     time_columns,
     weight_columns,
 )
-from recsys.features.propose.suggest import suggest_for_clicks
+from recsys.features.propose.suggest import suggest
 from recsys.features.propose.yaml_text import flow, section
 
 _FEW_ROWS, _MANY_ROWS = 50_000, 1_000_000
@@ -95,11 +96,11 @@ def context_lines(draft: Draft, used: set[str]) -> list[str]:
     for name, column in log.columns.items():
         if name in used:
             continue
-        one = suggest_for_clicks(column, draft.latest)
+        one = suggest(column, Look(draft.latest, of_clicks=True))
         active = not is_known_afterwards(name)
         if one.kind and not active:
             late.append(name)
-        elif one.kind == "categorical" and column.is_whole and column.distinct > 64:
+        elif one.maybe_amounts:
             codes.append(name)
         if one.unsure:
             draft.unsure.append(one.unsure)

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from recsys.features.kinds.suggestion import Suggestion
 from recsys.features.propose.profile import ColumnProfile, TableProfile
 from recsys.features.propose.roles import Key, Roles
-from recsys.features.propose.suggest import Suggestion
 from recsys.features.propose.yaml_text import entry, flow, section
 from recsys.features.tables.times import UNITS
 

@@ -210,14 +210,14 @@ def _warnings(
                 f"context feature '{feature.name}' looks like a rating: known only after the item "
                 "was taken, it leaks the answer; take it out of the features"
             )
-        elif feature.kind in ("categorical", "multi_categorical") and _tells(
-            events, name, events.item_row
-        ):
+        elif feature.is_category and _tells(events, name, events.item_row):
             found.append(
                 f"context feature '{feature.name}' tells the item almost alone: if a request does "
                 "not know it beforehand, it leaks the answer"
             )
-        elif feature.kind == "categorical" and _nearly_unique(events, name, pairs):
+        elif (
+            feature.is_category and not feature.has_several and _nearly_unique(events, name, pairs)
+        ):
             found.append(
                 f"context feature '{feature.name}' is nearly unique for each user and item: it "
                 "cannot be learnt from and may leak the answer"

@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from itertools import takewhile
 from pathlib import Path
 
+from recsys.features.kinds.categorical import proposed_id
+from recsys.features.kinds.suggestion import Look, Suggestion
 from recsys.features.propose.clicks import (
     BY_ORDER_OF_ROWS,
     context_lines,
@@ -30,7 +32,7 @@ from recsys.features.propose.roles import (
     time_columns,
 )
 from recsys.features.propose.sessions import session_lines
-from recsys.features.propose.suggest import Suggestion, suggest, title_of
+from recsys.features.propose.suggest import suggest, title_of
 from recsys.features.propose.yaml_text import flow
 from recsys.features.tables.reading import open_table
 
@@ -231,7 +233,7 @@ def _contexts(draft: Draft, used: set[str]) -> list[str]:
         "# beforehand: what is known only afterwards (a rating, a duration) would leak the answer.",
     ]
     for name in rest:
-        one = suggest(log.columns[name], draft.latest)
+        one = suggest(log.columns[name], Look(draft.latest))
         lines.append(draft.feature_line(name, "interactions", one, active=False))
     return lines
 
@@ -291,7 +293,7 @@ def _features(draft: Draft) -> None:
         ("users", user_key, roles.users, roles.log.columns[roles.user]),
     ):
         count = key.table.columns[key.column].distinct if key else words.distinct
-        one = Suggestion("categorical", {"multiplicity": 2}, f"{count:,} ids", count)
+        one = proposed_id(count)
         draft.features.append(draft.feature_line(name, side, one))
         written = {name}
         if key is not None:
@@ -303,7 +305,7 @@ def _features(draft: Draft) -> None:
 
 def _columns_of(draft: Draft, key: Key, table: str, written: set[str]) -> None:
     for name, column in _without_key(key).items():
-        one = suggest(column, draft.latest)
+        one = suggest(column, Look(draft.latest))
         if name in written:
             one = Suggestion("", {}, "a column of this name is read from another table already")
         if one.kind:

@@ -21,8 +21,9 @@ from recsys.core.strict import nearest
 from recsys.data.batch import FeatureBlock
 from recsys.features.encoding.crosses import Crosses
 from recsys.features.encoding.encoder import FeatureEncoder
-from recsys.features.kinds.convert import convert
-from recsys.features.schema import Feature, Schema
+from recsys.features.kinds.convert import columns_of, convert_columns
+from recsys.features.kinds.feature import Feature
+from recsys.features.schema import Schema
 from recsys.features.tables.attributes import (
     Attributes,
     joined,
@@ -30,7 +31,7 @@ from recsys.features.tables.attributes import (
     without_duplicates,
 )
 from recsys.features.tables.ids import IdCollector, settle_ids
-from recsys.features.tables.ledger import Ledger, cells, is_text
+from recsys.features.tables.ledger import Cells, Ledger, cells, is_text
 from recsys.features.tables.reading import TableFiles, open_table, table_at
 from recsys.features.tables.sources import Policies
 
@@ -79,12 +80,11 @@ class RowEncoder:
         """
         self.encoder, self.schema, self.attributes = encoder, encoder.schema, attributes or {}
         self._policies = policies.model_copy(update={"bad_ids": "error"})
-        for feature in self.schema.derived_features:
-            if feature.kind != "cross":
-                raise ConfigError(
-                    f"feature '{feature.name}' is of kind {feature.kind}: it comes from the rows "
-                    "before a row, which a table of rows to score does not hold; train without it"
-                )
+        for feature in self.schema.past_features:
+            raise ConfigError(
+                f"feature '{feature.name}' is of kind {feature.kind}: it comes from the rows "
+                "before a row, which a table of rows to score does not hold; train without it"
+            )
         self._crosses = Crosses(self.schema.derived_features, encoder.columns_layout())
         readers: dict[str, str] = {}
         for side in SIDES:
@@ -105,8 +105,7 @@ class RowEncoder:
     def columns(self) -> tuple[str, ...]:
         """What the rows must have, each column once."""
         wanted = [name for side in SIDES for name in self._wanted_of(side)]
-        for feature in self.schema.features_of("interactions"):
-            wanted += _sources(feature)
+        wanted += columns_of(self.schema.features_of("interactions"))
         return tuple(dict.fromkeys(wanted))
 
     @property
@@ -116,21 +115,10 @@ class RowEncoder:
         for side in (*SIDES, None):
             features = self.schema.features_of(side or "interactions")
             for feature in [] if side in self.attributes else features:
-                column, *weights = _sources(feature)
-                name = column if side is None else self._in_rows(side, column)
-                found.setdefault(name, self._type(feature))
-                found |= {one: pa.list_(pa.float64()) for one in weights}
+                for column, kind in feature.request_types(self.encoder).items():
+                    name = column if side is None else self._in_rows(side, column)
+                    found.setdefault(name, kind)
         return pa.schema(found)
-
-    def _type(self, feature: Feature) -> pa.DataType:
-        if feature.kind in ("numeric", "vector"):
-            return pa.float64() if feature.kind == "numeric" else pa.list_(pa.float64())
-        if feature.kind == "timestamp":
-            return pa.timestamp("us") if feature.unit == "datetime" else pa.int64()
-        families = {"integer": pa.int64(), "boolean": pa.bool_(), "null": pa.null()}
-        kind = families.get(self.encoder.families.get(feature.name, "string"), pa.string())
-        is_list = feature.kind == "multi_categorical" and feature.separator is None
-        return pa.list_(kind) if is_list else kind
 
     def encode(self, table: pa.Table, files: TableFiles, first_row: int = 0) -> FeatureBlock:
         """Return N encoded rows: users, context, items beside each other, then crosses.
@@ -185,7 +173,7 @@ class RowEncoder:
     def _columns_of(self, side: Side) -> list[str]:
         """Columns of the rows that hold the attributes of a side."""
         features = self.schema.features_of(side)
-        return [self._in_rows(side, name) for one in features for name in _sources(one)]
+        return [self._in_rows(side, name) for name in columns_of(features)]
 
     def _key(self, side: Side) -> str:
         roles = self.schema.interactions
@@ -202,7 +190,7 @@ class RowEncoder:
             columns = self._converted(features, rows, side)
             return _Raw(columns, len(rows.numbers))
         key = self.schema.user_key if side == "users" else self.schema.item_key
-        ids = self._ids(self._key(side), rows)
+        ids = self._ids(cells(rows.table, self._key(side), rows.numbers, rows.ledger))
         distinct = ids.dictionary
         place = f"{rows.ledger.files.paths[0]}, column '{self._key(side)}'"
         at = _find(distinct, table.column(key).combine_chunks(), place, side)
@@ -237,27 +225,21 @@ class RowEncoder:
         self, features: Sequence[Feature], rows: _Rows, side: Side | None
     ) -> dict[str, pa.Array]:
         """Return the columns that `features` read, by the names that the encoder looks for."""
-        readers: dict[str, list[Feature]] = {}
-        weights: list[str] = []
-        for feature in features:
-            readers.setdefault(feature.source_column, []).append(feature)
-            weights += _sources(feature)[1:]
-        columns: dict[str, pa.Array] = {}
-        for name, some in readers.items():
-            column = name if side is None else self._in_rows(side, name)
-            if side is not None and column == self._key(side):
-                columns[name] = self._ids(column, rows)
-            else:
-                cell = cells(rows.table, column, rows.numbers, rows.ledger)
-                columns[name] = convert(cell, some, self._policies)
-        raw = [name for name in weights if name not in columns]
-        return columns | {
-            name: cells(rows.table, name, rows.numbers, rows.ledger).values for name in raw
-        }
 
-    def _ids(self, column: str, rows: _Rows) -> pa.DictionaryArray:
-        collector = IdCollector(column, rows.ledger, self._policies)
-        ids, _ = collector.check(cells(rows.table, column, rows.numbers, rows.ledger))
+        def cell(name: str) -> Cells:
+            column = name if side is None else self._in_rows(side, name)
+            return cells(rows.table, column, rows.numbers, rows.ledger)
+
+        keys = [] if side is None else [one for one in features if self._is_key(side, one)]
+        others = [feature for feature in features if feature not in keys]
+        columns = {one.source_column: self._ids(cell(one.source_column)) for one in keys}
+        return columns | convert_columns(cell, others, self._policies)
+
+    def _is_key(self, side: Side, feature: Feature) -> bool:
+        return self._in_rows(side, feature.source_column) == self._key(side)
+
+    def _ids(self, column: Cells) -> pa.DictionaryArray:
+        ids, _ = IdCollector(column.column, column.ledger, self._policies).check(column)
         return ids
 
     def _encoded(self, side: Literal["users", "interactions", "items"], raw: _Raw) -> FeatureBlock:
@@ -312,12 +294,6 @@ def read_side(
 def as_rows(table: pa.Table, place: str = "rows") -> TableFiles:
     """Return what stands in messages for rows that came without a file."""
     return table_at(Path(place), "rows", table.column_names)
-
-
-def _sources(feature: Feature) -> list[str]:
-    """The column of a feature, and that of its weights."""
-    weights = getattr(feature, "weights", None)
-    return [feature.source_column] if weights is None else [feature.source_column, weights]
 
 
 def _find(ids: pa.Array, keys: pa.Array, place: str, side: Side) -> pa.Array:

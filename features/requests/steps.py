@@ -15,8 +15,9 @@ from recsys.core.errors import ConfigError, DataError
 from recsys.core.strict import nearest
 from recsys.data.batch import History, Jagged
 from recsys.features.dataset.sessions import Sessions, gaps, pieces
-from recsys.features.encoding.columns import as_microseconds
 from recsys.features.encoding.encoder import FeatureEncoder
+from recsys.features.encoding.instants import as_microseconds
+from recsys.features.kinds.convert import columns_of
 from recsys.features.requests.origin import RequestOrigin
 from recsys.features.schema import Schema
 from recsys.features.tables.checked import Events
@@ -34,7 +35,7 @@ def step_columns(schema: Schema) -> dict[str, str]:
     Raises:
         ConfigError: a column would be taken for the times.
     """
-    sources = dict.fromkeys(one.source_column for one in schema.features_of("interactions"))
+    sources = columns_of(schema.features_of("interactions"))
     names = {source: f"history_{source}" for source in sources}
     if TIMES in names.values():
         raise ConfigError(
@@ -52,7 +53,7 @@ def refuse_unknown_columns(schema: Schema, names: list[str], origin: RequestOrig
     """
     steps = [TIMES, *step_columns(schema).values()]
     others = {schema.user_key, *(side.key for side in schema.others.values())}
-    others |= {feature.source_column for feature in schema.features_of("users")}
+    others |= set(columns_of(schema.features_of("users")))
     for name in names:
         if name.startswith("history_") and name not in steps and name not in others:
             raise DataError(

@@ -24,6 +24,7 @@ from recsys.data.batch import FeatureBlock, History, Jagged
 from recsys.features.dataset.histories import Histories
 from recsys.features.dataset.sessions import Sessions
 from recsys.features.encoding.encoder import FeatureEncoder
+from recsys.features.kinds.convert import columns_of
 from recsys.features.requests.origin import RequestOrigin
 from recsys.features.requests.steps import (
     encode_steps,
@@ -192,14 +193,14 @@ def _require_columns(schema: Schema, table: pa.Table, origin: RequestOrigin) -> 
 
 def _sources(schema: Schema, side: Literal["users", "interactions"]) -> dict[str, str]:
     """Return the columns that features of `side` read, each under its own name."""
-    return {feature.source_column: feature.source_column for feature in schema.features_of(side)}
+    return {name: name for name in columns_of(schema.features_of(side))}
 
 
 def _with_absent(schema: Schema, table: pa.Table) -> pa.Table:
     """Attributes that the requests lack are null."""
-    for feature in schema.features_of("users"):
-        if feature.source_column not in table.column_names:
-            table = table.append_column(feature.source_column, pa.nulls(table.num_rows))
+    for name in columns_of(schema.features_of("users")):
+        if name not in table.column_names:
+            table = table.append_column(name, pa.nulls(table.num_rows))
     return table
 
 

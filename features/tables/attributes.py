@@ -8,11 +8,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recsys.core.errors import DataError
-from recsys.features.kinds.convert import convert, join_batches
-from recsys.features.schema import Feature
+from recsys.features.kinds.convert import columns_of, convert_columns, join_batches
+from recsys.features.kinds.feature import Feature
 from recsys.features.tables.ids import IdCollector, Ids
-from recsys.features.tables.ledger import Ledger, Mask, cells, is_list
-from recsys.features.tables.reading import TableFiles
+from recsys.features.tables.ledger import Cells, Ledger, Mask, cells, is_list
+from recsys.features.tables.reading import Batch, TableFiles
 from recsys.features.tables.sources import Policies
 
 
@@ -45,41 +45,47 @@ def read_attributes(
     Raises:
         DataError: a column is missing or of the wrong type, or the table is empty.
     """
-    by_column: dict[str, list[Feature]] = {} if title in (None, key) else {str(title): []}
-    for feature in features:
-        if feature.source_column != key:
-            by_column.setdefault(feature.source_column, []).append(feature)
+    features = [feature for feature in features if feature.source_column != key]
+    read = columns_of(features)
+    alone = [] if title is None or title in (key, *read) else [title]
     ledger = Ledger(files)
     collector = IdCollector(key, ledger, policies)
-    parts: dict[str, list[pa.Array]] = {name: [] for name in by_column}
+    parts: dict[str, list[pa.Array]] = {name: [] for name in (*alone, *read)}
     rows = [np.zeros(0, np.int64)]
     num_rows = 0
-    for batch in files.batches([key, *by_column]):
+    for batch in files.batches([key, *parts]):
         num_rows += len(batch.rows)
         ids, good = collector.check(cells(batch.table, key, batch.rows, ledger))
         mask = pa.array(good)
         collector.add(ids, good)
         rows.append(batch.rows[good])
-        for name, readers in by_column.items():
-            column = cells(batch.table, name, batch.rows, ledger)
-            if is_list(column.values.type) and not readers:
-                column.refuse("a list where a title is expected", "name a column of text")
-            values = convert(column, readers, policies) if readers else column.values
+
+        def cell(name: str, batch: Batch = batch) -> Cells:
+            return cells(batch.table, name, batch.rows, ledger)
+
+        columns = {name: _title(cell(name)) for name in alone}
+        for name, values in (columns | convert_columns(cell, features, policies)).items():
             parts[name].append(values.filter(mask))
     if num_rows == 0:
         raise DataError(f"{files.paths[0]}: the {files.table} table is empty")
-    columns = {
+    joined_parts = {
         name: join_batches(
             batches,
             f"{files.paths[0]}, column '{name}'",
-            untyped=files.is_untyped(name) and bool(by_column[name]),
+            untyped=files.is_untyped(name) and name in read,
         )
         for name, batches in parts.items()
     }
     numbers = np.concatenate(rows)
     # A column of row numbers holds the length where no other column is read.
-    table = pa.table({**columns, "": pa.array(numbers)}).select(list(columns))
+    table = pa.table({**joined_parts, "": pa.array(numbers)}).select(list(joined_parts))
     return Attributes(collector.finish(numbers), table, ledger)
+
+
+def _title(column: Cells) -> pa.Array:
+    if is_list(column.values.type):
+        column.refuse("a list where a title is expected", "name a column of text")
+    return column.values
 
 
 def without_duplicates(attributes: Attributes, policies: Policies) -> Attributes:

@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recsys.core.errors import DataError
-from recsys.features.kinds.convert import convert, join_batches, number
-from recsys.features.schema import Condition, Feature, Schema
+from recsys.features.kinds.convert import columns_of, convert_columns, join_batches, number
+from recsys.features.schema import Condition, Schema
 from recsys.features.tables.growing import GrowingArray
 from recsys.features.tables.ids import IdCollector, Ids
 from recsys.features.tables.labels import labels
@@ -129,13 +129,11 @@ class _LogReader:
         self._sessions = (
             IdCollector(roles.session, self._ledger, policies) if roles.session else None
         )
-        self._features: dict[str, list[Feature]] = {}
-        for feature in schema.features_of("interactions"):
-            self._features.setdefault(feature.source_column, []).append(feature)
+        self._features = schema.features_of("interactions")
         self._clock, self._rows = GrowingArray(np.int64), GrowingArray(np.int64)
         self._weight, self._split = GrowingArray(np.float32), GrowingArray(np.int8)
         self._label = GrowingArray(np.float32)
-        self._context: dict[str, list[pa.Array]] = {name: [] for name in self._features}
+        self._context: dict[str, list[pa.Array]] = {n: [] for n in columns_of(self._features)}
 
     @property
     def columns(self) -> list[str]:
@@ -145,7 +143,7 @@ class _LogReader:
         wanted = [roles.user, roles.item, roles.session, clock, roles.weight, self._split_column]
         wanted += [roles.label.column] if roles.label else []
         wanted += [condition.column for condition in roles.where]
-        wanted += list(self._features)
+        wanted += list(self._context)
         return list(dict.fromkeys(name for name in wanted if name is not None))
 
     def add(self, batch: Batch) -> None:
@@ -186,8 +184,7 @@ class _LogReader:
             self._weight.append(weight[good])
         if self._split_column is not None:
             self._split.append(split_parts(cell(self._split_column))[good])
-        for name, features in self._features.items():
-            values = convert(cell(name), features, self._policies)
+        for name, values in convert_columns(cell, self._features, self._policies).items():
             self._context[name].append(values if good.all() else values.filter(mask))
 
     def finish(self) -> Log:

@@ -102,12 +102,15 @@ class FeatureBlock(OnDevice):
             torch.cat([self.dense, other.dense]),
         )
 
-    def beside(self, other: "FeatureBlock") -> "FeatureBlock":
+    def beside(self, *others: "FeatureBlock") -> "FeatureBlock":
         """Return the features of the same N rows side by side."""
+        blocks = (self, *others)
+        if len(blocks) == 1:
+            return self
         return FeatureBlock(
-            torch.cat([self.single, other.single], dim=1),
-            self.multi + other.multi,
-            torch.cat([self.dense, other.dense], dim=1),
+            torch.cat([block.single for block in blocks], dim=1),
+            tuple(jagged for block in blocks for jagged in block.multi),
+            torch.cat([block.dense for block in blocks], dim=1),
         )
 
 

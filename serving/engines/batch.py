@@ -17,10 +17,11 @@ from recsys.core.errors import ConfigError, DataError
 from recsys.core.strict import nearest
 from recsys.features.dataset.histories import Histories
 from recsys.features.dataset.sessions import sessions_of
+from recsys.features.kinds.categorical import CategoricalFeature
 from recsys.features.requests.origin import RequestOrigin
 from recsys.features.requests.steps import refuse_unknown_columns
 from recsys.features.requests.table import HISTORY, Requests, request_table
-from recsys.features.schema import CategoricalFeature, Schema
+from recsys.features.schema import Schema
 from recsys.features.tables.checked import Tables, read_tables
 from recsys.features.tables.reading import open_table
 from recsys.features.tables.sources import Sources

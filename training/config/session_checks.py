@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from recsys.features.dataset.sessions import SessionConfig
+from recsys.features.kinds.feature import Feature
+from recsys.features.kinds.registry import KINDS
 from recsys.features.schema import Schema
 from recsys.models.rankers import RankerConfig
 from recsys.models.session import SessionTransformerConfig
@@ -12,7 +14,7 @@ from recsys.training.config.sections import EvaluationConfig, TrainingConfig
 from recsys.training.config.sessions import SessionTraining
 
 _LOSSES = ("sampled_softmax", "full_softmax", "gbce")
-_CLASSES = ("categorical", "multi_categorical", "text")
+_CLASSES = [name for name, kind in KINDS.items() if issubclass(kind, Feature) and kind.has_classes]
 
 
 class Experiment(Protocol):
@@ -112,14 +114,14 @@ def _of_two_towers_alone(config: Experiment) -> Iterator[str]:
 
 def _attributes(session: SessionTraining, schema: Schema) -> Iterator[str]:
     features = {f.name: f for f in schema.features_of("items")}
-    usable = [n for n, f in features.items() if f.kind in _CLASSES and not schema.is_id(f)]
+    usable = [n for n, f in features.items() if f.has_classes and not schema.is_id(f)]
     masked = session.self_supervision.masked_attributes.features
     asked = [("attributes", task.feature) for task in session.attributes]
     asked += [("self_supervision.masked_attributes.features", name) for name in masked]
     for key, feature in asked:
         if feature not in usable:
             yield (
-                f"training.session.{key}: '{feature}' is no categorical, "
-                "multi_categorical or text feature of the items other than their id"
+                f"training.session.{key}: '{feature}' is no {', '.join(_CLASSES[:-1])} or "
+                f"{_CLASSES[-1]} feature of the items other than their id"
                 + (f"; there are {', '.join(usable)}" if usable else "")
             )

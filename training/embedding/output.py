@@ -59,7 +59,7 @@ def tuned_config(config: ExperimentConfig, found: Study) -> str:
 
 def lines(config: ExperimentConfig, found: Study) -> list[str]:
     """Return the study as text: a line a feature, a line a plan, the verdict."""
-    before = {one.name: getattr(one, "multiplicity", 1) for one in config.schema_.features}
+    before = {one.name: one.asked_multiplicity for one in config.schema_.features}
     width = max(len(one.feature) for one in found.selected)
     shown = [
         f"{'feature':<{width}}  {'values':>10}  {'lookups':>9}  {'searched':>8}  {'gates':>5}  "

@@ -67,7 +67,6 @@ SEARCH, COMPARE = 0, 1
 _SAMPLES = 200
 COUNTED_BLOCKS = 32
 SEARCHED, BY_CARDINALITY, EVEN = "searched", "by cardinality", "even"
-_SPARSE = ("categorical", "multi_categorical", "text", "cross")
 
 Say = Callable[[str], None]
 
@@ -210,7 +209,7 @@ def gained(ours: Predictions, theirs: Predictions, *, seed: int) -> Interval:
 
 def searched_features(config: ExperimentConfig, layout: FeatureLayout) -> list[str]:
     """Return the features whose multiplicity can be chosen freely, in the layout's order."""
-    free = {feature.name for feature in config.schema_.features if feature.kind in _SPARSE}
+    free = {feature.name for feature in config.schema_.features if feature.has_multiplicity}
     return [name for name, _ in layout.features if name in free]
 
 

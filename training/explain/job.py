@@ -22,7 +22,7 @@ from recsys.explanation.explanations import field_names
 from recsys.features.batches.rows import RankingLoader
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.encoding.hashing import NULL_HASH, UNKNOWN_HASH
-from recsys.features.schema import Feature
+from recsys.features.kinds.feature import Feature
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.engine.ranks import World
 from recsys.training.explain.explanation import (
@@ -216,12 +216,11 @@ def _values(
     for side, table, at in sides:
         for feature in schema.features_of(side):
             text = _written(table.column(feature.source_column)[at].as_py(), feature)
-            for name in (feature.name, f"{feature.name}.hour", f"{feature.name}.weekday"):
+            for name in (feature.name, *feature.lookup_names):
                 if name in found:
                     found[name] = text
-    for derived in schema.derived_features:
-        if derived.kind == "cross":
-            found[derived.name] = " x ".join(found[name] for name in derived.of)
+    for derived in schema.row_features:
+        found[derived.name] = derived.shown(found)
     for column, (name, _) in enumerate(layout.single):
         if int(row.single[0, column]) == UNKNOWN_HASH:
             found[name] += " (unknown to the model)"
@@ -231,11 +230,7 @@ def _values(
 def _written(value: Any, feature: Feature) -> str:
     if value is None:
         return "null"
-    if feature.kind == "vector":
-        return f"{feature.dim} numbers"
-    if isinstance(value, list):
-        value = ", ".join(map(str, value))
-    text = " ".join(f"{value:g}".split() if isinstance(value, float) else str(value).split())
+    text = " ".join(feature.shown(value).split())
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
 
 

@@ -5,11 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.queries import Queries
-from recsys.features.encoding.columns import as_lists
 from recsys.training.evaluation.results import Evaluation, Example
 
 NUM_EXAMPLES = 20
@@ -35,12 +33,11 @@ def item_groups(data: Dataset) -> list[str] | None:
     """
     columns = []
     for feature in data.schema.features_of("items"):
-        if data.schema.is_id(feature) or feature.kind not in ("categorical", "multi_categorical"):
+        if data.schema.is_id(feature):
             continue
-        column = data.tables.items.column(feature.source_column)
-        if feature.kind == "multi_categorical":
-            column = pc.list_element(_at_least_one(as_lists(column, feature)), 0)
-        columns.append(column.to_pylist())
+        column = feature.group_names(data.tables.items.column(feature.source_column))
+        if column is not None:
+            columns.append(column.to_pylist())
     found = coarsest(columns)
     return None if found is None else ["none" if one is None else str(one) for one in found]
 
@@ -62,11 +59,6 @@ def coarsest(columns: Sequence[Sequence[Any]]) -> Sequence[Any] | None:
         if best is None or len(sizes) < fewest:
             best, fewest = column, len(sizes)
     return best
-
-
-def _at_least_one(lists: Any) -> Any:
-    """An empty list has no first value: make it null."""
-    return pc.if_else(pc.greater(pc.list_value_length(lists), 0), lists, None)
 
 
 def examples(data: Dataset, queries: Queries, evaluation: Evaluation) -> list[Example]:

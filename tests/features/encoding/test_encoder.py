@@ -10,9 +10,9 @@ import torch
 from sklearn.preprocessing import StandardScaler
 
 from recsys.core.errors import DataError
-from recsys.features.encoding.columns import as_microseconds
 from recsys.features.encoding.encoder import FeatureEncoder
 from recsys.features.encoding.hashing import NULL_HASH, UNKNOWN_HASH, hash_values
+from recsys.features.encoding.instants import as_microseconds
 from recsys.features.encoding.scaling import Scaler
 from recsys.features.schema import Schema
 

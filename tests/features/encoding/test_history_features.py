@@ -31,7 +31,8 @@ from recsys.features.encoding.encoder import FeatureEncoder
 from recsys.features.encoding.hashing import NULL_HASH, UNKNOWN_HASH
 from recsys.features.encoding.history_features import PastFeatures, past_layout, past_scalers
 from recsys.features.encoding.scaling import Scaler
-from recsys.features.kinds.derived import CrossFeature, DerivedFeature
+from recsys.features.kinds.cross import CrossFeature
+from recsys.features.kinds.derived import DerivedFeature
 from recsys.features.schema import Schema
 from recsys.features.tables.checked import Events
 from recsys.features.tables.sources import Policies, Sources

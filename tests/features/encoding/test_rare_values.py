@@ -24,7 +24,8 @@ from recsys.features.encoding.encoder import FeatureEncoder
 from recsys.features.encoding.hashing import NULL_HASH, UNKNOWN_HASH, hash_values
 from recsys.features.encoding.multiplicity import settle
 from recsys.features.encoding.value_counts import ValueCounts
-from recsys.features.schema import MultiCategoricalFeature, Schema
+from recsys.features.kinds.multi_categorical import MultiCategoricalFeature
+from recsys.features.schema import Schema
 from recsys.features.tables import reading
 from recsys.features.tables.sources import Policies, Sources
 

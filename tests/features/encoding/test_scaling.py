@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from recsys.core.errors import ConfigError
 from recsys.core.strict import parse
 from recsys.features.encoding.scaling import Scaler, Transform
-from recsys.features.schema import NumericFeature
+from recsys.features.kinds.numeric import NumericFeature
 
 TRANSFORMS: tuple[Transform, ...] = (
     "standardise", "log1p", "log_squared", "quantile", "piecewise", "discretise",

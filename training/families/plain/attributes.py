@@ -150,10 +150,12 @@ def item_values(data: Dataset) -> list[Matrix]:
     multi = [name for name, _ in layout.multi]
     found = []
     for feature in data.schema.features_of("items"):
-        if feature.kind == "categorical" and not data.schema.is_id(feature):
+        if not feature.is_category or data.schema.is_id(feature):
+            continue
+        if feature.name in single:
             hashes = data.items.single[:, single.index(feature.name)].numpy()
             found.append(_incidence(hashes, np.ones(len(hashes), np.int64)))
-        elif feature.kind == "multi_categorical":
+        else:
             values = data.items.multi[multi.index(feature.name)]
             found.append(_incidence(values.values.numpy(), values.lengths().numpy()))
     return found

@@ -19,7 +19,7 @@ from recsys.features.dataset.queries import Queries
 from recsys.features.dataset.session_queries import build_session_queries
 from recsys.features.dataset.sessions import Sessions
 from recsys.features.dataset.split import VALIDATION
-from recsys.features.schema import CategoricalFeature
+from recsys.features.kinds.categorical import CategoricalFeature
 from recsys.models.retrieval import catalogue_vectors, query_vectors
 from recsys.models.session import SessionTransformer
 from recsys.training.config.experiment import ExperimentConfig

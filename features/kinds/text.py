@@ -1,0 +1,92 @@
+"""Free text: a title, a description."""
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from recsys.data.batch import FeatureLayout
+from recsys.data.feature_options import Pooling
+from recsys.features.kinds.feature import Encoded, Fitted, Integers
+from recsys.features.kinds.sparse import (
+    SparseFeature,
+    filled,
+    hashes_of,
+    lengths_of,
+    one_array,
+    rows_and_values_of,
+    settled,
+    split_text,
+)
+from recsys.features.kinds.suggestion import Look, Suggestion
+from recsys.features.propose.profile import ColumnProfile
+from recsys.features.tables.ledger import Cells, is_list, is_text
+from recsys.features.tables.sources import Policies
+
+
+class TextFeature(SparseFeature):
+    """Free text as its lower-cased word tokens, pooled to one vector."""
+
+    kind: Literal["text"] = "text"
+    pooling: Pooling = "mean"
+
+    priority: ClassVar[int] = 2
+    proposal_order: ClassVar[int] = 2
+    has_several: ClassVar[bool] = True
+
+    def convert(self, cells: Cells, policies: Policies) -> pa.Array:
+        """Return text as it is."""
+        kind = cells.values.type
+        if is_text(kind):
+            return cells.values
+        if is_list(kind):
+            cells.refuse(
+                "a list where text is expected", f"declare feature '{self.name}' multi_categorical"
+            )
+        cells.refuse(
+            f"{kind} where text is expected",
+            f"declare feature '{self.name}' categorical or numeric",
+        )
+
+    def layout(self, fitted: Fitted) -> FeatureLayout:
+        """One multi-valued feature."""
+        pair = (self.name, settled(self.multiplicity))
+        return FeatureLayout((), (pair,), (), (self.pooling,))
+
+    def encode(self, columns: Sequence[pa.ChunkedArray], fitted: Fitted) -> Encoded:
+        """Return the hashes of each row's words."""
+        words = _words(columns[0])
+        hashes = hashes_of(words.flatten(), self, fitted)
+        return Encoded(multi=[filled(hashes, lengths_of(words))])
+
+    def rows_and_values(self, column: pa.ChunkedArray) -> tuple[Integers, pa.Array]:
+        """Return the words."""
+        return rows_and_values_of(_words(column))
+
+    def request_types(self, fitted: Fitted) -> dict[str, pa.DataType]:
+        """Text."""
+        return {self.source_column: pa.string()}
+
+    @classmethod
+    def propose(cls, column: ColumnProfile, look: Look) -> Suggestion | None:
+        """Text of several words, most of it unlike any other."""
+        if column.type != "text":
+            return None
+        share = column.distinct / len(column.known)
+        if column.mean_words < 2.5 and (column.mean_words < 1.5 or share <= 0.5):
+            return None
+        lowered = pc.utf8_lower(column.words)
+        tokens = pc.unique(pc.list_flatten(pc.utf8_split_whitespace(lowered)))
+        return Suggestion("text", {}, "", len(tokens))
+
+
+def _words(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """Return lower-cased runs of letters and digits as lists."""
+    values = one_array(column)
+    if pa.types.is_null(values.type):
+        return pa.nulls(len(values), pa.large_list(pa.large_string()))
+    plain = pc.replace_substring_regex(
+        pc.utf8_lower(values.cast(pa.large_string())), r"[^\p{L}\p{N}]+", " "
+    )
+    return split_text(pc.utf8_trim_whitespace(plain), " ")

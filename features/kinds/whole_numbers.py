@@ -1,0 +1,42 @@
+"""Whole numbers that `recsys init` meets: codes, counts, or amounts?"""
+
+import numpy as np
+
+from recsys.features.propose.profile import ColumnProfile
+from recsys.features.propose.roles import speaks_of
+
+_CODE_WORDS = {
+    "id", "code", "zip", "key", "category", "cat", "type", "class", "genre", "brand", "group",
+    "segment", "department", "city", "country", "region", "store", "shop", "artist", "author",
+}  # fmt: skip
+_AMOUNT_WORDS = {"price", "year", "age", "cost", "length", "size", "duration", "weight", "count"}
+_FEWER = 16
+
+
+def names_codes(column: ColumnProfile) -> bool:
+    """Whether the column's name speaks of codes."""
+    return speaks_of(column.name, _CODE_WORDS)
+
+
+def names_amounts(column: ColumnProfile) -> bool:
+    """Whether the column's name speaks of amounts."""
+    return speaks_of(column.name, _AMOUNT_WORDS)
+
+
+def are_counts(column: ColumnProfile) -> bool:
+    """Whether whole numbers, not named as codes, lie densely near 0 and thin out far above."""
+    if not column.is_whole or names_codes(column):
+        return False
+    numbers = column.numbers[np.isfinite(column.numbers)]
+    distinct = np.unique(numbers)
+    if len(distinct) <= _FEWER:
+        return False
+    median = float(np.median(numbers))
+    starts_low = -10 <= distinct[0] <= 2 and distinct[:10][-1] <= 30
+    return bool(starts_low and distinct[-1] > 20 * max(median, 1))
+
+
+def come_often(column: ColumnProfile) -> bool:
+    """Whether whole numbers come again and again, under a name that does not speak of amounts."""
+    comes_again = len(column.known) >= 4 * column.distinct
+    return column.is_whole and comes_again and not names_amounts(column)
