@@ -41,7 +41,7 @@ from recsys.features.tables.ledger import Drop, Ledger
 from recsys.features.tables.reading import open_table
 from recsys.features.tables.sources import Policies, Sources
 
-_FORMAT = "click log 1"
+_FORMAT = "click log 2"
 _ENCODER = ("encoder.json", "known_ids.safetensors")
 
 

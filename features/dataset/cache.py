@@ -32,7 +32,7 @@ from recsys.features.tables.ledger import Drop
 from recsys.features.tables.sources import Policies, Sources
 
 _EVENTS = ("user_row", "item_row", "time", "weight", "row", "label", "split", "session")
-_FORMAT = "3"
+_FORMAT = "4"
 _SIDES = ("items", "users", "context")
 
 

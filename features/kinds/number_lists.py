@@ -19,6 +19,8 @@ class ExpectedList(NamedTuple):
     """"a vector of 3 numbers"."""
     short: str
     """"a vector"."""
+    parsed: str
+    """"a vector of numbers"."""
     if_single: str
     """Remedy where a row is one value."""
     if_other: str
@@ -33,7 +35,7 @@ def float_lists(cells: Cells, expected: ExpectedList) -> pa.Array:
     """
     values, kind = cells.values, cells.values.type
     if is_text(kind) and cells.untyped:
-        values = _parsed(cells, expected.short)
+        values = _parsed(cells, expected.parsed)
     elif not is_list(kind):
         cells.refuse(f"one {kind} where {expected.whole} is expected", expected.if_single)
     inner = values.type.value_type
@@ -42,7 +44,7 @@ def float_lists(cells: Cells, expected: ExpectedList) -> pa.Array:
     return values.cast(pa.large_list(pa.float32()))
 
 
-def _parsed(cells: Cells, short: str) -> pa.Array:
+def _parsed(cells: Cells, what: str) -> pa.Array:
     """Text such as "[0.1, 0.2]" or "0.1 0.2" as lists of numbers."""
     plain = pc.replace_substring_regex(cells.values, r"[\[\](){},;|\s]+", " ")
     parts = pc.split_pattern(pc.utf8_trim_whitespace(plain), " ")
@@ -52,6 +54,6 @@ def _parsed(cells: Cells, short: str) -> pa.Array:
     bad = np.zeros(len(parts), bool)
     bad[owner[~mask_of(pc.match_substring_regex(words, FLOAT))]] = True
     bad &= ~empty
-    cells.note(bad, f"not {short} of numbers", "write numbers apart by commas or blanks")
+    cells.note(bad, f"not {what}", "write numbers apart by commas or blanks")
     parts = pc.if_else(pa.array(bad | empty), pa.scalar(None, parts.type), parts)
     return parts.cast(pa.list_(pa.float64()))

@@ -31,7 +31,14 @@ class VectorFeature(Feature):
         """Return large_list<float32>; a vector that holds an infinity follows the policy."""
         whole = f"a vector of {self.dim} numbers"
         lists = float_lists(
-            cells, ExpectedList(whole, "a vector", "declare numeric", "declare multi_categorical")
+            cells,
+            ExpectedList(
+                whole,
+                "a vector",
+                "a vector of numbers",
+                "declare numeric",
+                "declare multi_categorical",
+            ),
         )
         lengths = np.asarray(pc.list_value_length(lists).fill_null(-1))
         wrong = (lengths >= 0) & (lengths != self.dim)
