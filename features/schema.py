@@ -146,6 +146,7 @@ class Schema(StrictModel):
             of_items=tuple(of_items),
             has_time=roles.time is not None,
             has_order=roles.order is not None,
+            has_label=roles.label is not None,
         )
         for feature in self.derived_features:
             feature.check(declared)

@@ -6,10 +6,13 @@ import os
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
+
+from recsys.features.kinds.registry import KINDS
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("recsys", "features", "training", "serving")
@@ -120,6 +123,47 @@ def test_nothing_unpickles(path: Path) -> None:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             call = ast.unparse(node.func)
             assert call not in ("torch.load", "torch.save", "np.load", "numpy.load"), name(path)
+
+
+def strings_of(nodes: Iterable[ast.AST | None]) -> set[str]:
+    """Return every string constant within some nodes."""
+    parts = [part for node in nodes if node is not None for part in ast.walk(node)]
+    constants = [part.value for part in parts if isinstance(part, ast.Constant)]
+    return {value for value in constants if isinstance(value, str)}
+
+
+def told_apart(tree: ast.AST) -> Iterator[tuple[int, set[str]]]:
+    """Yield line and strings of each comparison, case, and list of names as an `if` would ask."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare):
+            yield node.lineno, strings_of([node.left, *node.comparators])
+        elif isinstance(node, ast.MatchValue):
+            yield node.lineno, strings_of([node.value])
+        elif isinstance(node, ast.Dict | ast.Tuple | ast.List | ast.Set):
+            listed = node.keys if isinstance(node, ast.Dict) else node.elts
+            names = strings_of(one for one in listed if isinstance(one, ast.Constant))
+            yield from [(node.lineno, names)] if len(names & set(KINDS)) > 1 else []
+
+
+def asked_classes(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Yield line and name of every class that something is asked to be one of."""
+    for node in ast.walk(tree):
+        asks = isinstance(node, ast.Call) and ast.unparse(node.func) in ("isinstance", "issubclass")
+        if isinstance(node, ast.MatchClass) or asks:
+            yield from ((x.lineno, x.id) for x in ast.walk(node) if isinstance(x, ast.Name))
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_nothing_asks_of_which_kind_a_feature_is(path: Path) -> None:
+    """What a kind does, its file in `features/kinds` says; `registry.py` there lists the kinds."""
+    if path == ROOT / "features" / "kinds" / "registry.py":
+        return
+    tree = tree_of(path)
+    names = [line for line, texts in told_apart(tree) if texts & set(KINDS)]
+    classes = {kind.__name__ for kind in KINDS.values()}
+    lines = [line for line, asked in asked_classes(tree) if asked in classes]
+    assert not names, f"{name(path)} compares the name of a feature kind, lines {names}"
+    assert not lines, f"{name(path)} asks for the class of a feature kind, lines {lines}"
 
 
 def test_packages_hold_a_docstring_alone() -> None:

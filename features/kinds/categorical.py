@@ -114,7 +114,7 @@ def _suggestion(comment: str, values: int, **options: object) -> Suggestion:
 def _proposed(column: ColumnProfile) -> Suggestion | None:
     if column.type == "boolean":
         return _suggestion("true or false", 2)
-    if column.type == "text":
+    if column.type == "string":
         if column.is_unique:
             return _no_more_than_the_id()
         return _suggestion(f"{column.distinct:,} values", column.distinct)

@@ -29,7 +29,7 @@ class CountFeature(PastNumber):
 
     def check(self, declared: Declared) -> None:
         """Refuse a log without an order, and rows of items without clock times."""
-        self._check_order(declared)
+        super().check(declared)
         if self.of == "item":
             self._check_clock(declared)
 

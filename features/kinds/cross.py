@@ -67,6 +67,11 @@ class CrossFeature(RowFeature):
                 f"feature '{self.name}' crosses '{lists[0]}' and '{lists[1]}', which both hold "
                 "several values a row: one of them at most"
             )
+        if not lists and self.pooling != "mean":
+            raise ValueError(
+                f"feature '{self.name}': none of {', '.join(self.of)} has several values a row, so "
+                f"there is nothing to pool: leave pooling: {self.pooling} out"
+            )
 
     def layout(self, columns: FeatureLayout) -> FeatureLayout:
         """One feature, multi-valued where a part is."""

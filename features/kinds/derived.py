@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from recsys.core.strict import StrictModel
 from recsys.data.batch import FeatureBlock, FeatureLayout
 from recsys.data.feature_options import Multiplicity, Name
-from recsys.features.encoding.past import Integers, Pasts
+from recsys.features.encoding.past import CountedRows, Integers, Pasts
 from recsys.features.encoding.scaling import Scaler
 
 
@@ -26,13 +26,14 @@ class Declared:
 
     parts: name under which values of a column are looked up -> whether there are several a row.
     of_items: those of them that are of the items. has_time, has_order: whether the log has clock
-    times, or an order within each user.
+    times, or an order within each user. has_label: whether it has rows that are not positive.
     """
 
     parts: Mapping[str, bool]
     of_items: tuple[str, ...]
     has_time: bool
     has_order: bool
+    has_label: bool
 
 
 class DerivedFeature(StrictModel):
@@ -92,13 +93,26 @@ PastReader = Callable[[Pasts, Integers, Integers], FeatureBlock]
 
 
 class PastFeature(DerivedFeature):
-    """A feature of what a row's time tells of the rows before it."""
+    """A feature of what a row's time tells of the rows before it.
 
-    def _check_order(self, declared: Declared) -> None:
+    rows: which rows count, in kinds that declare it.
+    """
+
+    if TYPE_CHECKING:
+        rows: CountedRows
+
+    def check(self, declared: Declared) -> None:
+        """Refuse a log without an order, and a choice of rows where all are positive."""
         if not declared.has_time and not declared.has_order:
             raise ValueError(
                 f"feature '{self.name}': {self.kind} needs an order: give "
                 "schema.interactions.time or schema.interactions.order"
+            )
+        default = type(self).model_fields["rows"].default
+        if not declared.has_label and self.rows != default:
+            raise ValueError(
+                f"feature '{self.name}': rows: {self.rows} is about rows with a label of 0 or 1, "
+                f"and a log without schema.interactions.label has positive rows alone: leave it out"
             )
 
     def fit(self, pasts: Pasts, numbers: Integers, items: Integers) -> Scaler | None:

@@ -31,7 +31,7 @@ class ElapsedFeature(PastNumber):
 
     def check(self, declared: Declared) -> None:
         """Refuse a log without clock times."""
-        self._check_order(declared)
+        super().check(declared)
         self._check_clock(declared)
 
     def number(

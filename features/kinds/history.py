@@ -34,7 +34,7 @@ class HistoryFeature(PastFeature):
 
     def check(self, declared: Declared) -> None:
         """Refuse a log without an order, and what is no feature of the items."""
-        self._check_order(declared)
+        super().check(declared)
         if self.of not in declared.of_items:
             raise ValueError(
                 f"feature '{self.name}' is a history of '{self.of}', which is none of the "

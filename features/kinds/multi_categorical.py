@@ -182,7 +182,7 @@ def _of_list(column: ColumnProfile) -> Suggestion | None:
 
 def _of_text(column: ColumnProfile) -> Suggestion | None:
     """Return the feature whose separator parts text into values that come again."""
-    for sign in _SEPARATORS if column.type == "text" else ():
+    for sign in _SEPARATORS if column.type == "string" else ():
         has = pc.mean(pc.match_substring(column.known, sign).cast(pa.float64())).as_py()
         if has < 0.1:
             continue

@@ -71,7 +71,7 @@ class TextFeature(SparseFeature):
     @classmethod
     def propose(cls, column: ColumnProfile, look: Look) -> Suggestion | None:
         """Text of several words, most of it unlike any other."""
-        if column.type != "text":
+        if column.type != "string":
             return None
         share = column.distinct / len(column.known)
         if column.mean_words < 2.5 and (column.mean_words < 1.5 or share <= 0.5):

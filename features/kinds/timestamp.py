@@ -108,7 +108,7 @@ class TimestampFeature(Feature):
     @classmethod
     def propose(cls, column: ColumnProfile, look: Look) -> Suggestion | None:
         """Times, ISO text, and whole numbers that are plausible as times."""
-        if column.type not in ("time", "text", "integer", "float"):
+        if column.type not in ("time", "string", "integer", "float"):
             return None
         unit = time_unit(column, look.latest)
         # Few numbers but times lie in the narrow window of milliseconds since 1990.

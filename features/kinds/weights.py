@@ -27,7 +27,8 @@ class WeightReader:
     def convert(self, cells: Cells, policies: Policies) -> pa.Array:
         """Return lists of numbers, large_list<float32>; a negative weight goes to the ledger."""
         remedy = f"name a column of lists of numbers as the weights of feature '{self.feature}'"
-        words = ExpectedList(*["a list of weights"] * 3, remedy, remedy)
+        what = "a list of weights"
+        words = ExpectedList(what, what, what, remedy, remedy)
         lists = float_lists(cells, words)
         rows = np.repeat(np.arange(len(lists)), lengths_of(lists))
         weights = np.asarray(lists.flatten().fill_null(np.nan))

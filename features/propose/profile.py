@@ -14,7 +14,7 @@ from recsys.features.tables.ledger import is_list, is_text, mask_of
 from recsys.features.tables.reading import TableFiles
 from recsys.features.tables.times import NULL_WORDS
 
-ColumnType = Literal["integer", "float", "boolean", "text", "time", "list", "null", "other"]
+ColumnType = Literal["integer", "float", "boolean", "string", "time", "list", "null", "other"]
 _SAMPLE_ROWS = 1_000_000
 _WHOLE = r"^(0|-?[1-9][0-9]{0,18})$"
 _FLOAT = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$|^[+-]?[iI]nf(inity)?$"
@@ -75,7 +75,7 @@ class ColumnProfile:
     @cached_property
     def is_date_text(self) -> bool:
         """Whether all text is ISO 8601."""
-        if self.type != "text" or not len(self.known):
+        if self.type != "string" or not len(self.known):
             return False
         return bool(mask_of(pc.match_substring_regex(self.words, _ISO)).all())
 
@@ -162,7 +162,7 @@ def _type(kind: pa.DataType) -> ColumnType:
         "integer": pa.types.is_integer(kind),
         "float": pa.types.is_floating(kind) or pa.types.is_decimal(kind),
         "boolean": pa.types.is_boolean(kind),
-        "text": is_text(kind),
+        "string": is_text(kind),
         "time": pa.types.is_timestamp(kind) or pa.types.is_date(kind),
         "list": is_list(kind),
         "null": pa.types.is_null(kind),

@@ -236,7 +236,7 @@ def is_known_afterwards(name: str) -> bool:
 def split_column(table: TableProfile) -> str | None:
     """Return a column of the words train, validation and test."""
     for name, column in table.columns.items():
-        if column.type != "text" or not speaks_of(name, _SPLIT_WORDS) or column.distinct > 9:
+        if column.type != "string" or not speaks_of(name, _SPLIT_WORDS) or column.distinct > 9:
             continue
         words = {str(word).strip().lower() for word in column.words.to_pylist()}
         if words <= _PARTS and words & {"train", "training"} and "test" in words:
@@ -324,7 +324,7 @@ def _keys(table: TableProfile, words: Sequence[str]) -> list[str]:
     named = [
         name
         for name, column in table.columns.items()
-        if is_key_of(name, words) and (column.type in ("integer", "text") or column.is_whole)
+        if is_key_of(name, words) and (column.type in ("integer", "string") or column.is_whole)
     ]
     return sorted(named, key=lambda name: not set(tokens(name)) & _KEY_WORDS)
 
@@ -334,7 +334,7 @@ def _key_of_side(table: TableProfile, roles: Roles, side: Side) -> tuple[float, 
     role, words = (roles.item, ITEM_WORDS) if side == "items" else (roles.user, USER_WORDS)
     best: tuple[float, Key | None] = (0.0, None)
     for name, column in table.columns.items():
-        if column.type not in ("integer", "float", "text") or column.distinct < 0.9 * table.rows:
+        if column.type not in ("integer", "float", "string") or column.distinct < 0.9 * table.rows:
             continue
         covered = _share_covered(roles.log.columns[role], column)
         named = name == role or is_key_of(name, words)

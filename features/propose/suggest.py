@@ -24,7 +24,7 @@ def suggest(column: ColumnProfile, look: Look) -> Suggestion:
 
 def title_of(columns: dict[str, ColumnProfile]) -> str | None:
     """Return the column that people would read as the title."""
-    texts = [column for column in columns.values() if column.type == "text" and len(column.known)]
+    texts = [column for column in columns.values() if column.type == "string" and len(column.known)]
     named = [column for column in texts if speaks_of(column.name, _TITLE_WORDS)]
     wordy = [column for column in named if column.mean_words > 1.2]
     for choice in (wordy, named):

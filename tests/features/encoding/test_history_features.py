@@ -492,6 +492,17 @@ HISTORY = {"name": "h", "kind": "history", "of": "id"}
             "'x' crosses 'genres' and 'words', which both hold several",
         ),
         ({"name": "x", "kind": "cross", "of": ["id"]}, {}, "of"),
+        (
+            {"name": "x", "kind": "cross", "of": ["user", "id"], "pooling": "sum"},
+            {},
+            "'x': none of user, id has several values a row, .*: leave pooling: sum out",
+        ),
+        ({**HISTORY, "rows": "all"}, {"label": None}, "'h': rows: all is about rows with a label"),
+        (
+            {"name": "n", "kind": "elapsed", "of": "user", "rows": "positives"},
+            {"label": None},
+            "'n': rows: positives is about rows with a label .*interactions.label",
+        ),
         ({**HISTORY, "name": "id"}, {}, "two features are named 'id'"),
     ],
 )
