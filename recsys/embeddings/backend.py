@@ -18,6 +18,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
+from recsys.core.errors import ConfigError
 from recsys.embeddings.fbgemm_table import FbgemmTable, imports
 from recsys.embeddings.plan import EmbeddingPlan
 from recsys.embeddings.table import BLOCK_ROWS, Backend, Table, TableConfig, initial_rows
@@ -47,10 +48,18 @@ def build_table(config: TableConfig, *, device: torch.device, seed: int) -> Tabl
     """Return a table with seeded initial weights, on the backend that `config` names.
 
     Where it names none, the rule decides.
+
+    Raises:
+        ConfigError: it names FBGEMM, which is not installed.
     """
     backend = config.backend
     if backend == "auto" or backend == "measure":
         backend = backend_by_rule(config, device).backend
+    elif backend == "fbgemm" and not imports():
+        raise ConfigError(
+            "embedding.backend: fbgemm, but FBGEMM is not installed: pip install "
+            "'recsys-engine[cpu]' (for a GPU: [gpu]), or set embedding.backend: auto"
+        )
     table = KERNELS[backend](config, device)
     with torch.no_grad():
         for first in range(0, config.total_rows, BLOCK_ROWS):

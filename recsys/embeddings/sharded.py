@@ -104,8 +104,17 @@ def check_shards(config: TableConfig, ranks: int) -> None:
     """Refuse a table that cannot be sharded over `ranks` processes.
 
     Raises:
-        ConfigError: the optimizer has no fused kernel that shards, or a rank would hold no row.
+        ConfigError: TorchRec or FBGEMM is not installed, the optimizer has no fused kernel that
+            shards, or a rank would hold no row.
     """
+    try:
+        import fbgemm_gpu  # noqa: F401
+        import torchrec  # noqa: F401
+    except (ImportError, OSError) as error:
+        raise ConfigError(
+            f"training in {ranks} processes needs TorchRec and FBGEMM ({error}): pip install "
+            "'recsys-engine[cpu]' (for a GPU: [gpu]), or train with --workers 1"
+        ) from None
     if config.optimizer == "row_wise_adam" or config.weight_decay:
         given = "optimizer: row_wise_adam" if not config.weight_decay else "weight_decay"
         raise ConfigError(
