@@ -1,8 +1,7 @@
 """The MLflow model around a bundle, as models-from-code: MLflow copies and runs this very file.
 
-It holds no logic of its own: requests come as a data frame and
-`recsys.serving.recommend.scorer.Scorer` answers, or rows, which
-`recsys.serving.recommend.rows.RowScorer` judges where the bundle is a ranker's.
+It holds no logic of its own: requests or rows come as a data frame, and what serves the model
+(`recsys.serving.answering`) answers.
 
 Example:
     model = mlflow.pyfunc.load_model("models:/shop@champion")
@@ -11,8 +10,7 @@ Example:
     ranker.predict(pd.DataFrame({"shop": ["s1", "s2"], "price": [2.5, 10.0]}))   # probability
 """
 
-import io
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +18,13 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 from mlflow.models import ModelSignature
 from mlflow.pyfunc import PythonModel
 from mlflow.types import schema as types
 
 from recsys.core.errors import DataError
 
-HISTORY, SEEN, TIMES = "history", "seen", "history_times"
-DEFAULTS: dict[str, Any] = {"k": 20, "filter_seen": None, "probability": False}
-"""Parameters of those who ask for a list; filter_seen None: as when the model was evaluated."""
+HISTORY, TIMES = "history", "history_times"
 INPUT = "the model input"
 
 
@@ -39,10 +34,10 @@ class BundleModel(PythonModel):  # type: ignore[misc]
     def load_context(self, context: Any) -> None:
         """Open the bundle: hashes checked, probe replayed."""
         from recsys.bundle.directory import Bundle
-        from recsys.serving.recommend.rows import is_ranker
+        from recsys.serving.answering.registry import answering_of
 
         path = Path(context.artifacts["bundle"])
-        self.answer = _judge(path) if is_ranker(Bundle.open(path)) else _recommend(path)
+        self.server = answering_of(Bundle.open(path)).server(path)
 
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
@@ -52,45 +47,18 @@ class BundleModel(PythonModel):  # type: ignore[misc]
         User key, items, scores and reason of a request, with the parameter `probability` also the
         probability of each item; the keys of a row that the model reads and its probability.
         """
-        return to_frame(self.answer(model_input, params or {}))
+        from recsys.features.requests.origin import RequestOrigin
+
+        table = as_table(model_input, self.server.columns)
+        return to_frame(self.server.answer(table, params or {}, RequestOrigin(INPUT)))
 
 
-def _recommend(path: Path) -> Callable[[pd.DataFrame, dict[str, Any]], pa.Table]:
-    from recsys.features.requests.origin import RequestOrigin
-    from recsys.serving.recommend.scorer import Scorer
-
-    scorer, origin = Scorer.open(path), RequestOrigin(INPUT)
-    columns = request_columns(scorer.bundle.read("probe.parquet"))
-
-    def answer(frame: pd.DataFrame, params: dict[str, Any]) -> pa.Table:
-        chosen = {**DEFAULTS, **params}
-        table = request_table(frame, columns)
-        return scorer.score(table, **{name: chosen[name] for name in DEFAULTS}, origin=origin)
-
-    return answer
-
-
-def _judge(path: Path) -> Callable[[pd.DataFrame, dict[str, Any]], pa.Table]:
-    from recsys.serving.recommend.rows import RowScorer
-
-    scorer = RowScorer.open(path)
-    columns = scorer.rows.types
-    return lambda frame, params: scorer.score(pa.table(_arrays(frame, columns)))
-
-
-def request_columns(probe: bytes) -> pa.Schema:
-    """Return the columns that requests may have: those of the probe, and `seen`."""
-    schema = pq.read_schema(io.BytesIO(probe))
-    fields = [field for field in schema if not field.name.startswith("expected_")]
-    if SEEN not in schema.names:
-        fields.append(pa.field(SEEN, schema.field(HISTORY).type))
-    return pa.schema(fields)
-
-
-def request_signature(columns: pa.Schema, user_key: str, *, filter_seen: bool) -> ModelSignature:
+def request_signature(
+    columns: pa.Schema, user_key: str, params: Mapping[str, Any]
+) -> ModelSignature:
     """Return MLflow's description of requests with these columns, answers and parameters.
 
-    filter_seen: what is done where a request says nothing: what was done in the evaluation.
+    params: the defaults of `k`, `filter_seen` and `probability`.
     """
 
     def spec(name: str) -> Any:
@@ -105,15 +73,12 @@ def request_signature(columns: pa.Schema, user_key: str, *, filter_seen: bool) -
         types.ColSpec(types.Array("double"), "probabilities", required=False),
         types.ColSpec("string", "reason", required=False),
     ]
-    params = [
-        types.ParamSpec("k", "long", DEFAULTS["k"]),
-        types.ParamSpec("filter_seen", "boolean", filter_seen),
-        types.ParamSpec("probability", "boolean", DEFAULTS["probability"]),
-    ]
+    kinds = {"k": "long", "filter_seen": "boolean", "probability": "boolean"}
+    specs = [types.ParamSpec(name, kind, params[name]) for name, kind in kinds.items()]
     return ModelSignature(
         types.Schema([spec(name) for name in columns.names]),
         types.Schema(outputs),
-        types.ParamSchema(params),
+        types.ParamSchema(specs),
     )
 
 
@@ -129,19 +94,12 @@ def row_signature(columns: pa.Schema) -> ModelSignature:
     )
 
 
-def request_table(frame: pd.DataFrame, columns: pa.Schema) -> pa.Table:
-    """Return a data frame as a request table; no history is an empty one.
+def as_table(frame: pd.DataFrame, columns: pa.Schema) -> pa.Table:
+    """Return those of `columns` that a data frame has, in their types.
 
     Raises:
         DataError: a column cannot be what the model was trained with.
     """
-    arrays = _arrays(frame, columns)
-    if HISTORY not in arrays:
-        arrays[HISTORY] = pa.array([[]] * len(frame), columns.field(HISTORY).type)
-    return pa.table(arrays)
-
-
-def _arrays(frame: pd.DataFrame, columns: pa.Schema) -> dict[str, pa.Array]:
     arrays = {}
     for field in columns:
         if field.name not in frame.columns:
@@ -152,7 +110,7 @@ def _arrays(frame: pd.DataFrame, columns: pa.Schema) -> dict[str, pa.Array]:
         if field.name == TIMES and any(isinstance(one, str) for row in lists for one in row):
             kind = pa.large_list(pa.string())  # ISO text, which whoever reads requests takes too
         arrays[field.name] = _array(values, field.with_type(kind))
-    return arrays
+    return pa.table(arrays)
 
 
 def _array(values: list[Any], field: pa.Field) -> pa.Array:

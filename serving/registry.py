@@ -10,7 +10,6 @@ Example:
 """
 
 import hashlib
-import io
 import logging
 import os
 import re
@@ -28,7 +27,6 @@ from recsys.bundle.directory import Bundle
 from recsys.core.errors import ConfigError, IntegrityError, NotFoundError
 from recsys.core.strict import nearest
 from recsys.core.tracking_store import artifact_root, first_use, sqlite_path, store_uri
-from recsys.features.schema import Schema
 
 CACHE = Path(".recsys_cache") / "bundles"
 EXPERIMENT = "recsys"
@@ -230,37 +228,21 @@ def _save_pyfunc(bundle: Bundle, folder: Path) -> None:
         import mlflow.pyfunc
 
         from recsys.serving import pyfunc
+        from recsys.serving.answering.registry import answering_of
 
-        example, signature = _described(bundle)
+        answering = answering_of(bundle)
+        example, signature = answering.described(bundle)
+        needed = [*_REQUIRED.split(), *answering.requirements(bundle)]
         mlflow.pyfunc.save_model(
             folder,
             python_model=pyfunc.__file__,
             artifacts={"bundle": str(bundle.path.absolute())},
             signature=signature,
-            input_example=example,
-            pip_requirements=[f"{name}=={installed_version(name)}" for name in _REQUIRED.split()],
+            input_example=None if example is None else pyfunc.to_frame(example),
+            pip_requirements=[
+                f"{name}=={installed_version(name)}" for name in dict.fromkeys(needed)
+            ],
         )
-
-
-def _described(bundle: Bundle) -> tuple[Any, Any]:
-    """Return an example of a request, where the bundle holds one, and MLflow's signature."""
-    import pyarrow.parquet as pq
-
-    from recsys.features.requests.rows import RowEncoder
-    from recsys.serving import pyfunc
-    from recsys.serving.recommend.rows import Ranker, is_ranker
-    from recsys.serving.recommend.seen import judged_without_seen
-
-    if is_ranker(bundle):
-        ranker = Ranker.open(bundle.path)
-        return None, pyfunc.row_signature(RowEncoder(ranker.encoder, ranker.policies).types)
-    probe = bundle.read("probe.parquet")
-    columns = pyfunc.request_columns(probe)
-    names = [name for name in columns.names if name != pyfunc.SEEN]
-    rows = next(pq.ParquetFile(io.BytesIO(probe)).iter_batches(3, columns=names))
-    user_key = Schema.model_validate_json(bundle.text("schema.json")).user_key
-    judged = judged_without_seen(bundle)
-    return pyfunc.to_frame(rows), pyfunc.request_signature(columns, user_key, filter_seen=judged)
 
 
 def _version(client: Any, name: str, alias: str | None, version: str | None) -> Any:

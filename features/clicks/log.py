@@ -42,7 +42,6 @@ from recsys.features.tables.reading import open_table
 from recsys.features.tables.sources import Policies, Sources
 
 _FORMAT = "click log 2"
-_ENCODER = ("encoder.json", "known_ids.safetensors")
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,9 +163,7 @@ def load_click_log(folder: Path) -> ClickLog:
     if sizes != facts["bytes"]:
         wrong = sorted(name for name, _ in sizes.items() ^ facts["bytes"].items())
         raise IntegrityError(f"{folder / wrong[0]}: missing, or of another size than was written")
-    encoder = FeatureEncoder.from_bytes(
-        *((folder / "encoder" / name).read_bytes() for name in _ENCODER)
-    )
+    encoder = FeatureEncoder.read(lambda name: (folder / "encoder" / name).read_bytes())
     return ClickLog(
         schema=encoder.schema,
         encoder=encoder,

@@ -107,9 +107,7 @@ def _load(folder: Path) -> Dataset:
     part = tensors["part"].numpy()
     drops = (Drop(**{**raw, "examples": tuple(raw["examples"])}) for raw in facts["drops"])
     blocks = {side: _block(side, tensors, facts["multi"][side]) for side in _SIDES}
-    encoder = FeatureEncoder.from_bytes(
-        *((folder / "encoder" / n).read_bytes() for n in ("encoder.json", "known_ids.safetensors"))
-    )
+    encoder = FeatureEncoder.read(lambda name: (folder / "encoder" / name).read_bytes())
     return Dataset(
         schema=encoder.schema,
         tables=Tables(

@@ -11,7 +11,7 @@ never saw would never be trained.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -36,6 +36,7 @@ from recsys.features.schema import Schema
 
 Side = Literal["items", "users", "interactions"]
 SIDES: tuple[Side, ...] = ("items", "users", "interactions")
+_FILES = ("encoder.json", "known_ids.safetensors")
 
 
 @dataclass(frozen=True)
@@ -174,9 +175,8 @@ class FeatureEncoder:
     def save(self, folder: Path) -> None:
         """Write encoder.json and known_ids.safetensors into `folder` (created)."""
         folder.mkdir(parents=True, exist_ok=True)
-        state, known = self._to_bytes()
-        (folder / "encoder.json").write_bytes(state)
-        (folder / "known_ids.safetensors").write_bytes(known)
+        for name, data in zip(_FILES, self._to_bytes(), strict=True):
+            (folder / name).write_bytes(data)
 
     def digest(self) -> str:
         """Return a hash of all that was fitted."""
@@ -191,6 +191,11 @@ class FeatureEncoder:
         }
         text = json.dumps(state, indent=1, sort_keys=True)
         return text.encode(), save_arrays(dict(self.known))
+
+    @classmethod
+    def read(cls, read: Callable[[str], bytes]) -> Self:
+        """Return the encoder that `save` wrote; `read` gives the bytes of its files by name."""
+        return cls.from_bytes(*(read(name) for name in _FILES))
 
     @classmethod
     def from_bytes(cls, state: bytes, known: bytes) -> Self:

@@ -15,7 +15,7 @@ class ExportTarget(click.ParamType[str]):
 
     @staticmethod
     def _choice() -> click.Choice[str]:
-        from recsys.serving.export.targets import export_targets
+        from recsys.serving.answering.registry import export_targets
 
         return click.Choice(export_targets())
 

@@ -69,14 +69,14 @@ def score(model: str, output: Path, **options: Any) -> None:
     """
     from recsys.app.models import folder_of
     from recsys.bundle.directory import Bundle
-    from recsys.serving.recommend.rows import is_ranker
+    from recsys.features.bundle.files import read_description
 
     if (options["requests"] is None) == (options["interactions"] is None):
         raise click.UsageError("give --input or --interactions, one of the two")
     others = named_paths(options["other"])
     tables = {name: options[name] for name in ("interactions", "requests", "users", "items")}
     folder = folder_of(model, options["tracking_uri"])
-    answer = _rows if is_ranker(Bundle.open(folder)) else _lists
+    answer = _rows if read_description(Bundle.open(folder)).gives_rows else _lists
     _print(answer(folder, output, {**tables, **others}, options), options["as_json"])
 
 

@@ -6,13 +6,10 @@ from typing import Annotated, Any
 from pydantic import AfterValidator
 
 from recsys.bundle.directory import Bundle
-from recsys.core.errors import ConfigError
-from recsys.retrieval.index.registry import kinds_by_export
-from recsys.serving.recommend.rows import is_ranker
 
 
 def _known(name: str) -> str:
-    from recsys.serving.export.targets import known_target
+    from recsys.serving.answering.registry import known_target
 
     return known_target(name)
 
@@ -40,21 +37,9 @@ def export_model(
     Raises:
         ConfigError: the target does not suit the model, or `out` exists.
     """
-    if is_ranker(Bundle.open(folder)):
-        if encoded is not None:
-            raise ConfigError("--encoding fde is about vectors, and a ranker has none")
-        if target != "onnx":
-            raise ConfigError(f"--to {target}: a ranker has no vectors to search; give --to onnx")
-        from recsys.serving.export.onnx_export import export_onnx
-
-        return export_onnx(folder, out)
-    if target == "onnx":
-        raise ConfigError(
-            "--to onnx is for rankers; a retrieval model goes --to parquet, or to an index: "
-            f"{', '.join(kinds_by_export())}"
-        )
+    from recsys.serving.answering.registry import answering_of
     from recsys.serving.export.query_encoding import EncodingSize
-    from recsys.serving.export.retrieval import export_index
 
     size = None if encoded is None else EncodingSize(*encoded)
-    return export_index(folder, target, out, min_recall=min_recall, encoded=size)
+    answering = answering_of(Bundle.open(folder))
+    return answering.export(folder, target, out, min_recall=min_recall, encoded=size)

@@ -16,13 +16,14 @@ from recsys.app.arguments import Ids, checked
 from recsys.app.lists import long_frame, vector_frame
 from recsys.bundle.directory import Bundle
 from recsys.core.errors import ConfigError, DataError, NotFoundError
+from recsys.features.bundle.files import read_description, read_metrics
 from recsys.features.requests.origin import RequestOrigin
 from recsys.features.tables.frames import path_of, to_arrow
 from recsys.features.tables.reading import open_table
 from recsys.features.tables.sources import Sources
 from recsys.serving.engines.batch import shards_of_log, shards_of_requests
 from recsys.serving.export.query_encoding import query_vectors_of_requests
-from recsys.serving.recommend.rows import RowScorer, is_ranker
+from recsys.serving.recommend.rows import RowScorer
 from recsys.serving.recommend.scorer import Scorer
 
 if TYPE_CHECKING:
@@ -53,13 +54,14 @@ class Model:
         """
         self.path = Path(path)
         self._bundle = Bundle.open(self.path)
+        self._description = read_description(self._bundle)
         self.id = self._bundle.model_id
-        self.kind: str = self._bundle.manifest["facts"]["kind"]
+        self.kind = self._description.kind
 
     @property
     def metrics(self) -> dict[str, Any]:
         """What was measured when the model was trained, as the bundle keeps it."""
-        return dict(self._bundle.json("metrics.json"))
+        return read_metrics(self._bundle)
 
     @property
     def config(self) -> "ExperimentConfig":
@@ -210,7 +212,7 @@ class Model:
             ConfigError: the model is no ranker.
             DataError: a column is missing or a value is wrong; column and row are named.
         """
-        if not is_ranker(self._bundle):
+        if not self._description.gives_rows:
             raise ConfigError(
                 f"predict: a {self.kind} model ranks items for users and scores no rows: use "
                 "recommend"
@@ -234,7 +236,7 @@ class Model:
 
     @cached_property
     def _scorer(self) -> Scorer:
-        if is_ranker(self._bundle):
+        if self._description.gives_rows:
             raise ConfigError(
                 f"a {self.kind} model scores rows and has no vectors or lists: use predict"
             )

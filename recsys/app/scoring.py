@@ -10,6 +10,7 @@ from typing import Any
 from recsys.bundle.directory import Bundle
 from recsys.core.errors import ConfigError
 from recsys.core.folders import check_folder
+from recsys.features.bundle.files import read_description
 from recsys.features.tables.frames import path_of
 from recsys.features.tables.sources import Sources
 from recsys.serving.engines.batch import (
@@ -19,7 +20,7 @@ from recsys.serving.engines.batch import (
     shards_of_requests,
 )
 from recsys.serving.recommend.audience import read_new_items, score_new_items
-from recsys.serving.recommend.rows import RowScorer, is_ranker, score_rows
+from recsys.serving.recommend.rows import RowScorer, score_rows
 from recsys.serving.recommend.scorer import Scorer
 
 OnPart = Callable[[int, int], None]
@@ -73,7 +74,7 @@ def score_model(
         requests = paths.get("requests")
         if (requests is None) == ("interactions" not in paths):
             raise ConfigError("score: give an interaction log or requests, one of the two")
-        if is_ranker(Bundle.open(folder)):
+        if read_description(Bundle.open(folder)).gives_rows:
             if requests is None or lists is not None:
                 raise ConfigError(
                     "the model is a ranker: give the rows to score as requests; k, filter_seen, "

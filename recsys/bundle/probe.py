@@ -1,7 +1,7 @@
 """The probe of a ranker: some encoded rows with the logits that were computed of them.
 
-It lies in the bundle as `probe.safetensors` and is replayed wherever the model is opened or
-exported, so an installation that computes something else is found out before it answers.
+It lies in the bundle and is replayed wherever the model is opened or exported, so an installation
+that computes something else is found out before it answers.
 """
 
 import torch
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from recsys.core.errors import IntegrityError
 from recsys.data.batch import FeatureBlock, Jagged
 
-PROBE_FILE = "probe.safetensors"
 PROBE_ROWS = 16
 PROBE_TOLERANCE = 1e-4
 """How far off a replayed logit may be."""

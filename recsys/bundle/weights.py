@@ -27,6 +27,18 @@ def save_weights(model: nn.Module) -> bytes:
     return save(tensors)
 
 
+def load_tensors(weights: bytes) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the table (num_rows, dim), and the dense weights by name, of what was saved.
+
+    Raises:
+        IntegrityError: there is no table among them.
+    """
+    tensors = load(weights)
+    if _TABLE not in tensors:
+        raise IntegrityError(f"the weights do not fit the configuration: no '{_TABLE}'")
+    return tensors.pop(_TABLE), tensors
+
+
 def save_optimizer_state(table: Table) -> bytes:
     """Return the state of the table's optimizer, for a training that goes on from here."""
     return save({name: tensor.cpu().contiguous() for name, tensor in table.state.items()})
@@ -67,14 +79,13 @@ def load_ranker(
 
 
 def _fill(model: nn.Module, embedding: UnifiedEmbedding, weights: bytes) -> None:
-    tensors = load(weights)
+    table, tensors = load_tensors(weights)
     try:
-        table = tensors.pop(_TABLE)
         if table.shape != embedding.table.weight.shape:
             raise RuntimeError(f"a table of {tuple(table.shape)}")
         embedding.table.weight.copy_(table)
         model.load_state_dict(tensors)
-    except (KeyError, RuntimeError) as error:
+    except RuntimeError as error:
         raise IntegrityError(f"the weights do not fit the configuration: {error}") from None
     model.eval()
 

@@ -11,15 +11,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from recsys.bundle.probe import PROBE_FILE, PROBE_TOLERANCE, check_replay, read_probe
+from recsys.bundle.probe import PROBE_TOLERANCE, check_replay, read_probe
 from recsys.core.atomic import publish, staged_folder
 from recsys.core.errors import ConfigError, IntegrityError
 from recsys.core.folders import check_folder
 from recsys.data.batch import FeatureBlock, FeatureLayout
+from recsys.features.bundle.files import ROW_PROBE, read_row_probe
+from recsys.features.bundle.rows import RowModel
 from recsys.serving.export.onnx_graph import OPSET, graph_inputs, libraries, write_onnx
-from recsys.serving.recommend.rows import Ranker
 
 MODEL_FILE, FACTS_FILE = "model.onnx", "onnx.json"
+ONNX = "onnx"
+"""What `recsys export --to` calls it."""
 _MANY_ROWS = 4_096
 
 
@@ -66,10 +69,11 @@ def export_onnx(bundle: Path, out: Path) -> dict[str, Any]:
     check_folder(out, f"{MODEL_FILE} and onnx.json")
     if out.exists():
         raise ConfigError(f"{out} exists; choose another --out, an export is never overwritten")
-    ranker = Ranker.open(bundle)
-    if not ranker.bundle.has(PROBE_FILE):
-        raise ConfigError(f"{bundle}: no {PROBE_FILE} to check an export with; train it again")
-    features, expected_B = read_probe(ranker.bundle.read(PROBE_FILE))
+    ranker = RowModel.open(bundle)
+    probe = read_row_probe(ranker.bundle)
+    if probe is None:
+        raise ConfigError(f"{bundle}: no {ROW_PROBE} to check an export with; train it again")
+    features, expected_B = read_probe(probe)
     layout = ranker.layout
     with staged_folder(out.resolve().parent, out.name) as staging:
         write_onnx(staging / MODEL_FILE, ranker.model, layout, ranker.calibrator)

@@ -1,6 +1,5 @@
 """Exports for ANN serving: the item vectors or an index, checked against the bundle's ids."""
 
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ from torch import Tensor
 from recsys.core.atomic import publish, staged_folder
 from recsys.core.errors import ConfigError
 from recsys.core.folders import check_folder
-from recsys.retrieval.index.build import build_index, write_facts
+from recsys.features.bundle.files import index_files, read_request_probe
+from recsys.retrieval.index.build import build_index, read_facts, write_facts
 from recsys.retrieval.index.protocol import IndexRequest
 from recsys.retrieval.index.registry import kinds_by_export
 from recsys.serving.export.query_encoding import (
@@ -25,6 +25,9 @@ from recsys.serving.export.query_encoding import (
     write_encoding,
 )
 from recsys.serving.recommend.scorer import Scorer
+
+VECTORS = "parquet"
+"""What `recsys export --to` calls vectors without an index."""
 
 
 def export_index(
@@ -51,7 +54,7 @@ def export_index(
         raise ConfigError(f"{out} exists; choose another --out, an export is never overwritten")
     scorer = Scorer.open(bundle)
     encoding = None if encoded is None else encoding_of(scorer, encoded)
-    stored = scorer.bundle.json("index/index.json")
+    stored = read_facts(index_files(scorer.bundle))
     vectors, geometry, queries = scorer.vectors, scorer.model.config.geometry, _probe(scorer)
     if encoding is None:
         asked = queries.flatten(0, -2)  # every interest searches by itself
@@ -60,7 +63,7 @@ def export_index(
         vectors, geometry = encoding.items(vectors), "biased_sphere"
         asked = encoding.queries(more_like(queries, scorer.model.config.geometry))
     with staged_folder(out.resolve().parent, out.name) as staging:
-        if target == "parquet":
+        if target == VECTORS:
             names = ("space_id", "n", "dim", "metric", "geometry", "normalised")
             facts = {k: stored[k] for k in names if k in stored}
             _write_vectors(staging / "vectors.parquet", scorer.item_ids, vectors)
@@ -97,5 +100,4 @@ def _write_vectors(path: Path, item_ids: pa.Array, vectors: Tensor) -> None:
 
 def _probe(scorer: Scorer) -> Tensor:
     """Query vectors of the probe's requests, (Q, E) or (Q, I, E): what the index will be asked."""
-    probe = pq.read_table(io.BytesIO(scorer.bundle.read("probe.parquet")))
-    return query_vectors_of_requests(scorer, probe)
+    return query_vectors_of_requests(scorer, read_request_probe(scorer.bundle))

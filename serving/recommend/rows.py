@@ -1,16 +1,15 @@
 """Rows judged by a ranker: a verified bundle that turns a table of rows into probabilities.
 
-One code path for batch scoring, the MLflow model, the export and the probe replayed at load.
+One code path for batch scoring, the MLflow model and the Python API.
 
     scorer = RowScorer.open(path, {"items": "movies.parquet"})
     scorer.score(rows)   # keys and probability, a row each, in order
 """
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -18,21 +17,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
-from torch import nn
 
-from recsys.bundle.calibration import CALIBRATOR_FILE, Calibrator
-from recsys.bundle.directory import Bundle
-from recsys.bundle.probe import PROBE_FILE, check_replay, read_probe
-from recsys.bundle.weights import load_ranker
-from recsys.core.errors import ConfigError, DataError, IntegrityError
-from recsys.data.batch import FeatureBlock, FeatureLayout
-from recsys.embeddings.table import TableConfig
-from recsys.features.encoding.encoder import FeatureEncoder
+from recsys.core.errors import ConfigError, DataError
+from recsys.data.batch import FeatureBlock
+from recsys.features.bundle.rows import RowModel
 from recsys.features.requests.rows import SIDES, RowEncoder, as_rows, read_side
 from recsys.features.tables.reading import TableFiles, fingerprint, open_table, table_at
-from recsys.features.tables.sources import Policies
-from recsys.models.rankers import RANKERS, RankerConfig
 from recsys.serving.engines.parts import mark_done, write_parts
 
 PROBABILITY, ROW = "probability", "row"
@@ -40,64 +30,10 @@ _CHUNK_ROWS, _BATCH_ROWS = 65_536, 4_096
 
 
 @dataclass(frozen=True)
-class Ranker:
-    """A ranker out of a verified bundle, its probe replayed; it judges encoded rows."""
-
-    bundle: Bundle
-    encoder: FeatureEncoder
-    policies: Policies
-    layout: FeatureLayout
-    model: nn.Module
-    calibrator: Calibrator
-
-    @classmethod
-    def open(cls, path: Path) -> Self:
-        """Verify and read the bundle at `path`, and replay its probe where it has one.
-
-        Raises:
-            NotFoundError: there is no bundle.
-            ConfigError: it is no ranker's.
-            IntegrityError: a file is not what was written, encoder and model do not belong
-                together, or the probe's logits are not reproduced here.
-        """
-        bundle = Bundle.open(path)
-        if not is_ranker(bundle):
-            raise ConfigError(f"{path}: not a ranker; it answers requests, not labelled rows")
-        facts: dict[str, Any] = bundle.json("model.json")
-        encoder = FeatureEncoder.from_bytes(
-            bundle.read("encoder/encoder.json"), bundle.read("encoder/known_ids.safetensors")
-        )
-        layout = encoder.ranking_layout()
-        stored = FeatureLayout.from_json(facts["layouts"][0])
-        if _settled(stored) != _settled(layout):
-            raise IntegrityError(
-                f"{path}: the encoder lays out {layout}, the model was trained on {stored}"
-            )
-        config: RankerConfig = TypeAdapter(RankerConfig).validate_json(json.dumps(facts["model"]))
-        table = TableConfig.model_validate_json(json.dumps(facts["embedding"]))
-        model = load_ranker(bundle.read("weights.safetensors"), config, table, layout)
-        calibrator = Calibrator()
-        if bundle.has(CALIBRATOR_FILE):
-            calibrator = Calibrator.from_json(bundle.text(CALIBRATOR_FILE))
-        policies = Policies.model_validate_json(json.dumps(facts["policies"]))
-        ranker = cls(bundle, encoder, policies, layout, model, calibrator)
-        if bundle.has(PROBE_FILE):
-            features, expected_B = read_probe(bundle.read(PROBE_FILE))
-            check_replay(torch.from_numpy(ranker.logits(features)), expected_B, str(path))
-        return ranker
-
-    @torch.no_grad()
-    def logits(self, features: FeatureBlock) -> NDArray[np.float32]:
-        """Return the model's logits of encoded rows, (N,), before anything is calibrated."""
-        found: NDArray[np.float32] = self.model(features).numpy()
-        return found
-
-
-@dataclass(frozen=True)
 class RowScorer:
     """Judges tables of rows; where attribute tables were given, users and items are joined."""
 
-    ranker: Ranker
+    ranker: RowModel
     rows: RowEncoder
     tables: str
     """Fingerprint of the attribute tables."""
@@ -112,9 +48,9 @@ class RowScorer:
                 is not given has to be in the rows.
 
         Raises:
-            UserError: as `Ranker.open`; a table is not as declared, or none of the model's.
+            UserError: as `RowModel.open`; a table is not as declared, or none of the model's.
         """
-        ranker = Ranker.open(path)
+        ranker = RowModel.open(path)
         schema, given = ranker.encoder.schema, dict(tables or {})
         for name in given:
             if name not in (*SIDES, *schema.others):
@@ -207,11 +143,6 @@ def score_rows(
     return summary
 
 
-def is_ranker(bundle: Bundle) -> bool:
-    """Whether a bundle holds a ranker."""
-    return bundle.manifest["facts"].get("kind") in RANKERS
-
-
 def _parts(scorer: RowScorer, files: TableFiles) -> dict[str, Callable[[], pa.Table]]:
     """Return what judges each row group, by the name of its part."""
     parts: dict[str, Callable[[], pa.Table]] = {}
@@ -255,7 +186,3 @@ def _reader(
         return answers.add_column(answers.num_columns - 1, ROW, rows)
 
     return read
-
-
-def _settled(layout: FeatureLayout) -> tuple[object, ...]:
-    return layout.single, layout.multi, layout.dense, layout.poolings, layout.reads

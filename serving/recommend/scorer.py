@@ -1,68 +1,42 @@
 """The scorer: a verified bundle that answers requests with recommendations.
 
-One code path for batch scoring, the MLflow model and the probe that is replayed at load.
+One code path for batch scoring, the MLflow model and the Python API.
 """
 
-import io
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from torch import Tensor
 
-from recsys.bundle.calibration import CALIBRATOR_FILE
-from recsys.bundle.directory import Bundle
 from recsys.bundle.pair_calibration import TakeProbability
-from recsys.bundle.weights import load_retrieval
-from recsys.core.errors import ConfigError, IntegrityError
-from recsys.data.batch import FeatureLayout
-from recsys.embeddings.table import TableConfig
-from recsys.features.dataset.sessions import SessionConfig
-from recsys.features.encoding.encoder import FeatureEncoder
+from recsys.core.errors import ConfigError
+from recsys.features.bundle.lists import ListModel
 from recsys.features.requests.origin import RequestOrigin
-from recsys.features.requests.table import Requests, encode_requests, ids_sha256
-from recsys.features.schema import Schema
-from recsys.features.tables.sources import Policies
-from recsys.models.retrieval import RETRIEVAL, RetrievalModel
-from recsys.retrieval.index.build import load_index
-from recsys.retrieval.index.exact import ExactVectors
-from recsys.retrieval.index.protocol import Index
-from recsys.retrieval.recommend import recommend
-from recsys.serving.recommend.seen import judged_without_seen, seen_in_words
+from recsys.features.requests.table import Requests
+from recsys.serving.recommend.seen import seen_in_words
 
 EXHAUSTED = "exhausted"
 """Why a list is short: no further item is left that may be shown."""
-SCORE_TOLERANCE = 1e-4
 _UNNAMED = RequestOrigin()
 
 
 @dataclass(frozen=True)
-class Scorer:
-    """Answers request tables (`recsys.features.requests.table`) from one bundle."""
+class Scorer(ListModel):
+    """Answers request tables (`recsys.features.requests.table`) from one bundle.
 
-    bundle: Bundle
-    encoder: FeatureEncoder
-    policies: Policies
-    model: RetrievalModel
-    index: Index
-    vectors: Tensor
-    item_ids: pa.Array
+    Attributes:
+        k: longest list, unless it is told another.
+        filter_seen: whether lists leave out what the user has taken.
+        probability: whether a list says how likely the user takes each item.
+    """
+
     k: int
     filter_seen: bool
-    """Whether lists leave out what the user has taken."""
-    judged_without_seen: bool
-    """Whether they did when the model was evaluated."""
     probability: bool
-    calibration: TakeProbability | None
-    is_new: NDArray[np.bool_]
-    sessions: SessionConfig | None
-    """How a log is cut into sessions; None where the model reads whole histories."""
 
     @classmethod
     def open(
@@ -81,56 +55,27 @@ class Scorer:
             probability: add that the user takes each item.
 
         Raises:
-            NotFoundError: there is no bundle.
-            IntegrityError: a file is not what was written, model and index do not belong
-                together, or the probe's answers are not reproduced here.
-            ConfigError: probabilities are wanted of a model trained without calibration.
+            NotFoundError, IntegrityError: as `ListModel.open`.
+            ConfigError: probabilities are wanted of a model trained without calibration, or the
+                model gives no lists.
         """
-        bundle = Bundle.open(path)
-        facts: dict[str, Any] = bundle.json("model.json")
-        encoder = FeatureEncoder.from_bytes(
-            bundle.read("encoder/encoder.json"), bundle.read("encoder/known_ids.safetensors")
-        )
-        index, vectors = load_index(
-            lambda name: bundle.read(f"index/{name}"),
-            expected_space_id=facts["space_id"],
-            source=path,
-        )
-        items = pq.read_table(io.BytesIO(bundle.read("items.parquet")))
-        item_ids = items.column(encoder.schema.item_key).combine_chunks()
-        if bundle.json("index/index.json")["item_ids_sha256"] != ids_sha256(item_ids):
-            raise IntegrityError(f"{path}: the index was built over other items than items.parquet")
-        judged = judged_without_seen(bundle)
+        _checked_k(k)
+        model = ListModel.open(path)
+        evaluated = model.description.filter_seen
         scorer = cls(
-            bundle=bundle,
-            encoder=encoder,
-            policies=Policies.model_validate_json(json.dumps(facts["policies"])),
-            model=_model(bundle, encoder, facts),
-            index=index,
-            vectors=vectors,
-            item_ids=item_ids,
-            k=_checked_k(k),
-            filter_seen=judged if filter_seen is None else filter_seen,
-            judged_without_seen=judged,
+            **vars(model),
+            k=k,
+            filter_seen=evaluated if filter_seen is None else filter_seen,
             probability=probability,
-            calibration=_calibration(bundle),
-            is_new=np.asarray(items.column("train_count")) == 0,
-            sessions=_sessions(facts),
         )
         if probability:
             scorer.calibrated()
-        scorer.replay_probe()
         return scorer
-
-    @property
-    def schema(self) -> Schema:
-        """The schema that the model was trained with."""
-        return self.encoder.schema
 
     @property
     def seen_items(self) -> str:
         """What becomes of items that the user has taken, and why, in words."""
-        return seen_in_words(self.filter_seen, self.judged_without_seen)
+        return seen_in_words(self.filter_seen, self.description.filter_seen)
 
     def score(
         self,
@@ -162,7 +107,7 @@ class Scorer:
         """Return what `score` returns, for requests that are encoded already."""
         wanted = _checked_k(self.k if k is None else k)
         without_seen = self.filter_seen if filter_seen is None else filter_seen
-        scores, rows = self._recommend(requests, wanted, without_seen, self.index)
+        scores, rows = self.search(requests, wanted, filter_seen=without_seen)
         table = self._table(requests, scores, rows, wanted)
         if self.probability if probability is None else probability:
             found = self._probabilities(requests, scores, rows)
@@ -183,59 +128,6 @@ class Scorer:
                 "calibration: logistic (or isotonic)"
             )
         return self.calibration
-
-    def encode(self, requests: pa.Table, origin: RequestOrigin = _UNNAMED) -> Requests:
-        """Return `requests` as tensors; refuses a table without user key or history."""
-        sessions = self.sessions
-        return encode_requests(
-            self.encoder,
-            self.item_ids,
-            requests,
-            history_length=self.model.config.history_length,
-            steps=sessions is not None,
-            inactivity_minutes=None if sessions is None else sessions.inactivity_minutes,
-            origin=origin,
-        )
-
-    def replay_probe(self) -> None:
-        """Answer the bundle's golden requests again with exact search and compare.
-
-        Raises:
-            IntegrityError: another item, or a score further off than `SCORE_TOLERANCE`.
-        """
-        table = pq.read_table(io.BytesIO(self.bundle.read("probe.parquet")))
-        lengths = [len(items) for items in table.column("expected_items").to_pylist()]
-        requests = self.encode(table)
-        exact = ExactVectors(self.vectors)
-        scores, rows = self._recommend(requests, max([1, *lengths]), True, exact)
-        answer = self._table(requests, scores, rows, max([1, *lengths]))
-        for user, items, wanted, got, expected in zip(
-            answer.column(0).to_pylist(),
-            answer.column("items").to_pylist(),
-            table.column("expected_items").to_pylist(),
-            answer.column("scores").to_pylist(),
-            table.column("expected_scores").to_pylist(),
-            strict=True,
-        ):
-            if not _same(items[: len(wanted)], wanted, got[: len(wanted)], expected):
-                raise IntegrityError(
-                    f"{self.bundle.path}: the probe for user {user!r} gives {items[:3]}..., "
-                    f"{wanted[:3]}... was recorded: this installation computes other "
-                    "scores than the one that trained the model"
-                )
-
-    def _recommend(
-        self, requests: Requests, k: int, filter_seen: bool, index: Index
-    ) -> tuple[Tensor, Tensor]:
-        return recommend(
-            self.model,
-            index,
-            self.vectors,
-            requests.block,
-            requests.history,
-            k=min(k, len(self.item_ids)),
-            exclude=requests.seen if filter_seen else None,
-        )
 
     def _probabilities(self, requests: Requests, scores: Tensor, rows: Tensor) -> pa.Array:
         """Return one probability for each item found, list after list."""
@@ -260,52 +152,7 @@ class Scorer:
         )
 
 
-def _model(bundle: Bundle, encoder: FeatureEncoder, facts: dict[str, Any]) -> RetrievalModel:
-    kind = RETRIEVAL[facts["kind"]]
-    settings: Any = kind.config.model_validate_json(json.dumps(facts["model"]))
-    layouts = encoder.retrieval_layouts(of_steps=kind.of_steps)
-    stored = tuple(FeatureLayout.from_json(raw) for raw in facts["layouts"])
-    if [_settled(one) for one in stored] != [_settled(one) for one in layouts]:
-        raise IntegrityError(
-            f"{bundle.path}: the encoder lays out {layouts}, the model was trained on {stored}"
-        )
-    return load_retrieval(
-        bundle.read("weights.safetensors"),
-        settings,
-        TableConfig.model_validate_json(json.dumps(facts["embedding"])),
-        layouts,
-    )
-
-
-def _sessions(facts: dict[str, Any]) -> SessionConfig | None:
-    if not RETRIEVAL[facts["kind"]].of_steps:
-        return None
-    return SessionConfig.model_validate_json(json.dumps(facts["sessions"]))
-
-
-def _calibration(bundle: Bundle) -> TakeProbability | None:
-    if not bundle.has(CALIBRATOR_FILE):
-        return None
-    return TakeProbability.from_json(bundle.text(CALIBRATOR_FILE))
-
-
-def _settled(layout: FeatureLayout) -> tuple[object, ...]:
-    return layout.single, layout.multi, layout.dense, layout.poolings
-
-
 def _checked_k(k: int) -> int:
     if k < 1:
         raise ConfigError(f"k must be at least 1, got {k}")
     return k
-
-
-def _same(items: list[Any], wanted: list[Any], got: list[float], expected: list[float]) -> bool:
-    """Equal lists up to rounding: neighbours whose scores nearly tie may have changed places."""
-    if len(items) != len(wanted) or not np.allclose(got, expected, rtol=0, atol=SCORE_TOLERANCE):
-        return False
-    score_of = dict(zip(wanted, expected, strict=True))
-    last = expected[-1] if expected else 0.0
-    return all(
-        abs(score_of.get(item, last) - score) <= SCORE_TOLERANCE
-        for item, score in zip(items, got, strict=True)
-    )

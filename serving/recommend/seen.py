@@ -1,22 +1,8 @@
-"""Whether lists leave out what a user took already: as the model was judged, if not as asked.
+"""Whether lists leave out what a user took already: as in the model's evaluation, if not as asked.
 
 A report measures lists with or without such items (`evaluation.filter_seen`); what is served by
 default is what was measured.
 """
-
-import yaml
-
-from recsys.bundle.directory import Bundle
-
-CONFIG_FILE = "config.yaml"
-
-
-def judged_without_seen(bundle: Bundle) -> bool:
-    """Return `evaluation.filter_seen` of the bundle's configuration; True where it has none."""
-    if not bundle.has(CONFIG_FILE):
-        return True
-    evaluation = yaml.safe_load(bundle.text(CONFIG_FILE)).get("evaluation") or {}
-    return bool(evaluation.get("filter_seen", True))
 
 
 def seen_in_words(filter_seen: bool, judged: bool) -> str:

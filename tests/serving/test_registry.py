@@ -17,6 +17,11 @@ import pytest
 from recsys.bundle.directory import Bundle, write_bundle
 from recsys.core.errors import ConfigError, DataError, IntegrityError, NotFoundError
 from recsys.core.tracking_store import first_use
+from recsys.embeddings.table import TableConfig
+from recsys.features.bundle.description import ModelDescription
+from recsys.features.bundle.files import write_description
+from recsys.features.tables.sources import Policies
+from recsys.models.two_tower import TwoTowerConfig
 from recsys.serving.registry import promote, register, resolve
 
 SCHEMA = {
@@ -47,10 +52,15 @@ def make_bundle(parent: Path, weights: str) -> Bundle:
                 "region": pa.array(["west", None]).dictionary_encode(),
                 "history": pa.array([["a", "b"], []], pa.large_list(pa.string())),
                 "expected_items": pa.array([["c"], []]),
+                "expected_scores": pa.array([[0.5], []]),
             }
         )
         pq.write_table(probe, folder / "probe.parquet")
         (folder / "schema.json").write_text(json.dumps(SCHEMA))
+        described = ModelDescription(TwoTowerConfig(), TableConfig(), Policies(), ())
+        write_description(folder, described)
+        (folder / "index").mkdir()
+        (folder / "index" / "index.json").write_text('{"kind": "usearch"}')
         (folder / "weights.safetensors").write_text(weights)
 
     return Bundle.open(write_bundle(parent, write, facts={"kind": "test"}))
@@ -225,9 +235,7 @@ class Scorer:
 
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = type(sys)("recsys.serving.recommend.scorer")
-    module.Scorer = Scorer  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "recsys.serving.recommend.scorer", module)
+    monkeypatch.setattr("recsys.serving.answering.lists.Scorer", Scorer)
 
 
 @pytest.mark.usefixtures("stand_in")
@@ -242,7 +250,8 @@ def test_mlflow_loads_and_asks_the_model(
     model = mlflow.pyfunc.load_model("models:/shop@champion")
     info = model.metadata
     assert info.signature.params.to_dict()[0]["default"] == 20
-    assert any(line.startswith("recsys-engine==") for line in model_requirements(store))
+    for name in ("recsys-engine", "usearch"):
+        assert any(line.startswith(f"{name}==") for line in model_requirements(store))
     kinds = {field.name: str(field.type) for field in info.signature.inputs}
     assert kinds["region"] == "DataType.string"
     example = info.load_input_example(str(Path(version_files(store)[0]).parents[2]))

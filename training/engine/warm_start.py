@@ -12,23 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load
 from torch import Tensor
 
-from recsys.bundle.directory import Bundle
 from recsys.bundle.transfer import Axes, transferred
+from recsys.bundle.weights import load_tensors, save_optimizer_state
 from recsys.core.errors import ConfigError
-from recsys.core.strict import parse
-from recsys.data.batch import FeatureLayout
 from recsys.embeddings.growth import regrown, share_blended
 from recsys.embeddings.plan import EmbeddingPlan
-from recsys.embeddings.table import Table, TableConfig, initial_rows
+from recsys.embeddings.table import Table, initial_rows
+from recsys.features.bundle.files import read_optimizer_state, read_weights
+from recsys.features.bundle.model_bundle import ModelBundle
 from recsys.features.encoding.encoder import FeatureEncoder
 from recsys.models.registry import MODELS
 from recsys.training.config.experiment import ExperimentConfig
-
-OPTIMIZER_FILE = "optimizer.safetensors"
-"""File of a bundle: the state of the table's optimizer."""
 
 
 @dataclass(frozen=True)
@@ -54,34 +50,34 @@ def open_earlier(config: ExperimentConfig) -> Earlier | None:
     """
     if config.warm_start is None:
         return None
-    bundle = Bundle.open(_bundle_in(Path(config.warm_start)))
-    described = bundle.json("model.json")
-    if described["kind"] != config.model.kind:
+    found = ModelBundle.read(_bundle_in(Path(config.warm_start)))
+    bundle, described = found.bundle, found.description
+    if described.kind != config.model.kind:
         raise ConfigError(
-            f"warm_start: {bundle.path} is a {described['kind']}, model.kind is "
+            f"warm_start: {bundle.path} is a {described.kind}, model.kind is "
             f"{config.model.kind}: start from a model of the same kind"
         )
-    settings = parse(TableConfig, described["embedding"], source=bundle.path / "model.json")
+    settings = described.embedding
     if settings.dim != config.embedding.dim:
         raise ConfigError(
             f"warm_start: rows of the earlier table are {settings.dim} wide, embedding.dim is "
             f"{config.embedding.dim}: set it to {settings.dim} (a feature grows by multiplicity)"
         )
-    tensors = load(bundle.read("weights.safetensors"))
-    table = {"weight": tensors.pop("table.weight")}
-    if bundle.has(OPTIMIZER_FILE):
-        table |= load(bundle.read(OPTIMIZER_FILE))
+    weight, dense = load_tensors(read_weights(bundle))
     return Earlier(
         model_id=bundle.model_id,
-        kind=described["kind"],
-        plan=EmbeddingPlan.of(settings, tuple(map(FeatureLayout.from_json, described["layouts"]))),
+        kind=described.kind,
+        plan=EmbeddingPlan.of(settings, described.layouts),
         optimizer=settings.optimizer,
-        encoder=FeatureEncoder.from_bytes(
-            bundle.read("encoder/encoder.json"), bundle.read("encoder/known_ids.safetensors")
-        ),
-        table=table,
-        dense=tensors,
+        encoder=found.encoder,
+        table={"weight": weight, **read_optimizer_state(bundle)},
+        dense=dense,
     )
+
+
+def kept_optimizer_state(config: ExperimentConfig, model: Any) -> bytes | None:
+    """Return the state of the table's optimizer for a later start; None: it is not to be kept."""
+    return save_optimizer_state(model.embedding.table) if config.keep_optimizer_state else None
 
 
 def parent_of(earlier: Earlier | None) -> dict[str, str]:

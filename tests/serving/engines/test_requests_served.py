@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from recsys.features.tables.sources import Sources
 from recsys.serving.engines.batch import score_to_parquet, shards_of_log, shards_of_requests
 from recsys.serving.engines.parts import JOB, write_parts
 from recsys.serving.recommend.scorer import Scorer
-from recsys.serving.recommend.seen import judged_without_seen, seen_in_words
+from recsys.serving.recommend.seen import seen_in_words
 from recsys.serving.registry import register
 from recsys.training.config.file import load_config
 from recsys.training.jobs.train import train
@@ -154,18 +155,28 @@ def test_a_model_judged_without_seen_items_is_served_without_them(
 ) -> None:
     assert Scorer.open(trained).filter_seen
 
-    def change(folder: Path) -> None:
-        (folder / "config.yaml").unlink()
-
-    assert judged_without_seen(Bundle.open(forged(trained, tmp_path / "bare", change)))
-
     def keep(folder: Path) -> None:
-        raw = yaml.safe_load((folder / "config.yaml").read_text())
+        raw = json.loads((folder / "model.json").read_text())
         raw["evaluation"]["filter_seen"] = False
-        (folder / "config.yaml").write_text(yaml.safe_dump(raw))
+        (folder / "model.json").write_text(json.dumps(raw))
 
     kept = forged(trained, tmp_path / "kept", keep)
     assert not Scorer.open(kept).filter_seen
+
+    def older(folder: Path, *, bare: bool) -> None:
+        """As engines wrote it whose description did not say how the model was evaluated."""
+        described = json.loads((folder / "model.json").read_text())
+        del described["answers"], described["evaluation"]
+        (folder / "model.json").write_text(json.dumps(described))
+        raw = yaml.safe_load((folder / "config.yaml").read_text())
+        raw["evaluation"]["filter_seen"] = False
+        (folder / "config.yaml").write_text(yaml.safe_dump(raw))
+        if bare:
+            (folder / "config.yaml").unlink()
+
+    assert Scorer.open(forged(trained, tmp_path / "bare", partial(older, bare=True))).filter_seen
+    old = forged(trained, tmp_path / "old", partial(older, bare=False))
+    assert not Scorer.open(old).filter_seen
     assert Scorer.open(kept, filter_seen=True).seen_items.startswith("left out, as asked")
     assert "as asked; the model was evaluated with them left out" in seen_in_words(False, True)
     assert "filter_seen: true" in seen_in_words(True, True)

@@ -5,6 +5,7 @@ import math
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -285,11 +286,12 @@ def test_the_mlflow_model_gives_probabilities_where_asked(
 ) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # MLflow, of the class itself
-        from recsys.serving.pyfunc import _recommend, to_frame
+        from recsys.serving.pyfunc import BundleModel
 
-    answer = _recommend(ball)
+    model = BundleModel()
+    model.load_context(SimpleNamespace(artifacts={"bundle": str(ball)}))
     frame = requests.slice(0, 4).to_pandas()
-    found = to_frame(answer(frame, {"k": 7, "probability": True}))
+    found = model.predict(None, frame, {"k": 7, "probability": True})
     expected = scorer.score(requests.slice(0, 4)).column("probabilities").to_pylist()
     assert found["probabilities"].tolist() == expected
-    assert "probabilities" not in answer(frame, {}).column_names
+    assert "probabilities" not in model.predict(None, frame).columns

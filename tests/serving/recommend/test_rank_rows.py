@@ -20,13 +20,15 @@ from safetensors.torch import load, save
 from recsys.app.cli import main
 from recsys.bundle.calibration import Calibrator
 from recsys.bundle.directory import Bundle, write_bundle
-from recsys.bundle.probe import PROBE_FILE, check_replay, read_probe, write_probe
+from recsys.bundle.probe import check_replay, read_probe, write_probe
 from recsys.core.errors import ConfigError, DataError, IntegrityError
 from recsys.data.batch import FeatureBlock, FeatureLayout, Jagged
 from recsys.embeddings.plan import EmbeddingPlan
 from recsys.embeddings.table import TableConfig
 from recsys.embeddings.torch_table import TorchTable
 from recsys.embeddings.unified import UnifiedEmbedding
+from recsys.features.bundle.files import ROW_PROBE
+from recsys.features.bundle.rows import RowModel
 from recsys.features.encoding.encoder import FeatureEncoder
 from recsys.features.requests.rows import RowEncoder
 from recsys.features.schema import Schema
@@ -35,7 +37,8 @@ from recsys.models.logistic import LogisticConfig
 from recsys.models.rankers import build_ranker
 from recsys.serving.engines.parts import SUCCESS
 from recsys.serving.export.onnx_export import OnnxRanker, export_onnx
-from recsys.serving.recommend.rows import Ranker, RowScorer, score_rows
+from recsys.serving.recommend.rows import RowScorer, score_rows
+from recsys.serving.recommend.scorer import Scorer
 from recsys.serving.registry import register
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.config.file import load_config
@@ -157,7 +160,7 @@ def expected(films: tuple[ExperimentConfig, Path]) -> np.ndarray[Any, Any]:
 
 
 def judged_by_training(rows: RankingRows, bundle: Path, numbers: Any) -> np.ndarray[Any, Any]:
-    ranker = Ranker.open(bundle)
+    ranker = RowModel.open(bundle)
     features = rows.loader.rows(numbers).features  # type: ignore[attr-defined]
     return ranker.calibrator.probability(ranker.logits(features))
 
@@ -376,7 +379,7 @@ def test_a_streamed_model_scores_plain_rows_without_keys(tmp_path: Path) -> None
     found = pq.read_table(tmp_path / "out")
     assert found.column_names == ["row", "probability"]
     assert summary.rows == ROWS
-    rows, ranker = open_rows(config, World()), Ranker.open(bundle)
+    rows, ranker = open_rows(config, World()), RowModel.open(bundle)
     for part in range(3):  # a streamed log is parted in the order of its rows
         for batch in rows.loader.ordered(part, 64):
             wanted = ranker.calibrator.probability(ranker.logits(batch.features))
@@ -400,12 +403,12 @@ def changed(bundle: Path, parent: Path, name: str, content: bytes | None) -> Pat
 
 
 def test_the_probe_is_replayed_at_load(bundle: Path, tmp_path: Path) -> None:
-    tensors = load((bundle / PROBE_FILE).read_bytes())
+    tensors = load((bundle / ROW_PROBE).read_bytes())
     tensors["logit"][3] += 2e-4
-    other = changed(bundle, tmp_path, PROBE_FILE, save(tensors))
+    other = changed(bundle, tmp_path, ROW_PROBE, save(tensors))
     with pytest.raises(IntegrityError, match=rf"{other}: row 4 of the probe has logit .* recorded"):
         RowScorer.open(other)
-    without = changed(bundle, tmp_path, PROBE_FILE, None)
+    without = changed(bundle, tmp_path, ROW_PROBE, None)
     assert RowScorer.open(without).ranker.layout.dense
     with pytest.raises(ConfigError, match=rf"{without}: no probe\.safetensors"):
         export_onnx(without, tmp_path / "onnx")
@@ -417,8 +420,8 @@ def test_the_probe_is_replayed_at_load(bundle: Path, tmp_path: Path) -> None:
 
 
 def test_a_probe_comes_back_and_not_a_number_never_passes(bundle: Path) -> None:
-    ranker = Ranker.open(bundle)
-    features, logits = read_probe((bundle / PROBE_FILE).read_bytes())
+    ranker = RowModel.open(bundle)
+    features, logits = read_probe((bundle / ROW_PROBE).read_bytes())
     assert len(features) == len(logits) == 16
     assert len(features.multi) == 2
     again, same = read_probe(write_probe(ranker.model, features))
@@ -456,11 +459,16 @@ def test_a_model_of_another_layout_than_its_encoders_is_refused(
     facts["layouts"][0]["single"].reverse()
     other = changed(bundle, tmp_path, "model.json", json.dumps(facts).encode())
     with pytest.raises(IntegrityError, match=r"the encoder lays out .* the model was trained on"):
-        Ranker.open(other)
+        RowModel.open(other)
+
+
+def test_a_ranker_is_asked_for_no_lists(bundle: Path) -> None:
+    with pytest.raises(ConfigError, match="a dcn gives a probability for each row, and no lists"):
+        Scorer.open(bundle)
 
 
 def test_an_older_bundle_without_a_calibrator_has_the_sigmoid(bundle: Path, tmp_path: Path) -> None:
-    ranker = Ranker.open(changed(bundle, tmp_path, "calibrator.json", None))
+    ranker = RowModel.open(changed(bundle, tmp_path, "calibrator.json", None))
     assert ranker.calibrator == Calibrator()
 
 
@@ -492,8 +500,8 @@ def test_the_door_scores_and_exports_rankers(
     assert facts["opset"] == 18
     described = json.loads((tmp_path / "onnx" / "onnx.json").read_text())
     assert described["columns"]["multi"] == ["genres", "device_genre"]
-    ranker = Ranker.open(bundle)
-    features, logits = read_probe((bundle / PROBE_FILE).read_bytes())
+    ranker = RowModel.open(bundle)
+    features, logits = read_probe((bundle / ROW_PROBE).read_bytes())
     logit, probability = OnnxRanker(tmp_path / "onnx" / "model.onnx", ranker.layout)(features)
     np.testing.assert_allclose(logit, logits, rtol=0, atol=1e-5)
     wanted = ranker.calibrator.probability(logits.numpy())

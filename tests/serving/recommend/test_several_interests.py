@@ -3,6 +3,7 @@
 import json
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -134,12 +135,15 @@ def test_batch_scores_and_the_mlflow_model_agree(
     assert written.equals(scorer.score(requests).sort_by("user_id").cast(written.schema))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # MLflow, of the class itself
-        from recsys.serving.pyfunc import _recommend
+        from recsys.serving.pyfunc import BundleModel
 
+    model = BundleModel()
+    model.load_context(SimpleNamespace(artifacts={"bundle": str(result.bundle)}))
     frame = requests.slice(0, 5).to_pandas()
-    answer = _recommend(result.bundle)(frame, {"k": 7, "probability": True})
-    assert answer.column("items") == scorer.score(requests.slice(0, 5)).column("items")
-    for row in answer.column("probabilities").to_pylist():
+    answer = model.predict(None, frame, {"k": 7, "probability": True})
+    wanted = scorer.score(requests.slice(0, 5)).column("items")
+    assert answer["items"].tolist() == wanted.to_pylist()
+    for row in answer["probabilities"]:
         assert all(0 < value < 1 for value in row)
 
 

@@ -1,27 +1,25 @@
 """Ranking as a job: labelled rows in; a trained ranker judged, reported and bundled."""
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 
 from torch import nn
 
-from recsys.bundle.calibration import CALIBRATOR_FILE, Calibrator
-from recsys.bundle.directory import write_bundle
-from recsys.bundle.probe import PROBE_FILE, PROBE_ROWS, write_probe
-from recsys.bundle.weights import save_optimizer_state, save_weights
+from recsys.bundle.calibration import Calibrator
+from recsys.bundle.probe import PROBE_ROWS, write_probe
+from recsys.bundle.weights import save_weights
 from recsys.data.batch import FeatureBlock, FeatureLayout, RankingBatch
 from recsys.embeddings.diagnostics import Diagnosis, FeatureValues
+from recsys.features.bundle.description import ModelDescription
+from recsys.features.bundle.writing import ModelContents, RowAnswers, write_model
 from recsys.features.dataset.split import TEST, TRAIN, VALIDATION
 from recsys.features.encoding.feature_values import block_feature_values
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.config.file import dump_config
 from recsys.training.engine.loop import Task
 from recsys.training.engine.ranks import World
-from recsys.training.engine.warm_start import OPTIMIZER_FILE, Earlier, parent_of
+from recsys.training.engine.warm_start import Earlier, kept_optimizer_state, parent_of
 from recsys.training.explain.explanation import Explanation, explain_rows
 from recsys.training.families.ranker.baselines import judged_baselines
 from recsys.training.families.ranker.evaluation import (
@@ -32,7 +30,7 @@ from recsys.training.families.ranker.evaluation import (
     judge,
 )
 from recsys.training.families.ranker.rows import RankingRows, open_rows
-from recsys.training.families.ranker.task import ranking_task, table_in
+from recsys.training.families.ranker.task import ranking_task
 from recsys.training.reports.ranking import write_ranking_report
 
 DIAGNOSED_ROWS = 2_000_000
@@ -152,33 +150,22 @@ def write_ranker(
 
     origin: facts on the model that the training started from.
     """
-    metrics = {"test": evaluation.flat()}
-
-    def write(folder: Path) -> None:
-        (folder / "config.yaml").write_text(dump_config(config))
-        (folder / "schema.json").write_text(rows.schema.model_dump_json(indent=1))
-        described = {
-            "kind": config.model.kind,
-            "model": config.model.model_dump(mode="json"),
-            "embedding": config.embedding.model_dump(mode="json"),
-            "policies": config.policies.model_dump(mode="json"),
-            "layouts": [asdict(rows.layout)],
-        }
-        (folder / "model.json").write_text(json.dumps(described, indent=1))
-        rows.encoder.save(folder / "encoder")
-        (folder / "weights.safetensors").write_bytes(save_weights(model))
-        probe = next(iter(rows.loader.ordered(TEST, PROBE_ROWS)))
-        (folder / PROBE_FILE).write_bytes(write_probe(model, probe.features))
-        (folder / CALIBRATOR_FILE).write_text(calibrator.to_json())
-        if config.keep_optimizer_state:
-            (folder / OPTIMIZER_FILE).write_bytes(save_optimizer_state(table_in(model)))
-        (folder / "metrics.json").write_text(json.dumps(metrics, indent=1, sort_keys=True))
-
-    facts = {
-        "kind": config.model.kind,
-        "data_fingerprint": rows.fingerprint,
-        "config_sha256": hashlib.sha256(dump_config(config).encode()).hexdigest(),
-        "metrics": metrics,
-        **origin,
-    }
-    return write_bundle(parent, write, facts=facts)
+    probe = next(iter(rows.loader.ordered(TEST, PROBE_ROWS)))
+    contents = ModelContents(
+        description=ModelDescription(
+            model=config.model,
+            embedding=config.embedding,
+            policies=config.policies,
+            layouts=(rows.layout,),
+        ),
+        encoder=rows.encoder,
+        weights=save_weights(model),
+        answers=RowAnswers(write_probe(model, probe.features)),
+        config=dump_config(config),
+        metrics={"test": evaluation.flat()},
+        fingerprint=rows.fingerprint,
+        calibration=calibrator,
+        optimizer_state=kept_optimizer_state(config, model),
+        origin=origin,
+    )
+    return write_model(parent, contents)

@@ -1,0 +1,99 @@
+"""What a trained model is, in the words that whoever trains, opens or serves it share."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from recsys.core.strict import parse
+from recsys.data.batch import FeatureLayout
+from recsys.embeddings.table import TableConfig
+from recsys.features.dataset.sessions import SessionConfig
+from recsys.features.tables.sources import Policies
+from recsys.models.rankers import RANKERS, RankerConfig
+from recsys.models.registry import MODELS
+from recsys.models.retrieval import RetrievalConfig
+
+Answers = Literal["lists", "rows"]
+"""What a model gives: lists of items for requests, or a probability for each row."""
+ModelSettings = RetrievalConfig | RankerConfig
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """A trained model without its weights.
+
+    Attributes:
+        model: the settings of the model; `model.kind` is the name of its kind.
+        embedding: the settings of the shared table.
+        policies: what was done with rows that break a rule.
+        layouts: what each side of the model reads, as the encoder lays it out.
+        sessions: how a log is cut into sessions; None where the model reads whole histories.
+        filter_seen: whether lists left out what the user had interacted with when the model was
+            evaluated.
+        space_id: hash of all that shapes an item's vector; None where items have none.
+    """
+
+    model: ModelSettings
+    embedding: TableConfig
+    policies: Policies
+    layouts: tuple[FeatureLayout, ...]
+    sessions: SessionConfig | None = None
+    filter_seen: bool = True
+    space_id: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """The name of the model's kind, as in `model.kind`."""
+        return self.model.kind
+
+    @property
+    def answers(self) -> Answers:
+        """What the model gives."""
+        return "rows" if self.kind in RANKERS else "lists"
+
+    @property
+    def gives_rows(self) -> bool:
+        """Whether the model gives a probability for each row, and no lists."""
+        return self.answers == "rows"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values, for `of_json`."""
+        found: dict[str, Any] = {"kind": self.kind, "answers": self.answers}
+        if not self.gives_rows:
+            found["space_id"] = self.space_id
+            found["evaluation"] = {"filter_seen": self.filter_seen}
+        if self.sessions is not None:
+            found["sessions"] = self.sessions.model_dump(mode="json")
+        return found | {
+            "model": self.model.model_dump(mode="json"),
+            "embedding": self.embedding.model_dump(mode="json"),
+            "policies": self.policies.model_dump(mode="json"),
+            "layouts": [asdict(layout) for layout in self.layouts],
+        }
+
+    @classmethod
+    def of_json(cls, raw: Mapping[str, Any], *, source: str) -> "ModelDescription":
+        """Read what `to_json` gave.
+
+        Args:
+            raw: the plain values; without "evaluation", lists left out what was seen.
+            source: what holds them, for messages.
+
+        Raises:
+            ConfigError: a setting is unknown or wrong; `source` is named.
+            KeyError: a part is missing, or the kind of the model is unknown.
+        """
+        kind = MODELS[raw["kind"]]
+        settings: Any = parse(kind.config, raw["model"], source=source)
+        sessions = None
+        if kind.of_steps:
+            sessions = parse(SessionConfig, raw["sessions"], source=source)
+        return cls(
+            model=settings,
+            embedding=parse(TableConfig, raw["embedding"], source=source),
+            policies=parse(Policies, raw["policies"], source=source),
+            layouts=tuple(FeatureLayout.from_json(layout) for layout in raw["layouts"]),
+            sessions=sessions,
+            filter_seen=bool(raw.get("evaluation", {}).get("filter_seen", True)),
+            space_id=raw.get("space_id"),
+        )

@@ -1,0 +1,206 @@
+"""The files of a model's bundle: for each one function that writes it and one that reads it.
+
+    config.yaml            the configuration of the training, every default written out
+    model.json             what the model is (`ModelDescription`)
+    schema.json            the schema of its data
+    encoder/               the fitted encoder
+    weights.safetensors    the shared table beside the dense weights
+    optimizer.safetensors  the state of the table's optimizer, if it was kept
+    calibrator.json        how scores become probabilities, if they do
+    metrics.json           what was measured on the test part
+    items.parquet          of models that answer with lists: the catalogue, and in how many training
+                           rows each item stands
+    index/                 the index over the items' vectors
+    probe.parquet          requests with the answers that were given to them
+    probe.safetensors      of models that answer with rows: encoded rows with their logits
+
+What a function reads was hashed before. No other module knows these names.
+"""
+
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, Self, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+from numpy.typing import NDArray
+from safetensors.torch import load
+from torch import Tensor
+
+from recsys.bundle.directory import Bundle
+from recsys.core.errors import ConfigError, IntegrityError
+from recsys.features.bundle.description import ModelDescription
+from recsys.features.encoding.encoder import FeatureEncoder
+from recsys.features.schema import Schema
+from recsys.retrieval.index.build import build_index
+from recsys.retrieval.index.protocol import IndexRequest, Read
+
+CONFIG, SCHEMA, MODEL, ENCODER = "config.yaml", "schema.json", "model.json", "encoder"
+WEIGHTS, OPTIMIZER = "weights.safetensors", "optimizer.safetensors"
+CALIBRATOR, METRICS = "calibrator.json", "metrics.json"
+ITEMS, INDEX, REQUEST_PROBE = "items.parquet", "index", "probe.parquet"
+ROW_PROBE = "probe.safetensors"
+TRAIN_COUNT = "train_count"
+"""Column of the catalogue: how many training rows an item stands in."""
+
+
+class Calibration(Protocol):
+    """Something that turns scores into probabilities and can be written as text."""
+
+    def to_json(self) -> str:
+        """Return it as text."""
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `to_json` gave."""
+
+
+C = TypeVar("C", bound=Calibration)
+
+
+def write_config(folder: Path, text: str) -> None:
+    """Write the configuration of the training, as YAML."""
+    (folder / CONFIG).write_text(text)
+
+
+def read_config(bundle: Bundle) -> str:
+    """Return the configuration of the training, as YAML."""
+    return bundle.text(CONFIG)
+
+
+def write_description(folder: Path, description: ModelDescription) -> None:
+    """Write what the model is."""
+    (folder / MODEL).write_text(json.dumps(description.to_json(), indent=1))
+
+
+def read_description(bundle: Bundle) -> ModelDescription:
+    """Return what the model is.
+
+    Raises:
+        NotFoundError: the bundle holds no model.
+        IntegrityError: it is not described as this engine describes models.
+    """
+    raw = bundle.json(MODEL)
+    try:
+        if "answers" not in raw and bundle.has(CONFIG):
+            # Bundles of older engines say there how their lists were evaluated.
+            raw["evaluation"] = yaml.safe_load(read_config(bundle)).get("evaluation") or {}
+        return ModelDescription.of_json(raw, source=f"{bundle.path / MODEL}")
+    except (ConfigError, KeyError, TypeError, ValueError) as error:
+        own = isinstance(error, ConfigError)
+        reason = str(error) if own else f"{bundle.path / MODEL}: {error!r}"
+        raise IntegrityError(
+            f"{reason}\nthe model was written by version {bundle.manifest['engine_version']} of "
+            "the engine, which describes models in another way: open it with that version, or "
+            "train it again"
+        ) from None
+
+
+def write_schema(folder: Path, schema: Schema) -> None:
+    """Write the schema of the model's data."""
+    (folder / SCHEMA).write_text(schema.model_dump_json(indent=1))
+
+
+def read_schema(bundle: Bundle) -> Schema:
+    """Return the schema of the model's data."""
+    return Schema.model_validate_json(bundle.text(SCHEMA))
+
+
+def write_encoder(folder: Path, encoder: FeatureEncoder) -> None:
+    """Write the fitted encoder."""
+    encoder.save(folder / ENCODER)
+
+
+def read_encoder(bundle: Bundle) -> FeatureEncoder:
+    """Return the fitted encoder."""
+    return FeatureEncoder.read(lambda name: bundle.read(f"{ENCODER}/{name}"))
+
+
+def write_weights(folder: Path, weights: bytes) -> None:
+    """Write what `recsys.bundle.weights.save_weights` gave."""
+    (folder / WEIGHTS).write_bytes(weights)
+
+
+def read_weights(bundle: Bundle) -> bytes:
+    """Return the weights, for `recsys.bundle.weights` to load."""
+    return bundle.read(WEIGHTS)
+
+
+def write_optimizer_state(folder: Path, state: bytes) -> None:
+    """Write what `recsys.bundle.weights.save_optimizer_state` gave."""
+    (folder / OPTIMIZER).write_bytes(state)
+
+
+def read_optimizer_state(bundle: Bundle) -> dict[str, Tensor]:
+    """Return the state of the table's optimizer by name; empty where it was not kept."""
+    return load(bundle.read(OPTIMIZER)) if bundle.has(OPTIMIZER) else {}
+
+
+def write_calibration(folder: Path, calibration: Calibration) -> None:
+    """Write how scores become probabilities."""
+    (folder / CALIBRATOR).write_text(calibration.to_json())
+
+
+def read_calibration(bundle: Bundle, form: type[C]) -> C | None:
+    """Return how scores become probabilities; None where the model does not say."""
+    return form.from_json(bundle.text(CALIBRATOR)) if bundle.has(CALIBRATOR) else None
+
+
+def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
+    """Write what was measured."""
+    (folder / METRICS).write_text(json.dumps(metrics, indent=1, sort_keys=True))
+
+
+def read_metrics(bundle: Bundle) -> dict[str, Any]:
+    """Return what was measured."""
+    metrics: dict[str, Any] = bundle.json(METRICS)
+    return metrics
+
+
+def write_items(folder: Path, items: pa.Table, train_counts: NDArray[Any]) -> None:
+    """Write the catalogue, and in how many training rows each item stands."""
+    table = items.append_column(TRAIN_COUNT, pa.array(train_counts))
+    pq.write_table(table, folder / ITEMS, write_page_checksum=True)
+
+
+def read_items(bundle: Bundle) -> pa.Table:
+    """Return the catalogue with its column `TRAIN_COUNT`."""
+    return pq.read_table(io.BytesIO(bundle.read(ITEMS)))
+
+
+def write_index(folder: Path, request: IndexRequest) -> None:
+    """Build the index and write it.
+
+    Raises:
+        UserError: it does not reach `request.min_recall`.
+    """
+    (folder / INDEX).mkdir()
+    build_index(folder / INDEX, request)
+
+
+def index_files(bundle: Bundle) -> Read:
+    """Return what reads the files of the index, for `recsys.retrieval.index.build`."""
+    return lambda name: bundle.read(f"{INDEX}/{name}")
+
+
+def write_request_probe(folder: Path, requests: pa.Table) -> None:
+    """Write requests with the answers that were given to them."""
+    pq.write_table(requests, folder / REQUEST_PROBE, write_page_checksum=True)
+
+
+def read_request_probe(bundle: Bundle) -> pa.Table:
+    """Return requests with the answers that were given to them."""
+    return pq.read_table(io.BytesIO(bundle.read(REQUEST_PROBE)))
+
+
+def write_row_probe(folder: Path, probe: bytes) -> None:
+    """Write what `recsys.bundle.probe.write_probe` gave."""
+    (folder / ROW_PROBE).write_bytes(probe)
+
+
+def read_row_probe(bundle: Bundle) -> bytes | None:
+    """Return encoded rows with their logits, for `recsys.bundle.probe`; None: there are none."""
+    return bundle.read(ROW_PROBE) if bundle.has(ROW_PROBE) else None

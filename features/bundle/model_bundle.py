@@ -1,0 +1,92 @@
+"""A bundle that holds a model: verified, described, its encoder read, its weights at hand."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from torch import nn
+
+from recsys.bundle.directory import Bundle
+from recsys.bundle.weights import load_ranker, load_retrieval
+from recsys.core.errors import IntegrityError
+from recsys.data.batch import FeatureLayout
+from recsys.features.bundle.description import ModelDescription
+from recsys.features.bundle.files import read_description, read_encoder, read_weights
+from recsys.features.encoding.encoder import FeatureEncoder
+from recsys.features.schema import Schema
+from recsys.features.tables.sources import Policies
+from recsys.models.rankers import RANKERS
+from recsys.models.registry import MODELS
+from recsys.models.retrieval import RetrievalConfig, RetrievalModel
+
+
+@dataclass(frozen=True)
+class ModelBundle:
+    """What everybody who opens a model has of it."""
+
+    bundle: Bundle
+    description: ModelDescription
+    encoder: FeatureEncoder
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Verify the bundle at `path` and read what it says of its model.
+
+        Raises:
+            NotFoundError: there is no bundle, or it holds no model.
+            IntegrityError: a file is not what was written, or encoder and model do not belong
+                together.
+        """
+        bundle = Bundle.open(path)
+        description, encoder = read_description(bundle), read_encoder(bundle)
+        found = cls(bundle, description, encoder)
+        stored, layouts = description.layouts, layouts_of(encoder, description.kind)
+        if [_settled(one) for one in stored] != [_settled(one) for one in layouts]:
+            raise IntegrityError(
+                f"{path}: the encoder lays out {layouts}, the model was trained on {stored}"
+            )
+        return found
+
+    @property
+    def schema(self) -> Schema:
+        """The schema that the model was trained with."""
+        return self.encoder.schema
+
+    @property
+    def policies(self) -> Policies:
+        """What was done with rows that break a rule."""
+        return self.description.policies
+
+    def retrieval_model(self) -> RetrievalModel:
+        """Return a model that retrieves, with its weights, in evaluation mode.
+
+        Raises:
+            IntegrityError: the weights are not those of such a model.
+        """
+        about = self.description
+        assert isinstance(about.model, RetrievalConfig)
+        return load_retrieval(
+            read_weights(self.bundle), about.model, about.embedding, about.layouts
+        )
+
+    def ranker(self) -> nn.Module:
+        """Return a ranker, with its weights, in evaluation mode.
+
+        Raises:
+            IntegrityError: the weights are not those of such a model.
+        """
+        about = self.description
+        assert not isinstance(about.model, RetrievalConfig)
+        weights, (layout,) = read_weights(self.bundle), about.layouts
+        return load_ranker(weights, about.model, about.embedding, layout)
+
+
+def layouts_of(encoder: FeatureEncoder, kind: str) -> tuple[FeatureLayout, ...]:
+    """Return what each side of a model of some kind reads of what `encoder` encodes."""
+    if kind in RANKERS:
+        return (encoder.ranking_layout(),)
+    return encoder.retrieval_layouts(of_steps=MODELS[kind].of_steps)
+
+
+def _settled(layout: FeatureLayout) -> tuple[object, ...]:
+    return layout.single, layout.multi, layout.dense, layout.poolings, layout.reads

@@ -1,0 +1,133 @@
+"""The one writer of a model's bundle."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from recsys.bundle.directory import write_bundle
+from recsys.features.bundle.description import ModelDescription
+from recsys.features.bundle.files import (
+    Calibration,
+    write_calibration,
+    write_config,
+    write_description,
+    write_encoder,
+    write_index,
+    write_items,
+    write_metrics,
+    write_optimizer_state,
+    write_request_probe,
+    write_row_probe,
+    write_schema,
+    write_weights,
+)
+from recsys.features.encoding.encoder import FeatureEncoder
+from recsys.retrieval.index.protocol import IndexRequest
+
+
+class Answers(Protocol):
+    """What a bundle holds because of what its model answers with."""
+
+    def write(self, folder: Path) -> None:
+        """Write it into `folder`."""
+
+
+@dataclass(frozen=True)
+class ListAnswers:
+    """Of a model that gives lists.
+
+    items: the catalogue. train_counts (n,): in how many training rows each item stands. index:
+    what is built over their vectors. probe: requests beside their lists.
+    """
+
+    items: pa.Table
+    train_counts: NDArray[Any]
+    index: IndexRequest
+    probe: pa.Table
+
+    def write(self, folder: Path) -> None:
+        """Write catalogue, index and probe.
+
+        Raises:
+            UserError: the index does not reach the recall that is asked of it.
+        """
+        write_items(folder, self.items, self.train_counts)
+        write_index(folder, self.index)
+        write_request_probe(folder, self.probe)
+
+
+@dataclass(frozen=True)
+class RowAnswers:
+    """Of a model that gives a probability for each row; probe: encoded rows with their logits."""
+
+    probe: bytes
+
+    def write(self, folder: Path) -> None:
+        """Write the probe."""
+        write_row_probe(folder, self.probe)
+
+
+@dataclass(frozen=True)
+class ModelContents:
+    """What the bundle of a model holds.
+
+    Attributes:
+        description: what the model is.
+        encoder: fitted on its training rows.
+        weights: as `recsys.bundle.weights.save_weights` gives them.
+        answers: what it holds because of what the model answers with.
+        config: the configuration of the training, as YAML.
+        metrics: what was measured.
+        fingerprint: of the data.
+        calibration: how scores become probabilities, if they do.
+        optimizer_state: of the table, if it is kept for a later warm start.
+        origin: facts on the model that the training started from.
+    """
+
+    description: ModelDescription
+    encoder: FeatureEncoder
+    weights: bytes
+    answers: Answers
+    config: str
+    metrics: Mapping[str, Any]
+    fingerprint: str
+    calibration: Calibration | None = None
+    optimizer_state: bytes | None = None
+    origin: Mapping[str, str] | None = None
+
+
+def write_model(parent: Path, contents: ModelContents) -> Path:
+    """Write the bundle of a model below `parent` and return its folder.
+
+    Raises:
+        UserError: as the `write` of `contents.answers`; then nothing is left behind.
+    """
+    about = contents.description
+
+    def write(folder: Path) -> None:
+        write_config(folder, contents.config)
+        write_description(folder, about)
+        write_schema(folder, contents.encoder.schema)
+        write_encoder(folder, contents.encoder)
+        write_weights(folder, contents.weights)
+        contents.answers.write(folder)
+        write_metrics(folder, contents.metrics)
+        if contents.calibration is not None:
+            write_calibration(folder, contents.calibration)
+        if contents.optimizer_state is not None:
+            write_optimizer_state(folder, contents.optimizer_state)
+
+    facts = {
+        "kind": about.kind,
+        **({} if about.space_id is None else {"space_id": about.space_id}),
+        "data_fingerprint": contents.fingerprint,
+        "config_sha256": hashlib.sha256(contents.config.encode()).hexdigest(),
+        "metrics": contents.metrics,
+        **(contents.origin or {}),
+    }
+    return write_bundle(parent, write, facts=facts)

@@ -1,0 +1,1 @@
+"""What serving does with a model, by what the model answers with."""

@@ -1,0 +1,100 @@
+"""Models that answer requests with lists of items."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from recsys.bundle.directory import Bundle
+from recsys.core.errors import ConfigError
+from recsys.features.bundle.files import (
+    index_files,
+    read_description,
+    read_request_probe,
+    read_schema,
+)
+from recsys.features.bundle.request_probe import without_answers
+from recsys.features.requests.origin import RequestOrigin
+from recsys.features.requests.table import HISTORY, SEEN
+from recsys.retrieval.index.build import read_facts
+from recsys.retrieval.index.registry import BACKENDS, kinds_by_export
+from recsys.serving.export.query_encoding import EncodingSize
+from recsys.serving.export.retrieval import VECTORS, export_index
+from recsys.serving.recommend.scorer import Scorer
+
+DEFAULTS: dict[str, Any] = {"k": 20, "filter_seen": None, "probability": False}
+"""Parameters of those who ask; filter_seen None: as when the model was evaluated."""
+EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class ListServer:
+    """See `Server`; the parameters are those of `DEFAULTS`."""
+
+    scorer: Scorer
+    columns: pa.Schema
+
+    def answer(self, table: pa.Table, params: Mapping[str, Any], origin: RequestOrigin) -> pa.Table:
+        """Return a list a request; no history is an empty one."""
+        if HISTORY not in table.column_names:
+            kind = self.columns.field(HISTORY).type
+            table = table.append_column(HISTORY, pa.array([[]] * table.num_rows, kind))
+        chosen = {**DEFAULTS, **params}
+        asked = {name: chosen[name] for name in DEFAULTS}
+        return self.scorer.score(table, **asked, origin=origin)
+
+
+class Lists:
+    """See `Answering`."""
+
+    def targets(self) -> list[str]:
+        """Return the indexes, and vectors without one."""
+        return [*kinds_by_export(), VECTORS]
+
+    def export(
+        self,
+        bundle: Path,
+        target: str,
+        out: Path,
+        *,
+        min_recall: float,
+        encoded: EncodingSize | None = None,
+    ) -> dict[str, Any]:
+        """Export item vectors or an index over them; see `export_index`."""
+        if target not in self.targets():
+            raise ConfigError(
+                f"--to {target} is for rankers; a retrieval model goes --to {VECTORS}, or to an "
+                f"index: {', '.join(kinds_by_export())}"
+            )
+        return export_index(bundle, target, out, min_recall=min_recall, encoded=encoded)
+
+    def server(self, bundle: Path) -> ListServer:
+        """Open the model."""
+        scorer = Scorer.open(bundle)
+        return ListServer(scorer, request_columns(scorer.bundle))
+
+    def described(self, bundle: Bundle) -> tuple[pa.Table, Any]:
+        """Return requests of the probe, and MLflow's signature."""
+        from recsys.serving.pyfunc import request_signature
+
+        columns, key = request_columns(bundle), read_schema(bundle).user_key
+        names = [name for name in columns.names if name != SEEN]
+        example = read_request_probe(bundle).select(names).slice(0, EXAMPLES)
+        params = DEFAULTS | {"filter_seen": read_description(bundle).filter_seen}
+        return example, request_signature(columns, key, params)
+
+    def requirements(self, bundle: Bundle) -> list[str]:
+        """Return the library of the index."""
+        kind = read_facts(index_files(bundle))["kind"]
+        library = BACKENDS[kind].distribution
+        return [] if library is None else [library]
+
+
+def request_columns(bundle: Bundle) -> pa.Schema:
+    """Return the columns that requests may have: those of the probe, and `seen`."""
+    schema = without_answers(read_request_probe(bundle)).schema
+    if SEEN not in schema.names:
+        schema = schema.append(pa.field(SEEN, schema.field(HISTORY).type))
+    return schema

@@ -1,0 +1,72 @@
+"""Models that answer each row with a probability."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from recsys.bundle.directory import Bundle
+from recsys.core.errors import ConfigError
+from recsys.features.bundle.model_bundle import ModelBundle
+from recsys.features.requests.origin import RequestOrigin
+from recsys.features.requests.rows import RowEncoder
+from recsys.serving.export.onnx_export import ONNX, export_onnx
+from recsys.serving.export.query_encoding import EncodingSize
+from recsys.serving.recommend.rows import RowScorer
+
+
+@dataclass(frozen=True)
+class RowServer:
+    """See `Server`; there are no parameters."""
+
+    scorer: RowScorer
+
+    @property
+    def columns(self) -> pa.Schema:
+        """Those that the model reads, and the keys."""
+        return self.scorer.rows.types
+
+    def answer(self, table: pa.Table, params: Mapping[str, Any], origin: RequestOrigin) -> pa.Table:
+        """Return the keys of the rows and their probability."""
+        return self.scorer.score(table)
+
+
+class Rows:
+    """See `Answering`."""
+
+    def targets(self) -> list[str]:
+        """Return the one there is."""
+        return [ONNX]
+
+    def export(
+        self,
+        bundle: Path,
+        target: str,
+        out: Path,
+        *,
+        min_recall: float,
+        encoded: EncodingSize | None = None,
+    ) -> dict[str, Any]:
+        """Export the graph of the model; see `export_onnx`."""
+        if encoded is not None:
+            raise ConfigError("--encoding fde is about vectors, and a ranker has none")
+        if target != ONNX:
+            raise ConfigError(f"--to {target}: a ranker has no vectors to search; give --to {ONNX}")
+        return export_onnx(bundle, out)
+
+    def server(self, bundle: Path) -> RowServer:
+        """Open the model."""
+        return RowServer(RowScorer.open(bundle))
+
+    def described(self, bundle: Bundle) -> tuple[None, Any]:
+        """Return MLflow's signature; there is no example of a row."""
+        from recsys.serving.pyfunc import row_signature
+
+        model = ModelBundle.read(bundle.path)
+        return None, row_signature(RowEncoder(model.encoder, model.policies).types)
+
+    def requirements(self, bundle: Bundle) -> list[str]:
+        """Need nothing more."""
+        return []
