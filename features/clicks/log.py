@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from recsys.core.atomic import publish, staged_folder
 from recsys.core.errors import ConfigError, DataError, IntegrityError
 from recsys.data.batch import FeatureBlock, FeatureLayout, RankingBatch
-from recsys.features.clicks.rows import ClickReader, ClickRows, PartOrder
+from recsys.features.clicks.rows import ClickSource, PartOrder
 from recsys.features.clicks.store import PARTS, PartFiles, PartWriter
 from recsys.features.clicks.survey import Survey, decided, survey
 from recsys.features.dataset.split import SplitConfig
@@ -39,6 +39,7 @@ from recsys.features.schema import Schema
 from recsys.features.tables.checked import source_fingerprint
 from recsys.features.tables.ledger import Drop, Ledger
 from recsys.features.tables.reading import open_table
+from recsys.features.tables.rows import Rows
 from recsys.features.tables.sources import Policies, Sources
 
 _FORMAT = "click log 2"
@@ -235,13 +236,13 @@ def _encode(
     fingerprint: str,
     earlier: FeatureEncoder | None = None,
 ) -> ClickLog:
-    reader = ClickReader(open_table(sources.interactions, "interactions"), schema, policies, split)
-    found = survey(reader, schema, split, lookups)
+    source = ClickSource(open_table(sources.interactions, "interactions"), schema, policies, split)
+    found = survey(source, schema, split, lookups)
     if earlier is not None:
         found = replace(found, encoder=found.encoder.continuing(earlier))
     with staged_folder(folder.parent, folder.name) as staging:
-        ledger = Ledger(reader.files)
-        written = _write_parts(staging, reader, schema, found, ledger)
+        ledger = Ledger(source.files)
+        written = _write_parts(staging, source, schema, found, ledger)
         found.encoder.save(staging / "encoder")
         facts = {
             "key": folder.name,
@@ -259,34 +260,35 @@ def _encode(
 
 
 def _write_parts(
-    folder: Path, reader: ClickReader, schema: Schema, found: Survey, ledger: Ledger
+    folder: Path, source: ClickSource, schema: Schema, found: Survey, ledger: Ledger
 ) -> tuple[int, ...]:
     """Encode every row into the files of its part; return the positive rows of each."""
     layout = found.encoder.ranking_layout()
     time = schema.interactions.time
-    order = None if time is None else PartOrder(reader.files, time.column)
+    order = None if time is None else PartOrder(source.files, time.column)
     position = 0
     with ExitStack() as stack:
         writers = [stack.enter_context(PartWriter(folder / name, layout)) for name in PARTS]
-        for rows in reader.batches(schema.features_of("interactions"), ledger):
+        for rows in source.batches(schema.features_of("interactions"), ledger):
             ledger.check()
             part = _parts(rows, found, position)
             position += len(rows)
-            if order is not None and rows.time is not None:
-                order.add(part, rows.time, rows.rows)
-            batch = _encoded(rows, found, reader)
+            times = source.times(rows)
+            if order is not None and times is not None:
+                order.add(part, times, rows.rows)
+            batch = _encoded(rows, found, source)
             for number, own in _by_part(batch, part):
                 writers[number].append(own)
     counts = tuple(writer.num_rows for writer in writers)
     if counts != found.counts:
         raise DataError(
-            f"{reader.files.paths[0]}: {sum(found.counts):,} rows in the first reading, "
+            f"{source.files.paths[0]}: {sum(found.counts):,} rows in the first reading, "
             f"{sum(counts):,} in the second; leave the files alone while they are read"
         )
     return tuple(writer.num_positive for writer in writers)
 
 
-def _parts(rows: ClickRows, found: Survey, position: int) -> NDArray[np.int8]:
+def _parts(rows: Rows, found: Survey, position: int) -> NDArray[np.int8]:
     if found.cuts is None:
         assert rows.part is not None
         return rows.part
@@ -294,21 +296,23 @@ def _parts(rows: ClickRows, found: Survey, position: int) -> NDArray[np.int8]:
     return np.searchsorted(found.cuts, at, side="right").astype(np.int8)
 
 
-def _encoded(rows: ClickRows, found: Survey, reader: ClickReader) -> RankingBatch:
+def _encoded(rows: Rows, found: Survey, source: ClickSource) -> RankingBatch:
     columns = {
         name: decided(values, whole=name in found.whole) for name, values in rows.columns.items()
     }
     try:
         encoded = found.encoder.encode("interactions", pa.table(columns))
     except DataError as error:
-        (place,) = reader.files.places(rows.rows[:1])
+        (place,) = source.files.places(rows.rows[:1])
         path, _, row = place.rpartition(":")
         raise DataError(f"{path} from row {row} on: {error}") from None
+    assert rows.label is not None
+    weight = np.ones(len(rows), np.float32) if rows.weight is None else rows.weight
     crosses = Crosses(found.encoder.schema.derived_features, found.encoder.columns_layout())
     return RankingBatch(
         features=crosses.beside(encoded),
         label=torch.from_numpy(rows.label),
-        weight=torch.from_numpy(rows.weight),
+        weight=torch.from_numpy(weight),
         examples=torch.from_numpy(rows.rows),
     )
 

@@ -1,136 +1,50 @@
-"""Rows of a click log as they stream by: conditions, label, weight, time and part checked.
+"""Rows of a click log as they stream by, and whether its parts follow each other in time.
 
-What `recsys.features.tables.log` does for a log that fits into memory, for one that does not:
-nothing is kept from one batch to the next. Ids are not checked, for a click log needs none.
+Rows are read as those of a log in memory are (`recsys.features.tables.rows`); nothing is kept
+from one batch to the next.
 """
 
-from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Sequence
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from recsys.core.errors import DataError
 from recsys.features.dataset.split import SplitConfig
-from recsys.features.kinds.convert import columns_of, convert_columns, number
 from recsys.features.kinds.feature import Feature
 from recsys.features.schema import Schema
-from recsys.features.tables.labels import labels
-from recsys.features.tables.ledger import Cells, Ledger, Mask, cells
-from recsys.features.tables.log import conditions_met, split_parts
-from recsys.features.tables.reading import Batch, TableFiles
+from recsys.features.tables.ledger import Ledger
+from recsys.features.tables.reading import TableFiles
+from recsys.features.tables.rows import RowReader, RowRoles, Rows
 from recsys.features.tables.sources import Policies
-from recsys.features.tables.times import check_times, latest_seconds, microseconds, raw_times
+from recsys.features.tables.times import latest_seconds, microseconds
 
 _PART_WORDS = ("training", "validation", "test")
 
 
-@dataclass(frozen=True, eq=False)
-class ClickRows:
-    """The usable rows of one batch.
-
-    rows (N,) int64, numbers over the source files; label, weight (N,) float32; time (N,) int64
-    microseconds since 1970, where declared; part (N,) int8, where a column says it; columns:
-    source column -> (N,) values as `recsys.features.kinds.convert.convert_columns` gives them.
-    """
-
-    rows: NDArray[np.int64]
-    label: NDArray[np.float32]
-    weight: NDArray[np.float32]
-    time: NDArray[np.int64] | None
-    part: NDArray[np.int8] | None
-    columns: Mapping[str, pa.Array]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-
-class ClickReader:
-    """Streams the rows of `files`, as often as asked."""
+class ClickSource:
+    """The rows of a click log, read as often as asked."""
 
     def __init__(
         self, files: TableFiles, schema: Schema, policies: Policies, split: SplitConfig
     ) -> None:
         self.files = files
-        self._roles, self._policies, self._split = schema.interactions, policies, split
+        self._schema, self._policies, self._split = schema, policies, split
         self._latest = latest_seconds(policies)
 
-    def batches(self, features: Sequence[Feature], ledger: Ledger) -> Generator[ClickRows]:
-        """Yield the rows that count, with the columns of `features`; findings go to `ledger`."""
-        for batch in self.files.batches(self._columns(columns_of(features))):
-            rows = self._usable(batch, features, ledger)
-            if rows is not None:
-                yield rows
+    def reader(self, features: Sequence[Feature], ledger: Ledger) -> RowReader:
+        """Return a reader of the roles and of `features`, whose findings go to `ledger`."""
+        roles = RowRoles.of_log(self._schema, self._split.column, features)
+        return RowReader(self.files, roles, self._policies, ledger, latest=self._latest)
 
-    def _columns(self, of_features: Sequence[str]) -> list[str]:
-        roles = self._roles
-        assert roles.label is not None
-        wanted = [roles.label.column, roles.weight, self._split.column]
-        wanted += [roles.time.column] if roles.time else []
-        wanted += [condition.column for condition in roles.where]
-        return list(dict.fromkeys(name for name in [*wanted, *of_features] if name is not None))
+    def batches(self, features: Sequence[Feature], ledger: Ledger) -> Generator[Rows]:
+        """Yield the rows that count."""
+        return self.reader(features, ledger).batches()
 
-    def _usable(
-        self,
-        batch: Batch,
-        features: Sequence[Feature],
-        ledger: Ledger,
-    ) -> ClickRows | None:
-        chosen = conditions_met(batch.table, batch.rows, self._roles.where, ledger)
-        table = batch.table if chosen.all() else batch.table.filter(pa.array(chosen))
-        rows = batch.rows[chosen]
-        if len(rows) == 0:
-            return None
-
-        def cell(name: str) -> Cells:
-            return cells(table, name, rows, ledger)
-
-        assert self._roles.label is not None
-        label, good = labels(cell(self._roles.label.column), self._roles.label, self._policies)
-        weight = np.ones(len(rows), np.float32)
-        if self._roles.weight is not None:
-            weight = self._weights(cell(self._roles.weight))
-        part = None if self._split.column is None else split_parts(cell(self._split.column))
-        time, on_time = self._times(cell, rows, ledger)
-        good &= on_time
-        columns = convert_columns(cell, features, self._policies)
-        if not good.all():
-            mask = pa.array(good)
-            columns = {name: values.filter(mask) for name, values in columns.items()}
-        return ClickRows(
-            rows=rows[good],
-            label=label[good],
-            weight=weight[good],
-            time=None if time is None else time[good],
-            part=None if part is None else part[good],
-            columns=columns,
-        )
-
-    def _weights(self, column: Cells) -> NDArray[np.float32]:
-        values = np.asarray(number(column, self._policies).fill_null(np.nan))
-        remedy = "fill it in the source, or leave such rows out with interactions.where"
-        column.note(np.isnan(values), "the weight is null or not a number", remedy, show=False)
-        column.note(values < 0, "the weight is negative", "a weight is zero or more")
-        return values.astype(np.float32)
-
-    def _times(
-        self, cell: Callable[[str], Cells], rows: NDArray[np.int64], ledger: Ledger
-    ) -> tuple[NDArray[np.int64] | None, Mask]:
-        role = self._roles.time
-        if role is None:
-            return None, np.ones(len(rows), bool)
-        raw = raw_times(cell(role.column), role.unit)
-        good = check_times(
-            raw,
-            rows,
-            column=role.column,
-            unit=role.unit,
-            ledger=ledger,
-            policies=self._policies,
-            latest=self._latest,
-        )
-        return microseconds(np.where(good, raw, 0), role.unit), good
+    def times(self, rows: Rows) -> NDArray[np.int64] | None:
+        """Return the times of rows, (N,) int64 microseconds, where the schema declares them."""
+        role = self._schema.interactions.time
+        return None if role is None or rows.clock is None else microseconds(rows.clock, role.unit)
 
 
 class PartOrder:

@@ -16,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from recsys.core.errors import DataError
-from recsys.features.clicks.rows import ClickReader, ClickRows
+from recsys.features.clicks.rows import ClickSource
 from recsys.features.dataset.split import TEST, TRAIN, VALIDATION, SplitConfig
 from recsys.features.encoding.encoder import FeatureEncoder, known_values, knows_its_values
 from recsys.features.encoding.hashing import splitmix64
@@ -26,6 +26,7 @@ from recsys.features.kinds.convert import columns_of, decide_type, join_batches
 from recsys.features.kinds.feature import Feature
 from recsys.features.schema import Schema
 from recsys.features.tables.ledger import Ledger, Mask
+from recsys.features.tables.rows import Rows
 
 SAMPLE_ROWS = 1_000_000
 """Rows of the log that the encoder is fitted on, those of them that are for training."""
@@ -43,7 +44,7 @@ class Survey:
     encoder: FeatureEncoder
 
 
-def survey(reader: ClickReader, schema: Schema, split: SplitConfig, lookups: int | None) -> Survey:
+def survey(source: ClickSource, schema: Schema, split: SplitConfig, lookups: int | None) -> Survey:
     """Read the log once, fit the encoder on a sample of its training rows.
 
     Raises:
@@ -51,28 +52,32 @@ def survey(reader: ClickReader, schema: Schema, split: SplitConfig, lookups: int
     """
     features = schema.features_of("interactions")
     fitted = [feature for feature in features if _is_fitted(schema, feature)]
-    untyped = _untyped(reader, features)
+    untyped = _untyped(source, features)
     watched = [f for f in features if f in fitted or f.source_column in untyped]
-    ledger = Ledger(reader.files)
+    ledger = Ledger(source.files)
     sample = RowSample(SAMPLE_ROWS)
     texts: set[str] = set()
     counts = np.zeros(3, np.int64)
-    for rows in reader.batches(watched, ledger):
+    reader = source.reader(watched, ledger)
+    for rows in reader.batches():
         texts |= {name for name in untyped - texts if not _is_whole(rows.columns[name])}
         begin = int(counts.sum())
         part = np.zeros(len(rows), np.int8) if rows.part is None else rows.part
         counts += np.bincount(part, minlength=3)
-        sample.add(_piece(rows, part == TRAIN, begin, columns_of(fitted)))
-    ledger.settle()
+        piece = _piece(rows, source.times(rows), begin, columns_of(fitted))
+        sample.add(piece.filter(part == TRAIN))
+    drops = ledger.settle()
     total = int(counts.sum())
+    reader.refuse_no_rows()
+    reader.refuse_none_left(total, drops)
     cuts = None if split.kind == "column" else _cuts(split, total)
     if cuts is not None:
         counts = np.diff([0, *cuts, total])
-    _check_counts(counts, reader, split)
+    _check_counts(counts, source, split)
     sample.keep_before(total if cuts is None else cuts[0])
     whole = frozenset(untyped - texts)
-    known = _known(reader, schema, cuts, whole)
-    encoder = _fit(reader, schema, sample, whole, lookups, known)
+    known = _known(source, schema, cuts, whole)
+    encoder = _fit(source, schema, sample, whole, lookups, known)
     numbers = (int(counts[TRAIN]), int(counts[VALIDATION]), int(counts[TEST]))
     return Survey(numbers, cuts, whole, encoder)
 
@@ -95,6 +100,8 @@ class Piece:
 
     def filter(self, mask: Mask) -> "Piece":
         """Return the rows where `mask` (N,) holds."""
+        if mask.all():
+            return self
         chosen = pa.array(mask)
         return Piece(
             self.priority[mask],
@@ -150,14 +157,13 @@ def _plain(piece: Piece) -> Piece:
     )
 
 
-def _piece(rows: ClickRows, chosen: Mask, begin: int, names: Iterable[str]) -> Piece:
-    piece = Piece(
+def _piece(rows: Rows, time: NDArray[np.int64] | None, begin: int, names: Iterable[str]) -> Piece:
+    return Piece(
         splitmix64(rows.rows.view(np.uint64)),
         begin + np.arange(len(rows)),
-        rows.time,
+        time,
         {name: rows.columns[name] for name in names},
     )
-    return piece if chosen.all() else piece.filter(chosen)
 
 
 def _is_fitted(schema: Schema, feature: Feature) -> bool:
@@ -167,10 +173,10 @@ def _is_fitted(schema: Schema, feature: Feature) -> bool:
     return (auto and feature.least_count == 1) or feature.is_scaled
 
 
-def _untyped(reader: ClickReader, features: Sequence[Feature]) -> set[str]:
+def _untyped(source: ClickSource, features: Sequence[Feature]) -> set[str]:
     categories = {f.source_column for f in features if f.decides_type}
-    reader.files.require(categories)
-    return {name for name in categories if reader.files.is_untyped(name)}
+    source.files.require(categories)
+    return {name for name in categories if source.files.is_untyped(name)}
 
 
 def _is_whole(values: pa.Array) -> bool:
@@ -185,12 +191,8 @@ def _cuts(split: SplitConfig, total: int) -> tuple[int, int]:
     return first, second
 
 
-def _check_counts(counts: NDArray[np.int64], reader: ClickReader, split: SplitConfig) -> None:
-    path = reader.files.paths[0]
-    if counts.sum() == 0:
-        raise DataError(
-            f"{path}: none of the interactions is left; change interactions.where or the policies"
-        )
+def _check_counts(counts: NDArray[np.int64], source: ClickSource, split: SplitConfig) -> None:
+    path = source.files.paths[0]
     if counts[TRAIN] == 0 or counts[TEST] == 0:
         raise DataError(
             f"{path}: split {split.kind}: {counts[TRAIN]} training, {counts[VALIDATION]} "
@@ -200,7 +202,7 @@ def _check_counts(counts: NDArray[np.int64], reader: ClickReader, split: SplitCo
 
 
 def _fit(
-    reader: ClickReader,
+    source: ClickSource,
     schema: Schema,
     sample: RowSample,
     whole: frozenset[str],
@@ -209,8 +211,8 @@ def _fit(
 ) -> FeatureEncoder:
     """Fit on the sample; a category whose values fitting does not need is there by its type."""
     columns = {}
-    for name, kind in _types(reader, schema, whole).items():
-        place = f"{reader.files.paths[0]}, column '{name}'"
+    for name, kind in _types(source, schema, whole).items():
+        place = f"{source.files.paths[0]}, column '{name}'"
         if name in sample.pieces[0].columns:
             joined = join_batches([p.columns[name] for p in sample.pieces], place, untyped=False)
             text = pa.types.is_large_string(joined.type)
@@ -231,7 +233,7 @@ def _fit(
 
 
 def _known(
-    reader: ClickReader, schema: Schema, cuts: tuple[int, int] | None, whole: frozenset[str]
+    source: ClickSource, schema: Schema, cuts: tuple[int, int] | None, whole: frozenset[str]
 ) -> dict[str, NDArray[np.int64]]:
     """Count the values of all training rows, for the features that know theirs."""
     features = schema.features_of("interactions")
@@ -239,7 +241,7 @@ def _known(
     if not counts:
         return {}
     position = 0
-    with closing(reader.batches(list(counts), Ledger(reader.files))) as batches:
+    with closing(source.batches(list(counts), Ledger(source.files))) as batches:
         for rows in batches:
             mask = rows.part == TRAIN
             if cuts is not None:
@@ -252,10 +254,10 @@ def _known(
     return {f.name: known_values(schema, f, own) for f, own in counts.items()}
 
 
-def _types(reader: ClickReader, schema: Schema, whole: frozenset[str]) -> dict[str, pa.DataType]:
+def _types(source: ClickSource, schema: Schema, whole: frozenset[str]) -> dict[str, pa.DataType]:
     """Return the type of each feature's column, as the first rows have it."""
     with closing(
-        reader.batches(schema.features_of("interactions"), Ledger(reader.files))
+        source.batches(schema.features_of("interactions"), Ledger(source.files))
     ) as batches:
         columns = next(iter(batches)).columns
     kinds = {}

@@ -123,7 +123,7 @@ def join_batches(parts: Sequence[pa.Array], cells_place: str, *, untyped: bool) 
     kinds = {part.type for part in parts if not pa.types.is_null(part.type)}
     if not kinds:
         return pa.chunked_array([pa.nulls(sum(len(part) for part in parts))])
-    target = _common_type(kinds)
+    target = common_type(kinds)
     if target is None:
         names = " and ".join(sorted(map(str, kinds)))
         raise DataError(f"{cells_place}: {names} in different files; cast them to one type")
@@ -131,8 +131,8 @@ def join_batches(parts: Sequence[pa.Array], cells_place: str, *, untyped: bool) 
     return decide_type(joined) if untyped and pa.types.is_dictionary(target) else joined
 
 
-def _common_type(kinds: set[pa.DataType]) -> pa.DataType | None:
-    """The widest type where the files differ in width alone."""
+def common_type(kinds: set[pa.DataType]) -> pa.DataType | None:
+    """Return the widest of converted types that differ in width alone; None: they differ more."""
     if len(kinds) == 1:
         return next(iter(kinds))
     for check, wide in (

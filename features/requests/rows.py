@@ -17,11 +17,10 @@ import torch
 from numpy.typing import NDArray
 
 from recsys.core.errors import ConfigError, DataError
-from recsys.core.strict import nearest
 from recsys.data.batch import FeatureBlock
 from recsys.features.encoding.crosses import Crosses
 from recsys.features.encoding.encoder import FeatureEncoder
-from recsys.features.kinds.convert import columns_of, convert_columns
+from recsys.features.kinds.convert import columns_of
 from recsys.features.kinds.feature import Feature
 from recsys.features.schema import Schema
 from recsys.features.tables.attributes import (
@@ -30,22 +29,15 @@ from recsys.features.tables.attributes import (
     read_attributes,
     without_duplicates,
 )
-from recsys.features.tables.ids import IdCollector, settle_ids
-from recsys.features.tables.ledger import Cells, Ledger, cells, is_text
-from recsys.features.tables.reading import TableFiles, open_table, table_at
+from recsys.features.tables.ids import settle_ids
+from recsys.features.tables.ledger import Cells, Ledger, is_text
+from recsys.features.tables.reading import Batch, TableFiles, open_table, table_at
+from recsys.features.tables.rows import IdRole, RowReader, RowRoles, Rows
 from recsys.features.tables.sources import Policies
 
 Side = Literal["users", "items"]
 SIDES: tuple[Side, ...] = ("users", "items")
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """Some rows of a table; numbers (N,) int64 are theirs in the file, for messages."""
-
-    table: pa.Table
-    numbers: NDArray[np.int64]
-    ledger: Ledger
+_ROLES: dict[Side, IdRole] = {"users": "user", "items": "item"}
 
 
 @dataclass(frozen=True)
@@ -86,6 +78,7 @@ class RowEncoder:
                 "before a row, which a table of rows to score does not hold; train without it"
             )
         self._crosses = Crosses(self.schema.derived_features, encoder.columns_layout())
+        self._roles = self._roles_of_rows()
         readers: dict[str, str] = {}
         for side in SIDES:
             for name in [] if side in self.attributes else self._columns_of(side):
@@ -133,13 +126,16 @@ class RowEncoder:
                 column and row are named.
         """
         self.require(files)
-        numbers = np.arange(first_row, first_row + table.num_rows)
-        rows = _Rows(table, numbers, Ledger(files))
-        users, items = (self._side(side, rows) for side in SIDES)
-        context = self._context(rows)
-        rows.ledger.check()
+        ledger = Ledger(files)
+        reader = RowReader(files, self._roles, self._policies, ledger)
+        rows = reader.read(Batch(table, np.arange(first_row, first_row + table.num_rows)))
+        ledger.check()  # so every row is there
+        users, items = (self._side(side, rows, ledger) for side in SIDES)
+        context = self._columns(self.schema.features_of("interactions"), rows, None)
+        ledger.check()
         try:
-            query = self._encoded("users", users).beside(self._encoded("interactions", context))
+            query = self._encoded("users", users)
+            query = query.beside(self._encoded("interactions", _Raw(context, len(rows))))
             block = query.beside(self._encoded("items", items))
         except DataError as error:
             raise DataError(f"{files.paths[0]} from row {first_row + 1} on: {error}") from None
@@ -151,19 +147,29 @@ class RowEncoder:
         Raises:
             DataError: with the nearest column, and the option that would bring it.
         """
+        remedies = {
+            name: f"the model reads '{name}' of {side}: "
+            + (
+                "rows need the key to be joined"
+                if side in self.attributes
+                else f"write it into the rows, or give the table of {side}"
+            )
+            for side in SIDES
+            for name in self._wanted_of(side)
+        }
+        files.require(self.columns, remedies)
+
+    def _roles_of_rows(self) -> RowRoles:
+        """Return what is read of the rows: keys, and features that no table of a side brings."""
+        ids: dict[IdRole, str] = {}
+        features = list(self.schema.features_of("interactions"))
         for side in SIDES:
-            for name in self._wanted_of(side):
-                if name not in files.columns:
-                    ways = (
-                        "the rows need the key to be joined"
-                        if side in self.attributes
-                        else f"write it into the rows, or give the table of {side}"
-                    )
-                    raise DataError(
-                        f"{files.paths[0]}: no column '{name}', which the model reads of {side}"
-                        f"{nearest(name, list(files.columns))}; {ways}"
-                    )
-        files.require(self.columns)
+            key = self._own_key(side)
+            own = [] if side in self.attributes else self.schema.features_of(side)
+            features += [one for one in own if one.source_column != key]
+            if self._key(side) in self._wanted_of(side):
+                ids[_ROLES[side]] = self._key(side)
+        return RowRoles(ids=ids, features=features)
 
     def _wanted_of(self, side: Side) -> list[str]:
         if not self.schema.features_of(side):
@@ -179,68 +185,49 @@ class RowEncoder:
         roles = self.schema.interactions
         return roles.user if side == "users" else roles.item
 
-    def _in_rows(self, side: Side, column: str) -> str:
-        key = self.schema.user_key if side == "users" else self.schema.item_key
-        return self._key(side) if column == key else column
+    def _own_key(self, side: Side) -> str:
+        """The key in the table of a side."""
+        return self.schema.user_key if side == "users" else self.schema.item_key
 
-    def _side(self, side: Side, rows: _Rows) -> _Raw:
+    def _in_rows(self, side: Side, column: str) -> str:
+        return self._key(side) if column == self._own_key(side) else column
+
+    def _side(self, side: Side, rows: Rows, ledger: Ledger) -> _Raw:
         features = self.schema.features_of(side)
         table = self.attributes.get(side)
         if table is None or not features:
-            columns = self._converted(features, rows, side)
-            return _Raw(columns, len(rows.numbers))
-        key = self.schema.user_key if side == "users" else self.schema.item_key
-        ids = self._ids(cells(rows.table, self._key(side), rows.numbers, rows.ledger))
-        distinct = ids.dictionary
-        place = f"{rows.ledger.files.paths[0]}, column '{self._key(side)}'"
-        at = _find(distinct, table.column(key).combine_chunks(), place, side)
-        codes = np.asarray(ids.indices.fill_null(0)).astype(np.int64)
-        self._note_unknown(side, rows, np.asarray(at.is_null()), ids)
+            return _Raw(self._columns(features, rows, side), len(rows))
+        ids, key = rows.ids[_ROLES[side]], self._own_key(side)
+        place = f"{ledger.files.paths[0]}, column '{self._key(side)}'"
+        at = _find(ids.dictionary, table.column(key).combine_chunks(), place, side)
+        codes = np.asarray(ids.indices).astype(np.int64)
+        self._note_unknown(side, Cells(self._key(side), ids, rows.rows, ledger), at)
         taken = table.take(at)
         found = {name: taken.column(name) for name in table.column_names if name != key}
-        return _Raw({key: distinct, **found}, len(distinct), codes)
+        return _Raw({key: ids.dictionary, **found}, len(ids.dictionary), codes)
 
-    def _note_unknown(
-        self, side: Side, rows: _Rows, absent: NDArray[np.bool_], ids: pa.DictionaryArray
-    ) -> None:
+    def _note_unknown(self, side: Side, ids: Cells, at: pa.Array) -> None:
+        """Note ids of which `at` (D,), a place for each that is distinct, has none."""
         policies = self._policies
         policy = policies.unknown_items if side == "items" else policies.unknown_users
-        codes = np.asarray(ids.indices.fill_null(-1))
-        at = np.flatnonzero((codes >= 0) & np.append(absent, False)[codes])
-        if policy == "error" and len(at):
-            rows.ledger.note(
-                self._key(side),
+        if policy == "error":
+            absent = np.asarray(at.is_null())
+            ids.note(
+                absent[np.asarray(ids.values.indices)],
                 f"the table of {side} has no such key",
-                rows.numbers[at],
-                remedy="add it, or train with policies.unknown_"
-                f"{side}: keep, which scores it without attributes",
-                value=repr(ids[int(at[0])].as_py()),
+                f"add it, or train with policies.unknown_{side}: keep, which scores it without "
+                "attributes",
             )
 
-    def _context(self, rows: _Rows) -> _Raw:
-        features = self.schema.features_of("interactions")
-        return _Raw(self._converted(features, rows, None), len(rows.numbers))
-
-    def _converted(
-        self, features: Sequence[Feature], rows: _Rows, side: Side | None
+    def _columns(
+        self, features: Sequence[Feature], rows: Rows, side: Side | None
     ) -> dict[str, pa.Array]:
         """Return the columns that `features` read, by the names that the encoder looks for."""
-
-        def cell(name: str) -> Cells:
-            column = name if side is None else self._in_rows(side, name)
-            return cells(rows.table, column, rows.numbers, rows.ledger)
-
-        keys = [] if side is None else [one for one in features if self._is_key(side, one)]
-        others = [feature for feature in features if feature not in keys]
-        columns = {one.source_column: self._ids(cell(one.source_column)) for one in keys}
-        return columns | convert_columns(cell, others, self._policies)
-
-    def _is_key(self, side: Side, feature: Feature) -> bool:
-        return self._in_rows(side, feature.source_column) == self._key(side)
-
-    def _ids(self, column: Cells) -> pa.DictionaryArray:
-        ids, _ = IdCollector(column.column, column.ledger, self._policies).check(column)
-        return ids
+        names = columns_of(features)
+        if side is None:
+            return {name: rows.columns[name] for name in names}
+        key, ids = self._own_key(side), rows.ids.get(_ROLES[side])
+        return {name: ids if name == key else rows.columns[name] for name in names}
 
     def _encoded(self, side: Literal["users", "interactions", "items"], raw: _Raw) -> FeatureBlock:
         # A column of nulls holds the length where no other column is read.
@@ -298,8 +285,8 @@ def as_rows(table: pa.Table, place: str = "rows") -> TableFiles:
 
 def _find(ids: pa.Array, keys: pa.Array, place: str, side: Side) -> pa.Array:
     """Return the row of each id in `keys`, null where there is none."""
-    if pa.types.is_null(ids.type):
-        return pa.nulls(len(ids), pa.int32())
+    if len(ids) == 0:
+        return pa.nulls(0, pa.int32())
     if is_text(ids.type) != is_text(keys.type):
         raise DataError(
             f"{place} holds {ids.type} ids, the table of {side} {keys.type} ids: cast one of them"

@@ -8,11 +8,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recsys.core.errors import DataError
-from recsys.features.kinds.convert import columns_of, convert_columns, join_batches
+from recsys.features.kinds.convert import columns_of, join_batches
 from recsys.features.kinds.feature import Feature
 from recsys.features.tables.ids import IdCollector, Ids
-from recsys.features.tables.ledger import Cells, Ledger, Mask, cells, is_list
-from recsys.features.tables.reading import Batch, TableFiles
+from recsys.features.tables.ledger import Cells, Ledger, Mask, is_list
+from recsys.features.tables.reading import TableFiles
+from recsys.features.tables.rows import RowReader, RowRoles
 from recsys.features.tables.sources import Policies
 
 
@@ -48,27 +49,19 @@ def read_attributes(
     features = [feature for feature in features if feature.source_column != key]
     read = columns_of(features)
     alone = [] if title is None or title in (key, *read) else [title]
-    ledger = Ledger(files)
-    collector = IdCollector(key, ledger, policies)
-    parts: dict[str, list[pa.Array]] = {name: [] for name in (*alone, *read)}
-    rows = [np.zeros(0, np.int64)]
-    num_rows = 0
-    for batch in files.batches([key, *parts]):
-        num_rows += len(batch.rows)
-        ids, good = collector.check(cells(batch.table, key, batch.rows, ledger))
-        mask = pa.array(good)
-        collector.add(ids, good)
-        rows.append(batch.rows[good])
-
-        def cell(name: str, batch: Batch = batch) -> Cells:
-            return cells(batch.table, name, batch.rows, ledger)
-
-        columns = {name: _title(cell(name)) for name in alone}
-        for name, values in (columns | convert_columns(cell, features, policies)).items():
-            parts[name].append(values.filter(mask))
-    if num_rows == 0:
-        raise DataError(f"{files.paths[0]}: the {files.table} table is empty")
-    joined_parts = {
+    roles, ledger = RowRoles(ids={"key": key}, features=features, plain=alone), Ledger(files)
+    reader, collector = RowReader(files, roles, policies, ledger), IdCollector(key, ledger)
+    parts: dict[str, list[pa.Array]] = {name: [] for name in roles.converted}
+    numbers = [np.zeros(0, np.int64)]
+    for rows in reader.batches():
+        collector.add(rows.ids["key"])
+        numbers.append(rows.rows)
+        for name, batches in parts.items():
+            batches.append(rows.columns[name])
+        for name in alone:
+            _check_title(Cells(name, rows.columns[name], rows.rows, ledger))
+    reader.refuse_no_rows()
+    columns = {
         name: join_batches(
             batches,
             f"{files.paths[0]}, column '{name}'",
@@ -76,16 +69,15 @@ def read_attributes(
         )
         for name, batches in parts.items()
     }
-    numbers = np.concatenate(rows)
+    row_numbers = np.concatenate(numbers)
     # A column of row numbers holds the length where no other column is read.
-    table = pa.table({**joined_parts, "": pa.array(numbers)}).select(list(joined_parts))
-    return Attributes(collector.finish(numbers), table, ledger)
+    table = pa.table({**columns, "": pa.array(row_numbers)}).select(list(columns))
+    return Attributes(collector.finish(row_numbers), table, ledger)
 
 
-def _title(column: Cells) -> pa.Array:
+def _check_title(column: Cells) -> None:
     if is_list(column.values.type):
         column.refuse("a list where a title is expected", "name a column of text")
-    return column.values
 
 
 def without_duplicates(attributes: Attributes, policies: Policies) -> Attributes:

@@ -60,16 +60,13 @@ class Ids:
         return Ids(self.column, self.distinct, codes, rows, self.ledger, self.untyped)
 
 
-class IdCollector:
-    """Takes a column of ids batch by batch; a row costs four bytes and its share of new ids."""
+class IdCheck:
+    """Checks a column of ids batch by batch; keeps nothing but the type that it met first."""
 
     def __init__(self, column: str, ledger: Ledger, policies: Policies) -> None:
-        self._column = column
+        self.column = column
         self._ledger = ledger
         self._policies = policies
-        self._codes = GrowingArray(np.int32)
-        self._dictionaries: list[tuple[int, pa.Array]] = []
-        self._untyped = ledger.files.is_untyped(column)
         self._first: tuple[pa.DataType, int] | None = None
 
     def check(self, cells: Cells) -> tuple[pa.DictionaryArray, Mask]:
@@ -82,47 +79,13 @@ class IdCollector:
         if len(values) and not pa.types.is_null(values.type):
             first = self._first or (values.type, int(cells.rows[0]))
             if is_text(first[0]) != is_text(values.type):
-                at = np.array([first[1], cells.rows[0]])
-                raise DataError(
-                    f"{self._ledger.files.describe(at, 2)}, column '{self._column}': ids are "
-                    f"{first[0]} in one file and {values.type} in another; cast them to one type"
-                )
+                row = int(cells.rows[0])
+                raise self._ledger.unlike(self.column, ("ids", *first), (values.type, row))
             self._first = first
         encoded = values.dictionary_encode()
-        return encoded, self._bad(cells, encoded)
+        return encoded, self._usable(cells, encoded)
 
-    def add(self, encoded: pa.DictionaryArray, keep: Mask) -> None:
-        """Take the rows of a batch that `check` returned where `keep` (N,) holds."""
-        if keep.any():
-            codes = np.asarray(encoded.indices.fill_null(0))[keep]
-            self._codes.append(codes)
-            self._dictionaries.append((len(codes), encoded.dictionary))
-
-    def finish(self, rows: NDArray[np.int64]) -> Ids:
-        """Return everything added; rows (N,) are its row numbers."""
-        words = [dictionary for _, dictionary in self._dictionaries]
-        if any(_is_wide(part) for part in words):
-            words = [part.cast(pa.uint64()) for part in words]
-        elif not any(is_text(part.type) for part in words):
-            words = [part.cast(pa.int64()) for part in words]
-        if not words:
-            words = [pa.array([], pa.int64())]
-        merged = pa.concat_arrays(words).dictionary_encode()
-        common, codes = np.asarray(merged.indices), self._codes.values()
-        start = first = 0
-        for size, dictionary in self._dictionaries:  # batch by batch, in place
-            part = codes[start : start + size]
-            part[:] = common[first : first + len(dictionary)][part]
-            start, first = start + size, first + len(dictionary)
-        self._dictionaries = []
-        distinct = merged.dictionary
-        used = np.bincount(codes, minlength=len(distinct)) > 0
-        if not used.all():  # ids of rows that left must not decide the type
-            codes = (np.cumsum(used) - 1).astype(np.int32)[codes]
-            distinct = distinct.filter(pa.array(used))
-        return Ids(self._column, distinct, codes, rows, self._ledger, self._untyped)
-
-    def _bad(self, cells: Cells, encoded: pa.DictionaryArray) -> Mask:
+    def _usable(self, cells: Cells, encoded: pa.DictionaryArray) -> Mask:
         """Note null, empty, padded and spoilt ids; return what stays."""
         policy = f"bad_ids: {self._policies.bad_ids}"
         remedy = "correct the source, or set policies.bad_ids: drop to leave such rows out"
@@ -148,6 +111,47 @@ class IdCollector:
                 cells.note(bad, reason, remedy, policy=policy)
                 usable &= ~bad
         return usable
+
+
+class IdCollector:
+    """Grows a column of checked ids; a row costs four bytes and its share of new ids."""
+
+    def __init__(self, column: str, ledger: Ledger) -> None:
+        self._column = column
+        self._ledger = ledger
+        self._codes = GrowingArray(np.int32)
+        self._dictionaries: list[tuple[int, pa.Array]] = []
+
+    def add(self, ids: pa.DictionaryArray) -> None:
+        """Add a batch of ids (N,), none of them null."""
+        if len(ids):
+            self._codes.append(np.asarray(ids.indices))
+            self._dictionaries.append((len(ids), ids.dictionary))
+
+    def finish(self, rows: NDArray[np.int64]) -> Ids:
+        """Return everything added; rows (N,) are its row numbers."""
+        words = [dictionary for _, dictionary in self._dictionaries]
+        if any(_is_wide(part) for part in words):
+            words = [part.cast(pa.uint64()) for part in words]
+        elif not any(is_text(part.type) for part in words):
+            words = [part.cast(pa.int64()) for part in words]
+        if not words:
+            words = [pa.array([], pa.int64())]
+        merged = pa.concat_arrays(words).dictionary_encode()
+        common, codes = np.asarray(merged.indices), self._codes.values()
+        start = first = 0
+        for size, dictionary in self._dictionaries:  # batch by batch, in place
+            part = codes[start : start + size]
+            part[:] = common[first : first + len(dictionary)][part]
+            start, first = start + size, first + len(dictionary)
+        self._dictionaries = []
+        distinct = merged.dictionary
+        used = np.bincount(codes, minlength=len(distinct)) > 0
+        if not used.all():  # ids of rows that left must not decide the type
+            codes = (np.cumsum(used) - 1).astype(np.int32)[codes]
+            distinct = distinct.filter(pa.array(used))
+        untyped = self._ledger.files.is_untyped(self._column)
+        return Ids(self._column, distinct, codes, rows, self._ledger, untyped)
 
 
 def settle_ids(columns: Sequence[Ids], policies: Policies) -> list[Ids]:

@@ -34,13 +34,28 @@ class Drop:
 
 
 @dataclass
+class Tally:
+    """Rows that have something in common: how many, the first few, and the value of the first."""
+
+    value: str = ""
+    examples: list[int] = field(default_factory=list)
+    count: int = 0
+    last: int = -1
+
+    def add(self, rows: NDArray[np.int64]) -> None:
+        """Count `rows` (M,), ascending; those up to the last one counted are known already."""
+        rows = rows[rows > self.last]
+        if len(rows):
+            self.last = int(rows[-1])
+            self.examples += rows[: max(0, _EXAMPLES - len(self.examples))].tolist()
+            self.count += len(rows)
+
+
+@dataclass(frozen=True)
 class _Finding:
     remedy: str
     policy: str
-    value: str
-    rows: list[int] = field(default_factory=list)
-    count: int = 0
-    last: int = -1
+    tally: Tally
 
 
 class Ledger:
@@ -63,13 +78,33 @@ class Ledger:
         """Add `rows` (M,) to what is wrong with `column`; `policy` is "name: choice"."""
         if len(rows) == 0:
             return
-        fresh = _Finding(remedy, policy, value)
-        finding = self._findings.setdefault((column, reason), fresh)
+        fresh = _Finding(remedy, policy, Tally(value))
         # Two readers of one column find the same; a table streams by in ascending rows.
-        rows = rows[rows > finding.last]
-        finding.last = max(finding.last, int(rows[-1]) if len(rows) else -1)
-        finding.rows += rows[: max(0, _EXAMPLES - len(finding.rows))].tolist()
-        finding.count += len(rows)
+        self._findings.setdefault((column, reason), fresh).tally.add(rows)
+
+    def note_tally(
+        self, column: str, reason: str, tally: Tally, *, remedy: str = "", policy: str = "error"
+    ) -> None:
+        """Add what was counted elsewhere, before its reason was known."""
+        if tally.count:
+            self._findings[column, reason] = _Finding(remedy, policy, tally)
+
+    def unlike(
+        self, column: str, first: tuple[str, pa.DataType, int], other: tuple[pa.DataType, int]
+    ) -> DataError:
+        """Return the error for a column of two types.
+
+        Args:
+            column: its name.
+            first: what its values are called, their type in one file, and a row of it.
+            other: the type in another file, and a row of it.
+        """
+        what, kind, row = first
+        where = self.files.describe(np.array([row, other[1]]), 2)
+        return DataError(
+            f"{where}, column '{column}': {what} are {kind} in one file and {other[0]} in "
+            "another; cast them to one type"
+        )
 
     def check(self) -> None:
         """Keep what policies forgave for `settle`.
@@ -79,8 +114,9 @@ class Ledger:
         """
         for (column, reason), finding in self._findings.items():
             if finding.policy.endswith("error"):
-                where = self.files.describe(np.array(finding.rows, np.int64), finding.count)
-                value = f", {finding.value}" if finding.value else ""
+                tally = finding.tally
+                where = self.files.describe(np.array(tally.examples, np.int64), tally.count)
+                value = f", {tally.value}" if tally.value else ""
                 raise DataError(f"{where}, column '{column}': {reason}{value}; {finding.remedy}")
 
     def settle(self) -> list[Drop]:
@@ -92,9 +128,10 @@ class Ledger:
         self.check()
         drops = []
         for (column, reason), finding in self._findings.items():
-            places = self.files.places(np.array(finding.rows, np.int64))
+            tally = finding.tally
+            places = self.files.places(np.array(tally.examples, np.int64))
             drops.append(
-                Drop(self.files.table, column, reason, finding.policy, finding.count, places)
+                Drop(self.files.table, column, reason, finding.policy, tally.count, places)
             )
         self._findings.clear()
         return drops

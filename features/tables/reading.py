@@ -33,6 +33,7 @@ _FORMATS = {
     "csv": (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".csv.bz2"),
 }
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
+_NOTHING: Mapping[str, str] = {}
 
 
 _BAD_CSV_ROW = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+): (.*)")
@@ -82,8 +83,12 @@ class TableFiles:
         """Whether values come as text whose type is still to be decided."""
         return self.format == "csv" or column not in self._files[0].columns
 
-    def require(self, columns: Iterable[str]) -> None:
+    def require(self, columns: Iterable[str], remedies: Mapping[str, str] = _NOTHING) -> None:
         """Check that every file has `columns`.
+
+        Args:
+            columns: names of columns.
+            remedies: column -> what else may be done where it is missing.
 
         Raises:
             DataError: one is missing; the nearest column is named.
@@ -92,9 +97,10 @@ class TableFiles:
             for file in self._files:
                 have = [*file.columns, *file.partitions]
                 if column not in have:
+                    remedy = f"; {remedies[column]}" if column in remedies else ""
                     raise DataError(
                         f"{file.path}: the {self.table} table has no column '{column}'"
-                        f"{nearest(column, have)}; its columns are {', '.join(have)}"
+                        f"{nearest(column, have)}; its columns are {', '.join(have)}{remedy}"
                     )
 
     def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
@@ -163,7 +169,12 @@ def open_table(given: str | Path, table: str) -> TableFiles:
 
 
 def table_at(path: Path, table: str, columns: Sequence[str]) -> TableFiles:
-    """Return what stands in messages for one Parquet file, or for rows that came without one."""
+    """Return what stands in messages for one Parquet file, or for rows that came without one.
+
+    Raises:
+        DataError: two columns have one name.
+    """
+    _refuse_twins(path, columns)
     return TableFiles(table, "parquet", [_File(path, tuple(columns), {})])
 
 
@@ -234,12 +245,20 @@ def _with_partitions(part: pa.Table, file: _File, columns: Sequence[str]) -> pa.
     return pa.table(arrays, names=list(columns))
 
 
+def _refuse_twins(path: Path, names: Sequence[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(f"{path}: two columns are named '{twice[0]}'; rename one of them")
+
+
 def _parquet_file(path: Path, partitions: dict[str, str | None]) -> _File:
     try:
         with pq.ParquetFile(path) as opened:
-            return _File(path, tuple(opened.schema_arrow.names), partitions)
+            names = tuple(opened.schema_arrow.names)
     except (pa.ArrowException, OSError) as error:
         raise _broken_parquet(path, error) from None
+    _refuse_twins(path, names)
+    return _File(path, names, partitions)
 
 
 def _read_parquet(file: _File, columns: list[str]) -> Iterator[pa.Table]:
@@ -273,9 +292,7 @@ def _csv_file(path: Path, partitions: dict[str, str | None]) -> _File:
     names = [
         name.strip("\r\n") for name in next(csv.reader(io.StringIO(text), delimiter=delimiter))
     ]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise DataError(f"{path}: two columns are named '{twice[0]}'; rename one of them")
+    _refuse_twins(path, names)
     return _File(path, tuple(names), partitions, delimiter)
 
 

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recsys.core.errors import ConfigError
-from recsys.features.tables.ledger import Cells, Ledger, is_list, is_text, mask_of
+from recsys.features.tables.ledger import Cells, Ledger, Mask, Tally, is_list, is_text, mask_of
 from recsys.features.tables.sources import Policies
 
 TimeUnit = Literal["s", "ms", "us", "ns", "datetime"]
@@ -73,87 +73,110 @@ def latest_seconds(policies: Policies, now: datetime | None = None) -> float:
     return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).timestamp()
 
 
-def check_times(
-    raw: NDArray[np.int64],
-    rows: NDArray[np.int64],
-    *,
-    column: str,
-    unit: TimeUnit,
-    ledger: Ledger,
-    policies: Policies,
-    latest: float,
-) -> NDArray[np.bool_]:
-    """Note null, negative, future and unlikely times; return which rows stay, (N,) bool."""
-    policy = f"bad_times: {policies.bad_times}"
-    ticks = UNITS["us" if unit == "datetime" else unit]
-    null, known = raw == NULL_TIME, raw != NULL_TIME
-    negative = known & (raw < 0)
-    rest = known & ~negative
-    good = rest & _plausible(raw, ticks, latest)
-    odd = rest & ~good
-    if odd.any() and unit != "datetime":
-        _check_unit(raw, rows, good, odd, column=column, unit=unit, ledger=ledger, latest=latest)
-    drop = "correct the source, or set policies.bad_times: drop to leave such rows out"
-    when = datetime.fromtimestamp(latest, UTC).isoformat(timespec="seconds")
-    future = odd & (raw > latest * ticks)
-    early = (
-        "the time is before 1990",
-        "if these are not times but an order, declare interactions.order; "
-        f"if they are times, the unit '{unit}' is wrong or the rows are (policies.bad_times: drop)",
-    )
-    faults = (
-        (null, "the time is null", drop),
-        (negative, "the time is negative", drop),
-        (future, f"the time is in the future (after {when})", f"{drop}; see policies.latest_time"),
-        (odd & ~future, *early),
-    )
-    for mask, reason, remedy in faults:
+class TimeCheck:
+    """Checks the times of a log batch by batch; what the whole column tells comes at the end.
+
+    Whether a row stays shows at once. Whether times that are out of range are single bad rows,
+    or the declared unit is wrong, only the whole column shows: until `finish` they are counted.
+    """
+
+    def __init__(self, column: str, unit: TimeUnit, policies: Policies, latest: float) -> None:
+        """Get ready; `latest`, in seconds since 1970: what is later is in the future."""
+        self._column, self._unit, self._latest = column, unit, latest
+        self._ticks = UNITS["us" if unit == "datetime" else unit]
+        self._policy = f"bad_times: {policies.bad_times}"
+        self._num_good = 0
+        self._faults: dict[str, Tally] = {}
+        self._units: dict[str, Tally] = {}
+
+    def check(self, cells: Cells) -> tuple[NDArray[np.int64], Mask]:
+        """Return a batch of raw times, (N,) int64, and which of them are usable, (N,) bool.
+
+        Raises:
+            DataError: the column's type does not go with the unit.
+        """
+        raw, latest = raw_times(cells, self._unit), self._latest
+        known = raw != NULL_TIME
+        negative = known & (raw < 0)
+        rest = known & ~negative
+        good = rest & _plausible(raw, self._ticks, latest)
+        self._num_good += int(good.sum())
+        odd = rest & ~good
+        future = odd & (raw > latest * self._ticks)
+        for fault, mask in (
+            ("null", ~known),
+            ("negative", negative),
+            ("future", future),
+            ("early", odd & ~future),
+        ):
+            self._count(self._faults, fault, mask, raw, cells.rows)
+        if self._unit != "datetime" and odd.any():
+            for unit, ticks in UNITS.items():
+                if unit != self._unit:
+                    mask = odd & _plausible(raw, ticks, latest)
+                    self._count(self._units, unit, mask, raw, cells.rows)
+        return raw, good
+
+    def finish(self, ledger: Ledger) -> None:
+        """Note what was found in all batches."""
+        self._note_unit(ledger)
+        drop = "correct the source, or set policies.bad_times: drop to leave such rows out"
+        when = datetime.fromtimestamp(self._latest, UTC).isoformat(timespec="seconds")
+        words = {
+            "null": ("the time is null", drop),
+            "negative": ("the time is negative", drop),
+            "future": (
+                f"the time is in the future (after {when})",
+                f"{drop}; see policies.latest_time",
+            ),
+            "early": (
+                "the time is before 1990",
+                "if these are not times but an order, declare interactions.order; if they are "
+                f"times, the unit '{self._unit}' is wrong or the rows are "
+                "(policies.bad_times: drop)",
+            ),
+        }
+        for fault, (reason, remedy) in words.items():
+            tally = self._faults.get(fault, Tally())
+            ledger.note_tally(self._column, reason, tally, remedy=remedy, policy=self._policy)
+
+    def _count(
+        self,
+        tallies: dict[str, Tally],
+        name: str,
+        mask: Mask,
+        raw: NDArray[np.int64],
+        rows: NDArray[np.int64],
+    ) -> None:
         at = np.flatnonzero(mask)
-        if len(at):
-            value = "" if raw[at[0]] == NULL_TIME else _shown(int(raw[at[0]]), unit)
-            ledger.note(column, reason, rows[at], remedy=remedy, policy=policy, value=value)
-    return np.asarray(good, bool)
+        if len(at) == 0:
+            return
+        if name not in tallies:
+            first = int(raw[at[0]])
+            plain = tallies is self._units
+            known = str(first) if plain else _shown(first, self._unit)
+            tallies[name] = Tally("" if first == NULL_TIME else known)
+        tallies[name].add(rows[at])
 
-
-def _check_unit(
-    raw: NDArray[np.int64],
-    rows: NDArray[np.int64],
-    good: NDArray[np.bool_],
-    odd: NDArray[np.bool_],
-    *,
-    column: str,
-    unit: TimeUnit,
-    ledger: Ledger,
-    latest: float,
-) -> None:
-    """Note, beyond any policy, times that make sense in another unit than the declared one."""
-    others = {
-        other: odd & _plausible(raw, ticks, latest)
-        for other, ticks in UNITS.items()
-        if other != unit
-    }
-    best = max(others, key=lambda other: int(others[other].sum()))
-    at = np.flatnonzero(others[best])
-    if len(at) == 0:
-        return
-    value = str(raw[at[0]])
-    if good.any():
-        ledger.note(
-            column,
-            f"times in mixed units: {int(good.sum()):,} rows are plausible as {unit} (declared), "
-            f"{len(at):,} as {best}",
-            rows[at],
-            remedy="bring the column to one unit in the source",
-            value=value,
+    def _note_unit(self, ledger: Ledger) -> None:
+        """Note, beyond any policy, times that make sense in another unit than the declared one."""
+        if not self._units:
+            return
+        best = max(
+            (other for other in UNITS if other in self._units),
+            key=lambda other: self._units[other].count,
         )
-    else:
-        ledger.note(
-            column,
-            f"declared as {unit}, but the times lie between 1990 and now as {best}",
-            rows[at],
-            remedy=f"set the unit to {best}",
-            value=value,
-        )
+        tally = self._units[best]
+        if self._num_good:
+            reason = (
+                f"times in mixed units: {self._num_good:,} rows are plausible as {self._unit} "
+                f"(declared), {tally.count:,} as {best}"
+            )
+            remedy = "bring the column to one unit in the source"
+        else:
+            reason = f"declared as {self._unit}, but the times lie between 1990 and now as {best}"
+            remedy = f"set the unit to {best}"
+        ledger.note_tally(self._column, reason, tally, remedy=remedy)
 
 
 def _plausible(values: NDArray[np.int64], ticks: int, latest: float) -> NDArray[np.bool_]:

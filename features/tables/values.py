@@ -1,0 +1,85 @@
+"""The numbers and words of a row's roles: label, weight, order, part of the split.
+
+Each function reads one column of a batch and returns its values and which of them are usable;
+the others are in the ledger.
+"""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from recsys.features.kinds.convert import number
+from recsys.features.schema import LabelColumn
+from recsys.features.tables.ledger import Cells, Mask, is_text, mask_of
+from recsys.features.tables.sources import Policies
+
+_FILL = "fill it in the source, or leave such rows out with interactions.where"
+_PARTS = {"train": 0, "training": 0, "validation": 1, "valid": 1, "val": 1, "dev": 1, "test": 2}
+
+
+def labels(
+    column: Cells, role: LabelColumn, policies: Policies
+) -> tuple[NDArray[np.float32], Mask]:
+    """Return 0 or 1, (N,) float32: the column itself, or whether it is at least a threshold."""
+    values = np.asarray(number(column, policies).fill_null(np.nan))
+    null = np.isnan(values)
+    column.note(null, "the label is null", _FILL, show=False)
+    if role.at_least is not None:
+        return (values >= role.at_least).astype(np.float32), ~null
+    other = ~null & (values != 0) & (values != 1)
+    column.note(
+        other,
+        "the label is neither 0 nor 1",
+        "set interactions.label.at_least to the least value that counts as 1",
+    )
+    return values.astype(np.float32), ~null & ~other
+
+
+def weights(column: Cells, policies: Policies) -> tuple[NDArray[np.float32], Mask]:
+    """Return numbers of zero or more, (N,) float32; by policy an infinite one costs its row."""
+    values = np.asarray(number(column, policies).fill_null(np.nan))
+    lost = np.isnan(values)
+    column.note(lost & ~_infinite(column), "the weight is null or NaN", _FILL, show=False)
+    column.note(values < 0, "the weight is negative", "a weight is zero or more")
+    return values.astype(np.float32), values >= 0
+
+
+def orders(column: Cells, policies: Policies) -> tuple[NDArray[np.int64], Mask]:
+    """Return whole numbers of zero or more, (N,) int64."""
+    values = np.asarray(number(column, policies).fill_null(np.nan))
+    policy = f"bad_times: {policies.bad_times}"
+    null, negative = np.isnan(values), values < 0
+    leave = f"leave such rows out with where: [{{column: {column.column}, at_least: 0}}]"
+    column.note(null, "the order is null", leave, policy=policy, show=False)
+    column.note(negative, "the order is negative", leave, policy=policy)
+    fraction = ~null & (values != np.floor(values))
+    column.note(fraction, "the order is a fraction", "an order is a whole number")
+    good = ~null & ~negative & ~fraction
+    if pa.types.is_integer(column.values.type):  # exact above 2**53
+        return np.asarray(column.values.fill_null(0)).astype(np.int64), good
+    return np.where(good, values, 0).astype(np.int64), good
+
+
+def split_parts(column: Cells) -> tuple[NDArray[np.int8], Mask]:
+    """Return the part that a word names, (N,) int8: 0 train, 1 validation, 2 test."""
+    values = column.values
+    remedy = "the split column holds the words train, validation (valid, val) and test"
+    if pa.types.is_null(values.type):
+        values = values.cast(pa.string())
+    if not is_text(values.type):
+        column.refuse(f"the split is {values.type}", remedy)
+    words = pc.utf8_lower(pc.utf8_trim_whitespace(values)).cast(pa.string())
+    at = np.asarray(pc.index_in(words, pa.array(list(_PARTS))).fill_null(-1))
+    column.note(at < 0, "no known part of the split", remedy)
+    return np.asarray(np.array([*_PARTS.values(), 0], np.int8)[at]), at >= 0
+
+
+def _infinite(column: Cells) -> Mask:
+    """Which values were infinities before they became null (the ledger has them already)."""
+    if is_text(column.values.type):
+        words = pc.utf8_lower(column.values)
+        return mask_of(pc.match_substring_regex(words, r"^[+-]?inf(inity)?$"))
+    if pa.types.is_floating(column.values.type):
+        return mask_of(pc.is_inf(column.values))
+    return np.zeros(len(column.values), bool)

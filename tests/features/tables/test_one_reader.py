@@ -1,0 +1,542 @@
+"""One bad row, three ways to read it: in memory, as a stream, to be scored; one message.
+
+What a way to read has no use for is not read by it, so it cannot be refused: a table of rows to
+score needs no label, weight, time, order, session or part, and `where` leaves none of it out.
+"""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from recsys.core.errors import DataError
+from recsys.features.clicks.log import encode_click_log
+from recsys.features.dataset.split import SplitConfig
+from recsys.features.encoding.encoder import FeatureEncoder
+from recsys.features.requests.rows import RowEncoder, as_rows
+from recsys.features.schema import Schema
+from recsys.features.tables import reading
+from recsys.features.tables.checked import read_tables
+from recsys.features.tables.reading import open_table
+from recsys.features.tables.sources import Policies, Sources
+
+START, ROWS = 1_700_000_000, 12
+GOOD: dict[str, list[Any]] = {
+    "user": [1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6],
+    "item": [10, 11, 12, 10, 11, 12, 10, 11, 12, 10, 11, 12],
+    "visit": ["a", "a", "b", "b", "c", "c", "d", "d", "e", "e", "f", "f"],
+    "time": [START + k for k in range(ROWS)],
+    "place": list(range(ROWS)),
+    "weight": [1.0, 0.5, 2.0] * 4,
+    "click": [0, 1, 0, 1, 1, 0] * 2,
+    "part": ["train"] * 6 + ["valid"] * 3 + ["test"] * 3,
+    "shop": ["x", "y", None] * 4,
+    "price": [float(k) for k in range(ROWS)],
+    "tags": [["a"], ["b"], [], ["a", "b"], None, ["a"]] * 2,
+    "look": [[0.0, 1.0], None, [0.5, 0.5]] * 4,
+    "when": [START - k for k in range(ROWS)],
+    "name": ["Red hat", "hat", None] * 4,
+}
+ROLES: dict[str, Any] = {
+    "user": "user",
+    "item": "item",
+    "session": "visit",
+    "time": {"column": "time", "unit": "s"},
+    "weight": "weight",
+    "label": {"column": "click"},
+}
+FEATURES: list[dict[str, Any]] = [
+    {"name": "shop", "kind": "categorical"},
+    {"name": "price", "kind": "numeric"},
+    {"name": "tags", "kind": "multi_categorical"},
+    {"name": "look", "kind": "vector", "dim": 2},
+    {"name": "when", "kind": "timestamp", "unit": "s"},
+    {"name": "name", "kind": "text"},
+]
+IDS = [
+    {"name": "user", "table": "users", "kind": "categorical"},
+    {"name": "item", "table": "items", "kind": "categorical"},
+]
+ORDER = {"time": None, "order": "place"}
+DATES = {"time": {"column": "time", "unit": "datetime"}}
+NOT_SCORED, ALL = ("memory", "streamed"), ("memory", "streamed", "scored")
+
+
+@dataclass(frozen=True)
+class Bad:
+    """columns: what replaces the good ones, None taking a column away; readers: who refuse it."""
+
+    message: str
+    columns: dict[str, Any] = field(default_factory=dict)
+    roles: dict[str, Any] = field(default_factory=dict)
+    policies: dict[str, Any] = field(default_factory=dict)
+    features: list[dict[str, Any]] = field(default_factory=lambda: FEATURES)
+    readers: tuple[str, ...] = ALL
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to read: returns how many rows it has read."""
+
+    folder: Path
+    bad: Bad
+
+    def write(self) -> str:
+        """Write the rows into the folder."""
+        columns = {**GOOD, **self.bad.columns}
+        given = {name: values for name, values in columns.items() if values is not None}
+        pq.write_table(pa.table(given), self.folder / "log.parquet")
+        return str(self.folder / "log.parquet")
+
+    @property
+    def policies(self) -> Policies:
+        return Policies.model_validate({"latest_time": "2025-01-01", **self.bad.policies})
+
+    def schema(self, *, ids: bool) -> Schema:
+        roles = {k: v for k, v in {**ROLES, **self.bad.roles}.items() if v is not None}
+        features = [{"table": "interactions", **one} for one in self.bad.features]
+        raw = {"interactions": roles, "features": [*features, *(IDS if ids else [])]}
+        return Schema.model_validate_json(json.dumps(raw))
+
+    def memory(self, path: str) -> int:
+        sources = Sources(interactions=path)
+        schema = self.schema(ids=True)
+        return len(read_tables(schema, sources, self.policies, split_column="part").events)
+
+    def streamed(self, path: str) -> int:
+        sources, split = (
+            Sources(interactions=path, stream=True),
+            SplitConfig(kind="column", column="part"),
+        )
+        folder = self.folder / "encoded"
+        schema = self.schema(ids=False)
+        return sum(encode_click_log(schema, sources, self.policies, split, folder).counts)
+
+    def scored(self, path: str) -> int:
+        schema, good = self.schema(ids=True), pa.table({**GOOD, "tag_weights": [[]] * ROWS})
+        sides = {"users": good.select(["user"]), "items": good.select(["item"])}
+        tables: Any = {"interactions": good, **sides}
+        encoder = FeatureEncoder.fit(schema, tables, reference_time=0)
+        files = open_table(path, "rows")
+        rows = pq.ParquetFile(path).read()
+        return len(RowEncoder(encoder, self.policies).encode(rows, files))
+
+
+def spoilt(name: str, value: Any) -> dict[str, Any]:
+    values = list(GOOD[name])
+    values[7] = value
+    return {name: values}
+
+
+def every(name: str, change: Callable[[Any], Any]) -> dict[str, Any]:
+    return {name: [None if value is None else change(value) for value in GOOD[name]]}
+
+
+PLACE = r"^/\S*log\.parquet row 8, column"
+FIRST = r"^/\S*log\.parquet row 1, column"
+MANY = r"^/\S*log\.parquet rows 1, 2, 3, 4, 5 \(12 rows in all\), column"
+WEIGHTED = [{"name": "tags", "kind": "multi_categorical", "weights": "tag_weights"}]
+BAD: dict[str, Bad] = {
+    "null user": Bad(rf"{PLACE} 'user': the id is null; .*bad_ids: drop", spoilt("user", None)),
+    "null item": Bad(rf"{PLACE} 'item': the id is null; .*bad_ids: drop", spoilt("item", None)),
+    "null session": Bad(
+        rf"{PLACE} 'visit': the id is null; .*bad_ids: drop",
+        spoilt("visit", None),
+        readers=NOT_SCORED,
+    ),
+    "empty id": Bad(
+        rf"{PLACE} 'user': the id is empty, ''",
+        {**every("user", str), "user": [*"abcdefg", "", *"ijkl"]},
+    ),
+    "padded id": Bad(rf"{PLACE} 'user': the id is padded", {"user": [*"abcdefg", " h", *"ijkl"]}),
+    "word for a null": Bad(
+        rf"{PLACE} 'user': the id is the word for a null, 'nan'",
+        {"user": [*"abcdefg", "nan", *"ijkl"]},
+    ),
+    "ids as floats": Bad(
+        rf"{MANY} 'item': ids came as floats, 10\.0; .*float_ids: integer", every("item", float)
+    ),
+    "fraction as id": Bad(
+        rf"{PLACE} 'item': the id is a fraction, 1\.5; an id is a whole number",
+        {"item": [*map(float, GOOD["item"][:7]), 1.5, *map(float, GOOD["item"][8:])]},
+        policies={"float_ids": "integer"},
+    ),
+    "float id above 2**53": Bad(
+        rf"{PLACE} 'item': the id came as a float above 2\*\*53",
+        {"item": [*map(float, GOOD["item"][:7]), 2.0**60, *map(float, GOOD["item"][8:])]},
+        policies={"float_ids": "integer"},
+    ),
+    "true or false as id": Bad(rf"{FIRST} 'user': ids are true or false", every("user", bool)),
+    "list as id": Bad(rf"{FIRST} 'user': ids are list<.*>, \[1\]", every("user", lambda x: [x])),
+    "null weight": Bad(
+        rf"{PLACE} 'weight': the weight is null or NaN; fill it",
+        spoilt("weight", None),
+        readers=NOT_SCORED,
+    ),
+    "NaN weight": Bad(
+        rf"{PLACE} 'weight': the weight is null or NaN; fill it",
+        spoilt("weight", math.nan),
+        readers=NOT_SCORED,
+    ),
+    "negative weight": Bad(
+        rf"{PLACE} 'weight': the weight is negative, -2\.0; a weight is zero or more",
+        spoilt("weight", -2.0),
+        readers=NOT_SCORED,
+    ),
+    "infinite weight": Bad(
+        rf"{PLACE} 'weight': the number is infinite, inf; .*infinite_numbers: null",
+        spoilt("weight", math.inf),
+        readers=NOT_SCORED,
+    ),
+    "text as weight": Bad(
+        rf"{FIRST} 'weight': text where a number is expected, '1\.0'",
+        every("weight", str),
+        readers=NOT_SCORED,
+    ),
+    "list as weight": Bad(
+        rf"{FIRST} 'weight': a list where one number is expected, \[1\.0\]",
+        every("weight", lambda x: [x]),
+        readers=NOT_SCORED,
+    ),
+    "null label": Bad(
+        rf"{PLACE} 'click': the label is null; fill it", spoilt("click", None), readers=NOT_SCORED
+    ),
+    "label out of range": Bad(
+        rf"{PLACE} 'click': the label is neither 0 nor 1, 3; set interactions\.label\.at_least",
+        spoilt("click", 3),
+        readers=NOT_SCORED,
+    ),
+    "text as label": Bad(
+        rf"{FIRST} 'click': text where a number is expected, '0'",
+        every("click", str),
+        readers=NOT_SCORED,
+    ),
+    "null under a threshold": Bad(
+        rf"{PLACE} 'price': the label is null; fill it",
+        spoilt("price", None),
+        roles={"label": {"column": "price", "at_least": 3}},
+        readers=NOT_SCORED,
+    ),
+    "null time": Bad(
+        rf"{PLACE} 'time': the time is null; .*bad_times: drop",
+        spoilt("time", None),
+        readers=NOT_SCORED,
+    ),
+    "negative time": Bad(
+        rf"{PLACE} 'time': the time is negative, -5 ", spoilt("time", -5), readers=NOT_SCORED
+    ),
+    "future time": Bad(
+        rf"{PLACE} 'time': the time is in the future \(after 2025-01-01T00:00:00\+00:00\), "
+        r"1800000000 \(2027-01-15T08:00:00\+00:00\); .*policies\.latest_time",
+        spoilt("time", 1_800_000_000),
+        readers=NOT_SCORED,
+    ),
+    "time before 1990": Bad(
+        rf"{PLACE} 'time': the time is before 1990, 7 .*declare interactions\.order",
+        spoilt("time", 7),
+        readers=NOT_SCORED,
+    ),
+    "wrong unit": Bad(
+        rf"{MANY} 'time': declared as s, but the times lie between 1990 and now as ms, "
+        r"1700000000000; set the unit to ms",
+        every("time", lambda t: t * 1000),
+        readers=NOT_SCORED,
+    ),
+    "mixed units, met late": Bad(
+        r"^/\S*log\.parquet rows 6, 7, 8, 9, 10 \(7 rows in all\), column 'time': times in mixed "
+        r"units: 5 rows are plausible as s \(declared\), 7 as ms, 1700000005000; bring",
+        {"time": [t * 1000 if k > 4 else t for k, t in enumerate(GOOD["time"])]},
+        policies={"bad_times": "drop"},
+        readers=NOT_SCORED,
+    ),
+    "mixed units, met first": Bad(
+        r"^/\S*log\.parquet rows 1, 2, 3, 4, 5, column 'time': times in mixed units: 7 rows are "
+        r"plausible as s \(declared\), 5 as ms, 1700000000000; bring",
+        {"time": [t * 1000 if k < 5 else t for k, t in enumerate(GOOD["time"])]},
+        readers=NOT_SCORED,
+    ),
+    "text as time": Bad(
+        rf"{FIRST} 'time': declared in s, but the column is text, '1700000000'",
+        every("time", str),
+        readers=NOT_SCORED,
+    ),
+    "timestamps as numbers": Bad(
+        rf"{FIRST} 'time': declared in s, but the column is timestamp\[us\]",
+        every("time", lambda t: datetime.fromtimestamp(t, UTC).replace(tzinfo=None)),
+        readers=NOT_SCORED,
+    ),
+    "numbers as timestamps": Bad(
+        rf"{FIRST} 'time': declared as datetime, but the column is int64, .*set the unit to s",
+        roles=DATES,
+        readers=NOT_SCORED,
+    ),
+    "no date": Bad(
+        rf"{PLACE} 'time': not a date or a time, 'x'; write ISO 8601",
+        {"time": ["2024-01-01"] * 7 + ["x"] + ["2024-01-02"] * 4},
+        roles=DATES,
+        readers=NOT_SCORED,
+    ),
+    "fraction as time": Bad(
+        rf"{MANY} 'time': the time is not a whole number, 1700000000\.5",
+        every("time", lambda t: t + 0.5),
+        readers=NOT_SCORED,
+    ),
+    "null order": Bad(
+        rf"{PLACE} 'place': the order is null; .*at_least: 0",
+        spoilt("place", None),
+        roles=ORDER,
+        readers=NOT_SCORED,
+    ),
+    "negative order": Bad(
+        rf"{PLACE} 'place': the order is negative, -1",
+        spoilt("place", -1),
+        roles=ORDER,
+        readers=NOT_SCORED,
+    ),
+    "fraction as order": Bad(
+        rf"{MANY} 'place': the order is a fraction, 0\.5",
+        every("place", lambda x: x + 0.5),
+        roles=ORDER,
+        readers=NOT_SCORED,
+    ),
+    "unknown part": Bad(
+        rf"{PLACE} 'part': no known part of the split, 'holdout'",
+        spoilt("part", "holdout"),
+        readers=NOT_SCORED,
+    ),
+    "null part": Bad(
+        rf"{PLACE} 'part': no known part of the split, None",
+        spoilt("part", None),
+        readers=NOT_SCORED,
+    ),
+    "number as part": Bad(
+        rf"{FIRST} 'part': the split is int64, 0",
+        {"part": GOOD["place"]},
+        readers=NOT_SCORED,
+    ),
+    "condition on text": Bad(
+        rf"{FIRST} 'shop': text where a number is expected, 'x'",
+        roles={"where": [{"column": "shop", "at_least": 1}]},
+        readers=NOT_SCORED,
+    ),
+    "condition on a list": Bad(
+        rf"{FIRST} 'tags': a condition on a list, \['a'\]",
+        roles={"where": [{"column": "tags", "at_least": 1}]},
+        readers=NOT_SCORED,
+    ),
+    "condition by words on numbers": Bad(
+        rf"{FIRST} 'item': the condition one_of names '10', but the column is int64",
+        roles={"where": [{"column": "item", "one_of": ["10"]}]},
+        readers=NOT_SCORED,
+    ),
+    "condition that none meets": Bad(
+        r"log\.parquet: none of 12 interactions is left \(12: 'price' not at least 99\); change",
+        roles={"where": [{"column": "price", "at_least": 99}]},
+        readers=NOT_SCORED,
+    ),
+    "missing user": Bad(
+        r"log\.parquet: the interactions table has no column 'user'; its columns are item, ",
+        {"user": None},
+    ),
+    "missing session": Bad(
+        r"log\.parquet: the interactions table has no column 'visit'; ",
+        {"visit": None},
+        readers=NOT_SCORED,
+    ),
+    "missing weight": Bad(
+        r"log\.parquet: the interactions table has no column 'weight'; ",
+        {"weight": None},
+        readers=NOT_SCORED,
+    ),
+    "missing label": Bad(
+        r"log\.parquet: the interactions table has no column 'click'; ",
+        {"click": None},
+        readers=NOT_SCORED,
+    ),
+    "missing time": Bad(
+        r"log\.parquet: the interactions table has no column 'time' \(did you mean 'name'\?\)",
+        {"time": None},
+        readers=NOT_SCORED,
+    ),
+    "missing part": Bad(
+        r"log\.parquet: the interactions table has no column 'part'; ",
+        {"part": None},
+        readers=NOT_SCORED,
+    ),
+    "missing feature": Bad(
+        r"log\.parquet: the interactions table has no column 'shop'; ", {"shop": None}
+    ),
+    "missing weights of values": Bad(
+        r"log\.parquet: the interactions table has no column 'tag_weights' \(did you mean 'weight",
+        features=WEIGHTED,
+    ),
+    "infinite feature": Bad(
+        rf"{PLACE} 'price': the number is infinite, inf; .*infinite_numbers: null",
+        spoilt("price", math.inf),
+    ),
+    "text as a number": Bad(
+        rf"{FIRST} 'price': text where a number is expected, '0\.0'; cast", every("price", str)
+    ),
+    "list as a number": Bad(
+        rf"{FIRST} 'price': a list where one number is expected, \[0\.0\]",
+        every("price", lambda x: [x]),
+    ),
+    "list as a category": Bad(
+        rf"{FIRST} 'shop': a list where one value is expected, \['x'\]",
+        every("shop", lambda x: [x]),
+    ),
+    "fraction as a category": Bad(
+        rf"{PLACE} 'shop': a fraction or a float above 2\*\*53 in a categorical column, 2\.5",
+        {"shop": [1.0] * 7 + [2.5] + [1.0] * 4},
+    ),
+    "one value as a list": Bad(
+        rf"{FIRST} 'tags': one int64 where a list is expected, 1", {"tags": [1] * ROWS}
+    ),
+    "short vector": Bad(
+        rf"{PLACE} 'look': a vector of 1 numbers where dim: 2 is declared", spoilt("look", [0.5])
+    ),
+    "NaN in a vector": Bad(
+        rf"{PLACE} 'look': null or NaN inside a vector", spoilt("look", [0.5, math.nan])
+    ),
+    "infinity in a vector": Bad(
+        rf"{PLACE} 'look': a vector holds an infinite number", spoilt("look", [0.5, math.inf])
+    ),
+    "number as text": Bad(
+        rf"{FIRST} 'name': int64 where text is expected, 1", {"name": [1] * ROWS}
+    ),
+    "text as a feature's time": Bad(
+        rf"{FIRST} 'when': declared in s, but the column is text", every("when", str)
+    ),
+    "a feature's time in another unit": Bad(
+        rf"{FIRST} 'when': declared in s, but the values are plausible as ms",
+        every("when", lambda t: t * 1000),
+    ),
+    "two faults": Bad(
+        rf"{PLACE} 'user': the id is null", {**spoilt("user", None), **spoilt("price", math.inf)}
+    ),
+}
+
+
+def refused(folder: Path, bad: Bad, reader: str) -> str:
+    """Read and return the error, in the words of the log; "" where there is none."""
+    way = Way(folder, bad)
+    try:
+        assert getattr(way, reader)(way.write()) == ROWS
+    except DataError as error:
+        # Rows that lack what a table of users or items could bring are told so besides.
+        said = str(error).split("; the model reads")[0]
+        return said.replace("the rows table", "the interactions table")
+    return ""
+
+
+@pytest.fixture(autouse=True)
+def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "_BATCH_ROWS", 3)
+
+
+@pytest.mark.parametrize("reader", ALL)
+def test_the_good_rows_are_read(tmp_path: Path, reader: str) -> None:
+    assert refused(tmp_path, Bad(""), reader) == ""
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_one_bad_row_has_one_message(tmp_path: Path, name: str) -> None:
+    said = {reader: refused(tmp_path, BAD[name], reader) for reader in ALL}
+    with pytest.raises(DataError, match=BAD[name].message):
+        raise DataError(said["memory"])
+    assert "\n" not in said["memory"]
+    assert {reader for reader, message in said.items() if message} == set(BAD[name].readers)
+    assert {message for message in said.values() if message} == {said["memory"]}
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    table = pa.table(GOOD)
+    twice = pa.table([*table.columns, table["shop"]], names=[*table.column_names, "shop"])
+    path = str(tmp_path / "log.parquet")
+    pq.write_table(twice, path)
+    way = Way(tmp_path, Bad(""))
+    for reader in ALL:
+        with pytest.raises(DataError, match=r"log\.parquet: two columns are named 'shop'; rename"):
+            getattr(way, reader)(path)
+    with pytest.raises(DataError, match=r"^rows: two columns are named 'shop'; rename one"):
+        as_rows(twice)
+
+
+@pytest.mark.parametrize("first", ["numbers", "text"])
+@pytest.mark.parametrize("column", ["shop", "item"])
+def test_files_of_two_types_are_refused(tmp_path: Path, column: str, first: str) -> None:
+    words = {column: [str(value) for value in GOOD[column]]}
+    numbers = {column: list(range(ROWS))}
+    files = [numbers, words] if first == "numbers" else [words, numbers]
+    for number, changes in enumerate(files):
+        pq.write_table(pa.table({**GOOD, **changes}), tmp_path / f"{number}.parquet")
+    way, what = Way(tmp_path, Bad("")), "ids" if column == "item" else "values"
+    message = (
+        rf"0\.parquet row 1; \S*1\.parquet row 1, column '{column}': {what} are \w+ in one file "
+        r"and \w+ in another; cast them to one type"
+    )
+    for reader in NOT_SCORED:
+        with pytest.raises(DataError, match=message):
+            getattr(way, reader)(str(tmp_path / "*.parquet"))
+
+
+def is_good(columns: dict[str, list[Any]], row: int) -> bool:
+    """The rules once more, for one row."""
+    one = {name: values[row] for name, values in columns.items()}
+    return (
+        one["user"] is not None
+        and one["visit"] in GOOD["visit"]
+        and one["time"] is not None
+        and START <= one["time"] < START + ROWS
+        and math.isfinite(one["weight"])
+        and one["price"] is not None
+        and 1 <= one["price"] < math.inf
+    )
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_stream_reads_the_rows_that_memory_does(tmp_path: Path, seed: int) -> None:
+    """Under every policy that forgives, rows are spoilt at random; values and drops agree."""
+    rng = np.random.default_rng(seed)
+    columns = {name: list(values) * 5 for name, values in GOOD.items()}
+    bad: dict[str, list[Any]] = {
+        "user": [None],
+        "visit": [None, "", " a", "nan"],
+        "time": [None, -1, 7, 1_800_000_000],
+        "weight": [math.inf, -math.inf],
+        "price": [None, math.inf, math.nan, 1.0],
+    }
+    for name, values in bad.items():
+        for row in rng.choice(5 * ROWS, 6, replace=False).tolist():
+            columns[name][row] = values[rng.integers(len(values))]
+    forgiving = {"bad_ids": "drop", "bad_times": "drop", "infinite_numbers": "null"}
+    where = {"where": [{"column": "price", "at_least": 1}]}
+    way = Way(tmp_path, Bad("", columns, where, forgiving))
+    sources, split = Sources(interactions=way.write()), SplitConfig(kind="column", column="part")
+    tables = read_tables(way.schema(ids=True), sources, way.policies, split_column="part")
+    log = encode_click_log(
+        way.schema(ids=False), sources, way.policies, split, tmp_path / "encoded"
+    )
+    events, kept = tables.events, 0
+    assert events.label is not None
+    assert events.split is not None
+    for part in range(3):
+        batch = log.read(part, slice(None))
+        own = np.flatnonzero(events.split == part)
+        own = own[np.argsort(events.row[own])]
+        assert batch.examples.tolist() == events.row[own].tolist()
+        assert batch.label.tolist() == events.label[own].tolist()
+        assert batch.weight.tolist() == events.weight[own].tolist()
+        kept += len(own)
+    assert sorted(events.row.tolist()) == [row for row in range(5 * ROWS) if is_good(columns, row)]
+    assert kept == len(events)
+    assert log.drops == tables.drops
+    assert len({drop.column for drop in log.drops}) == 5
