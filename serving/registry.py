@@ -10,36 +10,41 @@ Example:
 """
 
 import hashlib
+import json
 import logging
 import os
 import re
 import shutil
 import tempfile
-import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
 from recsys.bundle.directory import Bundle
 from recsys.core.errors import ConfigError, IntegrityError, NotFoundError
 from recsys.core.strict import nearest
-from recsys.core.tracking_store import artifact_root, first_use, sqlite_path, store_uri
+from recsys.core.tracking_store import (
+    RUN_KEY,
+    artifact_root,
+    first_use,
+    http_limits,
+    is_database,
+    run_of,
+    sqlite_path,
+    store_uri,
+)
+from recsys.serving.logged_model import save_model
 
 CACHE = Path(".recsys_cache") / "bundles"
 EXPERIMENT = "recsys"
 """Where bundles of no run are logged."""
 MODEL_ID, MANIFEST = "model_id", "manifest_sha256"
-_REQUIRED = (
-    "recsys-engine mlflow torch numpy pandas pyarrow pydantic safetensors scikit-learn faiss-cpu"
-)
 _REFERENCE = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[^/@]+))?")
 _RUN = re.compile(r"(?:runs:/)?(?P<run_id>[0-9a-f]{32})(?:/.*)?")
 _QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
-# MLflow hands the model that a file of code sets through a global of its module.
-_saving = threading.Lock()
+_RETRIES = 2
+"""Of a call that a server does not answer: it takes seconds to say so, and not MLflow's minutes."""
 
 
 def register(
@@ -47,16 +52,17 @@ def register(
     name: str,
     *,
     uri: str | None = None,
-    run_id: str | None = None,
     alias: str | None = None,
 ) -> int:
     """Add `bundle` to the registry as a new version of `name` and return its number.
+
+    The version is linked with the run that trained the bundle, where the bundle lies in the
+    run's folder and the store has that run, and with the logged model that holds its files.
 
     Args:
         bundle: it is verified again, before and after it is copied.
         name: the registered model; created where it is new.
         uri: the store; default: MLFLOW_TRACKING_URI, else mlflow.db in this folder.
-        run_id: the MLflow run that trained it.
         alias: moved to the new version, last of all.
 
     Raises:
@@ -68,16 +74,10 @@ def register(
     _check_alias(alias)
     with _mlflow(store) as client:
         _create_name(client, name)
+        run_id = _run_id(client, bundle)
         logged = _log_model(client, bundle, name, store, run_id)
         _read_back(bundle, logged.artifact_location, store)
-        created = client.create_model_version(
-            name,
-            # SQLite's registry looks a models:/ source up in MLflow's global store, not in its own.
-            source=logged.artifact_location if "sql" in store else logged.model_uri,
-            run_id=run_id,
-            tags=_tags(bundle),
-            model_id=logged.model_id if run_id else None,
-        )
+        created = _create_version(client, name, logged, _tags(bundle), run_id, store)
         if alias is not None:
             client.set_registered_model_alias(name, alias, created.version)
     return int(created.version)
@@ -196,6 +196,37 @@ def _tags(bundle: Bundle) -> dict[str, str]:
     return {MODEL_ID: bundle.model_id, MANIFEST: hashlib.sha256(manifest).hexdigest()}
 
 
+def _run_id(client: Any, bundle: Bundle) -> str | None:
+    """Return the run that trained `bundle`, if the store has it."""
+    run = run_of(bundle.path)
+    experiment = client.get_experiment_by_name(run[0]) if run else None
+    if run is None or experiment is None:
+        return None
+    wanted = f"tags.`{RUN_KEY}` = '{run[1]}'"
+    found = client.search_runs([experiment.experiment_id], wanted, max_results=1)
+    return str(found[0].info.run_id) if found else None
+
+
+def _create_version(
+    client: Any, name: str, logged: Any, tags: dict[str, str], run_id: str | None, store: str
+) -> Any:
+    """Create a version whose files are those of `logged`, and note it there.
+
+    A server takes a model's files under the model's own name alone, and notes the version by
+    itself. A database's registry would look that name up in MLflow's global store, not in its own.
+    """
+    if not is_database(store):
+        return client.create_model_version(
+            name, logged.model_uri, run_id, tags=tags, model_id=logged.model_id
+        )
+    from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
+
+    created = client.create_model_version(name, logged.artifact_location, run_id, tags=tags)
+    versions = json.dumps([{"name": name, "version": created.version}])
+    client.set_logged_model_tags(logged.model_id, {MLFLOW_MODEL_VERSIONS: versions})
+    return created
+
+
 def _log_model(client: Any, bundle: Bundle, name: str, store: str, run_id: str | None) -> Any:
     """Log the bundle inside an MLflow model and return that, READY once it is all there."""
     from mlflow.entities import LoggedModelOutput
@@ -210,7 +241,7 @@ def _log_model(client: Any, bundle: Bundle, name: str, store: str, run_id: str |
     try:
         with tempfile.TemporaryDirectory() as folder:
             model = Path(folder) / "model"
-            _save_pyfunc(bundle, model)
+            save_model(bundle, model)
             client.log_model_artifacts(logged.model_id, str(model))
     except BaseException:
         client.finalize_logged_model(logged.model_id, "FAILED")
@@ -218,31 +249,6 @@ def _log_model(client: Any, bundle: Bundle, name: str, store: str, run_id: str |
     if run_id is not None:
         client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
     return client.finalize_logged_model(logged.model_id, "READY")
-
-
-def _save_pyfunc(bundle: Bundle, folder: Path) -> None:
-    """Write the MLflow model: bundle, code (`recsys.serving.pyfunc`), signature, example."""
-    # Warnings are silenced for the whole process at once, so one thread at a time.
-    with _saving, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # MLflow's own, on import and on every save
-        import mlflow.pyfunc
-
-        from recsys.serving import pyfunc
-        from recsys.serving.answering.registry import answering_of
-
-        answering = answering_of(bundle)
-        example, signature = answering.described(bundle)
-        needed = [*_REQUIRED.split(), *answering.requirements(bundle)]
-        mlflow.pyfunc.save_model(
-            folder,
-            python_model=pyfunc.__file__,
-            artifacts={"bundle": str(bundle.path.absolute())},
-            signature=signature,
-            input_example=None if example is None else pyfunc.to_frame(example),
-            pip_requirements=[
-                f"{name}=={installed_version(name)}" for name in dict.fromkeys(needed)
-            ],
-        )
 
 
 def _version(client: Any, name: str, alias: str | None, version: str | None) -> Any:
@@ -358,9 +364,10 @@ def _mlflow(store: str) -> Iterator[Any]:
     for name in ("mlflow.store.db.utils", "mlflow.pyfunc", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
-        with first_use(store):
-            client = MlflowClient(tracking_uri=store, registry_uri=store)
-            client.search_registered_models(max_results=1)
-        yield client
+        with http_limits(_RETRIES):
+            with first_use(store):
+                client = MlflowClient(tracking_uri=store, registry_uri=store)
+                client.search_registered_models(max_results=1)
+            yield client
     except MlflowException as error:
         raise ConfigError(f"MLflow at {store}: {str(error).splitlines()[0]}") from error

@@ -2,9 +2,13 @@
 
 import os
 import random
+import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
@@ -170,3 +174,36 @@ def mlflow_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(path.parent)  # the default experiment's artifacts lie in the working folder
         MlflowClient(f"sqlite:///{path}").search_experiments()
     return path
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(
+    mlflow_template: Path, tmp_path_factory: pytest.TempPathFactory, free_port: Port
+) -> Iterator[str]:
+    """The address of a real tracking server that hands artifacts through; stopped at the end."""
+    folder, port = tmp_path_factory.mktemp("server"), free_port()
+    database = shutil.copy(mlflow_template, folder / "mlflow.db")
+    command = f"-m mlflow server --host 127.0.0.1 --port {port} --workers 1".split()
+    command += ["--backend-store-uri", f"sqlite:///{database}"]
+    command += ["--artifacts-destination", str(folder / "artifacts")]
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    with (folder / "log").open("w") as log:
+        server = subprocess.Popen(
+            [sys.executable, *command],
+            cwd=folder,
+            env=environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # it starts processes of its own
+        )
+    try:
+        for _ in range(3000):
+            with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health"):
+                break
+            assert server.poll() is None, (folder / "log").read_text()
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()

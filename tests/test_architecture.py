@@ -27,7 +27,12 @@ MAY_IMPORT = {
 }
 # Who may open the door to a heavy library: files, or whole rooms.
 DOORS = {
-    "mlflow": {"training/tracking/run.py", "serving/registry.py", "serving/pyfunc.py"},
+    "mlflow": {
+        "training/tracking/run.py",
+        "serving/registry.py",
+        "serving/logged_model.py",
+        "serving/pyfunc.py",
+    },
     "torchrec": {"recsys/embeddings/sharded.py"},
     "fbgemm_gpu": {"recsys/embeddings/fbgemm_table.py", "recsys/embeddings/sharded.py"},
     "faiss": {"recsys/retrieval/index/faiss_hnsw.py"},

@@ -259,9 +259,8 @@ def register(
     """
     from recsys.serving.registry import register as add_version
 
-    run_id = model.run_id if isinstance(model, Run) else None
     bundle = load(model, tracking_uri=tracking_uri)._bundle
-    return add_version(bundle, name, uri=tracking_uri, alias=alias, run_id=run_id)
+    return add_version(bundle, name, uri=tracking_uri, alias=alias)
 
 
 @checked

@@ -8,6 +8,7 @@ from recsys.app.progress import lines_to_stderr
 from recsys.app.run import Run
 from recsys.bundle.directory import Bundle
 from recsys.core.errors import ConfigError
+from recsys.core.tracking_store import store_uri
 from recsys.serving.registry import register as add_version
 from recsys.serving.registry import resolve
 from recsys.training.config.experiment import ExperimentConfig
@@ -25,17 +26,23 @@ def configured(
     """Return what to train and the run to go on with.
 
     Raises:
-        ConfigError: not just one of `config` and `resume` is given.
+        ConfigError: not just one of `config` and `resume` is given, what does not go with
+            `resume` is, or `tracking_uri` is no store's.
     """
     if (config is None) == (resume is None):
         raise ConfigError("give a configuration or a run to resume, one of the two")
     if resume is not None:
         if warm_start is not None:
             raise ConfigError("warm_start does not go with resume: a run keeps its configuration")
+        if tracking_uri is not None:
+            raise ConfigError(
+                "a tracking uri does not go with resume: a run keeps its store; "
+                f"`recsys sync {resume} --tracking-uri URI` sends all of it to another"
+            )
         return config_of_run(resume), resume
     assert config is not None
     if tracking_uri is not None:
-        tracking = config.tracking.model_copy(update={"uri": tracking_uri})
+        tracking = config.tracking.model_copy(update={"uri": store_uri(tracking_uri)})
         config = config.model_copy(update={"tracking": tracking})
     reference = warm_start or config.warm_start
     if reference is None:
@@ -80,7 +87,7 @@ def train_once(
     name = config.tracking.model_name
     if config.tracking.enabled and name:
         bundle = Bundle.open(result.bundle)
-        version = add_version(bundle, name, uri=config.tracking.uri, run_id=result.run_id)
+        version = add_version(bundle, name, uri=config.tracking.uri)
         say(f"registered models:/{name}/{version}")
         run = replace(run, version=version)
     return run

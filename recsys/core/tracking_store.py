@@ -1,5 +1,9 @@
-"""Where MLflow's store lies. Names, paths and locks only: nothing here imports MLflow."""
+"""Where MLflow's store lies, and which of its runs made a bundle.
 
+Names, paths, locks and limits only: nothing here imports MLflow.
+"""
+
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -9,6 +13,12 @@ from pathlib import Path
 from recsys.core.errors import ConfigError
 
 DEFAULT_URI = "sqlite:///mlflow.db"
+JOURNAL = "journal.jsonl"
+"""In a run's folder: everything that was tracked; its first line says which run it is."""
+RUN_KEY = "recsys.run_key"
+"""Tag of a run in MLflow: the key in the first line of its journal, the same in every store."""
+_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+_RETRIES, _TIMEOUT = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"
 _SQLITE = re.compile(r"sqlite:///([^?]+)(\?.*)?")
 
 
@@ -36,6 +46,41 @@ def sqlite_path(uri: str) -> Path | None:
     """Return the database file of a SQLite store, None for other stores."""
     found = _SQLITE.fullmatch(uri)
     return Path(found[1]) if found else None
+
+
+def is_database(uri: str) -> bool:
+    """Whether the store is a database that this process opens itself, and no server."""
+    return uri.split("://")[0].split("+")[0] in _DATABASES
+
+
+def run_of(bundle: Path) -> tuple[str, str] | None:
+    """Return experiment and key of the run in whose folder `bundle` lies; None: it is in none."""
+    try:
+        with (bundle.resolve().parent.parent / JOURNAL).open() as journal:
+            first = json.loads(journal.readline())
+        return str(first["experiment"]), str(first["key"])
+    except (OSError, ValueError, KeyError):  # no journal, or one without a whole line
+        return None
+
+
+@contextmanager
+def http_limits(retries: int, timeout: int | None = None) -> Iterator[None]:
+    """Bound MLflow's HTTP calls (7 retries and 120 s each by default), unless the user did.
+
+    MLflow reads these from the environment at every call and nowhere else.
+
+    Args:
+        retries: of a call that fails.
+        timeout: seconds of silence after which it fails; None: MLflow's.
+    """
+    limits = {_RETRIES: str(retries), **({} if timeout is None else {_TIMEOUT: str(timeout)})}
+    ours = {name: value for name, value in limits.items() if name not in os.environ}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name in ours:
+            os.environ.pop(name, None)
 
 
 def artifact_root(uri: str) -> str | None:

@@ -16,7 +16,7 @@ import pytest
 
 from recsys.bundle.directory import Bundle, write_bundle
 from recsys.core.errors import ConfigError, DataError, IntegrityError, NotFoundError
-from recsys.core.tracking_store import first_use
+from recsys.core.tracking_store import RUN_KEY, first_use
 from recsys.embeddings.table import TableConfig
 from recsys.features.bundle.description import ModelDescription
 from recsys.features.bundle.files import write_description
@@ -78,9 +78,11 @@ def test_what_is_registered_comes_back_by_every_name(
     from mlflow import MlflowClient
 
     client = MlflowClient(store)
-    run_id = client.create_run("0").info.run_id
+    run_id = client.create_run("0", tags={RUN_KEY: "0f" * 16}).info.run_id
+    started = {"kind": "run", "experiment": "Default", "key": "0f" * 16}
+    (tmp_path / "run" / "journal.jsonl").write_text(json.dumps(started) + "\n")
     newer = make_bundle(tmp_path / "newer", "other weights")
-    assert register(bundle, "shop", uri=store, run_id=run_id, alias="champion") == 1
+    assert register(bundle, "shop", uri=store, alias="champion") == 1
     assert register(newer, "shop", uri=store) == 2
     names = ["models:/shop@champion", "models:/shop/1", run_id, f"runs:/{run_id}"]
     for name in names:

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from recsys.core.tracking_store import sqlite_path, store_uri
+from recsys.core.tracking_store import JOURNAL, sqlite_path, store_uri
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.jobs.train import TrackingListener
 from recsys.training.search.store import INTERRUPTED, Tried
@@ -23,7 +23,6 @@ from recsys.training.tracking.background import (
     LONGEST_PAUSE_SECONDS,
     SERVER_PATIENCE_SECONDS,
 )
-from recsys.training.tracking.journal import JOURNAL
 from recsys.training.tracking.run import Delivered, Tracker, deliver, start_run
 
 TRIALS_FOLDER = "trials"

@@ -1,13 +1,11 @@
 """A thread that delivers a journal while training goes on, and its patience with the store."""
 
-import os
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
-from recsys.core.tracking_store import sqlite_path
+from recsys.core.tracking_store import http_limits, sqlite_path
 from recsys.training.tracking.journal import delivering, load_position, sync
 
 DELIVER_EVERY_SECONDS = 5.0
@@ -17,7 +15,6 @@ SERVER_PATIENCE_SECONDS = 5.0
 """How long `finish` waits for a server that does not answer."""
 FINISH_SECONDS = 60.0
 """How long `finish` waits in all while the delivery gets on."""
-_RETRIES, _TIMEOUT = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"
 
 GotOn = Callable[[str | None], None]
 """Told after every step forward, with the run's id where it is known."""
@@ -69,7 +66,7 @@ class Delivery(threading.Thread):
         return self.done
 
     def _send_pending(self, timeout: int) -> None:
-        with delivering(self.run_dir, timeout=0) as mine, http_limits(timeout, retries=0):
+        with delivering(self.run_dir, timeout=0) as mine, http_limits(retries=0, timeout=timeout):
             if not mine:
                 raise TimeoutError("another process is delivering this run")
             sync(self.run_dir)
@@ -79,22 +76,6 @@ class Delivery(threading.Thread):
         self._imported = True
         self._progress = time.monotonic()
         self.run_id = run_id or self.run_id
-
-
-@contextmanager
-def http_limits(timeout: int, retries: int) -> Iterator[None]:
-    """Bound MLflow's HTTP calls (7 retries and 120 s each by default), unless the user did.
-
-    MLflow reads these from the environment at every call and nowhere else.
-    """
-    limits = {_RETRIES: str(retries), _TIMEOUT: str(timeout)}
-    ours = {name: value for name, value in limits.items() if name not in os.environ}
-    os.environ.update(ours)
-    try:
-        yield
-    finally:
-        for name in ours:
-            os.environ.pop(name, None)
 
 
 def first_line(error: Exception) -> str:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from recsys.core.errors import NotFoundError
+from recsys.core.tracking_store import JOURNAL
 
-JOURNAL, POSITION, LOCK = "journal.jsonl", "tracking.json", "tracking.lock"
+POSITION, LOCK = "tracking.json", "tracking.lock"
 Record = dict[str, Any]
 
 

@@ -27,11 +27,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recsys.core.tracking_store import artifact_root, first_use, store_uri
-from recsys.training.tracking.background import Delivery, GotOn, first_line, http_limits
+from recsys.core.tracking_store import (
+    RUN_KEY,
+    artifact_root,
+    first_use,
+    http_limits,
+    store_uri,
+)
+from recsys.training.tracking.background import Delivery, GotOn, first_line
 from recsys.training.tracking.journal import (
     Journal,
-    Position,
     Record,
     delivering,
     load_position,
@@ -45,7 +50,6 @@ if TYPE_CHECKING:
 
 _METRICS_AT_ONCE, _TAGS_AT_ONCE = 1000, 100
 _KEY_LENGTH, _PARAM_LENGTH, _TAG_LENGTH, _DIGEST_LENGTH = 250, 6000, 8000, 36
-_RUN_KEY = "recsys.run_key"
 _log = logging.getLogger(__name__)
 
 
@@ -66,7 +70,6 @@ def start_run(
     name: str,
     params: Mapping[str, object],
     tags: Mapping[str, str] | None = None,
-    resume_run_id: str | None = None,
     parent: Path | None = None,
 ) -> "Tracker":
     """Start tracking into `run_dir`, or go on where the journal there ends.
@@ -77,7 +80,6 @@ def start_run(
         name: the run's name in MLflow.
         params: hyper-parameters, written as text.
         tags: more labels.
-        resume_run_id: an MLflow run to go on with, where `run_dir` has no journal of it.
         parent: the folder of the run that this one is nested in.
 
     Raises:
@@ -98,8 +100,6 @@ def start_run(
             "tags": {_key(key): str(value)[:_TAG_LENGTH] for key, value in (tags or {}).items()},
             **({} if parent is None else {"parent": os.path.relpath(parent, run_dir)}),
         }
-        if uri and resume_run_id:
-            save_position(run_dir, uri, Position(run_id=resume_run_id))
     return Tracker(journal, start, uri)
 
 
@@ -194,7 +194,7 @@ def deliver(run_dir: Path, uri: str | None = None) -> Delivered:
         return Delivered(0, 0)
     store = store_uri(uri or start[0]["uri"])
     before, why = load_position(run_dir, store), ""
-    with http_limits(timeout=30, retries=1), delivering(run_dir, timeout=30) as mine:
+    with http_limits(retries=1, timeout=30), delivering(run_dir, timeout=30) as mine:
         if mine:
             try:
                 _send(run_dir, store, lambda run_id: None)
@@ -366,10 +366,10 @@ def _connect(uri: str) -> Any:
 def _find_or_create_run(client: Any, record: Record, uri: str) -> str:
     """Return the run of this journal; an answer that was lost may have created it already."""
     experiment = _experiment(client, record["experiment"], uri)
-    wanted = f"tags.`{_RUN_KEY}` = '{record['key']}'"
+    wanted = f"tags.`{RUN_KEY}` = '{record['key']}'"
     for run in client.search_runs([experiment], wanted, max_results=1):
         return str(run.info.run_id)
-    tags = {_RUN_KEY: record["key"], "mlflow.source.name": "recsys", "mlflow.source.type": "LOCAL"}
+    tags = {RUN_KEY: record["key"], "mlflow.source.name": "recsys", "mlflow.source.type": "LOCAL"}
     run = client.create_run(experiment, record["time"], tags, record["name"])
     return str(run.info.run_id)
 

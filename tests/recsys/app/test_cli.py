@@ -169,6 +169,7 @@ def test_help_imports_no_heavy_library() -> None:
     [
         (["train", "none.yaml"], 4, "none.yaml: no such configuration"),
         (["train"], 2, "give a configuration or --resume RUN_DIR"),
+        (["train", "--resume", "r", "--tracking-uri", "sqlite:///x"], 2, "`recsys sync r --track"),
         (["train", "--resume", "nowhere"], 4, "no run to resume"),
         (["train", "x.yaml", "--set"], 2, "requires an argument"),
         (["score", ".", "--output", "o"], 2, "give --input or --interactions"),

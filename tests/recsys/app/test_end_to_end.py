@@ -99,20 +99,26 @@ def test_own_tables_from_init_to_promotion(
     checked = answer("check", "recsys.yaml")
     assert checked["rows"]["interactions"] == 4000  # type: ignore[index,call-overload]
     settings = ("--set", "training.epochs=1", "--set", "index.kind=usearch")
-    trained = answer("train", "recsys.yaml", *settings)
-    bundle = str(trained["bundle"])
+    store = ("--tracking-uri", "sqlite:///own.db")
+    trained = answer("train", "recsys.yaml", *settings, *store)
+    run_id, bundle = str(trained["run_id"]), str(trained["bundle"])
+    assert mlflow.MlflowClient("sqlite:///own.db").get_run(run_id).info.status == "FINISHED"
+    kept = load_config(Path(str(trained["run_dir"])) / "config.yaml").tracking.uri
+    assert kept == f"sqlite:///{tmp_path / 'own.db'}"  # a resumed run goes on there
+    assert not Path("mlflow.db").exists()
     index = Scorer.open(Path(bundle)).index
     assert isinstance(index, GraphIndex)
     assert isinstance(index.graph, UsearchGraph)
-    first = answer("register", bundle, "--name", "shop")
-    second = answer("register", bundle, "--name", "shop", "--alias", "challenger")
+    first = answer("register", bundle, "--name", "shop", *store)
+    second = answer("register", bundle, "--name", "shop", "--alias", "challenger", *store)
     assert (first["version"], second["version"]) == (1, 2)
-    recsys("promote", "shop", "2")
-    judged = answer("evaluate", "models:/shop@champion", "--out", "again.html")
+    recsys("promote", "shop", "2", *store)
+    judged = answer("evaluate", run_id, *store, "--out", "again.html")
     assert Path("again.html").stat().st_size > 50_000
     assert judged["metrics"] == trained["metrics"]  # the same model on the same rows
     for library in ("faiss", "usearch"):
-        exported = answer("export", "models:/shop/1", "--to", library, "--out", f"ann {library}")
+        out = ("--to", library, "--out", f"ann {library}")
+        exported = answer("export", "models:/shop@champion", *store, *out)
         assert float(exported["recall_at_10"]) >= 0.95  # type: ignore[arg-type]
         assert Path(f"ann {library}/index.{library}").is_file()
     answer("export", bundle, "--to", "parquet", "--out", "vectors")
@@ -121,5 +127,5 @@ def test_own_tables_from_init_to_promotion(
     again = CliRunner().invoke(main, ["export", bundle, "--to", "exact", "--out", "ann faiss"])
     assert again.exit_code == 2
     assert "never overwritten" in again.output
-    lost = CliRunner().invoke(main, ["promote", "shop", "7"])
+    lost = CliRunner().invoke(main, ["promote", "shop", "7", *store])
     assert lost.exit_code == 4

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from recsys.core.errors import ConfigError, NotFoundError
-from recsys.core.tracking_store import first_use
+from recsys.core.tracking_store import first_use, http_limits
 from recsys.training.config.sections import TrackingConfig
 from recsys.training.tracking import background
 from recsys.training.tracking.journal import Journal, read
@@ -240,7 +240,7 @@ def test_whoever_creates_the_tables_does_so_alone(store: str, tmp_path: Path) ->
 def test_the_users_own_limits_stand(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "77")
     monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
-    with background.http_limits(5, 0):
+    with http_limits(retries=0, timeout=5):
         assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "77"
         assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "0"
     assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "77"
