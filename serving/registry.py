@@ -361,7 +361,7 @@ def _mlflow(store: str) -> Iterator[Any]:
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
-    for name in ("mlflow.store.db.utils", "mlflow.pyfunc", "alembic"):
+    for name in ("mlflow.store", "mlflow.pyfunc", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
         with http_limits(_RETRIES):
