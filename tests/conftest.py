@@ -25,7 +25,7 @@ from hypothesis import settings
 from recsys.features.dataset.dataset import Dataset, prepare
 from recsys.features.world.world import RetailWorld
 from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.config.file import load_config
+from recsys.training.families.load import load_config
 from recsys.training.jobs.train import train
 
 # Nothing is timed in tests: a loaded machine takes as long as it takes.

@@ -10,9 +10,9 @@ from recsys.features.dataset.dataset import prepare
 from recsys.features.dataset.queries import build_queries
 from recsys.features.dataset.split import TEST, TRAIN
 from recsys.features.propose.tables import infer
-from recsys.training.config.file import load_config
-from recsys.training.config.sections import EvaluationConfig
+from recsys.training.config.retrieval import RetrievalEvaluationConfig
 from recsys.training.evaluation.evaluate import ranking_metrics
+from recsys.training.families.load import load_config
 from recsys.training.families.plain.choose import baseline_rankers
 
 DATA = Path(os.environ.get("RECSYS_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -37,7 +37,7 @@ def test_movielens_from_init_to_baselines(tmp_path: Path) -> None:
     assert (len(users), counts.max()) == (6_035, 1)
     assert (data.part == TRAIN).sum() == 575_066 - 2 * 6_035
     queries = build_queries(data, TEST, history_length=1, filter_seen=True, limit=10_000, seed=0)
-    settings = EvaluationConfig(baselines=("popularity",))
+    settings = RetrievalEvaluationConfig(baselines=("popularity",))
     top = baseline_rankers(data, settings)[0]["popularity"](queries, 10)
     hit_rate = ranking_metrics(top, queries.relevant, (10,))["hit_rate_at_10"].mean()
     assert 0.03 < hit_rate < 0.06  # .037 is known for all ratings, .04 to .05 for high ones

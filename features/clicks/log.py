@@ -220,10 +220,6 @@ def _check_split(split: SplitConfig) -> None:
             "split.validation_from: a streamed log is cut by shares of its rows; give "
             "split.validation and split.test, or kind: column"
         )
-    if split.cold_items is not None:
-        raise ConfigError(
-            "split.cold_items is for the models of retrieval; take it out for a streamed log"
-        )
 
 
 def _encode(

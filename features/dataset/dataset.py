@@ -140,7 +140,7 @@ def parted(
         ConfigError: `split.cold_items.from` without a time.
         DataError: no item is cold, or no training row is left; a part would be empty.
     """
-    part, config = part_of(schema, tables, split), split.cold_items
+    part, config = part_of(schema, tables, split), split.cold
     if config is None:
         return tables, part, np.zeros(tables.items.num_rows, bool)
     events = tables.events

@@ -50,9 +50,6 @@ class SplitConfig(StrictModel):
     validation (or give the two instants, ISO). `leave_one_out`: by time or order within a user.
     `column`: the text in `column` is train, validation (or valid, val) or test; where no row is
     validation, the `validation` share of each user's training rows is drawn for it.
-
-    join_validation: train on the validation rows, too: a last training with settings that were
-    chosen on them. Nothing is left to stop by, and the last of `training.epochs` is kept.
     """
 
     kind: Literal["time", "leave_one_out", "column"] = "time"
@@ -61,8 +58,6 @@ class SplitConfig(StrictModel):
     validation_from: str | None = None
     test_from: str | None = None
     column: str | None = None
-    join_validation: bool = False
-    cold_items: ColdItemsConfig | None = None
 
     @model_validator(mode="after")
     def _matches(self) -> Self:
@@ -73,6 +68,37 @@ class SplitConfig(StrictModel):
         if self.validation + self.test >= 1:
             raise ValueError("validation and test shares leave no training rows")
         return self
+
+    @property
+    def trains_on_validation(self) -> bool:
+        """Whether validation rows are training rows as well."""
+        return False
+
+    @property
+    def cold(self) -> ColdItemsConfig | None:
+        """Which items have no training row; None: those that happen to have none."""
+        return None
+
+
+class RetrievalSplitConfig(SplitConfig):
+    """How the rows of a log of positives are parted, whose items are to be found.
+
+    join_validation: train on the validation rows, too: a last training with settings that were
+    chosen on them. Nothing is left to stop by, and the last of `training.epochs` is kept.
+    """
+
+    join_validation: bool = False
+    cold_items: ColdItemsConfig | None = None
+
+    @property
+    def trains_on_validation(self) -> bool:
+        """Whether validation rows are training rows as well."""
+        return self.join_validation
+
+    @property
+    def cold(self) -> ColdItemsConfig | None:
+        """Which items have no training row; None: those that happen to have none."""
+        return self.cold_items
 
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
@@ -114,7 +140,7 @@ def assign(
             f"split {config.kind}: {counts[TRAIN]} training, {counts[VALIDATION]} validation and "
             f"{counts[TEST]} test rows; change the section 'split' so that none is empty"
         )
-    if config.join_validation:
+    if config.trains_on_validation:
         part = np.where(part == VALIDATION, np.int8(TRAIN), part)
     return part
 

@@ -14,9 +14,14 @@ class Sources(StrictModel):
     items: str | None = None
     users: str | None = None
     others: dict[str, str] = Field(default_factory=dict)
+
+
+class LabelledSources(Sources):
+    """The tables of a log with labels, which may be larger than memory."""
+
     stream: bool = False
     """A click log larger than memory: encoded to disk once, in pieces, and trained on from there.
-    For rankers; all features are columns of the interactions."""
+    All features are columns of the interactions."""
 
 
 class Policies(StrictModel):

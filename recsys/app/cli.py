@@ -108,7 +108,7 @@ def demo(
     run = run_demo(
         out, users=users, items=items, events=events, seed=seed, noise=noise, overrides=overrides
     )
-    print_evaluation(run.evaluation)
+    print_evaluation(run.kind, run.evaluation)
     click.echo(f"\nrecommendations: {out / 'recommendations' / run.bundle.name}")
     click.echo(f"bundle:          {run.bundle}")
     click.echo(f"report:          {run.report}")
@@ -150,7 +150,7 @@ def check(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     Example: recsys check recsys.yaml
     """
     from recsys.app.experiments import check as inspect
-    from recsys.training.config.file import load_config
+    from recsys.training.families.load import load_config
 
     report = inspect(load_config(config, overrides))
     if as_json:
@@ -193,7 +193,7 @@ def train(
     """
     from recsys.app.printing import print_run
     from recsys.app.training import configured, launch_workers, train_once
-    from recsys.training.config.file import load_config
+    from recsys.training.families.load import load_config
 
     if (config is None) == (resume is None):
         raise click.UsageError("give a configuration or --resume RUN_DIR, one of the two")

@@ -41,20 +41,21 @@ def evaluate(
 
     Example: recsys evaluate models:/demo@champion --set evaluation.ks=[5,10] --out report.html
     """
-    from recsys.app.models import evaluate as evaluate_model
     from recsys.app.models import folder_of
-    from recsys.app.printing import metrics_of, print_evaluation
+    from recsys.app.printing import print_evaluation
+    from recsys.app.progress import lines_to_stderr
     from recsys.training.config.file import parse_override
+    from recsys.training.jobs.evaluate import evaluate_bundle
 
     settings = dict(map(parse_override, overrides))
     if keep_seen is not None:
         settings["evaluation.filter_seen"] = not keep_seen
     folder = folder_of(model, tracking_uri)
     report = out or Path(f"evaluation-{folder.name}.html")
-    evaluation = evaluate_model(folder, report=report, settings=settings, quiet=as_json)
+    found = evaluate_bundle(folder, report, settings=settings, say=lines_to_stderr(as_json))
     if as_json:
-        found = {"report": str(report), "metrics": metrics_of(evaluation)}
-        click.echo(json_format.dumps(found, indent=1))
+        facts = {"report": str(report), "metrics": found.evaluation.figures()}
+        click.echo(json_format.dumps(facts, indent=1))
     else:
-        print_evaluation(evaluation)
+        print_evaluation(found.config.model.kind, found.evaluation)
         click.echo(f"\nreport: {report}")

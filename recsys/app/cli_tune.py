@@ -11,7 +11,7 @@ from recsys.app.progress import lines_to_stderr
 
 if TYPE_CHECKING:
     from recsys.training.config.experiment import ExperimentConfig
-    from recsys.training.search.space import Space
+    from recsys.training.config.ranges import Space
     from recsys.training.search.tuning import Budget, Found
 
 
@@ -100,7 +100,8 @@ def search(config: Path, **options: Any) -> None:
 def _settings_and_space(path: Path, options: dict[str, Any]) -> "tuple[ExperimentConfig, Space]":
     """Read the configuration and what to search: of a file, of its section, or by default."""
     from recsys.core.errors import NotFoundError
-    from recsys.training.config.file import load_config, read_yaml
+    from recsys.training.config.file import read_yaml
+    from recsys.training.families.load import load_config
     from recsys.training.search.space import space_of
 
     metric, file = options["metric"], options["space_file"]
@@ -226,12 +227,13 @@ def embedding(
 
     Example: recsys tune embedding recsys.yaml --lookups 16 --out recsys-tuned.yaml
     """
-    from recsys.training.config.file import load_config
-    from recsys.training.embedding.output import lines, tracked_study, tuned_config
+    from recsys.training.embedding.output import lines, tuned_config
+    from recsys.training.families.load import load_config
+    from recsys.training.jobs.study import study_embedding
 
     _check_out(out, force)
     settings = load_config(config, overrides)
-    found = tracked_study(
+    found = study_embedding(
         settings,
         lookups=lookups,
         epochs=epochs,

@@ -11,7 +11,8 @@ from recsys.app.arguments import checked
 from recsys.core.errors import ConfigError
 from recsys.core.strict import nearest
 from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.config.file import config_of, dump_config, read_raw
+from recsys.training.config.file import dump_config, read_raw
+from recsys.training.families.load import config_of, without_foreign_keys
 
 
 class Config:
@@ -96,6 +97,8 @@ class Config:
         full = {**(changes or {}), **{self._full_key(name): one for name, one in short.items()}}
         for key in sorted(full, key=lambda key: key != "model.kind"):
             _put(keys, key, full[key])
+            if key == "model.kind":
+                keys = without_foreign_keys(keys)
         return Config(keys, folder=self._folder, unsure=self.unsure, summary=self.summary)
 
     def __getitem__(self, key: str) -> Any:

@@ -74,8 +74,8 @@ def demo(
     from recsys.app.training import train_once
     from recsys.features.world.world import RetailWorld
     from recsys.serving.registry import promote
-    from recsys.training.config.file import load_config
     from recsys.training.evaluation.oracle import best_reachable
+    from recsys.training.families.load import load_config
 
     out = check_folder(Path(out), "data, runs and recommendations")
     out.mkdir(parents=True, exist_ok=True)
@@ -86,7 +86,7 @@ def demo(
     store = f"tracking.uri=sqlite:///{(out / 'mlflow.db').resolve()}"
     here = (f"output={out / 'runs'}", store, f"tracking.model_name={NAME}")
     config = load_config(path, (*here, *overrides))
-    oracle = best_reachable(world, filter_seen=config.evaluation.filter_seen)
+    oracle = best_reachable(world)
     run = train_once(config, None, quiet=quiet, extra_rankers=oracle)
     assert run is not None, "the demo trains in one process"
     if run.version is not None:

@@ -18,8 +18,7 @@ from recsys.app.run import Run
 from recsys.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from recsys.features.clicks.inspect import ClickReport
-    from recsys.features.propose.inspect import Report
+    from recsys.training.families.family import Findings
     from recsys.training.search.tuning import Found
 
 
@@ -65,7 +64,7 @@ def init(
 
 
 @checked
-def check(config: Given) -> "Report | ClickReport":
+def check(config: Given) -> "Findings":
     """Read and check everything that training would read, without training.
 
     Returns:

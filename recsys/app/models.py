@@ -18,9 +18,8 @@ from recsys.app.run import Run
 from recsys.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from recsys.training.evaluation.results import Evaluation
+    from recsys.training.evaluation.results import ModelEvaluation
     from recsys.training.explain.explanation import Explanation, RowExplanation
-    from recsys.training.families.ranker.evaluation import RankingEvaluation
 
 Reference = InstanceOf[Model] | InstanceOf[Run] | str | Path
 """A model: an object, a bundle or run folder, a run id, or models:/name@alias."""
@@ -55,7 +54,7 @@ def evaluate(
     settings: Mapping[str, Any] | None = None,
     tracking_uri: str | None = None,
     quiet: bool = True,
-) -> "Evaluation | RankingEvaluation":
+) -> "ModelEvaluation":
     """Evaluate a model again on the test part of its own data, baselines beside it.
 
     Args:
@@ -82,7 +81,8 @@ def evaluate(
     folder = folder_of(model, tracking_uri)
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "report.html" if report is None else Path(report)
-        return evaluate_bundle(folder, path, settings=settings, say=lines_to_stderr(quiet))
+        found = evaluate_bundle(folder, path, settings=settings, say=lines_to_stderr(quiet))
+        return found.evaluation
 
 
 @checked
@@ -198,7 +198,7 @@ def explain(
     Raises:
         UserError: the model is no ranker, or there is no such row.
     """
-    from recsys.training.explain.job import explain_log_row, explain_model, explain_pair
+    from recsys.training.jobs.explain import explain_log_row, explain_model, explain_pair
     from recsys.training.reports.explanation_plots import check_picture, write_picture
 
     if (user is None) != (item is None) or (user is not None and row is not None):

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from recsys.app.model import Model
-    from recsys.training.evaluation.results import Evaluation
-    from recsys.training.families.ranker.evaluation import RankingEvaluation
+    from recsys.training.evaluation.results import ModelEvaluation
 
 
 @dataclass(frozen=True)
@@ -15,6 +14,7 @@ class Run:
     """Where a training left what it made, and how the model did.
 
     Attributes:
+        kind: `model.kind` of its configuration.
         path: folder of the run.
         bundle: folder of the model.
         report: HTML file.
@@ -24,12 +24,13 @@ class Run:
             trained, whose first one keeps it (`metrics` has its figures).
     """
 
+    kind: str
     path: Path
     bundle: Path
     report: Path
     run_id: str | None = None
     version: int | None = None
-    evaluation: "Evaluation | RankingEvaluation | None" = field(default=None, repr=False)
+    evaluation: "ModelEvaluation | None" = field(default=None, repr=False)
 
     @property
     def model(self) -> "Model":

@@ -13,7 +13,8 @@ from recsys.serving.registry import register as add_version
 from recsys.serving.registry import resolve
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.engine.ranks import join, leave
-from recsys.training.jobs.train import check_metric, config_of_run, new_run_dir, train
+from recsys.training.families.registry import family_of
+from recsys.training.jobs.train import config_of_run, new_run_dir, train
 from recsys.training.tracking.progress import Progress
 
 
@@ -78,6 +79,7 @@ def train_once(
     if result is None:
         return None
     run = Run(
+        kind=config.model.kind,
         path=result.run_dir,
         bundle=result.bundle,
         report=result.report,
@@ -105,7 +107,12 @@ def train_in_workers(
     bundles = sorted((run_dir / "bundle").glob("*/manifest.json"))
     if code or not bundles:
         raise ConfigError(f"{run_dir}: a process ended with exit code {code}; its message says why")
-    return Run(path=run_dir, bundle=bundles[0].parent, report=run_dir / "report.html")
+    return Run(
+        kind=config.model.kind,
+        path=run_dir,
+        bundle=bundles[0].parent,
+        report=run_dir / "report.html",
+    )
 
 
 def launch_workers(
@@ -119,7 +126,7 @@ def launch_workers(
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("--workers starts ranks of its own: leave it away under torchrun")
-    check_metric(config)
+    family_of(config).check(config)
     check_shards(config.embedding, workers)
     run_dir = resume or new_run_dir(config)
     arguments = ("--json",) if quiet else ()

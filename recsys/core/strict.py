@@ -2,14 +2,19 @@
 
 import difflib
 import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from recsys.core.errors import ConfigError
+from recsys.core.key_tree import Place, every_key, key_tree
 
 Model = TypeVar("Model", bound="StrictModel")
+_MOST_SHOWN = 3
+"""Places that an unknown key may be meant for."""
 
 
 class StrictModel(BaseModel):
@@ -22,20 +27,51 @@ class StrictModel(BaseModel):
         extra="forbid", frozen=True, strict=True, populate_by_name=True, allow_inf_nan=False
     )
 
-    @classmethod
-    def completed(cls, raw: dict[str, Any]) -> dict[str, Any]:
-        """Return what a file gave with the defaults that depend on it; for `parse`."""
-        return raw
+
+@dataclass(frozen=True)
+class Misfit:
+    """What stands where it may not: a key that is unknown there, or a value of the wrong kind.
+
+    value: what stands there. expected: what may stand there, in words; None: no such key.
+    """
+
+    place: Place
+    value: Any
+    expected: str | None
 
 
-def nearest(word: str, choices: list[str]) -> str:
-    """Return ` (did you mean 'x'?)` for the nearest of `choices`, or an empty string."""
-    close = difflib.get_close_matches(str(word), choices, n=1, cutoff=0.5)
+Explain = Callable[[Misfit], str | None]
+"""Says what a misfit means to those who know more than the tree; None: no more."""
+
+
+def nearest(word: str, choices: list[str], *, least: float = 0.5) -> str:
+    """Return ` (did you mean 'x'?)` for the nearest of `choices`, or an empty string.
+
+    least: similarity below which it is not meant, of 1.
+    """
+    close = difflib.get_close_matches(str(word), choices, n=1, cutoff=least)
     return f" (did you mean '{close[0]}'?)" if close else ""
 
 
-def parse(model: type[Model], raw: Any, *, source: str | Path) -> Model:
+def listed(words: Sequence[str], last: str) -> str:
+    """Return `a`, `a and b`, `a, b and c`; `last` is the word before the last one."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {last} {words[-1]}"
+
+
+def parse(
+    model: type[Model],
+    raw: Any,
+    *,
+    source: str | Path,
+    explain: Explain = lambda misfit: None,
+) -> Model:
     """Validate `raw` (what YAML or JSON gave) as `model`.
+
+    Args:
+        model: the class of the whole.
+        raw: a mapping.
+        source: where it comes from, for messages.
+        explain: asked first for the words on a key or a value that may not stand where it does.
 
     Raises:
         ConfigError: every problem on a line of its own, with its place in the file; an
@@ -44,33 +80,63 @@ def parse(model: type[Model], raw: Any, *, source: str | Path) -> Model:
     if not isinstance(raw, dict):
         raise ConfigError(f"{source}: expected a mapping of keys, got {type(raw).__name__}")
     # JSON is the mode in which strict models take plain lists and mappings.
-    text = json.dumps(model.completed(raw), default=str)
+    text = json.dumps(raw, default=str)
     try:
         return model.model_validate_json(text)
     except ValidationError as error:
         given = json.loads(text)
-        lines = [_explain(model, problem, given) for problem in error.errors()]
+        words = (_in_words(model, problem, given, explain) for problem in error.errors())
+        lines = dict.fromkeys(words)
         raise ConfigError("\n".join(f"{source}: {line}" for line in lines)) from None
 
 
-def _explain(model: type[BaseModel], problem: Any, given: Any) -> str:
-    kind, context = problem["type"], problem.get("ctx", {})
-    place = _place(problem["loc"], given, is_absent=kind == "missing")
+def _in_words(model: type[BaseModel], problem: Any, given: Any, explain: Explain) -> str:
+    kind, value = problem["type"], problem.get("input")
+    keys = _place(problem["loc"], given, is_absent=kind == "missing")
+    place = ".".join(keys)
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
-        known = sorted(_known_keys(model))
-        return f"unknown key '{place}'{nearest(str(problem['loc'][-1]), known)}"
+        return explain(Misfit(keys, value, None)) or _unknown_key(model, keys)
     if kind == "missing":
         return f"missing key '{place}'"
-    if kind in ("union_tag_not_found", "union_tag_invalid"):
-        key = context["discriminator"].strip("'")
-        if kind == "union_tag_not_found":
-            return f"missing key '{f'{place}.{key}' if place else key}'"
-        tag, tags = context["tag"], context["expected_tags"]
-        hint = nearest(tag, [one.strip("'") for one in tags.split(", ")])
-        return f"{place}: {key} '{tag}' is none of {tags}{hint}"
+    if kind == "union_tag_not_found":
+        key = problem["ctx"]["discriminator"].strip("'")
+        return f"missing key '{f'{place}.{key}' if place else key}'"
+    if kind == "union_tag_invalid":
+        expected = f"choose one of {problem['ctx']['expected_tags']}"
+        return explain(Misfit(keys, value, expected)) or _tag(place, problem)
     message = problem["msg"].removeprefix("Value error, ")
-    got = _got(problem.get("input"), of_parts=kind == "value_error")
+    if kind != "value_error":
+        found = explain(Misfit(keys, value, message))
+        if found is not None:
+            return found
+    got = _got(value, of_parts=kind == "value_error")
     return f"{place}: {message}{got}" if place else message
+
+
+def _unknown_key(model: type[BaseModel], place: Place) -> str:
+    """Return in words that the tree has no key at `place`, and which one may be meant.
+
+    That is a key of this name in another section, else the nearest name of the same section, else
+    the nearest of all.
+    """
+    last, said = place[-1], f"unknown key '{'.'.join(place)}'"
+    tree = key_tree(model)
+    in_list = any(part.isdigit() for part in place)
+    others = [] if in_list else sorted((key for key in tree if key[-1] == last), key=len)
+    if 0 < len(others) <= _MOST_SHOWN and all(len(key) > 1 for key in others):
+        sections = listed([".".join(key[:-1]) for key in others], "and")
+        keys = listed([".".join(key) for key in others], "or")
+        return f"{said}: '{last}' is a key of {sections}: write {keys}"
+    siblings = sorted({key[-1] for key in tree if key[:-1] == place[:-1]})
+    return said + (nearest(last, siblings, least=0.6) or nearest(last, sorted(every_key(model))))
+
+
+def _tag(place: str, problem: Any) -> str:
+    """Say that a section is of no known kind."""
+    context = problem["ctx"]
+    key, tag, tags = context["discriminator"].strip("'"), context["tag"], context["expected_tags"]
+    hint = nearest(tag, [one.strip("'") for one in tags.split(", ")])
+    return f"{place}: {key} '{tag}' is none of {tags}{hint}"
 
 
 def _got(value: Any, *, of_parts: bool) -> str:
@@ -80,8 +146,8 @@ def _got(value: Any, *, of_parts: bool) -> str:
     return f" (got {value!r})"
 
 
-def _place(location: tuple[str | int, ...], given: Any, *, is_absent: bool) -> str:
-    """Return a location as the keys of the file, `a.0.b`.
+def _place(location: tuple[str | int, ...], given: Any, *, is_absent: bool) -> Place:
+    """Return a location as the keys of the file, ("a", "0", "b").
 
     Within a union it also names the member: by its tag, which the mapping there holds as a value
     and not as a key, or by a type, below a value that has no keys.
@@ -104,18 +170,4 @@ def _place(location: tuple[str | int, ...], given: Any, *, is_absent: bool) -> s
         else:
             node = {}
         keys.append(str(part))
-    return ".".join(keys)
-
-
-def _known_keys(model: type[BaseModel]) -> set[str]:
-    """Every key of the tree under `model`: enough to name the nearest right one."""
-    keys: set[str] = set()
-    stack: list[Any] = [model.model_json_schema()]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, dict):
-            keys.update(node.get("properties", {}))
-            stack.extend(node.values())
-        elif isinstance(node, list):
-            stack.extend(node)
-    return keys
+    return tuple(keys)

@@ -19,17 +19,17 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from recsys.core.strict import StrictModel
 from recsys.data.batch import FeatureBlock, FeatureLayout
 from recsys.embeddings.fields import Combine, Fields
 from recsys.layers.field_attention import can_fuse, fused_layer
 from recsys.layers.mlp import mlp
+from recsys.models.kind import ModelConfig
 
 Width = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
-class AutoIntConfig(StrictModel):
+class AutoIntConfig(ModelConfig):
     """Sizes and options of an `AutoInt`."""
 
     kind: Literal["autoint"] = "autoint"

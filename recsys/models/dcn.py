@@ -13,14 +13,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from recsys.core.strict import StrictModel
 from recsys.data.batch import FeatureBlock
 from recsys.layers.mlp import mlp
+from recsys.models.kind import ModelConfig
 
 Width = Annotated[int, Field(ge=1)]
 
 
-class DCNConfig(StrictModel):
+class DCNConfig(ModelConfig):
     """Sizes of a `DCN`."""
 
     kind: Literal["dcn"] = "dcn"

@@ -8,14 +8,14 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from recsys.core.strict import StrictModel
 from recsys.data.batch import FeatureBlock
 from recsys.layers.mlp import mlp
+from recsys.models.kind import ModelConfig
 
 Width = Annotated[int, Field(ge=1)]
 
 
-class DeepConfig(StrictModel):
+class DeepConfig(ModelConfig):
     """Sizes of a `Deep`."""
 
     kind: Literal["mlp"] = "mlp"

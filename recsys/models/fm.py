@@ -11,12 +11,12 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from recsys.core.strict import StrictModel
 from recsys.data.batch import FeatureBlock, FeatureLayout
 from recsys.embeddings.fields import Combine, Fields
+from recsys.models.kind import ModelConfig
 
 
-class FMConfig(StrictModel):
+class FMConfig(ModelConfig):
     """Options of an `FM`; its factors are as wide as a row of the table."""
 
     kind: Literal["fm"] = "fm"

@@ -16,6 +16,12 @@ def unknown_axes(_config: Any) -> Axes | None:
     return None
 
 
+class ModelConfig(StrictModel):
+    """The settings of a model, of which `kind` is the name that a registry has for it."""
+
+    kind: str
+
+
 @dataclass(frozen=True)
 class ModelKind:
     """The entry of a registry, whose key is the `kind` of the settings.
@@ -27,7 +33,7 @@ class ModelKind:
     method `represent`, what the readout sees of each row.
     """
 
-    config: type[StrictModel]
+    config: type[ModelConfig]
     build: Callable[[Any, UnifiedEmbedding], nn.Module]
     axes: Callable[[Any], Axes | None] = unknown_axes
     of_steps: bool = False

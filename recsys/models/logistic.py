@@ -13,11 +13,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from recsys.core.strict import StrictModel
 from recsys.data.batch import FeatureBlock, FeatureLayout
+from recsys.models.kind import ModelConfig
 
 
-class LogisticConfig(StrictModel):
+class LogisticConfig(ModelConfig):
     """A `Logistic` has no sizes."""
 
     kind: Literal["logistic"] = "logistic"

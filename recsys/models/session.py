@@ -25,7 +25,6 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recsys.core.strict import StrictModel
 from recsys.data.batch import FeatureBlock, History, SessionBatch
 from recsys.embeddings.unified import UnifiedEmbedding
 from recsys.layers.dropout import ByteDropout
@@ -39,6 +38,7 @@ from recsys.layers.geometry import (
 from recsys.layers.mlp import mlp
 from recsys.layers.readout import ItemReadout
 from recsys.layers.transformer import Cache, Packing, Transformer, TransformerConfig
+from recsys.models.kind import ModelConfig
 
 ITEMS, USERS, EVENTS = 0, 1, 2
 """The sides of the embedding's plan, in order."""
@@ -48,7 +48,7 @@ NUM_GAPS = 33
 Width = Annotated[int, Field(ge=1)]
 
 
-class SessionTransformerConfig(StrictModel):
+class SessionTransformerConfig(ModelConfig):
     """Sizes of a `SessionTransformer`."""
 
     kind: Literal["session"] = "session"

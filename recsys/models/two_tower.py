@@ -39,6 +39,7 @@ from recsys.layers.geometry import (
 from recsys.layers.mlp import mlp
 from recsys.layers.pooling import InterestPooling, RecencyPooling
 from recsys.layers.smoothing import ItemSmoothing
+from recsys.models.kind import ModelConfig
 
 ITEMS, QUERY = 0, 1
 """The sides of the embedding's plan, in order."""
@@ -54,7 +55,7 @@ class SmoothingConfig(StrictModel):
     weight: Annotated[float, Field(gt=0)] = 1.0
 
 
-class TwoTowerConfig(StrictModel):
+class TwoTowerConfig(ModelConfig):
     """Sizes of a `TwoTower`."""
 
     kind: Literal["two_tower"] = "two_tower"

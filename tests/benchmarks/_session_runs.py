@@ -11,10 +11,11 @@ from _harness import SMALL_MODEL, SMALL_TRAINING, Benchmark, peak_memory_mib
 
 from recsys.bundle.weights import load_retrieval
 from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.config.file import load_config
 from recsys.training.engine.machine import keep_freed_memory
 from recsys.training.evaluation.results import Evaluation
-from recsys.training.families.retrieval.job import judge
+from recsys.training.families.load import load_config
+from recsys.training.families.retrieval.evaluating import evaluate_model
+from recsys.training.families.session.reading import SessionData
 from recsys.training.jobs.opening import open_model
 from recsys.training.jobs.train import train
 
@@ -56,8 +57,8 @@ def judged_otherwise(bundle: Path, **evaluation: Any) -> Evaluation:
     data = opened.data(lambda line: None)
     layouts = opened.encoder.retrieval_layouts(of_steps=True)
     weights = opened.bundle.read("weights.safetensors")
-    model = load_retrieval(weights, config.retrieval, config.embedding, layouts)
-    return judge(config, data, model)[0]
+    model = load_retrieval(weights, config.model, config.embedding, layouts)
+    return evaluate_model(SessionData.of(config, data), model).evaluation
 
 
 def metrics_of(evaluation: Evaluation, names: Mapping[str, str]) -> Figures:

@@ -32,7 +32,6 @@ from _harness import Benchmark
 from _loaned import loaned
 from embedding_pareto import read_joined
 
-from recsys.core.strict import parse
 from recsys.features.dataset.split import TEST
 from recsys.metrics.classification import auc, log_loss
 from recsys.training.config.experiment import ExperimentConfig
@@ -40,6 +39,7 @@ from recsys.training.engine.checkpoint import Checkpoints
 from recsys.training.engine.loop import fit
 from recsys.training.engine.machine import keep_freed_memory
 from recsys.training.engine.ranks import World
+from recsys.training.families.load import parse_config
 from recsys.training.families.ranker.rows import RankingRows, open_rows
 from recsys.training.families.ranker.task import predictions, ranking_task
 
@@ -107,7 +107,7 @@ def config_of(
         "embedding": {**SETTINGS[setting]["embedding"], **extra.get("embedding", {})},
         "training": {**TRAINING, **extra.get("training", {}), "seed": seed},
     }
-    return parse(ExperimentConfig, raw, source="autoint_ml1m")
+    return parse_config(raw, source="autoint_ml1m")
 
 
 @cache

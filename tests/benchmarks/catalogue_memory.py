@@ -32,13 +32,12 @@ import torch
 from _harness import Benchmark
 from torch.profiler import ProfilerActivity, profile
 
-from recsys.core.strict import parse
 from recsys.features.batches.pairs import LoaderConfig, PairLoader
 from recsys.features.dataset.queries import build_queries
 from recsys.features.dataset.split import VALIDATION
-from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.engine.machine import keep_freed_memory
 from recsys.training.engine.ranks import World
+from recsys.training.families.load import parse_config
 from recsys.training.families.retrieval.job import load_data
 from recsys.training.families.two_tower.task import CONTEXT_DROPOUT, two_tower_task
 
@@ -105,7 +104,7 @@ def measure(raw: dict[str, Any]) -> dict[str, float]:
     """Load, step; return the figures."""
     torch.set_num_threads(1)
     keep_freed_memory()
-    config = parse(ExperimentConfig, raw, source="catalogue_memory")
+    config = parse_config(raw, source="catalogue_memory")
     training = config.training
     data = load_data(config)
     few = build_queries(data, VALIDATION, history_length=1, filter_seen=True, limit=1, seed=0)
@@ -115,7 +114,7 @@ def measure(raw: dict[str, Any]) -> dict[str, float]:
         LoaderConfig(
             batch_size=training.batch_size,
             uniform_negatives=training.uniform_negatives,
-            history_length=config.two_tower.history_length,
+            history_length=config.model.history_length,
             id_dropout=training.id_dropout,
             context_dropout=CONTEXT_DROPOUT,
             seed=0,

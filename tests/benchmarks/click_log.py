@@ -33,7 +33,6 @@ from _harness import Benchmark, peak_memory_mib
 from _loaned import loaned
 from numpy.typing import NDArray
 
-from recsys.core.strict import parse
 from recsys.embeddings.backend import pick_backend
 from recsys.embeddings.plan import EmbeddingPlan
 from recsys.features.clicks.loader import ClickLoader
@@ -45,6 +44,7 @@ from recsys.training.engine.checkpoint import Checkpoints, LoopState
 from recsys.training.engine.loop import fit
 from recsys.training.engine.machine import keep_freed_memory
 from recsys.training.engine.ranks import World
+from recsys.training.families.load import parse_config
 from recsys.training.families.ranker.rows import open_rows
 from recsys.training.families.ranker.task import ranking_task
 
@@ -149,7 +149,7 @@ def config_of(source: Path, cache: Path, table_rows: int, batch_size: int) -> Ex
         "training": {"epochs": 1, "batch_size": batch_size, "seed": SEED},
         "cache": str(cache),
     }
-    return parse(ExperimentConfig, raw, source="click_log")
+    return parse_config(raw, source="click_log")
 
 
 def encode(config: ExperimentConfig) -> dict[str, Any]:

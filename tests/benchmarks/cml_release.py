@@ -11,7 +11,7 @@ Beside the two-tower with the loss of Hsieh et al. (WWW 2017) in the unit ball, 
 inner product of the item vector with the mean over the history, and what a user's genres and the
 popularity of a genre tell. All scores become probabilities by one logistic regression on the score
 and the log of the history's length, fitted on the validation films
-(`recsys.training.families.retrieval.pair_calibrating`).
+(`recsys.training.families.two_tower.pair_calibrating`).
 
 Per test film, over all users: AUC (films that at least 5 took) of the probability and of the score
 alone, the rank correlation of expected and actual audience; per user recall@20 among the test
@@ -50,7 +50,6 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from recsys.bundle.pair_calibration import PairCalibrator
-from recsys.core.strict import parse
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.pair_sample import PairSample, released_items, sample_pairs
 from recsys.features.dataset.queries import build_queries
@@ -62,8 +61,9 @@ from recsys.training.engine.checkpoint import Checkpoints
 from recsys.training.engine.loop import fit
 from recsys.training.engine.machine import keep_freed_memory
 from recsys.training.engine.ranks import World
+from recsys.training.families.load import parse_config
 from recsys.training.families.retrieval.job import load_data
-from recsys.training.families.retrieval.pair_calibrating import fit_pairs, pair_scores
+from recsys.training.families.two_tower.pair_calibrating import fit_pairs, pair_scores
 from recsys.training.families.two_tower.task import two_tower_task
 
 Scores = Callable[[PairSample, int], NDArray[np.float32]]
@@ -163,7 +163,7 @@ def config_of(
         },
         "calibration": "logistic",
     }
-    return parse(ExperimentConfig, raw, source="cml_release")
+    return parse_config(raw, source="cml_release")
 
 
 def trained_scores(config: ExperimentConfig, data: Dataset) -> tuple[Scores, dict[str, float]]:
@@ -171,7 +171,7 @@ def trained_scores(config: ExperimentConfig, data: Dataset) -> tuple[Scores, dic
     validation = build_queries(
         data,
         VALIDATION,
-        history_length=config.two_tower.history_length,
+        history_length=config.model.history_length,
         filter_seen=True,
         limit=config.training.max_validation_queries,
         seed=0,
@@ -324,7 +324,7 @@ def run(
         write_tables(folder, split, seed)
         config = config_of(folder, METHODS["metric"], seed, extra)
         data = load_data(config)
-        samples = samples_of(data, config.two_tower.history_length)
+        samples = samples_of(data, config.model.history_length)
         fixed = {"history mean": history_mean, "genres": genre_shares}
         for name in methods:
             if name in fixed:

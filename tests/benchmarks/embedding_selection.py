@@ -32,12 +32,12 @@ from embedding_pareto import interval, read_joined
 from recsys.features.dataset.split import TEST
 from recsys.metrics.classification import auc, log_loss
 from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.config.file import load_config
 from recsys.training.embedding.study import SEARCHED, Study, study, with_lookups
 from recsys.training.engine.checkpoint import Checkpoints
 from recsys.training.engine.loop import fit
 from recsys.training.engine.machine import keep_freed_memory
 from recsys.training.engine.ranks import ALONE
+from recsys.training.families.load import load_config
 from recsys.training.families.ranker.rows import RankingRows, open_rows
 from recsys.training.families.ranker.task import predictions, ranking_task
 

@@ -15,9 +15,9 @@ from _harness import SMALL_MODEL, SMALL_TRAINING, Benchmark, peak_memory_mib
 from _loaned import loaned
 
 from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.config.file import load_config
 from recsys.training.engine.machine import keep_freed_memory
 from recsys.training.evaluation.results import Evaluation
+from recsys.training.families.load import load_config
 from recsys.training.jobs.train import train
 
 SETTINGS = Path(__file__).with_name("gowalla.yaml")

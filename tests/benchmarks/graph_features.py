@@ -43,12 +43,12 @@ from recsys.models.retrieval import catalogue_vectors, query_vectors
 from recsys.models.two_tower import TwoTower
 from recsys.retrieval.topk import exact_topk
 from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.config.file import load_config
 from recsys.training.engine.checkpoint import Checkpoints
 from recsys.training.engine.loop import fit
 from recsys.training.engine.machine import keep_freed_memory
 from recsys.training.engine.ranks import World
 from recsys.training.evaluation.evaluate import item_slices, ranking_metrics
+from recsys.training.families.load import load_config
 from recsys.training.families.retrieval.job import load_data
 from recsys.training.families.two_tower.task import two_tower_task
 
@@ -88,8 +88,8 @@ def config_of(name: str, inputs: str, folder: Path, overrides: tuple[str, ...]) 
 
 
 def with_rounds(config: ExperimentConfig, rounds: int, seed: int) -> ExperimentConfig:
-    smoothing = config.two_tower.smoothing.model_copy(update={"rounds": rounds})
-    model = config.two_tower.model_copy(update={"smoothing": smoothing})
+    smoothing = config.model.smoothing.model_copy(update={"rounds": rounds})
+    model = config.model.model_copy(update={"smoothing": smoothing})
     training = config.training.model_copy(update={"seed": seed})
     return config.model_copy(update={"model": model, "training": training})
 
@@ -98,7 +98,7 @@ class Judge:
     """The queries of a data set, and which of them ask for what."""
 
     def __init__(self, config: ExperimentConfig, data: Dataset) -> None:
-        self.data, self.length = data, config.two_tower.history_length
+        self.data, self.length = data, config.model.history_length
         self.validation = self._queries(VALIDATION, config.training.max_validation_queries)
         self.test = self._queries(TEST, data.num_users)
         asked = self.test.relevant.values.numpy()

@@ -46,12 +46,12 @@ from recsys.retrieval.index.exact import ExactVectors
 from recsys.retrieval.interests import search
 from recsys.retrieval.muvera import FixedDimensionalEncoding
 from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.config.file import load_config
 from recsys.training.engine.checkpoint import Checkpoints
 from recsys.training.engine.loop import fit
 from recsys.training.engine.machine import keep_freed_memory
 from recsys.training.engine.ranks import World
 from recsys.training.evaluation.evaluate import ranking_metrics
+from recsys.training.families.load import load_config
 from recsys.training.families.retrieval.job import load_data
 from recsys.training.families.two_tower.task import two_tower_task
 
@@ -75,7 +75,7 @@ class Judge:
     """Queries of validation and test, the same for every model."""
 
     def __init__(self, config: ExperimentConfig, data: Dataset) -> None:
-        self.data, self.length = data, config.two_tower.history_length
+        self.data, self.length = data, config.model.history_length
         self.validation = self._queries(VALIDATION, config.training.max_validation_queries)
         self.test = self._queries(TEST, data.num_users)
 
@@ -108,7 +108,7 @@ def config_of(folder: Path, overrides: tuple[str, ...]) -> ExperimentConfig:
 
 
 def with_interests(config: ExperimentConfig, count: int, seed: int) -> ExperimentConfig:
-    model = config.two_tower.model_copy(update={"interests": count})
+    model = config.model.model_copy(update={"interests": count})
     training = config.training.model_copy(update={"seed": seed})
     return config.model_copy(update={"model": model, "training": training})
 

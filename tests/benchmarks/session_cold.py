@@ -19,8 +19,8 @@ from _session_rows import diginetica
 from _session_runs import SMALL, config_of, trained
 
 from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.config.sessions import AttributeTask
 from recsys.training.engine.machine import keep_freed_memory
+from recsys.training.families.session.config import AttributeTask
 
 TASKS = {"sports": ("brand", "categories"), "diginetica": ("category",)}
 METRICS = {

@@ -34,8 +34,8 @@ from peers.process import HERE, RETRIEVAL_PYTHON, ROOT, Here, peers_are_there
 from peers.session_engine import answers
 
 from recsys.models.session import SessionTransformerConfig
-from recsys.training.config.file import load_config
 from recsys.training.engine.ranks import ALONE
+from recsys.training.families.load import load_config
 from recsys.training.families.retrieval.job import load_data
 from recsys.training.families.session.task import build_session_model
 

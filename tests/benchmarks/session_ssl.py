@@ -18,8 +18,8 @@ from _session_runs import SMALL, config_of
 from recsys.training.engine.checkpoint import Checkpoints, LoopState
 from recsys.training.engine.loop import fit
 from recsys.training.engine.machine import keep_freed_memory
-from recsys.training.engine.ranks import World
-from recsys.training.families.retrieval.job import RetrievalJob
+from recsys.training.families.family import Given
+from recsys.training.families.registry import family_of
 
 KEY = "training.session.self_supervision"
 BRAND_AND_KIND = "features: [brand, categories]"
@@ -55,7 +55,7 @@ def judged(overrides: list[str], folder: Path) -> tuple[float, float]:
     """Train; return the best validation's NDCG@10 and the median CPU seconds of a step."""
     settings = Path(__file__).with_name("session_sports.yaml")
     config = config_of(settings, loaned("amazon-sports"), folder, overrides)
-    task, clock = RetrievalJob(config, World()).task(), StepClock()
+    task, clock = family_of(config).open(config, Given()).task(), StepClock()
     with tempfile.TemporaryDirectory(dir=folder) as run:
         best = fit(task, config.training, Checkpoints(Path(run)), (clock,)).best_metric
     assert best is not None

@@ -36,7 +36,6 @@ from _loaned import loaned
 from autoint_ml1m import MODELS, SETTINGS, mean_and_deviation, nested
 from numpy.typing import NDArray
 
-from recsys.core.strict import parse
 from recsys.features.batches.rows import RankingLoader
 from recsys.features.dataset.split import TEST, TRAIN
 from recsys.metrics.classification import auc, log_loss
@@ -45,6 +44,7 @@ from recsys.training.engine.checkpoint import Checkpoints
 from recsys.training.engine.loop import fit
 from recsys.training.engine.machine import keep_freed_memory
 from recsys.training.engine.ranks import World
+from recsys.training.families.load import parse_config
 from recsys.training.families.ranker.rows import RankingRows, open_rows
 from recsys.training.families.ranker.task import predictions, ranking_task
 
@@ -126,7 +126,7 @@ def config_of(
         "embedding": {**SETTINGS["b"]["embedding"], **extra.get("embedding", {})},
         "training": training,
     }
-    return parse(ExperimentConfig, raw, source="ssl_ranker")
+    return parse_config(raw, source="ssl_ranker")
 
 
 def rare_rows(rows: RankingRows) -> NDArray[np.bool_]:

@@ -51,12 +51,12 @@ from recsys.models.retrieval import catalogue_vectors, query_vectors
 from recsys.models.two_tower import TwoTower
 from recsys.retrieval.topk import exact_topk, topk_of_scores
 from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.config.file import load_config
 from recsys.training.engine.checkpoint import Checkpoints
 from recsys.training.engine.loop import Task, fit
 from recsys.training.engine.machine import keep_freed_memory
 from recsys.training.engine.ranks import World
 from recsys.training.evaluation.evaluate import item_slices
+from recsys.training.families.load import load_config
 from recsys.training.families.retrieval.job import load_data
 from recsys.training.families.two_tower.task import two_tower_task
 
@@ -138,7 +138,7 @@ class Judge:
 
     def __init__(self, name: str, config: ExperimentConfig, data: Dataset) -> None:
         self.data, self.category = data, CATEGORY[name]
-        length = config.two_tower.history_length
+        length = config.model.history_length
         self.validation = self._queries(VALIDATION, length, config.training.max_validation_queries)
         self.queries = self._queries(TEST, length, data.num_users)
         assert bool((self.queries.relevant.lengths() == 1).all())

@@ -29,7 +29,6 @@ import numpy as np
 import torch
 from _harness import Benchmark
 
-from recsys.core.strict import parse
 from recsys.data.batch import FeatureBlock, FeatureLayout, RankingBatch
 from recsys.embeddings.backend import pick_backend
 from recsys.embeddings.plan import EmbeddingPlan
@@ -39,6 +38,7 @@ from recsys.training.engine.checkpoint import Checkpoints, LoopState
 from recsys.training.engine.loop import fit
 from recsys.training.engine.machine import keep_freed_memory
 from recsys.training.engine.ranks import World, join
+from recsys.training.families.load import parse_config
 from recsys.training.families.ranker.rows import RankingRows
 from recsys.training.families.ranker.task import ranking_task
 
@@ -109,7 +109,7 @@ def config_of(features: int, batch_size: int, num_rows: int) -> ExperimentConfig
             "seed": SEED,
         },
     }
-    return parse(ExperimentConfig, raw, source="the benchmark")
+    return parse_config(raw, source="the benchmark")
 
 
 def generated(features: int, batch_size: int, world: World) -> list[RankingBatch]:

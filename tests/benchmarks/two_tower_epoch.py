@@ -30,10 +30,10 @@ from recsys.features.dataset.split import VALIDATION
 from recsys.features.propose.tables import infer
 from recsys.features.world.world import RetailWorld
 from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.config.file import load_config
 from recsys.training.engine.loop import Task
 from recsys.training.engine.machine import keep_freed_memory
 from recsys.training.engine.ranks import World
+from recsys.training.families.load import load_config
 from recsys.training.families.retrieval.job import load_data
 from recsys.training.families.two_tower.task import two_tower_task
 

@@ -1,4 +1,4 @@
-"""An experiment's configuration as a YAML file: read with overrides, written with every default."""
+"""A configuration as YAML: read with overrides, written with every default."""
 
 import re
 from pathlib import Path
@@ -7,20 +7,10 @@ from typing import Any
 import yaml
 
 from recsys.core.errors import ConfigError, NotFoundError
-from recsys.core.strict import parse
-from recsys.features.tables.sources import Sources
 from recsys.training.config.experiment import ExperimentConfig
 
-
-def load_config(path: Path, overrides: tuple[str, ...] = ()) -> ExperimentConfig:
-    """Read `path` (YAML), apply `key.sub=value` overrides, resolve data paths beside the file.
-
-    Raises:
-        NotFoundError: no such file.
-        ConfigError: not YAML, unknown keys (the nearest right one is named), wrong values.
-    """
-    raw = read_raw(path, overrides)
-    return config_of(raw, source=path, folder=path.resolve().parent)
+_OF_THE_RUN = ("warm_start", "keep_optimizer_state", "tracking", "output", "cache", "tune")
+"""Keys that say how a run goes, not what is trained; they are written last."""
 
 
 def read_raw(path: Path, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -35,22 +25,9 @@ def read_raw(path: Path, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
     raw = read_yaml(path.read_text(), source=path)
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: expected a mapping of keys, got {type(raw).__name__}")
-    for override in overrides:
-        _override(raw, override)
+    for given in overrides:
+        _override(raw, given)
     return raw
-
-
-def config_of(raw: dict[str, Any], *, source: object, folder: Path) -> ExperimentConfig:
-    """Return the configuration that the keys in `raw` give; relative data paths lie in `folder`.
-
-    Raises:
-        ConfigError: unknown keys (the nearest right one is named), wrong values; `source` is named.
-    """
-    config = parse(ExperimentConfig, raw, source=str(source))
-    earlier = config.warm_start
-    if earlier is not None and (folder / earlier).is_dir():
-        earlier = str(folder / earlier)
-    return config.model_copy(update={"data": _beside(config.data, folder), "warm_start": earlier})
 
 
 class _Loader(yaml.SafeLoader):
@@ -78,7 +55,9 @@ def read_yaml(text: str, *, source: object) -> Any:
 
 def dump_config(config: ExperimentConfig) -> str:
     """Return the configuration as YAML, every default written out."""
-    return yaml.safe_dump(config.model_dump(mode="json", by_alias=True), sort_keys=False)
+    tree = config.model_dump(mode="json", by_alias=True)
+    ordered = {key: tree[key] for key in tree if key not in _OF_THE_RUN}
+    return yaml.safe_dump({**ordered, **{k: tree[k] for k in _OF_THE_RUN}}, sort_keys=False)
 
 
 def parse_override(override: str) -> tuple[str, Any]:
@@ -103,19 +82,3 @@ def _override(raw: dict[str, object], override: str) -> None:
             raise ConfigError(f"--set {override}: '{parent}' is not a section")
         node = child
     node[last] = value
-
-
-def _beside(sources: Sources, folder: Path) -> Sources:
-    """Relative paths are relative to the configuration file."""
-
-    def resolve(path: str | None) -> str | None:
-        return None if path is None else str(folder / path)
-
-    return sources.model_copy(
-        update={
-            "interactions": str(folder / sources.interactions),
-            "items": resolve(sources.items),
-            "users": resolve(sources.users),
-            "others": {name: str(folder / path) for name, path in sources.others.items()},
-        }
-    )

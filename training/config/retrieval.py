@@ -1,92 +1,113 @@
-"""How retrieval is trained: its loss and where its negatives come from."""
+"""The sections of an experiment whose model retrieves, whatever its family."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
-from recsys.core.strict import StrictModel
-
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
+from recsys.core.strict import StrictModel, nearest
+from recsys.features.dataset.split import RetrievalSplitConfig
+from recsys.models.retrieval import RetrievalConfig
+from recsys.retrieval.index.registry import AUTO, BACKENDS
+from recsys.training.config.baselines import BaselineName
+from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.config.sections import EvaluationConfig, PositiveInt, TrainingConfig
 
 
 class SampledSoftmax(StrictModel):
     """Softmax over the batch's candidates, corrected for how they were sampled."""
 
+    whole_catalogue: ClassVar[bool] = False
     kind: Literal["sampled_softmax"] = "sampled_softmax"
 
 
 class FullSoftmax(StrictModel):
     """Softmax over the whole catalogue, encoded at every step: for small catalogues."""
 
-    kind: Literal["full_softmax"]
+    whole_catalogue: ClassVar[bool] = True
+    kind: Literal["full_softmax"] = "full_softmax"
 
 
-class Bce(StrictModel):
-    """Binary cross-entropy."""
-
-    kind: Literal["bce"]
-    negative_weight: NotNegative = 1.0
-    """Of the mean over the negatives, beside a positive's 1."""
-
-
-class Bpr(StrictModel):
-    """Bayesian personalised ranking."""
-
-    kind: Literal["bpr"]
-
-
-class CosineContrastive(StrictModel):
-    """SimpleX's loss on cosines."""
-
-    kind: Literal["cosine_contrastive"]
-    margin: Annotated[float, Field(ge=-1, le=1)] = 0.4
-    """Cosine below which a negative is far enough away."""
-    negative_weight: NotNegative = 150.0
-
-
-class Metric(StrictModel):
-    """Collaborative metric learning."""
-
-    kind: Literal["metric"]
-    margin: Positive = 0.5
-    """Squared distance that negatives keep beyond the positive."""
-    rank_weight: bool = True
-    negatives: Literal["all", "worst"] = "all"
-    """Which of a batch's count against an item; `worst` may pull all points together."""
-    covariance_weight: NotNegative = 1.0
-
-
-class Gbce(StrictModel):
-    """Generalised binary cross-entropy, of sessions; its negatives are drawn uniformly."""
-
-    kind: Literal["gbce"]
-    calibration: Annotated[float, Field(ge=0, le=1)] = 0.75
-    """0: plain binary cross-entropy, sure of itself; 1: as sure as the full softmax."""
-
-
-def _named(value: Any) -> Any:
-    """A loss may be given by its name alone."""
+def named(value: Any) -> Any:
+    """Return the mapping that a loss given by its name alone stands for."""
     return {"kind": value} if isinstance(value, str) else value
 
 
-RetrievalLoss = Annotated[
-    Annotated[
-        SampledSoftmax | FullSoftmax | Bce | Bpr | CosineContrastive | Metric | Gbce,
-        Field(discriminator="kind"),
-    ],
-    BeforeValidator(_named),
-]
+class RetrievalTrainingConfig(TrainingConfig):
+    """How a model that retrieves is trained."""
+
+    metric: str = "ndcg_at_20"
+    """Validation metric that decides the best checkpoint; larger is better."""
+    uniform_negatives: Annotated[int, Field(ge=0)] = 512
+    """Extra candidates a batch, drawn uniformly from `negative_items`."""
+    negative_items: Literal["catalogue", "trained"] = "catalogue"
+    """`trained`: items without a training row are no negatives. For catalogues that hold items
+    before anybody could interact with them, so that the model does not learn that nobody wants
+    them."""
+    max_validation_queries: PositiveInt = 10_000
 
 
-class HardNegatives(StrictModel):
-    """Items that the model would show to a batch's users, mined as training goes on."""
+class RetrievalEvaluationConfig(EvaluationConfig):
+    """How lists of items are evaluated."""
 
-    count: Annotated[int, Field(ge=0)] = 0
-    """Searched for each query; of all that are found, up to 64 x `count` join the batch."""
-    every: Annotated[int, Field(ge=1)] = 100
-    """Steps between two snapshots of the item vectors that are searched."""
+    ks: tuple[PositiveInt, ...] = (10, 20, 50, 100)
+    """Lengths of the lists that metrics are computed of."""
+    filter_seen: bool = True
+    """Leave out what the user already took, from the lists and from what counts as relevant."""
+    baselines: tuple[BaselineName, ...] = ("auto",)
+    """What is fitted on the training rows to stand beside the model; `auto`: all that suit the
+    model and that data and installation allow, and the report says why one is missing."""
+    popularity_window_days: Annotated[float, Field(gt=0)] = 30
+    """How long before the last training row `popularity_recent` counts."""
+    ease_max_items: PositiveInt = 20_000
+    """Largest catalogue for `ease`, which needs its square x 4 bytes and its cube of work."""
+    max_queries: PositiveInt = 50_000
+
+    @property
+    def asked(self) -> Literal["users", "events"]:
+        """What a query is: a user for all that a part holds of them, or an event for its item."""
+        return "users"
 
 
-LogqCorrection = bool | Literal["streaming"]
-"""Whether the loss undoes how sampling draws candidates, and whether it is counted as it goes."""
+def _known_index(kind: str) -> str:
+    known = [AUTO, *BACKENDS]
+    if kind not in known:
+        raise ValueError(f"should be one of {', '.join(known)}{nearest(kind, known)}")
+    return kind
+
+
+class IndexConfig(StrictModel):
+    """The index in the bundle: exact below some 100,000 items, else a graph of neighbours."""
+
+    kind: Annotated[str, AfterValidator(_known_index)] = AUTO
+    """`auto`, or `exact`, `hnsw` (by faiss) or `usearch` (the extra `ann`)."""
+    min_recall: Annotated[float, Field(ge=0, le=1)] = 0.95
+    """An approximate index below this recall against exact search fails the export."""
+    threads: PositiveInt = 1
+    """That build a graph. With more than one, two trainings alike write two different graphs."""
+
+
+class RetrievalExperiment(ExperimentConfig):
+    """What experiments with models that retrieve have in common."""
+
+    split: RetrievalSplitConfig = RetrievalSplitConfig()
+    model: RetrievalConfig
+    training: RetrievalTrainingConfig
+    evaluation: RetrievalEvaluationConfig
+    index: IndexConfig = IndexConfig()
+
+    @model_validator(mode="after")
+    def _rows_are_positive(self) -> "RetrievalExperiment":
+        kind = self.model.kind
+        if self.schema_.interactions.label is not None:
+            raise ValueError(
+                f"model.kind: {kind} learns from what was taken and has no use for "
+                "schema.interactions.label: keep the positive rows with schema.interactions.where "
+                "instead"
+            )
+        if self.schema_.derived_features:
+            feature = self.schema_.derived_features[0]
+            raise ValueError(
+                f"feature '{feature.name}': kind: {feature.kind} is for rankers, and model.kind is "
+                f"{kind}"
+            )
+        return self

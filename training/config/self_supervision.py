@@ -1,6 +1,6 @@
-"""Self-supervision as a configuration names it."""
+"""Self-supervision as a configuration names it, whatever has two views."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -8,14 +8,14 @@ from recsys.core.strict import StrictModel
 
 
 class SelfSupervision(StrictModel):
-    """A loss without labels beside that of the labels (`training.self_supervision`)."""
+    """A loss without labels beside that of the labels (`training.self_supervision`).
+
+    Each family that has it says what the views are of.
+    """
 
     kind: Literal["none", "contrastive", "spread_out"] = "none"
     """`contrastive`: two views of a thing, each with other features masked, know each other;
     `spread_out`: things differ, nothing is masked."""
-    views: Literal["item", "row", "query", "both"] = "item"
-    """Of items drawn uniformly from the catalogue; for rankers also of the batch's rows, for
-    retrieval also of users (`query`), drawn uniformly as well, or of items and users (`both`)."""
     masking: Literal["random", "correlated", "none"] = "correlated"
     """Half of the features, or a feature with those that tell most about it; `none`: `dropout`
     alone makes both views."""
@@ -29,34 +29,9 @@ class SelfSupervision(StrictModel):
     """Items drawn a step, or rows of the batch, compared with each other."""
 
     @model_validator(mode="after")
-    def _views_differ(self) -> "SelfSupervision":
+    def _views_differ(self) -> Self:
         if self.kind == "contrastive" and self.masking == "none" and not self.dropout:
             raise ValueError(
                 "masking: none without dropout makes two views that are the same: set dropout"
             )
         return self
-
-    def check(self, model: str, *, streamed: bool) -> None:
-        """Refuse what does not fit the kind of model or the log.
-
-        Raises:
-            ValueError: the key is named, and what it may be.
-        """
-        if self.kind == "none":
-            return
-        if model not in ("two_tower", "autoint", "dcn", "mlp"):
-            raise ValueError(
-                f"training.self_supervision is for two_tower, autoint, dcn and mlp, which have a "
-                f"representation to compare, and model.kind is {model}: set its kind to none"
-            )
-        known = ("item", "query", "both") if model == "two_tower" else ("item", "row")
-        if self.views not in known:
-            raise ValueError(
-                f"training.self_supervision.views: {self.views} is not for model.kind: {model}: "
-                f"choose {', '.join(known[:-1])} or {known[-1]}"
-            )
-        if streamed and self.views == "item":
-            raise ValueError(
-                "training.self_supervision.views: item draws from the items table, which a "
-                "streamed log does not have: set views: row"
-            )

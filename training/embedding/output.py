@@ -7,13 +7,14 @@ from pathlib import Path
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.config.file import dump_config
 from recsys.training.embedding.study import Study, study
+from recsys.training.families.ranker.config import RankerExperiment
 from recsys.training.tracking.run import start_run
 
 PLAN_FILE = "recommended.yaml"
 
 
 def tracked_study(
-    config: ExperimentConfig,
+    config: RankerExperiment,
     *,
     lookups: int | None,
     epochs: int,

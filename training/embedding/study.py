@@ -40,14 +40,13 @@ from recsys.features.dataset.split import TRAIN, VALIDATION
 from recsys.features.encoding.feature_values import block_feature_values
 from recsys.losses.ranking import binary_cross_entropy
 from recsys.metrics.classification import Interval, auc
-from recsys.models.rankers import RANKERS
-from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.engine.checkpoint import Checkpoints
 from recsys.training.engine.loop import fit
 from recsys.training.engine.machine import keep_freed_memory, pick_device
 from recsys.training.engine.optim import build_optimizer
 from recsys.training.engine.parts import on_device
 from recsys.training.engine.ranks import World
+from recsys.training.families.ranker.config import RankerExperiment
 from recsys.training.families.ranker.half_loader import halved
 from recsys.training.families.ranker.rows import RankingRows, open_rows
 from recsys.training.families.ranker.task import (
@@ -56,7 +55,6 @@ from recsys.training.families.ranker.task import (
     predictions,
     ranking_task,
 )
-from recsys.training.jobs.train import check_metric
 
 GATE_RATE = 0.02
 """Step of the gates, whose gradient has a mean size of 1."""
@@ -115,7 +113,7 @@ class Study:
 
 
 def study(
-    config: ExperimentConfig,
+    config: RankerExperiment,
     *,
     lookups: int | None = None,
     epochs: int = 2,
@@ -132,7 +130,7 @@ def study(
         say: takes a line of progress at a time.
 
     Raises:
-        ConfigError: the model is no ranker, or the budget does not go with the features.
+        ConfigError: the budget or the model does not go with the features.
     """
     _check(config, epochs)
     keep_freed_memory()
@@ -170,16 +168,10 @@ def study(
     return Study(budget, cardinalities, selected, trials, best, gain)
 
 
-def _check(config: ExperimentConfig, epochs: int) -> None:
+def _check(config: RankerExperiment, epochs: int) -> None:
     """Refuse, before any work, what cannot be searched or compared."""
     if epochs < 1:
         raise ConfigError(f"a study has at least 1 epoch, got {epochs}")
-    if config.model.kind not in RANKERS:
-        raise ConfigError(
-            f"model.kind: {config.model.kind} is no ranker ({', '.join(RANKERS)}), and only these "
-            "are studied: for others, set multiplicity: auto and embedding.lookups"
-        )
-    check_metric(config)
     if getattr(config.model, "combine", "project") == "sum":
         raise ConfigError(
             "model.combine: sum needs equal multiplicities: set model.combine: project"
@@ -207,7 +199,7 @@ def gained(ours: Predictions, theirs: Predictions, *, seed: int) -> Interval:
     return Interval(value, float(low), float(high))
 
 
-def searched_features(config: ExperimentConfig, layout: FeatureLayout) -> list[str]:
+def searched_features(config: RankerExperiment, layout: FeatureLayout) -> list[str]:
     """Return the features whose multiplicity can be chosen freely, in the layout's order."""
     free = {feature.name for feature in config.schema_.features if feature.has_multiplicity}
     return [name for name, _ in layout.features if name in free]
@@ -231,7 +223,7 @@ def _cardinalities(rows: RankingRows, features: list[str]) -> dict[str, int]:
 
 
 def _tried(
-    config: ExperimentConfig,
+    config: RankerExperiment,
     rows: RankingRows,
     plan: dict[str, int],
     epochs: int,
@@ -250,7 +242,7 @@ def _tried(
 
 
 def _search(
-    config: ExperimentConfig,
+    config: RankerExperiment,
     rows: RankingRows,
     features: list[str],
     budget: int,
@@ -279,7 +271,7 @@ def _search(
 def learn(
     model: Any,
     rows: RankingRows,
-    config: ExperimentConfig,
+    config: RankerExperiment,
     epochs: int,
     world: World,
     say: Say = lambda line: None,

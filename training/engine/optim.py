@@ -1,12 +1,11 @@
 """Parameter groups: the fused table steps by itself, AdamW takes every dense parameter once."""
 
 import math
-from typing import Literal
 
 import torch
 from torch import nn
 
-Schedule = Literal["constant", "cosine", "linear"]
+from recsys.training.config.sections import Schedule
 
 
 def build_optimizer(

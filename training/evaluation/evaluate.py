@@ -29,7 +29,7 @@ from recsys.retrieval.index.exact import ExactVectors
 from recsys.retrieval.interests import search
 from recsys.retrieval.repeats import search_with_repeats
 from recsys.retrieval.topk import topk_of_scores
-from recsys.training.config.sections import EvaluationConfig
+from recsys.training.config.retrieval import RetrievalEvaluationConfig
 from recsys.training.evaluation.collapse import representation_metrics
 from recsys.training.evaluation.results import ColdItems, Evaluation, RankerResult
 
@@ -47,6 +47,15 @@ class Ranker(Protocol):
             k: length of the lists; may exceed what there is to rank.
             among: ascending item rows, the only ones to rank; None: the whole catalogue.
         """
+
+
+class ExtraRankers(Protocol):
+    """More rankers to evaluate beside a model that retrieves (the built-in world's best)."""
+
+    def __call__(
+        self, data: Dataset, queries: Queries, /, *, filter_seen: bool
+    ) -> dict[str, Ranker]:
+        """Return them by name; `filter_seen`: whether they leave out what a query has seen."""
 
 
 CHUNK = 1024
@@ -161,7 +170,7 @@ def evaluate(
     data: Dataset,
     queries: Queries,
     rankers: dict[str, Ranker],
-    config: EvaluationConfig,
+    config: RetrievalEvaluationConfig,
     *,
     protocol: dict[str, str],
     seed: int,
@@ -188,7 +197,7 @@ def evaluate(
         name: _judge(name, rank, data, queries, config, seed) for name, rank in rankers.items()
     }
     asked = f"{len(queries):,} users"
-    if config.queries == "events":
+    if config.asked == "events":
         asked = f"{len(queries):,} events of {len(np.unique(queries.users)):,} users"
     return Evaluation(
         protocol={
@@ -209,12 +218,12 @@ def evaluate(
             item_vectors, query_vectors, queries.relevant, temperature=temperature
         ),
         left_out=left_out or {},
-        asked=config.queries,
+        asked=config.asked,
         cold=_cold_items(data, queries),
     )
 
 
-def slice_k(config: EvaluationConfig) -> int:
+def slice_k(config: RetrievalEvaluationConfig) -> int:
     """Return the cut-off of the slices' recall: 20 where it is computed, else the first."""
     return SLICE_K if SLICE_K in config.ks else config.ks[0]
 
@@ -244,7 +253,12 @@ def count_slices(train_counts: NDArray[np.int64]) -> dict[str, NDArray[np.bool_]
 
 
 def _judge(
-    name: str, rank: Ranker, data: Dataset, queries: Queries, config: EvaluationConfig, seed: int
+    name: str,
+    rank: Ranker,
+    data: Dataset,
+    queries: Queries,
+    config: RetrievalEvaluationConfig,
+    seed: int,
 ) -> RankerResult:
     top = rank(queries, max(config.ks))
     per_query = ranking_metrics(top, queries.relevant, config.ks)
@@ -282,7 +296,7 @@ def _cold_recall(
     top: NDArray[np.int32],
     data: Dataset,
     queries: Queries,
-    config: EvaluationConfig,
+    config: RetrievalEvaluationConfig,
 ) -> dict[str, NDArray[np.float64]]:
     """Recall of the cold items: in the whole catalogue, and with no others to rank."""
     if _cold_items(data, queries) is None:
@@ -313,7 +327,7 @@ def _ranges(numbers: NDArray[np.int64], ranges: _Ranges) -> dict[str, NDArray[np
 
 
 def _item_slices(
-    top: NDArray[np.int32], data: Dataset, queries: Queries, config: EvaluationConfig
+    top: NDArray[np.int32], data: Dataset, queries: Queries, config: RetrievalEvaluationConfig
 ) -> dict[str, dict[str, float]]:
     """Recall of the relevant items of each slice, over the queries that have any."""
     slices: dict[str, dict[str, float]] = {}
@@ -329,7 +343,7 @@ def _item_slices(
 
 
 def _query_slices(
-    per_query: dict[str, NDArray[np.float64]], queries: Queries, config: EvaluationConfig
+    per_query: dict[str, NDArray[np.float64]], queries: Queries, config: RetrievalEvaluationConfig
 ) -> dict[str, dict[str, float]]:
     """Recall by how many events users had before, and how many steps a session has so far."""
     members = {

@@ -1,7 +1,5 @@
 """The best reachable ranking of a built-in world, as a ranker beside the model."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,16 +7,13 @@ from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.queries import Queries
 from recsys.features.dataset.split import TEST
 from recsys.features.world.world import RetailWorld
-from recsys.training.evaluation.evaluate import Ranker, score_ranker
-
-if TYPE_CHECKING:
-    from recsys.training.families.retrieval.job import ExtraRankers
+from recsys.training.evaluation.evaluate import ExtraRankers, Ranker, score_ranker
 
 
-def best_reachable(world: RetailWorld, *, filter_seen: bool = True) -> "ExtraRankers":
+def best_reachable(world: RetailWorld) -> ExtraRankers:
     """Return a factory of the ranker that knows the world's preference function."""
 
-    def rankers(data: Dataset, queries: Queries) -> dict[str, Ranker]:
+    def rankers(data: Dataset, queries: Queries, /, *, filter_seen: bool) -> dict[str, Ranker]:
         del queries
         times = data.tables.events.time[data.part == TEST]
         start, end = int(times.min()) // 1_000_000, int(times.max()) // 1_000_000

@@ -5,13 +5,30 @@ Shape letters in words: Q queries, K length of the longest list, n_items the cat
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+class ModelEvaluation(Protocol):
+    """How a model of any family did on the test part, beside others."""
+
+    @property
+    def protocol(self) -> Mapping[str, str]:
+        """Words on how it was evaluated."""
+
+    def tracked(self) -> dict[str, float]:
+        """Return all metrics as MLflow names: the model's own, then those of each other one."""
+
+    def figures(self) -> dict[str, Any]:
+        """Return the metrics as plain numbers, as `--json` prints them."""
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Return a row a model and metric: `model`, `metric`, `value`, `low`, `high`."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +104,22 @@ class Evaluation:
     asked: str = "users"
     cold: ColdItems | None = None
     metric: str = ""
+
+    def own(self) -> dict[str, float]:
+        """Return the metrics of the model itself."""
+        first = next(iter(self.results.values()))
+        return {**first.metrics, **self.representation, **self.probability}
+
+    def tracked(self) -> dict[str, float]:
+        """Return all metrics as MLflow names: the model's own, then those of each baseline."""
+        found = {f"test/{name}": value for name, value in self.own().items()}
+        for name, result in list(self.results.items())[1:]:
+            found |= {f"test/{name}/{metric}": v for metric, v in result.metrics.items()}
+        return found
+
+    def figures(self) -> dict[str, Any]:
+        """Return the metrics as plain numbers by ranker, the model's first."""
+        return {name: dict(result.metrics) for name, result in self.results.items()}
 
     def to_frame(self) -> "pd.DataFrame":
         """Return a row a model and metric: `model`, `metric`, `value`, `low`, `high`.

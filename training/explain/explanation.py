@@ -29,7 +29,7 @@ from recsys.features.clicks.loader import joined
 from recsys.features.clicks.log import take_rows
 from recsys.features.dataset.split import TEST, TRAIN
 from recsys.models.autoint import AutoInt
-from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.families.ranker.config import RankerExperiment
 from recsys.training.families.ranker.rows import RankingRows
 
 REPORTED_ROWS = 10_000
@@ -145,7 +145,7 @@ class RowExplanation:
 
 
 def explain_rows(
-    config: ExperimentConfig,
+    config: RankerExperiment,
     rows: RankingRows,
     model: nn.Module,
     calibrator: Calibrator,
@@ -174,7 +174,7 @@ def explain_rows(
 
 
 def explain_row(
-    config: ExperimentConfig,
+    config: RankerExperiment,
     rows: RankingRows,
     model: nn.Module,
     calibrator: Calibrator,

@@ -22,12 +22,14 @@ from recsys.core.errors import ConfigError
 from recsys.data.batch import FeatureBlock, FeatureLayout, RankingBatch
 from recsys.features.dataset.split import TRAIN
 from recsys.sampling.augment import fully_masked
-from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.config.sections import TrainingConfig
-from recsys.training.config.self_supervision import SelfSupervision
 from recsys.training.engine.loop import Task
 from recsys.training.engine.machine import autocast
 from recsys.training.engine.ranks import World
+from recsys.training.families.ranker.config import (
+    RankerExperiment,
+    RankerTrainingConfig,
+    RowSelfSupervision,
+)
 from recsys.training.families.ranker.rows import RankingRows
 from recsys.training.families.views import SAMPLE_ROWS, Examples, Views
 
@@ -40,7 +42,7 @@ class SelfSupervisedLoss:
 
     def __init__(
         self,
-        training: TrainingConfig,
+        training: RankerTrainingConfig,
         represent: Callable[[FeatureBlock], Tensor],
         examples: Examples,
         device: torch.device,
@@ -73,7 +75,7 @@ class SelfSupervisedLoss:
 
 
 def self_supervised(
-    task: Task[RankingBatch], config: ExperimentConfig, rows: RankingRows, world: World
+    task: Task[RankingBatch], config: RankerExperiment, rows: RankingRows, world: World
 ) -> Task[RankingBatch]:
     """Return the task of a ranker with the self-supervised loss of its configuration added.
 
@@ -103,7 +105,7 @@ def self_supervised(
     )
 
 
-def _examples(settings: SelfSupervision, rows: RankingRows) -> Examples:
+def _examples(settings: RowSelfSupervision, rows: RankingRows) -> Examples:
     if settings.views == "item":
         assert rows.items is not None, "a streamed log has no items: refused by the configuration"
         items, encoder, layout = rows.items, rows.encoder, rows.layout

@@ -1,31 +1,29 @@
-"""The job behind `recsys evaluate`: a bundle judged again on the data it names."""
+"""The job behind `recsys evaluate`: a bundle evaluated again on the data it names."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from recsys.bundle.weights import load_retrieval
 from recsys.core.errors import ConfigError
-from recsys.core.strict import parse
-from recsys.models.two_tower import TwoTower
 from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.config.sections import EvaluationConfig
-from recsys.training.evaluation.results import Evaluation
-from recsys.training.explain.explanation import explain_rows
-from recsys.training.families.plain.choose import check_baselines
-from recsys.training.families.ranker.evaluation import RankingEvaluation, evaluation_of
-from recsys.training.families.ranker.evaluation import judge as judge_ranker
-from recsys.training.families.ranker.job import report_on_ranker
-from recsys.training.families.ranker.rows import RankingRows, rows_of
-from recsys.training.families.retrieval.job import judge, report_on
-from recsys.training.families.two_tower.task import smoothing_of
-from recsys.training.jobs.opening import OpenedModel, Say, open_model
+from recsys.training.evaluation.results import ModelEvaluation
+from recsys.training.families.load import parse_config
+from recsys.training.families.opened import OpenedModel, Say, say_nothing
+from recsys.training.families.registry import family_of
+from recsys.training.jobs.opening import open_model
 
-_OF_RANKERS = ("evaluation.bootstrap_samples",)
-_OF_RETRIEVAL = tuple(
-    f"evaluation.{name}" for name in EvaluationConfig.model_fields if name != "rankers"
-)
+_ONLY_IN_TRAINING = ("rankers",)
+"""Keys of the section `evaluation` that need a training."""
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """How a model did, with the configuration it was trained with and the report on it."""
+
+    config: ExperimentConfig
+    evaluation: ModelEvaluation
+    report: Path
 
 
 def evaluate_bundle(
@@ -33,8 +31,8 @@ def evaluate_bundle(
     report: Path,
     *,
     settings: Mapping[str, Any] | None = None,
-    say: Say = lambda line: None,
-) -> Evaluation | RankingEvaluation:
+    say: Say = say_nothing,
+) -> Evaluated:
     """Evaluate the bundle at `path` on its own split of the data, and write `report`.
 
     Args:
@@ -45,48 +43,32 @@ def evaluate_bundle(
         say: takes a line of progress at a time.
 
     Raises:
-        ConfigError: a key of `settings` is not about evaluation, or its value is wrong.
+        ConfigError: its data cannot be evaluated on again, a key of `settings` is not about
+            evaluation, or its value is wrong.
         NotFoundError: no bundle, or its data are no longer where they were.
         IntegrityError: a file of the bundle is not what was written.
     """
     opened = open_model(path)
     opened = replace(opened, config=_with(opened, settings or {}))
-    config, encoder = opened.config, opened.encoder
-    if config.data.stream:
-        raise ConfigError("a streamed log is judged at the end of its training, not again")
-    data = opened.data(say)
-    if opened.is_ranker:
-        return _ranker(opened, rows_of(config, data), report)
-    layouts = encoder.retrieval_layouts(of_steps=config.of_sessions)
-    weights = opened.bundle.read("weights.safetensors")
-    model = load_retrieval(weights, config.retrieval, config.embedding, layouts)
-    if isinstance(model, TwoTower):
-        model.smoothing = smoothing_of(config, data)  # a bundle holds the vectors, not the graph
-    evaluation, queries, items, _ = judge(config, data, model)
-    report_on(report, config, data, evaluation, queries, items, [])
-    return evaluation
+    evaluation = family_of(opened.config).evaluate(opened, report, say)
+    return Evaluated(opened.config, evaluation, report)
 
 
 def _with(opened: OpenedModel, settings: Mapping[str, Any]) -> ExperimentConfig:
     """Return the model's configuration with other values of its section `evaluation`."""
-    allowed = _OF_RANKERS if opened.is_ranker else _OF_RETRIEVAL
+    config: ExperimentConfig = opened.config
+    keys = [key for key in type(config.evaluation).model_fields if key not in _ONLY_IN_TRAINING]
+    allowed = [f"evaluation.{key}" for key in keys]
     for key in settings:
         if key not in allowed:
             raise ConfigError(
-                f"{key}: this {opened.config.model.kind} is trained; what can be set of its "
+                f"{key}: this {config.model.kind} is trained; what can be set of its "
                 f"evaluation is {', '.join(allowed)}"
             )
-    raw = opened.config.model_dump(mode="json", by_alias=True)
+    if not settings:
+        return config
+    raw = config.model_dump(mode="json", by_alias=True)
     raw["evaluation"] |= {key.partition(".")[2]: value for key, value in settings.items()}
-    config = parse(ExperimentConfig, raw, source="evaluate")
-    check_baselines(config)
-    return config
-
-
-def _ranker(opened: OpenedModel, rows: RankingRows, report: Path) -> RankingEvaluation:
-    model = opened.ranker(rows.layout)
-    own = judge_ranker(opened.config, rows, model, opened.calibrator())
-    evaluation = evaluation_of(opened.config, own)
-    explanation = explain_rows(opened.config, rows, model, opened.calibrator())
-    report_on_ranker(report, opened.config, rows, evaluation, explanation=explanation)
-    return evaluation
+    changed = parse_config(raw, source="evaluate")
+    family_of(changed).check(changed)
+    return changed

@@ -1,47 +1,37 @@
 """The job behind `recsys train`: tables in; a run, a report and a bundle out."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from torch import nn
 
 from recsys.core.atomic import whole_file
 from recsys.core.errors import ConfigError, NotFoundError
-from recsys.data.batch import FeatureLayout
 from recsys.embeddings.backend import pick_backend
-from recsys.embeddings.diagnostics import (
-    Diagnosis,
-    FeatureValues,
-    diagnose,
-)
+from recsys.embeddings.diagnostics import diagnose
 from recsys.embeddings.memory import check_memory, costs, free_memory_bytes
 from recsys.embeddings.plan import EmbeddingPlan
 from recsys.embeddings.sharded import check_shards
-from recsys.models.rankers import RANKERS
-from recsys.retrieval.index.registry import require
 from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.config.file import dump_config, load_config
+from recsys.training.config.file import dump_config
 from recsys.training.config.sections import TrainingConfig
 from recsys.training.engine.checkpoint import Checkpoints, LoopState
-from recsys.training.engine.loop import Listener, Task, Terminated, fit
+from recsys.training.engine.loop import Listener, Terminated, fit
 from recsys.training.engine.machine import keep_freed_memory, peak_memory_mib, pick_device
 from recsys.training.engine.parts import plain_table
 from recsys.training.engine.ranks import World, ranks_here
-from recsys.training.engine.warm_start import Earlier, open_earlier, start_from
-from recsys.training.evaluation.collapse import collapse_warning
-from recsys.training.evaluation.results import Evaluation
-from recsys.training.families.plain.choose import check_baselines
-from recsys.training.families.ranker.evaluation import RankingEvaluation
-from recsys.training.families.ranker.job import RankingJob
-from recsys.training.families.retrieval.job import ExtraRankers, RetrievalJob, tracked_metrics
+from recsys.training.engine.warm_start import open_earlier, start_from
+from recsys.training.evaluation.evaluate import ExtraRankers
+from recsys.training.evaluation.results import ModelEvaluation
+from recsys.training.families.family import Given, Job
+from recsys.training.families.load import load_config
+from recsys.training.families.opened import Say, say_nothing
+from recsys.training.families.registry import family_of
 from recsys.training.tracking.run import Tracker, start_run
 
-FEW_STEPS = 50
-"""A training of fewer is warned about."""
-Say = Callable[[str], None]
 FEW_STEPS = 50
 """A training of fewer is warned about."""
 
@@ -53,36 +43,8 @@ class TrainResult:
     run_dir: Path
     bundle: Path
     report: Path
-    evaluation: Evaluation | RankingEvaluation
+    evaluation: ModelEvaluation
     run_id: str | None
-
-
-class Job(Protocol):
-    """A family of models: what is trained, and what becomes of it."""
-
-    config: ExperimentConfig
-    facts: dict[str, str]
-    fingerprint: str
-    earlier: Earlier | None
-
-    @property
-    def layouts(self) -> tuple[FeatureLayout, ...]:
-        """The sides of the model's embedding."""
-
-    def task(self) -> Task[Any]:
-        """Return what the loop trains."""
-
-    def feature_values(self) -> list[FeatureValues]:
-        """Return what the training rows hold of each sparse feature."""
-
-    def finish(
-        self,
-        run_dir: Path,
-        model: Any,
-        history: list[dict[str, float]],
-        embedding: Diagnosis | None,
-    ) -> Any:
-        """Judge the model, write bundle and report; return the evaluation and both paths."""
 
 
 def train(
@@ -91,7 +53,7 @@ def train(
     resume: Path | None = None,
     listeners: tuple[Listener, ...] = (),
     extra_rankers: ExtraRankers | None = None,
-    say: Say = lambda line: None,
+    say: Say = say_nothing,
     world: World | None = None,
 ) -> TrainResult | None:
     """Read, train, evaluate on the test part, report, bundle, track.
@@ -103,17 +65,15 @@ def train(
         extra_rankers: more rankers for the evaluation.
         say: takes a line of progress at a time.
         world: the ranks that train together (`recsys.training.engine.ranks.join`); None: this
-        process
-            alone. The first rank alone judges, writes, tracks and gets a result.
+            process alone. The first rank alone evaluates, writes, tracks and gets a result.
 
     Raises:
         UserError: configuration or data are wrong, or a loss was not finite.
         Terminated: a signal came; `resume` goes on.
     """
     keep_freed_memory()
-    check_metric(config)
-    check_baselines(config)
-    require(config.index.kind)
+    family = family_of(config)
+    family.check(config)
     world = World(device=pick_device(config.training.device)) if world is None else world
     if world.size > 1:
         check_shards(config.embedding, world.size)
@@ -132,12 +92,10 @@ def train(
             f"rank {world.rank} does not see {run_dir}, which the first rank made: 'output' has to "
             "be an absolute path on a file system that all machines share"
         )
-    job: Job
-    if config.model.kind in RANKERS:
-        job = RankingJob(config, world, earlier, say)
-    else:
-        job = RetrievalJob(config, world, extra_rankers, earlier)
-    config = job.config = _with_backend(config, job, world, run_dir)
+    given = Given(world, earlier, extra_rankers, say)
+    job = family.open(config, given)
+    config = _with_backend(config, job, world, run_dir)
+    job = job.under(config)
     if not world.is_first:
         fit_in(world, job, config, run_dir, ())
         return None
@@ -214,18 +172,6 @@ def config_of_run(run_dir: Path) -> ExperimentConfig:
     return load_config(path)
 
 
-def check_metric(config: ExperimentConfig) -> None:
-    """Refuse a metric that evaluation does not compute, before any work is done."""
-    names = [
-        f"{m}_at_{k}" for k in config.evaluation.ks for m in ("recall", "hit_rate", "ndcg", "mrr")
-    ]
-    why = f"evaluation.ks allows {', '.join(names)}"
-    if config.model.kind in RANKERS:
-        names, why = ["auc"], "a ranker's is auc"
-    if config.training.metric not in names:
-        raise ConfigError(f"training.metric: '{config.training.metric}' is not computed; {why}")
-
-
 def _with_backend(
     config: ExperimentConfig, job: Job, world: World, run_dir: Path
 ) -> ExperimentConfig:
@@ -251,7 +197,7 @@ def fit_in(
     config: ExperimentConfig,
     run_dir: Path,
     listeners: tuple[Listener, ...],
-    say: Say = lambda line: None,
+    say: Say = say_nothing,
 ) -> tuple[nn.Module, LoopState]:
     """Train as one of the ranks; on the first one the model returned has its whole table."""
     task = job.task()
@@ -262,8 +208,9 @@ def fit_in(
     for line in steps_in_words(task.num_steps, config.training):
         say(line)
     checkpoints = Checkpoints.of_run(run_dir, world)
-    if job.earlier is not None and not checkpoints.steps():
-        for line in start_from(job.earlier, config, model, task.trained.table):
+    earlier = job.given.earlier
+    if earlier is not None and not checkpoints.steps():
+        for line in start_from(earlier, config, model, task.trained.table):
             say(line)
     state = fit(task, config.training, checkpoints, listeners, world)
     whole = plain_table(config, model.embedding.table, world)
@@ -308,23 +255,17 @@ def _run(
         say(f"{best}; evaluating on test")
     embedding: Any = model.embedding
     diagnosis = diagnose(embedding.plan, job.feature_values(), embedding.table.weight)
-    evaluation, bundle, report = job.finish(run_dir, model, state.history, diagnosis)
-    if isinstance(evaluation, RankingEvaluation):
-        measured = evaluation.tracked()
-    else:
-        measured = tracked_metrics(config.model.kind, evaluation)
-        seen = [*state.history, evaluation.representation]
-        collapsed = collapse_warning(seen, config.retrieval.dim, len(evaluation.train_counts))
-        if collapsed is not None:
-            say(f"warning: {collapsed}")
-    tracker.metrics(measured | diagnosis.metrics(), state.global_step)
-    tracker.artifact(report)
+    done = job.finish(run_dir, model, state.history, diagnosis)
+    for warning in done.warnings:
+        say(f"warning: {warning}")
+    tracker.metrics(done.evaluation.tracked() | diagnosis.metrics(), state.global_step)
+    tracker.artifact(done.report)
     tracker.artifact(run_dir / "config.yaml")
-    tracker.tag("model_id", bundle.name)
+    tracker.tag("model_id", done.bundle.name)
     tracker.metrics({"machine/peak_memory_mib": float(peak_memory_mib())}, state.global_step)
     say(f"peak memory: {peak_memory_mib():,} MiB")
     Checkpoints.of_run(run_dir).clear()
-    return TrainResult(run_dir, bundle, report, evaluation, None)
+    return TrainResult(run_dir, done.bundle, done.report, done.evaluation, None)
 
 
 class TrackingListener:

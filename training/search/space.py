@@ -11,15 +11,17 @@ key takes whole numbers alone is one of integers. `defaults: true` adds the entr
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from recsys.core.errors import ConfigError
+from recsys.core.key_tree import key_tree
 from recsys.core.strict import StrictModel, nearest, parse
-from recsys.models.rankers import RANKERS
 from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.config.ranges import Choice, Range, Space
+from recsys.training.families.load import parse_config
+from recsys.training.families.registry import family_of
 
 SECTIONS = ("model", "embedding", "training")
 _REFUSED = {
@@ -34,56 +36,6 @@ _REFUSED = {
     "training.checkpoint_every": "it changes no number",
     "training.device": "it is where a search runs, not what it searches",
 }
-
-
-@dataclass(frozen=True)
-class Range:
-    """Numbers from `low` to `high`, both among them; `log`: uniform in the logarithm."""
-
-    low: float
-    high: float
-    log: bool = False
-    integer: bool = False
-    step: float | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what a file would say of it."""
-        found: dict[str, Any] = {"low": self.low, "high": self.high}
-        found |= {"step": self.step} if self.step is not None else {}
-        return found | {name: True for name in ("log", "integer") if getattr(self, name)}
-
-    def holds(self, value: Any) -> bool:
-        """Whether `value` could be drawn."""
-        if not isinstance(value, int if self.integer else int | float):
-            return False
-        steps = 0.0 if self.step is None else (value - self.low) / self.step
-        return self.low <= value <= self.high and abs(steps - round(steps)) < 1e-9
-
-    def ends(self) -> tuple[Any, ...]:
-        """Return the values to check."""
-        return (self.low, self.high)
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One of `values`, in no order."""
-
-    values: tuple[Any, ...]
-
-    def to_json(self) -> list[Any]:
-        """Return what a file would say of it."""
-        return list(self.values)
-
-    def holds(self, value: Any) -> bool:
-        """Whether `value` could be drawn."""
-        return value in self.values
-
-    def ends(self) -> tuple[Any, ...]:
-        """Return the values to check."""
-        return self.values
-
-
-Space = dict[str, Range | Choice]
 
 
 class _RangeEntry(StrictModel):
@@ -110,7 +62,7 @@ def space_of(config: ExperimentConfig, raw: Mapping[str, Any], source: object) -
     tree = config.model_dump(mode="json", by_alias=True)
     leaves = [key for section in SECTIONS for key in _leaves(tree[section], f"{section}.")]
     space: Space = {}
-    for key, entry in _entries(own, leaves, config.model.kind, source):
+    for key, entry in _entries(own, leaves, config, source):
         space[key] = _entry(config, key, entry, f"{source}: {key}")
     if with_defaults:
         space |= {k: one for k, one in default_space(config).items() if k not in space}
@@ -124,45 +76,14 @@ def default_space(config: ExperimentConfig) -> Space:
 
     A warm start keeps every shape: only rates, shares and batches are searched then.
     """
-    training, table = config.training, config.embedding
-    size = training.batch_size
-    space: Space = {
-        "training.learning_rate": _around(training.learning_rate),
-        "embedding.learning_rate": _around(table.learning_rate),
-        "training.weight_decay": Range(1e-5, 0.1, log=True),
-        "training.batch_size": _choice(size, sorted({max(size // 2, 1), size, size * 2, size * 4})),
+    space: Space = family_of(config).space(config)
+    if config.warm_start is None:
+        return space
+    return {
+        key: one
+        for key, one in space.items()
+        if isinstance(one, Range) or key.startswith("training.")
     }
-    if config.model.kind != "logistic":
-        space["embedding.dim"] = _choice(table.dim, [8, 16, 32])
-    if not config.data.stream:
-        space["training.id_dropout"] = Range(0.0, 0.3)
-    if config.model.kind not in RANKERS:
-        space["training.uniform_negatives"] = _choice(
-            training.uniform_negatives, [128, 512, 1024, 2048]
-        )
-    model = config.model.model_dump(mode="json")
-    for name, one in _MODEL.items():
-        if name in model:
-            values = one.to_json() if isinstance(one, Choice) else None
-            space[f"model.{name}"] = one if values is None else _choice(model[name], values)
-    if config.warm_start is not None:
-        kept = ("training.batch_size", "training.uniform_negatives")
-        space = {k: one for k, one in space.items() if isinstance(one, Range) or k in kept}
-    return space
-
-
-_MODEL: Space = {
-    "dim": Choice((32, 64, 128)),
-    "hidden": Choice(([128], [256, 128], [128, 64], [400, 400])),
-    "dropout": Range(0.0, 0.5),
-    "temperature": Range(0.03, 0.2, log=True),
-    "history_length": Choice((20, 50, 100)),
-    "cross_layers": Choice((1, 2, 3, 4)),
-    "layers": Choice((1, 2, 3)),
-    "heads": Choice((1, 2, 4)),
-    "head_dim": Choice((8, 16, 32)),
-}
-"""By the name of a model's setting, whichever kinds have it."""
 
 
 def with_values(
@@ -180,7 +101,7 @@ def with_values(
         for parent in parents:
             node = node[parent]
         node[last] = value
-    return parse(ExperimentConfig, tree, source=str(source))
+    return parse_config(tree, source=source)
 
 
 def values_of(config: ExperimentConfig, space: Space) -> dict[str, Any]:
@@ -200,15 +121,6 @@ def to_raw(space: Space) -> dict[str, Any]:
     return {key: one.to_json() for key, one in space.items()}
 
 
-def _around(value: float) -> Range:
-    return Range(float(f"{value / 10:.3g}"), float(f"{value * 5:.3g}"), log=True)
-
-
-def _choice(own: Any, values: list[Any]) -> Choice:
-    """A choice that also has what the configuration says."""
-    return Choice(tuple(values if own in values else [own, *values]))
-
-
 def _leaves(tree: Mapping[str, Any], prefix: str) -> Iterator[str]:
     for key, value in tree.items():
         if isinstance(value, dict) and value:
@@ -218,7 +130,11 @@ def _leaves(tree: Mapping[str, Any], prefix: str) -> Iterator[str]:
 
 
 def _entries(
-    raw: Mapping[str, Any], leaves: list[str], kind: str, source: object, prefix: str = ""
+    raw: Mapping[str, Any],
+    leaves: list[str],
+    config: ExperimentConfig,
+    source: object,
+    prefix: str = "",
 ) -> Iterator[tuple[str, Any]]:
     """Yield the entries by full key, whether written with dots or section within section."""
     for name, entry in raw.items():
@@ -229,17 +145,16 @@ def _entries(
         if key in leaves or (inner and "." in key and _are_sections(entry)):
             yield key, entry
         elif isinstance(entry, Mapping) and inner:
-            yield from _entries(entry, leaves, kind, source, f"{key}.")
-        elif key.split(".")[0] in ExperimentConfig.model_json_schema()["properties"].keys() - {
-            *SECTIONS
-        }:
+            yield from _entries(entry, leaves, config, source, f"{key}.")
+        elif (key.split(".")[0],) in key_tree(type(config)) and key.split(".")[0] not in SECTIONS:
             raise ConfigError(
                 f"{source}: {key} cannot be searched: all trials train and validate on the same "
                 f"encoded data; keys of {', '.join(SECTIONS)} can"
             )
         else:
             raise ConfigError(
-                f"{source}: the configuration of a {kind} has no key '{key}'{nearest(key, leaves)}"
+                f"{source}: the configuration of a {config.model.kind} has no key '{key}'"
+                f"{nearest(key, leaves)}"
             )
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from recsys.core.errors import ConfigError
-from recsys.training.search.space import Choice, Range, Space
+from recsys.training.config.ranges import Choice, Range, Space
 
 DONE, PRUNED, FAILED, INTERRUPTED = "done", "pruned", "failed", "interrupted"
 STARTUP_TRIALS = 10

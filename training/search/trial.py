@@ -6,9 +6,6 @@ Nothing of a trial stays but its numbers: no weights, no checkpoints, no look at
 import gc
 import time
 from collections.abc import Callable
-from copy import copy
-from dataclasses import replace
-from math import log
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +16,14 @@ from recsys.embeddings.fbgemm_table import supports
 from recsys.embeddings.memory import check_memory, free_memory_bytes
 from recsys.embeddings.plan import EmbeddingPlan
 from recsys.embeddings.table import Backend
-from recsys.features.batches.rows import RankingLoader
-from recsys.features.clicks.loader import ClickLoader
-from recsys.models.rankers import RANKERS
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.engine.checkpoint import Checkpoints, LoopState, Trained
 from recsys.training.engine.loop import Listener, Task, fit
 from recsys.training.engine.machine import keep_freed_memory, pick_device
 from recsys.training.engine.ranks import World
 from recsys.training.engine.warm_start import open_earlier, start_from
-from recsys.training.families.ranker.job import RankingJob
-from recsys.training.families.ranker.rows import RankingRows, rows_of
-from recsys.training.families.retrieval.job import RetrievalJob
+from recsys.training.families.family import Given
+from recsys.training.families.registry import family_of
 
 
 class TrialStoppedError(Exception):
@@ -61,11 +54,7 @@ class TrialData:
         self.free_bytes = free_memory_bytes()
         check_memory(config.embedding, self.free_bytes)
         world, earlier = World(device=pick_device(config.training.device)), open_earlier(config)
-        self.job: RankingJob | RetrievalJob
-        if config.model.kind in RANKERS:
-            self.job = RankingJob(config, world, earlier)
-        else:
-            self.job = RetrievalJob(config, world, None, earlier)
+        self.job = family_of(config).open(config, Given(world, earlier))
         # Kernels agree to the last digits alone, which a training makes larger: one for all trials.
         self.backend = backend or self._settled(config, world, say)
 
@@ -83,13 +72,9 @@ class TrialData:
 
     def task(self, config: ExperimentConfig) -> Task[Any]:
         """Return what is trained under `config`, which differs in SECTIONS of the space alone."""
-        job = copy(self.job)
         backend = self.backend if supports(config.embedding) else "torch"
         table = config.embedding.model_copy(update={"backend": backend})
-        job.config = config.model_copy(update={"embedding": table})
-        if isinstance(job, RankingJob):
-            job.rows = _rows_for(job.config, job.rows)
-        return job.task()
+        return self.job.under(config.model_copy(update={"embedding": table})).task()
 
     def train(self, config: ExperimentConfig, listeners: tuple[Listener, ...]) -> LoopState:
         """Train under `config`; return the loop's state at the end.
@@ -103,8 +88,9 @@ class TrialData:
         copies = int(config.training.average_epochs > 0)
         check_memory(config.embedding, self.free_bytes, copies=copies)
         task = self.task(config)
-        if self.job.earlier is not None:
-            start_from(self.job.earlier, config, task.trained.model, task.trained.table)
+        earlier = self.job.given.earlier
+        if earlier is not None:
+            start_from(earlier, config, task.trained.model, task.trained.table)
         return fit(task, config.training, _NoCheckpoints(Path()), listeners)
 
 
@@ -172,13 +158,3 @@ def is_lack_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     )
-
-
-def _rows_for(config: ExperimentConfig, rows: RankingRows) -> RankingRows:
-    """Return the same encoded rows in the batches that `config` asks for."""
-    training, loader = config.training, rows.loader
-    if isinstance(loader, RankingLoader):
-        return rows_of(config, loader.data)
-    assert isinstance(loader, ClickLoader)
-    batches = ClickLoader(loader.log, batch_size=training.batch_size, seed=training.seed)
-    return replace(rows, loader=batches, logit_offset=-log(training.positive_weight))

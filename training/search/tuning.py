@@ -17,9 +17,10 @@ from typing import Any
 
 from recsys.core.errors import ConfigError, UserError
 from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.config.ranges import Space
 from recsys.training.engine.loop import Terminated
-from recsys.training.jobs.train import check_metric
-from recsys.training.search.space import Space, to_raw, values_of, with_values
+from recsys.training.families.registry import family_of
+from recsys.training.search.space import to_raw, values_of, with_values
 from recsys.training.search.stopping import stoppable
 from recsys.training.search.store import (
     DONE,
@@ -129,8 +130,8 @@ def search(
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("a search runs in one process: start it without torchrun")
-    check_metric(config)
-    if config.split.join_validation:
+    family_of(config).check(config)
+    if config.split.trains_on_validation:
         raise ConfigError(
             "split.join_validation leaves nothing to choose by: search without it, and train what "
             "was found with it"
@@ -150,7 +151,7 @@ def search_facts(config: ExperimentConfig, space: Space, seed: int) -> dict[str,
     tree = config.model_dump(mode="json", by_alias=True)
     return {
         "config": {key: value for key, value in tree.items() if key not in _NOT_COMPARED},
-        "stream": config.data.stream,
+        "stream": tree["data"].get("stream", False),
         "space": to_raw(space),
         "seed": seed,
     }

@@ -18,12 +18,11 @@ from typing import Any
 import torch
 from embedding_step import high_water_mib
 
-from recsys.core.strict import parse
-from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.engine.checkpoint import Checkpoints
 from recsys.training.engine.loop import fit
 from recsys.training.engine.machine import keep_freed_memory
 from recsys.training.engine.ranks import World
+from recsys.training.families.load import parse_config
 from recsys.training.families.ranker.rows import open_rows
 from recsys.training.families.ranker.task import ranking_task
 
@@ -32,7 +31,7 @@ class Engine:
     """One model and its rows."""
 
     def __init__(self, raw: dict[str, Any]) -> None:
-        self.config = parse(ExperimentConfig, raw, source="autoint_epoch")
+        self.config = parse_config(raw, source="autoint_epoch")
         task = ranking_task(self.config, open_rows(self.config, World()), World())
         self.task = dataclasses.replace(task, validate=lambda: {"auc": 0.5})
 

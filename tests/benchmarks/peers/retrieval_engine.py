@@ -19,19 +19,19 @@ from typing import Any
 import torch
 from embedding_step import high_water_mib
 
-from recsys.core.strict import parse
 from recsys.data.batch import PairBatch
 from recsys.features.dataset.queries import build_queries
 from recsys.features.dataset.split import VALIDATION
 from recsys.models.two_tower import TwoTower
-from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.engine.checkpoint import Checkpoints
 from recsys.training.engine.loop import fit
 from recsys.training.engine.machine import keep_freed_memory
 from recsys.training.engine.ranks import World
 from recsys.training.evaluation.evaluate import ranking_metrics
+from recsys.training.families.load import parse_config
 from recsys.training.families.retrieval.job import load_data
-from recsys.training.families.two_tower.task import rank_with, two_tower_task
+from recsys.training.families.retrieval.validation import rank_with
+from recsys.training.families.two_tower.task import two_tower_task
 
 K = 20
 
@@ -40,12 +40,12 @@ class Engine:
     """One two-tower and the batches that it has still to see."""
 
     def __init__(self, raw: dict[str, Any]) -> None:
-        config = parse(ExperimentConfig, raw, source="retrieval_peers")
+        config = parse_config(raw, source="retrieval_peers")
         self.data = load_data(config)
         self.queries = build_queries(
             self.data,
             VALIDATION,
-            history_length=config.two_tower.history_length,
+            history_length=config.model.history_length,
             filter_seen=True,
             limit=self.data.num_users,
             seed=0,

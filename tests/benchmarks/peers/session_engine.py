@@ -20,11 +20,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.config.file import load_config
 from recsys.training.engine.loop import Task
 from recsys.training.engine.machine import autocast, keep_freed_memory
-from recsys.training.engine.ranks import World
-from recsys.training.families.retrieval.job import RetrievalJob
+from recsys.training.families.family import Given
+from recsys.training.families.load import load_config
+from recsys.training.families.registry import family_of
 
 _PEAK_SIZE = 1024
 
@@ -34,7 +34,7 @@ def answers(path: Path, orders: Iterable[str]) -> Iterator[dict[str, float]]:
     keep_freed_memory()
     torch.set_num_threads(1)
     config = load_config(path)
-    task = RetrievalJob(config, World(), lambda folder, request: None).task()
+    task = family_of(config).open(config, Given()).task()
     for epoch, line in enumerate(orders):
         yield ANSWERS[line.strip()](task, config, epoch)
 

@@ -38,7 +38,7 @@ def report(folder: Path, times: int = 1, **changes: list[Any]) -> ClickReport:
         Schema.model_validate_json(
             json.dumps({"interactions": interactions, "features": features})
         ),
-        Sources(interactions=str(folder / "log.parquet"), stream=True),
+        Sources(interactions=str(folder / "log.parquet")),
         Policies(),
         SplitConfig(validation=0.2, test=0.2),
         folder / "log",

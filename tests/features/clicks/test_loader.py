@@ -40,7 +40,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> ClickLog:
     pq.write_table(pa.table(columns), folder / "log.parquet")
     return encode_click_log(
         Schema.model_validate_json(SCHEMA),
-        Sources(interactions=str(folder / "log.parquet"), stream=True),
+        Sources(interactions=str(folder / "log.parquet")),
         Policies(),
         SplitConfig(validation=0.1, test=0.1),
         folder / "encoded",

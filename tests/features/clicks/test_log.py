@@ -18,7 +18,7 @@ from recsys.data.batch import FeatureBlock, RankingBatch
 from recsys.features.clicks import log as click_log
 from recsys.features.clicks import survey as surveying
 from recsys.features.clicks.log import ClickLog, encode_click_log, open_click_log
-from recsys.features.dataset.split import TEST, TRAIN, VALIDATION, ColdItemsConfig, SplitConfig
+from recsys.features.dataset.split import TEST, TRAIN, VALIDATION, SplitConfig
 from recsys.features.encoding.encoder import FeatureEncoder
 from recsys.features.schema import Schema
 from recsys.features.tables import reading
@@ -26,7 +26,6 @@ from recsys.features.tables.sources import Policies, Sources
 
 START = 1_700_000_000
 SHARES = SplitConfig(validation=0.2, test=0.2)
-COLD = SplitConfig(cold_items=ColdItemsConfig(share=0.1))
 BY_COLUMN = SplitConfig(kind="column", column="part")
 FEATURES: list[dict[str, Any]] = [
     {"name": "site", "kind": "categorical"},
@@ -72,7 +71,7 @@ def write(folder: Path, columns: dict[str, list[Any]], cuts: Sequence[int]) -> S
     for number, (start, stop) in enumerate(zip([0, *cuts], [*cuts, len(table)], strict=True)):
         part = table.slice(start, stop - start)
         pq.write_table(part, folder / f"part-{number}.parquet", row_group_size=7)
-    return Sources(interactions=str(folder / "*.parquet"), stream=True)
+    return Sources(interactions=str(folder / "*.parquet"))
 
 
 def write_csv(path: Path, columns: dict[str, list[Any]]) -> Sources:
@@ -80,7 +79,7 @@ def write_csv(path: Path, columns: dict[str, list[Any]]) -> Sources:
         writer = csv.writer(stream)
         writer.writerow(columns)
         writer.writerows(zip(*columns.values(), strict=True))
-    return Sources(interactions=str(path), stream=True)
+    return Sources(interactions=str(path))
 
 
 Encode = Callable[..., ClickLog]
@@ -379,7 +378,6 @@ def test_nothing_left_is_refused(encode: Encode) -> None:
             {},
             "validation_from: a streamed log is cut by shares",
         ),
-        ({}, [], COLD, {}, {}, "cold_items is for the models of retrieval"),
         ({}, [], SHARES, {"users": "users.csv"}, {}, "data.users: a streamed log has no other"),
         ({}, [], SHARES, {}, {"duplicate_events": "drop"}, "keeps repeated rows"),
     ],
@@ -400,7 +398,7 @@ def test_what_a_stream_cannot_do_is_a_configuration_error(
     with pytest.raises(ConfigError, match=message):
         encode_click_log(
             Schema.model_validate_json(json.dumps(raw)),
-            Sources(interactions="nowhere.parquet", stream=True, **sources),
+            Sources(interactions="nowhere.parquet", **sources),
             Policies(**policies),
             split,
             tmp_path / "log",

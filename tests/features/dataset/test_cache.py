@@ -14,7 +14,7 @@ from recsys.features.dataset.queries import build_queries
 from recsys.features.dataset.split import TEST
 from recsys.features.world.world import RetailWorld
 from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.config.file import load_config
+from recsys.training.families.load import load_config
 
 SETTINGS = LoaderConfig(
     batch_size=64,

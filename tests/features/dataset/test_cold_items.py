@@ -18,7 +18,7 @@ from recsys.features.dataset.split import (
     TRAIN,
     VALIDATION,
     ColdItemsConfig,
-    SplitConfig,
+    RetrievalSplitConfig,
     drawn_cold,
 )
 from recsys.training.config.experiment import ExperimentConfig
@@ -26,7 +26,7 @@ from recsys.training.config.experiment import ExperimentConfig
 SessionData = Callable[..., Dataset]
 
 
-def split(given: SplitConfig, **cold: Any) -> SplitConfig:
+def split(given: RetrievalSplitConfig, **cold: Any) -> RetrievalSplitConfig:
     chosen = ColdItemsConfig.model_validate_json(json.dumps(cold))
     return given.model_copy(update={"cold_items": chosen})
 
@@ -99,7 +99,7 @@ def test_items_released_from_an_instant_on(session_data: SessionData) -> None:
         time=[day, 2 * day, 3 * day, 4 * day, 5 * day, 6 * day],
         num_items=5,
     )
-    given = SplitConfig(validation_from="1970-01-06", test_from="1970-01-07")
+    given = RetrievalSplitConfig(validation_from="1970-01-06", test_from="1970-01-07")
 
     def cold(instant: str, **changes: Any) -> list[bool]:
         config = split(given, **{"from": instant, **changes})
@@ -130,7 +130,7 @@ def test_what_was_validation_and_is_trained_on_leaves_too(
 
 def test_an_instant_needs_a_clock(session_data: SessionData) -> None:
     data = session_data([0] * 9, range(9))
-    config = split(SplitConfig(kind="leave_one_out"), **{"from": "2020-01-01"})
+    config = split(RetrievalSplitConfig(kind="leave_one_out"), **{"from": "2020-01-01"})
     with pytest.raises(ConfigError, match=r"needs schema\.interactions\.time; set share instead"):
         parted(data.schema, data.tables, config)
 

@@ -6,7 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.core.errors import ConfigError, DataError
-from recsys.features.dataset.split import TRAIN, VALIDATION, SplitConfig, assign, words_of_drawn
+from recsys.features.dataset.split import (
+    TRAIN,
+    VALIDATION,
+    RetrievalSplitConfig,
+    SplitConfig,
+    assign,
+    words_of_drawn,
+)
 
 # (user, time), a byte each: lists of pairs take long to draw.
 EVENTS = st.binary(min_size=30, max_size=200).map(lambda log: [(one % 6, one // 8) for one in log])
@@ -121,7 +128,9 @@ def test_validation_rows_may_join_training_and_no_others() -> None:
     users = np.repeat(np.arange(4, dtype=np.int32), 5)
     time = np.arange(20)
     plain = assign(SplitConfig(kind="leave_one_out"), users, time, None)
-    joined = assign(SplitConfig(kind="leave_one_out", join_validation=True), users, time, None)
+    joined = assign(
+        RetrievalSplitConfig(kind="leave_one_out", join_validation=True), users, time, None
+    )
     assert (plain == VALIDATION).sum() == 4
     assert joined.tolist() == np.where(plain == VALIDATION, TRAIN, plain).tolist()
     assert joined.dtype == plain.dtype

@@ -423,7 +423,7 @@ def test_a_streamed_log_has_the_crosses_of_a_log_in_memory(tmp_path: Path) -> No
     raw = {"interactions": {"label": {"column": "click"}}, "features": features}
     log = encode_click_log(
         Schema.model_validate_json(json.dumps(raw)),
-        Sources(interactions=str(tmp_path / "log.parquet"), stream=True),
+        Sources(interactions=str(tmp_path / "log.parquet")),
         Policies(),
         SplitConfig(validation=0.2, test=0.2),
         tmp_path / "encoded",
@@ -528,7 +528,7 @@ def test_streams_and_two_towers_have_no_past(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"feature 'n': a streamed log is never .* kind: count"):
         encode_click_log(
             Schema.model_validate_json(json.dumps(raw)),
-            Sources(interactions="none.parquet", stream=True),
+            Sources(interactions="none.parquet"),
             Policies(),
             SplitConfig(),
             tmp_path / "encoded",

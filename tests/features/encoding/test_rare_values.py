@@ -183,7 +183,7 @@ def stream(folder: Path, columns: dict[str, Any], split: SplitConfig, kind: str)
         pyarrow.csv.write_csv(pa.table(columns), path)
     else:
         pq.write_table(pa.table(columns), path, row_group_size=7)
-    sources = Sources(interactions=str(path), stream=True)
+    sources = Sources(interactions=str(path))
     return encode_click_log(schema_of(*STREAMED), sources, Policies(), split, folder / "log")
 
 

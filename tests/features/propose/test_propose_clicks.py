@@ -18,7 +18,7 @@ from recsys.features.clicks.inspect import ClickReport
 from recsys.features.dataset.dataset import prepare
 from recsys.features.propose.tables import Inference, infer
 from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.config.file import load_config
+from recsys.training.families.load import load_config
 from recsys.training.jobs.check import preflight
 from recsys.training.jobs.train import train
 

@@ -13,7 +13,7 @@ import pytest
 from recsys.features.propose.inspect import Report
 from recsys.features.propose.tables import Inference, infer
 from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.config.file import load_config
+from recsys.training.families.load import load_config
 from recsys.training.jobs.check import preflight
 
 START = 1_600_000_000
@@ -53,7 +53,9 @@ def loaded(found: Inference, folder: Path) -> ExperimentConfig:
     config = load_config(path)
     report = preflight(config)
     assert isinstance(report, Report)
-    assert any("sessions: half have" in note for note in report.notes) == config.of_sessions
+    assert any("sessions: half have" in note for note in report.notes) == (
+        config.model.kind == "session"
+    )
     return config
 
 

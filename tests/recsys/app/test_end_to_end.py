@@ -15,7 +15,7 @@ from recsys.features.requests.table import request_table
 from recsys.retrieval.index.graph import GraphIndex
 from recsys.retrieval.index.usearch_hnsw import UsearchGraph
 from recsys.serving.recommend.scorer import Scorer
-from recsys.training.config.file import load_config
+from recsys.training.families.load import load_config
 
 SMALL = ["--users", "160", "--items", "90", "--events", "4000", "--set", "training.epochs=2"]
 

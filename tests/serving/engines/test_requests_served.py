@@ -25,7 +25,7 @@ from recsys.serving.engines.parts import JOB, write_parts
 from recsys.serving.recommend.scorer import Scorer
 from recsys.serving.recommend.seen import seen_in_words
 from recsys.serving.registry import register
-from recsys.training.config.file import load_config
+from recsys.training.families.load import load_config
 from recsys.training.jobs.train import train
 
 Ask = Callable[..., tuple[int, str]]

@@ -27,7 +27,7 @@ from recsys.serving.export.retrieval import export_index
 from recsys.serving.recommend.audience import NewItems, read_new_items, score_new_items
 from recsys.serving.recommend.scorer import Scorer
 from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.config.file import load_config
+from recsys.training.families.load import load_config
 from recsys.training.jobs.evaluate import evaluate_bundle
 from recsys.training.jobs.train import train
 
@@ -134,7 +134,7 @@ def test_a_bundle_says_its_geometry_and_evaluates_again(
     stored = json.loads(scorer.bundle.text("metrics.json"))["test"]
     assert {"probability_known_error", "probability_known_auc", "rankme"} <= set(stored)
     assert stored["probability_known_error"] < 0.05
-    again = evaluate_bundle(ball, tmp_path / "again.html")
+    again = evaluate_bundle(ball, tmp_path / "again.html").evaluation
     metrics = again.results["two_tower"].metrics  # type: ignore[union-attr]
     assert metrics["ndcg_at_20"] == pytest.approx(stored["ndcg_at_20"])
     assert again.representation["uniformity"] == pytest.approx(stored["uniformity"])  # type: ignore[union-attr]

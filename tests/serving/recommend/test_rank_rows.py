@@ -41,8 +41,8 @@ from recsys.serving.recommend.rows import RowScorer, score_rows
 from recsys.serving.recommend.scorer import Scorer
 from recsys.serving.registry import register
 from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.config.file import load_config
 from recsys.training.engine.ranks import World
+from recsys.training.families.load import load_config
 from recsys.training.families.ranker.rows import RankingRows, open_rows
 from recsys.training.jobs.train import train
 

@@ -32,7 +32,7 @@ from recsys.serving.export.retrieval import export_index
 from recsys.serving.recommend.audience import read_new_items, score_new_items
 from recsys.serving.recommend.scorer import Scorer
 from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.config.file import load_config
+from recsys.training.families.load import load_config
 from recsys.training.jobs.evaluate import evaluate_bundle
 from recsys.training.jobs.train import TrainResult, train
 
@@ -114,7 +114,7 @@ def test_a_bundle_evaluates_again_as_it_did_at_the_end_of_training(
     result: TrainResult, tmp_path: Path
 ) -> None:
     """The graph that smooths is not in the bundle: it is made again from the data."""
-    again = evaluate_bundle(result.bundle, tmp_path / "report.html")
+    again = evaluate_bundle(result.bundle, tmp_path / "report.html").evaluation
     first = result.evaluation
     assert again.results["two_tower"].metrics == first.results["two_tower"].metrics  # type: ignore[union-attr]
     assert again.representation == pytest.approx(first.representation, abs=1e-5)  # type: ignore[union-attr]

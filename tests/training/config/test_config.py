@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from recsys.core.errors import ConfigError, NotFoundError
-from recsys.training.config.file import dump_config, load_config
+from recsys.training.config.file import dump_config
+from recsys.training.families.load import load_config
 
 MINIMAL = """
 data: {interactions: log.parquet}

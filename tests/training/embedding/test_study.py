@@ -19,7 +19,6 @@ from recsys.data.batch import FeatureLayout
 from recsys.embeddings.selection import GatedEmbedding
 from recsys.features.dataset.split import TEST, VALIDATION
 from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.config.file import load_config
 from recsys.training.embedding import study as embedding_study
 from recsys.training.embedding.study import (
     COMPARE,
@@ -32,6 +31,7 @@ from recsys.training.embedding.study import (
     worths,
 )
 from recsys.training.engine.ranks import World
+from recsys.training.families.load import load_config
 from recsys.training.families.ranker.half_loader import halved
 from recsys.training.families.ranker.rows import RankingRows, open_rows
 from recsys.training.families.ranker.task import Predictions, build_ranker

@@ -18,9 +18,9 @@ from click.testing import CliRunner
 
 from recsys.app.cli import main
 from recsys.core.errors import ConfigError
-from recsys.training.config.file import load_config
 from recsys.training.engine.checkpoint import Checkpoints
 from recsys.training.engine.ranks import World, join, ranks_here
+from recsys.training.families.load import load_config
 from recsys.training.jobs.train import train
 
 CONFIG = """

@@ -27,13 +27,13 @@ from recsys.features.dataset.dataset import Dataset, prepare
 from recsys.features.dataset.split import TRAIN
 from recsys.features.world.world import RetailWorld
 from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.config.file import load_config
 from recsys.training.engine.checkpoint import Checkpoints, LoopState
 from recsys.training.engine.loop import Task, fit
 from recsys.training.engine.parts import plain_table
 from recsys.training.engine.ranks import World, join, leave
-from recsys.training.families.ranker.job import RankingJob
-from recsys.training.families.retrieval.job import RetrievalJob
+from recsys.training.families.family import Given
+from recsys.training.families.load import load_config
+from recsys.training.families.registry import family_of
 
 SIZES = (1, 2, 4)
 LONG = {1: None, 2: None, 4: 25}
@@ -134,9 +134,7 @@ class Watch:
 
 
 def task_of(config: ExperimentConfig, world: World) -> Task[Any]:
-    if config.model.kind == "dcn":
-        return RankingJob(config, world).task()
-    return RetrievalJob(config, world, lambda *_: None).task()
+    return family_of(config).open(config, Given(world)).task()
 
 
 def trained(

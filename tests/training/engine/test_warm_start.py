@@ -21,12 +21,14 @@ from recsys.features.dataset.split import TEST
 from recsys.models.dcn import DCNConfig
 from recsys.models.retrieval import catalogue_vectors
 from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.config.file import load_config
 from recsys.training.engine.checkpoint import Checkpoints
 from recsys.training.engine.ranks import World
 from recsys.training.engine.warm_start import open_earlier, start_from
-from recsys.training.families.ranker.job import RankingJob
+from recsys.training.families.family import Given
+from recsys.training.families.load import load_config
+from recsys.training.families.ranker.job import RankingJob, open_ranking
 from recsys.training.families.ranker.task import predictions
+from recsys.training.families.registry import family_of
 from recsys.training.families.retrieval.job import RetrievalJob
 from recsys.training.jobs.train import fit_in, train
 
@@ -110,7 +112,7 @@ def test_a_larger_table_and_a_new_feature_answer_as_the_earlier_model(
     config = load_config(path)
     earlier = open_earlier(config)
     assert earlier is not None
-    job = RankingJob(config, World(), earlier)
+    job = open_ranking(config, Given(World(), earlier))
     task = job.task()
     model: Any = task.trained.model
     said = start_from(earlier, config, model, task.trained.table)
@@ -143,7 +145,7 @@ def test_numbers_keep_their_scale(ranker: Path, tmp_path: Path) -> None:
     warm = config.model_copy(update={"warm_start": str(ranker)})
     means = []
     for one in (config, warm):
-        job = RankingJob(one, World(), open_earlier(one))
+        job = open_ranking(one, Given(World(), open_earlier(one)))
         batches = job.rows.loader.ordered(TEST, 256)
         means.append(float(torch.cat([batch.features.dense[:, 0] for batch in batches]).mean()))
     assert means[1] > means[0] + 0.4
@@ -169,7 +171,7 @@ def test_a_resumed_run_does_not_start_over(ranker: Path, tmp_path: Path) -> None
     weights, told = [], []
     for _ in range(2):  # the second finds the checkpoints of the first
         said: list[str] = []
-        job = RankingJob(config, World(), earlier)
+        job = open_ranking(config, Given(World(), earlier))
         model, state = fit_in(World(), job, config, tmp_path / "run", (), said.append)
         assert state.finished
         weights.append(model.embedding.table.weight.clone())  # type: ignore[union-attr]
@@ -186,19 +188,19 @@ def test_a_two_tower_with_a_larger_table_has_the_same_vectors(
     larger = config.model_copy(update={"embedding": table, "warm_start": str(trained)})
     earlier = open_earlier(larger)
     assert earlier is not None
-    job = RetrievalJob(larger, World(), earlier=earlier)
+    job = family_of(larger).open(larger, Given(World(), earlier))
+    assert isinstance(job, RetrievalJob)
+    items = job.reading.data.items
     task = job.task()
     model: Any = task.trained.model
     start_from(earlier, larger, model, task.trained.table)
     old = load_retrieval(
         Bundle.open(trained).read("weights.safetensors"),
-        config.two_tower,
+        config.model,
         config.embedding,
         job.layouts,  # type: ignore[arg-type]
     )
-    torch.testing.assert_close(
-        catalogue_vectors(model, job.data.items), catalogue_vectors(old, job.data.items)
-    )
+    torch.testing.assert_close(catalogue_vectors(model, items), catalogue_vectors(old, items))
 
 
 def test_what_cannot_be_started_from_is_named(
@@ -220,7 +222,7 @@ def test_what_cannot_be_started_from_is_named(
     path = settings(tmp_path / "new.parquet", tmp_path / "new", warm_start=str(ranker))
     other = load_config(path)
     with pytest.raises(DataError, match="'shop' holds string values, the earlier model was tr"):
-        RankingJob(other, World(), open_earlier(other))
+        open_ranking(other, Given(World(), open_earlier(other)))
 
 
 def test_without_its_optimizer_state_the_user_is_told(ranker: Path, tmp_path: Path) -> None:
@@ -235,6 +237,6 @@ def test_without_its_optimizer_state_the_user_is_told(ranker: Path, tmp_path: Pa
     for config, told in ((sgd, False), (adagrad, True)):
         earlier = open_earlier(config)
         assert earlier is not None
-        task = RankingJob(config, World(), earlier).task()
+        task = open_ranking(config, Given(World(), earlier)).task()
         said = start_from(earlier, config, task.trained.model, task.trained.table)
         assert any("first steps will be large" in line for line in said) == told

@@ -15,7 +15,7 @@ from recsys.features.dataset.split import TEST, TRAIN, VALIDATION
 from recsys.features.world.world import RetailWorld
 from recsys.metrics.representation import alignment
 from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.config.sections import EvaluationConfig
+from recsys.training.config.retrieval import RetrievalEvaluationConfig
 from recsys.training.evaluation.evaluate import evaluate, item_slices
 from recsys.training.evaluation.oracle import best_reachable
 from recsys.training.families.plain.choose import BASELINES, baseline_rankers
@@ -23,7 +23,9 @@ from recsys.training.families.retrieval import job as retrieval
 from recsys.training.jobs import train as job
 from recsys.training.reports.showcase import examples, item_titles
 
-SETTINGS = EvaluationConfig(ks=(5, 20), bootstrap_samples=10, baselines=("popularity", "item_knn"))
+SETTINGS = RetrievalEvaluationConfig(
+    ks=(5, 20), bootstrap_samples=10, baselines=("popularity", "item_knn")
+)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +115,7 @@ def test_alignment_pairs_each_query_with_an_item_it_took(
 def test_the_best_reachable_ranking_is_of_the_test_period(
     world: RetailWorld, dataset: Dataset, queries: Queries, filter_seen: bool
 ) -> None:
-    ranker = best_reachable(world, filter_seen=filter_seen)(dataset, queries)["best_reachable"]
+    ranker = best_reachable(world)(dataset, queries, filter_seen=filter_seen)["best_reachable"]
     top = ranker(queries, 10)
     seconds = dataset.tables.events.time[dataset.part == TEST] // 1_000_000
     # In this world ids ascend with rows, so rows of the data set are rows of the world.

@@ -17,13 +17,13 @@ from recsys.features.dataset.sessions import SessionConfig, Sessions, cut_sessio
 from recsys.features.dataset.split import TEST, ColdItemsConfig
 from recsys.features.world.world import RetailWorld
 from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.config.sections import EvaluationConfig
+from recsys.training.config.retrieval import RetrievalEvaluationConfig
 from recsys.training.evaluation.evaluate import Ranker, count_slices, evaluate, vector_ranker
 from recsys.training.evaluation.oracle import best_reachable
 from recsys.training.families.plain.choose import baseline_rankers
 from recsys.training.reports.evaluation_table import evaluation_table
 
-SETTINGS = EvaluationConfig(
+SETTINGS = RetrievalEvaluationConfig(
     ks=(5, 20), bootstrap_samples=10, baselines=("popularity", "item_knn", "attributes")
 )
 
@@ -110,7 +110,7 @@ def test_a_ranking_of_some_items_is_the_whole_ranking_without_the_others(
     config = SETTINGS.model_copy(update={"filter_seen": filter_seen})
     rankers: dict[str, Ranker] = baseline_rankers(cold_data, config)[0]
     rankers["vectors"] = vector_ranker(items, vectors, filter_seen=filter_seen)
-    rankers |= best_reachable(world, filter_seen=filter_seen)(cold_data, queries)
+    rankers |= best_reachable(world)(cold_data, queries, filter_seen=filter_seen)
     most_seen = np.bincount(queries.seen.values.numpy(), minlength=cold_data.num_items).argmax()
     for among in (np.flatnonzero(cold_data.cold), np.unique([0, 7, most_seen, 119])):
         for name, rank in rankers.items():

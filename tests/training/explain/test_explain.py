@@ -19,9 +19,11 @@ from recsys.core.errors import ConfigError
 from recsys.explanation.attention_maps import AttentionMaps
 from recsys.explanation.explanations import Agreement, Importance, Interactions
 from recsys.features.dataset.split import TEST
-from recsys.training.config.file import load_config
 from recsys.training.explain.explanation import Explanation, explain_row, explain_rows, sampled
-from recsys.training.explain.job import explain_log_row, explain_model, explain_pair, open_ranker
+from recsys.training.explain.rankers import open_ranker
+from recsys.training.families.load import load_config
+from recsys.training.jobs.explain import explain_log_row, explain_model, explain_pair
+from recsys.training.jobs.opening import open_model
 from recsys.training.jobs.train import train
 from recsys.training.reports.explanation_plots import explanation_section
 from recsys.training.reports.explanation_table import agreement_words
@@ -165,7 +167,7 @@ def test_one_row_with_its_values_as_they_were_written(
     first = explain_log_row(ranker, 1)
     values = dict(zip(first.contributions.names, first.values, strict=True))
     assert values["shown"] == values["times"] == "null"
-    opened = open_ranker(ranker)
+    opened = open_ranker(open_model(ranker))
     batch = sampled(opened.rows, TEST, 10**6, 0)
     assert opened.data is not None
     at = opened.data.tables.events.row[batch.examples] == 3899
@@ -266,7 +268,7 @@ def test_the_report_has_the_section_beside_the_rest(ranker: Path) -> None:
 
 
 def test_the_rows_are_a_sample_that_follows_the_seed(ranker: Path) -> None:
-    opened = open_ranker(ranker)
+    opened = open_ranker(open_model(ranker))
     first, again, other = (sampled(opened.rows, TEST, 50, seed).examples for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
@@ -304,7 +306,7 @@ def test_agreement_is_put_into_words_by_what_chance_would_do() -> None:
 
 
 def test_probabilities_are_the_calibrated_ones(ranker: Path) -> None:
-    opened = open_ranker(ranker)
+    opened = open_ranker(open_model(ranker))
     row = sampled(opened.rows, TEST, 1, 0).features
     with torch.no_grad():
         raw = float(opened.model(row))

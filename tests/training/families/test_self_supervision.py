@@ -14,7 +14,6 @@ from torch import Tensor
 
 from recsys.bundle.weights import load_ranker, save_weights
 from recsys.core.errors import ConfigError
-from recsys.core.strict import parse
 from recsys.data.batch import FeatureBlock, RankingBatch
 from recsys.embeddings.unified import UnifiedEmbedding
 from recsys.metrics.information import excess_information
@@ -23,6 +22,7 @@ from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.engine.checkpoint import Checkpoints, LoopState
 from recsys.training.engine.loop import Task, fit
 from recsys.training.engine.ranks import World
+from recsys.training.families.load import parse_config
 from recsys.training.families.ranker.rows import RankingRows, open_rows
 from recsys.training.families.ranker.task import ranking_task
 from recsys.training.families.self_supervision import self_supervised
@@ -98,7 +98,7 @@ def config_of(tmp_path_factory: pytest.TempPathFactory) -> Config:
             },
             "output": str(folder / "runs"),
         }
-        return parse(ExperimentConfig, raw, source="shop.yaml")
+        return parse_config(raw, source="shop.yaml")
 
     return config
 
@@ -262,10 +262,13 @@ def test_a_streamed_log_trains_with_views_of_rows(config_of: Config, tmp_path: P
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model": "fm"}, "is for two_tower, autoint, dcn and mlp, .* and model.kind is fm"),
+        ({"model": "fm"}, "is for autoint, dcn and mlp, which have a repr.* and model.kind is fm"),
         ({"model": "logistic"}, "model.kind is logistic: set its kind to none"),
         ({"stream": True}, "views: item draws from the items table, .* set views: row"),
-        ({"views": "query"}, "views: query is not for model.kind: dcn: choose item or row"),
+        (
+            {"views": "query"},
+            "views: query is for two-towers, and model.kind is dcn: .* 'item' or 'row'",
+        ),
         ({"masking": "none", "dropout": 0.0}, "two views that are the same: set dropout"),
         ({"temperature": 0.0}, "temperature: .* greater than 0"),
         ({"maskin": "random"}, "unknown key .*did you mean 'masking'"),

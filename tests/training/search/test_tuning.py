@@ -16,10 +16,11 @@ import yaml
 
 from recsys.core.errors import ConfigError
 from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.config.file import load_config
+from recsys.training.config.ranges import Choice, Space
 from recsys.training.engine.loop import Terminated
+from recsys.training.families.load import load_config
 from recsys.training.search.output import lines, to_json, tuned_config
-from recsys.training.search.space import Choice, Space, space_of, values_of, with_values
+from recsys.training.search.space import space_of, values_of, with_values
 from recsys.training.search.stopping import stoppable
 from recsys.training.search.store import (
     DONE,

@@ -20,7 +20,8 @@ from click.testing import CliRunner
 
 from recsys.app.cli import main
 from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.config.file import load_config, read_yaml
+from recsys.training.config.file import read_yaml
+from recsys.training.families.load import load_config
 from recsys.training.search import tracked as tuning_tracking
 from recsys.training.search.space import space_of
 from recsys.training.search.tracked import deliver_search

@@ -35,9 +35,9 @@ def test_an_epoch_without_a_validation_part_has_its_line(
 
 
 def test_steps_are_counted_and_what_is_hardly_meant_is_said() -> None:
-    usual = TrainingConfig(epochs=10, average_epochs=1.0)
+    usual = TrainingConfig(metric="auc", epochs=10, average_epochs=1.0)
     assert list(steps_in_words(1500, usual)) == ["training: 1,500 steps an epoch, 15,000 at most"]
     _, few = steps_in_words(2, usual)
     assert "20 steps teach a model little: set a smaller training.batch_size (it is 1,024)" in few
-    _, long = steps_in_words(1500, TrainingConfig(epochs=3, average_epochs=2.0))
+    _, long = steps_in_words(1500, TrainingConfig(metric="auc", epochs=3, average_epochs=2.0))
     assert "training.average_epochs: 2 of 3 epochs keeps much of what the first" in long

@@ -14,15 +14,14 @@ from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.queries import Queries
 from recsys.features.dataset.sessions import Sessions
 from recsys.features.dataset.split import TEST, TRAIN
-from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.config.sections import EvaluationConfig
+from recsys.training.config.baselines import BaselineName, about_sessions
+from recsys.training.config.retrieval import RetrievalEvaluationConfig, RetrievalExperiment
 from recsys.training.evaluation.evaluate import CHUNK, Ranker, score_ranker
 from recsys.training.families.plain.attributes import AttributePopularity, item_values
 from recsys.training.families.plain.factorised import ImplicitAls
 from recsys.training.families.plain.graph import GraphFilter, graph_products
 from recsys.training.families.plain.linear import Ease
 from recsys.training.families.plain.markov import MarkovChain
-from recsys.training.families.plain.names import BaselineName
 from recsys.training.families.plain.neighbours import ItemKNN
 from recsys.training.families.plain.ordered import follow_bytes
 from recsys.training.families.plain.popularity import Popularity
@@ -50,7 +49,6 @@ SESSION_BASELINES: tuple[BaselineName, ...] = (
     "attributes",
 )
 """What `auto` means for a model of sessions, in the order of the report."""
-NEED_SESSIONS = ("session_items", "markov", "markov_10", "v_sknn", "sasrec")
 MICROSECONDS_A_DAY = 86_400_000_000
 _NO_IMPLICIT = "the package implicit is not installed (pip install 'recsys-engine[implicit]')"
 _NO_TIMES = "the log has no times (schema.interactions.time)"
@@ -97,7 +95,7 @@ class _Taken:
         return cls(events.user_row[rows], sequence, events.item_row[rows], time)
 
 
-def check_baselines(config: ExperimentConfig) -> None:
+def check_baselines(config: RetrievalExperiment) -> None:
     """Refuse baselines that were asked for by name and cannot be had, before any work is done.
 
     Raises:
@@ -108,12 +106,10 @@ def check_baselines(config: ExperimentConfig) -> None:
         raise ConfigError(f"evaluation.baselines: ials: {_NO_IMPLICIT}")
     if "popularity_recent" in named and config.schema_.interactions.time is None:
         raise ConfigError(f"evaluation.baselines: popularity_recent: {_NO_TIMES}")
-    if not config.of_sessions:
-        _refuse_sessions(config.evaluation)
 
 
 def baseline_rankers(
-    data: Dataset, config: EvaluationConfig, sessions: Sessions | None = None
+    data: Dataset, config: RetrievalEvaluationConfig, sessions: Sessions | None = None
 ) -> tuple[dict[str, Ranker], dict[str, str]]:
     """Return the baselines that `config` names, fitted on the training rows.
 
@@ -130,9 +126,10 @@ def baseline_rankers(
     Raises:
         ConfigError: one that was asked for by name cannot be had.
     """
-    if sessions is None:
-        _refuse_sessions(config)
     names = config.baselines
+    why = about_sessions(names)
+    if sessions is None and why is not None:
+        raise ConfigError(f"evaluation.baselines: {why}")
     if "auto" in names:
         names = BASELINES if sessions is None else SESSION_BASELINES
     names = tuple(name for name in names if name != "sasrec")  # trained, not fitted: the job's
@@ -149,16 +146,7 @@ def baseline_rankers(
     return rankers, left_out
 
 
-def _refuse_sessions(config: EvaluationConfig) -> None:
-    for name in config.baselines:
-        if name in NEED_SESSIONS:
-            raise ConfigError(
-                f"evaluation.baselines: {name} is about the order within sessions: set model.kind: "
-                "session, or leave it out"
-            )
-
-
-def _fitted(name: str, data: Dataset, config: EvaluationConfig, taken: _Taken) -> Baseline:
+def _fitted(name: str, data: Dataset, config: RetrievalEvaluationConfig, taken: _Taken) -> Baseline:
     of_users = (taken.user, taken.item, data.num_items)
     of_sequences = (taken.sequence, taken.item, data.num_items)
     if name == "popularity":
@@ -173,7 +161,7 @@ def _fitted(name: str, data: Dataset, config: EvaluationConfig, taken: _Taken) -
 
 
 def _ranker(
-    fitted: Baseline, data: Dataset, config: EvaluationConfig, *, of_sessions: bool
+    fitted: Baseline, data: Dataset, config: RetrievalEvaluationConfig, *, of_sessions: bool
 ) -> Ranker:
     def score(asked: Queries) -> NDArray[np.float32]:
         history = asked.history_items if of_sessions else asked.seen
@@ -183,7 +171,7 @@ def _ranker(
     return score_ranker(score, filter_seen=config.filter_seen, queries_at_once=at_once)
 
 
-def _window(config: EvaluationConfig) -> int:
+def _window(config: RetrievalEvaluationConfig) -> int:
     return round(config.popularity_window_days * MICROSECONDS_A_DAY)
 
 
@@ -191,11 +179,11 @@ def _implicit_is_installed() -> bool:
     return find_spec("implicit") is not None
 
 
-def _no_reason(_data: Dataset, _config: EvaluationConfig, _taken: _Taken) -> None:
+def _no_reason(_data: Dataset, _config: RetrievalEvaluationConfig, _taken: _Taken) -> None:
     return None
 
 
-def _not_recent(_data: Dataset, config: EvaluationConfig, taken: _Taken) -> str | None:
+def _not_recent(_data: Dataset, config: RetrievalEvaluationConfig, taken: _Taken) -> str | None:
     if taken.time is None:
         return _NO_TIMES
     span = int(taken.time.max() - taken.time.min())
@@ -207,7 +195,7 @@ def _not_recent(_data: Dataset, config: EvaluationConfig, taken: _Taken) -> str 
     )
 
 
-def _not_ease(data: Dataset, config: EvaluationConfig, _taken: _Taken) -> str | None:
+def _not_ease(data: Dataset, config: RetrievalEvaluationConfig, _taken: _Taken) -> str | None:
     needed = data.num_items**2 * 4
     words = f"a matrix of {data.num_items:,} x {data.num_items:,} items needs {needed / 1e9:.1f} GB"
     if data.num_items > config.ease_max_items:
@@ -215,30 +203,32 @@ def _not_ease(data: Dataset, config: EvaluationConfig, _taken: _Taken) -> str | 
     return _not_in_memory(needed, words)
 
 
-def _not_graph(data: Dataset, config: EvaluationConfig, taken: _Taken) -> str | None:
+def _not_graph(data: Dataset, config: RetrievalEvaluationConfig, taken: _Taken) -> str | None:
     num_queries = min(data.num_users, config.max_queries)
     products = graph_products(len(taken.item), data.num_items, num_queries)
     return None if products <= _MOST_GRAPH_PRODUCTS else _too_long(products)
 
 
-def _not_following(data: Dataset, _config: EvaluationConfig, taken: _Taken) -> str | None:
+def _not_following(data: Dataset, _config: RetrievalEvaluationConfig, taken: _Taken) -> str | None:
     needed = follow_bytes(len(taken.item), data.num_items)
     return _not_in_memory(needed, f"what follows what may need {needed / 1e9:.1f} GB")
 
 
-def _not_neighbours(data: Dataset, config: EvaluationConfig, taken: _Taken) -> str | None:
+def _not_neighbours(data: Dataset, config: RetrievalEvaluationConfig, taken: _Taken) -> str | None:
     num_queries = min(len(data.events_of((TEST,))), config.max_queries)
     products = vote_products(taken.sequence, num_queries)
     return None if products <= _MOST_VOTE_PRODUCTS else _too_long(products)
 
 
-def _not_session_items(_data: Dataset, config: EvaluationConfig, _taken: _Taken) -> str | None:
+def _not_session_items(
+    _data: Dataset, config: RetrievalEvaluationConfig, _taken: _Taken
+) -> str | None:
     if not config.filter_seen:
         return None
     return "it recommends what was seen, which evaluation.filter_seen leaves out"
 
 
-def _not_attributes(data: Dataset, config: EvaluationConfig, taken: _Taken) -> str | None:
+def _not_attributes(data: Dataset, config: RetrievalEvaluationConfig, taken: _Taken) -> str | None:
     return _not_following(data, config, taken) if item_values(data) else _NO_ATTRIBUTES
 
 
@@ -254,7 +244,7 @@ def _too_long(products: float) -> str:
     return f"its scores would take some {products:.0e} multiplications, minutes to hours"
 
 
-def _not_ials(_data: Dataset, config: EvaluationConfig, _taken: _Taken) -> str | None:
+def _not_ials(_data: Dataset, config: RetrievalEvaluationConfig, _taken: _Taken) -> str | None:
     if _implicit_is_installed():
         return None
     if "ials" in config.baselines:
@@ -262,7 +252,7 @@ def _not_ials(_data: Dataset, config: EvaluationConfig, _taken: _Taken) -> str |
     return _NO_IMPLICIT
 
 
-_REASONS: dict[str, Callable[[Dataset, EvaluationConfig, _Taken], str | None]] = {
+_REASONS: dict[str, Callable[[Dataset, RetrievalEvaluationConfig, _Taken], str | None]] = {
     "popularity_recent": _not_recent,
     "ease": _not_ease,
     "gf_cf": _not_graph,

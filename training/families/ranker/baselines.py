@@ -5,31 +5,18 @@ from pathlib import Path
 
 from torch import nn
 
-from recsys.models.autoint import AutoIntConfig
-from recsys.models.dcn import DCNConfig
-from recsys.models.deep import DeepConfig
-from recsys.models.fm import FMConfig
-from recsys.models.logistic import LogisticConfig
-from recsys.models.rankers import RankerConfig
-from recsys.training.config.experiment import ExperimentConfig
+from recsys.models.rankers import RANKERS
 from recsys.training.engine.checkpoint import Checkpoints
 from recsys.training.engine.loop import fit
 from recsys.training.engine.ranks import World
+from recsys.training.families.ranker.config import RankerExperiment
 from recsys.training.families.ranker.evaluation import Judged, calibrator_of, judge
 from recsys.training.families.ranker.rows import RankingRows
 from recsys.training.families.ranker.task import ranking_task
 
-DEFAULTS: dict[str, RankerConfig] = {
-    "logistic": LogisticConfig(),
-    "fm": FMConfig(),
-    "dcn": DCNConfig(),
-    "mlp": DeepConfig(),
-    "autoint": AutoIntConfig(),
-}
-
 
 def judged_baselines(
-    config: ExperimentConfig,
+    config: RankerExperiment,
     rows: RankingRows,
     world: World,
     run_dir: Path,
@@ -43,7 +30,7 @@ def judged_baselines(
     for name in config.evaluation.rankers:
         if name == config.model.kind:
             continue
-        other = config.model_copy(update={"model": DEFAULTS[name]})
+        other = config.model_copy(update={"model": RANKERS[name].config(kind=name)})
         task = ranking_task(other, rows, World(device=world.device))
         checkpoints = Checkpoints(run_dir / "baselines" / name)
         state = fit(task, config.training, checkpoints)

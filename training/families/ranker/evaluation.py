@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +19,9 @@ from recsys.metrics.classification import (
     resampled,
 )
 from recsys.metrics.grouped import GroupedRows, weighted_interval
-from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.engine.ranks import World
 from recsys.training.families.ranker.calibrating import fit_calibrator
+from recsys.training.families.ranker.config import RankerExperiment
 from recsys.training.families.ranker.rows import RankingRows
 from recsys.training.families.ranker.task import Predictions, predictions
 
@@ -99,6 +99,10 @@ class RankingEvaluation:
             found |= {f"test/{name}/{metric}": value for metric, value in _flat(result).items()}
         return found
 
+    def figures(self) -> dict[str, Any]:
+        """Return the metrics as plain numbers: the model's, then those of the others by name."""
+        return {name.removeprefix("test/"): value for name, value in self.tracked().items()}
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -113,9 +117,8 @@ class Judged:
     """Of positive rows, by weight."""
 
 
-def calibrator_of(config: ExperimentConfig, rows: RankingRows, model: nn.Module) -> Calibrator:
+def calibrator_of(config: RankerExperiment, rows: RankingRows, model: nn.Module) -> Calibrator:
     """Return the calibrator that `config.calibration` asks for, fitted on the validation rows."""
-    assert config.calibration != "logistic"
     if config.calibration == "none":
         return Calibrator(offset=rows.logit_offset)
     found = predictions(model, rows, VALIDATION, config.training.batch_size, World())
@@ -125,7 +128,7 @@ def calibrator_of(config: ExperimentConfig, rows: RankingRows, model: nn.Module)
 
 
 def judge(
-    config: ExperimentConfig,
+    config: RankerExperiment,
     rows: RankingRows,
     model: nn.Module,
     calibrator: Calibrator,
@@ -161,7 +164,7 @@ def judge(
 
 
 def evaluation_of(
-    config: ExperimentConfig, own: Judged, others: Sequence[Judged] = (), alone: str = ""
+    config: RankerExperiment, own: Judged, others: Sequence[Judged] = (), alone: str = ""
 ) -> RankingEvaluation:
     """Return the evaluation of a model beside `others`, all judged on the same rows.
 
@@ -193,7 +196,7 @@ def base_rate(share: float) -> float:
 
 
 def _within_users(
-    config: ExperimentConfig, rows: RankingRows, found: Predictions
+    config: RankerExperiment, rows: RankingRows, found: Predictions
 ) -> dict[str, Interval]:
     """GAUC, and NDCG of each user's rows as one list where all of them are there to be ranked."""
     users = rows.loader.users(TEST)

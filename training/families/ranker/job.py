@@ -1,8 +1,10 @@
 """Ranking as a job: labelled rows in; a trained ranker judged, reported and bundled."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Self
 
 from torch import nn
 
@@ -15,13 +17,13 @@ from recsys.features.bundle.description import ModelDescription
 from recsys.features.bundle.writing import ModelContents, RowAnswers, write_model
 from recsys.features.dataset.split import TEST, TRAIN, VALIDATION
 from recsys.features.encoding.feature_values import block_feature_values
-from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.config.file import dump_config
 from recsys.training.engine.loop import Task
-from recsys.training.engine.ranks import World
-from recsys.training.engine.warm_start import Earlier, kept_optimizer_state, parent_of
+from recsys.training.engine.warm_start import kept_optimizer_state, parent_of
 from recsys.training.explain.explanation import Explanation, explain_rows
+from recsys.training.families.family import Finished, Given
 from recsys.training.families.ranker.baselines import judged_baselines
+from recsys.training.families.ranker.config import RankerExperiment
 from recsys.training.families.ranker.evaluation import (
     Judged,
     RankingEvaluation,
@@ -29,7 +31,7 @@ from recsys.training.families.ranker.evaluation import (
     evaluation_of,
     judge,
 )
-from recsys.training.families.ranker.rows import RankingRows, open_rows
+from recsys.training.families.ranker.rows import RankingRows, open_rows, rebatched
 from recsys.training.families.ranker.task import ranking_task
 from recsys.training.reports.ranking import write_ranking_report
 
@@ -37,20 +39,29 @@ DIAGNOSED_ROWS = 2_000_000
 """Training rows that the diagnostics of the embedding look at."""
 
 
+@dataclass(frozen=True)
 class RankingJob:
     """What `recsys.training.jobs.train` does with a ranker, step by step."""
 
-    def __init__(
-        self,
-        config: ExperimentConfig,
-        world: World,
-        earlier: Earlier | None = None,
-        say: Callable[[str], None] = lambda line: None,
-    ) -> None:
-        self.config, self.world, self.earlier, self.say = config, world, earlier, say
-        self.rows = open_rows(config, world, None if earlier is None else earlier.encoder)
-        self.fingerprint = self.rows.fingerprint
-        self.facts = row_facts(self.rows)
+    config: RankerExperiment
+    rows: RankingRows
+    given: Given = Given()
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """How many rows there are and which were left out, in words."""
+        return row_facts(self.rows)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the data."""
+        return self.rows.fingerprint
+
+    def under(self, config: RankerExperiment) -> Self:
+        """Return the job on the same encoded rows with other settings of model and training."""
+        same = config.training == self.config.training
+        rows = self.rows if same else rebatched(config, self.rows)
+        return replace(self, config=config, rows=rows)
 
     @property
     def layouts(self) -> tuple[FeatureLayout, ...]:
@@ -59,7 +70,7 @@ class RankingJob:
 
     def task(self) -> Task[RankingBatch]:
         """Return what the loop trains."""
-        return ranking_task(self.config, self.rows, self.world)
+        return ranking_task(self.config, self.rows, self.given.world)
 
     def feature_values(self) -> list[FeatureValues]:
         """Return what the first `DIAGNOSED_ROWS` training rows hold of each sparse feature."""
@@ -77,8 +88,8 @@ class RankingJob:
         model: nn.Module,
         history: list[dict[str, float]],
         embedding: Diagnosis | None,
-    ) -> tuple[RankingEvaluation, Path, Path]:
-        """Judge `model`, write bundle and report; return the evaluation and both paths."""
+    ) -> Finished:
+        """Evaluate `model`, write bundle and report."""
         calibrator = calibrator_of(self.config, self.rows, model)
         own = judge(self.config, self.rows, model, calibrator)
         evaluation = evaluation_of(self.config, own, *self._beside(run_dir))
@@ -89,21 +100,28 @@ class RankingJob:
             model,
             calibrator,
             evaluation,
-            parent_of(self.earlier),
+            parent_of(self.given.earlier),
         )
         report = run_dir / "report.html"
         explanation = explain_rows(self.config, self.rows, model, calibrator)
         report_on_ranker(
             report, self.config, self.rows, evaluation, history, embedding, explanation
         )
-        return evaluation, bundle, report
+        return Finished(evaluation, bundle, report)
 
     def _beside(self, run_dir: Path) -> tuple[list[Judged], str]:
         """Return the rankers to stand beside the model, and why there are none of them."""
-        if self.world.size > 1:
+        world, say = self.given.world, self.given.say
+        if world.size > 1:
             return [], "left out, as several processes trained the model"
-        others = judged_baselines(self.config, self.rows, self.world, run_dir, self.say)
+        others = judged_baselines(self.config, self.rows, world, run_dir, say)
         return list(others), ""
+
+
+def open_ranking(config: RankerExperiment, given: Given) -> RankingJob:
+    """Read the tables of `config`, or encode its click log to disk once and open it."""
+    encoder = None if given.earlier is None else given.earlier.encoder
+    return RankingJob(config, open_rows(config, given.world, encoder), given)
 
 
 def row_facts(rows: RankingRows) -> dict[str, str]:
@@ -117,7 +135,7 @@ def row_facts(rows: RankingRows) -> dict[str, str]:
 
 def report_on_ranker(
     path: Path,
-    config: ExperimentConfig,
+    config: RankerExperiment,
     rows: RankingRows,
     evaluation: RankingEvaluation,
     history: Sequence[Mapping[str, float]] = (),
@@ -139,7 +157,7 @@ def report_on_ranker(
 
 def write_ranker(
     parent: Path,
-    config: ExperimentConfig,
+    config: RankerExperiment,
     rows: RankingRows,
     model: nn.Module,
     calibrator: Calibrator,

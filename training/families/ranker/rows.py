@@ -1,7 +1,7 @@
 """The labelled rows of a ranker, from tables in memory or from a click log on disk."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,8 +20,8 @@ from recsys.features.dataset.split import TEST, TRAIN, VALIDATION
 from recsys.features.encoding.encoder import FeatureEncoder
 from recsys.features.schema import Schema
 from recsys.features.tables.ledger import Drop
-from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.engine.ranks import World
+from recsys.training.families.ranker.config import RankerExperiment
 
 
 class RowLoader(Protocol):
@@ -66,7 +66,7 @@ class RankingRows:
 
 
 def open_rows(
-    config: ExperimentConfig, world: World, earlier: FeatureEncoder | None = None
+    config: RankerExperiment, world: World, earlier: FeatureEncoder | None = None
 ) -> RankingRows:
     """Read the tables of `config`, or encode its click log to disk once and open it.
 
@@ -84,7 +84,7 @@ def open_rows(
 
 
 def _in_memory(
-    config: ExperimentConfig, world: World, earlier: FeatureEncoder | None
+    config: RankerExperiment, world: World, earlier: FeatureEncoder | None
 ) -> RankingRows:
     parts = (config.schema_, config.data, config.policies, config.split, config.embedding.lookups)
     if config.cache is None:
@@ -94,7 +94,7 @@ def _in_memory(
     return rows_of(config, continued(data, earlier))
 
 
-def rows_of(config: ExperimentConfig, data: Dataset) -> RankingRows:
+def rows_of(config: RankerExperiment, data: Dataset) -> RankingRows:
     """Return the labelled rows of a data set in memory."""
     training = config.training
     loader = RankingLoader(
@@ -120,12 +120,27 @@ def rows_of(config: ExperimentConfig, data: Dataset) -> RankingRows:
     )
 
 
+def rebatched(config: RankerExperiment, rows: RankingRows) -> RankingRows:
+    """Return the same encoded rows in the batches that `config` asks for."""
+    training, loader = config.training, rows.loader
+    if isinstance(loader, RankingLoader):
+        return rows_of(config, loader.data)
+    assert isinstance(loader, ClickLoader)
+    batches = ClickLoader(loader.log, batch_size=training.batch_size, seed=training.seed)
+    return replace(rows, loader=batches, logit_offset=-log(training.positive_weight))
+
+
+def encoded_log_folder(config: RankerExperiment) -> Path:
+    """Return where a streamed log is kept once it is encoded."""
+    return Path(config.cache or Path(config.output) / "encoded")
+
+
 def _streamed(
-    config: ExperimentConfig, world: World, earlier: FeatureEncoder | None
+    config: RankerExperiment, world: World, earlier: FeatureEncoder | None
 ) -> RankingRows:
     """The first rank encodes, the others open what it wrote."""
     training = config.training
-    cache = Path(config.cache or Path(config.output) / "encoded")
+    cache = encoded_log_folder(config)
     parts = (config.schema_, config.data, config.policies, config.split)
     with world.first_before_others():
         click_log = open_click_log(*parts, cache, config.embedding.lookups, earlier)

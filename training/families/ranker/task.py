@@ -17,23 +17,21 @@ from recsys.features.dataset.split import VALIDATION
 from recsys.losses.ranking import binary_cross_entropy
 from recsys.metrics.classification import auc, log_loss
 from recsys.models.rankers import build_ranker as built
-from recsys.models.retrieval import RetrievalConfig
-from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.engine.checkpoint import Trained
 from recsys.training.engine.loop import Task
 from recsys.training.engine.machine import autocast
 from recsys.training.engine.optim import build_optimizer
 from recsys.training.engine.parts import on_device, table_of, whats_not_finite
 from recsys.training.engine.ranks import World
+from recsys.training.families.ranker.config import RankerExperiment
 from recsys.training.families.ranker.rows import RankingRows
 from recsys.training.families.self_supervision import self_supervised
 
 
-def build_ranker(config: ExperimentConfig, rows: RankingRows, world: World) -> nn.Module:
+def build_ranker(config: RankerExperiment, rows: RankingRows, world: World) -> nn.Module:
     """Return the model with seeded initial weights, its table sharded over the ranks."""
     plan = EmbeddingPlan.of(config.embedding, (rows.layout,))
     table = table_of(config, plan, world)
-    assert not isinstance(config.model, RetrievalConfig)
     torch.manual_seed(config.training.seed)
     return built(config.model, UnifiedEmbedding(plan, table)).to(world.device)
 
@@ -45,7 +43,7 @@ def table_in(model: nn.Module) -> Table:
     return embedding.table
 
 
-def ranking_task(config: ExperimentConfig, rows: RankingRows, world: World) -> Task[RankingBatch]:
+def ranking_task(config: RankerExperiment, rows: RankingRows, world: World) -> Task[RankingBatch]:
     """Return everything that the loop needs to train a ranker on `rows`."""
     training = config.training
     model = build_ranker(config, rows, world)

@@ -16,17 +16,16 @@ from recsys.features.bundle.model_bundle import layouts_of
 from recsys.features.bundle.request_probe import with_answers
 from recsys.features.bundle.writing import ListAnswers, ModelContents, write_model
 from recsys.features.dataset.dataset import Dataset
-from recsys.features.dataset.sessions import cut_sessions
 from recsys.features.dataset.split import TEST, TRAIN, VALIDATION
 from recsys.features.requests.table import encode_requests, ids_sha256, request_table
 from recsys.models.retrieval import RetrievalModel, catalogue_vectors
-from recsys.models.two_tower import TwoTower
 from recsys.retrieval.index.exact import ExactVectors
 from recsys.retrieval.index.protocol import IndexRequest
 from recsys.retrieval.recommend import recommend
-from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.config.file import dump_config
+from recsys.training.config.retrieval import RetrievalExperiment
 from recsys.training.engine.warm_start import kept_optimizer_state
+from recsys.training.families.retrieval.reading import RetrievalData
 
 PROBE_ROWS = 256
 PROBE_K = 20
@@ -34,8 +33,7 @@ PROBE_K = 20
 
 def write_retrieval(
     parent: Path,
-    config: ExperimentConfig,
-    data: Dataset,
+    reading: RetrievalData,
     model: RetrievalModel,
     *,
     query_vectors: Tensor,
@@ -47,12 +45,12 @@ def write_retrieval(
 
     origin: facts on the model that the training started from. probability: of taking an item.
     """
+    config, data = reading.config, reading.data
     weights = save_weights(model)
     described = describe(config, data, space_id(model))
     # The served model, read back from the bytes that are written: what is probed is what is kept.
-    served = load_retrieval(weights, config.retrieval, config.embedding, described.layouts)
-    if isinstance(model, TwoTower) and isinstance(served, TwoTower):
-        served.smoothing = model.smoothing  # the graph stays behind: an index holds what came of it
+    served = load_retrieval(weights, config.model, config.embedding, described.layouts)
+    reading.restore(served)  # what comes of the graph is in the index, the graph in no bundle
     vectors = catalogue_vectors(served, data.items)
     contents = ModelContents(
         description=described,
@@ -62,7 +60,7 @@ def write_retrieval(
             items=data.tables.items,
             train_counts=data.train_counts,
             index=_index_request(config, data, vectors, query_vectors, described),
-            probe=_probe(config, data, served, vectors),
+            probe=_probe(reading, served, vectors),
         ),
         config=dump_config(config),
         metrics=metrics,
@@ -74,21 +72,21 @@ def write_retrieval(
     return write_model(parent, contents)
 
 
-def describe(config: ExperimentConfig, data: Dataset, space: str) -> ModelDescription:
+def describe(config: RetrievalExperiment, data: Dataset, space: str) -> ModelDescription:
     """Return what a model of this configuration is; `space` is the hash of its vectors' space."""
     return ModelDescription(
         model=config.model,
         embedding=config.embedding,
         policies=config.policies,
         layouts=layouts_of(data.encoder, config.model.kind),
-        sessions=config.sessions if config.of_sessions else None,
+        sessions=getattr(config, "sessions", None),
         filter_seen=config.evaluation.filter_seen,
         space_id=space,
     )
 
 
 def _index_request(
-    config: ExperimentConfig,
+    config: RetrievalExperiment,
     data: Dataset,
     vectors: Tensor,
     queries: Tensor,
@@ -96,7 +94,7 @@ def _index_request(
 ) -> IndexRequest:
     return IndexRequest(
         vectors=vectors,
-        geometry=config.retrieval.geometry,
+        geometry=config.model.geometry,
         queries=queries.flatten(0, -2),  # every interest searches by itself
         space_id=str(described.space_id),
         item_ids_sha256=ids_sha256(_item_ids(data)),
@@ -110,21 +108,19 @@ def _item_ids(data: Dataset) -> pa.Array:
     return data.tables.items.column(data.schema.item_key).combine_chunks()
 
 
-def _probe(
-    config: ExperimentConfig, data: Dataset, model: RetrievalModel, vectors: Tensor
-) -> pa.Table:
+def _probe(reading: RetrievalData, model: RetrievalModel, vectors: Tensor) -> pa.Table:
     """Return golden requests with the answers that a loader must reproduce."""
+    data, sessions = reading.data, reading.sessions
     ids = _item_ids(data)
     users = _probe_users(data)
     histories = data.histories((TRAIN, VALIDATION, TEST))
-    sessions = cut_sessions(data, config.sessions) if config.of_sessions else None
     table = request_table(data.schema, data.tables, histories, users, sessions=sessions)
     requests = encode_requests(
         data.encoder,
         ids,
         table,
-        history_length=config.retrieval.history_length,
-        steps=config.of_sessions,
+        history_length=reading.config.model.history_length,
+        steps=sessions is not None,
     )
     scores, rows = recommend(
         model,

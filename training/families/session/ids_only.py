@@ -22,18 +22,17 @@ from recsys.features.dataset.split import VALIDATION
 from recsys.features.kinds.categorical import CategoricalFeature
 from recsys.models.retrieval import catalogue_vectors, query_vectors
 from recsys.models.session import SessionTransformer
-from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.config.sessions import SessionTraining
 from recsys.training.engine.checkpoint import Checkpoints
 from recsys.training.engine.loop import fit
 from recsys.training.engine.machine import pick_device
 from recsys.training.engine.parts import plain_table
 from recsys.training.engine.ranks import World
 from recsys.training.evaluation.evaluate import Ranker, vector_ranker
+from recsys.training.families.session.config import SessionExperiment, SessionTraining
 from recsys.training.families.session.task import session_task
 
 
-def ids_only_ranker(config: ExperimentConfig, data: Dataset, sessions: Sessions) -> Ranker:
+def ids_only_ranker(config: SessionExperiment, data: Dataset, sessions: Sessions) -> Ranker:
     """Return the ranker; it is trained here, with the settings of `config`."""
     config, data = _on_ids(config, data)
     world = World(device=pick_device(config.training.device))
@@ -42,7 +41,7 @@ def ids_only_ranker(config: ExperimentConfig, data: Dataset, sessions: Sessions)
         sessions,
         VALIDATION,
         per="event" if config.evaluation.queries == "events" else "user",
-        history_length=config.retrieval.history_length,
+        history_length=config.model.history_length,
         filter_seen=config.evaluation.filter_seen,
         limit=config.training.max_validation_queries,
         seed=config.training.seed,
@@ -71,7 +70,7 @@ def ids_only_ranker(config: ExperimentConfig, data: Dataset, sessions: Sessions)
     return rank
 
 
-def _on_ids(config: ExperimentConfig, data: Dataset) -> tuple[ExperimentConfig, Dataset]:
+def _on_ids(config: SessionExperiment, data: Dataset) -> tuple[SessionExperiment, Dataset]:
     """Return configuration and data whose only feature is the item id."""
     schema = data.schema
     ids = tuple(feature for feature in schema.features_of("items") if schema.is_id(feature))
@@ -88,7 +87,7 @@ def _on_ids(config: ExperimentConfig, data: Dataset) -> tuple[ExperimentConfig, 
     changes = {
         "schema_": schema,
         "training": config.training.model_copy(update={"session": plain}),
-        "model": config.retrieval.model_copy(update={"time_gaps": False}),
+        "model": config.model.model_copy(update={"time_gaps": False}),
     }
     encoder = fit_encoder(schema, data.tables, data.part)
     alone = encoded(schema, data.tables, data.part, encoder, data.cold)

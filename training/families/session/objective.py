@@ -16,10 +16,10 @@ from recsys.losses.next_item import (
 from recsys.models.attribute_heads import AttributeHeads, classes_of
 from recsys.models.session import Encoded, SessionTransformer
 from recsys.retrieval.repeats import taken_before
-from recsys.training.config.retrieval import FullSoftmax, Gbce
-from recsys.training.config.sections import TrainingConfig
+from recsys.training.config.retrieval import FullSoftmax
 from recsys.training.engine.machine import autocast
 from recsys.training.engine.ranks import World
+from recsys.training.families.session.config import Gbce, SessionTrainingConfig
 from recsys.training.families.session.self_supervision import session_regulariser
 
 START_WEIGHT = 0.1
@@ -34,7 +34,7 @@ class SessionObjective:
         self,
         model: SessionTransformer,
         data: Dataset,
-        training: TrainingConfig,
+        training: SessionTrainingConfig,
         world: World,
         device: torch.device,
     ) -> None:

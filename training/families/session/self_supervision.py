@@ -32,8 +32,8 @@ from recsys.losses.contrastive import contrastive_loss
 from recsys.models.attribute_heads import AttributeHead
 from recsys.models.session import Encoded, SessionTransformer
 from recsys.sampling.session_views import View, augmented, hidden
-from recsys.training.config.session_self_supervision import SessionSelfSupervision
 from recsys.training.engine.ranks import World
+from recsys.training.families.session.self_supervision_config import SessionSelfSupervision
 
 ItemLoss = Callable[[Tensor, Tensor, SessionBatch], Tensor]
 """States (M, D), vectors of items and a batch with M positives to losses (M,)."""

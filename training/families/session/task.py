@@ -9,22 +9,21 @@ from recsys.features.batches.sessions import SessionLoader, SessionLoaderConfig
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.queries import Queries
 from recsys.features.dataset.sessions import Sessions
-from recsys.models.session import SessionTransformer, SessionTransformerConfig
-from recsys.training.config.experiment import ExperimentConfig
+from recsys.models.session import SessionTransformer
 from recsys.training.engine.checkpoint import Trained
 from recsys.training.engine.loop import Task
 from recsys.training.engine.optim import build_optimizer
 from recsys.training.engine.parts import BatchInWords, on_device, table_of
 from recsys.training.engine.ranks import World
+from recsys.training.families.retrieval.validation import Validation
+from recsys.training.families.session.config import Gbce, SessionExperiment
 from recsys.training.families.session.objective import SessionObjective
-from recsys.training.families.two_tower.task import Validation
 
 
 def build_session_model(
-    config: ExperimentConfig, data: Dataset, world: World
+    config: SessionExperiment, data: Dataset, world: World
 ) -> SessionTransformer:
     """Return the model with seeded initial weights, its table sharded over the ranks."""
-    assert isinstance(config.model, SessionTransformerConfig)
     plan = EmbeddingPlan.of(config.embedding, data.encoder.retrieval_layouts(of_steps=True))
     table = table_of(config, plan, world)
     torch.manual_seed(config.training.seed)
@@ -32,7 +31,7 @@ def build_session_model(
 
 
 def session_task(
-    config: ExperimentConfig,
+    config: SessionExperiment,
     data: Dataset,
     sessions: Sessions,
     validation: Queries,
@@ -66,19 +65,18 @@ def session_task(
     )
 
 
-def loader_config(config: ExperimentConfig) -> SessionLoaderConfig:
+def loader_config(config: SessionExperiment) -> SessionLoaderConfig:
     """Return what a batch is made of."""
     training, session = config.training, config.training.session
-    sampled = training.loss.kind != "full_softmax"
     return SessionLoaderConfig(
         batch_size=training.batch_size,
-        max_length=config.retrieval.history_length,
+        max_length=config.model.history_length,
         windows=session.windows,
         positions=session.positions,
-        whole_catalogue=not sampled,
+        whole_catalogue=training.loss.whole_catalogue,
         uniform_negatives=training.uniform_negatives,
         frequent_negatives=session.frequent_negatives,
-        batch_negatives=session.batch_negatives and training.loss.kind != "gbce",
+        batch_negatives=session.batch_negatives and not isinstance(training.loss, Gbce),
         id_dropout=training.id_dropout,
         event_dropout=session.event_dropout,
         step_dropout=session.step_dropout,

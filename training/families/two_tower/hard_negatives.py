@@ -25,7 +25,7 @@ from recsys.models.two_tower import TwoTower
 from recsys.retrieval.index.exact import ExactVectors
 from recsys.retrieval.interests import search
 from recsys.sampling.candidates import excluded_also, with_candidates
-from recsys.training.config.retrieval import HardNegatives
+from recsys.training.families.two_tower.config import HardNegatives
 
 MOST = 64
 """Items that join a batch, at most this times `count`: those that most of its queries meet."""

@@ -15,16 +15,15 @@ from recsys.losses.retrieval import (
     softmax_loss,
 )
 from recsys.models.two_tower import TwoTower
-from recsys.training.config.retrieval import (
+from recsys.training.config.retrieval import FullSoftmax, SampledSoftmax
+from recsys.training.engine.ranks import ALONE, World
+from recsys.training.families.two_tower.config import (
     Bce,
     Bpr,
     CosineContrastive,
-    FullSoftmax,
     Metric,
-    SampledSoftmax,
+    TwoTowerTrainingConfig,
 )
-from recsys.training.config.sections import TrainingConfig
-from recsys.training.engine.ranks import ALONE, World
 
 
 def loss_of(
@@ -32,7 +31,7 @@ def loss_of(
     candidate_CE: Tensor,
     batch: PairBatch,
     model: TwoTower,
-    training: TrainingConfig,
+    training: TwoTowerTrainingConfig,
     num_items: int,
     world: World = ALONE,
 ) -> Tensor:

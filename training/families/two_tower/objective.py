@@ -13,9 +13,9 @@ from recsys.models.two_tower import TwoTower
 from recsys.sampling.candidates import columns_of, row_by_row
 from recsys.sampling.frequency import StreamingFrequency
 from recsys.sampling.negative_cache import NegativeCache
-from recsys.training.config.sections import TrainingConfig
 from recsys.training.engine.machine import autocast
 from recsys.training.engine.ranks import World
+from recsys.training.families.two_tower.config import TwoTowerTrainingConfig
 from recsys.training.families.two_tower.hard_negatives import HardNegativeMiner, TakenItems
 from recsys.training.families.two_tower.loss import loss_of
 from recsys.training.families.two_tower.views import tower_views
@@ -34,7 +34,7 @@ class RetrievalObjective:
         self,
         model: TwoTower,
         data: Dataset,
-        training: TrainingConfig,
+        training: TwoTowerTrainingConfig,
         world: World,
         device: torch.device,
     ) -> None:
@@ -118,14 +118,14 @@ class RetrievalObjective:
         return torch.cat([candidate_CE, cached.vectors.to(candidate_CE.dtype)]), batch
 
 
-def _check(training: TrainingConfig, world: World, smoothed: bool) -> None:
+def _check(training: TwoTowerTrainingConfig, world: World, smoothed: bool) -> None:
     asked = {
         "training.logq_correction: streaming": training.logq_correction == "streaming",
         "training.cached_negatives": training.cached_negatives > 0,
         "training.hard_negatives.count": training.hard_negatives.count > 0,
     }
     for key, is_on in asked.items():
-        if is_on and (smoothed or training.loss.kind == "full_softmax"):
+        if is_on and (smoothed or training.loss.whole_catalogue):
             cause = "model.smoothing" if smoothed else "training.loss: full_softmax"
             raise ConfigError(
                 f"{key} is about sampled candidates, and {cause} has the whole catalogue in every "

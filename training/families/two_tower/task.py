@@ -1,10 +1,7 @@
-"""The two-tower task: its loss, its validation, its words for a bad batch."""
-
-from dataclasses import dataclass
+"""The task of a two-tower: its batches, its loss, its validation."""
 
 import pyarrow as pa
 import torch
-from torch import Tensor
 
 from recsys.core.errors import ConfigError
 from recsys.data.batch import PairBatch
@@ -14,27 +11,24 @@ from recsys.features.batches.pairs import LoaderConfig, PairLoader
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.queries import Queries
 from recsys.features.dataset.split import TRAIN
-from recsys.layers.geometry import directions_of
 from recsys.layers.smoothing import ItemSmoothing
-from recsys.models.retrieval import RetrievalModel, catalogue_vectors, query_vectors
 from recsys.models.two_tower import TwoTower
-from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.engine.checkpoint import Trained
 from recsys.training.engine.loop import Task
 from recsys.training.engine.optim import build_optimizer
 from recsys.training.engine.parts import BatchInWords, on_device, table_of
-from recsys.training.engine.ranks import ALONE, World
-from recsys.training.evaluation.collapse import representation_metrics
-from recsys.training.evaluation.evaluate import ranking_metrics, vector_ranker
+from recsys.training.engine.ranks import World
+from recsys.training.families.retrieval.validation import Validation
+from recsys.training.families.two_tower.config import TwoTowerExperiment
 from recsys.training.families.two_tower.objective import RetrievalObjective
 
 CONTEXT_DROPOUT = 0.1
 """Share of training requests without context, so that batch scoring has a trained answer."""
 
 
-def build_two_tower(config: ExperimentConfig, data: Dataset, world: World) -> TwoTower:
+def build_two_tower(config: TwoTowerExperiment, data: Dataset, world: World) -> TwoTower:
     """Return the model with seeded initial weights, its table sharded over the ranks."""
-    if config.two_tower.smoothing.rounds and world.size > 1:
+    if config.model.smoothing.rounds and world.size > 1:
         raise ConfigError(
             f"model.smoothing needs the whole catalogue at every step, and {world.size} "
             "processes hold a share each: train in one process, or set its rounds to 0"
@@ -43,14 +37,14 @@ def build_two_tower(config: ExperimentConfig, data: Dataset, world: World) -> Tw
     plan = EmbeddingPlan.of(config.embedding, layouts)
     table = table_of(config, plan, world)
     torch.manual_seed(config.training.seed)
-    model = TwoTower(config.two_tower, UnifiedEmbedding(plan, table))
+    model = TwoTower(config.model, UnifiedEmbedding(plan, table))
     model.smoothing = smoothing_of(config, data)
     return model.to(world.device)
 
 
-def smoothing_of(config: ExperimentConfig, data: Dataset) -> ItemSmoothing | None:
+def smoothing_of(config: TwoTowerExperiment, data: Dataset) -> ItemSmoothing | None:
     """Return what smooths item vectors over the training rows; None: nothing does."""
-    smoothing = config.two_tower.smoothing
+    smoothing = config.model.smoothing
     if not smoothing.rounds:
         return None
     rows = data.events_of((TRAIN,))
@@ -68,7 +62,7 @@ def smoothing_of(config: ExperimentConfig, data: Dataset) -> ItemSmoothing | Non
 
 
 def two_tower_task(
-    config: ExperimentConfig, data: Dataset, validation: Queries, world: World
+    config: TwoTowerExperiment, data: Dataset, validation: Queries, world: World
 ) -> Task[PairBatch]:
     """Return everything that the loop needs to train a two-tower on `data`."""
     training = config.training
@@ -82,7 +76,7 @@ def two_tower_task(
         LoaderConfig(
             batch_size=training.batch_size,
             uniform_negatives=training.uniform_negatives,
-            history_length=config.retrieval.history_length,
+            history_length=config.model.history_length,
             id_dropout=training.id_dropout,
             context_dropout=CONTEXT_DROPOUT,
             seed=training.seed,
@@ -110,72 +104,3 @@ def two_tower_task(
             lambda batch: (batch.items, batch.query),
         ),
     )
-
-
-@dataclass(frozen=True)
-class Validation:
-    """Full-ranking metrics on the validation queries, which the ranks share."""
-
-    model: RetrievalModel
-    data: Dataset
-    queries: Queries
-    config: ExperimentConfig
-    world: World
-
-    def __call__(self) -> dict[str, float]:
-        """Return the metrics of the model as it stands; none without queries."""
-        evaluation, count = self.config.evaluation, len(self.queries)
-        if not count:
-            return {}
-        rows = self.world.share(count)
-        mine = self.queries.take(rows)
-        items, vectors = vectors_with(self.model, self.data, mine, self.world)
-        vectors, gain = self.model.without_gain(vectors)
-        ranker = vector_ranker(items, vectors, filter_seen=evaluation.filter_seen, gain=gain)
-        top = ranker(mine, max(evaluation.ks))
-        per_query = ranking_metrics(top, mine.relevant, evaluation.ks)
-        own = slice(0, min(len(rows), max(0, count - self.world.rank * len(rows))))
-        sums = self.world.sum(*(float(values[own].sum()) for values in per_query.values()))
-        metrics = dict(zip(per_query, (total / count for total in sums), strict=True))
-        geometry = self.model.config.geometry
-        seen = representation_metrics(
-            directions_of(items, geometry),
-            directions_of(vectors[own], geometry),
-            mine.relevant.take(torch.arange(own.stop)),
-            temperature=float(self.model.temperature.detach()),
-        )
-        aligned = self.world.sum(seen.pop("alignment", 0.0) * own.stop)[0]
-        return {**metrics, **seen, "alignment": aligned / count}
-
-
-def rank_with(
-    model: RetrievalModel,
-    data: Dataset,
-    queries: Queries,
-    k: int,
-    filter_seen: bool,
-    world: World = ALONE,
-) -> Tensor:
-    """Return the model's top k item rows of each query, (Q, k) int64, -1 where short.
-
-    Of several ranks each ranks the queries that it is given, as many on every rank.
-    """
-    items, vectors = vectors_with(model, data, queries, world)
-    vectors, gain = model.without_gain(vectors)
-    ranker = vector_ranker(items, vectors, filter_seen=filter_seen, gain=gain)
-    return torch.from_numpy(ranker(queries, k)).long()
-
-
-def vectors_with(
-    model: RetrievalModel, data: Dataset, queries: Queries, world: World = ALONE
-) -> tuple[Tensor, Tensor]:
-    """Return the vectors of the whole catalogue and of the queries, on the CPU.
-
-    The ranks share the encoding of the catalogue.
-    """
-    device = next(model.parameters()).device
-    count = data.num_items
-    own_items = data.items if world.size == 1 else data.items.take(world.share(count))
-    items = world.gather(catalogue_vectors(model, own_items.to(device)), count)
-    vectors = query_vectors(model, queries.block.to(device), items, queries.history.to(device))
-    return items.cpu(), vectors.cpu()

@@ -21,8 +21,8 @@ from recsys.data.batch import Jagged, PairBatch
 from recsys.features.dataset.dataset import Dataset
 from recsys.layers.geometry import points_of
 from recsys.models.two_tower import TwoTower
-from recsys.training.config.self_supervision import SelfSupervision
 from recsys.training.engine.ranks import World
+from recsys.training.families.two_tower.config import TowerSelfSupervision
 from recsys.training.families.views import Examples, Views
 
 
@@ -69,7 +69,7 @@ class TowerViews:
 
 
 def tower_views(
-    settings: SelfSupervision, data: Dataset, world: World, *, smoothed: bool = False
+    settings: TowerSelfSupervision, data: Dataset, world: World, *, smoothed: bool = False
 ) -> TowerViews | None:
     """Return the views that `settings` ask for, of a model with or without item smoothing.
 

@@ -16,15 +16,15 @@ from recsys.features.dataset.queries import Queries, build_queries
 from recsys.features.dataset.session_queries import build_session_queries
 from recsys.features.dataset.sessions import SessionConfig, Sessions, cut_sessions
 from recsys.features.dataset.split import TEST, TRAIN
+from recsys.training.config.baselines import NEED_SESSIONS
 from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.config.file import load_config
-from recsys.training.config.sections import EvaluationConfig
+from recsys.training.config.retrieval import RetrievalEvaluationConfig
 from recsys.training.evaluation import evaluate as judging
+from recsys.training.families.load import load_config, parse_config
 from recsys.training.families.plain import choose
 from recsys.training.families.plain.attributes import AttributePopularity, item_values
 from recsys.training.families.plain.choose import (
     BASELINES,
-    NEED_SESSIONS,
     SESSION_BASELINES,
     baseline_rankers,
     check_baselines,
@@ -56,7 +56,7 @@ def test_all_that_can_stand_there_do_and_answer_every_query(
     dataset: Dataset, queries: Queries
 ) -> None:
     pytest.importorskip("implicit")
-    rankers, left_out = baseline_rankers(dataset, EvaluationConfig())
+    rankers, left_out = baseline_rankers(dataset, RetrievalEvaluationConfig())
     assert tuple(rankers) == BASELINES
     assert left_out == {}
     tops = {name: rank(queries, 20) for name, rank in rankers.items()}
@@ -70,15 +70,15 @@ def test_all_that_can_stand_there_do_and_answer_every_query(
 
 
 def test_those_named_come_in_their_order(dataset: Dataset) -> None:
-    named = EvaluationConfig(baselines=("ease", "popularity"))
+    named = RetrievalEvaluationConfig(baselines=("ease", "popularity"))
     assert list(baseline_rankers(dataset, named)[0]) == ["ease", "popularity"]
-    assert baseline_rankers(dataset, EvaluationConfig(baselines=())) == ({}, {})
+    assert baseline_rankers(dataset, RetrievalEvaluationConfig(baselines=())) == ({}, {})
 
 
 def test_recent_popularity_counts_the_last_days_of_training(
     dataset: Dataset, queries: Queries
 ) -> None:
-    config = EvaluationConfig(
+    config = RetrievalEvaluationConfig(
         baselines=("popularity_recent",), popularity_window_days=10, filter_seen=False
     )
     rankers, _ = baseline_rankers(dataset, config)
@@ -96,19 +96,21 @@ def test_a_window_over_everything_or_a_log_without_times_leaves_it_out(dataset: 
     time = dataset.tables.events.time[dataset.part == TRAIN]
     days = (time.max() - time.min()) / DAY
     for window, out in ((days * 1.001, True), (days * 0.999, False)):
-        config = EvaluationConfig(baselines=("popularity_recent",), popularity_window_days=window)
+        config = RetrievalEvaluationConfig(
+            baselines=("popularity_recent",), popularity_window_days=window
+        )
         left_out = baseline_rankers(dataset, config)[1]
         assert ("popularity_recent" in left_out) == out
         if out:
             assert f"span {days:,.1f} days, all within" in left_out["popularity_recent"]
-    left_out = baseline_rankers(without_times(dataset), EvaluationConfig())[1]
+    left_out = baseline_rankers(without_times(dataset), RetrievalEvaluationConfig())[1]
     assert left_out["popularity_recent"] == "the log has no times (schema.interactions.time)"
 
 
 def test_ease_is_left_out_above_its_limit_of_items_and_of_memory(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    named = EvaluationConfig(baselines=("ease",), ease_max_items=dataset.num_items)
+    named = RetrievalEvaluationConfig(baselines=("ease",), ease_max_items=dataset.num_items)
     assert list(baseline_rankers(dataset, named)[0]) == ["ease"]
     fewer = named.model_copy(update={"ease_max_items": dataset.num_items - 1})
     rankers, left_out = baseline_rankers(dataset, fewer)
@@ -128,7 +130,7 @@ def test_ease_is_left_out_above_its_limit_of_items_and_of_memory(
 def test_the_graph_filter_is_left_out_where_its_answers_take_too_long(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    named = EvaluationConfig(baselines=("gf_cf",), max_queries=7)
+    named = RetrievalEvaluationConfig(baselines=("gf_cf",), max_queries=7)
     asked = []
 
     def products(*counts: int) -> int:
@@ -146,7 +148,7 @@ def test_the_graph_filter_is_left_out_where_its_answers_take_too_long(
 def test_large_catalogues_are_scored_in_smaller_blocks(
     dataset: Dataset, queries: Queries, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = EvaluationConfig(baselines=("item_knn",))
+    config = RetrievalEvaluationConfig(baselines=("item_knn",))
     whole = baseline_rankers(dataset, config)[0]["item_knn"](queries, 20)
     monkeypatch.setattr(choose, "CELLS_AT_ONCE", 3 * dataset.num_items)
     sizes = []
@@ -165,7 +167,7 @@ def test_without_implicit_als_is_left_out_unless_it_was_named(
     dataset: Dataset, config: ExperimentConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, "implicit", None)
-    rankers, left_out = baseline_rankers(dataset, EvaluationConfig())
+    rankers, left_out = baseline_rankers(dataset, RetrievalEvaluationConfig())
     assert set(left_out) == {"ials"}
     assert "ials" not in rankers
     assert "pip install 'recsys-engine[implicit]'" in left_out["ials"]
@@ -195,7 +197,7 @@ def test_recent_popularity_by_name_needs_times(config: ExperimentConfig) -> None
 def test_the_table_says_what_was_left_out(
     dataset: Dataset, queries: Queries, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = EvaluationConfig(baselines=("popularity", "ease"), ease_max_items=5, ks=(20,))
+    config = RetrievalEvaluationConfig(baselines=("popularity", "ease"), ease_max_items=5, ks=(20,))
     rankers, left_out = baseline_rankers(dataset, config)
     found = judging.evaluate(
         dataset, queries, rankers, config, protocol={"split": "s"}, seed=0, left_out=left_out
@@ -224,13 +226,13 @@ def asked(dataset: Dataset, sessions: Sessions) -> Queries:
 def test_sessions_have_baselines_of_their_own_and_all_answer(
     dataset: Dataset, sessions: Sessions, asked: Queries
 ) -> None:
-    unfiltered = EvaluationConfig(filter_seen=False)
+    unfiltered = RetrievalEvaluationConfig(filter_seen=False)
     rankers, left_out = baseline_rankers(dataset, unfiltered, sessions)
     assert tuple(rankers) == SESSION_BASELINES
     assert left_out == {}
     lists = {rank(asked, 20).tobytes() for rank in rankers.values()}
     assert len(lists) == len(SESSION_BASELINES)  # no name answers for another
-    rankers, left_out = baseline_rankers(dataset, EvaluationConfig(), sessions)
+    rankers, left_out = baseline_rankers(dataset, RetrievalEvaluationConfig(), sessions)
     assert tuple(rankers) == tuple(name for name in SESSION_BASELINES if name != "session_items")
     assert left_out == {
         "session_items": "it recommends what was seen, which evaluation.filter_seen leaves out"
@@ -270,7 +272,7 @@ def test_they_learn_from_training_sessions_and_answer_from_the_sessions_so_far(
         "v_sknn": FewNeighbours.fit(*given, time=events.time[order]),
         "attributes": AttributePopularity.fit(*given, item_values(dataset)),
     }
-    config = EvaluationConfig(filter_seen=False, baselines=tuple(expected))  # type: ignore[arg-type]
+    config = RetrievalEvaluationConfig(filter_seen=False, baselines=tuple(expected))  # type: ignore[arg-type]
     rankers = baseline_rankers(dataset, config, sessions)[0]
     history = asked.history_items
     assert (history.lengths() < asked.seen.lengths()).any()
@@ -290,9 +292,11 @@ def test_they_learn_from_training_sessions_and_answer_from_the_sessions_so_far(
 def test_what_is_about_sessions_is_refused_without_them(
     config: ExperimentConfig, dataset: Dataset, name: str
 ) -> None:
+    raw = config.model_dump(mode="json", by_alias=True)
+    raw["evaluation"]["baselines"] = [name]
     named = config.evaluation.model_copy(update={"baselines": (name,)})
     for call in (
-        lambda: check_baselines(config.model_copy(update={"evaluation": named})),
+        lambda: parse_config(raw, source="shop.yaml"),
         lambda: baseline_rankers(dataset, named),
     ):
         with pytest.raises(ConfigError, match=rf"evaluation.baselines: {name} is about the order"):
@@ -302,7 +306,7 @@ def test_what_is_about_sessions_is_refused_without_them(
 def test_attributes_by_name_join_where_a_model_is_not_of_sessions(
     dataset: Dataset, queries: Queries
 ) -> None:
-    named = EvaluationConfig(baselines=("attributes",), filter_seen=False)
+    named = RetrievalEvaluationConfig(baselines=("attributes",), filter_seen=False)
     top = baseline_rankers(dataset, named)[0]["attributes"](queries, 10)
     events = dataset.tables.events
     rows = dataset.events_of((TRAIN,))
@@ -316,7 +320,7 @@ def test_attributes_by_name_join_where_a_model_is_not_of_sessions(
 def test_they_are_left_out_where_they_cannot_be_had(
     dataset: Dataset, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = EvaluationConfig(filter_seen=False, max_queries=7)
+    config = RetrievalEvaluationConfig(filter_seen=False, max_queries=7)
     of_items = dataset.schema.features_of("items")
     others = tuple(
         feature
@@ -354,7 +358,7 @@ def test_a_log_without_a_clock_has_no_recent_sessions(
 ) -> None:
     monkeypatch.setattr(choose, "SessionKNN", FewNeighbours)
     timeless = without_times(dataset)
-    named = EvaluationConfig(baselines=("v_sknn",), filter_seen=False)
+    named = RetrievalEvaluationConfig(baselines=("v_sknn",), filter_seen=False)
     top = baseline_rankers(timeless, named, sessions)[0]["v_sknn"](asked, 10)
     trained = sessions.only(dataset.part == TRAIN)
     sequence = np.repeat(np.arange(len(trained)), trained.lengths())

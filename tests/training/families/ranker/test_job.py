@@ -1,6 +1,7 @@
 """A ranker as a job: evaluation, baselines, calibration and report of labelled rows, for real."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,11 @@ from recsys.bundle.directory import Bundle
 from recsys.core.errors import ConfigError
 from recsys.metrics.grouped import GroupedRows, gauc
 from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.config.file import load_config
 from recsys.training.engine.ranks import World
+from recsys.training.families.family import Given
+from recsys.training.families.load import load_config
 from recsys.training.families.ranker.evaluation import RankingEvaluation, calibrator_of, judge
-from recsys.training.families.ranker.job import RankingJob
+from recsys.training.families.ranker.job import open_ranking
 from recsys.training.families.ranker.rows import open_rows
 from recsys.training.families.ranker.task import predictions, ranking_task
 from recsys.training.jobs.evaluate import evaluate_bundle
@@ -107,7 +109,7 @@ def test_the_report_holds_the_baselines(result: TrainResult) -> None:
 
 def test_metrics_are_those_of_the_predictions(log: Path, result: TrainResult) -> None:
     """Judged again from the bundle, and AUC within users worked out from the log itself."""
-    again = evaluate_bundle(result.bundle, log.parent / "again.html")
+    again = evaluate_bundle(result.bundle, log.parent / "again.html").evaluation
     assert isinstance(again, RankingEvaluation)
     assert isinstance(result.evaluation, RankingEvaluation)
     first, second = result.evaluation.own, again.own
@@ -259,9 +261,9 @@ def test_several_processes_train_no_baselines_and_the_report_says_so(
     log: Path, tmp_path: Path
 ) -> None:
     config = config_of(log)
-    job = RankingJob(config, World())
+    job = open_ranking(config, Given())
     model = job.task().trained.model
-    job.world = World(size=2)
-    evaluation, _, report = job.finish(tmp_path, model, [], None)
-    assert list(evaluation.results) == ["fm"]
-    assert "left out, as several processes trained the model" in report.read_text()
+    done = replace(job, given=Given(World(size=2))).finish(tmp_path, model, [], None)
+    assert isinstance(done.evaluation, RankingEvaluation)
+    assert list(done.evaluation.results) == ["fm"]
+    assert "left out, as several processes trained the model" in done.report.read_text()

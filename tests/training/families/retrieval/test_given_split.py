@@ -12,8 +12,8 @@ from recsys.features.dataset.dataset import Dataset, drawn_validation, prepare
 from recsys.features.dataset.split import TEST, TRAIN, VALIDATION
 from recsys.features.propose.tables import infer
 from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.config.file import load_config
-from recsys.training.families.retrieval.job import _protocol
+from recsys.training.families.load import load_config
+from recsys.training.families.retrieval.evaluating import _protocol
 from recsys.training.jobs.check import preflight
 
 

@@ -20,12 +20,12 @@ from recsys.retrieval.index.exact import ExactVectors
 from recsys.retrieval.interests import search
 from recsys.serving.recommend.scorer import Scorer
 from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.config.file import load_config
-from recsys.training.config.retrieval import HardNegatives
 from recsys.training.engine.checkpoint import Checkpoints, LoopState
 from recsys.training.engine.loop import fit
 from recsys.training.engine.ranks import ALONE, World
-from recsys.training.families.retrieval.pair_calibrating import pair_scores
+from recsys.training.families.load import load_config
+from recsys.training.families.two_tower.config import HardNegatives
+from recsys.training.families.two_tower.pair_calibrating import pair_scores
 from recsys.training.families.two_tower.task import build_two_tower, smoothing_of, two_tower_task
 from recsys.training.jobs.train import train
 
@@ -68,8 +68,8 @@ def test_the_graph_is_that_of_the_training_rows(
     wanted = torch.zeros(dataset.num_users, dataset.num_items, dtype=torch.bool)
     wanted[events.user_row[rows], events.item_row[rows]] = True
     assert torch.equal(graph, wanted)
-    plain = smoothed.two_tower.smoothing.model_copy(update={"rounds": 0})
-    model = smoothed.two_tower.model_copy(update={"smoothing": plain})
+    plain = smoothed.model.smoothing.model_copy(update={"rounds": 0})
+    model = smoothed.model.model_copy(update={"smoothing": plain})
     assert smoothing_of(smoothed.model_copy(update={"model": model}), dataset) is None
 
 
@@ -160,7 +160,7 @@ def test_scores_of_pairs_are_those_of_the_best_interest(
 def test_hard_negatives_are_those_of_the_best_interest(
     config: ExperimentConfig, dataset: Dataset, validation: Queries
 ) -> None:
-    model = config.two_tower.model_copy(update={"interests": 3})
+    model = config.model.model_copy(update={"interests": 3})
     mined = HardNegatives(count=2, every=100)
     training = config.training.model_copy(
         update={"hard_negatives": mined, "batch_size": 24, "uniform_negatives": 4}

@@ -13,8 +13,8 @@ import yaml
 from recsys.features.tables.sources import Sources
 from recsys.serving.engines.batch import score_to_parquet, shards_of_log
 from recsys.serving.recommend.scorer import Scorer
-from recsys.training.config.file import load_config
 from recsys.training.evaluation.results import Evaluation
+from recsys.training.families.load import load_config
 from recsys.training.jobs.evaluate import evaluate_bundle
 from recsys.training.jobs.train import TrainResult, train
 
@@ -119,7 +119,7 @@ def test_it_learns_what_follows_what(result: TrainResult) -> None:
 
 
 def test_a_bundle_judged_again_says_the_same(result: TrainResult, tmp_path: Path) -> None:
-    again = evaluate_bundle(result.bundle, tmp_path / "report.html")
+    again = evaluate_bundle(result.bundle, tmp_path / "report.html").evaluation
     assert isinstance(again, Evaluation)
     assert isinstance(result.evaluation, Evaluation)
     np.testing.assert_array_equal(

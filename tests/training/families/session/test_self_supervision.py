@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recsys.core.errors import ConfigError
-from recsys.core.strict import parse
 from recsys.data.batch import History, Jagged, SessionBatch
 from recsys.features.batches.sessions import SessionLoader
 from recsys.features.dataset.dataset import Dataset
@@ -28,7 +27,9 @@ from recsys.training.config.file import dump_config
 from recsys.training.engine.checkpoint import Checkpoints, LoopState
 from recsys.training.engine.loop import Task, fit
 from recsys.training.engine.ranks import World
-from recsys.training.families.retrieval.job import RetrievalJob
+from recsys.training.families.family import Given, Job
+from recsys.training.families.load import parse_config
+from recsys.training.families.registry import family_of
 from recsys.training.families.session.objective import SessionObjective
 from recsys.training.families.session.self_supervision import (
     SelfSupervisionHead,
@@ -56,7 +57,7 @@ def config_of(config: ExperimentConfig) -> Config:
         raw["training"] = {"loss": "full_softmax", "batch_size": 64, "epochs": 1}
         raw["training"] |= {"precision": "float32", "metric": "ndcg_at_10", **training}
         raw["training"]["session"] = {"self_supervision": self_supervision}
-        return parse(ExperimentConfig, raw, source="shop.yaml")
+        return parse_config(raw, source="shop.yaml")
 
     return changed
 
@@ -243,7 +244,7 @@ def test_it_stands_beside_the_other_losses(config_of: Config, dataset: Dataset) 
     )
     raw = yaml.safe_load(dump_config(config))
     raw["training"]["session"]["attributes"] = list(session.attributes)
-    config = parse(ExperimentConfig, raw, source="shop.yaml")
+    config = parse_config(raw, source="shop.yaml")
     objective, batch = at_rest(config, dataset), first_batch(config, dataset)
     encoded = objective.model(batch)
     torch.manual_seed(5)
@@ -381,9 +382,8 @@ class Stop:
         pass
 
 
-def job_of(config: ExperimentConfig) -> RetrievalJob:
-    """The job as far as its task; what it would index is never made."""
-    return RetrievalJob(config, World())
+def job_of(config: ExperimentConfig) -> Job:
+    return family_of(config).open(config, Given())
 
 
 def bits(task: Task[Any]) -> dict[str, bytes]:
@@ -458,7 +458,7 @@ def test_only_sessions_have_it(config: ExperimentConfig) -> None:
     raw = yaml.safe_load(dump_config(config))
     raw["training"]["session"] = {"self_supervision": CONTRAST}
     with pytest.raises(ConfigError, match=r"training\.session is for model\.kind: session"):
-        parse(ExperimentConfig, raw, source="shop.yaml")
+        parse_config(raw, source="shop.yaml")
 
 
 def test_what_lies_between_two_items_is_learnt_from_both(tmp_path: Path) -> None:
@@ -487,7 +487,7 @@ def test_what_lies_between_two_items_is_learnt_from_both(tmp_path: Path) -> None
             "session": {"self_supervision": {"masked_items": {"weight": 1.0, "share": 0.4}}},
         },
     }
-    config = parse(ExperimentConfig, raw, source="log.yaml")
+    config = parse_config(raw, source="log.yaml")
     task = job_of(config).task()
     optimizer, objective = task.trained.optimizer, task.loss
     assert isinstance(objective, SessionObjective)

@@ -10,10 +10,11 @@ from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.queries import Queries, build_queries
 from recsys.features.dataset.split import VALIDATION
 from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.config.file import dump_config, load_config, read_yaml
+from recsys.training.config.file import dump_config, read_yaml
 from recsys.training.engine.checkpoint import Checkpoints
 from recsys.training.engine.loop import fit
 from recsys.training.engine.ranks import World
+from recsys.training.families.load import load_config
 from recsys.training.families.two_tower.task import two_tower_task
 from recsys.training.jobs.train import train
 

@@ -15,12 +15,12 @@ from recsys.features.dataset.queries import Queries, build_queries
 from recsys.features.dataset.split import TRAIN, VALIDATION
 from recsys.models.two_tower import TwoTower
 from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.config.retrieval import FullSoftmax, HardNegatives
-from recsys.training.config.self_supervision import SelfSupervision
+from recsys.training.config.retrieval import FullSoftmax
 from recsys.training.engine.checkpoint import Checkpoints, LoopState
 from recsys.training.engine.loop import Task, fit
 from recsys.training.engine.ranks import World
 from recsys.training.families.two_tower import hard_negatives
+from recsys.training.families.two_tower.config import HardNegatives, TowerSelfSupervision
 from recsys.training.families.two_tower.objective import RetrievalObjective
 from recsys.training.families.two_tower.task import two_tower_task
 
@@ -321,7 +321,7 @@ ALL = {
     "logq_correction": "streaming",
     "cached_negatives": 300,
     "hard_negatives": HardNegatives(count=2, every=3),
-    "self_supervision": SelfSupervision(kind="contrastive", batch_size=16, views="both"),
+    "self_supervision": TowerSelfSupervision(kind="contrastive", batch_size=16, views="both"),
     "mask_taken": True,
     "examples": "users",
     "positives": 5,
@@ -358,7 +358,7 @@ def test_what_is_about_sampling_is_refused_where_nothing_is_sampled(
     ours = changed(config, loss=FullSoftmax(kind="full_softmax"), **{key: ALL[key]})
     with pytest.raises(ConfigError, match=rf"training\.{key}.* full_softmax has the whole"):
         two_tower_task(ours, dataset, validation, World())
-    smoothing = config.two_tower.smoothing.model_copy(update={"rounds": 1})
+    smoothing = config.model.smoothing.model_copy(update={"rounds": 1})
     model = config.model.model_copy(update={"smoothing": smoothing})
     ours = changed(config, **{key: ALL[key]}).model_copy(update={"model": model})
     with pytest.raises(ConfigError, match=rf"training\.{key}.* model\.smoothing has the whole"):

@@ -14,8 +14,9 @@ from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.engine.loop import Task
 from recsys.training.engine.ranks import World
 from recsys.training.evaluation.evaluate import evaluate
+from recsys.training.families.retrieval.validation import rank_with
 from recsys.training.families.two_tower.loss import loss_of
-from recsys.training.families.two_tower.task import rank_with, two_tower_task
+from recsys.training.families.two_tower.task import two_tower_task
 
 
 @pytest.fixture(scope="module")

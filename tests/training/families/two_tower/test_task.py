@@ -13,14 +13,15 @@ from recsys.features.dataset.split import TEST, VALIDATION
 from recsys.features.world.world import RetailWorld
 from recsys.models.two_tower import TwoTower
 from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.config.file import load_config
 from recsys.training.engine.checkpoint import Checkpoints, LoopState
 from recsys.training.engine.loop import Task, fit
 from recsys.training.engine.machine import pick_device
 from recsys.training.engine.ranks import World
 from recsys.training.evaluation.evaluate import ranking_metrics
+from recsys.training.families.load import load_config
 from recsys.training.families.retrieval.job import load_data
-from recsys.training.families.two_tower.task import rank_with, two_tower_task
+from recsys.training.families.retrieval.validation import rank_with
+from recsys.training.families.two_tower.task import two_tower_task
 from recsys.training.jobs.train import config_of_run, new_run_dir
 
 

@@ -10,7 +10,6 @@ import yaml
 from torch.nn import functional as F
 
 from recsys.core.errors import ConfigError
-from recsys.core.strict import parse
 from recsys.data.batch import FeatureBlock, Jagged, PairBatch
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.queries import Queries, build_queries
@@ -20,10 +19,11 @@ from recsys.models.two_tower import TwoTower
 from recsys.sampling.augment import MASK_HASH
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.config.file import dump_config
-from recsys.training.config.self_supervision import SelfSupervision
 from recsys.training.engine.checkpoint import Checkpoints, LoopState
 from recsys.training.engine.loop import Task, fit
 from recsys.training.engine.ranks import World
+from recsys.training.families.load import parse_config
+from recsys.training.families.two_tower.config import TowerSelfSupervision
 from recsys.training.families.two_tower.task import two_tower_task
 from recsys.training.families.two_tower.views import TowerViews, tower_views
 
@@ -38,7 +38,7 @@ def validation(dataset: Dataset) -> Queries:
 def with_settings(config: ExperimentConfig, **changes: Any) -> ExperimentConfig:
     training = config.training.model_copy(
         update={
-            "self_supervision": SelfSupervision(**{**SETTINGS, **changes}),
+            "self_supervision": TowerSelfSupervision(**{**SETTINGS, **changes}),
             "precision": "float32",
         }
     )
@@ -137,7 +137,7 @@ def slow_loss(
     else:
         none = torch.zeros(len(rows) + 1, dtype=torch.int64)
         no_history = Jagged(none[:0], none)
-        width = vector_width(32, config.two_tower.geometry)
+        width = vector_width(32, config.model.geometry)
         vectors = model.encode_queries(rows, torch.zeros(1, width), no_history)
     settings = config.training.self_supervision
     count = len(numbers)
@@ -256,7 +256,7 @@ def test_several_processes_are_refused(config: ExperimentConfig, dataset: Datase
 def test_items_that_are_smoothed_have_views_of_queries_alone(
     config: ExperimentConfig, dataset: Dataset, validation: Queries
 ) -> None:
-    smoothing = config.two_tower.smoothing.model_copy(update={"rounds": 1})
+    smoothing = config.model.smoothing.model_copy(update={"rounds": 1})
     model = config.model.model_copy(update={"smoothing": smoothing})
     for views in ("item", "both"):
         ours = with_settings(config, views=views).model_copy(update={"model": model})
@@ -270,5 +270,7 @@ def test_items_that_are_smoothed_have_views_of_queries_alone(
 def test_rows_are_views_of_rankers_alone(config: ExperimentConfig) -> None:
     raw = yaml.safe_load(dump_config(config))
     raw["training"]["self_supervision"] = {"kind": "contrastive", "views": "row"}
-    with pytest.raises(ConfigError, match=r"row is not for model\.kind: two_tower: choose item,"):
-        parse(ExperimentConfig, raw, source="shop.yaml")
+    with pytest.raises(
+        ConfigError, match=r"views: row is for rankers, .* be 'item', 'query' or 'both'"
+    ):
+        parse_config(raw, source="shop.yaml")

@@ -24,7 +24,7 @@ from recsys.features.dataset.split import TEST, VALIDATION
 from recsys.metrics.classification import auc, calibration, log_loss
 from recsys.models.retrieval import catalogue_vectors, query_vectors
 from recsys.models.two_tower import TwoTower
-from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.families.two_tower.config import TwoTowerExperiment
 
 Floats = NDArray[np.floating[Any]]
 LEAST_ITEMS, LEAST_TAKEN = 20, 50
@@ -99,7 +99,7 @@ def _logistic(unit: Floats, label: Floats, share: Floats) -> tuple[Floats, float
 
 
 def take_probability(
-    config: ExperimentConfig, data: Dataset, model: TwoTower
+    config: TwoTowerExperiment, data: Dataset, model: TwoTower
 ) -> TakeProbability | None:
     """Return the calibration that `config.calibration` asks for; None where it asks for none.
 
@@ -121,7 +121,7 @@ def take_probability(
 
 
 def check_calibration(
-    config: ExperimentConfig, data: Dataset
+    config: TwoTowerExperiment, data: Dataset
 ) -> dict[str, tuple[NDArray[np.bool_], str]]:
     """Return what probabilities are fitted on, name -> items (n_items,) bool and words for them.
 
@@ -149,7 +149,7 @@ def _is_enough(items: NDArray[np.bool_], sample: PairSample) -> bool:
 
 
 def _fitted(
-    config: ExperimentConfig,
+    config: TwoTowerExperiment,
     data: Dataset,
     model: TwoTower,
     items: NDArray[np.bool_],
@@ -172,7 +172,7 @@ def _fitted(
 
 
 def probability_metrics(
-    config: ExperimentConfig, data: Dataset, model: TwoTower, calibrated: TakeProbability
+    config: TwoTowerExperiment, data: Dataset, model: TwoTower, calibrated: TakeProbability
 ) -> dict[str, float]:
     """Return how the probabilities do on the test part, for known and for new items.
 
@@ -202,20 +202,20 @@ def probability_metrics(
 
 
 def _sample(
-    config: ExperimentConfig, data: Dataset, part: int, items: NDArray[np.bool_]
+    config: TwoTowerExperiment, data: Dataset, part: int, items: NDArray[np.bool_]
 ) -> PairSample:
     return sample_pairs(
         data,
         part,
         items,
-        history_length=config.retrieval.history_length,
+        history_length=config.model.history_length,
         filter_seen=config.evaluation.filter_seen,
         active_only=config.split.kind == "leave_one_out",
         seed=config.training.seed,
     )
 
 
-def period_of(config: ExperimentConfig, data: Dataset) -> str:
+def period_of(config: TwoTowerExperiment, data: Dataset) -> str:
     """Say when a user is to take the item whose probability is given."""
     if config.split.kind == "leave_one_out":
         return "as the next item of the user"

@@ -15,9 +15,9 @@ from recsys.metrics.classification import calibration
 from recsys.models.retrieval import catalogue_vectors, query_vectors
 from recsys.models.two_tower import TwoTower
 from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.config.file import load_config
 from recsys.training.engine.ranks import ALONE
-from recsys.training.families.retrieval.pair_calibrating import (
+from recsys.training.families.load import load_config
+from recsys.training.families.two_tower.pair_calibrating import (
     _sample,
     fit_pairs,
     pair_scores,
@@ -151,9 +151,7 @@ def test_new_items_get_a_map_of_their_own_that_holds_on_others(
 def test_scores_of_pairs_are_those_of_the_towers(
     asked: ExperimentConfig, released: Dataset
 ) -> None:
-    ball = asked.model_copy(
-        update={"model": asked.two_tower.model_copy(update={"geometry": "ball"})}
-    )
+    ball = asked.model_copy(update={"model": asked.model.model_copy(update={"geometry": "ball"})})
     for config in (asked, ball):
         model = build_two_tower(config, released, ALONE).eval()
         items = released_items(released, VALIDATION)

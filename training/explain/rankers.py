@@ -1,4 +1,4 @@
-"""The job behind `recsys explain`: what the ranker of a bundle looks at, over rows or on one.
+"""What the ranker of a bundle looks at, over rows or on one, for `recsys explain`.
 
 A row is one of the log, or a user beside an item. Where the log has no row of both, the request is
 the user's latest one with the item in the place of the one it held: a ranker never saw a request
@@ -6,7 +6,6 @@ without context or past, so what it says of one would be no explanation of anyth
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -23,7 +22,6 @@ from recsys.features.batches.rows import RankingLoader
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.encoding.hashing import NULL_HASH, UNKNOWN_HASH
 from recsys.features.kinds.feature import Feature
-from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.engine.ranks import World
 from recsys.training.explain.explanation import (
     Explanation,
@@ -31,8 +29,10 @@ from recsys.training.explain.explanation import (
     explain_row,
     explain_rows,
 )
+from recsys.training.families.opened import OpenedModel, Say, say_nothing
+from recsys.training.families.ranker.config import RankerExperiment
+from recsys.training.families.ranker.opening import opened_ranker
 from recsys.training.families.ranker.rows import RankingRows, open_rows, rows_of
-from recsys.training.jobs.opening import OpenedModel, Say, open_model
 
 _SHOWN = 60
 """Most letters of a value."""
@@ -43,35 +43,29 @@ _PARTS = ("training", "validation", "test")
 class OpenedRanker:
     """A ranker with the rows it was made for; data: None where the log is streamed."""
 
-    config: ExperimentConfig
+    config: RankerExperiment
     rows: RankingRows
     model: nn.Module
     calibrator: Calibrator
     data: Dataset | None
 
 
-def open_ranker(path: Path, say: Say = lambda line: None) -> OpenedRanker:
-    """Open the bundle at `path` and the rows that its configuration names.
+def open_ranker(opened: OpenedModel, say: Say = say_nothing) -> OpenedRanker:
+    """Return an opened ranker with the rows that its configuration names.
 
     Raises:
-        ConfigError: it holds no ranker.
-        NotFoundError: there is no bundle, or its data are no longer where they were.
+        NotFoundError: its data are no longer where they were.
         IntegrityError: a file of the bundle is not what was written.
     """
-    opened = open_model(path)
     config = opened.config
-    if not opened.is_ranker:
-        raise ConfigError(
-            f"{path} holds a {config.model.kind}; explain is for rankers (autoint, dcn, mlp, fm, "
-            "logistic), which judge a row by all its fields"
-        )
     data = None if config.data.stream else opened.data(say)
     rows = _streamed(opened, say) if data is None else rows_of(config, data)
-    return OpenedRanker(config, rows, opened.ranker(rows.layout), opened.calibrator(), data)
+    model, calibrator = opened_ranker(opened, rows.layout)
+    return OpenedRanker(config, rows, model, calibrator, data)
 
 
-def explain_model(path: Path, *, max_rows: int, say: Say = lambda line: None) -> Explanation:
-    """Return what the ranker at `path` looks at, over at most `max_rows` test rows.
+def explain_model(opened: OpenedModel, max_rows: int, say: Say = say_nothing) -> Explanation:
+    """Return what a ranker looks at, over at most `max_rows` test rows.
 
     Raises:
         ConfigError: `max_rows` is not positive.
@@ -79,20 +73,20 @@ def explain_model(path: Path, *, max_rows: int, say: Say = lambda line: None) ->
     """
     if max_rows < 1:
         raise ConfigError(f"at least 1 row is needed to explain a model, got {max_rows}")
-    found = open_ranker(path, say)
+    found = open_ranker(opened, say)
     return explain_rows(found.config, found.rows, found.model, found.calibrator, max_rows=max_rows)
 
 
 def explain_pair(
-    path: Path, user: str, item: str, *, say: Say = lambda line: None
+    model: OpenedModel, user: str, item: str, say: Say = say_nothing
 ) -> RowExplanation:
-    """Return what the ranker at `path` looks at when it judges `item` for `user`.
+    """Return what a ranker looks at when it scores `item` for `user`.
 
     Raises:
         NotFoundError: the data have no such user or item, or the user has no row in the log.
         UserError: as `open_ranker` does.
     """
-    opened = open_ranker(path, say)
+    opened = open_ranker(model, say)
     data = _in_memory(opened)
     schema, events = data.schema, data.tables.events
     user_row = _row_of(data.tables.users, schema.user_key, user, "user")
@@ -113,14 +107,14 @@ def explain_pair(
     return _explained(opened, data, int(of_user[-1]), item_row, note)
 
 
-def explain_log_row(path: Path, row: int, *, say: Say = lambda line: None) -> RowExplanation:
-    """Return what the ranker at `path` looks at on a row of the log, counted from 1.
+def explain_log_row(model: OpenedModel, row: int, say: Say = say_nothing) -> RowExplanation:
+    """Return what a ranker looks at on a row of the log, counted from 1.
 
     Raises:
         NotFoundError: there is no such row, or it was left out.
         UserError: as `open_ranker` does.
     """
-    opened = open_ranker(path, say)
+    opened = open_ranker(model, say)
     data = _in_memory(opened)
     events = data.tables.events
     (at,) = np.nonzero(events.row == row - 1)

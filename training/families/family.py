@@ -1,0 +1,143 @@
+"""What a family of models is to the jobs that train, check, evaluate, explain and search.
+
+A family brings the class of its experiments' configuration and functions of it. Jobs find it by
+`model.kind` (`recsys.training.families.registry`) and know nothing else of it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Protocol, Self, TypeVar
+
+from recsys.data.batch import FeatureLayout
+from recsys.embeddings.diagnostics import Diagnosis, FeatureValues
+from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.config.ranges import Space
+from recsys.training.engine.loop import Task
+from recsys.training.engine.ranks import ALONE, World
+from recsys.training.engine.warm_start import Earlier
+from recsys.training.evaluation.evaluate import ExtraRankers
+from recsys.training.evaluation.results import ModelEvaluation
+from recsys.training.families.opened import OpenedModel, Say, say_nothing
+
+C = TypeVar("C", bound=ExperimentConfig)
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a training is given beside its configuration.
+
+    world: the ranks that train together. earlier: the model that it starts from. extra_rankers:
+    more rankers for the evaluation. say: takes a line of progress at a time.
+    """
+
+    world: World = ALONE
+    earlier: Earlier | None = None
+    extra_rankers: ExtraRankers | None = None
+    say: Say = say_nothing
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a training leaves: how the model did, folder of the bundle, file of the report."""
+
+    evaluation: ModelEvaluation
+    bundle: Path
+    report: Path
+    warnings: tuple[str, ...] = ()
+
+
+class Job(Protocol):
+    """A training whose data are read: what is trained, evaluated and written."""
+
+    @property
+    def config(self) -> ExperimentConfig:
+        """The experiment."""
+
+    @property
+    def given(self) -> Given:
+        """What it was given beside its configuration."""
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """How much data there is and what was left out, in words."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the data."""
+
+    @property
+    def layouts(self) -> tuple[FeatureLayout, ...]:
+        """The sides of the model's embedding."""
+
+    def under(self, config: Any) -> Self:
+        """Return the job on the same data with other settings of the model and its training."""
+
+    def task(self) -> Task[Any]:
+        """Return what the loop trains."""
+
+    def feature_values(self) -> list[FeatureValues]:
+        """Return what the training rows hold of each sparse feature."""
+
+    def finish(
+        self,
+        run_dir: Path,
+        model: Any,
+        history: list[dict[str, float]],
+        embedding: Diagnosis | None,
+    ) -> Finished:
+        """Evaluate the model, write bundle and report."""
+
+
+class Findings(Protocol):
+    """What `recsys check` found."""
+
+    def lines(self) -> list[str]:
+        """Return it as text."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain values."""
+
+
+@dataclass(frozen=True)
+class Explainer:
+    """What `recsys explain` can say of the models of a family.
+
+    model: over at most so many test rows. pair: for a user and an item, by their ids. log_row: on
+    a row of the log, counted from 1.
+    """
+
+    model: Callable[[OpenedModel, int, Say], Any]
+    pair: Callable[[OpenedModel, str, str, Say], Any]
+    log_row: Callable[[OpenedModel, int, Say], Any]
+
+
+@dataclass(frozen=True)
+class Family(Generic[C]):
+    """One family of models.
+
+    Attributes:
+        plural: what its models are called in messages.
+        kinds: the values of `model.kind`.
+        experiment: the class of its configuration.
+        check: refuses settings that the type allows and the machine or the metric does not.
+        inspect: reads the data and finds what training would trip over (`recsys check`).
+        open: reads the data for a training.
+        evaluate: evaluates a bundle again, and writes a report.
+        show: prints an evaluation as a table.
+        space: what `recsys tune` searches unless it is told otherwise.
+        explain: None where the models cannot be explained row by row.
+        study_embedding: `recsys tune embedding`; None where it has no meaning.
+    """
+
+    plural: str
+    kinds: tuple[str, ...]
+    experiment: type[C]
+    check: Callable[[C], None]
+    inspect: Callable[[C], Findings]
+    open: Callable[[C, Given], Job]
+    evaluate: Callable[[OpenedModel, Path, Say], ModelEvaluation]
+    show: Callable[[Any], None]
+    space: Callable[[C], Space]
+    explain: Explainer | None = None
+    study_embedding: Callable[..., Any] | None = None

@@ -1,0 +1,34 @@
+"""What `recsys check` does with tables in memory, whatever the family."""
+
+from collections.abc import Callable
+
+from recsys.features.dataset.dataset import drawn_validation, parted
+from recsys.features.propose.inspect import Report, inspect
+from recsys.features.tables.checked import Tables, read_tables
+from recsys.training.config.experiment import ExperimentConfig
+
+
+def inspect_tables(
+    config: ExperimentConfig, notes_on: Callable[[Tables], tuple[str, ...]] = lambda tables: ()
+) -> Report:
+    """Read and check the tables of `config`, part the log, and describe what was found.
+
+    notes_on: more of what is well, and good to know.
+
+    Raises:
+        UserError: what training would raise on reading and parting the same data.
+    """
+    split = config.split
+    tables = read_tables(config.schema_, config.data, config.policies, split_column=split.column)
+    tables, part, _ = parted(config.schema_, tables, split)
+    drawn = drawn_validation(config.schema_, tables, split)
+    notes: tuple[str, ...] = (
+        () if drawn is None else (f"no row of '{split.column}' is validation: it is {drawn}",)
+    )
+    return inspect(
+        config.schema_,
+        tables,
+        part,
+        table_bytes=config.embedding.memory_bytes,
+        notes=(*notes, *notes_on(tables)),
+    )

@@ -1,0 +1,146 @@
+"""An experiment's configuration, read: the kind of its model decides which keys it has."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from recsys.core.errors import ConfigError
+from recsys.core.key_tree import accepts, key_tree
+from recsys.core.strict import Misfit, listed, nearest, parse
+from recsys.features.tables.sources import Sources
+from recsys.models.registry import MODELS
+from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.config.file import read_raw
+from recsys.training.families.family import Family
+from recsys.training.families.registry import FAMILIES, FAMILY_OF_KIND
+
+DEFAULT_KIND = "two_tower"
+"""Of the model, where a configuration does not say."""
+
+
+def load_config(path: Path, overrides: tuple[str, ...] = ()) -> ExperimentConfig:
+    """Read `path` (YAML), apply `key.sub=value` overrides, resolve data paths beside the file.
+
+    Raises:
+        NotFoundError: no such file.
+        ConfigError: not YAML, unknown keys (the nearest right one is named), wrong values.
+    """
+    raw = read_raw(path, overrides)
+    return config_of(raw, source=path, folder=path.resolve().parent)
+
+
+def config_of(raw: dict[str, Any], *, source: object, folder: Path) -> ExperimentConfig:
+    """Return the configuration that the keys in `raw` give; relative data paths lie in `folder`.
+
+    Raises:
+        ConfigError: unknown keys (the nearest right one is named), wrong values; `source` is named.
+    """
+    config = parse_config(raw, source=source)
+    earlier = config.warm_start
+    if earlier is not None and (folder / earlier).is_dir():
+        earlier = str(folder / earlier)
+    return config.model_copy(update={"data": _beside(config.data, folder), "warm_start": earlier})
+
+
+def parse_config(raw: Any, *, source: object) -> ExperimentConfig:
+    """Return the configuration that `raw` holds, as its family has it.
+
+    Raises:
+        ConfigError: every problem on a line of its own. A key or a value of another family is
+            refused with the name of that family, an unknown key with the nearest right one.
+    """
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{source}: expected a mapping of keys, got {type(raw).__name__}")
+    kind = _kind_of(raw, source)
+    family = FAMILY_OF_KIND[kind]
+    explain = partial(_explain, family, kind)
+    return parse(family.experiment, raw, source=str(source), explain=explain)
+
+
+def without_foreign_keys(raw: dict[str, Any]) -> dict[str, Any]:
+    """Return the keys of `raw` without those that its model's family has not and another one has.
+
+    What is left of a configuration whose `model.kind` was changed. Keys that no family knows stay,
+    to be refused.
+
+    Raises:
+        ConfigError: there is no such kind of model.
+    """
+    kind = _kind_of(raw, "configuration")
+    family = FAMILY_OF_KIND[kind]
+    own = {place for place in _places(family) if place[0] != "model"} | {("model",)}
+    own |= {("model", *place) for place in key_tree(MODELS[kind].config)}
+    foreign = {place for other in FAMILIES for place in _places(other)} - own
+
+    def kept(node: dict[str, Any], above: tuple[str, ...]) -> dict[str, Any]:
+        return {
+            key: kept(value, (*above, key)) if isinstance(value, dict) else value
+            for key, value in node.items()
+            if (*above, key) not in foreign
+        }
+
+    return kept(raw, ())
+
+
+def _kind_of(raw: dict[str, Any], source: object) -> str:
+    """Return the kind of the model that a configuration names."""
+    model = raw.get("model", {})
+    kind = model.get("kind", DEFAULT_KIND) if isinstance(model, dict) else DEFAULT_KIND
+    if kind not in FAMILY_OF_KIND:
+        known = list(FAMILY_OF_KIND)
+        kinds = ", ".join(f"'{name}'" for name in known)
+        raise ConfigError(
+            f"{source}: model: kind '{kind}' is none of {kinds}{nearest(str(kind), known)}"
+        )
+    return str(kind)
+
+
+def _explain(own: Family[Any], kind: str, misfit: Misfit) -> str | None:
+    """Say whose key or value it is that stands in a configuration of another family."""
+    place, key = misfit.place, ".".join(misfit.place)
+    if misfit.expected is None:
+        owners = _kinds_with(own, place) or [
+            other.plural for other in FAMILIES if place in _places(other)
+        ]
+        if not owners:
+            return None
+        return f"{key} is for {listed(owners, 'and')}; model.kind is {kind}: leave it out"
+    owners = [other.plural for other in FAMILIES if accepts(other.experiment, place, misfit.value)]
+    if not owners or own.plural in owners:
+        return None
+    value = misfit.value.get("kind") if isinstance(misfit.value, dict) else misfit.value
+    return (
+        f"{key}: {value} is for {listed(owners, 'and')}, and model.kind is {kind}: "
+        f"{misfit.expected}"
+    )
+
+
+def _places(family: Family[Any]) -> set[tuple[str, ...]]:
+    """Return the place of every key of a family's configuration."""
+    experiment: type[ExperimentConfig] = family.experiment
+    return {*key_tree(experiment)}
+
+
+def _kinds_with(own: Family[Any], place: tuple[str, ...]) -> list[str]:
+    """Return the kinds of the family, in words, whose model has the setting at `place`."""
+    section, *inside = place
+    if section != "model":
+        return []
+    kinds = [kind for kind in own.kinds if tuple(inside) in key_tree(MODELS[kind].config)]
+    return [f"model.kind: {listed(kinds, 'and')}"] if kinds else []
+
+
+def _beside(sources: Sources, folder: Path) -> Sources:
+    """Relative paths are relative to the configuration file."""
+
+    def resolve(path: str | None) -> str | None:
+        return None if path is None else str(folder / path)
+
+    return sources.model_copy(
+        update={
+            "interactions": str(folder / sources.interactions),
+            "items": resolve(sources.items),
+            "users": resolve(sources.users),
+            "others": {name: str(folder / path) for name, path in sources.others.items()},
+        }
+    )

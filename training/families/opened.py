@@ -1,0 +1,39 @@
+"""A trained model opened again: its bundle verified, its data read as its encoder knows them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from recsys.bundle.directory import Bundle
+from recsys.features.dataset.dataset import Dataset, encoded, parted
+from recsys.features.encoding.encoder import FeatureEncoder
+from recsys.features.tables.checked import read_tables
+
+Say = Callable[[str], None]
+"""Takes a line of progress at a time."""
+
+
+def say_nothing(_line: str) -> None:
+    """Take a line and show it to nobody."""
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """A verified bundle with its configuration, of its family's class, and its fitted encoder."""
+
+    bundle: Bundle
+    config: Any
+    encoder: FeatureEncoder
+
+    def data(self, say: Say) -> Dataset:
+        """Return the data that the configuration names, as the model's encoder sees them.
+
+        Raises:
+            NotFoundError: they are no longer where they were.
+        """
+        config, schema = self.config, self.encoder.schema
+        tables = read_tables(schema, config.data, config.policies, split_column=config.split.column)
+        if tables.fingerprint != self.bundle.manifest["facts"]["data_fingerprint"]:
+            say("note: the data are not those the model was trained on; rows may have moved parts")
+        tables, part, cold = parted(schema, tables, config.split)
+        return encoded(schema, tables, part, self.encoder, cold)

@@ -1,0 +1,117 @@
+"""The configuration of an experiment with a ranker."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from recsys.bundle.calibration import Kind as CalibrationKind
+from recsys.core.strict import listed, nearest
+from recsys.features.tables.sources import LabelledSources
+from recsys.models.rankers import RANKERS, RankerConfig
+from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.config.sections import EvaluationConfig, TrainingConfig
+from recsys.training.config.self_supervision import SelfSupervision
+
+
+def _known_ranker(name: str) -> str:
+    if name not in RANKERS:
+        raise ValueError(f"'{name}' is none of {', '.join(RANKERS)}{nearest(name, list(RANKERS))}")
+    return name
+
+
+class RowSelfSupervision(SelfSupervision):
+    """A loss without labels on two views of items or rows."""
+
+    views: Literal["item", "row"] = "item"
+    """Of items drawn uniformly from the catalogue, or of the batch's rows."""
+
+
+class RankerTrainingConfig(TrainingConfig):
+    """How a ranker is trained."""
+
+    metric: str = "auc"
+    """Validation metric that decides the best checkpoint; larger is better. There is but this."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """The model learns label * (1 - this) + this / 2."""
+    positive_weight: Annotated[float, Field(gt=0)] = 1.0
+    """How much a positive row counts in training; the probabilities undo it."""
+    negative_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the negative rows that each epoch sees, drawn anew every time; the probabilities
+    undo it."""
+    negatives: Annotated[int, Field(ge=0)] = 0
+    """For a log without a label, whose rows are all positive: other items drawn for each row,
+    uniformly. The probability is then that of being the next item taken."""
+    self_supervision: RowSelfSupervision = RowSelfSupervision()
+
+    @field_validator("metric")
+    @classmethod
+    def _is_computed(cls, name: str) -> str:
+        if name != "auc":
+            raise ValueError(f"'{name}' is not computed; a ranker's is auc")
+        return name
+
+
+class RankerEvaluationConfig(EvaluationConfig):
+    """How a ranker is evaluated."""
+
+    rankers: tuple[Annotated[str, AfterValidator(_known_ranker)], ...] = (
+        "logistic",
+        "fm",
+        "dcn",
+        "mlp",
+    )
+    """What is trained on the same rows to stand beside the model; empty: nothing."""
+
+
+class RankerExperiment(ExperimentConfig):
+    """The whole file."""
+
+    data: LabelledSources
+    model: RankerConfig
+    training: RankerTrainingConfig = RankerTrainingConfig()
+    evaluation: RankerEvaluationConfig = RankerEvaluationConfig()
+    calibration: CalibrationKind = "none"
+    """How logits become probabilities, on the validation rows."""
+
+    @model_validator(mode="after")
+    def _rows_have_labels(self) -> Self:
+        label, training = self.schema_.interactions.label, self.training
+        if label is None and not training.negatives:
+            raise ValueError(
+                f"model.kind: {self.model.kind} ranks by labels: give schema.interactions.label; "
+                "where all rows of the log are positive, set training.negatives"
+            )
+        if label is not None and training.negatives:
+            raise ValueError(
+                "training.negatives draws negative rows for a log without any; this one has a "
+                "label: training.negative_rate takes a share of its negative rows"
+            )
+        if not self.schema_.interactions.user and not self.data.stream:
+            raise ValueError(
+                "schema.interactions: a log without 'user' and 'item' is read as a stream: set "
+                "data.stream: true, or name both columns"
+            )
+        if self.data.stream and training.negative_rate < 1:
+            raise ValueError(
+                "training.negative_rate: a streamed log is read as it is; leave rows out in the "
+                "source, or set data.stream: false"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _views_are_there(self) -> Self:
+        settings, kind = self.training.self_supervision, self.model.kind
+        if settings.kind == "none":
+            return self
+        if not RANKERS[kind].has_representation:
+            able = [name for name, one in RANKERS.items() if one.has_representation]
+            raise ValueError(
+                f"training.self_supervision is for {listed(able, 'and')}, which have a "
+                f"representation to compare, and model.kind is {kind}: set its kind to none"
+            )
+        if self.data.stream and settings.views == "item":
+            raise ValueError(
+                "training.self_supervision.views: item draws from the items table, which a "
+                "streamed log does not have: set views: row"
+            )
+        return self

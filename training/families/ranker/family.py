@@ -1,0 +1,67 @@
+"""The family of rankers, which score labelled rows."""
+
+from pathlib import Path
+
+from recsys.core.errors import ConfigError
+from recsys.features.clicks.inspect import ClickReport, inspect_clicks
+from recsys.features.clicks.log import open_click_log
+from recsys.features.propose.inspect import Report
+from recsys.models.rankers import RANKERS
+from recsys.training.embedding.output import tracked_study
+from recsys.training.explain.explanation import explain_rows
+from recsys.training.explain.rankers import explain_log_row, explain_model, explain_pair
+from recsys.training.families.family import Explainer, Family
+from recsys.training.families.inspecting import inspect_tables
+from recsys.training.families.opened import OpenedModel, Say
+from recsys.training.families.ranker.config import RankerExperiment
+from recsys.training.families.ranker.evaluation import RankingEvaluation, evaluation_of, judge
+from recsys.training.families.ranker.job import open_ranking, report_on_ranker
+from recsys.training.families.ranker.opening import opened_ranker
+from recsys.training.families.ranker.rows import encoded_log_folder, rows_of
+from recsys.training.families.ranker.space import ranker_space
+from recsys.training.reports.evaluation_table import ranking_table
+
+
+def _check(_config: RankerExperiment) -> None:
+    """Whatever the configuration allows can be trained."""
+
+
+def _inspect(config: RankerExperiment) -> Report | ClickReport:
+    """Check the tables; a streamed log is encoded to where training reads it from."""
+    if not config.data.stream:
+        return inspect_tables(config)
+    parts = (config.schema_, config.data, config.policies, config.split)
+    log = open_click_log(*parts, encoded_log_folder(config), config.embedding.lookups)
+    return inspect_clicks(log, table_bytes=config.embedding.memory_bytes)
+
+
+def _evaluate(opened: OpenedModel, report: Path, say: Say) -> RankingEvaluation:
+    """Evaluate a ranker on its own split of the data, and write `report`.
+
+    Raises:
+        ConfigError: its log is streamed.
+    """
+    config: RankerExperiment = opened.config
+    if config.data.stream:
+        raise ConfigError("a streamed log is judged at the end of its training, not again")
+    rows = rows_of(config, opened.data(say))
+    model, calibrator = opened_ranker(opened, rows.layout)
+    evaluation = evaluation_of(config, judge(config, rows, model, calibrator))
+    explanation = explain_rows(config, rows, model, calibrator)
+    report_on_ranker(report, config, rows, evaluation, explanation=explanation)
+    return evaluation
+
+
+RANKER = Family(
+    plural="rankers",
+    kinds=tuple(RANKERS),
+    experiment=RankerExperiment,
+    check=_check,
+    inspect=_inspect,
+    open=open_ranking,
+    evaluate=_evaluate,
+    show=ranking_table,
+    space=ranker_space,
+    explain=Explainer(explain_model, explain_pair, explain_log_row),
+    study_embedding=tracked_study,
+)

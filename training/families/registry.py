@@ -1,0 +1,20 @@
+"""The families of models. To add one: a folder beside this file, and a line in `FAMILIES`."""
+
+from typing import Any
+
+from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.families.family import Family
+from recsys.training.families.ranker.family import RANKER
+from recsys.training.families.session.family import SESSION
+from recsys.training.families.two_tower.family import TWO_TOWER
+
+FAMILIES: tuple[Family[Any], ...] = (TWO_TOWER, SESSION, RANKER)
+FAMILY_OF_KIND: dict[str, Family[Any]] = {
+    kind: family for family in FAMILIES for kind in family.kinds
+}
+"""By the values of `model.kind`."""
+
+
+def family_of(config: ExperimentConfig) -> Family[Any]:
+    """Return the family that an experiment's model belongs to."""
+    return FAMILY_OF_KIND[config.model.kind]

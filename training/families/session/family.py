@@ -1,0 +1,37 @@
+"""The family of models of sessions."""
+
+from functools import partial
+
+from recsys.features.dataset.sessions import sessions_of
+from recsys.features.propose.inspect import Report
+from recsys.training.families.family import Family
+from recsys.training.families.inspecting import inspect_tables
+from recsys.training.families.retrieval.evaluating import check_settings, evaluate_opened
+from recsys.training.families.retrieval.job import open_retrieval
+from recsys.training.families.retrieval.space import retrieval_space
+from recsys.training.families.session.config import SessionExperiment
+from recsys.training.families.session.reading import SessionData
+from recsys.training.reports.evaluation_table import evaluation_table
+
+_TITLE = "Session transformer"
+
+
+def _inspect(config: SessionExperiment) -> Report:
+    """Check the tables, and say how the log is cut into sessions."""
+    return inspect_tables(
+        config,
+        lambda tables: (sessions_of(config.schema_, tables.events, config.sessions).in_words(),),
+    )
+
+
+SESSION = Family(
+    plural="models of sessions",
+    kinds=("session",),
+    experiment=SessionExperiment,
+    check=check_settings,
+    inspect=_inspect,
+    open=partial(open_retrieval, _TITLE, SessionData.of),
+    evaluate=partial(evaluate_opened, _TITLE, SessionData.of),
+    show=evaluation_table,
+    space=retrieval_space,
+)

@@ -1,0 +1,176 @@
+"""The configuration of an experiment with a two-tower."""
+
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from recsys.core.strict import StrictModel
+from recsys.features.batches.examples import Kind as ExampleKind
+from recsys.models.two_tower import TwoTowerConfig
+from recsys.training.config.baselines import BaselineName, about_sessions
+from recsys.training.config.retrieval import (
+    FullSoftmax,
+    RetrievalEvaluationConfig,
+    RetrievalExperiment,
+    RetrievalTrainingConfig,
+    SampledSoftmax,
+    named,
+)
+from recsys.training.config.sections import PositiveInt
+from recsys.training.config.self_supervision import SelfSupervision
+
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+class _Sampled(StrictModel):
+    whole_catalogue: ClassVar[bool] = False
+
+
+class Bce(_Sampled):
+    """Binary cross-entropy."""
+
+    kind: Literal["bce"] = "bce"
+    negative_weight: NotNegative = 1.0
+    """Of the mean over the negatives, beside a positive's 1."""
+
+
+class Bpr(_Sampled):
+    """Bayesian personalised ranking."""
+
+    kind: Literal["bpr"] = "bpr"
+
+
+class CosineContrastive(_Sampled):
+    """SimpleX's loss on cosines."""
+
+    kind: Literal["cosine_contrastive"] = "cosine_contrastive"
+    margin: Annotated[float, Field(ge=-1, le=1)] = 0.4
+    """Cosine below which a negative is far enough away."""
+    negative_weight: NotNegative = 150.0
+
+
+class Metric(_Sampled):
+    """Collaborative metric learning."""
+
+    kind: Literal["metric"] = "metric"
+    margin: Positive = 0.5
+    """Squared distance that negatives keep beyond the positive."""
+    rank_weight: bool = True
+    negatives: Literal["all", "worst"] = "all"
+    """Which of a batch's count against an item; `worst` may pull all points together."""
+    covariance_weight: NotNegative = 1.0
+
+
+TwoTowerLoss = Annotated[
+    Annotated[
+        SampledSoftmax | FullSoftmax | Bce | Bpr | CosineContrastive | Metric,
+        Field(discriminator="kind"),
+    ],
+    BeforeValidator(named),
+]
+
+
+class HardNegatives(StrictModel):
+    """Items that the model would show to a batch's users, mined as training goes on."""
+
+    count: Annotated[int, Field(ge=0)] = 0
+    """Searched for each query; of all that are found, up to 64 x `count` join the batch."""
+    every: Annotated[int, Field(ge=1)] = 100
+    """Steps between two snapshots of the item vectors that are searched."""
+
+
+class TowerSelfSupervision(SelfSupervision):
+    """A loss without labels on two views of items or users."""
+
+    views: Literal["item", "query", "both"] = "item"
+    """Of items drawn uniformly from the catalogue, of users (`query`), drawn uniformly as well, or
+    of items and users (`both`)."""
+
+
+class TwoTowerTrainingConfig(RetrievalTrainingConfig):
+    """How a two-tower is trained."""
+
+    loss: TwoTowerLoss = SampledSoftmax()
+    """sampled_softmax, full_softmax, bce, bpr, cosine_contrastive or metric: its name, or a mapping
+    with `kind` and its settings."""
+    examples: ExampleKind = "rows"
+    """`rows`, each with what its user took before; or `users`, each cut at a random row, with
+    several items taken after it. `batch_size` counts either."""
+    positives: PositiveInt = 50
+    """Most items that one example of `users` is to find."""
+    cut_history: bool = True
+    """Of `users`: false, and the items to find stay in the history, as graph models train."""
+    mask_taken: bool = False
+    """What a user took elsewhere in training is no negative of theirs."""
+    logq_correction: bool | Literal["streaming"] = True
+    """Undo how often sampling draws each candidate: the model learns as if from all items.
+    `streaming`: as often as estimated from the batches so far, not from the log's counts."""
+    cached_negatives: Annotated[int, Field(ge=0)] = 0
+    """Candidates of past batches, as they were encoded then, that are negatives again."""
+    hard_negatives: HardNegatives = HardNegatives()
+    """Negatives that are mined with the model as it stands."""
+    self_supervision: TowerSelfSupervision = TowerSelfSupervision()
+
+    @model_validator(mode="after")
+    def _rows_have_their_history(self) -> Self:
+        if self.examples == "rows" and not self.cut_history:
+            raise ValueError(
+                "training.cut_history is about whole users, and training.examples is rows, which "
+                "have what came before them for a history: set examples: users, or leave it out"
+            )
+        return self
+
+
+class TwoTowerEvaluationConfig(RetrievalEvaluationConfig):
+    """How a two-tower is evaluated: a query a user."""
+
+    @field_validator("baselines")
+    @classmethod
+    def _without_sessions(cls, names: tuple[BaselineName, ...]) -> tuple[BaselineName, ...]:
+        why = about_sessions(names)
+        if why is not None:
+            raise ValueError(why)
+        return names
+
+
+class TwoTowerExperiment(RetrievalExperiment):
+    """The whole file."""
+
+    model: TwoTowerConfig = TwoTowerConfig()
+    training: TwoTowerTrainingConfig = TwoTowerTrainingConfig()
+    evaluation: TwoTowerEvaluationConfig = TwoTowerEvaluationConfig()
+    calibration: Literal["none", "logistic", "isotonic"] = "none"
+    """How scores become the probability that a user takes an item within a period like the
+    validation part, on the rows of that part."""
+
+    @model_validator(mode="after")
+    def _loss_fits_the_geometry(self) -> Self:
+        loss, geometry = self.training.loss.kind, self.model.geometry
+        if geometry != "sphere" and loss == "cosine_contrastive":
+            raise ValueError(
+                f"training.loss: {loss} is about cosines, and model.geometry: {geometry} "
+                "compares otherwise: set geometry: sphere, or another loss"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _smoothing_has_its_neighbours(self) -> Self:
+        if not self.model.smoothing.rounds:
+            return self
+        if self.training.self_supervision.kind != "none":
+            raise ValueError(
+                "model.smoothing has no neighbours for the views of training.self_supervision: "
+                "set its kind to none, or rounds to 0"
+            )
+        if self.training.negative_items == "trained":
+            raise ValueError(
+                "model.smoothing has the whole catalogue as candidates, and training.negative_items"
+                ": trained leaves items out: set negative_items: catalogue, or rounds to 0"
+            )
+        return self
+
+    @property
+    def every_item_each_step(self) -> bool:
+        """Whether the whole catalogue is encoded at every training step."""
+        return self.training.loss.whole_catalogue or self.model.smoothing.rounds > 0

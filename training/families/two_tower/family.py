@@ -1,0 +1,26 @@
+"""The family of two-towers."""
+
+from functools import partial
+
+from recsys.training.families.family import Family
+from recsys.training.families.inspecting import inspect_tables
+from recsys.training.families.retrieval.evaluating import check_settings, evaluate_opened
+from recsys.training.families.retrieval.job import open_retrieval
+from recsys.training.families.retrieval.space import retrieval_space
+from recsys.training.families.two_tower.config import TwoTowerExperiment
+from recsys.training.families.two_tower.reading import TwoTowerData
+from recsys.training.reports.evaluation_table import evaluation_table
+
+_TITLE = "Two-tower retrieval"
+
+TWO_TOWER = Family(
+    plural="two-towers",
+    kinds=("two_tower",),
+    experiment=TwoTowerExperiment,
+    check=check_settings,
+    inspect=inspect_tables,
+    open=partial(open_retrieval, _TITLE, TwoTowerData),
+    evaluate=partial(evaluate_opened, _TITLE, TwoTowerData),
+    show=evaluation_table,
+    space=retrieval_space,
+)

@@ -1,0 +1,61 @@
+"""The job behind `recsys explain`: what the model of a bundle looks at, over rows or on one."""
+
+from pathlib import Path
+
+from recsys.core.errors import ConfigError
+from recsys.core.strict import listed
+from recsys.training.explain.explanation import Explanation, RowExplanation
+from recsys.training.families.family import Explainer
+from recsys.training.families.opened import OpenedModel, Say, say_nothing
+from recsys.training.families.registry import FAMILIES, family_of
+from recsys.training.jobs.opening import open_model
+
+
+def explain_model(path: Path, *, max_rows: int, say: Say = say_nothing) -> Explanation:
+    """Return what the model at `path` looks at, over at most `max_rows` test rows.
+
+    Raises:
+        ConfigError: models of its family cannot be explained.
+        UserError: there is no bundle, or its data are no longer where they were.
+    """
+    opened, explainer = _opened(path)
+    found: Explanation = explainer.model(opened, max_rows, say)
+    return found
+
+
+def explain_pair(path: Path, user: str, item: str, *, say: Say = say_nothing) -> RowExplanation:
+    """Return what the model at `path` looks at when it scores `item` for `user`.
+
+    Raises:
+        NotFoundError: the data have no such user or item, or the user has no row in the log.
+        UserError: as `explain_model`.
+    """
+    opened, explainer = _opened(path)
+    found: RowExplanation = explainer.pair(opened, user, item, say)
+    return found
+
+
+def explain_log_row(path: Path, row: int, *, say: Say = say_nothing) -> RowExplanation:
+    """Return what the model at `path` looks at on a row of the log, counted from 1.
+
+    Raises:
+        NotFoundError: there is no such row, or it was left out.
+        UserError: as `explain_model`.
+    """
+    opened, explainer = _opened(path)
+    found: RowExplanation = explainer.log_row(opened, row, say)
+    return found
+
+
+def _opened(path: Path) -> tuple[OpenedModel, Explainer]:
+    opened = open_model(path)
+    explainer = family_of(opened.config).explain
+    if explainer is None:
+        able = [family for family in FAMILIES if family.explain is not None]
+        kinds = ", ".join(kind for family in able for kind in family.kinds)
+        raise ConfigError(
+            f"{path} holds a {opened.config.model.kind}; explain is for "
+            f"{listed([family.plural for family in able], 'and')} ({kinds}), which score a row by "
+            "all its fields"
+        )
+    return opened, explainer
