@@ -7,7 +7,9 @@ dense columns, must be another one for any two values of an option.
 
 import json
 from collections.abc import Iterator
+from importlib.util import module_from_spec, spec_from_file_location
 from itertools import combinations
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import numpy as np
@@ -36,44 +38,29 @@ IDS: list[Json] = [
     {"name": "item", "table": "items", "kind": "categorical"},
     {"name": "user", "table": "users", "kind": "categorical"},
 ]
-TAGS = {"name": "tags", "table": "items", "kind": "multi_categorical", "separator": "|"}
-BRAND = {"name": "brand", "table": "items", "kind": "categorical"}
 
-BASES: dict[str, Json] = {
-    "categorical": BRAND,
-    "multi_categorical": TAGS,
-    "text": {"name": "title", "table": "items", "kind": "text"},
-    "numeric": {"name": "price", "table": "items", "kind": "numeric"},
-    "vector": {"name": "look", "table": "items", "kind": "vector", "dim": 2},
-    "timestamp": {"name": "born", "table": "items", "kind": "timestamp", "unit": "s"},
-    "history": {"name": "f", "kind": "history", "of": "tags"},
-    "count": {"name": "f", "kind": "count", "of": "item"},
-    "elapsed": {"name": "f", "kind": "elapsed", "of": "item"},
-    "cross": {"name": "f", "kind": "cross", "of": ["brand", "tags"]},
-}
-"""One declaration of each kind; options are changed one by one."""
-COLUMNS: dict[str, str] = {
-    "categorical": "maker",
-    "multi_categorical": "genres",
-    "text": "plot",
-    "numeric": "cost",
-    "vector": "sound",
-    "timestamp": "sold",
-}
-"""Another column of the items that each kind can read."""
-VALUES: dict[tuple[str, str], list[Any]] = {
-    ("multi_categorical", "separator"): ["|", ";"],
-    ("multi_categorical", "weights"): [None, "shares", "halves"],
-    ("numeric", "bins"): [None, 3, 5, "log_squared"],
-    ("vector", "dim"): [2, 3],
-    ("history", "of"): ["tags", "brand", "item"],
-    ("history", "last"): [1, 2, 50],
-    ("cross", "of"): [["brand", "tags"], ["tags", "brand"], ["brand", "user"]],
-}
-"""Values of an option whose type does not list them."""
-SHARED: dict[str, list[Any]] = {"multiplicity": [4, 5, "auto"], "min_count": [1, 40, 10_000]}
-NEEDS: dict[tuple[str, str], Json] = {("numeric", "bins"): {"transform": "discretise"}}
-"""Where an option is one of another option's values alone."""
+
+def _cases() -> dict[str, Json]:
+    """Return `CASE` of the test file of each kind.
+
+    base: one declaration of the kind. values: option -> values to compare, where its type does not
+    list them. needs: option -> other options, where it goes with these alone. columns: makes the
+    columns that the features of the kind read.
+    """
+    found = {}
+    for kind in KINDS:
+        path = Path(__file__).with_name(f"test_{kind}.py")
+        spec = spec_from_file_location(f"case_of_{kind}", path)
+        assert spec is not None
+        assert spec.loader is not None, path
+        module = module_from_spec(spec)
+        spec.loader.exec_module(module)
+        found[kind] = module.CASE
+    return found
+
+
+CASES = _cases()
+BASES = {kind: case["base"] for kind, case in CASES.items()}
 
 
 def options() -> Iterator[tuple[str, str]]:
@@ -82,49 +69,25 @@ def options() -> Iterator[tuple[str, str]]:
 
 
 def values_of(kind: str, option: str) -> list[Any]:
-    """Return the values of an option: those that its type lists, else those named above."""
-    if option in ("name", "table", "column"):
-        # The same values under another name, at another table, of another column.
-        second = {"name": "renamed", "table": "interactions", "column": COLUMNS.get(kind)}[option]
-        return [BASES[kind].get(option, BASES[kind]["name"]), second]
+    """Return the values of an option: those that its type lists, else those of the kind's case."""
+    if option in ("name", "table"):
+        return {"name": [BASES[kind]["name"], "renamed"], "table": ["items", "interactions"]}[
+            option
+        ]
     annotation = KINDS[kind].model_fields[option].annotation
     if get_origin(annotation) is Literal:
         return list(get_args(annotation))
-    return VALUES.get((kind, option)) or SHARED[option]
+    return list(CASES[kind]["values"][option])
 
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Sources:
-    """Write a small log with labels, whose items hold two columns of every type."""
+    """Write a small log with labels, which has the columns of its items too."""
     folder, rng = tmp_path_factory.mktemp("shop"), np.random.default_rng(0)
 
-    def drawn(words: str, count: int) -> list[str]:
-        """Words of which the first is common and the last one rare."""
-        shares = 4.0 ** -np.arange(len(words.split()))
-        return rng.choice(words.split(), count, p=shares / shares.sum()).tolist()
-
-    def lists(words: str, count: int) -> list[list[str]]:
-        return [drawn(words, rng.integers(1, 4)) for _ in range(count)]
-
     def described(count: int) -> Json:
-        tags = lists("a b c d", count)
-        text = ["|".join(one) + ";z" for one in tags]
-        return {
-            "brand": drawn("x y z", count),
-            "maker": drawn("x y z", count),
-            "tags": text,
-            "genres": ["|".join(one) for one in lists("a b c d", count)],
-            "shares": [rng.random(len(one)).tolist() for one in tags],
-            "halves": [[0.5 * (place + 1) for place, _ in enumerate(one)] for one in tags],
-            "title": [" ".join(drawn("red hat shoe", 3)) for _ in range(count)],
-            "plot": [" ".join(drawn("red hat shoe", 3)) for _ in range(count)],
-            "price": rng.lognormal(2, 1, count),
-            "cost": rng.lognormal(2, 1, count),
-            "look": rng.normal(size=(count, 2)).tolist(),
-            "sound": rng.normal(size=(count, 2)).tolist(),
-            "born": rng.integers(START - 10**8, START, count),
-            "sold": rng.integers(START - 10**8, START, count),
-        }
+        makers = (case["columns"] for case in CASES.values() if "columns" in case)
+        return {name: column for make in makers for name, column in make(rng, count).items()}
 
     log = {
         "user": rng.integers(0, USERS, ROWS),
@@ -141,7 +104,11 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Sources:
 
 def read_by_a_model(feature: Json, sources: Sources) -> tuple[tuple[str, ...], Tensor]:
     """Return names and numbers of what a ranker reads of `feature`, (N, width)."""
-    others = [one for one in [*IDS, BRAND, TAGS] if one["name"] != feature["name"]]
+    others = [
+        one
+        for one in [*IDS, BASES["categorical"], BASES["multi_categorical"]]
+        if one["name"] != feature["name"]
+    ]
     raw = {
         "interactions": {
             "user": "user", "item": "item", "label": {"column": "click"},
@@ -171,7 +138,7 @@ def read_by_a_model(feature: Json, sources: Sources) -> tuple[tuple[str, ...], T
 
 def seen(kind: str, option: str, value: Any, sources: Sources) -> Any:
     """Return what a model reads, or the message that refuses the option."""
-    feature = {**BASES[kind], **NEEDS.get((kind, option), {}), option: value}
+    feature = {**BASES[kind], **CASES[kind].get("needs", {}).get(option, {}), option: value}
     if option == "table":
         feature["name"] = "moved"
         feature["column"] = BASES[kind]["name"]
@@ -181,8 +148,7 @@ def seen(kind: str, option: str, value: Any, sources: Sources) -> Any:
         return str(error)
 
 
-def test_each_kind_is_declared_and_every_option_has_values() -> None:
-    assert set(BASES) == set(KINDS)
+def test_every_option_of_every_kind_has_values() -> None:
     for kind, option in options():
         values = values_of(kind, option)
         assert len(values) > 1, f"{kind}.{option}"
