@@ -171,6 +171,14 @@ def test_nothing_asks_of_which_kind_a_feature_is(path: Path) -> None:
     assert not lines, f"{name(path)} asks for the class of a feature kind, lines {lines}"
 
 
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_distinct_values_are_found_by_sorting(path: Path) -> None:
+    slow = {"unique", "isin", "in1d", "intersect1d", "union1d", "setdiff1d", "setxor1d"}
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("np", "numpy"):
+            assert node.attr not in slow, f"{name(path)}: np.{node.attr}; see recsys/core/distinct"
+
+
 def test_packages_hold_a_docstring_alone() -> None:
     for path in FILES:
         if path.name == "__init__.py" and path.parent != ROOT / "recsys":

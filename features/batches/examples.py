@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.core.distinct import first_places
 from recsys.data.batch import Jagged
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.split import TRAIN
@@ -123,6 +124,6 @@ class Users:
         after = (rank >= cut[owner]) & (rank < cut[owner] + self.positives)
         asks, events = owner[after], self.events[row[after]]
         context = events[np.searchsorted(asks, np.arange(len(users)))]
-        _, once = np.unique(asks * self.num_items + self.item_row[events], return_index=True)
+        once = first_places(asks * self.num_items + self.item_row[events])
         once.sort()
         return Drawn(users, context, history, asks[once], events[once])

@@ -15,6 +15,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
+from recsys.core.distinct import distinct
 from recsys.data.batch import FeatureBlock, Jagged, PairBatch
 from recsys.features.batches.examples import Examples, Kind, Rows, Users
 from recsys.features.batches.parts import distinct_rows, share_of, with_absent
@@ -106,7 +107,7 @@ class PairLoader:
         else:
             drawn_rows = rng.integers(0, len(self.drawable), self.config.uniform_negatives)
             negatives = self.drawable[drawn_rows]
-            candidates = np.unique(np.concatenate([positive_rows, negatives]))
+            candidates = distinct(np.concatenate([positive_rows, negatives]))
         item_rows, slot = distinct_rows(candidates, drawn.history.values.numpy(), num_items)
         item_rows_tensor = torch.from_numpy(item_rows)
         own_items = share_of(len(item_rows), rank, world)
@@ -150,8 +151,8 @@ class PairLoader:
         owner = np.repeat(np.arange(len(users)), taken.lengths().numpy())
         place = slot[taken.values.numpy()]
         among = (place >= 0) & (place < num_candidates)
-        distinct = np.unique(owner[among] * num_candidates + place[among])
-        owner, place = np.divmod(distinct, num_candidates)
+        pairs = distinct(owner[among] * num_candidates + place[among])
+        owner, place = np.divmod(pairs, num_candidates)
         return Jagged.of_lengths(place, np.bincount(owner, minlength=len(users)))
 
     def _log_inclusion(self) -> NDArray[np.float32]:

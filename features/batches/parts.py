@@ -5,6 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from recsys.core.distinct import distinct
 from recsys.data.batch import FeatureBlock, Jagged
 
 
@@ -17,7 +18,7 @@ def distinct_rows(
     """
     slot = np.full(num_items, -1, np.int64)
     slot[candidates] = np.arange(len(candidates))
-    extra = np.unique(others[slot[others] < 0])
+    extra = distinct(others[slot[others] < 0])
     slot[extra] = len(candidates) + np.arange(len(extra))
     return np.concatenate([candidates, extra]), slot
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
+from recsys.core.distinct import distinct
 from recsys.core.errors import DataError
 from recsys.data.batch import History, Jagged, SessionBatch
 from recsys.features.batches.pairs import prefetch, without_ids
@@ -216,7 +217,7 @@ class SessionLoader:
             rng.integers(0, len(self._training_items), config.frequent_negatives)
         ]
         found = [uniform, rows.astype(np.int64), *([targets] if config.batch_negatives else [])]
-        return np.unique(np.concatenate(found))
+        return distinct(np.concatenate(found))
 
     def _history(self, at: _Ints, lengths: _Ints, slot: _Ints, drop: NDArray[np.bool_]) -> History:
         """Return the inputs at `at` (T,), some without what is known of their event."""

@@ -27,6 +27,7 @@ import torch
 from numpy.typing import NDArray
 
 from recsys.core.atomic import publish, staged_folder
+from recsys.core.distinct import distinct
 from recsys.core.errors import ConfigError, DataError, IntegrityError
 from recsys.data.batch import FeatureBlock, FeatureLayout, RankingBatch
 from recsys.features.clicks.rows import ClickSource, PartOrder
@@ -315,7 +316,7 @@ def _encoded(rows: Rows, found: Survey, source: ClickSource) -> RankingBatch:
 
 def _by_part(batch: RankingBatch, part: NDArray[np.int8]) -> Iterator[tuple[int, RankingBatch]]:
     """Yield the rows of each part that is there, in order."""
-    numbers = np.unique(part).tolist()
+    numbers = distinct(part).tolist()
     if len(numbers) == 1:
         yield numbers[0], batch
         return

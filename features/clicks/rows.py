@@ -9,6 +9,7 @@ from collections.abc import Generator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.core.distinct import distinct
 from recsys.core.errors import DataError
 from recsys.features.dataset.split import SplitConfig
 from recsys.features.kinds.feature import Feature
@@ -61,7 +62,7 @@ class PartOrder:
         Raises:
             DataError: a row, now or before, is out of order; both rows are named.
         """
-        for which in np.unique(part).tolist():
+        for which in distinct(part).tolist():
             mine = part == which
             times, own = time[mine], rows[mine]
             late, early = int(times.argmax()), int(times.argmin())

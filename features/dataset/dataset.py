@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from recsys.core.distinct import distinct_counts, is_among
 from recsys.core.errors import ConfigError, DataError
 from recsys.data.batch import FeatureBlock
 from recsys.features.dataset.histories import Histories
@@ -71,7 +72,7 @@ class Dataset:
 
     def events_of(self, parts: tuple[int, ...]) -> NDArray[np.int64]:
         """Return the numbers of the events in `parts`, ascending."""
-        return np.flatnonzero(np.isin(self.part, parts))
+        return np.flatnonzero(is_among(self.part, np.array(parts, self.part.dtype)))
 
     def histories(self, parts: tuple[int, ...]) -> Histories:
         """Return each user's events in `parts`, in order."""
@@ -212,8 +213,8 @@ def fit_encoder(
     """
     events = tables.events
     rows = np.flatnonzero(part == TRAIN)
-    items, of_items = np.unique(events.item_row[rows], return_counts=True)
-    users, of_users = np.unique(events.user_row[rows], return_counts=True)
+    items, of_items = distinct_counts(events.item_row[rows])
+    users, of_users = distinct_counts(events.user_row[rows])
     fitted: dict[Side, pa.Table] = {
         "items": tables.items.take(pa.array(items)),
         "users": tables.users.take(pa.array(users)),

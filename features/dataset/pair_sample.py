@@ -12,6 +12,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
+from recsys.core.distinct import distinct, is_among
 from recsys.data.batch import FeatureBlock, Jagged
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.split import TRAIN, VALIDATION
@@ -88,11 +89,11 @@ def sample_pairs(
     taken = _keys(during.last(users), data.num_items)
     taken = taken[items[taken % data.num_items]]
     gone = seen[items[seen % data.num_items]] if filter_seen else seen[:0]
-    taken = np.setdiff1d(taken, gone, assume_unique=True)
+    taken = taken[~is_among(taken, gone)]
     if len(users) * len(rows) <= most:
         keys = (np.arange(len(users))[:, None] * data.num_items + rows).ravel()
-        keys = np.setdiff1d(keys, gone, assume_unique=True)
-        label, weight = np.isin(keys, taken, assume_unique=True), np.ones(len(keys))
+        keys = keys[~is_among(keys, gone)]
+        label, weight = is_among(keys, taken), np.ones(len(keys))
     else:
         keys, label, weight = _sampled(users, rows, data.num_items, taken, gone, most, seed)
     query, item_row = np.divmod(keys, data.num_items)
@@ -125,7 +126,7 @@ def _sampled(
     others = most - len(own)
     drawn = rng.integers(0, len(users), others) * num_items + rng.choice(rows, others)
     # A pair may be drawn twice: each draw stands for as many pairs as any other.
-    drawn = drawn[~np.isin(drawn, taken) & ~np.isin(drawn, gone)]
+    drawn = drawn[~is_among(drawn, taken) & ~is_among(drawn, gone)]
     rest = len(users) * len(rows) - len(taken) - len(gone)
     keys = np.concatenate([own, drawn])
     label = np.arange(len(keys)) < len(own)
@@ -137,4 +138,4 @@ def _sampled(
 def _keys(lists: Jagged, num_items: int) -> NDArray[np.int64]:
     """Return the distinct pairs (place of the user, item row) as one number each, ascending."""
     users = np.repeat(np.arange(len(lists)), lists.lengths().numpy())
-    return np.unique(users * num_items + lists.values.numpy())
+    return distinct(users * num_items + lists.values.numpy())

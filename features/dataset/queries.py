@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from recsys.core.distinct import distinct, is_among
 from recsys.data.batch import FeatureBlock, History, Jagged
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.histories import Histories
@@ -85,10 +86,10 @@ def build_queries(
 def relevant_items(taken: Jagged, before: Histories, filter_seen: bool, data: Dataset) -> Jagged:
     """Return the distinct items of each row of `taken`, without those of `before` where asked."""
     num_items = data.num_items
-    pairs = np.unique(_pairs(taken, num_items))
+    pairs = distinct(_pairs(taken, num_items))
     if filter_seen:
         seen = _pairs(before.last(np.arange(data.num_users)), num_items)
-        pairs = np.setdiff1d(pairs, seen)
+        pairs = pairs[~is_among(pairs, seen)]
     users, items = np.divmod(pairs, num_items)
     offsets = np.searchsorted(users, np.arange(data.num_users + 1))
     return Jagged(torch.from_numpy(items), torch.from_numpy(offsets))

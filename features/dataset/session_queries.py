@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from recsys.core.distinct import first_places, is_among
 from recsys.data.batch import Jagged
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.queries import Queries, relevant_items
@@ -100,8 +101,7 @@ def _per_event(
     shown = data.events_of(tuple(range(part + 1)))  # by user, then in order
     if filter_seen:
         pairs = events.user_row[shown].astype(np.int64) * data.num_items + events.item_row[shown]
-        new = shown[np.unique(pairs, return_index=True)[1]]
-        asked = np.intersect1d(asked, new)
+        asked = asked[is_among(asked, shown[first_places(pairs)])]
     asked = _some(asked, limit, seed)
     users = events.user_row[asked].astype(np.int64)
     lengths = np.minimum(place[asked] - start[asked], history_length)

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
+from recsys.core.distinct import distinct_codes, first_places
 from recsys.core.errors import ConfigError
 from recsys.core.strict import StrictModel
 from recsys.data.batch import History, Jagged
@@ -152,8 +153,7 @@ def _first_of_its_session(
 ) -> NDArray[np.int64]:
     """Return for each event the number of the first event of its user and session, (E,)."""
     key = user_row.astype(np.int64) * (int(session.max(initial=0)) + 1) + session
-    _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
-    return np.asarray(first[inverse], np.int64)
+    return first_places(key)[distinct_codes(key)[1]]
 
 
 def history_of(data: Dataset, numbers: NDArray[np.int64], lengths: NDArray[np.int64]) -> History:

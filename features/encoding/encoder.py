@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
+from recsys.core.distinct import distinct
 from recsys.core.errors import DataError
 from recsys.data.batch import FeatureBlock, FeatureLayout
 from recsys.features.encoding.columns import columns_of
@@ -102,7 +103,7 @@ class FeatureEncoder:
                     f"{before} values: cast the column to {before}, or train without warm_start"
                 )
         known = {
-            name: np.union1d(own, earlier.known[name]) if name in earlier.known else own
+            name: distinct(np.concatenate([own, earlier.known.get(name, own[:0])]))
             for name, own in self.known.items()
         }
         scalers = {
@@ -219,7 +220,7 @@ def known_values(schema: Schema, feature: Feature, counts: ValueCounts) -> NDArr
     """Return the sorted hashes of the values that are not unknown, by their training rows."""
     found = counts.at_least(feature.least_count)
     # Null is no value that could be rare; only a key is never null.
-    return found if schema.is_id(feature) else np.union1d(found, [NULL_HASH])
+    return found if schema.is_id(feature) else distinct(np.append(found, NULL_HASH))
 
 
 def _columns(parts: list[Any], num_rows: int, dtype: type) -> NDArray[Any]:

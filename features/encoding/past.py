@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from recsys.core.distinct import distinct_codes
 from recsys.data.batch import Jagged
 
 Integers = NDArray[np.int64]
@@ -98,7 +99,7 @@ class Pasts:
     @cached_property
     def instant(self) -> Integers:
         """The rank of each event's time, (E,)."""
-        return np.unique(self.time, return_inverse=True)[1].astype(np.int64)
+        return distinct_codes(self.time)[1]
 
     def of(self, owner: str, rows: str) -> Past:
         """Return the past of users or items; a log without labels has positive rows alone."""

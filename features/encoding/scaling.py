@@ -22,6 +22,8 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.core.distinct import distinct
+
 Transform = Literal["standardise", "log1p", "log_squared", "quantile", "piecewise", "discretise"]
 Bins = int | Literal["log_squared"]
 DEFAULT_BINS = 16
@@ -60,7 +62,7 @@ class Scaler:
             edges = np.zeros(0) if isinstance(asked, str) else _quantiles(values, asked + 1)
             # A category begins at each edge but the ends: the largest value is none of its own.
             inner = edges[1:-1] if transform == "discretise" else edges
-            knots = tuple(float(edge) for edge in np.unique(inner))
+            knots = tuple(float(edge) for edge in distinct(inner))
             return cls(transform, 0.0, 1.0, low, high, knots, asked)
         if transform == "quantile":
             knots = tuple(float(knot) for knot in _quantiles(values, _KNOTS))

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from recsys.core.distinct import distinct
 from recsys.features.propose.profile import ColumnProfile
 from recsys.features.propose.roles import speaks_of
 
@@ -28,12 +29,12 @@ def are_counts(column: ColumnProfile) -> bool:
     if not column.is_whole or names_codes(column):
         return False
     numbers = column.numbers[np.isfinite(column.numbers)]
-    distinct = np.unique(numbers)
-    if len(distinct) <= _FEWER:
+    values = distinct(numbers)
+    if len(values) <= _FEWER:
         return False
     median = float(np.median(numbers))
-    starts_low = -10 <= distinct[0] <= 2 and distinct[:10][-1] <= 30
-    return bool(starts_low and distinct[-1] > 20 * max(median, 1))
+    starts_low = -10 <= values[0] <= 2 and values[:10][-1] <= 30
+    return bool(starts_low and values[-1] > 20 * max(median, 1))
 
 
 def come_often(column: ColumnProfile) -> bool:

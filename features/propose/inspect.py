@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from recsys.core.distinct import distinct, distinct_codes, distinct_counts, is_among
 from recsys.features.propose.roles import names_a_rating
 from recsys.features.schema import Schema
 from recsys.features.tables.checked import Events, Tables
@@ -141,7 +142,8 @@ def inspect(
         for column in table.column_names
     ]
     pairs = events.user_row.astype(np.int64) * tables.items.num_rows + events.item_row
-    across = _seen_earlier(pairs, parts)
+    pairs_there, pair = distinct_codes(pairs)
+    across = int(_seen_earlier(pair, parts).sum())
     num_items, num_users = tables.items.num_rows, tables.users.num_rows
     taken = np.bincount(events.item_row, minlength=num_items)
     active = np.bincount(events.user_row, minlength=num_users)
@@ -149,12 +151,12 @@ def inspect(
         rows={"interactions": len(events), "items": num_items, "users": num_users},
         columns=tuple(columns),
         parts=tuple(_part_facts(schema, tables, parts)),
-        repeated_events=len(pairs) - len(np.unique(pairs)),
-        repeated_across_parts=int(across.sum()),
+        repeated_events=len(pairs) - len(pairs_there),
+        repeated_across_parts=across,
         users_without_events=int((active == 0).sum()),
         items_without_events=int((taken == 0).sum()),
         drops=tables.drops,
-        warnings=tuple(_warnings(schema, tables, parts, pairs)),
+        warnings=tuple(_warnings(schema, tables, parts, len(pairs_there), across)),
         table_bytes=table_bytes,
         fingerprint=tables.fingerprint,
         notes=tuple(notes),
@@ -187,8 +189,8 @@ def _part_facts(schema: Schema, tables: Tables, parts: NDArray[np.int8]) -> list
             PartFacts(
                 part=name,
                 rows=len(rows),
-                users=len(np.unique(users)),
-                items=len(np.unique(items)),
+                users=len(distinct(users)),
+                items=len(distinct(items)),
                 first=_instant(time.min(), has_clock) if len(rows) else "",
                 last=_instant(time.max(), has_clock) if len(rows) else "",
                 cold_item_rows=int((~known_items[items]).sum()),
@@ -199,7 +201,7 @@ def _part_facts(schema: Schema, tables: Tables, parts: NDArray[np.int8]) -> list
 
 
 def _warnings(
-    schema: Schema, tables: Tables, parts: NDArray[np.int8], pairs: NDArray[np.int64]
+    schema: Schema, tables: Tables, parts: NDArray[np.int8], num_pairs: int, across: int
 ) -> list[str]:
     events = tables.events
     found = []
@@ -216,7 +218,9 @@ def _warnings(
                 "not know it beforehand, it leaks the answer"
             )
         elif (
-            feature.is_category and not feature.has_several and _nearly_unique(events, name, pairs)
+            feature.is_category
+            and not feature.has_several
+            and _nearly_unique(events, name, num_pairs)
         ):
             found.append(
                 f"context feature '{feature.name}' is nearly unique for each user and item: it "
@@ -228,7 +232,6 @@ def _warnings(
             f"{early:,} held-out rows are earlier than the last training row of their user: the "
             "split lets training see the future"
         )
-    across = int(_seen_earlier(pairs, parts).sum())
     held_out = int((parts > 0).sum())
     if held_out and across > 0.5 * held_out:
         found.append(
@@ -258,9 +261,9 @@ def _tells(events: Events, name: str, item_row: NDArray[np.int32]) -> bool:
         return False
     values, items = codes[codes >= 0], item_row[codes >= 0].astype(np.int64)
     num_values, num_items = int(values.max()) + 1, int(items.max()) + 1
-    if num_values < 0.5 * len(np.unique(items)):
+    if num_values < 0.5 * len(distinct(items)):
         return False
-    pairs, counts = np.unique(values * num_items + items, return_counts=True)
+    pairs, counts = distinct_counts(values * num_items + items)
     most = np.zeros(num_values, np.int64)
     np.maximum.at(most, pairs // num_items, counts)
     total = np.bincount(values, minlength=num_values)
@@ -270,19 +273,19 @@ def _tells(events: Events, name: str, item_row: NDArray[np.int32]) -> bool:
     return bool(most[again].sum() > 0.95 * total[again].sum())
 
 
-def _nearly_unique(events: Events, name: str, pairs: NDArray[np.int64]) -> bool:
+def _nearly_unique(events: Events, name: str, num_pairs: int) -> bool:
     codes = _distinct_codes(events, name)
     if codes is None:
         return False
-    return bool(len(np.unique(codes)) > 0.9 * len(np.unique(pairs)))
+    return len(distinct(codes)) > 0.9 * num_pairs
 
 
-def _seen_earlier(pairs: NDArray[np.int64], parts: NDArray[np.int8]) -> NDArray[np.bool_]:
+def _seen_earlier(pair: NDArray[np.int64], parts: NDArray[np.int8]) -> NDArray[np.bool_]:
     """Return which held-out events repeat a (user, item) pair of an earlier part, (E,)."""
-    seen = np.zeros(len(pairs), bool)
+    seen = np.zeros(len(pair), bool)
     for number in (1, 2):
         now = parts == number
-        seen[now] = np.isin(pairs[now], pairs[parts < number])
+        seen[now] = is_among(pair[now], pair[parts < number])
     return seen
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from recsys.core.distinct import first_places
 from recsys.core.errors import DataError
 from recsys.features.kinds.convert import columns_of, join_batches
 from recsys.features.kinds.feature import Feature
@@ -84,7 +85,7 @@ def without_duplicates(attributes: Attributes, policies: Policies) -> Attributes
     """Keep one row a key, as the policy says; the others go to the ledger."""
     codes = attributes.ids.codes
     order = codes[::-1] if policies.duplicate_keys == "last" else codes
-    first = np.unique(order, return_index=True)[1]
+    first = first_places(order)
     chosen = len(codes) - 1 - first if policies.duplicate_keys == "last" else first
     keep = np.zeros(len(codes), bool)
     keep[chosen] = True

@@ -13,6 +13,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.core.distinct import distinct
 from recsys.features.world import names as names
 from recsys.features.world.catalogue import WEEKS, Floats, Ints, Items, Users, affinity
 
@@ -199,7 +200,7 @@ class _Store:
     def take(self, user: Ints, week: Ints, category: Ints, point: Floats) -> Ints:
         """Return one place of the shelf for each event (N,), drawn within its category."""
         place = np.empty(len(user), np.int64)
-        for number in np.unique(category):
+        for number in distinct(category):
             chosen = np.flatnonzero(category == number)
             low, high = self.edges[number], self.edges[number + 1]
             weight = self.liking[user[chosen], low:high] * self.demand[week[chosen], low:high]

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.core.distinct import distinct_codes, distinct_counts
+
 
 def mutual_information(columns: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
     """Return the mutual information of every two columns in nats, (F, F), symmetric.
@@ -29,10 +31,10 @@ def mutual_information(columns: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
         raise ValueError(f"columns of one length of at least 1, not of {sorted(lengths)}")
     codes, sizes, entropies = [], [], []
     for column in columns:
-        values, code, counts = np.unique(column, return_inverse=True, return_counts=True)
+        values, code = distinct_codes(column)
         codes.append(code)
         sizes.append(len(values))
-        entropies.append(_entropy(counts))
+        entropies.append(_entropy(np.bincount(code)))
     found = np.diag(np.array(entropies, np.float64))
     for first in range(len(columns)):
         for second in range(first):
@@ -65,7 +67,7 @@ def _counts(codes: NDArray[np.int64], size: int) -> NDArray[np.int64]:
     """How often each code below `size` stands, in any order, zeros or not."""
     if size <= 4 * len(codes):
         return np.bincount(codes, minlength=size)
-    return np.unique(codes, return_counts=True)[1]
+    return distinct_counts(codes)[1]
 
 
 def _entropy(counts: NDArray[np.int64]) -> float:

@@ -23,6 +23,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.core.distinct import distinct, first_places
+
 Integers = NDArray[np.integer[Any]]
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -56,7 +58,7 @@ def hits(top: Integers, relevant_values: Integers, relevant_offsets: Integers) -
         place = np.minimum(np.searchsorted(wanted, keys), len(wanted) - 1)
         candidates = np.flatnonzero((wanted[place] == keys) & (top >= 0))
         # The first place of each (query, item) in reading order is its better rank.
-        first = np.unique(keys.ravel()[candidates], return_index=True)[1]
+        first = first_places(keys.ravel()[candidates])
         found[candidates[first]] = True
     return found.reshape(top.shape)
 
@@ -103,7 +105,7 @@ def coverage_at_k(top: Integers, num_items: int, k: int) -> float:
         k: the cut-off.
     """
     named = _first(top, k)
-    return len(np.unique(named[named >= 0])) / num_items
+    return len(distinct(named[named >= 0])) / num_items
 
 
 def novelty_at_k(top: Integers, item_counts: Integers, k: int) -> float:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from recsys.core.distinct import distinct
 from recsys.core.errors import ConfigError, DataError
 from recsys.core.strict import nearest
 from recsys.features.dataset.histories import Histories
@@ -266,7 +267,7 @@ def _rows_of(tables: Tables, schema: Schema, users: pa.Array | None) -> np.ndarr
             f"user {stranger!r} ({rows.null_count} users in all) is in neither the interactions "
             "nor the users table"
         )
-    return np.unique(np.asarray(rows, np.int64))
+    return distinct(np.asarray(rows, np.int64))
 
 
 def _answers(scorer: Scorer, shard: Shard) -> pa.Table:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recsys.core.distinct import distinct_codes
 from recsys.data.batch import Jagged
 from recsys.metrics.representation import alignment, rankme, uniformity
 
@@ -75,8 +76,8 @@ def group_spread(items_NE: Tensor, groups: Sequence[str]) -> float | None:
         items_NE: (N, E).
         groups: N names.
     """
-    names, code = np.unique(np.asarray(groups), return_inverse=True)
-    code_N = torch.from_numpy(code.reshape(-1))
+    names, code = distinct_codes(np.asarray(groups))
+    code_N = torch.from_numpy(code)
     size_G = torch.bincount(code_N, minlength=len(names)).double()
     wide_NE = items_NE.detach().cpu().double()
     sum_GE = torch.zeros(len(names), wide_NE.shape[1], dtype=torch.float64)

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from recsys.core.distinct import distinct
 from recsys.data.batch import History, Jagged
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.queries import Queries
@@ -198,7 +199,7 @@ def evaluate(
     }
     asked = f"{len(queries):,} users"
     if config.asked == "events":
-        asked = f"{len(queries):,} events of {len(np.unique(queries.users)):,} users"
+        asked = f"{len(queries):,} events of {len(distinct(queries.users)):,} users"
     return Evaluation(
         protocol={
             **protocol,

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 from numpy.typing import NDArray
 
+from recsys.core.distinct import distinct
 from recsys.training.evaluation.results import Evaluation
 
 BEST = "best_reachable"
@@ -240,7 +241,7 @@ def popularity(evaluation: Evaluation, k: int) -> str:
         share = np.cumsum(np.bincount(rank[rows], minlength=len(counts))) / len(rows)
         style = (0, (4, 2)) if name == CONSUMED else "solid"
         # A million items need no million points.
-        keep = np.unique(np.geomspace(1, len(x), 400).astype(int)) - 1
+        keep = distinct(np.geomspace(1, len(x), 400).astype(int)) - 1
         axis.plot(x[keep], share[keep], color=colours[number], lw=2, ls=style)
         half = int(np.searchsorted(share, 0.5))
         axis.plot(x[half], 0.5, "o", color=colours[number], ms=6)

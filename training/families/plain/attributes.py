@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from recsys.core.distinct import distinct, distinct_codes
 from recsys.features.dataset.dataset import Dataset
 from recsys.training.families.plain.ordered import (
     Matrix,
@@ -162,8 +163,8 @@ def item_values(data: Dataset) -> list[Matrix]:
 
 
 def _incidence(values: NDArray[np.int64], lengths: NDArray[np.int64]) -> Matrix:
-    known, code = np.unique(values, return_inverse=True)
-    pairs = np.unique(np.repeat(np.arange(len(lengths)), lengths) * len(known) + code)
+    known, code = distinct_codes(values)
+    pairs = distinct(np.repeat(np.arange(len(lengths)), lengths) * len(known) + code)
     rows, columns = np.divmod(pairs, len(known))
     ones = np.ones(len(pairs), np.float32)
     return sparse.coo_array((ones, (rows, columns)), shape=(len(lengths), len(known))).tocsr()

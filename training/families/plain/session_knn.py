@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from recsys.core.distinct import distinct_codes
 from recsys.training.families.plain.ordered import TIE, Matrix, last_steps, popularity_share
 from recsys.training.families.plain.taken import Integers, Ones, user_items
 
@@ -69,7 +70,7 @@ class SessionKNN:
             decay: what an item of the history loses of its weight a step.
             idf_power: of the weight of rare items.
         """
-        names, number = np.unique(sequence, return_inverse=True)
+        names, number = distinct_codes(sequence)
         ends = np.searchsorted(number, np.arange(len(names)), side="right") - 1
         age = np.arange(len(names))[::-1] if time is None else -time[ends].astype(np.int64)
         place = np.empty(len(names), np.int64)

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from recsys.core.distinct import distinct
+
 Integers = NDArray[np.integer[Any]]
 Ones = sparse.csr_array[Any]
 
@@ -45,7 +47,7 @@ def user_items(
     """
     if num_users is None:
         num_users = int(user_row.max(initial=-1)) + 1
-    pairs = np.unique(user_row.astype(np.int64) * num_items + item_row)
+    pairs = distinct(user_row.astype(np.int64) * num_items + item_row)
     users, items = np.divmod(pairs, num_items)
     # int32 indices: SciPy's products then move half the bytes.
     indptr = np.searchsorted(users, np.arange(num_users + 1)).astype(np.int32)

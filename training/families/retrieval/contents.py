@@ -11,6 +11,7 @@ from torch import Tensor
 
 from recsys.bundle.pair_calibration import TakeProbability
 from recsys.bundle.weights import load_retrieval, save_weights, space_id
+from recsys.core.distinct import distinct
 from recsys.features.bundle.description import ModelDescription
 from recsys.features.bundle.model_bundle import layouts_of
 from recsys.features.bundle.request_probe import with_answers
@@ -137,4 +138,4 @@ def _probe(reading: RetrievalData, model: RetrievalModel, vectors: Tensor) -> pa
 def _probe_users(data: Dataset) -> NDArray[np.int64]:
     """Return users spread evenly over the table."""
     count = min(PROBE_ROWS, data.num_users)
-    return np.unique(np.linspace(0, data.num_users - 1, count).astype(np.int64))
+    return distinct(np.linspace(0, data.num_users - 1, count).astype(np.int64))
