@@ -3,6 +3,10 @@
 A machine with a C++ compiler (`CXX`, else `c++`) compiles a file once in a second or two, for its
 own processor, into `$XDG_CACHE_HOME/recsys` (`~/.cache/recsys`). One without, or with
 `RECSYS_NATIVE=0`, does without: whoever calls has the same numbers from torch, only slower.
+
+Not `torch.utils.cpp_extension`: it needs ninja and compiles torch's headers, 25 CPU seconds instead
+of 1.8 the first time and 0.2 instead of less than 0.01 each time after, and a library built into
+the wheel would not be compiled for the processor at hand.
 """
 
 import ctypes
