@@ -1,8 +1,16 @@
 """The trials of a search in an SQLite file, through Optuna: TPE proposes, the median prunes.
 
-What is proposed is a function of the seed, of how many trials came before, and of their results:
-a search that was stopped and goes on proposes what one that was not stopped would. A trial that
-was cut off half-way counts as if it had not been; it is proposed again.
+Storage, proposals, pruning, the first trial's given settings and the importance of each are
+Optuna's. Ours is what it has not:
+
+- What is proposed is a function of the seed, of how many trials came before, and of their results:
+  a search that was stopped and goes on proposes what one that was not stopped would. Optuna stores
+  no sampler's state, so each proposal has a sampler with a seed of its own.
+- One process has a search, by a lock on the file: a trial that is open when the lock is taken was
+  cut off, and is proposed again. Optuna's heartbeat goes with `Study.optimize` alone, which acts on
+  no signal within a trial, and knows of a killed process only after a time.
+- A search goes on only with the configuration, space, seed and data that it began with.
+- A proposal that was trained before gets the earlier result.
 
 Bergstra et al., "Algorithms for Hyper-Parameter Optimization", NeurIPS 2011, section 4 (TPE).
 """
@@ -163,15 +171,14 @@ class SearchStore:
         self._study.sampler = self._optuna.samplers.TPESampler(
             n_startup_trials=STARTUP_TRIALS, seed=seed
         )
-        if before:
-            self._open = self._study.ask()
-            return self._open.number, self._drawn(self._open, self.space)
-        # What lies outside the space is no draw from it: the sampler learns of the others alone.
-        inside = {key: one for key, one in self.space.items() if one.holds(self.base[key])}
-        self._study.enqueue_trial({k: _encoded(one, self.base[k]) for k, one in inside.items()})
-        self._open = self._study.ask()
-        self._drawn(self._open, inside)
-        return self._open.number, dict(self.base)
+        space = self.space
+        if not before:
+            # What lies outside the space is no draw from it: only the others are learnt from.
+            space = {key: one for key, one in space.items() if one.holds(self.base[key])}
+            self._study.enqueue_trial({k: _encoded(one, self.base[k]) for k, one in space.items()})
+        distributions = {key: _distribution(self._optuna, one) for key, one in space.items()}
+        self._open = self._study.ask(distributions)
+        return self._open.number, self._values(self._open)
 
     def report(self, epoch: int, value: float) -> bool:
         """Store the metric after `epoch` (from 1 on); return whether to prune."""
@@ -231,15 +238,19 @@ class SearchStore:
         # A process that was killed says nothing.
         return INTERRUPTED if word == FAILED and reason in ("", INTERRUPTED) else word
 
-    def _drawn(self, trial: Any, space: Space) -> dict[str, Any]:
-        return {key: _suggested(trial, key, one) for key, one in space.items()}
+    def _values(self, trial: Any) -> dict[str, Any]:
+        """Return what a trial sets; what the base has, to its last digit."""
+        found = dict(self.base)
+        for key, drawn in trial.params.items():
+            if drawn != _encoded(self.space[key], self.base[key]):
+                found[key] = _decoded(self.space[key], drawn)
+        return found
 
     def _tried(self, trial: Any) -> Tried:
-        drawn = {key: _decoded(self.space[key], v) for key, v in trial.params.items()}
         epochs = tuple(trial.intermediate_values[e] for e in sorted(trial.intermediate_values))
         return Tried(
             trial.number,
-            {**self.base, **drawn},
+            self._values(trial),
             self._word(trial),
             max(epochs, default=None),
             epochs,
@@ -302,14 +313,13 @@ def _check_file(path: Path) -> None:
         )
 
 
-def _suggested(trial: Any, key: str, one: Range | Choice) -> Any:
+def _distribution(optuna: Any, one: Range | Choice) -> Any:
+    kinds = optuna.distributions
     if isinstance(one, Choice):
-        drawn = trial.suggest_categorical(key, [_encoded(one, value) for value in one.values])
-    elif one.integer:
-        drawn = trial.suggest_int(key, one.low, one.high, step=one.step or 1, log=one.log)
-    else:
-        drawn = trial.suggest_float(key, one.low, one.high, step=one.step, log=one.log)
-    return _decoded(one, drawn)
+        return kinds.CategoricalDistribution([_encoded(one, value) for value in one.values])
+    if one.integer:
+        return kinds.IntDistribution(one.low, one.high, one.log, one.step or 1)
+    return kinds.FloatDistribution(one.low, one.high, one.log, one.step)
 
 
 def _encoded(one: Range | Choice, value: Any) -> Any:

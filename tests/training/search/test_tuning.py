@@ -16,7 +16,7 @@ import yaml
 
 from recsys.core.errors import ConfigError
 from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.config.ranges import Choice, Space
+from recsys.training.config.ranges import Choice, Range, Space
 from recsys.training.engine.loop import Terminated
 from recsys.training.families.load import load_config
 from recsys.training.search.output import lines, to_json, tuned_config
@@ -114,6 +114,18 @@ def test_the_configuration_as_it_stands_is_the_first_trial(seven: tuple[Path, Fo
     assert all(one.value == max(one.epochs) for one in finished)
     settings = [tuple(map(str, one.values.values())) for one in found.trials]
     assert len({*settings}) == 7
+
+
+def test_the_configuration_as_it_stands_keeps_its_digits(tmp_path: Path) -> None:
+    rate, width = 0.00123456789, (16, 8)
+    space: Space = {"rate": Range(1e-4, 1e-1, log=True), "hidden": Choice(([8], [*width]))}
+    base = {"rate": rate, "hidden": [*width]}
+    with open_search(tmp_path / "a.db", "a", space=space, base=base, facts={"seed": 0}) as store:
+        assert store.propose() == (0, base)
+        store.done(0.5, 1.0)
+        assert [one.values for one in store.trials()] == [base]
+        _, drawn = store.propose()
+        assert drawn["rate"] == float(f"{drawn['rate']:.4g}") != rate
 
 
 def test_what_is_written_trains_to_what_is_promised(seven: tuple[Path, Found]) -> None:
