@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from recsys.core.errors import ConfigError
 from recsys.explanation.attention_maps import AttentionMaps
 from recsys.training.explain.explanation import Explanation, RowExplanation
+from recsys.training.reports.drawing import COLOURS, INK, SOFT, STYLE, Sheet, for_both
 from recsys.training.reports.explanation_table import SHOWN_PAIRS, agreement_words
-from recsys.training.reports.plots import COLOURS, INK, SOFT, STYLE, svg
 
 TEMPLATE = Path(__file__).with_name("explanation_section.html")
 PICTURES = (".png", ".svg")
@@ -30,8 +30,9 @@ MAX_FIELDS = 24
 """Most fields of a picture, the most important ones."""
 _PAIRS = 8
 """Most pairs of a picture."""
-_NUMBERED = 12
+_ROOMY, _ROOMY_NARROW = 12, 5
 """Most fields of a map whose squares have their numbers in them."""
+_PICTURE = Sheet("", 11.0, 2)
 _DARKEST = 0.6
 """Opacity of the strongest square: ink stays readable on it."""
 _LINE = str(STYLE["grid.color"])
@@ -58,6 +59,15 @@ class _Bars(NamedTuple):
     length: NDArray[np.float64]
     error: NDArray[np.float64]
     form: str
+
+
+class _Chart(NamedTuple):
+    """Bars, and beside or above them on the same lines a map of attention where there is one."""
+
+    names: Sequence[str]
+    labels: Sequence[str]
+    attention: AttentionMaps | None
+    bars: _Bars
 
 
 class _Paint(NamedTuple):
@@ -97,7 +107,7 @@ def write_picture(path: Path, found: Explanation | RowExplanation) -> None:
         if isinstance(found, RowExplanation):
             figure = _row(found, _FILE)
         else:
-            figure = _rows(found, _FILE, _PAIRS)
+            figure = _rows(found, _FILE, _PICTURE, _PAIRS)
         metadata = {"Date": None} if path.suffix == ".svg" else None
         figure.savefig(path, dpi=150, facecolor="white", metadata=metadata)
 
@@ -111,8 +121,9 @@ def explanation_section(found: Explanation) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    with matplotlib.rc_context(_PAGE.style):
-        chart = svg(_rows(found, _PAGE, 0), "What the model loses without each field")
+    chart = for_both(
+        lambda sheet: _rows(found, _PAGE, sheet), "What the model loses without each field"
+    )
     pairs = [
         (" x ".join(pair), logits, found.attention and found.attention.between(*pair))
         for pair, logits in found.interactions.strongest(SHOWN_PAIRS)
@@ -126,7 +137,7 @@ def explanation_section(found: Explanation) -> str:
     )
 
 
-def _rows(found: Explanation, paint: _Paint, num_pairs: int) -> Figure:
+def _rows(found: Explanation, paint: _Paint, sheet: Sheet, num_pairs: int = 0) -> Figure:
     importance = found.importance
     names = importance.ranking[:MAX_FIELDS]
     at = [importance.names.index(name) for name in names]
@@ -138,8 +149,9 @@ def _rows(found: Explanation, paint: _Paint, num_pairs: int) -> Figure:
         ".4f",
     )
     pairs = found.interactions.strongest(num_pairs)
-    labels = [_short(name) for name in names]
-    figure, below = _map_and_bars(names, labels, found.attention, bars, paint, len(pairs))
+    labels = [_short(name, 28 if sheet.columns > 1 else 16) for name in names]
+    chart = _Chart(names, labels, found.attention, bars)
+    figure, below = _map_and_bars(chart, paint, sheet, len(pairs))
     if below is not None:
         logits = np.array([one for _, one in pairs])
         unit = "logits of both, beyond those of each alone"
@@ -161,7 +173,7 @@ def _row(found: RowExplanation, paint: _Paint) -> Figure:
         parts.error[at],
         "+.3f",
     )
-    figure, _ = _map_and_bars(names, labels, found.attention, bars, paint)
+    figure, _ = _map_and_bars(_Chart(names, labels, found.attention, bars), paint, _PICTURE)
     title = f"{found.title}: probability {parts.probability:.3f}"
     figure.suptitle(title, x=0.01, ha="left", weight="bold", color=paint.of[INK])
     notes = "\n".join(textwrap.fill(note, 110) for note in found.notes)
@@ -170,28 +182,28 @@ def _row(found: RowExplanation, paint: _Paint) -> Figure:
 
 
 def _map_and_bars(
-    names: Sequence[str],
-    labels: Sequence[str],
-    attention: AttentionMaps | None,
-    bars: _Bars,
-    paint: _Paint,
-    lines_below: int = 0,
+    chart: _Chart, paint: _Paint, sheet: Sheet, lines_below: int = 0
 ) -> tuple[Figure, Axes | None]:
-    """Draw bars, and beside them on the same lines a map of attention where there is one.
+    """Draw bars and map; side by side they have the same lines.
 
     Also returned is an empty chart below them with room for `lines_below` bars, or None.
     """
-    heights = [1.4 + max(2.0, 0.42 * len(names))] + [0.9 + 0.32 * lines_below] * (lines_below > 0)
-    columns = ["bars"] if attention is None else ["map", "bars"]
-    rows: Any = [columns, ["below"] * len(columns)][: len(heights)]
-    figure = Figure(figsize=(7.2 if attention is None else 11.0, sum(heights)))
+    parts = ["bars"] if chart.attention is None else ["map", "bars"]
+    beside = len(parts) > 1 and sheet.columns > 1
+    rows: Any = [parts] if beside else [[part] for part in parts]
+    heights = [1.4 + max(2.0, 0.42 * len(chart.names))] * len(rows)
+    if lines_below:
+        rows, heights = [*rows, ["below"] * len(rows[0])], [*heights, 0.9 + 0.32 * lines_below]
+    alone = sheet is _PICTURE and not beside
+    figure = Figure(figsize=(7.2 if alone else sheet.width, sum(heights)))
     axes = figure.subplot_mosaic(rows, height_ratios=heights)
-    if attention is not None:
-        _map(axes["map"], names, attention, paint)
-        axes["bars"].sharey(axes["map"])
+    if chart.attention is not None:
+        _map(axes["map"], chart.names, chart.attention, paint, sheet)
+        _lines(axes["map"], chart.labels, paint)
+    _lines(axes["bars"], chart.labels, paint)
+    if beside:
         axes["bars"].tick_params(axis="y", labelleft=False)
-    _lines(axes[columns[0]], labels, paint)
-    _draw_bars(axes["bars"], bars, paint)
+    _draw_bars(axes["bars"], chart.bars, paint, beside=sheet.columns > 1)
     return figure, axes.get("below")
 
 
@@ -202,7 +214,11 @@ def _lines(axis: Axes, labels: Sequence[str], paint: _Paint) -> None:
     axis.set_ylim(len(labels) - 0.5, -0.5)
 
 
-def _map(axis: Axes, names: Sequence[str], attention: AttentionMaps, paint: _Paint) -> None:
+def _map(
+    axis: Axes, names: Sequence[str], attention: AttentionMaps, paint: _Paint, sheet: Sheet
+) -> None:
+    beside = sheet.columns > 1
+    roomy = len(names) <= (_ROOMY if beside else _ROOMY_NARROW)
     at = [attention.names.index(name) for name in names]
     shares = attention.average[np.ix_(at, at)]
     strongest = float(shares.max())
@@ -212,15 +228,13 @@ def _map(axis: Axes, names: Sequence[str], attention: AttentionMaps, paint: _Pai
         )
         square.set_alpha(_DARKEST * float(share) / strongest)
         axis.add_patch(square)
-        if len(names) <= _NUMBERED:
-            axis.annotate(
-                f"{share:.0%}", (column, row), ha="center", va="center", size=8,
-                color=paint.of[INK],
-            )  # fmt: skip
+        if roomy:
+            at_middle: Any = {"ha": "center", "va": "center", "color": paint.of[INK]}
+            axis.annotate(f"{share:.0%}", (column, row), size=9 if beside else 10, **at_middle)
     axis.set_xlim(-0.5, len(names) - 0.5)
     short = [_short(name, 16) for name in names]
     turned: dict[str, Any] = {"rotation": 40, "va": "top"}
-    if len(names) > _NUMBERED:
+    if not roomy:
         turned = {"rotation": 90, "va": "center"}
     axis.set_xticks(range(len(names)), short, ha="right", rotation_mode="anchor", **turned)
     axis.tick_params(axis="x", colors=paint.of[INK])
@@ -228,7 +242,7 @@ def _map(axis: Axes, names: Sequence[str], attention: AttentionMaps, paint: _Pai
     _bare(axis)
 
 
-def _draw_bars(axis: Axes, bars: _Bars, paint: _Paint) -> None:
+def _draw_bars(axis: Axes, bars: _Bars, paint: _Paint, beside: bool = True) -> None:
     places = np.arange(len(bars.length))
     colours = [paint.of[COLOURS[4 if length < 0 else 0]] for length in bars.length]
     axis.barh(places, bars.length, height=0.62, color=colours, lw=0)
@@ -246,10 +260,10 @@ def _draw_bars(axis: Axes, bars: _Bars, paint: _Paint) -> None:
             ha="right" if below else "left",
         )
     axis.axvline(0, color=paint.of[SOFT], lw=1)
-    axis.margins(x=0.18)
+    axis.margins(x=0.18 if beside else 0.4)  # room for the numbers
     axis.xaxis.set_major_locator(MaxNLocator(5))
     axis.set_title(bars.title)
-    axis.set_xlabel(bars.unit)
+    axis.set_xlabel(textwrap.fill(bars.unit, 36))
     axis.grid(visible=False, axis="y")
     for side in ("left", "bottom"):
         axis.spines[side].set_visible(False)

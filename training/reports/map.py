@@ -1,6 +1,7 @@
 """The embedding map of the report: items as dots in the plane, named when pointed at.
 
-Written as SVG by hand, because every dot carries its item's title.
+Written as SVG by hand, because every dot carries its item's title. Names stand above it as HTML,
+so that they are as large on a narrow page, which has room for few.
 """
 
 from collections import Counter
@@ -14,15 +15,42 @@ from numpy.typing import NDArray
 MAX_ITEMS = 1500
 """More would take t-SNE seconds and the page megabytes; the most taken items are drawn."""
 MAX_GROUPS = 10
-_NAMED = 14
 _WIDTH, _HEIGHT, _MARGIN = 960, 620, 24
 
 
 @dataclass(frozen=True)
-class Map:
-    """An SVG, its legend as (group, CSS class, items) with the largest first, and a caption."""
+class _Room:
+    """How many names a page has room for, and what one takes, in units of the picture."""
 
-    svg: str
+    most: int
+    width: float
+    height: float
+
+
+# One line of a name in 850 pixels or more; two lines in 358, of 44 % of the width.
+_WIDE, _NARROW = _Room(14, 215, 34), _Room(5, 0.44 * _WIDTH, 90)
+
+
+@dataclass(frozen=True)
+class _Name:
+    """Where the name of a dot goes: beside it on the left or the right, on which pages."""
+
+    left: bool
+    wide: bool
+    narrow: bool
+
+    @property
+    def css(self) -> str:
+        """The classes of its element."""
+        page = "" if self.wide and self.narrow else " wide-page" if self.wide else " narrow-page"
+        return f"name {'left' if self.left else 'right'}{page}"
+
+
+@dataclass(frozen=True)
+class Map:
+    """The map as HTML, its legend as (group, CSS class, items), the largest first, a caption."""
+
+    html: str
     legend: tuple[tuple[str, str, int], ...]
     caption: str
 
@@ -56,18 +84,19 @@ def embedding_map(
         for i, (row, group) in enumerate(zip(rows, shown, strict=True))
     )
     names = "\n".join(
-        f'<text x="{x[i] + 7:.1f}" y="{y[i] + 4:.1f}">{escape(_short(titles[rows[i]]))}</text>'
-        for i in _to_name(x, y, counts[rows])
+        f'<span class="{name.css}" style="left:{100 * x[i] / _WIDTH:.1f}%;'
+        f'top:{100 * y[i] / _HEIGHT:.1f}%">{escape(_short(titles[rows[i]]))}</span>'
+        for i, name in _names(x, y, counts[rows]).items()
     )
-    svg = (
-        f'<svg role="img" aria-label="Map of item embeddings" class="map" '
-        f'viewBox="0 0 {_WIDTH} {_HEIGHT}">\n<g>{dots}</g>\n<g class="names">{names}</g></svg>'
+    html = (
+        f'<div class="map"><svg role="img" aria-label="Map of item embeddings" '
+        f'viewBox="0 0 {_WIDTH} {_HEIGHT}">\n<g>{dots}</g></svg>\n{names}</div>'
     )
     part = "" if len(rows) == len(vectors) else f"the {len(rows):,} most taken of "
     caption = (
         f"{part}{len(vectors):,} items, {vectors.shape[1]} dimensions brought to 2 by {method}"
     )
-    return Map(svg, _legend(shown, style) if groups is not None else (), caption)
+    return Map(html, _legend(shown, style) if groups is not None else (), caption)
 
 
 def _legend(shown: Sequence[str], style: dict[str, str]) -> tuple[tuple[str, str, int], ...]:
@@ -107,18 +136,33 @@ def _on_page(places: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[
     return x, _MARGIN + (1 - unit[:, 1]) * (_HEIGHT - 2 * _MARGIN)
 
 
-def _to_name(
+def _names(
     x: NDArray[np.float64], y: NDArray[np.float64], counts: NDArray[np.int64]
-) -> list[int]:
-    """Return the most taken items whose names would not run into each other or off the page."""
-    named: list[int] = []
-    for i in np.argsort(-counts, kind="stable"):
-        free = all(abs(x[i] - x[j]) > 190 or abs(y[i] - y[j]) > 34 for j in named)
-        if free and x[i] < _WIDTH - 190:
-            named.append(int(i))
-        if len(named) == _NAMED:
+) -> dict[int, _Name]:
+    """Return the dots that are named on either page."""
+    wide, narrow = (_to_name(x, y, counts, room) for room in (_WIDE, _NARROW))
+    return {i: _Name(_to_the_left(x[i]), i in wide, i in narrow) for i in sorted(wide | narrow)}
+
+
+def _to_the_left(x: float) -> bool:
+    return x > _WIDTH / 2
+
+
+def _to_name(
+    x: NDArray[np.float64], y: NDArray[np.float64], counts: NDArray[np.int64], room: _Room
+) -> set[int]:
+    """Return the most taken items whose names would not run into each other."""
+    named: dict[int, float] = {}
+    for i in np.argsort(-counts, kind="stable").tolist():
+        start = x[i] - room.width if _to_the_left(x[i]) else x[i]
+        if all(
+            abs(start - other) > room.width or abs(y[i] - y[j]) > room.height
+            for j, other in named.items()
+        ):
+            named[i] = start
+        if len(named) == room.most:
             break
-    return named
+    return set(named)
 
 
 def _words(title: str, group: str) -> str:

@@ -1,15 +1,10 @@
-"""The charts of the report, each an inline SVG that takes its colours from the page.
+"""The charts of a retrieval report, each an inline SVG or two: for a wide and a narrow page."""
 
-Matplotlib draws with stand-in colours; in the SVG they become CSS variables, so that light and
-dark look right. Text stays text, in the page's font.
-"""
-
-import io
-import re
 from collections.abc import Mapping, Sequence
+from html import escape
+from textwrap import fill
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -18,6 +13,17 @@ from numpy.typing import NDArray
 
 from recsys.core.distinct import distinct
 from recsys.training.evaluation.results import Evaluation
+from recsys.training.reports.drawing import (
+    BEST_COLOUR,
+    COLOURS,
+    INK,
+    PAGE,
+    VARIABLES,
+    Sheet,
+    for_both,
+    for_page,
+    panels,
+)
 
 BEST = "best_reachable"
 CONSUMED = "taken next"
@@ -37,40 +43,6 @@ _WORDS = {
     BEST: "best reachable",
 }
 METRICS = {"recall": "recall", "hit_rate": "hit rate", "ndcg": "NDCG", "mrr": "MRR"}
-# Stand-ins for CSS variables; no chart may use another colour.
-INK, SOFT, _LINE, _BEST, _PAGE = "#0000f1", "#0000f2", "#0000f3", "#0000f4", "#0000f5"
-COLOURS = tuple(f"#0000e{number}" for number in range(10))
-_VARIABLES = {
-    INK: "var(--ink)",
-    SOFT: "var(--soft)",
-    _LINE: "var(--line)",
-    _BEST: "var(--best)",
-    _PAGE: "var(--page)",
-    **{colour: f"var(--ranker-{number})" for number, colour in enumerate(COLOURS)},
-}
-STYLE: Any = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "recsys",
-    "font.size": 10,
-    "axes.edgecolor": _LINE,
-    "axes.labelcolor": SOFT,
-    "axes.titlecolor": INK,
-    "axes.titlesize": 11,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": _LINE,
-    "grid.linewidth": 0.6,
-    "text.color": INK,
-    "xtick.color": SOFT,
-    "ytick.color": SOFT,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "figure.constrained_layout.use": True,
-}
 
 
 def words(name: str) -> str:
@@ -80,40 +52,50 @@ def words(name: str) -> str:
 
 def colour_variables(evaluation: Evaluation) -> dict[str, str]:
     """Return the CSS variable of each ranker's colour: the same in every chart."""
-    return {name: _VARIABLES[colour] for name, colour in _colours(evaluation).items()}
+    return {name: VARIABLES[colour] for name, colour in _colours(evaluation).items()}
 
 
-@matplotlib.rc_context(STYLE)
 def intervals(evaluation: Evaluation, metrics: Sequence[str], labels: Sequence[str]) -> str:
     """Draw rankers as dots with their 95 % intervals, a panel a metric."""
     names, colours = list(evaluation.results), _colours(evaluation)
-    figure, axes = panels(1, len(metrics), 9.6, 0.55 + 0.42 * len(names))
-    for axis, metric, label in zip(axes, metrics, labels, strict=True):
-        for row, name in enumerate(names):
-            result = evaluation.results[name]
-            value = result.metrics[metric]
-            low, high = result.intervals.get(metric, (value, value))
-            y = len(names) - row
-            axis.plot([low, high], [y, y], color=colours[name], lw=2.4, solid_capstyle="round")
-            axis.plot([value], [y], "o", color=colours[name], ms=7)
-            axis.annotate(
-                f"{value:.3f}", (high, y), (7, 0), textcoords="offset points", va="center"
-            )
-        axis.set_title(label)
-        axis.set_xlim(left=0)
-        axis.margins(x=0.16)
-        axis.set_ylim(0.4, len(names) + 0.6)
-        axis.set_yticks(range(len(names), 0, -1), [words(name) for name in names])
-        axis.tick_params(axis="y", colors=INK)
-        axis.xaxis.set_major_locator(MaxNLocator(5))
-        axis.grid(visible=False, axis="y")
-        axis.spines["left"].set_visible(False)
-    for axis in axes[1:]:
-        axis.set_yticklabels([])
-    return svg(figure, "Dots with 95 % intervals: " + ", ".join(labels))
+
+    def draw(sheet: Sheet) -> Figure:
+        figure, axes = panels(sheet, len(metrics), 0.55 + 0.42 * len(names))
+        for place, (axis, metric, label) in enumerate(zip(axes, metrics, labels, strict=True)):
+            for row, name in enumerate(names):
+                result = evaluation.results[name]
+                value = result.metrics[metric]
+                low, high = result.intervals.get(metric, (value, value))
+                y = len(names) - row
+                axis.plot([low, high], [y, y], color=colours[name], lw=2.4, solid_capstyle="round")
+                axis.plot([value], [y], "o", color=colours[name], ms=7)
+                axis.annotate(
+                    f"{value:.3f}", (high, y), (7, 0), textcoords="offset points", va="center"
+                )
+            axis.set_title(fill(label, 30 if sheet.columns > 1 else 24))
+            axis.set_xlim(left=0)
+            axis.margins(x=0.16)
+            named_rows(axis, [words(name) for name in names])
+            if sheet.columns > 1 and place:
+                axis.set_yticklabels([])
+        return figure
+
+    return for_both(draw, "Dots with 95 % intervals: " + ", ".join(labels))
 
 
-@matplotlib.rc_context(STYLE)
+def named_rows(axis: Axes, names: Sequence[str]) -> None:
+    """Give the rows of a chart, n at the top to 1, their names."""
+    axis.set_ylim(0.4, len(names) + 0.6)
+    axis.set_yticks(range(len(names), 0, -1), names)
+    axis.tick_params(axis="y", colors=INK)
+    axis.xaxis.set_major_locator(MaxNLocator(4))
+    axis.grid(visible=False, axis="y")
+    axis.spines["left"].set_visible(False)
+
+
+Curves = Mapping[str, Sequence[tuple[float, float]]]
+
+
 def learning_curves(history: Sequence[Mapping[str, float]], metric: str) -> str | None:
     """Draw the loss and the validation metrics over training steps; None without any point."""
     series: dict[str, list[tuple[float, float]]] = {}
@@ -121,7 +103,7 @@ def learning_curves(history: Sequence[Mapping[str, float]], metric: str) -> str 
         for name, value in point.items():
             if name not in ("step", "epoch", "examples_per_second"):
                 series.setdefault(name, []).append((point["step"], value))
-    left = {
+    losses = {
         name: series[name]
         for name in series
         if name == "loss" or name.startswith("loss/") or name.endswith("/loss")
@@ -131,62 +113,81 @@ def learning_curves(history: Sequence[Mapping[str, float]], metric: str) -> str 
         for kind, label in METRICS.items()
     }
     shown = {label: series[name] for name, label in right.items() if name in series}
-    groups = [curves for curves in (left, shown) if curves]
+    groups = [curves for curves in (losses, shown) if curves]
     if not groups:
         return None
-    figure, axes = panels(1, len(groups), 9.6, 2.9)
-    for axis, curves in zip(axes, groups, strict=True):
-        is_loss = curves is left
-        for number, points in enumerate(curves.values()):
-            x, y = np.array(points).T
-            colour = INK if is_loss and not number else COLOURS[number % len(COLOURS)]
-            axis.plot(x, y, color=colour, lw=1.6, marker=None if len(x) > 40 else "o", ms=4)
-            if not is_loss:
-                best = int(np.nanargmax(y)) if np.isfinite(y).any() else 0
-                axis.plot(x[best], y[best], "o", color=colour, ms=7, mfc="none", mew=1.5)
+
+    def draw(sheet: Sheet) -> Figure:
+        figure, axes = panels(sheet, len(groups), 2.9)
+        for axis, curves in zip(axes, groups, strict=True):
+            if curves is losses:
+                _loss_curves(axis, curves)
+            else:
+                _metric_curves(axis, curves, f"Validation, first {_k(metric)} (ring: best)")
+            axis.set_xlabel("training step")
+            axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+            axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        return figure
+
+    return for_both(draw, "Training loss and validation metrics over training steps")
+
+
+def _loss_curves(axis: Axes, curves: Curves) -> None:
+    colours = (INK, *COLOURS[1:])
+    for colour, points in zip(colours, curves.values(), strict=False):
+        _curve(axis, points, colour)
+    if len(curves) > 1:
         ends = {
-            label.removeprefix("loss/").replace("_", " "): np.array(points)[-1]
-            for label, points in curves.items()
+            name.removeprefix("loss/").replace("_", " "): points[-1]
+            for name, points in curves.items()
         }
-        if is_loss and len(curves) > 1:
-            _label_ends(axis, ends, (INK, *COLOURS[1:]))
-        if not is_loss:
-            axis.set_ylim(bottom=0)
-            _label_ends(axis, ends, COLOURS)
-        axis.set_title(
-            "Training loss" if is_loss else f"Validation, first {_k(metric)} (ring: best)"
-        )
-        axis.set_xlabel("training step")
-        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    return svg(figure, "Training loss and validation metrics over training steps")
+        _label_ends(axis, ends, colours)
+    axis.set_title("Training loss")
 
 
-@matplotlib.rc_context(STYLE)
+def _metric_curves(axis: Axes, curves: Curves, title: str) -> None:
+    for colour, points in zip(COLOURS, curves.values(), strict=False):
+        x, y = _curve(axis, points, colour)
+        best = int(np.nanargmax(y)) if np.isfinite(y).any() else 0
+        axis.plot(x[best], y[best], "o", color=colour, ms=7, mfc="none", mew=1.5)
+    axis.set_ylim(bottom=0)
+    _label_ends(axis, {name: points[-1] for name, points in curves.items()}, COLOURS)
+    axis.set_title(title)
+
+
+def _curve(axis: Axes, points: Sequence[tuple[float, float]], colour: str) -> NDArray[np.float64]:
+    x, y = np.array(points, dtype=np.float64).T
+    axis.plot(x, y, color=colour, lw=1.6, marker=None if len(x) > 40 else "o", ms=4)
+    return np.array([x, y])
+
+
 def metrics_by_k(evaluation: Evaluation) -> str:
     """Draw each metric over the length of the list, with 95 % bands."""
-    figure, axes = panels(2, 2, 9.6, 5.6)
     colours, ks = _colours(evaluation), evaluation.ks
-    for axis, (kind, label) in zip(axes, METRICS.items(), strict=True):
-        ends = {}
-        for name, result in evaluation.results.items():
-            keys = [f"{kind}_at_{k}" for k in ks]
-            y = [result.metrics[key] for key in keys]
-            band = np.array([result.intervals.get(key, (np.nan, np.nan)) for key in keys]).T
-            dashes = (0, (4, 2)) if name == BEST else "solid"
-            axis.fill_between(ks, *band, color=colours[name], alpha=0.18, lw=0)
-            axis.plot(ks, y, color=colours[name], lw=1.8, ls=dashes, marker="o", ms=4)
-            ends[words(name)] = (ks[-1], y[-1])
-        _log_ticks(axis, ks)
-        axis.set_ylim(bottom=0)
-        _label_ends(axis, ends, list(colours.values()))
-        axis.set_title(f"{label[0].upper()}{label[1:]} at k")
-    for axis in axes[2:]:
-        axis.set_xlabel("k, items shown (log scale)")
-    return svg(figure, "Recall, hit rate, NDCG and MRR over the length of the list")
+
+    def draw(sheet: Sheet) -> Figure:
+        figure, axes = panels(sheet, len(METRICS), 2.8, columns=2)
+        for axis, (kind, label) in zip(axes, METRICS.items(), strict=True):
+            ends = {}
+            for name, result in evaluation.results.items():
+                keys = [f"{kind}_at_{k}" for k in ks]
+                y = [result.metrics[key] for key in keys]
+                band = np.array([result.intervals.get(key, (np.nan, np.nan)) for key in keys]).T
+                dashes = (0, (4, 2)) if name == BEST else "solid"
+                axis.fill_between(ks, *band, color=colours[name], alpha=0.18, lw=0)
+                axis.plot(ks, y, color=colours[name], lw=1.8, ls=dashes, marker="o", ms=4)
+                ends[words(name)] = (ks[-1], y[-1])
+            _log_ticks(axis, ks)
+            axis.set_ylim(bottom=0)
+            _label_ends(axis, ends, list(colours.values()))
+            axis.set_title(f"{label[0].upper()}{label[1:]} at k")
+        for axis in axes[-min(2, sheet.columns) :]:
+            axis.set_xlabel("k, items shown (log scale)")
+        return figure
+
+    return for_both(draw, "Recall, hit rate, NDCG and MRR over the length of the list")
 
 
-@matplotlib.rc_context(STYLE)
 def slices(evaluation: Evaluation, side: str) -> str | None:
     """Draw recall by slice of `side` ("items", "users", ...); None where there are no slices."""
     first = next(iter(evaluation.results.values())).slices
@@ -194,38 +195,43 @@ def slices(evaluation: Evaluation, side: str) -> str | None:
     if not names:
         return None
     metric = next(key for key in first[names[0]] if key != "queries")
-    figure, (axis,) = panels(1, 1, 4.7, 1.0 + 0.5 * len(names))
     colours = _colours(evaluation)
-    for ranker, result in reversed(list(evaluation.results.items())):  # the model on top
-        points = [
-            (result.slices[name][metric], len(names) - row)
-            for row, name in enumerate(names)
-            if name in result.slices
-        ]
-        x, y = np.array(points).reshape(-1, 2).T
-        look: dict[str, Any] = {"marker": "o", "ms": 9, "mec": _PAGE}
-        if ranker == BEST:
-            look = {"marker": "|", "ms": 12, "mew": 2}
-        axis.plot(x, y, ls="", color=colours[ranker], clip_on=False, zorder=3, **look)
-    labels = [f"{n.partition(': ')[2]}  (n={first[n]['queries']:,.0f})" for n in names]
-    axis.set_yticks(range(len(names), 0, -1), labels)
-    axis.tick_params(axis="y", colors=INK)
-    axis.set_ylim(0.4, len(names) + 0.6)
-    axis.set_xlim(left=0)
-    axis.margins(x=0.05)
-    axis.xaxis.set_major_locator(MaxNLocator(5))
-    axis.spines["left"].set_visible(False)
-    axis.set_xlabel(
-        f"{_metric_words(metric)}; n: {evaluation.asked} with such an item"
-        if side.startswith("item")
-        else f"{_metric_words(metric)}; n: {evaluation.asked}"
-    )
-    return svg(figure, f"{metric} by {side}")
+
+    def draw(sheet: Sheet) -> Figure:
+        figure, (axis,) = panels(sheet, 1, 1.0 + 0.5 * len(names))
+        for ranker, result in reversed(list(evaluation.results.items())):  # the model on top
+            points = [
+                (result.slices[name][metric], len(names) - row)
+                for row, name in enumerate(names)
+                if name in result.slices
+            ]
+            x, y = np.array(points).reshape(-1, 2).T
+            look: dict[str, Any] = {"marker": "o", "ms": 9, "mec": PAGE}
+            if ranker == BEST:
+                look = {"marker": "|", "ms": 12, "mew": 2}
+            axis.plot(x, y, ls="", color=colours[ranker], clip_on=False, zorder=3, **look)
+        axis.set_xlim(left=0)
+        axis.margins(x=0.05)
+        labels = [f"{n.partition(': ')[2]}  (n={first[n]['queries']:,.0f})" for n in names]
+        named_rows(axis, labels)
+        axis.tick_params(axis="y", pad=7)  # a dot at 0 reaches to the left
+        axis.grid(visible=True, axis="y")
+        axis.set_xlabel(f"{_metric_words(metric)}\n{_slice_words(evaluation, side)}")
+        return figure
+
+    return for_page(draw, f"{metric} by {side}")
 
 
-@matplotlib.rc_context(STYLE)
+def _slice_words(evaluation: Evaluation, side: str) -> str:
+    of_items = " with such an item" if side.startswith("item") else ""
+    return f"n: {evaluation.asked}{of_items}"
+
+
 def popularity(evaluation: Evaluation, k: int) -> str:
-    """Draw which share of what was recommended, and taken, lies within the n most popular items."""
+    """Draw which share of what was recommended, and taken, lies within the n most popular items.
+
+    The legend says within how many of them half of it lies.
+    """
     counts = evaluation.train_counts
     rank = np.empty(len(counts), np.int64)
     rank[np.argsort(-counts, kind="stable")] = np.arange(len(counts))
@@ -233,49 +239,45 @@ def popularity(evaluation: Evaluation, k: int) -> str:
     lists = {words(name): top[top >= 0] for name, top in shown.items()}
     lists[CONSUMED] = evaluation.relevant_values.astype(np.int32)
     colours = [*(_colours(evaluation)[name] for name in shown), INK]
-    figure, (axis,) = panels(1, 1, 9.6, 3.4)
-    x, middles = np.arange(1, len(counts) + 1), {}
-    for number, (name, rows) in enumerate(lists.items()):
-        if not len(rows):
-            continue
-        share = np.cumsum(np.bincount(rank[rows], minlength=len(counts))) / len(rows)
-        style = (0, (4, 2)) if name == CONSUMED else "solid"
+    shares = {
+        name: (np.cumsum(np.bincount(rank[rows], minlength=len(counts))) / len(rows), colour)
+        for (name, rows), colour in zip(lists.items(), colours, strict=True)
+        if len(rows)
+    }
+    halves = {name: int(np.searchsorted(share, 0.5)) for name, (share, _) in shares.items()}
+
+    def draw(sheet: Sheet) -> Figure:
+        figure, (axis,) = panels(sheet, 1, 3.2)
+        x = np.arange(1, len(counts) + 1)
         # A million items need no million points.
         keep = distinct(np.geomspace(1, len(x), 400).astype(int)) - 1
-        axis.plot(x[keep], share[keep], color=colours[number], lw=2, ls=style)
-        half = int(np.searchsorted(share, 0.5))
-        axis.plot(x[half], 0.5, "o", color=colours[number], ms=6)
-        middles[name] = (x[half], number)
-    for place, (name, (half, number)) in enumerate(sorted(middles.items(), key=lambda e: e[1])):
-        axis.annotate(
-            f"{name}: half within {half:,}",
-            (0.015, 0.93 - 0.085 * place),
-            xycoords="axes fraction",
-            color=colours[number],
-            weight="bold",
-        )
-    axis.set_xscale("log")
-    axis.set_xlim(1, len(counts))
-    axis.set_ylim(0, 1.02)
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    axis.xaxis.set_minor_locator(NullLocator())
-    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
-    axis.set_xlabel("the n most popular items of training (log scale)")
-    axis.set_ylabel(f"share of all places in the first {k}")
-    return svg(figure, "Share of recommendations within the n most popular items")
+        for name, (share, colour) in shares.items():
+            style = (0, (4, 2)) if name == CONSUMED else "solid"
+            axis.plot(x[keep], share[keep], color=colour, lw=2, ls=style)
+            axis.plot(x[halves[name]], 0.5, "o", color=colour, ms=6)
+        axis.set_xscale("log")
+        axis.set_xlim(1, len(counts))
+        axis.set_ylim(0, 1.02)
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
+        axis.set_xlabel("the n most popular items of training (log scale)")
+        axis.set_ylabel(f"share of all places in the first {k}")
+        return figure
+
+    entries = "".join(
+        f'<li><i style="background:{VARIABLES[shares[name][1]]}"></i>{escape(name)}: half within '
+        f"{half + 1:,}</li>"
+        for name, half in sorted(halves.items(), key=lambda entry: entry[1])
+    )
+    chart = for_both(draw, "Share of recommendations within the n most popular items")
+    return f'<ul class="legend">{entries}</ul>{chart}'
 
 
 def _colours(evaluation: Evaluation) -> dict[str, str]:
     named = [name for name in evaluation.results if name != BEST]
     colours = {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(named)}
-    return {name: colours.get(name, _BEST) for name in evaluation.results}
-
-
-def panels(rows: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    """Return a figure of rows x columns charts, and the charts."""
-    figure = Figure(figsize=(width, height))
-    grid = figure.subplots(rows, columns, squeeze=False)
-    return figure, list(grid.ravel())
+    return {name: colours.get(name, BEST_COLOUR) for name in evaluation.results}
 
 
 def _label_ends(
@@ -326,19 +328,3 @@ def _metric_words(metric: str) -> str:
 
 def _k(metric: str) -> str:
     return metric.rpartition("_")[2]
-
-
-def svg(figure: Figure, label: str) -> str:
-    """Return the figure as an SVG element for the page."""
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
-    # Ids of several charts in one page would clash; those that are referred to are hashes.
-    text = re.sub(r' id="[a-zA-Z0-9]+_\d+(_\d+)*"', "", text)
-    text = re.sub(r"font: [^;\"]*?(\d[\d.]*)px [^;\"]*", r"font-size: \1px", text)
-    text = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', "", text, count=1)
-    for stand_in, variable in _VARIABLES.items():
-        text = text.replace(stand_in, variable)
-    return text.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from recsys.training.reports.plots import COLOURS, STYLE, panels, svg
+from recsys.training.reports.drawing import COLOURS, Sheet, for_both, panels
 
 _PANELS = {
     "rankme": "Effective rank of the items",
@@ -14,7 +14,6 @@ _PANELS = {
 }
 
 
-@matplotlib.rc_context(STYLE)
 def representation_curves(history: Sequence[Mapping[str, float]]) -> str | None:
     """Draw them over training steps, a panel each; None where none was logged.
 
@@ -29,16 +28,20 @@ def representation_curves(history: Sequence[Mapping[str, float]]) -> str | None:
     shown = {name: points for name, points in curves.items() if points}
     if not shown:
         return None
-    figure, axes = panels(1, len(shown), 9.6, 2.4)
-    for axis, (name, points) in zip(axes, shown.items(), strict=True):
-        steps, values = zip(*points, strict=True)
-        axis.plot(steps, values, color=COLOURS[0], lw=1.6, marker="o", ms=4)
-        if name != "uniformity":
-            axis.set_ylim(bottom=0, top=1.1 * axis.dataLim.y1)
-        else:
-            axis.set_ylim(bottom=1.1 * axis.dataLim.y0, top=0)
-        axis.set_title(_PANELS[name])
-        axis.set_xlabel("training step")
-        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        axis.xaxis.set_major_locator(MaxNLocator(4))
-    return svg(figure, "Effective rank, alignment and uniformity over training steps")
+
+    def draw(sheet: Sheet) -> Figure:
+        figure, axes = panels(sheet, len(shown), 2.4)
+        for axis, (name, points) in zip(axes, shown.items(), strict=True):
+            steps, values = zip(*points, strict=True)
+            axis.plot(steps, values, color=COLOURS[0], lw=1.6, marker="o", ms=4)
+            if name != "uniformity":
+                axis.set_ylim(bottom=0, top=1.1 * axis.dataLim.y1)
+            else:
+                axis.set_ylim(bottom=1.1 * axis.dataLim.y0, top=0)
+            axis.set_title(_PANELS[name])
+            axis.set_xlabel("training step")
+            axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+            axis.xaxis.set_major_locator(MaxNLocator(4))
+        return figure
+
+    return for_both(draw, "Effective rank, alignment and uniformity over training steps")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from recsys.embeddings.diagnostics import Diagnosis
 from recsys.metrics.intervals import paired_difference
 from recsys.training.evaluation.collapse import collapse_warning, group_spread
-from recsys.training.evaluation.results import Evaluation, Example
+from recsys.training.evaluation.results import Evaluation, Example, RankerResult
 from recsys.training.reports import plots
 from recsys.training.reports.embedding import embedding_section
 from recsys.training.reports.map import embedding_map
@@ -29,11 +29,12 @@ _COLD_METRICS = {
 
 
 @dataclass(frozen=True)
-class _Row:
-    """A line of the metric table: a metric and a cell a ranker (value, interval, is it best)."""
+class _Table:
+    """Metrics of one length of list: a row a ranker, cells of value, interval, is it the best."""
 
-    metric: str
-    cells: tuple[tuple[str, str, bool], ...]
+    title: str
+    metrics: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[tuple[str, str, bool], ...]], ...]
 
 
 def write_report(
@@ -78,8 +79,7 @@ def write_report(
         charts=_charts(evaluation, history, k),
         map=embedding_map(item_vectors, item_titles, item_groups, evaluation.train_counts),
         examples=examples,
-        rankers=[plots.words(name) for name in evaluation.results],
-        table=_table(evaluation),
+        tables=_tables(evaluation),
         representation={n: f"{v:.3f}" for n, v in evaluation.representation.items()},
         alarm=_alarm(evaluation, history, item_vectors, item_groups),
         left_out={plots.words(name): why for name, why in evaluation.left_out.items()},
@@ -187,22 +187,36 @@ def _cold_chart(evaluation: Evaluation, k: int) -> str | None:
     return plots.intervals(evaluation, metrics, [f"Recall@{k}, {w}" for w in places.values()])
 
 
-def _table(evaluation: Evaluation) -> list[_Row]:
+def _tables(evaluation: Evaluation) -> list[_Table]:
+    """Return a table a length of list, each with all of its metrics."""
     results = list(evaluation.results.values())
-    rows = []
+    of_k: dict[str, list[str]] = {}
     for metric in results[0].metrics:
-        values = [result.metrics.get(metric, math.nan) for result in results]
-        judged = [v for v, r in zip(values, results, strict=True) if r.name != plots.BEST]
-        best = max((v for v in judged if math.isfinite(v)), default=math.nan)
-        cells = []
-        for value, result in zip(values, results, strict=True):
-            low, high = result.intervals.get(metric, (math.nan, math.nan))
-            between = f"{low:.4f} to {high:.4f}" if math.isfinite(low) else ""
-            # More novelty is not better by itself, so nothing is the best there.
-            is_best = value == best and not metric.startswith("novelty")
-            cells.append((f"{value:.4f}", between, is_best and result.name != plots.BEST))
-        rows.append(_Row(_metric_name(metric), tuple(cells)))
-    return rows
+        of_k.setdefault(metric.rpartition("_at_")[2], []).append(metric)
+    tables = []
+    for k, metrics in of_k.items():
+        columns = [_cells(results, metric) for metric in metrics]
+        rows = zip(
+            [plots.words(one.name) for one in results], zip(*columns, strict=True), strict=True
+        )
+        names = tuple(_metric_name(metric) for metric in metrics)
+        tables.append(_Table(f"The first {k}", names, tuple(rows)))
+    return tables
+
+
+def _cells(results: Sequence[RankerResult], metric: str) -> list[tuple[str, str, bool]]:
+    """Return a cell a ranker: the value, its interval, and whether it is the best."""
+    values = [result.metrics.get(metric, math.nan) for result in results]
+    judged = [v for v, r in zip(values, results, strict=True) if r.name != plots.BEST]
+    best = max((v for v in judged if math.isfinite(v)), default=math.nan)
+    cells = []
+    for value, result in zip(values, results, strict=True):
+        low, high = result.intervals.get(metric, (math.nan, math.nan))
+        between = f"{low:.4f} to {high:.4f}" if math.isfinite(low) else ""
+        # More novelty is not better by itself, so nothing is the best there.
+        is_best = value == best and not metric.startswith("novelty")
+        cells.append((f"{value:.4f}", between, is_best and result.name != plots.BEST))
+    return cells
 
 
 def _metric_name(metric: str) -> str:

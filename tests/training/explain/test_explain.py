@@ -293,7 +293,7 @@ def test_names_are_escaped_and_figures_stand_as_they_are() -> None:
     assert "<script" not in html
     assert "1,234 test rows" in html
     bars = re.findall(r">(\d\.\d{4})<", re.sub(r"\s", "", html))
-    assert bars == ["0.2000", "0.0000"]  # the most important field first
+    assert bars == 2 * ["0.2000", "0.0000"]  # a page of either width; the most important first
     assert "<td>0.500</td><td>40.0%</td>" in html
     assert ">90%<" in re.sub(r"\s", "", html)
     assert "it prefers none, so there is nothing to compare" in html  # one pair has no order

@@ -53,7 +53,7 @@ def ranker(
     return RankerResult(name, top, per_query, metrics, intervals, slices)
 
 
-def made_up(num_users: int = 400, num_items: int = 600) -> Evaluation:
+def made_up(num_users: int = 400, num_items: int = 300) -> Evaluation:
     """Users with a taste, items with a popularity; rankers that know more or less of either."""
     rng = np.random.default_rng(0)
     appeal = 1.2 * np.log(1 / np.arange(1, num_items + 1))[rng.permutation(num_items)]
@@ -158,7 +158,7 @@ def test_the_page_needs_nothing_but_itself(evaluation: Evaluation, tmp_path: Pat
         assert tag not in ("script", "link", "iframe", "img")
         for name in ("src", "href", "xlink:href"):
             assert (attributes.get(name) or "#").startswith("#")
-    assert len([tag for tag, _ in page.seen if tag == "svg"]) == 7
+    assert len([tag for tag, _ in page.seen if tag == "figure"]) == 7
     text = " ".join(page.text)
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
     for metric in METRICS.values():
@@ -248,7 +248,7 @@ def test_edges_a_small_run_without_curves_groups_or_vectors(
             item_groups=None,
         )
     )
-    assert len([tag for tag, _ in page.seen if tag == "svg"]) == 3
+    assert len([tag for tag, _ in page.seen if tag == "figure"]) == 3
 
 
 def test_the_map_keeps_neighbours_together_and_names_each_dot() -> None:
@@ -260,7 +260,7 @@ def test_the_map_keeps_neighbours_together_and_names_each_dot() -> None:
     )
     assert found is not None
     circles = re.findall(
-        r'class="(group-\d)" cx="([\d.]+)" cy="([\d.]+)" r="4"><title>(t\d+) \(g', found.svg
+        r'class="(group-\d)" cx="([\d.]+)" cy="([\d.]+)" r="4"><title>(t\d+) \(g', found.html
     )
     assert len(circles) == MAX_ITEMS
     assert len({title for *_, title in circles}) == MAX_ITEMS
@@ -290,9 +290,9 @@ def test_a_collapse_and_what_was_left_out_are_said_on_the_page(
     text = write(tmp_path / "r.html", bad)
     assert "The representation has collapsed: the item vectors use 1.7 of 32" in text
     assert "Left out: EASE: a matrix of 9 x 9 &lt;items&gt;." in text
-    flat = np.repeat(np.eye(4, 32, dtype=np.float32), 150, 0)  # a place a group
+    flat = np.repeat(np.eye(4, 32, dtype=np.float32), 75, 0)  # a place a group
     bad = replace(evaluation, representation={"rankme": 3.0})
-    groups = [str(row // 150) for row in range(600)]
+    groups = [str(row // 75) for row in range(300)]
     text = write(tmp_path / "r.html", bad, item_vectors=flat, item_groups=groups)
     assert "Items of one category are 0% as far apart as any two" in text
 
@@ -329,7 +329,7 @@ def test_slices_have_a_chart_each_and_queries_their_name(
     }
     text = write(tmp_path / "r.html", replace(evaluation, results=results, asked="events"))
     page = Page(text)
-    assert len([tag for tag, _ in page.seen if tag == "svg"]) == 9
+    assert len([tag for tag, _ in page.seen if tag == "figure"]) == 9
     assert "Items by training rows" in text
     assert "Sessions by their length so far" in text
     for words in ("1-9 rows  (n=30)", "1 step  (n=40)", "n: events with such an item", "n: events"):
@@ -355,11 +355,11 @@ def test_cold_items_have_a_section_that_says_what_chance_gives(
     with_cold = replace(evaluation, results=results, cold=ColdItems(60, 123, trained=False))
     text = write(tmp_path / "r.html", with_cold)
     said = " ".join(" ".join(Page(text).text).split())
-    assert "60 of the 600 items are cold" in said
+    assert "60 of the 300 items are cold" in said
     assert "123 users took one" in said
     assert "by chance that would be 33.3%" in said  # 20 of 60
     assert "no training row is about them" in said
-    assert "Recall@20, among all 600 items" in said
+    assert "Recall@20, among all 300 items" in said
     assert "Recall@20, among the 60 cold items alone" in said
     assert "recall of cold items@20" in said
     assert "recall of cold items, they alone ranked@20" in said

@@ -1,0 +1,133 @@
+"""Reports with every section that there is, and names as long as people give them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from recsys.data.batch import FeatureLayout
+from recsys.embeddings.diagnostics import Diagnosis, FeatureValues, diagnose
+from recsys.embeddings.plan import EmbeddingPlan
+from recsys.explanation.attention_maps import AttentionMaps
+from recsys.explanation.explanations import Importance, Interactions
+from recsys.metrics.classification import Interval, calibration
+from recsys.training.evaluation.results import ColdItems
+from recsys.training.explain.explanation import Explanation
+from recsys.training.families.ranker.evaluation import RankerResult, RankingEvaluation
+from recsys.training.reports.ranking import write_ranking_report
+from tests.training.reports.test_report import KS, made_up, write
+
+LONG = "last_seen_category_of_the_session_before_this_one"
+FIELDS = ("item_id", "user_id", "price", "shop", LONG, "history", "hour_of_the_day", "brand")
+FIELDS += ("device", "title", "city x hour_of_the_day")
+FACTS = {"interactions": "60,000", f"interactions.{LONG}: infinite": "3 rows (null)"}
+CONFIG = "data:\n  interactions: /a/" + "folder/" * 20 + "log.parquet\nmodel:\n  dim: 64\n"
+
+
+def table() -> Diagnosis:
+    """The diagnosis of a table of as many features as `FIELDS`."""
+    torch.manual_seed(0)
+    layout = FeatureLayout(tuple((name, 1 + len(name) % 3) for name in FIELDS), (), ())
+    plan = EmbeddingPlan(num_rows=30_000, dim=8, layouts=(layout,))
+    sizes = (20, 1200, 40_000, 7, 300, 4, 5000, 90, 11, 60, 2000)
+    values = [
+        FeatureValues(name, torch.randint(2**62, (size,)), torch.randint(1, 90_000, (size,)))
+        for name, size in zip(FIELDS, sizes, strict=True)
+    ]
+    return diagnose(plan, values, torch.randn(30_000, 8))
+
+
+def write_retrieval(path: Path) -> None:
+    """Ten rankers, slices of all sides, cold items, an alarm, long titles and user ids."""
+    base = made_up(120, 120)
+    model, best = base.results["two_tower"], base.results["best_reachable"]
+    more = {"item counts: 1,000+ rows": {"recall_at_20": 0.1, "queries": 3_000.0}}
+    more |= {"sessions: 10-19 steps": {"recall_at_20": 0.2, "queries": 40_000.0}}
+    cold = {f"cold_recall_at_{k}": 0.0123 for k in KS}
+    cold |= {f"cold_alone_recall_at_{k}": 0.4567 for k in KS}
+    names = ["session", "popularity", "popularity_recent", "item_knn", "session_items", "markov"]
+    names += ["markov_10", "v_sknn", "attributes", "sasrec", "best_reachable"]
+    results = {}
+    for name in names:
+        result = base.results.get(name, best if name == "best_reachable" else model)
+        results[name] = replace(
+            result,
+            name=name,
+            slices={**result.slices, **more},
+            metrics={**result.metrics, **cold},
+            intervals={**result.intervals, **dict.fromkeys(cold, (0.0, 0.5))},
+        )
+    measured = ("rankme", "alignment", "uniformity")
+    history = [
+        {"step": 200.0 * n, "epoch": n, **{f"validation/{m}": -30.0 + n for m in measured}}
+        | {"loss": 9.0 - n, "loss/views": 1.0 + n}
+        | {f"validation/{m}_at_20": n / 9 for m in ("recall", "hit_rate", "ndcg", "mrr")}
+        for n in range(1, 8)
+    ]
+    evaluation = replace(
+        base,
+        results=results,
+        cold=ColdItems(60, 123, trained=False),
+        asked="events",
+        representation={"rankme": 1.7, "uniformity": -0.1},
+        left_out={"ease": "a matrix of 90,000 x 90,000 items needs 64,800,000,000 bytes"},
+    )
+    items = len(base.train_counts)
+    titles = [f"The title of the item number {row}, which goes on and on" for row in range(items)]
+    write(
+        path,
+        evaluation,
+        title="Session transformer",
+        history=history,
+        embedding=table(),
+        facts=FACTS,
+        config_text=CONFIG,
+        item_titles=titles,
+    )
+
+
+def write_ranker(path: Path) -> None:
+    """Five rankers, curves, calibration, attention among eleven fields, the embedding table."""
+    rng = np.random.default_rng(0)
+    wide = Interval(0.7654, 0.7512, 0.7798)
+    metrics = {n: wide for n in ("auc", "log_loss", "relative_information_gain", "gauc")}
+    metrics["ndcg_at_10"] = wide
+    probability = rng.uniform(0.01, 0.9, 5000)
+    label = (rng.random(5000) < probability).astype(np.float64)
+    after, before = calibration(probability, label), calibration(probability**2, label)
+    rankers = ("autoint", "logistic", "fm", "dcn", "mlp")
+    results = {
+        name: RankerResult(
+            name,
+            {n: replace(one, value=one.value - place / 99) for n, one in metrics.items()},
+            after,
+            None if place else before,
+            wide if place else None,
+        )
+        for place, name in enumerate(rankers)
+    }
+    protocol = {"split": "by time: training before validation before test", "test rows": "5,000"}
+    heads = rng.dirichlet(np.ones(len(FIELDS)), (2, 2, len(FIELDS)))
+    falls = np.sort(rng.normal(0.01, 0.01, (3, len(FIELDS))))
+    importance = Importance(FIELDS, 0.7654, 0.41, falls, falls)
+    pairs = tuple((FIELDS[i], FIELDS[j]) for i in range(5) for j in range(i))
+    write_ranking_report(
+        path,
+        title="AutoInt",
+        config_text=CONFIG,
+        evaluation=RankingEvaluation(protocol, results, 0.6931),
+        history=[
+            {"step": 100.0 * n, "epoch": n, "loss": 1 / n, "validation/auc": 0.7 + n / 99}
+            for n in range(1, 9)
+        ],
+        facts={**FACTS, **protocol},
+        embedding=table(),
+        explanation=Explanation(
+            "autoint",
+            5000,
+            importance,
+            Interactions(pairs, rng.random(len(pairs))),
+            AttentionMaps(FIELDS, heads, heads.mean((0, 1))),
+        ),
+    )
