@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 from recsys.bundle.directory import Bundle
 from recsys.core.errors import ConfigError, IntegrityError, NotFoundError
@@ -153,13 +154,36 @@ def _fetch(client: Any, version: Any, store: str, cache: Path) -> Path:
             shutil.rmtree(cached)
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache, prefix=".fetching-") as folder:
-        source = client.get_model_version_download_uri(version.name, str(version.version))
+        kept = client.get_model_version_download_uri(version.name, str(version.version))
+        source = _place_of(kept, store, shown)
         fetched = _verified(_download(source, store, Path(folder)), model_id, manifest, shown)
         try:
             os.rename(fetched, cached)
         except OSError:  # somebody else was quicker
             return _verified(cached, model_id, manifest, shown)
     return cached
+
+
+def _place_of(kept: str, store: str, shown: str) -> str:
+    """Return where the files of a version lie, which MLflow has `kept` when it was registered.
+
+    It keeps whole paths; a project that was moved has its files in mlruns beside the database.
+    """
+    root, address = artifact_root(store), urlparse(kept)
+    path = Path(address.path)
+    if root is None or address.scheme not in ("", "file") or path.exists():
+        return kept
+    name = Path(root).name
+    if name in path.parts:
+        last = len(path.parts) - path.parts[::-1].index(name)
+        moved = Path(root, *path.parts[last:])
+        if moved.exists():
+            return str(moved)
+    raise NotFoundError(
+        f"{shown}: its files lay at {path} and are gone, and {root} does not hold them: was the "
+        f"project moved or copied without {name}? Put that folder back beside the database, or "
+        "register the model again"
+    )
 
 
 def _verified(path: Path, model_id: str, manifest: str, shown: str) -> Path:
@@ -370,4 +394,5 @@ def _mlflow(store: str) -> Iterator[Any]:
                 client.search_registered_models(max_results=1)
             yield client
     except MlflowException as error:
-        raise ConfigError(f"MLflow at {store}: {str(error).splitlines()[0]}") from error
+        words = " ".join(str(error).split())[:500]
+        raise ConfigError(f"MLflow at {store}: {words}") from error

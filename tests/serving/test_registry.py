@@ -170,6 +170,23 @@ def test_a_kill_anywhere_leaves_no_version_without_its_bundle(
     assert len({p.name for p in version_files(store)}) == 1
 
 
+def test_a_project_that_was_moved_brings_its_files_or_is_told(
+    tmp_path: Path, mlflow_template: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = make_bundle(tmp_path / "bundle", "weights")
+    old, new = tmp_path / "mlruns" / "old", tmp_path / "new"
+    old.mkdir(parents=True)
+    shutil.copy(mlflow_template, old / "mlflow.db")
+    register(bundle, "shop", uri=f"sqlite:///{old / 'mlflow.db'}")
+    old.rename(new)
+    monkeypatch.chdir(new)
+    assert resolve("models:/shop/1", cache=tmp_path / "one").name == bundle.model_id
+    (new / "mlruns").rename(new / "away")
+    message = rf"models:/shop/1: its files lay at {old}/mlruns/.* without mlruns\? Put that folder"
+    with pytest.raises(NotFoundError, match=message):
+        resolve("models:/shop/1", cache=tmp_path / "two")
+
+
 def test_concurrent_registrations_get_versions_of_their_own(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "bundle", "weights")
     database = tmp_path / "empty" / "mlflow.db"
