@@ -1,8 +1,9 @@
 """A bundle that holds a model: verified, described, its encoder read, its weights at hand."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from torch import nn
 
@@ -14,7 +15,7 @@ from recsys.features.bundle.description import ModelDescription
 from recsys.features.bundle.files import read_description, read_encoder, read_weights
 from recsys.features.encoding.encoder import FeatureEncoder
 from recsys.features.schema import Schema
-from recsys.features.tables.sources import Policies
+from recsys.features.tables.sources import Policies, policies_with
 from recsys.models.rankers import RANKERS
 from recsys.models.registry import MODELS
 from recsys.models.retrieval import RetrievalConfig, RetrievalModel
@@ -56,6 +57,20 @@ class ModelBundle:
     def policies(self) -> Policies:
         """What was done with rows that break a rule."""
         return self.description.policies
+
+    def with_settings(self, settings: Mapping[str, Any] | None) -> Self:
+        """Return the model with other policies for what it is asked about.
+
+        Args:
+            settings: by full key, as in {"policies.float_ids": "integer"}.
+
+        Raises:
+            ConfigError: a key is no policy's, or its value is wrong.
+        """
+        if not settings:
+            return self
+        policies = policies_with(self.policies, settings)
+        return replace(self, description=replace(self.description, policies=policies))
 
     def retrieval_model(self) -> RetrievalModel:
         """Return a model that retrieves, with its weights, in evaluation mode.

@@ -1,10 +1,12 @@
 """Where the tables lie, and what to do with rows that are not as they should be."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import Field
 
-from recsys.core.strict import StrictModel
+from recsys.core.errors import ConfigError
+from recsys.core.strict import StrictModel, nearest, parse
 
 
 class Sources(StrictModel):
@@ -45,3 +47,21 @@ class Policies(StrictModel):
     """ISO date; later times are in the future. `now` is the clock at reading."""
     infinite_numbers: Literal["error", "null"] = "error"
     """Infinities in numeric features, vectors and weights."""
+
+
+def policies_with(policies: Policies, settings: Mapping[str, Any]) -> Policies:
+    """Return policies with other values, given by full key ("policies.float_ids").
+
+    Raises:
+        ConfigError: a key is no policy's, or its value is wrong.
+    """
+    raw = policies.model_dump(mode="json")
+    known = [f"policies.{name}" for name in raw]
+    for key in settings:
+        if key not in known:
+            raise ConfigError(
+                f"{key}: the model is trained{nearest(key, known)}; what can be set for the tables "
+                f"it is given is {', '.join(known)}"
+            )
+    changed = {key.removeprefix("policies."): value for key, value in settings.items()}
+    return parse(Policies, raw | changed, source="policies")

@@ -53,6 +53,13 @@ what lies before it. Lists are as long as the history; null, or no such column, 
     "evaluated (evaluation.filter_seen).",
 )
 @click.option("--rows-per-part", type=COUNT, help="Users of a part; default: 10000.")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a key of the section policies for these tables: policies.float_ids=integer.",
+)
 @URI
 @JSON
 def score(model: str, output: Path, **options: Any) -> None:
@@ -95,7 +102,8 @@ def _rows(
             "--keep-seen, --hide-seen, --rows-per-part, --probability and --new-items are for "
             "retrieval models"
         )
-    return score_model(folder, output, tables, on_part=parts_to_stderr(options["as_json"]))
+    on_part = parts_to_stderr(options["as_json"])
+    return score_model(folder, output, tables, settings=_settings(options), on_part=on_part)
 
 
 def _lists(
@@ -115,12 +123,21 @@ def _lists(
         given |= {"k": k, "filter_seen": None if keep_seen is None else not keep_seen}
         given["probability"] = probability
         lists = ListOptions(**{name: one for name, one in given.items() if one is not None})
-        return score_model(folder, output, tables, lists, on_part)
+        settings = _settings(options)
+        return score_model(folder, output, tables, lists, settings=settings, on_part=on_part)
     _refuse_lists(k, keep_seen, probability)
     given["top_customers"] = top_customers
     how = {name: one for name, one in given.items() if one is not None}
+    how["settings"] = _settings(options)
     asked = {**tables, "new_items": new_items}
     return score_audience(folder, output, asked, on_part=on_part, **how)
+
+
+def _settings(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the values that --set gives, by key."""
+    from recsys.training.config.file import parse_override
+
+    return dict(map(parse_override, options["overrides"]))
 
 
 def _check_two_tower(

@@ -1,7 +1,7 @@
 """A trained model as Python sees it, whatever its family: it recommends, or it scores rows."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from recsys.features.bundle.files import read_description, read_metrics
 from recsys.features.requests.origin import RequestOrigin
 from recsys.features.tables.frames import path_of, to_arrow
 from recsys.features.tables.reading import open_table
-from recsys.features.tables.sources import Sources
+from recsys.features.tables.sources import Sources, policies_with
 from recsys.serving.engines.batch import shards_of_log, shards_of_requests
 from recsys.serving.export.query_encoding import query_vectors_of_requests
 from recsys.serving.recommend.rows import RowScorer
@@ -45,16 +45,23 @@ class Model:
         kind: `model.kind` of its configuration.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, settings: Mapping[str, Any] | None = None) -> None:
         """Verify the bundle in `path`.
 
+        Args:
+            path: folder of the bundle.
+            settings: other policies than in training, by full key.
+
         Raises:
+            ConfigError: a key of `settings` is no policy's, or its value is wrong.
             NotFoundError: there is none.
             IntegrityError: a file is not what was written.
         """
         self.path = Path(path)
         self._bundle = Bundle.open(self.path)
         self._description = read_description(self._bundle)
+        self._settings = dict(settings or {})
+        policies_with(self._description.policies, self._settings)
         self.id = self._bundle.model_id
         self.kind = self._description.kind
 
@@ -219,7 +226,7 @@ class Model:
             )
         with tempfile.TemporaryDirectory() as folder:
             given = {name: path_of(one, name, Path(folder)) for name, one in tables.items()}
-            scorer = RowScorer.open(self.path, given)
+            scorer = RowScorer.open(self.path, given, self._settings)
             if isinstance(rows, str | Path):
                 files = open_table(rows, "rows")
                 if files.format != "parquet":
@@ -240,7 +247,7 @@ class Model:
             raise ConfigError(
                 f"a {self.kind} model scores rows and has no vectors or lists: use predict"
             )
-        return Scorer.open(self.path)
+        return Scorer.open(self.path).with_settings(self._settings)
 
     def _item_rows(self, items: Sequence[Any]) -> torch.Tensor:
         """Return rows of the catalogue (N,), int64."""

@@ -26,11 +26,18 @@ Reference = InstanceOf[Model] | InstanceOf[Run] | str | Path
 
 
 @checked
-def load(model: Reference, *, tracking_uri: str | None = None) -> Model:
+def load(
+    model: Reference,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    tracking_uri: str | None = None,
+) -> Model:
     """Open a model: its bundle is fetched where needed, and verified.
 
     Args:
         model: a bundle or run folder, a run id, models:/name@alias, models:/name/3.
+        settings: other policies than in training for the tables that the model is given, by key:
+            {"policies.float_ids": "integer"}.
         tracking_uri: MLflow store; None: MLFLOW_TRACKING_URI, else mlflow.db in this folder.
 
     Raises:
@@ -41,9 +48,9 @@ def load(model: Reference, *, tracking_uri: str | None = None) -> Model:
         >>> recsys.load(run.bundle).kind
         'two_tower'
     """
-    if isinstance(model, Model):
+    if isinstance(model, Model) and settings is None:
         return model
-    return Model(folder_of(model, tracking_uri))
+    return Model(folder_of(model, tracking_uri), settings)
 
 
 @checked
@@ -98,6 +105,7 @@ def score(
     filter_seen: bool | None = None,
     probability: bool = False,
     rows_per_part: int = 10_000,
+    settings: Mapping[str, Any] | None = None,
     tracking_uri: str | None = None,
 ) -> dict[str, Any]:
     """Recommend for many users into Parquet files, each user exactly once.
@@ -116,6 +124,8 @@ def score(
         filter_seen: leave out items the user has interacted with; None: as in the evaluation.
         probability: add the probability of each item.
         rows_per_part: users in a part.
+        settings: other policies for these tables than in training, by key:
+            {"policies.float_ids": "integer"}.
         tracking_uri: MLflow store.
 
     Returns:
@@ -131,7 +141,8 @@ def score(
         k=k, filter_seen=filter_seen, probability=probability, rows_per_part=rows_per_part
     )
     asked = None if lists == ListOptions() else lists
-    return score_model(folder_of(model, tracking_uri), Path(output), tables, asked)
+    folder = folder_of(model, tracking_uri)
+    return score_model(folder, Path(output), tables, asked, settings=settings)
 
 
 @checked
@@ -144,6 +155,7 @@ def score_new_items(
     users: Any = None,
     others: Mapping[str, Any] | None = None,
     top_customers: int = 100,
+    settings: Mapping[str, Any] | None = None,
     tracking_uri: str | None = None,
 ) -> dict[str, Any]:
     """Say who will interact with items that the catalogue lacks, and how many are expected to.
@@ -156,6 +168,7 @@ def score_new_items(
         users: table of users, where the model reads one.
         others: side tables, by name.
         top_customers: users named for each item.
+        settings: other policies for these tables than in training, by key.
         tracking_uri: MLflow store.
 
     Returns:
@@ -168,7 +181,8 @@ def score_new_items(
 
     tables = {"interactions": history, "new_items": new_items, "users": users, **(others or {})}
     folder = folder_of(model, tracking_uri)
-    return score_audience(folder, Path(output), tables, top_customers=top_customers)
+    how: dict[str, Any] = {"top_customers": top_customers, "settings": settings}
+    return score_audience(folder, Path(output), tables, **how)
 
 
 @checked

@@ -53,6 +53,8 @@ def score_model(
     output: Path,
     tables: Mapping[str, Any],
     lists: ListOptions | None = None,
+    *,
+    settings: Mapping[str, Any] | None = None,
     on_part: OnPart = _nothing,
 ) -> dict[str, Any]:
     """Score everything that is asked; return the summary.
@@ -63,6 +65,7 @@ def score_model(
         tables: paths or data frames (None: not given): `interactions` or `requests`, `users`, and
             side tables by name.
         lists: of a retrieval model; None: the defaults.
+        settings: other policies than in training, by full key.
         on_part: told how many parts are there, of how many.
 
     Raises:
@@ -81,12 +84,13 @@ def score_model(
                     "probability and rows_per_part are for lists of retrieval models"
                 )
             del paths["requests"]
-            scorer = RowScorer.open(folder, paths)
+            scorer = RowScorer.open(folder, paths, settings)
             return dict(vars(score_rows(scorer, requests, output, on_part=on_part)))
         lists = lists or ListOptions()
         recommender = Scorer.open(
             folder, k=lists.k, filter_seen=lists.filter_seen, probability=lists.probability
         )
+        recommender = recommender.with_settings(settings)
         shards = _shards(recommender, paths, lists.rows_per_part)
         return dict(vars(score_to_parquet(recommender, shards, output, on_part=on_part)))
 
@@ -98,6 +102,7 @@ def score_audience(
     *,
     top_customers: int = 100,
     rows_per_part: int = ROWS_PER_PART,
+    settings: Mapping[str, Any] | None = None,
     on_part: OnPart = _nothing,
 ) -> dict[str, Any]:
     """Say who will interact with items that the catalogue lacks, and how many; return a summary.
@@ -108,6 +113,7 @@ def score_audience(
         tables: as for `score_model`, with `new_items`.
         top_customers: users named for each item.
         rows_per_part: users in a part.
+        settings: other policies than in training, by full key.
         on_part: told how many parts are there, of how many.
 
     Raises:
@@ -115,7 +121,7 @@ def score_audience(
     """
     check_folder(output, "Parquet parts")
     with _paths(tables) as paths:
-        scorer = Scorer.open(folder, probability=True)
+        scorer = Scorer.open(folder, probability=True).with_settings(settings)
         side_of = {name: table.joins for name, table in scorer.schema.others.items()}
         of_items = {n: path for n, path in paths.items() if side_of.get(n) == "items"}
         new = read_new_items(scorer, {"items": paths.pop("new_items"), **of_items})

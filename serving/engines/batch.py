@@ -105,6 +105,7 @@ def score_to_parquet(
         "k": scorer.k,
         "filter_seen": scorer.filter_seen,
         "requests": shards.fingerprint,
+        "policies": scorer.policies.model_dump(mode="json"),
         **({"probability": True} if scorer.probability else {}),
     }
     parts = {shard.name: partial(_answers, scorer, shard) for shard in shards.parts}

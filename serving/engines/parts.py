@@ -76,8 +76,9 @@ def _claim(output: Path, job: dict[str, Any]) -> None:
     held = [name for name in names if name != JOB and not _STAGING.fullmatch(name)]
     if held and JOB in names:
         raise ConfigError(
-            f"{output}: holds the scores of another job (model, requests, k or what becomes of "
-            "seen items differ); choose another --output, or remove the folder to start anew"
+            f"{output}: holds the scores of another job (model, requests, policies, k or whether "
+            "seen items are left out differ); choose another --output, or remove the folder to "
+            "start anew"
         )
     if held:
         raise ConfigError(f"{output}: not empty and not a scoring job; choose another --output")

@@ -122,7 +122,8 @@ def score_new_items(
         raise ConfigError(f"--top-customers must be at least 1, got {top_customers}")
     calibration = scorer.calibrated()
     digest = hashlib.sha256(f"{shards.fingerprint} {new.fingerprint}".encode()).hexdigest()
-    job = {"model_id": scorer.bundle.model_id, "requests": digest}
+    policies = scorer.policies.model_dump(mode="json")
+    job = {"model_id": scorer.bundle.model_id, "requests": digest, "policies": policies}
     parts = {shard.name: partial(_part, scorer, new, shard) for shard in shards.parts}
     there = write_parts(output / CUSTOMERS, job, parts, on_part)
     gathered = _Audience(new.ids, top_customers)

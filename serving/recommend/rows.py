@@ -9,7 +9,7 @@ One code path for batch scoring, the MLflow model and the Python API.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -39,18 +39,24 @@ class RowScorer:
     """Fingerprint of the attribute tables."""
 
     @classmethod
-    def open(cls, path: Path, tables: Mapping[str, str] | None = None) -> Self:
+    def open(
+        cls,
+        path: Path,
+        tables: Mapping[str, str] | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Self:
         """Open the bundle at `path`.
 
         Args:
             path: of a ranker's bundle.
             tables: attribute table -> where it lies: "users", "items", or a side table; what
                 is not given has to be in the rows.
+            settings: other policies than in training, by full key.
 
         Raises:
             UserError: as `RowModel.open`; a table is not as declared, or none of the model's.
         """
-        ranker = RowModel.open(path)
+        ranker = RowModel.open(path).with_settings(settings)
         schema, given = ranker.encoder.schema, dict(tables or {})
         for name in given:
             if name not in (*SIDES, *schema.others):
@@ -130,7 +136,12 @@ def score_rows(
     if files.format != "parquet":
         raise DataError(f"{given}: rows are read as Parquet, whose columns have types: convert it")
     model_id = scorer.ranker.bundle.model_id
-    job = {"model_id": model_id, "tables": scorer.tables, "rows": fingerprint([files])}
+    job = {
+        "model_id": model_id,
+        "tables": scorer.tables,
+        "rows": fingerprint([files]),
+        "policies": scorer.ranker.policies.model_dump(mode="json"),
+    }
     parts = _parts(scorer, files)
     there = write_parts(output, job, parts, on_part)
     total, rows = 0.0, 0

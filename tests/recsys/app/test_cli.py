@@ -52,6 +52,7 @@ OPTIONS = {
         "--top-customers",
         "--keep-seen",
         "--rows-per-part",
+        "--set",
         "--tracking-uri",
         "--json",
     },

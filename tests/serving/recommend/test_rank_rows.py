@@ -327,6 +327,15 @@ def test_bad_rows_are_named_with_file_column_and_row(
     assert not (tmp_path / "out" / SUCCESS).exists()
 
 
+def test_a_number_that_is_refused_can_be_made_null(world: Path, bundle: Path) -> None:
+    spoil, _ = BAD["an infinity"]
+    lenient = {"policies.infinite_numbers": "null"}
+    scorer = RowScorer.open(bundle, paths(world), lenient)
+    null = with_column("price", pa.array([1.0] * 150 + [None] + [1.0] * (ROWS - 151)))
+    rows = tables()["rows"]
+    assert scorer.score(spoil(rows)).equals(scorer.score(null(rows)))
+
+
 def test_what_a_table_should_bring_is_said(world: Path, bundle: Path, tmp_path: Path) -> None:
     rows = tables()["rows"]
     with pytest.raises(
