@@ -94,14 +94,16 @@ def train(
         )
     given = Given(world, earlier, extra_rankers, say)
     job = family.open(config, given)
-    config = _with_backend(config, job, world, run_dir)
+    config, kernel = _with_backend(config, job, world, run_dir)
     job = job.under(config)
     if not world.is_first:
         fit_in(world, job, config, run_dir, ())
         return None
     for name, value in job.facts.items():
         say(f"{name}: {value}")
-    return _tracked(config, job, run_dir, listeners, say, world)
+    say(f"table kernel: {kernel}")
+    tags = {"kind": config.model.kind, "workers": str(world.size), "table_kernel": kernel}
+    return _tracked(config, job, run_dir, listeners, say, world, tags)
 
 
 def _tracked(
@@ -111,6 +113,7 @@ def _tracked(
     listeners: tuple[Listener, ...],
     say: Say,
     world: World,
+    tags: dict[str, str],
 ) -> TrainResult:
     """Train as the first rank, every step of it tracked."""
     tracker = start_run(
@@ -118,7 +121,7 @@ def _tracked(
         run_dir=run_dir,
         name=run_dir.name,
         params=_flat(config.model_dump(mode="json", by_alias=True)),
-        tags={"kind": config.model.kind, "workers": str(world.size)},
+        tags=tags,
     )
     status = "FAILED"
     try:
@@ -174,21 +177,23 @@ def config_of_run(run_dir: Path) -> ExperimentConfig:
 
 def _with_backend(
     config: ExperimentConfig, job: Job, world: World, run_dir: Path
-) -> ExperimentConfig:
-    """Settle which kernel runs the table, and write it down: a resumed run must use the same."""
+) -> tuple[ExperimentConfig, str]:
+    """Settle which kernel runs the table, and write it down: a resumed run must use the same.
+
+    Returns:
+        The configuration that names it, and it in words.
+    """
     if world.size > 1:
-        job.facts["table kernel"] = "TorchRec's fused one, on the rows of each process"
-        return config
+        return config, "TorchRec's fused one, on the rows of each process"
     plan = EmbeddingPlan.of(config.embedding, job.layouts)
     choice = pick_backend(
         config.embedding, plan, batch_size=config.training.batch_size, device=world.device
     )
-    job.facts["table kernel"] = str(choice)
     table = config.embedding.model_copy(update={"backend": choice.backend})
     settled = config.model_copy(update={"embedding": table})
     with whole_file(run_dir / "config.yaml") as staging:
         staging.write_text(dump_config(settled))
-    return settled
+    return settled, str(choice)
 
 
 def fit_in(

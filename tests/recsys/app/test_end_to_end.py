@@ -61,6 +61,7 @@ def test_the_demo_leaves_a_report_recommendations_and_a_champion(
     assert run.info.status == "FINISHED"
     assert run.data.metrics["test/ndcg_at_10"] >= 0
     assert run.data.params["training.epochs"] == "2"
+    assert run.data.tags["table_kernel"].startswith(f"{run.data.params['embedding.backend']} (")
     assert len(client.get_metric_history(run.info.run_id, "validation/ndcg_at_20")) == 2
     assert len(client.get_metric_history(run.info.run_id, "train/epoch_loss")) == 2
     assert run.inputs.dataset_inputs
