@@ -43,7 +43,7 @@ def evaluate(
     """
     from recsys.app.models import folder_of
     from recsys.app.printing import print_evaluation
-    from recsys.app.progress import lines_to_stderr
+    from recsys.app.progress import printed
     from recsys.training.config.file import parse_override
     from recsys.training.jobs.evaluate import evaluate_bundle
 
@@ -52,7 +52,8 @@ def evaluate(
         settings["evaluation.filter_seen"] = not keep_seen
     folder = folder_of(model, tracking_uri)
     report = out or Path(f"evaluation-{folder.name}.html")
-    found = evaluate_bundle(folder, report, settings=settings, say=lines_to_stderr(as_json))
+    with printed(as_json):
+        found = evaluate_bundle(folder, report, settings=settings)
     if as_json:
         facts = {"report": str(report), "metrics": found.evaluation.figures()}
         click.echo(json_format.dumps(facts, indent=1))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from recsys.app.options import CONFIG, COUNT, JSON, SEED, SET, Finite
-from recsys.app.progress import lines_to_stderr
+from recsys.app.progress import printed
 
 if TYPE_CHECKING:
     from recsys.training.config.experiment import ExperimentConfig
@@ -144,16 +144,10 @@ def _searched(
 
     out, as_json = options["out"], options["as_json"]
     storage = options["storage"] or out.parent / "tune.db"
+    named = {"storage": storage, "name": options["name"] or path.stem, "seed": options["seed"]}
     try:
-        found: Found = tuning.search(
-            settings,
-            space,
-            budget,
-            storage=storage,
-            name=options["name"] or path.stem,
-            seed=options["seed"],
-            say=lines_to_stderr(as_json),
-        )
+        with printed(as_json):
+            found: Found = tuning.search(settings, space, budget, **named)
     except Terminated:
         click.echo(
             f"stopped; the trials that ended are kept in {storage}: the same command goes on, and "
@@ -233,13 +227,8 @@ def embedding(
 
     _check_out(out, force)
     settings = load_config(config, overrides)
-    found = study_embedding(
-        settings,
-        lookups=lookups,
-        epochs=epochs,
-        max_lookups=max_lookups,
-        say=lines_to_stderr(as_json),
-    )
+    with printed(as_json):
+        found = study_embedding(settings, lookups=lookups, epochs=epochs, max_lookups=max_lookups)
     out.write_text(tuned_config(settings, found))
     if as_json:
         click.echo(json_format.dumps({**found.to_json(), "config": str(out)}, indent=1))

@@ -13,7 +13,7 @@ from pydantic import InstanceOf
 from recsys.app.arguments import checked
 from recsys.app.configuration import Config, Given, config_given
 from recsys.app.models import Reference, reference_of
-from recsys.app.progress import lines_to_stderr
+from recsys.app.progress import printed
 from recsys.app.run import Run
 from recsys.core.errors import ConfigError
 
@@ -163,15 +163,10 @@ def tune(
     if metric is not None:
         training = settings.training.model_copy(update={"metric": metric})
         settings = settings.model_copy(update={"training": training})
-    return search(
-        settings,
-        space_of(settings, settings.tune if space is None else space, "space"),
-        Budget(trials, minutes),
-        storage=Path(storage),
-        name=name,
-        seed=seed,
-        say=lines_to_stderr(quiet),
-    )
+    searched = space_of(settings, settings.tune if space is None else space, "space")
+    budget = Budget(trials, minutes)
+    with printed(quiet):
+        return search(settings, searched, budget, storage=Path(storage), name=name, seed=seed)
 
 
 @checked

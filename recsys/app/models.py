@@ -13,7 +13,7 @@ from pydantic import InstanceOf
 from recsys.app.arguments import checked
 from recsys.app.exporting import Target, export_model
 from recsys.app.model import Model
-from recsys.app.progress import lines_to_stderr
+from recsys.app.progress import printed
 from recsys.app.run import Run
 from recsys.core.errors import ConfigError
 
@@ -88,8 +88,8 @@ def evaluate(
     folder = folder_of(model, tracking_uri)
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "report.html" if report is None else Path(report)
-        found = evaluate_bundle(folder, path, settings=settings, say=lines_to_stderr(quiet))
-        return found.evaluation
+        with printed(quiet):
+            return evaluate_bundle(folder, path, settings=settings).evaluation
 
 
 @checked
@@ -217,16 +217,17 @@ def explain(
 
     if (user is None) != (item is None) or (user is not None and row is not None):
         raise ConfigError("recsys.explain(): give user and item, or row, or none of them")
-    folder, say = folder_of(model, tracking_uri), lines_to_stderr(quiet)
+    folder = folder_of(model, tracking_uri)
     if picture is not None:
         check_picture(Path(picture))
     found: Explanation | RowExplanation
-    if user is not None:
-        found = explain_pair(folder, str(user), str(item), say=say)
-    elif row is not None:
-        found = explain_log_row(folder, row, say=say)
-    else:
-        found = explain_model(folder, max_rows=max_rows, say=say)
+    with printed(quiet):
+        if user is not None:
+            found = explain_pair(folder, str(user), str(item))
+        elif row is not None:
+            found = explain_log_row(folder, row)
+        else:
+            found = explain_model(folder, max_rows=max_rows)
     if picture is not None:
         write_picture(Path(picture), found)
     return found

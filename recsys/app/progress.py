@@ -1,15 +1,47 @@
-"""Progress goes to the error stream, so that results can be piped."""
+"""What the engine logs, and progress, go to the error stream, so that results can be piped."""
 
+import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+LOGGER = logging.getLogger("recsys")
 
 
-def lines_to_stderr(quiet: bool) -> Callable[[str], None]:
-    """Return what takes a line of progress at a time; quiet: and drops it."""
-    return (lambda line: None) if quiet else (lambda line: print(line, file=sys.stderr))
+class _Lines(logging.Handler):
+    """A record a line; warnings are marked."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record."""
+        mark = "warning: " if record.levelno >= logging.WARNING else ""
+        print(f"{mark}{record.getMessage()}", file=sys.stderr)
+
+
+@contextmanager
+def printed(quiet: bool) -> Iterator[None]:
+    """Print what the engine logs meanwhile; quiet: its warnings alone.
+
+    Programs that set up logging of their own see the same records, of loggers below `recsys`.
+    """
+    if any(isinstance(handler, _Lines) for handler in LOGGER.handlers):
+        yield  # whoever called prints already
+        return
+    handler, level = _Lines(), LOGGER.level
+    handler.setLevel(logging.WARNING if quiet else logging.INFO)
+    LOGGER.addHandler(handler)
+    LOGGER.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        LOGGER.removeHandler(handler)
+        LOGGER.setLevel(level)
 
 
 def parts_to_stderr(quiet: bool) -> Callable[[int, int], None]:
     """Return what is told how many parts of a batch job are there, of how many."""
-    say = lines_to_stderr(quiet)
-    return lambda done, total: say(f"part {done} of {total}")
+
+    def tell(done: int, total: int) -> None:
+        if not quiet:
+            print(f"part {done} of {total}", file=sys.stderr)
+
+    return tell

@@ -1,10 +1,11 @@
 """A training as a function: configuration in, a finished run out."""
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from recsys.app.progress import lines_to_stderr
+from recsys.app.progress import printed
 from recsys.app.run import Run
 from recsys.bundle.directory import Bundle
 from recsys.core.errors import ConfigError
@@ -16,6 +17,8 @@ from recsys.training.engine.ranks import join, leave
 from recsys.training.families.registry import family_of
 from recsys.training.jobs.train import config_of_run, new_run_dir, train
 from recsys.training.tracking.progress import Progress
+
+LOG = logging.getLogger(__name__)
 
 
 def configured(
@@ -65,14 +68,13 @@ def train_once(
     """
     world = join(config.training.device)
     quiet = quiet or not world.is_first
-    say = lines_to_stderr(quiet)
-    with Progress(config.training.epochs, metric=config.training.metric, quiet=quiet) as progress:
+    watched = Progress(config.training.epochs, metric=config.training.metric, quiet=quiet)
+    with printed(quiet), watched as progress:
         result = train(
             config,
             resume=resume,
             listeners=(progress,),
             extra_rankers=extra_rankers,
-            say=say,
             world=world,
         )
     leave(world)
@@ -90,7 +92,8 @@ def train_once(
     if config.tracking.enabled and name:
         bundle = Bundle.open(result.bundle)
         version = add_version(bundle, name, uri=config.tracking.uri)
-        say(f"registered models:/{name}/{version}")
+        with printed(quiet):
+            LOG.info(f"registered models:/{name}/{version}")
         run = replace(run, version=version)
     return run
 
@@ -130,4 +133,5 @@ def launch_workers(
     check_shards(config.embedding, workers)
     run_dir = resume or new_run_dir(config)
     arguments = ("--json",) if quiet else ()
-    return run_dir, launch(run_dir, workers, arguments, say=lines_to_stderr(False))
+    with printed(quiet=False):
+        return run_dir, launch(run_dir, workers, arguments)

@@ -3,7 +3,7 @@
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +40,10 @@ def config_of(
     return config.model_copy(update=changes)
 
 
-def trained(config: ExperimentConfig, say: Callable[[str], None]) -> tuple[Evaluation, Path, float]:
+def trained(config: ExperimentConfig) -> tuple[Evaluation, Path, float]:
     """Return what was found, the bundle, and the CPU seconds, baselines' among them."""
     start = time.process_time()
-    result = train(config, say=say, listeners=())
+    result = train(config, listeners=())
     assert result is not None
     assert isinstance(result.evaluation, Evaluation)
     return result.evaluation, result.bundle, time.process_time() - start
@@ -109,7 +109,7 @@ def run(
             if seed:
                 own.append("evaluation.baselines=[popularity]")
             config = config_of(settings, rows, Path(folder), own)
-            evaluation, bundle, cpu = trained(config, lambda line: benchmark.row("", line))
+            evaluation, bundle, cpu = trained(config)
             seconds.append(round(cpu))
             parts = {"test": evaluation} | {
                 name: judged_otherwise(bundle, **keys) for name, keys in (otherwise or {}).items()

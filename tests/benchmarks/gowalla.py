@@ -36,7 +36,7 @@ def config_of(folder: Path, overrides: tuple[str, ...]) -> ExperimentConfig:
 def trained(config: ExperimentConfig, benchmark: Benchmark) -> tuple[Evaluation, float]:
     """Train and judge; returns what was found and CPU seconds, the baselines' among them."""
     start = time.process_time()
-    result = train(config, say=lambda line: benchmark.row("", line), listeners=())
+    result = train(config, listeners=())
     assert result is not None
     assert isinstance(result.evaluation, Evaluation)
     return result.evaluation, time.process_time() - start

@@ -84,7 +84,7 @@ def measured(
         with tempfile.TemporaryDirectory() as folder:
             config = config_of(settings, rows, Path(folder), keys)
             config = variant(config, name if removed else VARIANTS[0], TASKS[data])
-            evaluation, _, cpu = trained(config, lambda line: None)
+            evaluation, _, cpu = trained(config)
         for ranker, result in evaluation.results.items():
             if ranker == "popularity":
                 continue

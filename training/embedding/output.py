@@ -1,6 +1,5 @@
 """What a study of the embedding leaves: a table to read, a configuration, a run in MLflow."""
 
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -19,14 +18,13 @@ def tracked_study(
     lookups: int | None,
     epochs: int,
     max_lookups: int,
-    say: Callable[[str], None],
 ) -> Study:
     """Run the study as an MLflow run: trials and gates as metrics, the plan as an artifact.
 
     Raises:
         ConfigError: as `recsys.training.embedding.study.study` does; nothing is left behind.
     """
-    found = study(config, lookups=lookups, epochs=epochs, max_lookups=max_lookups, say=say)
+    found = study(config, lookups=lookups, epochs=epochs, max_lookups=max_lookups)
     run_dir = Path(config.output) / f"embedding-study-{datetime.now():%Y%m%d-%H%M%S-%f}"
     run_dir.mkdir(parents=True)
     (run_dir / PLAN_FILE).write_text(tuned_config(config, found))

@@ -13,9 +13,10 @@ where there is nothing to learn. It is recommended where the 95 % interval over 
 gains is above 0, and else the better of the plans that need no search.
 """
 
+import logging
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -56,6 +57,8 @@ from recsys.training.families.ranker.task import (
     ranking_task,
 )
 
+LOG = logging.getLogger(__name__)
+
 GATE_RATE = 0.02
 """Step of the gates, whose gradient has a mean size of 1."""
 JUDGED_ROWS = 100_000
@@ -65,8 +68,6 @@ SEARCH, COMPARE = 0, 1
 _SAMPLES = 200
 COUNTED_BLOCKS = 32
 SEARCHED, BY_CARDINALITY, EVEN = "searched", "by cardinality", "even"
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,6 @@ def study(
     lookups: int | None = None,
     epochs: int = 2,
     max_lookups: int = 4,
-    say: Say = lambda line: None,
 ) -> Study:
     """Search, compare, recommend.
 
@@ -127,7 +127,6 @@ def study(
         lookups: table reads a row for all features searched; None: twice as many as features.
         epochs: of the search, and at most of each training that compares.
         max_lookups: most lookups of a feature.
-        say: takes a line of progress at a time.
 
     Raises:
         ConfigError: the budget or the model does not go with the features.
@@ -147,7 +146,7 @@ def study(
     cardinalities = _cardinalities(rows, features)
     size = config.training.batch_size
     seen, unseen = halved(rows, SEARCH, size), halved(rows, COMPARE, size)
-    selected = _search(config, seen, features, budget, epochs, max_lookups, world, say)
+    selected = _search(config, seen, features, budget, epochs, max_lookups, world)
     plans = {
         SEARCHED: {one.feature: one.multiplicity for one in selected},
         BY_CARDINALITY: allocate(cardinalities, budget),
@@ -161,7 +160,8 @@ def study(
             trials[name], said[name] = _tried(config, unseen, plan, epochs, world)
         else:
             trials[name], said[name] = trials[known], said[known]
-        say(f"{name}: validation AUC {trials[name].auc:.4f}, log loss {trials[name].log_loss:.4f}")
+        auc, loss = trials[name].auc, trials[name].log_loss
+        LOG.info(f"{name}: validation AUC {auc:.4f}, log loss {loss:.4f}")
     other = max((EVEN, BY_CARDINALITY), key=lambda name: trials[name].auc)
     gain = gained(said[SEARCHED], said[other], seed=config.training.seed)
     best = SEARCHED if gain.low > 0 else other
@@ -249,12 +249,11 @@ def _search(
     epochs: int,
     max_lookups: int,
     world: World,
-    say: Say,
 ) -> list[Selected]:
     wide = with_lookups(rows, dict.fromkeys(features, max_lookups))
     model: Any = build_ranker(config, wide, world)
     gated = model.embedding = GatedEmbedding(model.embedding)
-    learn(model, wide, config, epochs, world, say)
+    learn(model, wide, config, epochs, world)
     names = gated.selection.features
     free = [row for row, name in enumerate(names) if name in features]
     worth_L, size_LD = worths(model, wide, config.training.batch_size, world, free)
@@ -274,7 +273,6 @@ def learn(
     config: RankerExperiment,
     epochs: int,
     world: World,
-    say: Say = lambda line: None,
 ) -> None:
     """Train weights on training batches and gates on validation batches, in turn."""
     training = config.training
@@ -299,7 +297,8 @@ def learn(
             optimizer.step()
             step_gates(model, next(validation))
         closed = float((model.embedding.selection.gates_LD < 0.5).float().mean())
-        say(f"search: epoch {epoch + 1} of {epochs}, {closed:.0%} of the gates are half closed")
+        done = f"epoch {epoch + 1} of {epochs}"
+        LOG.info(f"search: {done}, {closed:.0%} of the gates are half closed")
 
 
 def step_gates(model: Any, batch: RankingBatch) -> None:

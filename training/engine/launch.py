@@ -7,7 +7,6 @@ start them; on several machines torchrun does this module's work (docs/several-m
 import logging
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,14 @@ from recsys.training.engine.checkpoint import Checkpoints
 from recsys.training.engine.loopback import talk_over_loopback
 from recsys.training.engine.ranks import LOST_PEER
 
+LOG = logging.getLogger(__name__)
+
 _TAIL_LINES = 20
 _SHUTDOWN_SECONDS = 120
 """How long the ranks have for their checkpoint after SIGTERM, before they are killed."""
 
 
-def launch(
-    run_dir: Path, workers: int, arguments: tuple[str, ...], *, say: Callable[[str], None]
-) -> int:
+def launch(run_dir: Path, workers: int, arguments: tuple[str, ...]) -> int:
     """Run `recsys train --resume run_dir` in `workers` processes; return the exit code.
 
     The first rank talks to the terminal, the others write to `run_dir/ranks`. A rank that
@@ -67,27 +66,25 @@ def launch(
     try:
         elastic_launch(settings, sys.executable)(*command)
     except ChildFailedError as error:
-        return _explain(error.failures, run_dir, workers, say)
+        return _explain(error.failures, run_dir, workers)
     except SignalException as error:
-        say(_how_to_go_on(run_dir, workers))
+        LOG.info(_how_to_go_on(run_dir, workers))
         return 128 + int(error.sigval)
     return 0
 
 
-def _explain(
-    failures: dict[int, Any], run_dir: Path, workers: int, say: Callable[[str], None]
-) -> int:
+def _explain(failures: dict[int, Any], run_dir: Path, workers: int) -> int:
     """Name the rank that failed first, not those that failed because of it."""
     own = {rank: one for rank, one in failures.items() if one.exitcode != LOST_PEER} or failures
     rank, failure = min(own.items(), key=lambda pair: pair[1].timestamp)
     code = int(failure.exitcode)
     if code < 0:
-        say(f"rank {rank} was ended by signal {-code} ({failure.signal_name()})")
+        LOG.info(f"rank {rank} was ended by signal {-code} ({failure.signal_name()})")
         code = 128 - code
     elif rank > 0 and (0 not in own or own[0].exitcode != code):  # the first rank said it itself
-        say(f"rank {rank} failed with exit code {code}; its last words:")
-        say(_last_words(run_dir / "ranks", rank))
-    say(_how_to_go_on(run_dir, workers))
+        LOG.info(f"rank {rank} failed with exit code {code}; its last words:")
+        LOG.info(_last_words(run_dir / "ranks", rank))
+    LOG.info(_how_to_go_on(run_dir, workers))
     return code
 
 

@@ -5,6 +5,7 @@ the user's latest one with the item in the place of the one it held: a ranker ne
 without context or past, so what it says of one would be no explanation of anything.
 """
 
+import logging
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -29,10 +30,12 @@ from recsys.training.explain.explanation import (
     explain_row,
     explain_rows,
 )
-from recsys.training.families.opened import OpenedModel, Say, say_nothing
+from recsys.training.families.opened import OpenedModel
 from recsys.training.families.ranker.config import RankerExperiment
 from recsys.training.families.ranker.opening import opened_ranker
 from recsys.training.families.ranker.rows import RankingRows, open_rows, rows_of
+
+LOG = logging.getLogger(__name__)
 
 _SHOWN = 60
 """Most letters of a value."""
@@ -50,7 +53,7 @@ class OpenedRanker:
     data: Dataset | None
 
 
-def open_ranker(opened: OpenedModel, say: Say = say_nothing) -> OpenedRanker:
+def open_ranker(opened: OpenedModel) -> OpenedRanker:
     """Return an opened ranker with the rows that its configuration names.
 
     Raises:
@@ -58,13 +61,13 @@ def open_ranker(opened: OpenedModel, say: Say = say_nothing) -> OpenedRanker:
         IntegrityError: a file of the bundle is not what was written.
     """
     config = opened.config
-    data = None if config.data.stream else opened.data(say)
-    rows = _streamed(opened, say) if data is None else rows_of(config, data)
+    data = None if config.data.stream else opened.data()
+    rows = _streamed(opened) if data is None else rows_of(config, data)
     model, calibrator = opened_ranker(opened, rows.layout)
     return OpenedRanker(config, rows, model, calibrator, data)
 
 
-def explain_model(opened: OpenedModel, max_rows: int, say: Say = say_nothing) -> Explanation:
+def explain_model(opened: OpenedModel, max_rows: int) -> Explanation:
     """Return what a ranker looks at, over at most `max_rows` test rows.
 
     Raises:
@@ -73,20 +76,18 @@ def explain_model(opened: OpenedModel, max_rows: int, say: Say = say_nothing) ->
     """
     if max_rows < 1:
         raise ConfigError(f"at least 1 row is needed to explain a model, got {max_rows}")
-    found = open_ranker(opened, say)
+    found = open_ranker(opened)
     return explain_rows(found.config, found.rows, found.model, found.calibrator, max_rows=max_rows)
 
 
-def explain_pair(
-    model: OpenedModel, user: str, item: str, say: Say = say_nothing
-) -> RowExplanation:
+def explain_pair(model: OpenedModel, user: str, item: str) -> RowExplanation:
     """Return what a ranker looks at when it scores `item` for `user`.
 
     Raises:
         NotFoundError: the data have no such user or item, or the user has no row in the log.
         UserError: as `open_ranker` does.
     """
-    opened = open_ranker(model, say)
+    opened = open_ranker(model)
     data = _in_memory(opened)
     schema, events = data.schema, data.tables.events
     user_row = _row_of(data.tables.users, schema.user_key, user, "user")
@@ -107,14 +108,14 @@ def explain_pair(
     return _explained(opened, data, int(of_user[-1]), item_row, note)
 
 
-def explain_log_row(model: OpenedModel, row: int, say: Say = say_nothing) -> RowExplanation:
+def explain_log_row(model: OpenedModel, row: int) -> RowExplanation:
     """Return what a ranker looks at on a row of the log, counted from 1.
 
     Raises:
         NotFoundError: there is no such row, or it was left out.
         UserError: as `open_ranker` does.
     """
-    opened = open_ranker(model, say)
+    opened = open_ranker(model)
     data = _in_memory(opened)
     events = data.tables.events
     (at,) = np.nonzero(events.row == row - 1)
@@ -126,14 +127,15 @@ def explain_log_row(model: OpenedModel, row: int, say: Say = say_nothing) -> Row
     return _explained(opened, data, int(at[0]), int(events.item_row[at[0]]))
 
 
-def _streamed(opened: OpenedModel, say: Say) -> RankingRows:
+def _streamed(opened: OpenedModel) -> RankingRows:
     """Open the encoded log where training left it; it is encoded again where that is gone."""
     config, encoder = opened.config, opened.encoder
-    say(f"opening the log in {config.cache or config.output}, encoding it where that is missing")
+    folder = config.cache or config.output
+    LOG.info(f"opening the log in {folder}, encoding it where that is missing")
     rows = open_rows(config, World(), None if config.warm_start is None else encoder)
     if rows.encoder.digest() == encoder.digest():
         return rows
-    say("note: the data are not those the model was trained on; encoding them as it knew them")
+    LOG.warning("the data are not those the model was trained on; encoding them as it knew them")
     return open_rows(config, World(), encoder)
 
 

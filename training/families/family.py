@@ -18,7 +18,7 @@ from recsys.training.engine.ranks import ALONE, World
 from recsys.training.engine.warm_start import Earlier
 from recsys.training.evaluation.evaluate import ExtraRankers
 from recsys.training.evaluation.results import ModelEvaluation
-from recsys.training.families.opened import OpenedModel, Say, say_nothing
+from recsys.training.families.opened import OpenedModel
 
 C = TypeVar("C", bound=ExperimentConfig)
 
@@ -28,13 +28,12 @@ class Given:
     """What a training is given beside its configuration.
 
     world: the ranks that train together. earlier: the model that it starts from. extra_rankers:
-    more rankers for the evaluation. say: takes a line of progress at a time.
+    more rankers for the evaluation.
     """
 
     world: World = ALONE
     earlier: Earlier | None = None
     extra_rankers: ExtraRankers | None = None
-    say: Say = say_nothing
 
 
 @dataclass(frozen=True)
@@ -107,9 +106,9 @@ class Explainer:
     a row of the log, counted from 1.
     """
 
-    model: Callable[[OpenedModel, int, Say], Any]
-    pair: Callable[[OpenedModel, str, str, Say], Any]
-    log_row: Callable[[OpenedModel, int, Say], Any]
+    model: Callable[[OpenedModel, int], Any]
+    pair: Callable[[OpenedModel, str, str], Any]
+    log_row: Callable[[OpenedModel, int], Any]
 
 
 @dataclass(frozen=True)
@@ -136,7 +135,7 @@ class Family(Generic[C]):
     check: Callable[[C], None]
     inspect: Callable[[C], Findings]
     open: Callable[[C, Given], Job]
-    evaluate: Callable[[OpenedModel, Path, Say], ModelEvaluation]
+    evaluate: Callable[[OpenedModel, Path], ModelEvaluation]
     show: Callable[[Any], None]
     space: Callable[[C], Space]
     explain: Explainer | None = None

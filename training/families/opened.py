@@ -1,6 +1,6 @@
 """A trained model opened again: its bundle verified, its data read as its encoder knows them."""
 
-from collections.abc import Callable
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,12 +9,7 @@ from recsys.features.dataset.dataset import Dataset, encoded, parted
 from recsys.features.encoding.encoder import FeatureEncoder
 from recsys.features.tables.checked import read_tables
 
-Say = Callable[[str], None]
-"""Takes a line of progress at a time."""
-
-
-def say_nothing(_line: str) -> None:
-    """Take a line and show it to nobody."""
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -25,7 +20,7 @@ class OpenedModel:
     config: Any
     encoder: FeatureEncoder
 
-    def data(self, say: Say) -> Dataset:
+    def data(self) -> Dataset:
         """Return the data that the configuration names, as the model's encoder sees them.
 
         Raises:
@@ -34,6 +29,8 @@ class OpenedModel:
         config, schema = self.config, self.encoder.schema
         tables = read_tables(schema, config.data, config.policies, split_column=config.split.column)
         if tables.fingerprint != self.bundle.manifest["facts"]["data_fingerprint"]:
-            say("note: the data are not those the model was trained on; rows may have moved parts")
+            LOG.warning(
+                "the data are not those the model was trained on; rows may have moved parts"
+            )
         tables, part, cold = parted(schema, tables, config.split)
         return encoded(schema, tables, part, self.encoder, cold)

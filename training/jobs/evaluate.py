@@ -9,7 +9,7 @@ from recsys.core.errors import ConfigError
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.evaluation.results import ModelEvaluation
 from recsys.training.families.load import parse_config
-from recsys.training.families.opened import OpenedModel, Say, say_nothing
+from recsys.training.families.opened import OpenedModel
 from recsys.training.families.registry import family_of
 from recsys.training.jobs.opening import open_model
 
@@ -31,7 +31,6 @@ def evaluate_bundle(
     report: Path,
     *,
     settings: Mapping[str, Any] | None = None,
-    say: Say = say_nothing,
 ) -> Evaluated:
     """Evaluate the bundle at `path` on its own split of the data, and write `report`.
 
@@ -40,7 +39,6 @@ def evaluate_bundle(
         report: HTML file to write.
         settings: keys of the configuration with other values than in training:
             {"evaluation.ks": [5]}.
-        say: takes a line of progress at a time.
 
     Raises:
         ConfigError: its data cannot be evaluated on again, a key of `settings` is not about
@@ -50,7 +48,7 @@ def evaluate_bundle(
     """
     opened = open_model(path)
     opened = replace(opened, config=_with(opened, settings or {}))
-    evaluation = family_of(opened.config).evaluate(opened, report, say)
+    evaluation = family_of(opened.config).evaluate(opened, report)
     return Evaluated(opened.config, evaluation, report)
 
 

@@ -6,12 +6,12 @@ from recsys.core.errors import ConfigError
 from recsys.core.strict import listed
 from recsys.training.explain.explanation import Explanation, RowExplanation
 from recsys.training.families.family import Explainer
-from recsys.training.families.opened import OpenedModel, Say, say_nothing
+from recsys.training.families.opened import OpenedModel
 from recsys.training.families.registry import FAMILIES, family_of
 from recsys.training.jobs.opening import open_model
 
 
-def explain_model(path: Path, *, max_rows: int, say: Say = say_nothing) -> Explanation:
+def explain_model(path: Path, *, max_rows: int) -> Explanation:
     """Return what the model at `path` looks at, over at most `max_rows` test rows.
 
     Raises:
@@ -19,11 +19,11 @@ def explain_model(path: Path, *, max_rows: int, say: Say = say_nothing) -> Expla
         UserError: there is no bundle, or its data are no longer where they were.
     """
     opened, explainer = _opened(path)
-    found: Explanation = explainer.model(opened, max_rows, say)
+    found: Explanation = explainer.model(opened, max_rows)
     return found
 
 
-def explain_pair(path: Path, user: str, item: str, *, say: Say = say_nothing) -> RowExplanation:
+def explain_pair(path: Path, user: str, item: str) -> RowExplanation:
     """Return what the model at `path` looks at when it scores `item` for `user`.
 
     Raises:
@@ -31,11 +31,11 @@ def explain_pair(path: Path, user: str, item: str, *, say: Say = say_nothing) ->
         UserError: as `explain_model`.
     """
     opened, explainer = _opened(path)
-    found: RowExplanation = explainer.pair(opened, user, item, say)
+    found: RowExplanation = explainer.pair(opened, user, item)
     return found
 
 
-def explain_log_row(path: Path, row: int, *, say: Say = say_nothing) -> RowExplanation:
+def explain_log_row(path: Path, row: int) -> RowExplanation:
     """Return what the model at `path` looks at on a row of the log, counted from 1.
 
     Raises:
@@ -43,7 +43,7 @@ def explain_log_row(path: Path, row: int, *, say: Say = say_nothing) -> RowExpla
         UserError: as `explain_model`.
     """
     opened, explainer = _opened(path)
-    found: RowExplanation = explainer.log_row(opened, row, say)
+    found: RowExplanation = explainer.log_row(opened, row)
     return found
 
 

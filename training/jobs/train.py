@@ -1,5 +1,6 @@
 """The job behind `recsys train`: tables in; a run, a report and a bundle out."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -28,9 +29,10 @@ from recsys.training.evaluation.evaluate import ExtraRankers
 from recsys.training.evaluation.results import ModelEvaluation
 from recsys.training.families.family import Given, Job
 from recsys.training.families.load import load_config
-from recsys.training.families.opened import Say, say_nothing
 from recsys.training.families.registry import family_of
 from recsys.training.tracking.run import Tracker, start_run
+
+LOG = logging.getLogger(__name__)
 
 FEW_STEPS = 50
 """A training of fewer is warned about."""
@@ -53,7 +55,6 @@ def train(
     resume: Path | None = None,
     listeners: tuple[Listener, ...] = (),
     extra_rankers: ExtraRankers | None = None,
-    say: Say = say_nothing,
     world: World | None = None,
 ) -> TrainResult | None:
     """Read, train, evaluate on the test part, report, bundle, track.
@@ -63,7 +64,6 @@ def train(
         resume: the folder of a run that was stopped; it goes on where its checkpoint stands.
         listeners: who watches the steps.
         extra_rankers: more rankers for the evaluation.
-        say: takes a line of progress at a time.
         world: the ranks that train together (`recsys.training.engine.ranks.join`); None: this
             process alone. The first rank alone evaluates, writes, tracks and gets a result.
 
@@ -92,7 +92,7 @@ def train(
             f"rank {world.rank} does not see {run_dir}, which the first rank made: 'output' has to "
             "be an absolute path on a file system that all machines share"
         )
-    given = Given(world, earlier, extra_rankers, say)
+    given = Given(world, earlier, extra_rankers)
     job = family.open(config, given)
     config, kernel = _with_backend(config, job, world, run_dir)
     job = job.under(config)
@@ -100,10 +100,10 @@ def train(
         fit_in(world, job, config, run_dir, ())
         return None
     for name, value in job.facts.items():
-        say(f"{name}: {value}")
-    say(f"table kernel: {kernel}")
+        LOG.info(f"{name}: {value}")
+    LOG.info(f"table kernel: {kernel}")
     tags = {"kind": config.model.kind, "workers": str(world.size), "table_kernel": kernel}
-    return _tracked(config, job, run_dir, listeners, say, world, tags)
+    return _tracked(config, job, run_dir, listeners, world, tags)
 
 
 def _tracked(
@@ -111,7 +111,6 @@ def _tracked(
     job: Job,
     run_dir: Path,
     listeners: tuple[Listener, ...],
-    say: Say,
     world: World,
     tags: dict[str, str],
 ) -> TrainResult:
@@ -126,11 +125,11 @@ def _tracked(
     status = "FAILED"
     try:
         tracker.dataset("training", job.fingerprint, job.facts)
-        result = _run(config, job, run_dir, tracker, listeners, say, world)
+        result = _run(config, job, run_dir, tracker, listeners, world)
         status = "FINISHED"
     except Terminated:
         status = "KILLED"
-        say(f"stopped; go on with: recsys train --resume {run_dir}")
+        LOG.info(f"stopped; go on with: recsys train --resume {run_dir}")
         raise
     finally:
         tracker.finish(status)
@@ -202,21 +201,22 @@ def fit_in(
     config: ExperimentConfig,
     run_dir: Path,
     listeners: tuple[Listener, ...],
-    say: Say = say_nothing,
 ) -> tuple[nn.Module, LoopState]:
     """Train as one of the ranks; on the first one the model returned has its whole table."""
     task = job.task()
     model: Any = task.trained.model
     for line in model.embedding.plan.lines():
-        say(line)
-    say(costs(model.embedding.plan, config.embedding).line)
-    for line in steps_in_words(task.num_steps, config.training):
-        say(line)
+        LOG.info(line)
+    LOG.info(costs(model.embedding.plan, config.embedding).line)
+    steps = task.num_steps * config.training.epochs
+    LOG.info(f"training: {task.num_steps:,} steps an epoch, {steps:,} at most")
+    for line in doubts(steps, config.training):
+        LOG.warning(line)
     checkpoints = Checkpoints.of_run(run_dir, world)
     earlier = job.given.earlier
     if earlier is not None and not checkpoints.steps():
         for line in start_from(earlier, config, model, task.trained.table):
-            say(line)
+            LOG.info(line)
     state = fit(task, config.training, checkpoints, listeners, world)
     whole = plain_table(config, model.embedding.table, world)
     if whole is not None:
@@ -225,18 +225,16 @@ def fit_in(
     return model, state
 
 
-def steps_in_words(num_steps: int, training: TrainingConfig) -> Iterator[str]:
-    """Yield how long the training is, and what of it is unlikely to be meant."""
-    every = num_steps * training.epochs
-    yield f"training: {num_steps:,} steps an epoch, {every:,} at most"
-    if every < FEW_STEPS:
+def doubts(steps: int, training: TrainingConfig) -> Iterator[str]:
+    """Yield what of a training of so many steps is unlikely to be meant."""
+    if steps < FEW_STEPS:
         yield (
-            f"warning: {every:,} steps teach a model little: set a smaller training.batch_size "
+            f"{steps:,} steps teach a model little: set a smaller training.batch_size "
             f"(it is {training.batch_size:,}), or more epochs"
         )
     if training.average_epochs > training.epochs / 2:
         yield (
-            f"warning: training.average_epochs: {training.average_epochs:g} of "
+            f"training.average_epochs: {training.average_epochs:g} of "
             f"{training.epochs:,} epochs keeps much of what the first steps were: half of them "
             "at most are usual"
         )
@@ -248,27 +246,26 @@ def _run(
     run_dir: Path,
     tracker: Tracker,
     listeners: tuple[Listener, ...],
-    say: Say,
     world: World,
 ) -> TrainResult:
     watching = (*listeners, TrackingListener(tracker))
-    model, state = fit_in(world, job, config, run_dir, watching, say)
+    model, state = fit_in(world, job, config, run_dir, watching)
     if state.best_metric is None:
-        say("trained on the validation rows, too: the last epoch is kept; evaluating on test")
+        LOG.info("trained on the validation rows, too: the last epoch is kept; evaluating on test")
     else:
         best = f"best validation {config.training.metric}: {state.best_metric:.4f}"
-        say(f"{best}; evaluating on test")
+        LOG.info(f"{best}; evaluating on test")
     embedding: Any = model.embedding
     diagnosis = diagnose(embedding.plan, job.feature_values(), embedding.table.weight)
     done = job.finish(run_dir, model, state.history, diagnosis)
     for warning in done.warnings:
-        say(f"warning: {warning}")
+        LOG.warning(warning)
     tracker.metrics(done.evaluation.tracked() | diagnosis.metrics(), state.global_step)
     tracker.artifact(done.report)
     tracker.artifact(run_dir / "config.yaml")
     tracker.tag("model_id", done.bundle.name)
     tracker.metrics({"machine/peak_memory_mib": float(peak_memory_mib())}, state.global_step)
-    say(f"peak memory: {peak_memory_mib():,} MiB")
+    LOG.info(f"peak memory: {peak_memory_mib():,} MiB")
     Checkpoints.of_run(run_dir).clear()
     return TrainResult(run_dir, done.bundle, done.report, done.evaluation, None)
 

@@ -4,6 +4,7 @@ Nothing of a trial stays but its numbers: no weights, no checkpoints, no look at
 """
 
 import gc
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,8 @@ from recsys.training.engine.ranks import World
 from recsys.training.engine.warm_start import open_earlier, start_from
 from recsys.training.families.family import Given
 from recsys.training.families.registry import family_of
+
+LOG = logging.getLogger(__name__)
 
 
 class TrialStoppedError(Exception):
@@ -46,7 +49,6 @@ class TrialData:
     def __init__(
         self,
         config: ExperimentConfig,
-        say: Callable[[str], None],
         backend: Backend | None = None,
     ) -> None:
         keep_freed_memory()
@@ -56,18 +58,16 @@ class TrialData:
         world, earlier = World(device=pick_device(config.training.device)), open_earlier(config)
         self.job = family_of(config).open(config, Given(world, earlier))
         # Kernels agree to the last digits alone, which a training makes larger: one for all trials.
-        self.backend = backend or self._settled(config, world, say)
+        self.backend = backend or self._settled(config, world)
 
-    def _settled(
-        self, config: ExperimentConfig, world: World, say: Callable[[str], None]
-    ) -> Backend:
+    def _settled(self, config: ExperimentConfig, world: World) -> Backend:
         choice = pick_backend(
             config.embedding,
             EmbeddingPlan.of(config.embedding, self.job.layouts),
             batch_size=config.training.batch_size,
             device=world.device,
         )
-        say(f"table kernel: {choice}")
+        LOG.info(f"table kernel: {choice}")
         return choice.backend
 
     def task(self, config: ExperimentConfig) -> Task[Any]:

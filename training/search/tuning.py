@@ -7,6 +7,7 @@ The test part is not evaluated: the best of many validation values is an optimis
 only a test part that chose nothing can say what the choice is worth.
 """
 
+import logging
 import math
 import os
 import time
@@ -39,14 +40,14 @@ from recsys.training.search.trial import (
     is_lack_of_memory,
 )
 
+LOG = logging.getLogger(__name__)
+
 FAILURES_IN_A_ROW = 10
 """So many, and the search gives up."""
 REPEATS_IN_A_ROW = 20
 """So many proposals that were trained before, and the space counts as searched."""
 _RUN_DIR, _KERNEL = "run_dir", "kernel"
 _NOT_COMPARED = ("data", "output", "tracking", "cache", "index", "tune", "calibration")
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,6 @@ def search(
     storage: Path,
     name: str,
     seed: int = 0,
-    say: Say = lambda line: None,
 ) -> Found:
     """Search, or go on with the search `name` in `storage`.
 
@@ -121,7 +121,6 @@ def search(
         storage: SQLite file that keeps the trials.
         name: of the search in that file.
         seed: of the proposals.
-        say: takes a line of progress at a time.
 
     Raises:
         ConfigError: as `open_search` does; no trial can be had.
@@ -143,7 +142,7 @@ def search(
         open_search(storage, name, space=space, base=base, facts=facts) as store,
         stoppable() as check,
     ):
-        return _Search(config, budget, deadline, store, name, say, check).run()
+        return _Search(config, budget, deadline, store, name, check).run()
 
 
 def search_facts(config: ExperimentConfig, space: Space, seed: int) -> dict[str, Any]:
@@ -167,28 +166,27 @@ class _Search:
         deadline: float | None,
         store: SearchStore,
         name: str,
-        say: Say,
         check: Callable[[], None],
     ) -> None:
         self.config, self.budget, self.deadline = config, budget, deadline
-        self.store, self.name, self.say, self.check = store, name, say, check
+        self.store, self.name, self.check = store, name, check
 
     def run(self) -> Found:
         """Open the data only where there is something left to do."""
         before = self.store.trials(interrupted=True)
         if before:
             ended = sum(one.state != INTERRUPTED for one in before)
-            self.say(f"going on with the search '{self.name}': {ended} trials are there")
+            LOG.info(f"going on with the search '{self.name}': {ended} trials are there")
         why = self._why_not_another()
         if why:
             return self._found(why, self._run_dir() or Path(self.config.output))
         kernel: Any = self.store.recall(_KERNEL)
-        data = TrialData(self.config, self.say, kernel)
+        data = TrialData(self.config, kernel)
         self.store.check_data(data.job.fingerprint)
         self.store.remember(_KERNEL, data.backend)
         for fact, value in data.job.facts.items():
-            self.say(f"{fact}: {value}")
-        self.say(
+            LOG.info(f"{fact}: {value}")
+        LOG.info(
             f"maximising the validation {self.config.training.metric} over "
             f"{len(self.store.space)} settings; the test part is not looked at"
         )
@@ -238,11 +236,11 @@ class _Search:
         store, metric = self.store, self.config.training.metric
         earlier = store.trials()
         number, values = store.propose()
-        self.say(_announced(number, self.budget.trials, values, store.base))
+        LOG.info(_announced(number, self.budget.trials, values, store.base))
         twin = next((one for one in earlier if one.values == values), None)
         if twin is not None:
             store.repeated(twin)
-            self.say(f"  these are the settings of trial {twin.number}")
+            LOG.info(f"  these are the settings of trial {twin.number}")
             return
         child = tracking.trial(number, values)
         watcher = Watcher(
@@ -264,7 +262,7 @@ class _Search:
             ending = "pruned"
         except TrialStoppedError:
             store.failed(INTERRUPTED, watcher.seconds)
-            self.say("  cut off: the minutes are over")
+            LOG.info("  cut off: the minutes are over")
         except UserError as error:
             ending = self._failed(str(error), watcher)
         except Exception as error:
@@ -282,12 +280,12 @@ class _Search:
 
     def _failed(self, reason: str, watcher: Watcher) -> str:
         self.store.failed(reason, watcher.seconds)
-        self.say(f"  failed: {reason}")
+        LOG.info(f"  failed: {reason}")
         return FAILED
 
     def _reporter(self) -> Callable[[int, float], bool]:
         def report(epoch: int, value: float) -> bool:
-            self.say(f"  epoch {epoch}  {self.config.training.metric} {value:.4f}")
+            LOG.info(f"  epoch {epoch}  {self.config.training.metric} {value:.4f}")
             return self.store.report(epoch, value)
 
         return report
@@ -299,7 +297,7 @@ class _Search:
         shown = f"  {ending}: {value} after {watcher.seconds:.0f} s"
         if best is not None and best.value is not None:
             shown += f"; best so far {best.value:.4f} (trial {best.number})"
-        self.say(shown)
+        LOG.info(shown)
 
 
 def _announced(

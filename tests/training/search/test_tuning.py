@@ -1,10 +1,13 @@
 """A search for real on small logs: what decides, what is kept, how it stops and goes on."""
 
+import logging
 import os
 import signal
 import sqlite3
 import sys
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +93,26 @@ def searched(config: ExperimentConfig, folder: Path, space: Any = None, **option
     budget = Budget(options.pop("trials", None), options.pop("minutes", None))
     own = space_of(config, SPACE if space is None else space, "test")
     storage = folder / "tune.db"
-    return search(config, own, budget, **{"storage": storage, "name": "test", **options})
+    with told(options.pop("say", lambda line: None)):
+        return search(config, own, budget, **{"storage": storage, "name": "test", **options})
+
+
+@contextmanager
+def told(say: Callable[[str], None]) -> Iterator[None]:
+    """Hand what the engine logs meanwhile to `say`, a line a record."""
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            say(record.getMessage())
+
+    handler, logger = Lines(), logging.getLogger("recsys")
+    logger.addHandler(handler)
+    level, _ = logger.level, logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 @pytest.fixture(scope="module")
@@ -369,7 +391,7 @@ def test_minutes_end_a_search_but_not_before_its_first_trial(tmp_path: Path) -> 
     )
     space = {"training.learning_rate": [0.001, 0.002, 0.003]}
     with open_search(tmp_path / "tune.db", "long", **facts_of(long, space)) as store:
-        store.check_data(TrialData(long, print).job.fingerprint)
+        store.check_data(TrialData(long).job.fingerprint)
         store.propose()
         store.report(1, 0.5)
         store.done(0.5, 1.0)
@@ -591,7 +613,7 @@ def test_the_table_shows_the_best_beside_the_configuration_as_it_stands() -> Non
 def test_all_trials_have_one_kernel_however_the_machine_is_now(tmp_path: Path) -> None:
     config = load_config(clicks(tmp_path), ("embedding.backend=auto",))
     for kernel, table in (("torch", "TorchTable"), ("fbgemm", "FbgemmTable")):
-        data = TrialData(config, print, kernel)  # type: ignore[arg-type]
+        data = TrialData(config, kernel)  # type: ignore[arg-type]
         assert type(data.task(config).trained.table).__name__ == table
         decayed = with_values(config, {"embedding.weight_decay": 0.1})
         assert type(data.task(decayed).trained.table).__name__ == "TorchTable"

@@ -4,7 +4,7 @@ import pytest
 
 from recsys.training.config.sections import TrainingConfig
 from recsys.training.engine.checkpoint import LoopState
-from recsys.training.jobs.train import steps_in_words
+from recsys.training.jobs.train import doubts
 from recsys.training.tracking.progress import Progress
 
 
@@ -36,8 +36,8 @@ def test_an_epoch_without_a_validation_part_has_its_line(
 
 def test_steps_are_counted_and_what_is_hardly_meant_is_said() -> None:
     usual = TrainingConfig(metric="auc", epochs=10, average_epochs=1.0)
-    assert list(steps_in_words(1500, usual)) == ["training: 1,500 steps an epoch, 15,000 at most"]
-    _, few = steps_in_words(2, usual)
+    assert not list(doubts(15_000, usual))
+    (few,) = doubts(20, usual)
     assert "20 steps teach a model little: set a smaller training.batch_size (it is 1,024)" in few
-    _, long = steps_in_words(1500, TrainingConfig(metric="auc", epochs=3, average_epochs=2.0))
+    (long,) = doubts(4500, TrainingConfig(metric="auc", epochs=3, average_epochs=2.0))
     assert "training.average_epochs: 2 of 3 epochs keeps much of what the first" in long

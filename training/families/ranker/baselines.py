@@ -1,6 +1,7 @@
 """Other rankers, trained on the same rows in the same loop, for the report to stand beside."""
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 from torch import nn
@@ -14,13 +15,14 @@ from recsys.training.families.ranker.evaluation import Judged, calibrator_of, ju
 from recsys.training.families.ranker.rows import RankingRows
 from recsys.training.families.ranker.task import ranking_task
 
+LOG = logging.getLogger(__name__)
+
 
 def judged_baselines(
     config: RankerExperiment,
     rows: RankingRows,
     world: World,
     run_dir: Path,
-    say: Callable[[str], None] = lambda line: None,
 ) -> Iterator[Judged]:
     """Train and judge the rankers of `config.evaluation.rankers` but the model's own kind.
 
@@ -36,6 +38,6 @@ def judged_baselines(
         state = fit(task, config.training, checkpoints)
         model: nn.Module = task.trained.model.cpu()
         found = judge(other, rows, model, calibrator_of(other, rows, model), name)
-        say(f"{name}, trained beside: validation AUC {state.best_metric:.4f}")
+        LOG.info(f"{name}, trained beside: validation AUC {state.best_metric:.4f}")
         checkpoints.clear()
         yield found

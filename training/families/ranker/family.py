@@ -12,7 +12,7 @@ from recsys.training.explain.explanation import explain_rows
 from recsys.training.explain.rankers import explain_log_row, explain_model, explain_pair
 from recsys.training.families.family import Explainer, Family
 from recsys.training.families.inspecting import inspect_tables
-from recsys.training.families.opened import OpenedModel, Say
+from recsys.training.families.opened import OpenedModel
 from recsys.training.families.ranker.config import RankerExperiment
 from recsys.training.families.ranker.evaluation import RankingEvaluation, evaluation_of, judge
 from recsys.training.families.ranker.job import open_ranking, report_on_ranker
@@ -35,7 +35,7 @@ def _inspect(config: RankerExperiment) -> Report | ClickReport:
     return inspect_clicks(log, table_bytes=config.embedding.memory_bytes)
 
 
-def _evaluate(opened: OpenedModel, report: Path, say: Say) -> RankingEvaluation:
+def _evaluate(opened: OpenedModel, report: Path) -> RankingEvaluation:
     """Evaluate a ranker on its own split of the data, and write `report`.
 
     Raises:
@@ -44,7 +44,7 @@ def _evaluate(opened: OpenedModel, report: Path, say: Say) -> RankingEvaluation:
     config: RankerExperiment = opened.config
     if config.data.stream:
         raise ConfigError("a streamed log is judged at the end of its training, not again")
-    rows = rows_of(config, opened.data(say))
+    rows = rows_of(config, opened.data())
     model, calibrator = opened_ranker(opened, rows.layout)
     evaluation = evaluation_of(config, judge(config, rows, model, calibrator))
     explanation = explain_rows(config, rows, model, calibrator)

@@ -111,10 +111,10 @@ class RankingJob:
 
     def _beside(self, run_dir: Path) -> tuple[list[Judged], str]:
         """Return the rankers to stand beside the model, and why there are none of them."""
-        world, say = self.given.world, self.given.say
+        world = self.given.world
         if world.size > 1:
             return [], "left out, as several processes trained the model"
-        others = judged_baselines(self.config, self.rows, world, run_dir, say)
+        others = judged_baselines(self.config, self.rows, world, run_dir)
         return list(others), ""
 
 

@@ -19,7 +19,7 @@ from recsys.training.config.file import dump_config
 from recsys.training.config.retrieval import RetrievalExperiment
 from recsys.training.evaluation.evaluate import ExtraRankers, Ranker, evaluate, vector_ranker
 from recsys.training.evaluation.results import Evaluation
-from recsys.training.families.opened import OpenedModel, Say
+from recsys.training.families.opened import OpenedModel
 from recsys.training.families.plain.choose import baseline_rankers, check_baselines
 from recsys.training.families.retrieval.reading import Read, RetrievalData
 from recsys.training.reports.retrieval import write_report
@@ -87,16 +87,14 @@ def evaluate_model(
     return Judged(evaluation, queries, items, vectors)
 
 
-def evaluate_opened(
-    title: str, read: Read, opened: OpenedModel, report: Path, say: Say
-) -> Evaluation:
+def evaluate_opened(title: str, read: Read, opened: OpenedModel, report: Path) -> Evaluation:
     """Evaluate an opened model on its own split of the data, and write `report`.
 
     Raises:
         IntegrityError: the weights are not those of such a model.
     """
     config = opened.config
-    reading = read(config, opened.data(say))
+    reading = read(config, opened.data())
     of_steps = RETRIEVAL[config.model.kind].of_steps
     layouts = opened.encoder.retrieval_layouts(of_steps=of_steps)
     weights = opened.bundle.read("weights.safetensors")

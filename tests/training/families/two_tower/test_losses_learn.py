@@ -1,6 +1,7 @@
 """Every loss and way to draw examples teaches a two-tower something; a collapse is told."""
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -89,7 +90,9 @@ def test_a_loss_is_named_or_spelt_out_and_a_wrong_one_is_refused(
             load_config(path, (wrong, *loss))
 
 
-def test_a_collapse_is_said_when_training_ends(config: ExperimentConfig, tmp_path: Path) -> None:
+def test_a_collapse_is_said_when_training_ends(
+    config: ExperimentConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     wild: dict[str, object] = {"training.learning_rate": 0.5, "tracking.enabled": False}
     healthy: dict[str, object] = {"tracking.enabled": False}
     for number, (changes, warned) in enumerate(((wild, True), (healthy, False))):
@@ -98,8 +101,9 @@ def test_a_collapse_is_said_when_training_ends(config: ExperimentConfig, tmp_pat
             "training.epochs": 8,
             "training.patience": 8,
         }
-        said: list[str] = []
-        train(changed(config, {**changes, **output}), say=said.append)
-        warnings = [line for line in said if line.startswith("warning: ")]
+        caplog.clear()
+        train(changed(config, {**changes, **output}))
+        records = [one for one in caplog.records if one.name.startswith("recsys.")]
+        warnings = [one.getMessage() for one in records if one.levelno == logging.WARNING]
         assert bool(warnings) == warned
         assert all("The representation has collapsed" in line for line in warnings)
