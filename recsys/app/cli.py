@@ -101,14 +101,15 @@ def demo(
     Example: recsys demo --out demo
     """
     from recsys.app.demo import demo as run_demo
-    from recsys.app.printing import print_evaluation
+    from recsys.training.families.registry import show_evaluation
 
     check_folder(out, "data, runs and recommendations")
     click.echo(f"drawing a world of {users:,} users, {items:,} items, {events:,} events")
     run = run_demo(
         out, users=users, items=items, events=events, seed=seed, noise=noise, overrides=overrides
     )
-    print_evaluation(run.kind, run.evaluation)
+    assert run.evaluation is not None, "the run was trained here"
+    show_evaluation(run.evaluation)
     click.echo(f"\nrecommendations: {out / 'recommendations' / run.bundle.name}")
     click.echo(f"bundle:          {run.bundle}")
     click.echo(f"report:          {run.report}")

@@ -42,9 +42,9 @@ def evaluate(
     Example: recsys evaluate models:/demo@champion --set evaluation.ks=[5,10] --out report.html
     """
     from recsys.app.models import folder_of
-    from recsys.app.printing import print_evaluation
     from recsys.app.progress import printed
     from recsys.training.config.file import parse_override
+    from recsys.training.families.registry import show_evaluation
     from recsys.training.jobs.evaluate import evaluate_bundle
 
     settings = dict(map(parse_override, overrides))
@@ -53,10 +53,10 @@ def evaluate(
     folder = folder_of(model, tracking_uri)
     report = out or Path(f"evaluation-{folder.name}.html")
     with printed(as_json):
-        found = evaluate_bundle(folder, report, settings=settings)
+        evaluation = evaluate_bundle(folder, report, settings=settings)
     if as_json:
-        facts = {"report": str(report), "metrics": found.evaluation.figures()}
+        facts = {"report": str(report), "metrics": evaluation.figures()}
         click.echo(json_format.dumps(facts, indent=1))
     else:
-        print_evaluation(found.config.model.kind, found.evaluation)
+        show_evaluation(evaluation)
         click.echo(f"\nreport: {report}")

@@ -89,7 +89,7 @@ def evaluate(
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "report.html" if report is None else Path(report)
         with printed(quiet):
-            return evaluate_bundle(folder, path, settings=settings).evaluation
+            return evaluate_bundle(folder, path, settings=settings)
 
 
 @checked

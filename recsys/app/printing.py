@@ -1,20 +1,20 @@
-"""What commands print of a run and of an evaluation."""
+"""What commands print of a run."""
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from recsys.app.run import Run
 
-if TYPE_CHECKING:
-    from recsys.training.evaluation.results import ModelEvaluation
-
 
 def print_run(run: Run, *, as_json: bool) -> None:
     """Print how a training did and where it left what it made."""
+    from recsys.training.families.registry import show_evaluation
+
+    assert run.evaluation is not None, "the run was trained here"
     if not as_json:
-        print_evaluation(run.kind, run.evaluation)
+        show_evaluation(run.evaluation)
         click.echo(f"\nbundle: {run.bundle}\nreport: {run.report}")
         return
     outcome: dict[str, Any] = {
@@ -23,16 +23,8 @@ def print_run(run: Run, *, as_json: bool) -> None:
         "bundle": str(run.bundle),
         "model_id": run.bundle.name,
         "report": str(run.report),
-        "metrics": None if run.evaluation is None else run.evaluation.figures(),
+        "metrics": run.evaluation.figures(),
     }
     if run.version is not None:
         outcome["version"] = run.version
     click.echo(json.dumps(outcome, indent=1))
-
-
-def print_evaluation(kind: str, evaluation: "ModelEvaluation | None") -> None:
-    """Print the metrics of an evaluation as the family of the model has them, as a table."""
-    from recsys.training.families.registry import FAMILY_OF_KIND
-
-    if evaluation is not None:
-        FAMILY_OF_KIND[kind].show(evaluation)

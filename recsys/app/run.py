@@ -14,7 +14,6 @@ class Run:
     """Where a training left what it made, and how the model did.
 
     Attributes:
-        kind: `model.kind` of its configuration.
         path: folder of the run.
         bundle: folder of the model.
         report: HTML file.
@@ -24,7 +23,6 @@ class Run:
             trained, whose first one keeps it (`metrics` has its figures).
     """
 
-    kind: str
     path: Path
     bundle: Path
     report: Path

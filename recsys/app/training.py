@@ -81,7 +81,6 @@ def train_once(
     if result is None:
         return None
     run = Run(
-        kind=config.model.kind,
         path=result.run_dir,
         bundle=result.bundle,
         report=result.report,
@@ -111,7 +110,6 @@ def train_in_workers(
     if code or not bundles:
         raise ConfigError(f"{run_dir}: a process ended with exit code {code}; its message says why")
     return Run(
-        kind=config.model.kind,
         path=run_dir,
         bundle=bundles[0].parent,
         report=run_dir / "report.html",

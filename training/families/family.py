@@ -123,10 +123,12 @@ class Family(Generic[C]):
         inspect: reads the data and finds what training would trip over (`recsys check`).
         open: reads the data for a training.
         evaluate: evaluates a bundle again, and writes a report.
-        show: prints an evaluation as a table.
+        evaluation: the class of what `evaluate` returns.
+        show: prints it as a table.
         space: what `recsys tune` searches unless it is told otherwise.
         explain: None where the models cannot be explained row by row.
         study_embedding: `recsys tune embedding`; None where it has no meaning.
+        evaluated_once: keys of `evaluation` for what is done at the end of a training alone.
     """
 
     plural: str
@@ -136,7 +138,9 @@ class Family(Generic[C]):
     inspect: Callable[[C], Findings]
     open: Callable[[C, Given], Job]
     evaluate: Callable[[OpenedModel, Path], ModelEvaluation]
+    evaluation: type[ModelEvaluation]
     show: Callable[[Any], None]
     space: Callable[[C], Space]
     explain: Explainer | None = None
     study_embedding: Callable[..., Any] | None = None
+    evaluated_once: tuple[str, ...] = ()

@@ -3,6 +3,7 @@
 from typing import Any
 
 from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.evaluation.results import ModelEvaluation
 from recsys.training.families.family import Family
 from recsys.training.families.ranker.family import RANKER
 from recsys.training.families.session.family import SESSION
@@ -13,6 +14,12 @@ FAMILY_OF_KIND: dict[str, Family[Any]] = {
     kind: family for family in FAMILIES for kind in family.kinds
 }
 """By the values of `model.kind`."""
+
+
+def show_evaluation(evaluation: ModelEvaluation) -> None:
+    """Print the metrics of an evaluation as a table."""
+    family = next(one for one in FAMILIES if isinstance(evaluation, one.evaluation))
+    family.show(evaluation)
 
 
 def family_of(config: ExperimentConfig) -> Family[Any]:

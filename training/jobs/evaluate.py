@@ -1,7 +1,7 @@
 """The job behind `recsys evaluate`: a bundle evaluated again on the data it names."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,21 +9,8 @@ from recsys.core.errors import ConfigError
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.evaluation.results import ModelEvaluation
 from recsys.training.families.load import parse_config
-from recsys.training.families.opened import OpenedModel
 from recsys.training.families.registry import family_of
 from recsys.training.jobs.opening import open_model
-
-_ONLY_IN_TRAINING = ("rankers",)
-"""Keys of the section `evaluation` that need a training."""
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """How a model did, with the configuration it was trained with and the report on it."""
-
-    config: ExperimentConfig
-    evaluation: ModelEvaluation
-    report: Path
 
 
 def evaluate_bundle(
@@ -31,7 +18,7 @@ def evaluate_bundle(
     report: Path,
     *,
     settings: Mapping[str, Any] | None = None,
-) -> Evaluated:
+) -> ModelEvaluation:
     """Evaluate the bundle at `path` on its own split of the data, and write `report`.
 
     Args:
@@ -47,26 +34,21 @@ def evaluate_bundle(
         IntegrityError: a file of the bundle is not what was written.
     """
     opened = open_model(path)
-    opened = replace(opened, config=_with(opened, settings or {}))
-    evaluation = family_of(opened.config).evaluate(opened, report)
-    return Evaluated(opened.config, evaluation, report)
+    opened = replace(opened, config=_with(opened.config, settings or {}))
+    return family_of(opened.config).evaluate(opened, report)
 
 
-def _with(opened: OpenedModel, settings: Mapping[str, Any]) -> ExperimentConfig:
+def _with(config: ExperimentConfig, settings: Mapping[str, Any]) -> ExperimentConfig:
     """Return the model's configuration with other values of its section `evaluation`."""
-    config: ExperimentConfig = opened.config
-    keys = [key for key in type(config.evaluation).model_fields if key not in _ONLY_IN_TRAINING]
-    allowed = [f"evaluation.{key}" for key in keys]
+    fixed = family_of(config).evaluated_once
+    names = [name for name in type(config.evaluation).model_fields if name not in fixed]
+    allowed = [f"evaluation.{name}" for name in names]
     for key in settings:
         if key not in allowed:
             raise ConfigError(
-                f"{key}: this {config.model.kind} is trained; what can be set of its "
-                f"evaluation is {', '.join(allowed)}"
+                f"{key}: this {config.model.kind} is trained; what can be set of its evaluation is "
+                f"{', '.join(allowed)}"
             )
-    if not settings:
-        return config
     raw = config.model_dump(mode="json", by_alias=True)
     raw["evaluation"] |= {key.partition(".")[2]: value for key, value in settings.items()}
-    changed = parse_config(raw, source="evaluate")
-    family_of(changed).check(changed)
-    return changed
+    return parse_config(raw, source="evaluate")

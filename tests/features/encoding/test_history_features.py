@@ -39,7 +39,7 @@ from recsys.features.tables.sources import Policies, Sources
 from recsys.metrics.classification import auc
 from recsys.models.dcn import DCNConfig
 from recsys.models.rankers import build_ranker
-from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.families.load import parse_config
 
 SECOND = 1_000_000
 START = 1_700_000_000
@@ -536,10 +536,8 @@ def test_streams_and_two_towers_have_no_past(tmp_path: Path) -> None:
     schema = schema_of([HISTORY]).model_dump(mode="json")
     schema["interactions"]["label"] = None
     experiment = {"data": {"interactions": "x", "items": "y"}, "schema": schema}
-    with pytest.raises(ValidationError, match="feature 'h': kind: history is for rankers"):
-        ExperimentConfig.model_validate_json(
-            json.dumps({**experiment, "model": {"kind": "two_tower"}})
-        )
+    with pytest.raises(ConfigError, match="feature 'h': kind: history is for rankers"):
+        parse_config({**experiment, "model": {"kind": "two_tower"}}, source="test")
 
 
 def test_layouts_of_the_past_follow_what_they_read() -> None:

@@ -68,7 +68,7 @@ def test_examples_run(
     monkeypatch.chdir(tmp_path)
     shutil.copy(mlflow_template, tmp_path / "mlflow.db")
     config = recsys.Config.open(trained.parents[1] / "config.yaml").with_(output=str(tmp_path))
-    run = recsys.Run("two_tower", trained.parents[1], trained, trained.parents[1] / "report.html")
+    run = recsys.Run(trained.parents[1], trained, trained.parents[1] / "report.html")
     known = {
         **frames,
         "recsys": recsys,

@@ -134,7 +134,7 @@ def test_a_bundle_says_its_geometry_and_evaluates_again(
     stored = json.loads(scorer.bundle.text("metrics.json"))["test"]
     assert {"probability_known_error", "probability_known_auc", "rankme"} <= set(stored)
     assert stored["probability_known_error"] < 0.05
-    again = evaluate_bundle(ball, tmp_path / "again.html").evaluation
+    again = evaluate_bundle(ball, tmp_path / "again.html")
     metrics = again.results["two_tower"].metrics  # type: ignore[union-attr]
     assert metrics["ndcg_at_20"] == pytest.approx(stored["ndcg_at_20"])
     assert again.representation["uniformity"] == pytest.approx(stored["uniformity"])  # type: ignore[union-attr]

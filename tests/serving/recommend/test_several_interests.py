@@ -114,7 +114,7 @@ def test_a_bundle_evaluates_again_as_it_did_at_the_end_of_training(
     result: TrainResult, tmp_path: Path
 ) -> None:
     """The graph that smooths is not in the bundle: it is made again from the data."""
-    again = evaluate_bundle(result.bundle, tmp_path / "report.html").evaluation
+    again = evaluate_bundle(result.bundle, tmp_path / "report.html")
     first = result.evaluation
     assert again.results["two_tower"].metrics == first.results["two_tower"].metrics  # type: ignore[union-attr]
     assert again.representation == pytest.approx(first.representation, abs=1e-5)  # type: ignore[union-attr]

@@ -60,8 +60,10 @@ RANKER = Family(
     inspect=_inspect,
     open=open_ranking,
     evaluate=_evaluate,
+    evaluation=RankingEvaluation,
     show=ranking_table,
     space=ranker_space,
     explain=Explainer(explain_model, explain_pair, explain_log_row),
     study_embedding=tracked_study,
+    evaluated_once=("rankers",),
 )

@@ -91,9 +91,11 @@ def evaluate_opened(title: str, read: Read, opened: OpenedModel, report: Path) -
     """Evaluate an opened model on its own split of the data, and write `report`.
 
     Raises:
+        ConfigError: a baseline cannot be had.
         IntegrityError: the weights are not those of such a model.
     """
     config = opened.config
+    check_baselines(config)
     reading = read(config, opened.data())
     of_steps = RETRIEVAL[config.model.kind].of_steps
     layouts = opened.encoder.retrieval_layouts(of_steps=of_steps)

@@ -4,6 +4,7 @@ from functools import partial
 
 from recsys.features.dataset.sessions import sessions_of
 from recsys.features.propose.inspect import Report
+from recsys.training.evaluation.results import Evaluation
 from recsys.training.families.family import Family
 from recsys.training.families.inspecting import inspect_tables
 from recsys.training.families.retrieval.evaluating import check_settings, evaluate_opened
@@ -32,6 +33,7 @@ SESSION = Family(
     inspect=_inspect,
     open=partial(open_retrieval, _TITLE, SessionData.of),
     evaluate=partial(evaluate_opened, _TITLE, SessionData.of),
+    evaluation=Evaluation,
     show=evaluation_table,
     space=retrieval_space,
 )

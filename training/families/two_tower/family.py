@@ -2,6 +2,7 @@
 
 from functools import partial
 
+from recsys.training.evaluation.results import Evaluation
 from recsys.training.families.family import Family
 from recsys.training.families.inspecting import inspect_tables
 from recsys.training.families.retrieval.evaluating import check_settings, evaluate_opened
@@ -21,6 +22,7 @@ TWO_TOWER = Family(
     inspect=inspect_tables,
     open=partial(open_retrieval, _TITLE, TwoTowerData),
     evaluate=partial(evaluate_opened, _TITLE, TwoTowerData),
+    evaluation=Evaluation,
     show=evaluation_table,
     space=retrieval_space,
 )

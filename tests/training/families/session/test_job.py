@@ -119,7 +119,7 @@ def test_it_learns_what_follows_what(result: TrainResult) -> None:
 
 
 def test_a_bundle_judged_again_says_the_same(result: TrainResult, tmp_path: Path) -> None:
-    again = evaluate_bundle(result.bundle, tmp_path / "report.html").evaluation
+    again = evaluate_bundle(result.bundle, tmp_path / "report.html")
     assert isinstance(again, Evaluation)
     assert isinstance(result.evaluation, Evaluation)
     np.testing.assert_array_equal(

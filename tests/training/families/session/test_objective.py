@@ -19,7 +19,7 @@ from recsys.models.attribute_heads import AttributeHead, AttributeHeads
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.config.file import dump_config
 from recsys.training.engine.ranks import World
-from recsys.training.families.load import parse_config
+from recsys.training.families.load import parse_config, without_foreign_keys
 from recsys.training.families.session.objective import START_WEIGHT, SessionObjective, values_of
 from recsys.training.families.session.task import build_session_model, loader_config
 
@@ -41,7 +41,7 @@ def config_of(config: ExperimentConfig) -> Config:
         raw["model"]["repeats"] = repeats
         quick = {"batch_size": 32, "precision": "float32", "uniform_negatives": 20}
         raw["training"] = {**quick, "metric": "ndcg_at_10", **training, "session": session or {}}
-        return parse_config(raw, source="shop.yaml")
+        return parse_config(without_foreign_keys(raw), source="shop.yaml")
 
     return changed
 

@@ -28,7 +28,7 @@ from recsys.training.engine.checkpoint import Checkpoints, LoopState
 from recsys.training.engine.loop import Task, fit
 from recsys.training.engine.ranks import World
 from recsys.training.families.family import Given, Job
-from recsys.training.families.load import parse_config
+from recsys.training.families.load import parse_config, without_foreign_keys
 from recsys.training.families.registry import family_of
 from recsys.training.families.session.objective import SessionObjective
 from recsys.training.families.session.self_supervision import (
@@ -57,7 +57,7 @@ def config_of(config: ExperimentConfig) -> Config:
         raw["training"] = {"loss": "full_softmax", "batch_size": 64, "epochs": 1}
         raw["training"] |= {"precision": "float32", "metric": "ndcg_at_10", **training}
         raw["training"]["session"] = {"self_supervision": self_supervision}
-        return parse_config(raw, source="shop.yaml")
+        return parse_config(without_foreign_keys(raw), source="shop.yaml")
 
     return changed
 
@@ -457,7 +457,7 @@ def test_settings_that_mean_nothing_are_refused(
 def test_only_sessions_have_it(config: ExperimentConfig) -> None:
     raw = yaml.safe_load(dump_config(config))
     raw["training"]["session"] = {"self_supervision": CONTRAST}
-    with pytest.raises(ConfigError, match=r"training\.session is for model\.kind: session"):
+    with pytest.raises(ConfigError, match=r"training\.session is for models of sessions"):
         parse_config(raw, source="shop.yaml")
 
 

@@ -15,7 +15,7 @@ from recsys.training.config.file import dump_config, read_yaml
 from recsys.training.engine.checkpoint import Checkpoints
 from recsys.training.engine.loop import fit
 from recsys.training.engine.ranks import World
-from recsys.training.families.load import load_config
+from recsys.training.families.load import load_config, parse_config
 from recsys.training.families.two_tower.task import two_tower_task
 from recsys.training.jobs.train import train
 
@@ -35,7 +35,7 @@ def changed(config: ExperimentConfig, changes: dict[str, object]) -> ExperimentC
         for parent in parents:
             node = node[parent]
         node[last] = value
-    return ExperimentConfig.model_validate_json(json.dumps(raw))
+    return parse_config(raw, source="test")
 
 
 WAYS: list[dict[str, object]] = [
