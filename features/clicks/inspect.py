@@ -68,7 +68,7 @@ class ClickReport:
         rows = [(p.part, f"{p.rows:,}", f"{p.positives:,}", f"{p.share:.2%}") for p in self.parts]
         out = [f"{sum(part.rows for part in self.parts):,} interactions", ""]
         out += grid(("part", "rows", "label 1", "share"), rows)
-        head = ("feature", "lookups", "null", "distinct", "rare", "test values unseen in training")
+        head = ("feature", "lookups", "null", "distinct", "rare", "new in test")
         out += ["", *grid(head, [_row(feature) for feature in self.features]), ""]
         out += [f"embedding table with its optimizer state: {self.table_bytes / 1e6:,.1f} MB"]
         out += [

@@ -78,22 +78,10 @@ class Report:
                 for one in self.columns
             ],
         )
-        out += [
-            "",
-            *grid(
-                (
-                    "part",
-                    "rows",
-                    "users",
-                    "items",
-                    "from",
-                    "to",
-                    "rows of cold items",
-                    "of cold users",
-                ),
-                [_part_row(one) for one in self.parts],
-            ),
-        ]
+        head = ("part", "rows", "users", "items", "rows of cold items", "of cold users")
+        out += ["", *grid(head, [_part_row(one) for one in self.parts])]
+        times = [(one.part, one.first, one.last) for one in self.parts]
+        out += ["", *grid(("part", "from", "to"), times)]
         out += [
             "",
             f"repeats of a user and an item: {self.repeated_events:,} rows; held-out rows whose "
@@ -307,15 +295,8 @@ def _instant(value: np.int64, has_clock: bool) -> str:
 
 
 def _part_row(one: PartFacts) -> tuple[str, ...]:
-    numbers = (one.rows, one.users, one.items)
-    cold = (one.cold_item_rows, one.cold_user_rows)
-    return (
-        one.part,
-        *(f"{number:,}" for number in numbers),
-        one.first,
-        one.last,
-        *(f"{number:,}" for number in cold),
-    )
+    numbers = (one.rows, one.users, one.items, one.cold_item_rows, one.cold_user_rows)
+    return (one.part, *(f"{number:,}" for number in numbers))
 
 
 def grid(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:

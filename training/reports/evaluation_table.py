@@ -4,7 +4,7 @@ from recsys.training.evaluation.results import Evaluation
 from recsys.training.families.ranker.evaluation import RankingEvaluation
 from recsys.training.reports.console import Cell, Column, TextTable, print_line, print_table
 
-_DECIDES = "*: training.metric, which decides which epoch is kept"
+_DECIDES = "*: the metric that decides (training.metric)"
 
 
 def evaluation_table(evaluation: Evaluation) -> None:

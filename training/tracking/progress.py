@@ -64,6 +64,7 @@ class Progress:
         """Print a line an epoch: its mean loss, and its validation where there is one."""
         if self.quiet or EPOCH_LOSS not in point:
             return
+        self.bar.update(self.task, visible=False)  # until the next step, if there is one
         decides = f"validation/{self.metric}"
         shown = {n: v for n, v in point.items() if n.endswith("_at_20") or n == decides}
         shown = shown or {n: v for n, v in point.items() if n.startswith("validation/")}

@@ -69,6 +69,15 @@ def test_counts_by_hand(tmp_path: Path) -> None:
     text = "\n".join(found.lines())
     for words in ("6 interactions, 4 items, 3 users", "4.0 MB", "unknown_items: drop: 1 rows"):
         assert words in text
+    head, *shown = (line.split() for line in found.lines() if line.startswith(("part ", "test ")))
+    assert " ".join(head) == "part rows users items rows of cold items of cold users"
+    assert shown == [
+        ["test", "2", "2", "2", "1", "1"],
+        ["part", "from", "to"],
+        ["test", test.first, test.last],
+    ]
+    tables = [line for line in found.lines() if "  " in line]
+    assert max(map(len, tables)) <= 80  # a terminal does not wrap them
     assert json.loads(json.dumps(found.to_json()))["rows"]["items"] == 4
 
 

@@ -136,7 +136,7 @@ def test_the_metric_that_decides_comes_first_and_is_marked(
     out = capsys.readouterr().out
     cells = [cell.strip() for cell in out.split("ranker")[1].split("coverage")[0].split("┃")]
     assert [cell for cell in cells if cell] == header
-    assert ("*: training.metric, which decides which epoch is kept" in out) is ("*" in out)
+    assert ("*: the metric that decides (training.metric)" in out) is ("*" in out)
 
 
 def test_values_that_look_like_markup_stay_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,6 +34,17 @@ def test_an_epoch_without_a_validation_part_has_its_line(
     assert line == "epoch 1  loss 1.5000  1,234 examples/s  0 s"
 
 
+def test_the_bar_is_gone_after_an_epoch_until_the_next_one_starts() -> None:
+    with Progress(2, metric="ndcg_at_20", quiet=False) as progress:
+        (task,) = progress.bar.tasks
+        progress.on_step(LoopState(step=7, global_step=7), 7, 9.0, 1234.0)
+        assert task.visible
+        progress.on_log({"epoch": 0.0, "epoch_loss": 1.5})
+        assert not task.visible  # nothing trains while the model is evaluated
+        progress.on_step(LoopState(epoch=1, step=1, global_step=8), 7, 9.0, 1234.0)
+        assert task.visible
+
+
 def test_steps_are_counted_and_what_is_hardly_meant_is_said() -> None:
     usual = TrainingConfig(metric="auc", epochs=10, average_epochs=1.0)
     assert not list(doubts(15_000, usual))
