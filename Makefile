@@ -9,13 +9,14 @@ PEERS := .venv-peers
 NAME ?=
 ARGS ?=
 
-.PHONY: help setup demo test lint format bench peers clean
+.PHONY: help setup demo docs test lint format bench peers clean
 
 help:
 	@echo "make demo    set up, then run the main job on built-in data (report in demo/)"
 	@echo "make test    set up, then run the tests"
 	@echo "make lint    ruff and mypy"
 	@echo "make format  let ruff rewrite the code"
+	@echo "make docs    write docs/configuration.md from the code"
 	@echo "make bench   list the benchmarks; make bench NAME=exact_topk [ARGS=--quick] runs one (--smoke: in seconds)"
 	@echo "make peers   set up other libraries in an environment of their own, for the benchmarks against them"
 	@echo "make clean   remove the environment and caches"
@@ -55,6 +56,9 @@ lint: setup
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: setup
+	$(BIN)/python -m recsys.app.reference > docs/configuration.md
 
 bench: setup
 ifeq ($(NAME),)

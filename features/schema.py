@@ -23,16 +23,22 @@ class TimeColumn(StrictModel):
     """When an interaction happened: whole numbers in `unit` since 1970 (UTC), or `datetime`."""
 
     column: Name
+    """Column of the time."""
     unit: TimeUnit
+    """Unit of whole numbers since 1970 (UTC), or `datetime`."""
 
 
 class Condition(StrictModel):
     """Keep only the rows whose `column` is at least / at most / equal to / one of a value."""
 
     column: Name
+    """Column that is looked at."""
     at_least: float | None = None
+    """Smallest number that is kept."""
     at_most: float | None = None
+    """Largest number that is kept."""
     one_of: tuple[str | int, ...] | None = None
+    """Values that are kept."""
 
     @model_validator(mode="after")
     def _some_bound(self) -> Self:
@@ -45,7 +51,9 @@ class LabelColumn(StrictModel):
     """What a ranker learns to predict: 0 or 1, or whether a number is `at_least` a threshold."""
 
     column: Name
+    """Column of 0 and 1, or of numbers with `at_least`."""
     at_least: float | None = None
+    """Numbers from here on are positive."""
 
 
 class InteractionsTable(StrictModel):
@@ -58,13 +66,21 @@ class InteractionsTable(StrictModel):
     """
 
     user: str = ""
+    """Column of the user's id; empty for a streamed log without users."""
     item: str = ""
+    """Column of the item's id."""
     label: LabelColumn | None = None
+    """What a ranker predicts."""
     time: TimeColumn | None = None
+    """When the interaction happened."""
     order: Name | None = None
+    """Column of whole numbers that grow with time within a user, where no time is known."""
     weight: Name | None = None
+    """Column of the importance of a row, a number of at least 0."""
     session: Name | None = None
+    """Column that is equal in all rows of one session."""
     where: tuple[Condition, ...] = ()
+    """Conditions that a row has to meet to count."""
 
     @model_validator(mode="after")
     def _one_clock(self) -> Self:
@@ -79,20 +95,25 @@ class ItemsTable(StrictModel):
     """The catalogue: one row an item, known by `key`; `title` is what people read."""
 
     key: Name
+    """Column of the item's id."""
     title: Name | None = None
+    """Column that reports show."""
 
 
 class UsersTable(StrictModel):
     """User attributes: one row a user, known by `key`."""
 
     key: Name
+    """Column of the user's id."""
 
 
 class SideTable(StrictModel):
     """One more table with one row a key, joined to the items or the users (plots, prices)."""
 
     joins: Literal["items", "users"]
+    """Which side its rows describe."""
     key: Name
+    """Column of that side's id."""
 
 
 if TYPE_CHECKING:
@@ -110,6 +131,7 @@ class Schema(StrictModel):
     users: UsersTable | None = None
     others: dict[str, SideTable] = Field(default_factory=dict)
     features: tuple[AnyFeature, ...]
+    """What the model reads, one entry a feature; the kind of a feature decides its other keys."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -35,6 +35,8 @@ class SessionConfig(StrictModel):
     """
 
     inactivity_minutes: Annotated[float, Field(gt=0)] | None = None
+    """A longer pause ends a session; null: all events of a user are one, unless
+    `schema.interactions.session` names a column."""
 
 
 @dataclass(frozen=True)

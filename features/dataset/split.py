@@ -32,9 +32,13 @@ class ColdItemsConfig(StrictModel):
     """
 
     share: Share | None = None
+    """Share of the catalogue that is cold."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Of the choice."""
     from_: str | None = Field(default=None, alias="from")
+    """ISO time; items whose first row is at or after it are cold."""
     removed: bool = True
+    """Leave the training and validation rows of cold items out; false: only report them apart."""
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
@@ -53,11 +57,18 @@ class SplitConfig(StrictModel):
     """
 
     kind: Literal["time", "leave_one_out", "column"] = "time"
+    """`time`: the latest rows are test, those before them validation; `leave_one_out`: each user's
+    last row is test, the one before it validation; `column`: as a column says."""
     validation: Share = 0.1
+    """Share of validation rows."""
     test: Share = 0.1
+    """Share of test rows."""
     validation_from: str | None = None
+    """ISO time at which the validation part begins, in place of a share."""
     test_from: str | None = None
+    """ISO time at which the test part begins."""
     column: str | None = None
+    """Column of `train`, `validation` and `test`."""
 
     @model_validator(mode="after")
     def _matches(self) -> Self:
@@ -88,6 +99,7 @@ class RetrievalSplitConfig(SplitConfig):
     """
 
     join_validation: bool = False
+    """Train on the validation rows as well, with settings chosen before; the last epoch is kept."""
     cold_items: ColdItemsConfig | None = None
 
     @property

@@ -15,7 +15,9 @@ class CountFeature(PastNumber):
 
     kind: Literal["count"] = "count"
     of: Literal["user", "item"]
+    """Whose earlier rows count, or what is crossed."""
     rows: CountedRows = "positives"
+    """Which earlier rows count."""
 
     @property
     def owner(self) -> Literal["user", "item"]:

@@ -33,7 +33,9 @@ class CrossFeature(RowFeature):
     of: Annotated[tuple[Name, ...], Field(min_length=2)]
     """Features with values to look up; of a timestamp, `NAME.hour` or `NAME.weekday`."""
     pooling: Pooling = "mean"
+    """How the vectors of several values become one."""
     multiplicity: Multiplicity = 1
+    """Rows of the table that a value reads; `auto`: by the number of its values."""
 
     @property
     def asked_multiplicity(self) -> Multiplicity:

@@ -40,6 +40,7 @@ class DerivedFeature(StrictModel):
     """A feature that is worked out from others."""
 
     name: Name
+    """Of the feature; rows of the table follow from it."""
 
     if TYPE_CHECKING:
         kind: str  # each kind declares its own name

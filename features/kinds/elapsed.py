@@ -17,7 +17,9 @@ class ElapsedFeature(PastNumber):
 
     kind: Literal["elapsed"] = "elapsed"
     of: Literal["user", "item"]
+    """Whose earlier rows count, or what is crossed."""
     rows: CountedRows = "all"
+    """Which earlier rows count."""
 
     @property
     def owner(self) -> Literal["user", "item"]:

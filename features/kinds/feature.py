@@ -84,6 +84,7 @@ class Feature(StrictModel):
     """A feature that a column of a table holds."""
 
     name: Name
+    """Of the feature; rows of the table follow from it."""
     table: Name
     """`items`, `users`, `interactions` (context of the request) or the name of a side table."""
     column: str = ""

@@ -40,7 +40,9 @@ class MultiCategoricalFeature(SparseFeature):
 
     kind: Literal["multi_categorical"] = "multi_categorical"
     separator: str | None = None
+    """What separates the values of a cell of text; null: cells are lists."""
     pooling: Pooling = "mean"
+    """How the vectors of several values become one."""
     weights: str | None = None
     """A list column of non-negative numbers, as long in each row as the values': how much each
     counts in the pooling. A row without values has an empty list or null."""

@@ -30,6 +30,7 @@ class TextFeature(SparseFeature):
 
     kind: Literal["text"] = "text"
     pooling: Pooling = "mean"
+    """How the vectors of several values become one."""
 
     priority: ClassVar[int] = 2
     proposal_order: ClassVar[int] = 2

@@ -41,7 +41,9 @@ class TimestampFeature(Feature):
 
     kind: Literal["timestamp"] = "timestamp"
     unit: TimeUnit
+    """Unit of whole numbers since 1970 (UTC), or `datetime`."""
     multiplicity: Multiplicity = 1
+    """Rows of the table that a value reads; `auto`: by the number of its values."""
 
     priority: ClassVar[int] = 4
     is_scaled: ClassVar[bool] = True

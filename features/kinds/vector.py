@@ -24,6 +24,7 @@ class VectorFeature(Feature):
 
     kind: Literal["vector"] = "vector"
     dim: Annotated[int, Field(ge=1)]
+    """Numbers of a cell."""
 
     priority: ClassVar[int] = 3
 

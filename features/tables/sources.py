@@ -13,9 +13,13 @@ class Sources(StrictModel):
     """One path a table: a file, a glob, or a folder (hive-partitioned or flat); Parquet or CSV."""
 
     interactions: str
+    """The log: who interacted with which item, and when."""
     items: str | None = None
+    """Table of items, a row an item."""
     users: str | None = None
+    """Table of users, a row a user."""
     others: dict[str, str] = Field(default_factory=dict)
+    """Side tables of items or users, by the names that `schema.others` gives them."""
 
 
 class LabelledSources(Sources):

@@ -38,6 +38,7 @@ class GroupConfig(StrictModel):
     """A group of features with rows of their own."""
 
     num_rows: Annotated[int, Field(ge=1, le=2**31)]
+    """Rows of the group."""
     features: Annotated[tuple[str, ...], Field(min_length=1)]
     """Names as `recsys train` prints them in its plan."""
 
@@ -48,14 +49,18 @@ class TableConfig(StrictModel):
     num_rows: Annotated[int, Field(ge=1, le=2**31)] = 65_536
     """The one number that sets the memory: every feature's values share these rows."""
     dim: Annotated[int, Field(ge=1)] = 16
+    """Width of a row."""
     groups: dict[str, GroupConfig] = Field(default_factory=dict)
     """Features apart from the others: rows of their own, after the `num_rows` shared ones."""
     lookups: Annotated[int, Field(ge=1)] | None = None
     """Table reads a row, shared out among the features of `multiplicity: auto`; None: twice as
     many as there are such features."""
     optimizer: Optimizer = "row_wise_adagrad"
+    """Of the table; its state is a number a row, or a number a weight."""
     learning_rate: Annotated[float, Field(gt=0)] = 0.05
+    """Of the table's optimizer."""
     eps: Annotated[float, Field(gt=0)] = 1e-8
+    """Added to the optimizer's denominator."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Of row-wise Adam."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0

@@ -40,14 +40,18 @@ class TransformerConfig(StrictModel):
     """Sizes of a `Transformer`."""
 
     num_blocks: Annotated[int, Field(ge=1)] = 2
+    """Blocks of attention and feed-forward part."""
     num_heads: Annotated[int, Field(ge=1)] = 2
+    """Attention heads of a block."""
     feedforward: Annotated[float, Field(gt=0)] = 4.0
     """Width inside the feed-forward part over the width outside; a gate costs as much as a third
     of it, so `swiglu` has the same number of weights."""
     activation: Activation = "swiglu"
+    """Of the feed-forward part."""
     positions: Positions = "learned"
     """`learned`: a vector for each place in the session; `rotary`: attention sees distances."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Share of numbers that is dropped in training."""
 
     @model_validator(mode="after")
     def _inside_is_not_empty(self) -> "TransformerConfig":

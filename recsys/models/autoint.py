@@ -34,8 +34,11 @@ class AutoIntConfig(ModelConfig):
 
     kind: Literal["autoint"] = "autoint"
     layers: Width = 3
+    """Interacting layers."""
     heads: Width = 2
+    """Attention heads of a layer."""
     head_dim: Width = 16
+    """Width of a head."""
     field_dim: Width = 16
     """Width of every field."""
     combine: Combine = "project"
@@ -49,6 +52,7 @@ class AutoIntConfig(ModelConfig):
     layer_norm: bool = False
     """Normalise the fields before each layer."""
     field_dropout: Share = 0.0
+    """Share of the fields' numbers that is dropped in training."""
     attention_dropout: Share = 0.0
     """Of the attention weights."""
     dropout: Share = 0.0

@@ -25,8 +25,11 @@ class DCNConfig(ModelConfig):
 
     kind: Literal["dcn"] = "dcn"
     cross_layers: Annotated[int, Field(ge=0)] = 2
+    """Cross layers."""
     hidden: tuple[Width, ...] = (128, 64)
+    """Widths of the deep tower."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Of the deep tower's hidden layers."""
 
 
 class DCN(nn.Module):

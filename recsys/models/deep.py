@@ -20,7 +20,9 @@ class DeepConfig(ModelConfig):
 
     kind: Literal["mlp"] = "mlp"
     hidden: tuple[Width, ...] = (128, 64)
+    """Widths of the hidden layers."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Of the hidden layers."""
 
 
 class Deep(nn.Module):

@@ -62,6 +62,7 @@ class SessionTransformerConfig(ModelConfig):
     history_length: Width = 50
     """How many of the last steps the model sees."""
     transformer: TransformerConfig = TransformerConfig()
+    """Sizes of the transformer."""
     time_gaps: bool = False
     """Whether a step knows how long after the one before it came (needs interactions.time)."""
     readout: Literal["last", "items"] = "last"
@@ -75,6 +76,7 @@ class SessionTransformerConfig(ModelConfig):
     temperature: Annotated[float, Field(gt=0)] = 0.07
     """What products are divided by; 1 suits `dot`."""
     learn_temperature: bool = True
+    """Let training change the temperature."""
 
     @model_validator(mode="after")
     def _heads_share_the_width(self) -> "SessionTransformerConfig":

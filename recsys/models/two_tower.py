@@ -53,6 +53,7 @@ class SmoothingConfig(StrictModel):
     rounds: Annotated[int, Field(ge=0)] = 0
     """0: none. Others encode the whole catalogue at every step: for small catalogues."""
     weight: Annotated[float, Field(gt=0)] = 1.0
+    """How much the neighbours count beside the item itself."""
 
 
 class TwoTowerConfig(ModelConfig):
@@ -66,15 +67,21 @@ class TwoTowerConfig(ModelConfig):
     own is added to the cosine; `ball`: points at most 1 from the middle, compared by their
     distance."""
     hidden: tuple[Width, ...] = (128,)
+    """Widths of both towers' hidden layers."""
     history_length: Width = 50
     """How many of the last events the query tower sees."""
     history_heads: Width = 3
+    """Weighted means of the history that a query reads, each with weights of its own."""
     interests: Width = 1
     """Vectors of a query; an item's score is the best over them."""
     smoothing: SmoothingConfig = SmoothingConfig()
+    """Average item vectors over the items of the same users, as graph models do."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Of the towers' hidden layers."""
     temperature: Annotated[float, Field(gt=0)] = 0.07
+    """Cosines are divided by it before the softmax."""
     learn_temperature: bool = True
+    """Let training change the temperature."""
 
     @property
     def repeats(self) -> bool:

@@ -44,6 +44,7 @@ class RetrievalTrainingConfig(TrainingConfig):
     before anybody could interact with them, so that the model does not learn that nobody wants
     them."""
     max_validation_queries: PositiveInt = 10_000
+    """Validation queries at most, drawn once."""
 
 
 class RetrievalEvaluationConfig(EvaluationConfig):
@@ -61,6 +62,7 @@ class RetrievalEvaluationConfig(EvaluationConfig):
     ease_max_items: PositiveInt = 20_000
     """Largest catalogue for `ease`, which needs its square x 4 bytes and its cube of work."""
     max_queries: PositiveInt = 50_000
+    """Test queries at most, drawn once."""
 
     @property
     def asked(self) -> Literal["users", "events"]:

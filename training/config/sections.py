@@ -14,11 +14,15 @@ class TrainingConfig(StrictModel):
     """The optimisation: how long, how fast, when to stop."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Of weights, batches and everything that is drawn."""
     epochs: PositiveInt = 20
+    """Passes over the training rows at most."""
     batch_size: PositiveInt = 1024
+    """Rows of a step; users or sessions where these are the examples."""
     learning_rate: Annotated[float, Field(gt=0)] = 0.002
     """AdamW, for everything but the table."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """Of AdamW, for everything but the table."""
     warmup_steps: Annotated[int, Field(ge=0)] = 100
     """Steps over which the learning rate grows from 0; at most a tenth of all steps."""
     schedule: Schedule = "constant"
@@ -28,6 +32,7 @@ class TrainingConfig(StrictModel):
     table's among them (one copy more of it in memory); 0: the weights of the last step. It suits a
     `constant` schedule, whose weights do not settle by themselves."""
     clip_norm: Annotated[float, Field(gt=0)] = 10.0
+    """Largest norm of the dense gradient; longer ones are shortened to it."""
     patience: PositiveInt = 3
     """Evaluations without a better `metric` before training stops."""
     metric: str
@@ -39,6 +44,7 @@ class TrainingConfig(StrictModel):
     precision: Literal["float32", "bfloat16", "auto"] = "auto"
     """`auto`: bfloat16 products where the processor has them in hardware."""
     device: str = "auto"
+    """`cpu`, `cuda`, or `auto`: a GPU where there is one."""
 
 
 class EvaluationConfig(StrictModel):
@@ -52,7 +58,10 @@ class TrackingConfig(StrictModel):
     """MLflow: where runs go. `uri` None: `mlflow.db` (SQLite) in the working folder."""
 
     enabled: bool = True
+    """Track the run in MLflow."""
     uri: str | None = None
+    """MLflow store; null: MLFLOW_TRACKING_URI, else mlflow.db in this folder."""
     experiment: str = "recsys"
+    """Name of the MLflow experiment."""
     model_name: str | None = None
     """Register the bundle under this name after training."""

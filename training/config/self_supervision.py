@@ -23,6 +23,7 @@ class SelfSupervision(StrictModel):
     """Share of the values of multi-valued features left out of a view; with `masking: none`,
     share of the features masked in a row of a view."""
     weight: Annotated[float, Field(ge=0)] = 0.01
+    """Of this loss beside the task's own."""
     temperature: Annotated[float, Field(gt=0)] = 0.5
     """What cosines are divided by before the softmax."""
     batch_size: Annotated[int, Field(ge=2)] = 512

@@ -68,6 +68,7 @@ class RankerExperiment(ExperimentConfig):
 
     data: LabelledSources
     model: RankerConfig
+    """Sizes and options of the model; its kind decides which."""
     training: RankerTrainingConfig = RankerTrainingConfig()
     evaluation: RankerEvaluationConfig = RankerEvaluationConfig()
     calibration: CalibrationKind = "none"

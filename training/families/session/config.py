@@ -46,6 +46,7 @@ class AttributeTask(StrictModel):
     """Say the next item's values of an item feature: its category, its brand."""
 
     feature: Name
+    """Item feature that is predicted of the next item."""
     weight: Positive = 0.5
     """Beside the next item's 1; where weights are learnt, what they start from."""
 

@@ -16,6 +16,7 @@ class MaskedItems(StrictModel):
     """Say which items were masked, from what stands on both sides of them."""
 
     weight: Weight = 0.0
+    """Of this loss; 0: none."""
     share: MaskedShare = 0.2
     """Of each session's steps; one at least is masked, and one is left."""
 
@@ -28,6 +29,7 @@ class MaskedAttributes(StrictModel):
     share: MaskedShare = 0.2
     """Of each session's steps; of two shares the smaller one lies within the larger."""
     features: tuple[Name, ...] = ()
+    """Item features that are masked; empty: all that can be."""
 
     @model_validator(mode="after")
     def _each_once(self) -> "MaskedAttributes":
@@ -47,6 +49,7 @@ class SessionContrast(StrictModel):
     """
 
     weight: Weight = 0.0
+    """Of this loss; 0: none."""
     temperature: Annotated[float, Field(gt=0)] = 0.1
     """What cosines are divided by before the softmax."""
     crop: Annotated[float, Field(gt=0, le=1)] = 0.6

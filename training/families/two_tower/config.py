@@ -48,6 +48,7 @@ class CosineContrastive(_Sampled):
     margin: Annotated[float, Field(ge=-1, le=1)] = 0.4
     """Cosine below which a negative is far enough away."""
     negative_weight: NotNegative = 150.0
+    """Of the mean over the negatives, beside a positive's 1."""
 
 
 class Metric(_Sampled):
@@ -57,9 +58,11 @@ class Metric(_Sampled):
     margin: Positive = 0.5
     """Squared distance that negatives keep beyond the positive."""
     rank_weight: bool = True
+    """Weigh a positive by how many negatives are nearer (WARP)."""
     negatives: Literal["all", "worst"] = "all"
     """Which of a batch's count against an item; `worst` may pull all points together."""
     covariance_weight: NotNegative = 1.0
+    """Of a penalty on correlated dimensions."""
 
 
 TwoTowerLoss = Annotated[
