@@ -123,7 +123,7 @@ def _array(values: list[Any], field: pa.Field) -> pa.Array:
                 pa.array([value], field.type)
             except wrong as error:
                 raise DataError(
-                    f"{INPUT}, column '{field.name}', row {row + 1}: must be {field.type}: "
+                    f"{INPUT} row {row + 1}, column '{field.name}': must be {field.type}: "
                     f"{error}; give values of that type"
                 ) from None
         raise

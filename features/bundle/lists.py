@@ -99,6 +99,7 @@ class ListModel(ModelBundle):
             history_length=self.model.config.history_length,
             steps=sessions is not None,
             inactivity_minutes=None if sessions is None else sessions.inactivity_minutes,
+            policies=self.policies,
             origin=origin,
         )
 

@@ -27,6 +27,8 @@ def hash_values(values: pa.Array | pa.ChunkedArray) -> NDArray[np.int64]:
         values = values.combine_chunks()
     if pa.types.is_dictionary(values.type):
         return _hash_dictionary(values)
+    if pa.types.is_null(values.type):
+        return np.full(len(values), NULL_HASH)
     if pa.types.is_boolean(values.type):
         values = values.cast(pa.int8())
     if pa.types.is_integer(values.type):

@@ -84,7 +84,8 @@ def number(cells: Cells, policies: Policies) -> pa.Array:
     cells.note(
         infinite,
         "the number is infinite",
-        "correct the source, or set policies.infinite_numbers: null",
+        "correct the source",
+        option="set policies.infinite_numbers: null",
         policy=f"infinite_numbers: {policies.infinite_numbers}",
     )
     lost = mask_of(pc.is_nan(values)) | infinite

@@ -115,8 +115,7 @@ def arrow_type(feature: Feature, fitted: Fitted) -> pa.DataType:
 
 def hashes_of(values: pa.Array | pa.ChunkedArray, feature: Feature, fitted: Fitted) -> Integers:
     """Return (N,) value hashes, those of values that are not known replaced by `UNKNOWN_HASH`."""
-    is_null = pa.types.is_null(values.type)
-    hashes = np.full(len(values), NULL_HASH) if is_null else hash_values(values)
+    hashes = hash_values(values)
     known = fitted.known.get(feature.name)
     if known is None:
         return hashes

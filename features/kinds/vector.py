@@ -123,7 +123,8 @@ def _check_numbers(
     cells.note(
         infinite,
         "a vector holds an infinite number",
-        "correct the source, or set policies.infinite_numbers: null",
+        "correct the source",
+        option="set policies.infinite_numbers: null",
         policy=f"infinite_numbers: {policies.infinite_numbers}",
         show=False,
     )

@@ -1,12 +1,14 @@
 """Where requests come from: what their errors name beside column, row and remedy."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow as pa
 
 from recsys.core.errors import DataError
+from recsys.features.tables.reading import TableFiles, table_at
 
 
 @dataclass(frozen=True)
@@ -18,8 +20,16 @@ class RequestOrigin:
 
     def at(self, column: str, row: int | None = None) -> str:
         """Return the words for a column and, counted from 0 within the requests, a row."""
-        place = f"{self.name}, column '{column}'"
-        return place if row is None else f"{place}, row {self.first_row + row + 1}"
+        number = "" if row is None else f" row {self.first_row + row + 1}"
+        return f"{self.name}{number}, column '{column}'"
+
+    def files(self, columns: Sequence[str]) -> TableFiles:
+        """Return what stands in the messages of who reads the requests, with their columns.
+
+        Raises:
+            DataError: two columns have one name.
+        """
+        return table_at(Path(self.name), "requests", columns)
 
     @contextmanager
     def named(self, columns: Mapping[str, str]) -> Iterator[None]:

@@ -126,7 +126,7 @@ class RowEncoder:
                 column and row are named.
         """
         self.require(files)
-        ledger = Ledger(files)
+        ledger = Ledger(files, trained=True)
         reader = RowReader(files, self._roles, self._policies, ledger)
         rows = reader.read(Batch(table, np.arange(first_row, first_row + table.num_rows)))
         ledger.check()  # so every row is there
@@ -266,7 +266,7 @@ def read_side(
     for name in given:
         features = [one for one in schema.column_features if one.table == name]
         tables[name] = read_attributes(
-            open_table(paths[name], name), keys[name], features, policies
+            open_table(paths[name], name), keys[name], features, policies, trained=True
         )
         tables[name].ledger.check()
     settled = settle_ids([one.ids for one in tables.values()], policies)

@@ -16,13 +16,15 @@ from recsys.core.strict import nearest
 from recsys.data.batch import History, Jagged
 from recsys.features.dataset.sessions import Sessions, gaps, pieces
 from recsys.features.encoding.encoder import FeatureEncoder
-from recsys.features.encoding.instants import as_microseconds
 from recsys.features.kinds.convert import columns_of
 from recsys.features.requests.origin import RequestOrigin
 from recsys.features.schema import Schema
 from recsys.features.tables.checked import Events
-from recsys.features.tables.ledger import is_list, is_text
-from recsys.features.tables.times import NULL_TIME, UNITS, TimeUnit
+from recsys.features.tables.ledger import Cells, Ledger, is_list
+from recsys.features.tables.reading import Batch, TableFiles
+from recsys.features.tables.rows import RowReader, RowRoles
+from recsys.features.tables.sources import Policies
+from recsys.features.tables.times import NULL_TIME, UNITS, TimeUnit, microseconds, raw_times
 
 TIMES = "history_times"
 _MINUTE = 60_000_000  # microseconds
@@ -76,7 +78,7 @@ def step_times(schema: Schema, table: pa.Table, origin: RequestOrigin) -> _Ints 
     size = _lengths(table, "history")
     row = np.repeat(np.arange(len(size)), size)
     values = _chosen(table, TIMES, size, np.arange(len(row)), origin)
-    found = _microseconds(values, time.unit, row, origin)
+    found = _microseconds(values, time.unit, row, origin.files(table.column_names), origin)
     known = np.flatnonzero(found != NULL_TIME)
     back = np.flatnonzero((np.diff(found[known]) < 0) & (np.diff(row[known]) == 0))
     if len(back):
@@ -110,6 +112,7 @@ def encode_steps(
     item_row: _Ints,
     steps: _Ints,
     times: _Ints | None,
+    policies: Policies,
     origin: RequestOrigin,
 ) -> History:
     """Return S chosen steps of the T of the histories of `table` (B rows).
@@ -120,6 +123,7 @@ def encode_steps(
         item_row: (S,) rows of the catalogue.
         steps: (S,) numbers of the steps among all T, ascending.
         times: (T,) of `step_times`.
+        policies: those of the training.
         origin: of the requests.
 
     Raises:
@@ -129,21 +133,35 @@ def encode_steps(
     names = step_columns(encoder.schema)
     size = _lengths(table, "history")
     columns = {
-        source: _chosen(table, name, size, steps, origin)
-        for source, name in names.items()
+        name: _chosen(table, name, size, steps, origin)
         if name in table.column_names
+        else pa.nulls(len(steps))
+        for name in names.values()
     }
-    # A column of nulls holds the number of steps where no other does.
-    known = pa.table({"": pa.nulls(len(steps)), **columns})
     row = np.repeat(np.arange(len(size)), size)[steps]
     lengths = np.bincount(row, minlength=len(size))
-    with origin.named({source: names[source] for source in columns}):
+    # A column of nulls holds the number of steps where no other does.
+    chosen = pa.table({"": pa.nulls(len(steps)), **columns})
+    known = _checked(encoder.schema, chosen, origin.first_row + row, policies, origin)
+    with origin.named(names):
         features = encoder.encode("interactions", known)
     return History(
         items=Jagged.of_lengths(item_row, lengths),
         features=features,
         gap=torch.from_numpy(_gaps(None if times is None else times[steps], row, lengths)),
     )
+
+
+def _checked(
+    schema: Schema, chosen: pa.Table, row: _Ints, policies: Policies, origin: RequestOrigin
+) -> pa.Table:
+    """Return columns of requests that hold S steps by their names in the log, checked as there."""
+    files = origin.files(chosen.column_names)
+    ledger = Ledger(files, trained=True)
+    roles = RowRoles(features=schema.features_of("interactions"), called=step_columns(schema))
+    rows = RowReader(files, roles, policies, ledger).read(Batch(chosen, row))
+    ledger.check()
+    return pa.table({"": pa.nulls(len(row)), **rows.columns})
 
 
 def step_lists(schema: Schema, events: Events, numbers: _Ints, offsets: _Ints) -> pa.Table:
@@ -191,42 +209,15 @@ def _gaps(times: _Ints | None, row: _Ints, lengths: _Ints) -> NDArray[np.float32
     return gap
 
 
-def _microseconds(values: pa.Array, unit: TimeUnit, row: _Ints, origin: RequestOrigin) -> _Ints:
+def _microseconds(
+    values: pa.Array, unit: TimeUnit, row: _Ints, files: TableFiles, origin: RequestOrigin
+) -> _Ints:
     """Return (T,) microseconds, `NULL_TIME` where null; `row` (T,) is the request of each."""
-    kind = values.type
-    instant = pa.types.is_timestamp(kind) or pa.types.is_date(kind) or is_text(kind)
-    fits = instant if unit == "datetime" else pa.types.is_integer(kind)
-    if not (fits or pa.types.is_null(kind)):
-        wanted = "timestamps or ISO text" if unit == "datetime" else f"whole numbers in {unit}"
-        raise DataError(
-            f"{origin.at(TIMES)} holds {kind} values; it must hold {wanted}, as the times of the "
-            "log that the model was trained on"
-        )
-    if pa.types.is_timestamp(kind):  # nanoseconds are cut off, as those of a log
-        values = values.cast(pa.timestamp("us", kind.tz), safe=False)
-    try:
-        times = as_microseconds(values, unit)
-    except pa.ArrowInvalid:
-        at, reason = _first_that_fails(values, unit)
-        raise DataError(
-            f"{origin.at(TIMES, row[at])}: not a time ({reason}); write ISO text, as in "
-            "2026-11-01T09:30:00"
-        ) from None
-    return np.where(times.valid, times.values, NULL_TIME)
-
-
-def _first_that_fails(values: pa.Array, unit: TimeUnit) -> tuple[int, str]:
-    """Return the place of the first value that is no time, and what Arrow says of it."""
-    low, high, reason = 0, len(values), ""
-    while True:
-        middle = (low + high + 1) // 2  # of values[low:high] one fails; the first is sought
-        try:
-            as_microseconds(values[low:middle], unit)
-            low = middle
-        except pa.ArrowInvalid as error:
-            high, reason = middle, str(error).splitlines()[0]
-            if high - low == 1:
-                return low, reason
+    ledger = Ledger(files, trained=True)
+    raw = raw_times(Cells(TIMES, values, origin.first_row + row, ledger), unit)
+    ledger.check()
+    known = raw != NULL_TIME
+    return np.where(known, microseconds(np.where(known, raw, 0), unit), NULL_TIME)
 
 
 def _in_unit(time: _Ints, unit: TimeUnit) -> pa.Array:

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys.core.errors import DataError
-from recsys.core.strict import nearest
 from recsys.data.batch import FeatureBlock, History, Jagged
 from recsys.features.dataset.histories import Histories
 from recsys.features.dataset.sessions import Sessions
@@ -36,6 +35,10 @@ from recsys.features.requests.steps import (
 )
 from recsys.features.schema import Schema
 from recsys.features.tables.checked import Tables
+from recsys.features.tables.ledger import Ledger, is_text
+from recsys.features.tables.reading import Batch, TableFiles
+from recsys.features.tables.rows import RowReader, RowRoles
+from recsys.features.tables.sources import Policies
 
 HISTORY, SEEN = "history", "seen"
 _UNNAMED = RequestOrigin()
@@ -122,14 +125,16 @@ def encode_requests(
     history_length: int,
     steps: bool = False,
     inactivity_minutes: float | None = None,
+    policies: Policies,
     origin: RequestOrigin = _UNNAMED,
 ) -> Requests:
-    """Return `table` as tensors.
+    """Return `table` as tensors; its columns are checked as those of a log are.
 
     Args:
         encoder: of the trained model.
         item_ids: (n_items,) the model's catalogue, ascending.
         table: the requests.
+        policies: those of the training.
         history_length: how many events the model reads, the last ones.
         steps: for a model of sessions: the history as steps, users alone in the block.
         inactivity_minutes: of such a model: a longer pause between two steps whose times are given
@@ -140,8 +145,9 @@ def encode_requests(
         DataError: the user key or the history is missing, null or of the wrong type; a column of
             its steps does not go with the history.
     """
-    _require_columns(encoder.schema, table, origin)
+    require_columns(encoder.schema, origin.files(table.column_names))
     users = table.column(encoder.schema.user_key).combine_chunks()
+    known_of = _attributes(encoder.schema, table, policies, origin, steps=steps)
     rows, owner, values = _item_rows(table, HISTORY, item_ids, origin)
     in_catalogue = rows >= 0
     known = np.flatnonzero(in_catalogue)
@@ -151,7 +157,7 @@ def encode_requests(
         kept = seen_rows >= 0
         seen = _grouped(seen_rows[kept], seen_owner[kept], table.num_rows)
     with origin.named(_sources(encoder.schema, "users")):
-        block = encoder.encode("users", _with_absent(encoder.schema, table))
+        block = encoder.encode("users", known_of)
     times = None
     if steps:
         refuse_unknown_columns(encoder.schema, table.column_names, origin)
@@ -163,45 +169,65 @@ def encode_requests(
     last = known[_among_last(history, history_length)]
     shown: Jagged | History
     if steps:
-        shown = encode_steps(encoder, table, rows[last], last, times, origin)
+        shown = encode_steps(encoder, table, rows[last], last, times, policies, origin)
     else:
         with origin.named(_sources(encoder.schema, "interactions")):
-            block = block.beside(encoder.encode("interactions", table))
+            block = block.beside(encoder.encode("interactions", known_of))
         shown = _grouped(rows[last], owner[last], table.num_rows)
     unknown = np.flatnonzero(~in_catalogue)
     first = values[int(unknown[0])].as_py() if len(unknown) else None
     return Requests(users, block, shown, seen, history.lengths(), len(unknown), first)
 
 
-def _require_columns(schema: Schema, table: pa.Table, origin: RequestOrigin) -> None:
-    """Refuse requests without user key or history, or with a null user."""
+def require_columns(schema: Schema, files: TableFiles, remedy: str = "") -> None:
+    """Refuse requests without user key or history.
+
+    Args:
+        schema: of the trained model.
+        files: where the requests are.
+        remedy: what else can be done.
+
+    Raises:
+        DataError: one is missing; the nearest column is named.
+    """
     key = schema.user_key
-    for name in (key, HISTORY):
-        if name not in table.column_names:
-            raise DataError(
-                f"{origin.name}: no column '{name}'{nearest(name, table.column_names)}; "
-                f"requests need '{key}' and '{HISTORY}' (a list of item ids, oldest first, empty "
-                "for a new user)"
-            )
-    null = np.flatnonzero(np.asarray(table.column(key).combine_chunks().is_null()))
-    if len(null):
-        raise DataError(
-            f"{origin.at(key, null[0])}: a null user id; name whom the request is for, or leave "
-            "the row out"
-        )
+    needs = (
+        f"requests need '{key}' and '{HISTORY}' (a list of item ids, oldest first, empty for a "
+        f"new user){remedy}"
+    )
+    files.require((key, HISTORY), {key: needs, HISTORY: needs})
+
+
+def _attributes(
+    schema: Schema, table: pa.Table, policies: Policies, origin: RequestOrigin, *, steps: bool
+) -> pa.Table:
+    """Return what is known of the user of each request, and of the request where it has no steps.
+
+    Raises:
+        DataError: a value is not as the model needs it.
+    """
+    key = schema.user_key
+    features = [
+        *schema.features_of("users"),
+        *(() if steps else schema.features_of("interactions")),
+    ]
+    features = [feature for feature in features if feature.source_column != key]
+    for name in columns_of(features):
+        if name not in table.column_names:  # is not known
+            table = table.append_column(name, pa.nulls(table.num_rows))
+    files = origin.files(table.column_names)
+    ledger = Ledger(files, trained=True)
+    roles = RowRoles(ids={"user": key}, features=features)
+    reader = RowReader(files, roles, policies.model_copy(update={"bad_ids": "error"}), ledger)
+    numbers = origin.first_row + np.arange(table.num_rows)
+    rows = reader.read(Batch(table, numbers))
+    ledger.check()
+    return pa.table({key: rows.ids["user"], **rows.columns})
 
 
 def _sources(schema: Schema, side: Literal["users", "interactions"]) -> dict[str, str]:
     """Return the columns that features of `side` read, each under its own name."""
     return {name: name for name in columns_of(schema.features_of(side))}
-
-
-def _with_absent(schema: Schema, table: pa.Table) -> pa.Table:
-    """Attributes that the requests lack are null."""
-    for name in columns_of(schema.features_of("users")):
-        if name not in table.column_names:
-            table = table.append_column(name, pa.nulls(table.num_rows))
-    return table
 
 
 def _item_rows(
@@ -219,7 +245,7 @@ def _item_rows(
         )
     lengths = np.asarray(pc.list_value_length(lists).fill_null(0)).astype(np.int64)
     values = lists.flatten()
-    if not pa.types.is_null(values.type) and _is_text(values.type) != _is_text(item_ids.type):
+    if not pa.types.is_null(values.type) and is_text(values.type) != is_text(item_ids.type):
         raise DataError(
             f"{origin.at(name)} holds {values.type} ids, the catalogue {item_ids.type} ids: cast "
             f"them to {item_ids.type}"
@@ -238,10 +264,6 @@ def _item_rows(
 def _grouped(values: NDArray[np.int64], owner: NDArray[np.int64], num_requests: int) -> Jagged:
     """Return `values` (T,) by their request `owner` (T,), ascending."""
     return Jagged.of_lengths(values, np.bincount(owner, minlength=num_requests))
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _among_last(jagged: Jagged, length: int) -> NDArray[np.bool_]:

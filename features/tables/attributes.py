@@ -41,8 +41,11 @@ def read_attributes(
     policies: Policies,
     *,
     title: str | None = None,
+    trained: bool = False,
 ) -> Attributes:
     """Read the key, the title and the columns of `features`; bad rows go to the ledger.
+
+    `trained`: as `Ledger` has it.
 
     Raises:
         DataError: a column is missing or of the wrong type, or the table is empty.
@@ -50,7 +53,8 @@ def read_attributes(
     features = [feature for feature in features if feature.source_column != key]
     read = columns_of(features)
     alone = [] if title is None or title in (key, *read) else [title]
-    roles, ledger = RowRoles(ids={"key": key}, features=features, plain=alone), Ledger(files)
+    roles = RowRoles(ids={"key": key}, features=features, plain=alone)
+    ledger = Ledger(files, trained=trained)
     reader, collector = RowReader(files, roles, policies, ledger), IdCollector(key, ledger)
     parts: dict[str, list[pa.Array]] = {name: [] for name in roles.converted}
     numbers = [np.zeros(0, np.int64)]
@@ -98,7 +102,8 @@ def without_duplicates(attributes: Attributes, policies: Policies) -> Attributes
             if policies.duplicate_keys != "last"
             else "the key has a later row",
             attributes.ids.rows[at],
-            remedy="keep one row a key, or set policies.duplicate_keys: first (or last)",
+            remedy="keep one row a key",
+            option="set policies.duplicate_keys: first (or last)",
             policy=f"duplicate_keys: {policies.duplicate_keys}",
             value=repr(repeated),
         )

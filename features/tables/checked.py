@@ -94,6 +94,7 @@ def read_tables(
     *,
     split_column: str | None = None,
     now: datetime | None = None,
+    trained: bool = False,
 ) -> Tables:
     """Read and check all tables.
 
@@ -103,6 +104,7 @@ def read_tables(
         policies: what becomes of rows that break a rule.
         split_column: column of the interactions that says train, validation or test.
         now: the clock, for `policies.latest_time: now`.
+        trained: the policies are those of a trained model; no message says to set one.
 
     Raises:
         NotFoundError: a path does not exist, or a glob matches nothing.
@@ -112,9 +114,14 @@ def read_tables(
     files = _open(schema, sources)
     latest = latest_seconds(policies, now)
     log, drops = read_log(
-        files["interactions"], schema, policies, split_column=split_column, latest=latest
+        files["interactions"],
+        schema,
+        policies,
+        split_column=split_column,
+        latest=latest,
+        trained=trained,
     )
-    others = _read_others(schema, files, policies)
+    others = _read_others(schema, files, policies, trained=trained)
     ids = {"items": log.items, "users": log.users}
     for side in ("items", "users"):
         members = [name for name in others if name == side or _joins(schema, name) == side]
@@ -169,7 +176,7 @@ def _open(schema: Schema, sources: Sources) -> dict[str, TableFiles]:
 
 
 def _read_others(
-    schema: Schema, files: dict[str, TableFiles], policies: Policies
+    schema: Schema, files: dict[str, TableFiles], policies: Policies, *, trained: bool
 ) -> dict[str, Attributes]:
     others: dict[str, Attributes] = {}
     for name, table in files.items():
@@ -182,7 +189,7 @@ def _read_others(
         else:
             key, title = schema.user_key, None
         features = [feature for feature in schema.column_features if feature.table == name]
-        others[name] = read_attributes(table, key, features, policies, title=title)
+        others[name] = read_attributes(table, key, features, policies, title=title, trained=trained)
         # What is broken on its own is said before anything is compared.
         others[name].ledger.check()
     return others
@@ -211,8 +218,8 @@ def _without_unknown(log: Log, others: dict[str, Attributes], policies: Policies
             ids.column,
             f"the {what} has no such key",
             ids.rows[at],
-            remedy=f"add them to {others[side].ids.place}, or set policies.unknown_{side}: drop "
-            f"(or keep, without attributes)",
+            remedy=f"add them to {others[side].ids.place}",
+            option=f"set policies.unknown_{side}: drop (or keep, without attributes)",
             policy=f"unknown_{side}: {policy}",
             value=repr(ids.distinct[int(ids.codes[at[0]])].as_py()),
         )
@@ -238,7 +245,8 @@ def _without_repeats(log: Log, schema: Schema, policies: Policies) -> Log:
         log.items.column,
         f"the same {what} as an earlier row",
         log.rows[repeated],
-        remedy="set policies.duplicate_events: keep or drop",
+        remedy="take the repeats out of the source",
+        option="set policies.duplicate_events: keep or drop",
         policy=f"duplicate_events: {policies.duplicate_events}",
     )
     return log.keep(~repeated)

@@ -23,10 +23,9 @@ _WHOLE_FLOAT = r"^-?[0-9]+(\.0*)?([eE]\+?[0-9]+)?$"
 _NUMBER = r"^-?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?$"
 _SPOILT_NULLS = ("nan", "NaN", "None", "null", "NULL", "<NA>", "NaT")
 _EXACT_FLOAT = float(2**53)
-_FLOAT_REMEDY = (
-    "a null made floats of the numbers: write them as integers, or set "
-    "policies.float_ids: integer to cast the whole ones"
-)
+_CORRECT = "correct the source"
+_FLOAT_REMEDY = "a null made floats of the numbers: write them as integers"
+_FLOAT_OPTION = "set policies.float_ids: integer to cast the whole ones"
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,9 +87,9 @@ class IdCheck:
     def _usable(self, cells: Cells, encoded: pa.DictionaryArray) -> Mask:
         """Note null, empty, padded and spoilt ids; return what stays."""
         policy = f"bad_ids: {self._policies.bad_ids}"
-        remedy = "correct the source, or set policies.bad_ids: drop to leave such rows out"
+        option = "set policies.bad_ids: drop to leave such rows out"
         null = np.asarray(encoded.indices.is_null())
-        cells.note(null, "the id is null", remedy, policy=policy, show=False)
+        cells.note(null, "the id is null", _CORRECT, option=option, policy=policy, show=False)
         usable = ~null
         if not is_text(encoded.dictionary.type):
             return usable
@@ -108,7 +107,7 @@ class IdCheck:
         for reason, fault in faults:
             if fault.any():
                 bad = fault[codes] & usable
-                cells.note(bad, reason, remedy, policy=policy)
+                cells.note(bad, reason, _CORRECT, option=option, policy=policy)
                 usable &= ~bad
         return usable
 
@@ -221,6 +220,7 @@ def _floats(cells: Cells, policies: Policies) -> pa.Array:
         ~null & ~fractional & ~spoilt,
         "ids came as floats",
         _FLOAT_REMEDY,
+        option=_FLOAT_OPTION,
         policy=f"float_ids: {policies.float_ids}",
     )
     safe = np.where(fractional | spoilt, 0.0, filled)
@@ -245,7 +245,13 @@ def _untyped_to_integer(ids: Ids, policies: Policies) -> Ids:
         if len(at):
             value = repr(ids.distinct[int(ids.codes[at[0]])].as_py())
             ids.ledger.note(
-                ids.column, reason, ids.rows[at], remedy=remedy, policy=policy, value=value
+                ids.column,
+                reason,
+                ids.rows[at],
+                remedy=remedy,
+                option=_FLOAT_OPTION if remedy == _FLOAT_REMEDY else "",
+                policy=policy,
+                value=value,
             )
             if policy.endswith("error"):
                 ids.ledger.settle()

@@ -46,6 +46,7 @@ class Tally:
         """Count `rows` (M,), ascending; those up to the last one counted are known already."""
         rows = rows[rows > self.last]
         if len(rows):
+            rows = rows[np.append(True, rows[1:] != rows[:-1])]  # of steps a request has several
             self.last = int(rows[-1])
             self.examples += rows[: max(0, _EXAMPLES - len(self.examples))].tolist()
             self.count += len(rows)
@@ -54,15 +55,21 @@ class Tally:
 @dataclass(frozen=True)
 class _Finding:
     remedy: str
+    option: str
     policy: str
     tally: Tally
 
 
 class Ledger:
-    """Findings in one table, in the order in which they were met."""
+    """Findings in one table, in the order in which they were met.
 
-    def __init__(self, files: TableFiles) -> None:
+    Where `trained`, the policies are those of a model that is there already: no message says to
+    set one.
+    """
+
+    def __init__(self, files: TableFiles, *, trained: bool = False) -> None:
         self.files = files
+        self.trained = trained
         self._findings: dict[tuple[str, str], _Finding] = {}
 
     def note(
@@ -72,22 +79,40 @@ class Ledger:
         rows: NDArray[np.int64],
         *,
         remedy: str = "",
+        option: str = "",
         policy: str = "error",
         value: str = "",
     ) -> None:
-        """Add `rows` (M,) to what is wrong with `column`; `policy` is "name: choice"."""
+        """Add `rows` (M,) to what is wrong with `column`.
+
+        Args:
+            column: its name.
+            reason: what is wrong.
+            rows: numbers over the files.
+            remedy: what to do about it in the source.
+            option: which policy to set instead, in words.
+            policy: "name: choice".
+            value: the first of the values.
+        """
         if len(rows) == 0:
             return
-        fresh = _Finding(remedy, policy, Tally(value))
+        fresh = _Finding(remedy, option, policy, Tally(value))
         # Two readers of one column find the same; a table streams by in ascending rows.
         self._findings.setdefault((column, reason), fresh).tally.add(rows)
 
     def note_tally(
-        self, column: str, reason: str, tally: Tally, *, remedy: str = "", policy: str = "error"
+        self,
+        column: str,
+        reason: str,
+        tally: Tally,
+        *,
+        remedy: str = "",
+        option: str = "",
+        policy: str = "error",
     ) -> None:
-        """Add what was counted elsewhere, before its reason was known."""
+        """Add what was counted elsewhere, before its reason was known; else as `note`."""
         if tally.count:
-            self._findings[column, reason] = _Finding(remedy, policy, tally)
+            self._findings[column, reason] = _Finding(remedy, option, policy, tally)
 
     def unlike(
         self, column: str, first: tuple[str, pa.DataType, int], other: tuple[pa.DataType, int]
@@ -117,7 +142,10 @@ class Ledger:
                 tally = finding.tally
                 where = self.files.describe(np.array(tally.examples, np.int64), tally.count)
                 value = f", {tally.value}" if tally.value else ""
-                raise DataError(f"{where}, column '{column}': {reason}{value}; {finding.remedy}")
+                remedy = finding.remedy
+                if finding.option and not self.trained:
+                    remedy += f", or {finding.option}"
+                raise DataError(f"{where}, column '{column}': {reason}{value}; {remedy}")
 
     def settle(self) -> list[Drop]:
         """Return what policies forgave, and forget it.
@@ -149,14 +177,27 @@ class Cells:
     """The values are text from a CSV file: their type is ours to decide."""
 
     def note(
-        self, bad: Mask, reason: str, remedy: str, *, policy: str = "error", show: bool = True
+        self,
+        bad: Mask,
+        reason: str,
+        remedy: str,
+        *,
+        option: str = "",
+        policy: str = "error",
+        show: bool = True,
     ) -> None:
-        """Add the rows where `bad` (N,) holds."""
+        """Add the rows where `bad` (N,) holds; else as `Ledger.note`."""
         at = np.flatnonzero(bad)
         if len(at):
             value = repr(self.values[int(at[0])].as_py()) if show else ""
             self.ledger.note(
-                self.column, reason, self.rows[at], remedy=remedy, policy=policy, value=value
+                self.column,
+                reason,
+                self.rows[at],
+                remedy=remedy,
+                option=option,
+                policy=policy,
+                value=value,
             )
 
     def refuse(self, reason: str, remedy: str) -> NoReturn:

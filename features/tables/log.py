@@ -65,13 +65,16 @@ def read_log(
     *,
     split_column: str | None,
     latest: float,
+    trained: bool = False,
 ) -> tuple[Log, list[Drop]]:
     """Read the interactions and settle everything that needs no other table.
+
+    `trained`: as `Ledger` has it.
 
     Raises:
         DataError: a column, a value or the whole table is not as declared.
     """
-    roles, ledger = RowRoles.of_log(schema, split_column), Ledger(files)
+    roles, ledger = RowRoles.of_log(schema, split_column), Ledger(files, trained=trained)
     reader = RowReader(files, roles, policies, ledger, latest=latest)
     columns = _LogColumns(roles, ledger)
     for rows in reader.batches():

@@ -37,7 +37,8 @@ CellOf = Callable[[str], Cells]
 class RowRoles:
     """What is read of a table: the columns that play a role, those of features, and others.
 
-    plain: columns that are kept as they are where no feature reads them.
+    plain: columns that are kept as they are where no feature reads them. called: column of a
+    feature -> its name in the table, where it is another one.
     """
 
     ids: Mapping[IdRole, str] = field(default_factory=dict)
@@ -49,6 +50,7 @@ class RowRoles:
     where: Sequence[Condition] = ()
     features: Sequence[Feature] = ()
     plain: Sequence[str] = ()
+    called: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of_log(
@@ -175,7 +177,7 @@ class RowReader:
             return self._none()
 
         def cell(name: str) -> Cells:
-            return cells(table, name, rows, self._ledger)
+            return cells(table, self._roles.called.get(name, name), rows, self._ledger)
 
         ids = {role: check.check(cell(check.column)) for role, check in self._ids.items()}
         values = self._values(cell)
@@ -245,10 +247,9 @@ class RowReader:
                 raise self._ledger.unlike(name, ("values", *first[1:]), (kind, row))
 
     def _none(self) -> Rows:
-        nothing = pa.array([], pa.int64())
         return Rows(
             np.zeros(0, np.int64),
-            {role: nothing.dictionary_encode() for role in self._ids},
+            {role: pa.nulls(0).dictionary_encode() for role in self._ids},
             {name: pa.nulls(0) for name in self._roles.converted},
         )
 

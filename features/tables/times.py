@@ -120,13 +120,15 @@ class TimeCheck:
     def finish(self, ledger: Ledger) -> None:
         """Note what was found in all batches."""
         self._note_unit(ledger)
-        drop = "correct the source, or set policies.bad_times: drop to leave such rows out"
+        drop = "set policies.bad_times: drop to leave such rows out"
+        correct = "correct the source"
         when = datetime.fromtimestamp(self._latest, UTC).isoformat(timespec="seconds")
         words = {
-            "null": ("the time is null", drop),
-            "negative": ("the time is negative", drop),
+            "null": ("the time is null", correct, drop),
+            "negative": ("the time is negative", correct, drop),
             "future": (
                 f"the time is in the future (after {when})",
+                correct,
                 f"{drop}; see policies.latest_time",
             ),
             "early": (
@@ -134,11 +136,14 @@ class TimeCheck:
                 "if these are not times but an order, declare interactions.order; if they are "
                 f"times, the unit '{self._unit}' is wrong or the rows are "
                 "(policies.bad_times: drop)",
+                "",
             ),
         }
-        for fault, (reason, remedy) in words.items():
+        for fault, (reason, remedy, option) in words.items():
             tally = self._faults.get(fault, Tally())
-            ledger.note_tally(self._column, reason, tally, remedy=remedy, policy=self._policy)
+            ledger.note_tally(
+                self._column, reason, tally, remedy=remedy, option=option, policy=self._policy
+            )
 
     def _count(
         self,

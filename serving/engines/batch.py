@@ -15,16 +15,15 @@ import pyarrow.parquet as pq
 
 from recsys.core.distinct import distinct
 from recsys.core.errors import ConfigError, DataError
-from recsys.core.strict import nearest
 from recsys.features.dataset.histories import Histories
 from recsys.features.dataset.sessions import sessions_of
 from recsys.features.kinds.categorical import CategoricalFeature
 from recsys.features.requests.origin import RequestOrigin
 from recsys.features.requests.steps import refuse_unknown_columns
-from recsys.features.requests.table import HISTORY, Requests, request_table
+from recsys.features.requests.table import Requests, request_table, require_columns
 from recsys.features.schema import Schema
 from recsys.features.tables.checked import Tables, read_tables
-from recsys.features.tables.reading import open_table
+from recsys.features.tables.reading import open_table, table_at
 from recsys.features.tables.sources import Sources
 from recsys.serving.engines.parts import mark_done, write_parts
 from recsys.serving.recommend.scorer import Scorer
@@ -150,9 +149,8 @@ def shards_of_log(
     if schema.users is not None and sources.users is None:
         names = ", ".join(feature.name for feature in schema.features_of("users"))
         raise ConfigError(f"the model reads {names} of a users table; give --users PATH")
-    tables = read_tables(
-        schema, sources, scorer.policies.model_copy(update={"unknown_items": "keep"})
-    )
+    policies = scorer.policies.model_copy(update={"unknown_items": "keep"})
+    tables = read_tables(schema, sources, policies, trained=True)
     events = tables.events
     histories = Histories.build(
         events.user_row, events.item_row, events.time, tables.users.num_rows
@@ -214,14 +212,8 @@ def _group_reader(path: Path, group: int) -> Callable[[], pa.Table]:
 
 
 def _check_columns(scorer: Scorer, path: Path, names: list[str]) -> None:
-    key = scorer.schema.user_key
-    missing = [name for name in (key, HISTORY) if name not in names]
-    if missing:
-        raise DataError(
-            f"{path}: no column '{missing[0]}'{nearest(missing[0], names)}; requests need '{key}' "
-            f"and '{HISTORY}' (lists of item ids); give --interactions to build histories from a "
-            "log"
-        )
+    remedy = "; give --interactions to build histories from a log"
+    require_columns(scorer.schema, table_at(path, "requests", names), remedy)
     if scorer.sessions is not None:
         refuse_unknown_columns(scorer.schema, names, RequestOrigin(str(path)))
 

@@ -287,7 +287,7 @@ def test_mlflow_loads_and_asks_the_model(
     assert "large_list" in bare["reason"][0]
     with pytest.raises(Exception, match="user"):
         model.predict(pd.DataFrame({"history": [["a"]]}))
-    with pytest.raises(DataError, match=r"the model input, column 'age', row 1: must be double"):
+    with pytest.raises(DataError, match=r"the model input row 1, column 'age': must be double"):
         model.unwrap_python_model().predict(None, pd.DataFrame({"user": [1], "age": ["old"]}))
 
 

@@ -165,19 +165,26 @@ def test_a_csv_file_holds_weights_as_text(tmp_path: Path) -> None:
 def test_a_request_without_the_weights_of_its_values_is_refused() -> None:
     encoder = fitted(schema_of("mean"), CONTEXT)
     asked = pa.table({"user": [1, 2], "history": [[1], [1]], "tags": [None, ["a", "b"]]})
-    message = (
-        r"requests: column 'shares', row 2: 0 weights for 2 values of column 'tags'; give each"
-    )
+    message = r"requests row 2, column 'shares': the row has another number of values in 'tags'"
     with pytest.raises(DataError, match=message):
-        encode_requests(encoder, pa.array([1]), asked, history_length=5)
+        encode_requests(encoder, pa.array([1]), asked, history_length=5, policies=Policies())
     weighed = asked.append_column("shares", pa.array([None, [1.0, -1.0]]))
-    with pytest.raises(DataError, match=r"'shares' holds a weight that is negative, null"):
-        encode_requests(encoder, pa.array([1]), weighed, history_length=5)
+    with pytest.raises(DataError, match=r"row 2, column 'shares': a weight is negative, \[1.0, -1"):
+        encode_requests(encoder, pa.array([1]), weighed, history_length=5, policies=Policies())
     good = asked.append_column("shares", pa.array([None, [1.0, 2.0]]))
-    found = encode_requests(encoder, pa.array([1]), good, history_length=5)
+    found = encode_requests(encoder, pa.array([1]), good, history_length=5, policies=Policies())
     weights = found.block.multi[0].weights
     assert weights is not None
     assert weights.tolist() == [1, 1, 2]
+
+
+def test_an_encoder_refuses_weights_that_were_not_checked() -> None:
+    encoder = fitted(schema_of("mean"), CONTEXT)
+    tags = {"tags": [None, ["a", "b"]]}
+    with pytest.raises(DataError, match=r"column 'shares', row 2: 0 weights for 2 values of colu"):
+        encoder.encode("interactions", pa.table({**tags, "shares": [[], []]}))
+    with pytest.raises(DataError, match=r"'shares' holds a weight that is negative, null"):
+        encoder.encode("interactions", pa.table({**tags, "shares": [None, [1.0, -1.0]]}))
 
 
 def test_steps_of_a_history_have_weights() -> None:
@@ -190,7 +197,9 @@ def test_steps_of_a_history_have_weights() -> None:
             "history_shares": [[[1.0, 2.0], [3.0]]],
         }
     )
-    found = encode_requests(encoder, pa.array([1]), asked, history_length=5, steps=True)
+    found = encode_requests(
+        encoder, pa.array([1]), asked, history_length=5, policies=Policies(), steps=True
+    )
     assert not isinstance(found.history, Jagged)
     weights = found.history.features.multi[0].weights
     assert weights is not None

@@ -23,6 +23,7 @@ from recsys.features.requests.origin import RequestOrigin
 from recsys.features.requests.steps import refuse_unknown_columns, since_the_last_pause
 from recsys.features.requests.table import Requests, encode_requests, request_table
 from recsys.features.schema import Schema, TimeColumn
+from recsys.features.tables.sources import Policies
 from recsys.features.tables.times import NULL_TIME
 
 SessionData = Callable[..., Dataset]
@@ -64,7 +65,9 @@ def requests_of(data: Dataset, config: SessionConfig, users: Any) -> pa.Table:
 
 def encode(data: Dataset, table: pa.Table, history_length: int = 4) -> Requests:
     ids = data.tables.items.column("item").combine_chunks()
-    return encode_requests(data.encoder, ids, table, history_length=history_length, steps=True)
+    return encode_requests(
+        data.encoder, ids, table, history_length=history_length, steps=True, policies=Policies()
+    )
 
 
 def in_unit(data: Dataset, unit: Any) -> Dataset:
@@ -236,7 +239,7 @@ def test_times_are_not_read_where_training_knew_none(session_data: SessionData) 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "short list": (
         {"history_price": [[1.0, 2.0, 3.0, 4.0], []]},
-        r"column 'history_price', row 2: 0 values, but the history has 1 items",
+        r"row 2, column 'history_price': 0 values, but the history has 1 items",
     ),
     "no list": (
         {"history_price": [1.0, 2.0]},
@@ -244,23 +247,23 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "short times": (
         {"history_times": [[1, 2], [3]]},
-        r"column 'history_times', row 1: 2 values, but the history has 4 items",
+        r"row 1, column 'history_times': 2 values, but the history has 4 items",
     ),
     "times go back": (
         {"history_times": [[1, 2], [6, 5]], "history": [[3, 4], [7, 8]]},
-        r"column 'history_times', row 2: the times go back; a history is oldest first",
+        r"row 2, column 'history_times': the times go back; a history is oldest first",
     ),
     "text for a time": (
         {"history_times": [["a"] * 4, ["b"]]},
-        r"column 'history_times' holds string values; it must hold whole numbers in s",
+        r"requests row 1, column 'history_times': declared in s, but the column is text, 'a'",
     ),
     "times go back before the steps that are read": (
         {"history_times": [[9, 8, 10, 11], [5]]},
-        r"column 'history_times', row 1: the times go back",
+        r"row 1, column 'history_times': the times go back",
     ),
     "times go back around one that is not known": (
         {"history_times": [[9, None, 8, 11], [5]]},
-        r"column 'history_times', row 1: the times go back",
+        r"row 1, column 'history_times': the times go back",
     ),
     "a misspelt column": (
         {"history_prise": [[1.0] * 4, [2.0]]},
@@ -268,7 +271,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "values that are no numbers": (
         {"history_price": [["a"] * 4, ["b"]]},
-        r"requests: column 'history_price': .*'b'.*; give values of the kind that the model",
+        r"requests row 1, column 'history_price': text where a number is expected, 'a'; cast",
     ),
     "words for a number": (
         {"history_device": [[1, 2, 3, 4], [5]]},
@@ -289,16 +292,16 @@ def test_text_that_is_no_time_is_named(session_data: SessionData) -> None:
     data = random_log(session_data, 0)
     table = simple(data, history_times=[["2024-01-01", "2024-01-02", "x", "2024-01-03"], None])
     with pytest.raises(
-        DataError, match=r"'history_times', row 1: not a time \(.*'x'.*ISO text, as"
+        DataError, match=r"row 1, column 'history_times': not a date or a time, 'x'; write ISO"
     ):
         encode(in_unit(data, "datetime"), table)
     whole = simple(data, history_times=[[1, 2, 3, 4], [5]])
-    with pytest.raises(DataError, match=r"holds int64 values; it must hold timestamps or ISO text"):
+    with pytest.raises(DataError, match=r"declared as datetime, but the column is int64"):
         encode(in_unit(data, "datetime"), whole)
     dates = simple(
         data, history_times=[["2024-01-01", "2024-01-01T00:01Z", None, "2024-01-02"], []]
     )
-    with pytest.raises(DataError, match="row 2: 0 values"):
+    with pytest.raises(DataError, match="row 2, column 'history_times': 0 values"):
         encode(in_unit(data, "datetime"), dates)
     dates = simple(data, history_times=[["2024-01-01"] * 3 + ["2024-01-01T00:01Z"], None])
     found = encode(in_unit(data, "datetime"), dates).history
@@ -332,8 +335,8 @@ def test_a_whole_log_as_a_request_is_cut_to_its_last_session(
     last = last.drop_columns(["history_serial"])
     whole = whole_log_as_request(data, last)
     ids = data.tables.items.column("item").combine_chunks()
-    shape = {"history_length": 4, "steps": True}
-    cut = encode_requests(data.encoder, ids, whole, **shape, inactivity_minutes=5)  # type: ignore[arg-type]
+    shape: dict[str, Any] = {"history_length": 4, "steps": True, "policies": Policies()}
+    cut = encode_requests(data.encoder, ids, whole, **shape, inactivity_minutes=5)
     wanted = encode(data, last)
     assert_same(cut.history, wanted.history)
     assert torch.equal(cut.num_events, wanted.num_events)
@@ -342,7 +345,7 @@ def test_a_whole_log_as_a_request_is_cut_to_its_last_session(
     uncut = encode(data, whole)
     assert (uncut.num_events > cut.num_events).any()
     untimed = whole.drop_columns(["history_times"])
-    left = encode_requests(data.encoder, ids, untimed, **shape, inactivity_minutes=5)  # type: ignore[arg-type]
+    left = encode_requests(data.encoder, ids, untimed, **shape, inactivity_minutes=5)
     assert torch.equal(left.num_events, uncut.num_events)
 
 
@@ -376,7 +379,13 @@ def test_unknown_items_count_for_pauses_and_the_first_is_named(session_data: Ses
     # The pause lies between 3 and 99, which the catalogue lacks: 99 begins the last session.
     table = simple(data, history_times=[[0, 600, 700, 710], [5]])
     found = encode_requests(
-        data.encoder, ids, table, history_length=4, steps=True, inactivity_minutes=5
+        data.encoder,
+        ids,
+        table,
+        history_length=4,
+        steps=True,
+        policies=Policies(),
+        inactivity_minutes=5,
     )
     assert isinstance(found.history, History)
     assert found.history.items.values.tolist() == [4, 5, 7]
@@ -387,13 +396,14 @@ def test_an_error_names_file_and_row_of_the_file(session_data: SessionData) -> N
     data = random_log(session_data, 0)
     ids = data.tables.items.column("item").combine_chunks()
     table = simple(data, history_times=[[1, 2, 3, 4], [5, 6]])
-    with pytest.raises(DataError, match=r"^asked\.parquet, column 'history_times', row 72: 2 val"):
+    with pytest.raises(DataError, match=r"^asked\.parquet row 72, column 'history_times': 2 val"):
         encode_requests(
             data.encoder,
             ids,
             table,
             history_length=4,
             steps=True,
+            policies=Policies(),
             origin=RequestOrigin("asked.parquet", 70),
         )
 

@@ -1,11 +1,15 @@
-"""One bad row, three ways to read it: in memory, as a stream, to be scored; one message.
+"""One bad row, four ways to read it, one message.
 
-What a way to read has no use for is not read by it, so it cannot be refused: a table of rows to
-score needs no label, weight, time, order, session or part, and `where` leaves none of it out.
+A log is read into memory, or streamed; a ranker is given rows to score, a retrieval model requests.
+What a way to read has no use for is not read by it, so it cannot be refused: rows to score and
+requests need no label, weight, time, order, session or part, and `where` leaves none of them out.
+A request's items are its history, and what it lacks of the rest is not known. Who scores cannot
+set a policy, so is not told to.
 """
 
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,7 +25,9 @@ from recsys.core.errors import DataError
 from recsys.features.clicks.log import encode_click_log
 from recsys.features.dataset.split import SplitConfig
 from recsys.features.encoding.encoder import FeatureEncoder
+from recsys.features.requests.origin import RequestOrigin
 from recsys.features.requests.rows import RowEncoder, as_rows
+from recsys.features.requests.table import encode_requests
 from recsys.features.schema import Schema
 from recsys.features.tables import reading
 from recsys.features.tables.checked import read_tables
@@ -67,12 +73,17 @@ IDS = [
 ]
 ORDER = {"time": None, "order": "place"}
 DATES = {"time": {"column": "time", "unit": "datetime"}}
-NOT_SCORED, ALL = ("memory", "streamed"), ("memory", "streamed", "scored")
+LOGS = ("memory", "streamed")
+ROWS_ALONE = (*LOGS, "scored")
+ALL = (*LOGS, "scored", "asked")
 
 
 @dataclass(frozen=True)
 class Bad:
-    """columns: what replaces the good ones, None taking a column away; readers: who refuse it."""
+    """columns: what replaces the good ones, None taking a column away; readers: who refuse it.
+
+    untried: who has other words, for a reason of its own.
+    """
 
     message: str
     columns: dict[str, Any] = field(default_factory=dict)
@@ -80,6 +91,7 @@ class Bad:
     policies: dict[str, Any] = field(default_factory=dict)
     features: list[dict[str, Any]] = field(default_factory=lambda: FEATURES)
     readers: tuple[str, ...] = ALL
+    untried: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,21 +125,33 @@ class Way:
 
     def streamed(self, path: str) -> int:
         sources, split = (
-            Sources(interactions=path, stream=True),
+            Sources(interactions=path),
             SplitConfig(kind="column", column="part"),
         )
         folder = self.folder / "encoded"
         schema = self.schema(ids=False)
         return sum(encode_click_log(schema, sources, self.policies, split, folder).counts)
 
-    def scored(self, path: str) -> int:
+    @property
+    def encoder(self) -> FeatureEncoder:
         schema, good = self.schema(ids=True), pa.table({**GOOD, "tag_weights": [[]] * ROWS})
         sides = {"users": good.select(["user"]), "items": good.select(["item"])}
         tables: Any = {"interactions": good, **sides}
-        encoder = FeatureEncoder.fit(schema, tables, reference_time=0)
-        files = open_table(path, "rows")
+        return FeatureEncoder.fit(schema, tables, reference_time=0)
+
+    def scored(self, path: str) -> int:
         rows = pq.ParquetFile(path).read()
-        return len(RowEncoder(encoder, self.policies).encode(rows, files))
+        return len(RowEncoder(self.encoder, self.policies).encode(rows, open_table(path, "rows")))
+
+    def asked(self, path: str) -> int:
+        rows = pq.ParquetFile(path).read().append_column("history", pa.array([[10]] * ROWS))
+        items = pa.array([10, 11, 12])
+        origin, policies = RequestOrigin(path), self.policies
+        return len(
+            encode_requests(
+                self.encoder, items, rows, history_length=2, policies=policies, origin=origin
+            )
+        )
 
 
 def spoilt(name: str, value: Any) -> dict[str, Any]:
@@ -146,11 +170,15 @@ MANY = r"^/\S*log\.parquet rows 1, 2, 3, 4, 5 \(12 rows in all\), column"
 WEIGHTED = [{"name": "tags", "kind": "multi_categorical", "weights": "tag_weights"}]
 BAD: dict[str, Bad] = {
     "null user": Bad(rf"{PLACE} 'user': the id is null; .*bad_ids: drop", spoilt("user", None)),
-    "null item": Bad(rf"{PLACE} 'item': the id is null; .*bad_ids: drop", spoilt("item", None)),
+    "null item": Bad(
+        rf"{PLACE} 'item': the id is null; .*bad_ids: drop",
+        spoilt("item", None),
+        readers=ROWS_ALONE,
+    ),
     "null session": Bad(
         rf"{PLACE} 'visit': the id is null; .*bad_ids: drop",
         spoilt("visit", None),
-        readers=NOT_SCORED,
+        readers=LOGS,
     ),
     "empty id": Bad(
         rf"{PLACE} 'user': the id is empty, ''",
@@ -162,16 +190,16 @@ BAD: dict[str, Bad] = {
         {"user": [*"abcdefg", "nan", *"ijkl"]},
     ),
     "ids as floats": Bad(
-        rf"{MANY} 'item': ids came as floats, 10\.0; .*float_ids: integer", every("item", float)
+        rf"{MANY} 'user': ids came as floats, 1\.0; .*float_ids: integer", every("user", float)
     ),
     "fraction as id": Bad(
-        rf"{PLACE} 'item': the id is a fraction, 1\.5; an id is a whole number",
-        {"item": [*map(float, GOOD["item"][:7]), 1.5, *map(float, GOOD["item"][8:])]},
+        rf"{PLACE} 'user': the id is a fraction, 1\.5; an id is a whole number",
+        {"user": [*map(float, GOOD["user"][:7]), 1.5, *map(float, GOOD["user"][8:])]},
         policies={"float_ids": "integer"},
     ),
     "float id above 2**53": Bad(
-        rf"{PLACE} 'item': the id came as a float above 2\*\*53",
-        {"item": [*map(float, GOOD["item"][:7]), 2.0**60, *map(float, GOOD["item"][8:])]},
+        rf"{PLACE} 'user': the id came as a float above 2\*\*53",
+        {"user": [*map(float, GOOD["user"][:7]), 2.0**60, *map(float, GOOD["user"][8:])]},
         policies={"float_ids": "integer"},
     ),
     "true or false as id": Bad(rf"{FIRST} 'user': ids are true or false", every("user", bool)),
@@ -179,168 +207,168 @@ BAD: dict[str, Bad] = {
     "null weight": Bad(
         rf"{PLACE} 'weight': the weight is null or NaN; fill it",
         spoilt("weight", None),
-        readers=NOT_SCORED,
+        readers=LOGS,
     ),
     "NaN weight": Bad(
         rf"{PLACE} 'weight': the weight is null or NaN; fill it",
         spoilt("weight", math.nan),
-        readers=NOT_SCORED,
+        readers=LOGS,
     ),
     "negative weight": Bad(
         rf"{PLACE} 'weight': the weight is negative, -2\.0; a weight is zero or more",
         spoilt("weight", -2.0),
-        readers=NOT_SCORED,
+        readers=LOGS,
     ),
     "infinite weight": Bad(
         rf"{PLACE} 'weight': the number is infinite, inf; .*infinite_numbers: null",
         spoilt("weight", math.inf),
-        readers=NOT_SCORED,
+        readers=LOGS,
     ),
     "text as weight": Bad(
         rf"{FIRST} 'weight': text where a number is expected, '1\.0'",
         every("weight", str),
-        readers=NOT_SCORED,
+        readers=LOGS,
     ),
     "list as weight": Bad(
         rf"{FIRST} 'weight': a list where one number is expected, \[1\.0\]",
         every("weight", lambda x: [x]),
-        readers=NOT_SCORED,
+        readers=LOGS,
     ),
     "null label": Bad(
-        rf"{PLACE} 'click': the label is null; fill it", spoilt("click", None), readers=NOT_SCORED
+        rf"{PLACE} 'click': the label is null; fill it", spoilt("click", None), readers=LOGS
     ),
     "label out of range": Bad(
         rf"{PLACE} 'click': the label is neither 0 nor 1, 3; set interactions\.label\.at_least",
         spoilt("click", 3),
-        readers=NOT_SCORED,
+        readers=LOGS,
     ),
     "text as label": Bad(
         rf"{FIRST} 'click': text where a number is expected, '0'",
         every("click", str),
-        readers=NOT_SCORED,
+        readers=LOGS,
     ),
     "null under a threshold": Bad(
         rf"{PLACE} 'price': the label is null; fill it",
         spoilt("price", None),
         roles={"label": {"column": "price", "at_least": 3}},
-        readers=NOT_SCORED,
+        readers=LOGS,
     ),
     "null time": Bad(
         rf"{PLACE} 'time': the time is null; .*bad_times: drop",
         spoilt("time", None),
-        readers=NOT_SCORED,
+        readers=LOGS,
     ),
     "negative time": Bad(
-        rf"{PLACE} 'time': the time is negative, -5 ", spoilt("time", -5), readers=NOT_SCORED
+        rf"{PLACE} 'time': the time is negative, -5 ", spoilt("time", -5), readers=LOGS
     ),
     "future time": Bad(
         rf"{PLACE} 'time': the time is in the future \(after 2025-01-01T00:00:00\+00:00\), "
         r"1800000000 \(2027-01-15T08:00:00\+00:00\); .*policies\.latest_time",
         spoilt("time", 1_800_000_000),
-        readers=NOT_SCORED,
+        readers=LOGS,
     ),
     "time before 1990": Bad(
         rf"{PLACE} 'time': the time is before 1990, 7 .*declare interactions\.order",
         spoilt("time", 7),
-        readers=NOT_SCORED,
+        readers=LOGS,
     ),
     "wrong unit": Bad(
         rf"{MANY} 'time': declared as s, but the times lie between 1990 and now as ms, "
         r"1700000000000; set the unit to ms",
         every("time", lambda t: t * 1000),
-        readers=NOT_SCORED,
+        readers=LOGS,
     ),
     "mixed units, met late": Bad(
         r"^/\S*log\.parquet rows 6, 7, 8, 9, 10 \(7 rows in all\), column 'time': times in mixed "
         r"units: 5 rows are plausible as s \(declared\), 7 as ms, 1700000005000; bring",
         {"time": [t * 1000 if k > 4 else t for k, t in enumerate(GOOD["time"])]},
         policies={"bad_times": "drop"},
-        readers=NOT_SCORED,
+        readers=LOGS,
     ),
     "mixed units, met first": Bad(
         r"^/\S*log\.parquet rows 1, 2, 3, 4, 5, column 'time': times in mixed units: 7 rows are "
         r"plausible as s \(declared\), 5 as ms, 1700000000000; bring",
         {"time": [t * 1000 if k < 5 else t for k, t in enumerate(GOOD["time"])]},
-        readers=NOT_SCORED,
+        readers=LOGS,
     ),
     "text as time": Bad(
         rf"{FIRST} 'time': declared in s, but the column is text, '1700000000'",
         every("time", str),
-        readers=NOT_SCORED,
+        readers=LOGS,
     ),
     "timestamps as numbers": Bad(
         rf"{FIRST} 'time': declared in s, but the column is timestamp\[us\]",
         every("time", lambda t: datetime.fromtimestamp(t, UTC).replace(tzinfo=None)),
-        readers=NOT_SCORED,
+        readers=LOGS,
     ),
     "numbers as timestamps": Bad(
         rf"{FIRST} 'time': declared as datetime, but the column is int64, .*set the unit to s",
         roles=DATES,
-        readers=NOT_SCORED,
+        readers=LOGS,
     ),
     "no date": Bad(
         rf"{PLACE} 'time': not a date or a time, 'x'; write ISO 8601",
         {"time": ["2024-01-01"] * 7 + ["x"] + ["2024-01-02"] * 4},
         roles=DATES,
-        readers=NOT_SCORED,
+        readers=LOGS,
     ),
     "fraction as time": Bad(
         rf"{MANY} 'time': the time is not a whole number, 1700000000\.5",
         every("time", lambda t: t + 0.5),
-        readers=NOT_SCORED,
+        readers=LOGS,
     ),
     "null order": Bad(
         rf"{PLACE} 'place': the order is null; .*at_least: 0",
         spoilt("place", None),
         roles=ORDER,
-        readers=NOT_SCORED,
+        readers=LOGS,
     ),
     "negative order": Bad(
         rf"{PLACE} 'place': the order is negative, -1",
         spoilt("place", -1),
         roles=ORDER,
-        readers=NOT_SCORED,
+        readers=LOGS,
     ),
     "fraction as order": Bad(
         rf"{MANY} 'place': the order is a fraction, 0\.5",
         every("place", lambda x: x + 0.5),
         roles=ORDER,
-        readers=NOT_SCORED,
+        readers=LOGS,
     ),
     "unknown part": Bad(
         rf"{PLACE} 'part': no known part of the split, 'holdout'",
         spoilt("part", "holdout"),
-        readers=NOT_SCORED,
+        readers=LOGS,
     ),
     "null part": Bad(
         rf"{PLACE} 'part': no known part of the split, None",
         spoilt("part", None),
-        readers=NOT_SCORED,
+        readers=LOGS,
     ),
     "number as part": Bad(
         rf"{FIRST} 'part': the split is int64, 0",
         {"part": GOOD["place"]},
-        readers=NOT_SCORED,
+        readers=LOGS,
     ),
     "condition on text": Bad(
         rf"{FIRST} 'shop': text where a number is expected, 'x'",
         roles={"where": [{"column": "shop", "at_least": 1}]},
-        readers=NOT_SCORED,
+        readers=LOGS,
     ),
     "condition on a list": Bad(
         rf"{FIRST} 'tags': a condition on a list, \['a'\]",
         roles={"where": [{"column": "tags", "at_least": 1}]},
-        readers=NOT_SCORED,
+        readers=LOGS,
     ),
     "condition by words on numbers": Bad(
         rf"{FIRST} 'item': the condition one_of names '10', but the column is int64",
         roles={"where": [{"column": "item", "one_of": ["10"]}]},
-        readers=NOT_SCORED,
+        readers=LOGS,
     ),
     "condition that none meets": Bad(
         r"log\.parquet: none of 12 interactions is left \(12: 'price' not at least 99\); change",
         roles={"where": [{"column": "price", "at_least": 99}]},
-        readers=NOT_SCORED,
+        readers=LOGS,
     ),
     "missing user": Bad(
         r"log\.parquet: the interactions table has no column 'user'; its columns are item, ",
@@ -349,34 +377,38 @@ BAD: dict[str, Bad] = {
     "missing session": Bad(
         r"log\.parquet: the interactions table has no column 'visit'; ",
         {"visit": None},
-        readers=NOT_SCORED,
+        readers=LOGS,
     ),
     "missing weight": Bad(
         r"log\.parquet: the interactions table has no column 'weight'; ",
         {"weight": None},
-        readers=NOT_SCORED,
+        readers=LOGS,
     ),
     "missing label": Bad(
         r"log\.parquet: the interactions table has no column 'click'; ",
         {"click": None},
-        readers=NOT_SCORED,
+        readers=LOGS,
     ),
     "missing time": Bad(
         r"log\.parquet: the interactions table has no column 'time' \(did you mean 'name'\?\)",
         {"time": None},
-        readers=NOT_SCORED,
+        readers=LOGS,
     ),
     "missing part": Bad(
         r"log\.parquet: the interactions table has no column 'part'; ",
         {"part": None},
-        readers=NOT_SCORED,
+        readers=LOGS,
     ),
     "missing feature": Bad(
-        r"log\.parquet: the interactions table has no column 'shop'; ", {"shop": None}
+        r"log\.parquet: the interactions table has no column 'shop'; ",
+        {"shop": None},
+        readers=ROWS_ALONE,
     ),
     "missing weights of values": Bad(
         r"log\.parquet: the interactions table has no column 'tag_weights' \(did you mean 'weight",
         features=WEIGHTED,
+        readers=ROWS_ALONE,
+        untried=("asked",),
     ),
     "infinite feature": Bad(
         rf"{PLACE} 'price': the number is infinite, inf; .*infinite_numbers: null",
@@ -431,9 +463,9 @@ def refused(folder: Path, bad: Bad, reader: str) -> str:
     try:
         assert getattr(way, reader)(way.write()) == ROWS
     except DataError as error:
-        # Rows that lack what a table of users or items could bring are told so besides.
-        said = str(error).split("; the model reads")[0]
-        return said.replace("the rows table", "the interactions table")
+        # What lacks a column is told besides what needs it.
+        said = re.sub("(, history)?; (the model reads|requests need) .*", "", str(error))
+        return re.sub("the (rows|requests) table", "the interactions table", said)
     return ""
 
 
@@ -449,12 +481,15 @@ def test_the_good_rows_are_read(tmp_path: Path, reader: str) -> None:
 
 @pytest.mark.parametrize("name", BAD)
 def test_one_bad_row_has_one_message(tmp_path: Path, name: str) -> None:
-    said = {reader: refused(tmp_path, BAD[name], reader) for reader in ALL}
-    with pytest.raises(DataError, match=BAD[name].message):
-        raise DataError(said["memory"])
-    assert "\n" not in said["memory"]
-    assert {reader for reader, message in said.items() if message} == set(BAD[name].readers)
-    assert {message for message in said.values() if message} == {said["memory"]}
+    bad = BAD[name]
+    said = {one: refused(tmp_path, bad, one) for one in ALL if one not in bad.untried}
+    whole = said["memory"]
+    assert re.search(bad.message, whole), whole
+    assert "\n" not in whole
+    assert {reader for reader, message in said.items() if message} == set(bad.readers)
+    without_policy = re.sub(r", or set policies\..*", "", whole)
+    for reader, message in said.items():
+        assert message in ("", whole if reader in LOGS else without_policy)
 
 
 def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
@@ -483,7 +518,7 @@ def test_files_of_two_types_are_refused(tmp_path: Path, column: str, first: str)
         rf"0\.parquet row 1; \S*1\.parquet row 1, column '{column}': {what} are \w+ in one file "
         r"and \w+ in another; cast them to one type"
     )
-    for reader in NOT_SCORED:
+    for reader in LOGS:
         with pytest.raises(DataError, match=message):
             getattr(way, reader)(str(tmp_path / "*.parquet"))
 

@@ -191,7 +191,7 @@ def test_mlflow_asks_as_the_model_was_judged(bundle: Path, whole: pd.DataFrame, 
     hidden = model.predict(whole, params={"filter_seen": True})["items"].tolist()
     assert not any(set(a) & set(b) for a, b in zip(hidden, whole.history, strict=True))
     wrong = whole.head(2).assign(history_what=[["view"], None])
-    with pytest.raises(DataError, match=r"the model input, column 'history_what', row 1: 1 values"):
+    with pytest.raises(DataError, match=r"the model input row 1, column 'history_what': 1 values"):
         model.predict(wrong)
 
 
@@ -201,7 +201,7 @@ def test_mlflow_reads_times_of_any_precision_and_text(whole: pd.DataFrame, model
         times = [np.asarray(one, "datetime64[s]").astype(kind) for one in whole.history_times]
         assert model.predict(whole.assign(history_times=times))["scores"].tolist() == expected
     whole = whole.assign(history_times=[["noon"] * len(one) for one in whole.history])
-    with pytest.raises(DataError, match=r"the model input, .*'history_times', row 1: not a time"):
+    with pytest.raises(DataError, match=r"model input rows 1, .* 'history_times': not a date"):
         model.predict(whole)
 
 
@@ -226,7 +226,7 @@ def test_a_job_that_failed_leaves_its_folder_to_the_corrected_one(
     times = whole.history_times.tolist()
     bad = whole.assign(history_times=[times[0], times[1][:-1], *times[2:]])
     code, said = ask(bad)
-    assert (code, "asked.parquet, column 'history_times', row 2: " in said) == (3, True)
+    assert (code, "asked.parquet row 2, column 'history_times': " in said) == (3, True)
     assert [file.name for file in (tmp_path / "out").iterdir()] == [JOB]
     (tmp_path / "out" / ".part-00000-00000.parquet.4711").write_text("PAR1")  # and one was killed
     assert ask(whole)[0] == 0

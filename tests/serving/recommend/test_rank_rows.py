@@ -542,5 +542,5 @@ def test_mlflow_answers_with_probabilities(
     assert list(answer.columns) == ["who", "film", "probability"]
     np.testing.assert_allclose(answer["probability"], expected, rtol=0, atol=1e-7)
     assert answer["film"].tolist() == tables()["rows"].column("film").to_pylist()
-    with pytest.raises(DataError, match="the model input, column 'price', row 1: must be double"):
+    with pytest.raises(DataError, match="the model input row 1, column 'price': must be double"):
         model.predict(frame.assign(price="dear"))

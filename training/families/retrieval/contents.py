@@ -122,6 +122,7 @@ def _probe(reading: RetrievalData, model: RetrievalModel, vectors: Tensor) -> pa
         table,
         history_length=reading.config.model.history_length,
         steps=sessions is not None,
+        policies=reading.config.policies,
     )
     scores, rows = recommend(
         model,
