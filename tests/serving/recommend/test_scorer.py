@@ -8,6 +8,7 @@ import textwrap
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -340,15 +341,22 @@ def test_exported_vectors_stand_beside_their_ids(scorer: Scorer, tmp_path: Path)
     assert not (tmp_path / "graph").exists()
 
 
-def test_an_encoder_of_another_layout_is_refused(trained: Path, tmp_path: Path) -> None:
-    """Columns in another order: equal widths, so that the weights would fit."""
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [("single", None), ("reads", [["a", "b"]])],
+)
+def test_an_encoder_of_another_layout_is_refused(
+    trained: Path, tmp_path: Path, part: str, value: Any
+) -> None:
+    """Columns in another order, or read otherwise: equal widths, so that the weights would fit."""
     bundle = Bundle.open(trained)
 
     def write(folder: Path) -> None:
         shutil.copytree(trained, folder, dirs_exist_ok=True)
         (folder / "manifest.json").unlink()
         facts = bundle.json("model.json")
-        facts["layouts"][0]["single"].reverse()
+        layout = facts["layouts"][0]
+        layout[part] = layout[part][::-1] if value is None else value
         (folder / "model.json").write_text(json.dumps(facts))
 
     forged = write_bundle(tmp_path, write, facts=bundle.manifest["facts"])

@@ -18,7 +18,7 @@ from recsys.data.batch import Jagged
 from recsys.layers.geometry import candidate_vectors, neighbours_of
 from recsys.retrieval.index.build import build_index, load_index
 from recsys.retrieval.index.exact import ExactVectors
-from recsys.retrieval.index.graph import Floats, GraphBackend, GraphIndex
+from recsys.retrieval.index.graph import Floats, GraphBackend, GraphIndex, Metric
 from recsys.retrieval.index.protocol import Index, IndexRequest
 from recsys.retrieval.index.recall import recall_against_exact
 from recsys.retrieval.index.registry import BACKENDS, EXACT_BELOW, kind_for, kinds_by_export
@@ -235,26 +235,55 @@ def test_a_graph_in_the_ball_follows_distances(kind: str, size: float, tmp_path:
         BACKENDS[kind].open(reader(tmp_path), {**facts, "geometry": "sphere"}, vectors)
 
 
-def test_a_breadth_is_never_below_twice_the_depth(request_: IndexRequest) -> None:
-    asked = []
+class Watched:
+    """A library whose graphs find everything and keep what they were asked."""
 
-    class Watched:
-        shape = (NUM_ITEMS, 16)
+    name = module = distribution = "json"
+    extra = None
 
-        def search(
-            self, queries: Floats, depth: int, breadth: int, threads: int
-        ) -> tuple[Floats, NDArray[np.int64]]:
-            asked.append((depth, breadth))
-            found = ExactVectors(request_.vectors).search(torch.from_numpy(queries), depth)
-            return found[0].numpy(), found[1].numpy()
+    def __init__(self) -> None:
+        self.built: list[tuple[str, int]] = []
+        self.asked: list[tuple[int, int]] = []
 
-        def to_bytes(self) -> bytes:
-            return b""
+    def build(self, points: Floats, metric: Metric, threads: int) -> "Watched":
+        self.points = torch.from_numpy(points)
+        self.built.append((metric, threads))
+        return self
 
-    index = GraphIndex(Watched(), request_.vectors, 64)
+    def read(self, data: bytes) -> "Watched":
+        return self
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.points), self.points.shape[1]
+
+    def search(
+        self, queries: Floats, depth: int, breadth: int, threads: int
+    ) -> tuple[Floats, NDArray[np.int64]]:
+        self.asked.append((depth, breadth))
+        found = ExactVectors(self.points).search(torch.from_numpy(queries), depth)
+        return found[0].numpy(), found[1].numpy()
+
+    def to_bytes(self) -> bytes:
+        return b"watched"
+
+
+def test_a_library_is_told_threads_metric_depth_and_breadth(
+    request_: IndexRequest, tmp_path: Path
+) -> None:
+    library = Watched()
+    backend = GraphBackend(library)
+    facts = backend.build(tmp_path, replace(request_, threads=3))
+    assert (facts["ef"], facts["recall_at_10"]) == (64, 1.0)
+    assert (tmp_path / "index.json").read_bytes() == b"watched"  # the library's name
+    backend.index_of(candidate_vectors(request_.vectors, "ball"), "ball")
+    assert library.built == [("inner_product", 3), ("l2", 1)]
+    library.build(request_.vectors.numpy(), "inner_product", 1)
+    library.asked.clear()
+    index = GraphIndex(library, request_.vectors, 64)
     index.search(request_.queries[:2], 10)
     index.search(request_.queries[:2], 40)
-    assert asked == [(10, 64), (40, 80)]
+    assert library.asked == [(10, 64), (40, 80)]  # never below twice the depth
 
 
 def test_small_catalogues_are_exact_by_default(request_: IndexRequest, tmp_path: Path) -> None:
