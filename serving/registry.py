@@ -9,7 +9,6 @@ Example:
     Scorer.open(resolve("models:/shop@champion"))
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from recsys.bundle.directory import Bundle
+from recsys.bundle.directory import MANIFEST, Bundle, bundles_of_run
 from recsys.core.errors import ConfigError, IntegrityError, NotFoundError
 from recsys.core.strict import nearest
 from recsys.core.tracking_store import (
@@ -40,7 +39,7 @@ from recsys.serving.logged_model import save_model
 CACHE = Path(".recsys_cache") / "bundles"
 EXPERIMENT = "recsys"
 """Where bundles of no run are logged."""
-MODEL_ID, MANIFEST = "model_id", "manifest_sha256"
+MODEL_ID, MANIFEST_SHA256 = "model_id", "manifest_sha256"
 _REFERENCE = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[^/@]+))?")
 _RUN = re.compile(r"(?:runs:/)?(?P<run_id>[0-9a-f]{32})(?:/.*)?")
 _QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
@@ -138,10 +137,10 @@ def _fetch(client: Any, version: Any, store: str, cache: Path) -> Path:
     """Return the version's bundle from the cache, or download it there."""
     shown = f"models:/{version.name}/{version.version}"
     tags: dict[str, str] = version.tags
-    model_id, manifest = tags.get(MODEL_ID, ""), tags.get(MANIFEST, "")
+    model_id, manifest = tags.get(MODEL_ID, ""), tags.get(MANIFEST_SHA256, "")
     if not all(re.fullmatch(r"[0-9a-f]{16,64}", tag) for tag in (model_id, manifest)):
         raise IntegrityError(
-            f"{shown} has no tags '{MODEL_ID}' and '{MANIFEST}': it was not registered by "
+            f"{shown} has no tags '{MODEL_ID}' and '{MANIFEST_SHA256}': it was not registered by "
             "`recsys register`, so nobody can tell whether its files are whole"
         )
     # Two versions may hold one content, written at two times: manifests tell them apart.
@@ -188,7 +187,7 @@ def _place_of(kept: str, store: str, shown: str) -> str:
 
 def _verified(path: Path, model_id: str, manifest: str, shown: str) -> Path:
     bundle = Bundle.open(path)
-    if (bundle.model_id, _tags(bundle)[MANIFEST]) != (model_id, manifest):
+    if (bundle.model_id, bundle.manifest_sha256()) != (model_id, manifest):
         raise IntegrityError(
             f"{shown} was registered as bundle {model_id}, but its files are bundle "
             f"{bundle.model_id}: register the right one again"
@@ -203,21 +202,20 @@ def _download(model: str, store: str, folder: Path) -> Path:
     place = mlflow.artifacts.download_artifacts(
         artifact_uri=f"{model}/artifacts", dst_path=str(folder), tracking_uri=store
     )
-    found = [path.parent for path in sorted(Path(place).glob("**/manifest.json"))]
+    found = [path.parent for path in sorted(Path(place).rglob(MANIFEST))]
     if not found:
-        raise IntegrityError(f"{model} holds no bundle (manifest.json is missing)")
+        raise IntegrityError(f"{model} holds no bundle ({MANIFEST} is missing)")
     return found[0]
 
 
 def _read_back(bundle: Bundle, model: str, store: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         fetched = _download(model, store, Path(folder))
-        _verified(fetched, bundle.model_id, _tags(bundle)[MANIFEST], model)
+        _verified(fetched, bundle.model_id, bundle.manifest_sha256(), model)
 
 
 def _tags(bundle: Bundle) -> dict[str, str]:
-    manifest = (bundle.path / "manifest.json").read_bytes()
-    return {MODEL_ID: bundle.model_id, MANIFEST: hashlib.sha256(manifest).hexdigest()}
+    return {MODEL_ID: bundle.model_id, MANIFEST_SHA256: bundle.manifest_sha256()}
 
 
 def _run_id(client: Any, bundle: Bundle) -> str | None:
@@ -361,12 +359,12 @@ def _check_alias(alias: str | None) -> None:
 
 def _local_bundle(path: Path) -> Path:
     """Return `path`, or the one bundle of the run's folder `path`."""
-    if (path / "manifest.json").is_file():
+    if (path / MANIFEST).is_file():
         return path
-    inside = sorted(found.parent for found in path.glob("bundle/*/manifest.json"))
+    inside = bundles_of_run(path)
     if len(inside) != 1:
         raise NotFoundError(
-            f"{path}: neither a bundle (manifest.json is missing) nor a run's folder with one"
+            f"{path}: neither a bundle ({MANIFEST} is missing) nor a run's folder with one"
         )
     return inside[0]
 

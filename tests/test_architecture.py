@@ -217,3 +217,55 @@ def test_every_package_is_installed() -> None:
 def test_tests_mirror_the_rooms_without_hiding_them() -> None:
     assert not list((ROOT / "tests").rglob("__init__.py"))
     assert {p.name for p in (ROOT / "tests").iterdir() if p.is_dir()} >= set(ROOMS)
+
+
+BUNDLE_FILES = ROOT / "features" / "bundle" / "files.py"
+IN_OTHER_FOLDERS = {"config.yaml", "items.parquet", "encoder/", "index/"}
+"""Names in a bundle that runs, caches and data sets have as well."""
+
+
+def files_of_a_bundle() -> dict[str, str]:
+    """Return the constants that name a file or a folder of a bundle -> the name."""
+    found = {}
+    for node in tree_of(BUNDLE_FILES).body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
+            found[ast.unparse(node.targets[0])] = str(node.value.value)
+    return {constant: text for constant, text in found.items() if {".", "/"} & set(text)}
+
+
+@pytest.mark.parametrize("constant", files_of_a_bundle())
+def test_a_file_of_a_bundle_has_one_writer_and_one_reader(constant: str) -> None:
+    def uses(tree: ast.AST) -> bool:
+        return any(isinstance(n, ast.Name) and n.id == constant for n in ast.walk(tree))
+
+    def reads(tree: ast.AST) -> bool:
+        calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and uses(node)]
+        return bool({ast.unparse(c.func) for c in calls} & {f"bundle.{how}" for how in READS})
+
+    READS = ("read", "text", "json")
+    functions = [node for node in tree_of(BUNDLE_FILES).body if isinstance(node, ast.FunctionDef)]
+    writers = [one.name for one in functions if one.name.startswith("write_") and uses(one)]
+    readers = [one.name for one in functions if one.name not in writers and reads(one)]
+    assert (len(writers), len(readers)) == (1, 1), f"{constant}: {writers}, {readers}"
+
+
+def test_no_other_module_names_a_file_of_a_bundle() -> None:
+    names = set(files_of_a_bundle().values()) - IN_OTHER_FOLDERS
+    for path in FILES:
+        docstrings = {id(n.value) for n in ast.walk(tree_of(path)) if isinstance(n, ast.Expr)}
+        used = strings_of(node for node in ast.walk(tree_of(path)) if _is_text(node, docstrings))
+        assert path == BUNDLE_FILES or not used & names, f"{name(path)} names {used & names}"
+
+
+def _is_text(node: ast.AST, docstrings: set[int]) -> bool:
+    return isinstance(node, ast.Constant) and id(node) not in docstrings
+
+
+def test_no_index_is_told_apart_by_its_name() -> None:
+    registry = ROOT / "recsys" / "retrieval" / "index" / "registry.py"
+    kinds = next(n.value for n in ast.walk(tree_of(registry)) if isinstance(n, ast.AnnAssign))
+    assert isinstance(kinds, ast.Dict)
+    known = strings_of(kinds.keys) | {"faiss"}
+    for path in FILES:
+        lines = [line for line, texts in told_apart(tree_of(path)) if texts & known]
+        assert not lines, f"{name(path)} compares the name of an index, lines {lines}"

@@ -38,10 +38,17 @@ from recsys.features.schema import Schema
 from recsys.retrieval.index.build import build_index
 from recsys.retrieval.index.protocol import IndexRequest, Read
 
-CONFIG, SCHEMA, MODEL, ENCODER = "config.yaml", "schema.json", "model.json", "encoder"
-WEIGHTS, OPTIMIZER = "weights.safetensors", "optimizer.safetensors"
-CALIBRATOR, METRICS = "calibrator.json", "metrics.json"
-ITEMS, INDEX, REQUEST_PROBE = "items.parquet", "index", "probe.parquet"
+CONFIG = "config.yaml"
+MODEL = "model.json"
+SCHEMA = "schema.json"
+ENCODER = "encoder/"
+WEIGHTS = "weights.safetensors"
+OPTIMIZER = "optimizer.safetensors"
+CALIBRATOR = "calibrator.json"
+METRICS = "metrics.json"
+ITEMS = "items.parquet"
+INDEX = "index/"
+REQUEST_PROBE = "probe.parquet"
 ROW_PROBE = "probe.safetensors"
 TRAIN_COUNT = "train_count"
 """Column of the catalogue: how many training rows an item stands in."""
@@ -116,7 +123,7 @@ def write_encoder(folder: Path, encoder: FeatureEncoder) -> None:
 
 def read_encoder(bundle: Bundle) -> FeatureEncoder:
     """Return the fitted encoder."""
-    return FeatureEncoder.read(lambda name: bundle.read(f"{ENCODER}/{name}"))
+    return FeatureEncoder.read(lambda name: bundle.read(f"{ENCODER}{name}"))
 
 
 def write_weights(folder: Path, weights: bytes) -> None:
@@ -183,7 +190,7 @@ def write_index(folder: Path, request: IndexRequest) -> None:
 
 def index_files(bundle: Bundle) -> Read:
     """Return what reads the files of the index, for `recsys.retrieval.index.build`."""
-    return lambda name: bundle.read(f"{INDEX}/{name}")
+    return lambda name: bundle.read(f"{INDEX}{name}")
 
 
 def write_request_probe(folder: Path, requests: pa.Table) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from recsys.app.progress import printed
 from recsys.app.run import Run
-from recsys.bundle.directory import Bundle
+from recsys.bundle.directory import Bundle, bundles_of_run
 from recsys.core.errors import ConfigError
 from recsys.core.tracking_store import store_uri
 from recsys.serving.registry import register as add_version
@@ -106,12 +106,12 @@ def train_in_workers(
         ConfigError: a process failed; its own message went to the terminal.
     """
     run_dir, code = launch_workers(config, resume, workers, quiet=quiet)
-    bundles = sorted((run_dir / "bundle").glob("*/manifest.json"))
+    bundles = bundles_of_run(run_dir)
     if code or not bundles:
         raise ConfigError(f"{run_dir}: a process ended with exit code {code}; its message says why")
     return Run(
         path=run_dir,
-        bundle=bundles[0].parent,
+        bundle=bundles[0],
         report=run_dir / "report.html",
     )
 

@@ -15,8 +15,6 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-CALIBRATOR_FILE = "calibrator.json"
-"""Its file in a bundle."""
 Kind = Literal["none", "temperature", "isotonic"]
 Floats = NDArray[np.floating[Any]]
 

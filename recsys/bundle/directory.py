@@ -23,6 +23,8 @@ from recsys.core.atomic import publish, staged_folder
 from recsys.core.errors import IntegrityError, NotFoundError
 
 MANIFEST = "manifest.json"
+RUN_BUNDLES = "bundle"
+"""Folder of a run that holds its bundles."""
 SCHEMA_VERSION = 1
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 _CHUNK_BYTES = 1 << 20
@@ -89,6 +91,10 @@ class Bundle:
         """Return `name` parsed as JSON."""
         return json.loads(self.read(name))
 
+    def manifest_sha256(self) -> str:
+        """Return the hash of the manifest as it stands, its date among it."""
+        return hashlib.sha256((self.path / MANIFEST).read_bytes()).hexdigest()
+
     def _refuse_strangers(self) -> None:
         """Names must be plain and listed; links lead outside."""
         listed = set(self.names()) | {MANIFEST}
@@ -103,6 +109,11 @@ class Bundle:
                 name = (Path(folder) / file).relative_to(self.path).as_posix()
                 if name not in listed:
                     raise IntegrityError(f"{self.path / name}: not a file of this bundle")
+
+
+def bundles_of_run(folder: Path) -> list[Path]:
+    """Return the folders of the bundles that a training left below `folder`, its run's."""
+    return sorted(path.parent for path in (folder / RUN_BUNDLES).glob(f"*/{MANIFEST}"))
 
 
 def write_bundle(parent: Path, write: Callable[[Path], None], *, facts: Mapping[str, Any]) -> Path:

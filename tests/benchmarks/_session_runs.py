@@ -9,7 +9,6 @@ from typing import Any
 
 from _harness import SMALL_MODEL, SMALL_TRAINING, Benchmark, peak_memory_mib
 
-from recsys.bundle.weights import load_retrieval
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.engine.machine import keep_freed_memory
 from recsys.training.evaluation.results import Evaluation
@@ -55,10 +54,7 @@ def judged_otherwise(bundle: Path, **evaluation: Any) -> Evaluation:
     settings = opened.config.evaluation.model_copy(update=evaluation)
     config = opened.config.model_copy(update={"evaluation": settings})
     data = opened.data(lambda line: None)
-    layouts = opened.encoder.retrieval_layouts(of_steps=True)
-    weights = opened.bundle.read("weights.safetensors")
-    model = load_retrieval(weights, config.model, config.embedding, layouts)
-    return evaluate_model(SessionData.of(config, data), model).evaluation
+    return evaluate_model(SessionData.of(config, data), opened.retrieval_model()).evaluation
 
 
 def metrics_of(evaluation: Evaluation, names: Mapping[str, str]) -> Figures:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recsys.bundle.directory import bundles_of_run
 from recsys.bundle.transfer import Axes, transferred
 from recsys.bundle.weights import load_tensors, save_optimizer_state
 from recsys.core.errors import ConfigError
@@ -147,5 +148,5 @@ def _in_words(earlier: Earlier, plan: EmbeddingPlan, keeps_state: bool) -> list[
 
 def _bundle_in(path: Path) -> Path:
     """Return `path`, or the bundle of the run in it."""
-    inside = sorted(found.parent for found in path.glob("bundle/*/manifest.json"))
+    inside = bundles_of_run(path)
     return inside[0] if len(inside) == 1 else path

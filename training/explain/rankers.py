@@ -63,7 +63,7 @@ def open_ranker(opened: OpenedModel) -> OpenedRanker:
     config = opened.config
     data = None if config.data.stream else opened.data()
     rows = _streamed(opened) if data is None else rows_of(config, data)
-    model, calibrator = opened_ranker(opened, rows.layout)
+    model, calibrator = opened_ranker(opened)
     return OpenedRanker(config, rows, model, calibrator, data)
 
 

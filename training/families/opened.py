@@ -4,21 +4,18 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-from recsys.bundle.directory import Bundle
+from recsys.features.bundle.model_bundle import ModelBundle
 from recsys.features.dataset.dataset import Dataset, encoded, parted
-from recsys.features.encoding.encoder import FeatureEncoder
 from recsys.features.tables.checked import read_tables
 
 LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class OpenedModel:
-    """A verified bundle with its configuration, of its family's class, and its fitted encoder."""
+class OpenedModel(ModelBundle):
+    """A verified bundle with the configuration of its training, of its family's class."""
 
-    bundle: Bundle
     config: Any
-    encoder: FeatureEncoder
 
     def data(self) -> Dataset:
         """Return the data that the configuration names, as the model's encoder sees them.
@@ -26,7 +23,7 @@ class OpenedModel:
         Raises:
             NotFoundError: they are no longer where they were.
         """
-        config, schema = self.config, self.encoder.schema
+        config, schema = self.config, self.schema
         tables = read_tables(schema, config.data, config.policies, split_column=config.split.column)
         if tables.fingerprint != self.bundle.manifest["facts"]["data_fingerprint"]:
             LOG.warning(

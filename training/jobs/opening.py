@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from recsys.bundle.directory import Bundle
-from recsys.features.encoding.encoder import FeatureEncoder
+from recsys.features.bundle.files import CONFIG, read_config
+from recsys.features.bundle.model_bundle import ModelBundle
 from recsys.training.config.file import read_yaml
 from recsys.training.families.load import parse_config
 from recsys.training.families.opened import OpenedModel
@@ -13,13 +13,11 @@ def open_model(path: Path) -> OpenedModel:
     """Verify the bundle at `path` and return what it says of itself.
 
     Raises:
-        NotFoundError: there is no bundle.
-        IntegrityError: a file of the bundle is not what was written.
+        NotFoundError: there is no bundle, or it holds no model.
+        IntegrityError: a file of the bundle is not what was written, or encoder and model do not
+            belong together.
+        ConfigError: the configuration is not one of this engine.
     """
-    bundle = Bundle.open(path)
-    raw = read_yaml(bundle.text("config.yaml"), source=path / "config.yaml")
-    config = parse_config(raw, source=path / "config.yaml")
-    encoder = FeatureEncoder.from_bytes(
-        bundle.read("encoder/encoder.json"), bundle.read("encoder/known_ids.safetensors")
-    )
-    return OpenedModel(bundle, config, encoder)
+    found, source = ModelBundle.read(path), path / CONFIG
+    config = parse_config(read_yaml(read_config(found.bundle), source=source), source=source)
+    return OpenedModel(**vars(found), config=config)

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from recsys.bundle.directory import bundles_of_run
 from recsys.core.atomic import whole_file
 from recsys.core.errors import ConfigError, NotFoundError
 from recsys.embeddings.backend import pick_backend
@@ -168,9 +169,9 @@ def config_of_run(run_dir: Path) -> ExperimentConfig:
     path = run_dir / "config.yaml"
     if not path.is_file():
         raise NotFoundError(f"{run_dir}: no run to resume (config.yaml is missing)")
-    bundles = sorted((run_dir / "bundle").glob("*/manifest.json"))
+    bundles = bundles_of_run(run_dir)
     if bundles and not Checkpoints.of_run(run_dir).steps():
-        raise ConfigError(f"{run_dir}: this run is finished; its bundle is {bundles[0].parent}")
+        raise ConfigError(f"{run_dir}: this run is finished; its bundle is {bundles[0]}")
     return load_config(path)
 
 

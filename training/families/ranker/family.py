@@ -45,7 +45,7 @@ def _evaluate(opened: OpenedModel, report: Path) -> RankingEvaluation:
     if config.data.stream:
         raise ConfigError("a streamed log is judged at the end of its training, not again")
     rows = rows_of(config, opened.data())
-    model, calibrator = opened_ranker(opened, rows.layout)
+    model, calibrator = opened_ranker(opened)
     evaluation = evaluation_of(config, judge(config, rows, model, calibrator))
     explanation = explain_rows(config, rows, model, calibrator)
     report_on_ranker(report, config, rows, evaluation, explanation=explanation)

@@ -9,6 +9,7 @@ from typing import Self
 from torch import nn
 
 from recsys.bundle.calibration import Calibrator
+from recsys.bundle.directory import RUN_BUNDLES
 from recsys.bundle.probe import PROBE_ROWS, write_probe
 from recsys.bundle.weights import save_weights
 from recsys.data.batch import FeatureBlock, FeatureLayout, RankingBatch
@@ -94,7 +95,7 @@ class RankingJob:
         own = judge(self.config, self.rows, model, calibrator)
         evaluation = evaluation_of(self.config, own, *self._beside(run_dir))
         bundle = write_ranker(
-            run_dir / "bundle",
+            run_dir / RUN_BUNDLES,
             self.config,
             self.rows,
             model,

@@ -6,14 +6,13 @@ from pathlib import Path
 
 from torch import Tensor
 
-from recsys.bundle.weights import load_retrieval
 from recsys.core.errors import ConfigError
 from recsys.embeddings.diagnostics import Diagnosis
 from recsys.features.dataset.dataset import Dataset, drawn_validation
 from recsys.features.dataset.queries import Queries
 from recsys.features.dataset.split import TEST, TRAIN, VALIDATION
 from recsys.layers.geometry import directions_of
-from recsys.models.retrieval import RETRIEVAL, RetrievalModel, catalogue_vectors, query_vectors
+from recsys.models.retrieval import RetrievalModel, catalogue_vectors, query_vectors
 from recsys.retrieval.index.registry import require
 from recsys.training.config.file import dump_config
 from recsys.training.config.retrieval import RetrievalExperiment
@@ -97,10 +96,7 @@ def evaluate_opened(title: str, read: Read, opened: OpenedModel, report: Path) -
     config = opened.config
     check_baselines(config)
     reading = read(config, opened.data())
-    of_steps = RETRIEVAL[config.model.kind].of_steps
-    layouts = opened.encoder.retrieval_layouts(of_steps=of_steps)
-    weights = opened.bundle.read("weights.safetensors")
-    model = load_retrieval(weights, config.model, config.embedding, layouts)
+    model = opened.retrieval_model()
     reading.restore(model)
     judged = evaluate_model(reading, model)
     report_on(report, title, reading, judged)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
+from recsys.bundle.directory import RUN_BUNDLES
 from recsys.core.errors import ConfigError
 from recsys.data.batch import FeatureLayout
 from recsys.embeddings.diagnostics import Diagnosis, FeatureValues
@@ -88,7 +89,7 @@ class RetrievalJob:
             judged = replace(judged, evaluation=replace(judged.evaluation, probability=found))
         evaluation = judged.evaluation
         bundle = write_retrieval(
-            run_dir / "bundle",
+            run_dir / RUN_BUNDLES,
             reading,
             model,
             query_vectors=judged.query_vectors,

@@ -1,6 +1,5 @@
 """A ranker as a job: evaluation, baselines, calibration and report of labelled rows, for real."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,9 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recsys.bundle.calibration import CALIBRATOR_FILE, Calibrator
+from recsys.bundle.calibration import Calibrator
 from recsys.bundle.directory import Bundle
 from recsys.core.errors import ConfigError
+from recsys.features.bundle.files import read_calibration, read_metrics
 from recsys.metrics.grouped import GroupedRows, gauc
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.engine.ranks import World
@@ -149,9 +149,10 @@ def test_within_users_is_by_the_logs_own_users(log: Path) -> None:
 
 def test_the_bundle_keeps_the_calibrator(log: Path, result: TrainResult) -> None:
     bundle = Bundle.open(result.bundle)
-    calibrator = Calibrator.from_json(bundle.text(CALIBRATOR_FILE))
+    calibrator = read_calibration(bundle, Calibrator)
+    assert calibrator is not None
     assert calibrator.kind == "isotonic"
-    metrics = json.loads(bundle.text("metrics.json"))["test"]
+    metrics = read_metrics(bundle)["test"]
     assert metrics["calibration_error_before"] != metrics["calibration_error"]
 
 
