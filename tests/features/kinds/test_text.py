@@ -26,7 +26,7 @@ CASE = {
     "values": {
         "column": ["title", "plot"],
         "multiplicity": [4, 5, "auto"],
-        "min_count": [1, 40, 10_000],
+        "min_count": [1, 100, 10_000],
     },
 }
 
