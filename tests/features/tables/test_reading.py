@@ -51,6 +51,19 @@ def test_hive_partitions_are_columns(tmp_path: Path) -> None:
     assert [files.is_untyped(name) for name in files.columns] == [False, True, True]
 
 
+def test_a_partition_may_have_a_name_that_hides_a_file(tmp_path: Path) -> None:
+    """Spark's temporary folders begin like a partition of a column `_day`; text stays text."""
+    for folder, number in (("_day=007", 1), (".zone=x", 2), ("_temporary", 3), (".old", 4)):
+        (tmp_path / folder).mkdir()
+        pq.write_table(pa.table({"a": [number]}), tmp_path / folder / "part-0.parquet")
+    assert [path.parent.name for path in open_table(tmp_path, "items").paths] == [
+        ".zone=x",
+        "_day=007",
+    ]
+    assert values(tmp_path / "_day=007", "a") == [(1,)]
+    assert values(tmp_path / "_*" / "*.parquet", "a", "_day") == [(1, "007")]
+
+
 def test_batches_are_small_and_places_are_right(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
