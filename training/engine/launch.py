@@ -6,6 +6,7 @@ start them; on several machines torchrun does this module's work (docs/several-m
 
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ from recsys.core.errors import ConfigError
 from recsys.training.engine.checkpoint import Checkpoints
 from recsys.training.engine.loopback import talk_over_loopback
 from recsys.training.engine.ranks import LOST_PEER
+from recsys.training.engine.signals import ending_signals
 
 LOG = logging.getLogger(__name__)
 
 _TAIL_LINES = 20
 _SHUTDOWN_SECONDS = 120
-"""How long the ranks have for their checkpoint after SIGTERM, before they are killed."""
+"""How long the ranks have for their checkpoint after a signal, before they are killed."""
 
 
 def launch(run_dir: Path, workers: int, arguments: tuple[str, ...]) -> int:
@@ -27,7 +29,7 @@ def launch(run_dir: Path, workers: int, arguments: tuple[str, ...]) -> int:
 
     The first rank talks to the terminal, the others write to `run_dir/ranks`. A rank that
     fails ends all; its own message is printed, and the code returned is its own (128 + the
-    signal's number where a signal ended it). SIGTERM and Ctrl-C are passed on to the ranks.
+    signal's number where a signal ended it). What ends a run is passed on to the ranks.
     Whatever listens for connections listens on 127.0.0.1 alone.
 
     Raises:
@@ -60,6 +62,8 @@ def launch(run_dir: Path, workers: int, arguments: tuple[str, ...]) -> int:
         max_restarts=0,
         monitor_interval=0.1,
         shutdown_timeout=_SHUTDOWN_SECONDS,
+        # torch would take SIGHUP back from nohup.
+        signals_to_handle=",".join(one.name for one in (*ending_signals(), signal.SIGQUIT)),
         logs_specs=DefaultLogsSpecs(log_dir=str(logs), redirects=quiet),
     )
     command = ("-m", "recsys.app.cli", "train", "--resume", str(run_dir), *arguments)

@@ -22,6 +22,7 @@ from recsys.training.engine.averaging import WeightAverage
 from recsys.training.engine.checkpoint import Checkpoints, LoopState, Trained
 from recsys.training.engine.optim import decay, warm_up
 from recsys.training.engine.ranks import ALONE, LOST_PEER, LostPeerError, World, peer_is_lost
+from recsys.training.engine.signals import ending_signals
 
 LOG_EVERY = 20
 """Steps between two points of the loss curve."""
@@ -74,7 +75,7 @@ class Listener(Protocol):
 
 
 class Terminated(SystemExit):
-    """SIGTERM or Ctrl-C came; the checkpoint is written. Exits 143 or 130."""
+    """A signal came; the checkpoint is written. Exits with 128 + its number (SIGTERM: 143)."""
 
 
 def fit(
@@ -263,7 +264,7 @@ class _Clock:
 
 @contextmanager
 def _signals(world: World) -> Iterator[list[int]]:
-    """Collect SIGTERM and SIGINT; a second one acts at once. Other threads: no handlers.
+    """Collect signals that end a run; a second one acts at once. Other threads: no handlers.
 
     One of several ranks may get the same signal twice, from the machine's scheduler and from
     its own agent: there the second one has no meaning, and an agent that loses patience kills.
@@ -275,7 +276,7 @@ def _signals(world: World) -> Iterator[list[int]]:
             raise Terminated(128 + number)
         received.append(number)
 
-    numbers = (signal.SIGTERM, signal.SIGINT)
+    numbers = ending_signals()
     try:
         previous = [signal.signal(number, handle) for number in numbers]
     except ValueError:  # not the main thread: whoever owns it handles signals

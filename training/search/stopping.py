@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C over a search of many trainings, each of which has handlers of its own."""
+"""Signals over a search of many trainings, each of which has handlers of its own."""
 
 import signal
 import socket
@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from recsys.training.engine.loop import Terminated
-
-_NUMBERS = (signal.SIGTERM, signal.SIGINT)
+from recsys.training.engine.signals import ending_signals
 
 
 @contextmanager
@@ -19,6 +18,7 @@ def stoppable() -> Iterator[Callable[[], None]]:
     lost, but every signal also writes its number to a socket, which the check reads. In a thread
     other than the main one signals are left to whoever owns them.
     """
+    numbers = ending_signals()
     reading, writing = socket.socketpair()
     with reading, writing:
         reading.setblocking(False)
@@ -33,11 +33,11 @@ def stoppable() -> Iterator[Callable[[], None]]:
             except BlockingIOError:
                 return
             for number in received:
-                if number in _NUMBERS:
+                if number in numbers:
                     raise Terminated(128 + number)
 
         try:
-            previous = [signal.signal(number, handle) for number in _NUMBERS]
+            previous = [signal.signal(number, handle) for number in numbers]
         except ValueError:
             yield check
             return
@@ -46,5 +46,5 @@ def stoppable() -> Iterator[Callable[[], None]]:
             yield check
         finally:
             signal.set_wakeup_fd(descriptor)
-            for number, handler in zip(_NUMBERS, previous, strict=True):
+            for number, handler in zip(numbers, previous, strict=True):
                 signal.signal(number, handler)

@@ -20,6 +20,7 @@ from recsys.training.config.sections import TrainingConfig
 from recsys.training.engine.checkpoint import Checkpoints, LoopState, Trained
 from recsys.training.engine.loop import Task, Terminated, fit
 from recsys.training.engine.optim import build_optimizer, warm_up
+from recsys.training.engine.signals import ending_signals
 
 STEPS = 6
 
@@ -121,18 +122,38 @@ def test_a_killed_run_ends_with_the_same_bits(tmp_path: Path, step: int) -> None
     assert plain[0] == plain[1]
 
 
-def test_sigterm_writes_a_checkpoint_and_exits_143(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_writes_a_checkpoint_and_exits_with_its_code(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
     class Terminate(KillAt):
         def on_step(self, state: LoopState, *_: object) -> None:
             if state.global_step == self.step:
-                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), number)
 
     checkpoints = Checkpoints(tmp_path)
     with pytest.raises(Terminated) as stopped:
         fit(toy_task(), config(), checkpoints, (Terminate(9),))
-    assert stopped.value.code == 143
+    assert stopped.value.code == code
     assert checkpoints.steps()[-1] == 9
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(number) == signal.SIG_DFL
+
+
+def test_a_hang_up_that_nohup_ignores_ends_nothing(tmp_path: Path) -> None:
+    class HangUp(KillAt):
+        def on_step(self, state: LoopState, *_: object) -> None:
+            if state.global_step == self.step:
+                os.kill(os.getpid(), signal.SIGHUP)
+
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        state = fit(toy_task(), config(epochs=2), Checkpoints(tmp_path), (HangUp(9),))
+        assert signal.SIGHUP not in ending_signals()
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert state.finished
+    assert signal.SIGHUP in ending_signals()
 
 
 def test_sigkill_in_the_middle_of_saving_leaves_a_checkpoint_that_loads(tmp_path: Path) -> None:

@@ -544,7 +544,7 @@ def test_ranks_and_unknown_metrics_are_refused(
         searched(load_config(path), tmp_path, trials=1)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_that_a_training_kept_to_itself_is_not_lost(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     with stoppable() as check:
