@@ -6,7 +6,7 @@ from functools import wraps
 from types import FunctionType, UnionType
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
 
-from pydantic import BeforeValidator, ConfigDict, ValidationError, validate_call
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, validate_call
 
 from recsys.core.errors import ArgumentError
 from recsys.core.strict import nearest
@@ -24,6 +24,10 @@ def _as_list(values: Any) -> list[Any]:
 
 Ids = Annotated[Sequence[Any], BeforeValidator(_as_list)]
 """Ids of users or items: a list, an array or a column of a data frame."""
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Minutes = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True)
 _UNEXPECTED = ("unexpected_keyword_argument", "unexpected_positional_argument")
 _MISSING = ("missing_argument", "missing_positional_only_argument", "missing_keyword_only_argument")

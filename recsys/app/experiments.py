@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import InstanceOf
 
-from recsys.app.arguments import checked
+from recsys.app.arguments import Count, Minutes, Seed, checked
 from recsys.app.configuration import Config, Given, config_given
 from recsys.app.models import Reference, reference_of
 from recsys.app.progress import printed
@@ -88,7 +88,7 @@ def train(
     *,
     resume: str | Path | None = None,
     warm_start: Reference | None = None,
-    workers: int = 1,
+    workers: Count = 1,
     tracking_uri: str | None = None,
     quiet: bool = False,
 ) -> Run:
@@ -129,13 +129,13 @@ def train(
 def tune(
     config: Given,
     *,
-    trials: int | None = None,
-    minutes: float | None = None,
+    trials: Count | None = None,
+    minutes: Minutes | None = None,
     space: Mapping[str, Any] | None = None,
     metric: str | None = None,
     storage: str | Path = "tune.db",
     name: str = "recsys",
-    seed: int = 0,
+    seed: Seed = 0,
     quiet: bool = False,
 ) -> "Found":
     """Search better settings, by the validation part.

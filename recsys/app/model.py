@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from recsys.app.arguments import Ids, checked
+from recsys.app.arguments import Count, Ids, checked
 from recsys.app.lists import long_frame, vector_frame
 from recsys.bundle.directory import Bundle
 from recsys.core.errors import ConfigError, DataError, NotFoundError
@@ -90,7 +90,7 @@ class Model:
         history: Any = None,
         user_table: Any = None,
         requests: Any = None,
-        k: int = 20,
+        k: Count = 20,
         filter_seen: bool | None = None,
         probability: bool = False,
     ) -> pd.DataFrame:
@@ -131,7 +131,7 @@ class Model:
         return long_frame(parts, scorer.schema.user_key, scorer.schema.item_key, scorer.item_ids)
 
     @checked
-    def similar_items(self, items: Ids, *, k: int = 10) -> pd.DataFrame:
+    def similar_items(self, items: Ids, *, k: Count = 10) -> pd.DataFrame:
         """Return the items whose vectors are nearest by cosine to those of `items`.
 
         Returns:
@@ -139,7 +139,7 @@ class Model:
 
         Raises:
             NotFoundError: an id is not in the catalogue; the first is named.
-            ConfigError: the model is a ranker, or k is below 1.
+            ConfigError: the model is a ranker.
 
         Example:
             >>> len(model.similar_items(model.items[:2], k=5))
@@ -148,8 +148,6 @@ class Model:
         from recsys.retrieval.topk import exact_topk
 
         scorer = self._scorer
-        if k < 1:
-            raise ConfigError(f"k must be at least 1, got {k}")
         rows = self._item_rows(items)
         vectors = torch.nn.functional.normalize(scorer.vectors, dim=1)
         count = min(k + 1, len(vectors))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import InstanceOf
 
-from recsys.app.arguments import checked
+from recsys.app.arguments import Count, Share, checked
 from recsys.app.exporting import Target, export_model
 from recsys.app.model import Model
 from recsys.app.progress import printed
@@ -101,10 +101,10 @@ def score(
     users: Any = None,
     requests: Any = None,
     others: Mapping[str, Any] | None = None,
-    k: int = 20,
+    k: Count = 20,
     filter_seen: bool | None = None,
     probability: bool = False,
-    rows_per_part: int = 10_000,
+    rows_per_part: Count = 10_000,
     settings: Mapping[str, Any] | None = None,
     tracking_uri: str | None = None,
 ) -> dict[str, Any]:
@@ -154,7 +154,7 @@ def score_new_items(
     history: Any = None,
     users: Any = None,
     others: Mapping[str, Any] | None = None,
-    top_customers: int = 100,
+    top_customers: Count = 100,
     settings: Mapping[str, Any] | None = None,
     tracking_uri: str | None = None,
 ) -> dict[str, Any]:
@@ -191,8 +191,8 @@ def explain(
     *,
     user: Any = None,
     item: Any = None,
-    row: int | None = None,
-    max_rows: int = 20_000,
+    row: Count | None = None,
+    max_rows: Count = 20_000,
     picture: str | Path | None = None,
     tracking_uri: str | None = None,
     quiet: bool = True,
@@ -239,7 +239,7 @@ def export(
     out: str | Path,
     *,
     to: Target,
-    min_recall: float = 0.95,
+    min_recall: Share = 0.95,
     tracking_uri: str | None = None,
 ) -> dict[str, Any]:
     """Export item vectors or an index for ANN serving, or a ranker's graph.
