@@ -179,6 +179,52 @@ def test_distinct_values_are_found_by_sorting(path: Path) -> None:
             assert node.attr not in slow, f"{name(path)}: np.{node.attr}; see recsys/core/distinct"
 
 
+FAMILIES = {path.parent for path in (ROOT / "training" / "families").glob("*/family.py")}
+MODELS = ROOT / "recsys" / "models"
+OF_FAMILIES = [path for path in FILES if path.parent in {MODELS, *FAMILIES}]
+
+
+@cache
+def kinds_of_models() -> set[str]:
+    """Return what `model.kind` may be: the one text that the settings of a model allow."""
+    found: set[str] = set()
+    for path in MODELS.glob("*.py"):
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "kind":
+                found |= strings_of([node.annotation])
+    return found
+
+
+@cache
+def classes_of_families() -> set[str]:
+    """Return the classes that models and families define."""
+    nodes = (node for path in OF_FAMILIES for node in ast.walk(tree_of(path)))
+    return {node.name for node in nodes if isinstance(node, ast.ClassDef)}
+
+
+def test_kinds_of_models_and_classes_of_families_are_found() -> None:
+    assert {"two_tower", "session", "autoint", "logistic"} <= kinds_of_models()
+    assert {"TwoTower", "DCNConfig", "RankerExperiment", "SessionData"} <= classes_of_families()
+    assert {path.name for path in FAMILIES} >= {"two_tower", "session", "ranker"}
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path not in OF_FAMILIES], ids=name)
+def test_nothing_asks_of_which_kind_a_model_is(path: Path) -> None:
+    """A family's folder says what it does; `training/families/registry.py` lists the families."""
+    tree, registries = tree_of(path), {"RANKERS", "RETRIEVAL", "MODELS"}
+    names = [line for line, texts in told_apart(tree) if texts & kinds_of_models()]
+    lines = [line for line, asked in asked_classes(tree) if asked in classes_of_families()]
+    inside = [
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Compare)
+        and any(isinstance(one, ast.Name) and one.id in registries for one in node.comparators)
+    ]
+    assert not names, f"{name(path)} compares the name of a kind of model, lines {names}"
+    assert not lines, f"{name(path)} asks for a class of a family, lines {lines}"
+    assert not inside, f"{name(path)} asks whether a registry has a model, lines {inside}"
+
+
 def test_packages_hold_a_docstring_alone() -> None:
     for path in FILES:
         if path.name == "__init__.py" and path.parent != ROOT / "recsys":

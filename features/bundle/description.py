@@ -2,19 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 from recsys.core.strict import parse
 from recsys.data.batch import FeatureLayout
 from recsys.embeddings.table import TableConfig
 from recsys.features.dataset.sessions import SessionConfig
 from recsys.features.tables.sources import Policies
-from recsys.models.rankers import RANKERS, RankerConfig
+from recsys.models.kind import Answers
+from recsys.models.rankers import RankerConfig
 from recsys.models.registry import MODELS
 from recsys.models.retrieval import RetrievalConfig
 
-Answers = Literal["lists", "rows"]
-"""What a model gives: lists of items for requests, or a probability for each row."""
 ModelSettings = RetrievalConfig | RankerConfig
 
 
@@ -49,7 +48,7 @@ class ModelDescription:
     @property
     def answers(self) -> Answers:
         """What the model gives."""
-        return "rows" if self.kind in RANKERS else "lists"
+        return MODELS[self.kind].answers
 
     @property
     def gives_rows(self) -> bool:

@@ -1,6 +1,6 @@
 """A bundle that holds a model: verified, described, its encoder read, its weights at hand."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -16,9 +16,9 @@ from recsys.features.bundle.files import read_description, read_encoder, read_we
 from recsys.features.encoding.encoder import FeatureEncoder
 from recsys.features.schema import Schema
 from recsys.features.tables.sources import Policies, policies_with
-from recsys.models.rankers import RANKERS
+from recsys.models.kind import Reads
 from recsys.models.registry import MODELS
-from recsys.models.retrieval import RetrievalConfig, RetrievalModel
+from recsys.models.retrieval import RetrievalModel
 
 
 @dataclass(frozen=True)
@@ -78,11 +78,8 @@ class ModelBundle:
         Raises:
             IntegrityError: the weights are not those of such a model.
         """
-        about = self.description
-        assert isinstance(about.model, RetrievalConfig)
-        return load_retrieval(
-            read_weights(self.bundle), about.model, about.embedding, about.layouts
-        )
+        about, model = self.description, self._settings()
+        return load_retrieval(read_weights(self.bundle), model, about.embedding, about.layouts)
 
     def ranker(self) -> nn.Module:
         """Return a ranker, with its weights, in evaluation mode.
@@ -90,17 +87,24 @@ class ModelBundle:
         Raises:
             IntegrityError: the weights are not those of such a model.
         """
-        about = self.description
-        assert not isinstance(about.model, RetrievalConfig)
-        weights, (layout,) = read_weights(self.bundle), about.layouts
-        return load_ranker(weights, about.model, about.embedding, layout)
+        about, (layout,) = self.description, self.description.layouts
+        return load_ranker(read_weights(self.bundle), self._settings(), about.embedding, layout)
+
+    def _settings(self) -> Any:
+        """Return the settings of the model; whoever asks knows what it answers."""
+        return self.description.model
+
+
+_LAYOUTS: dict[Reads, Callable[[FeatureEncoder], tuple[FeatureLayout, ...]]] = {
+    "row": lambda encoder: (encoder.ranking_layout(),),
+    "request": lambda encoder: encoder.retrieval_layouts(of_steps=False),
+    "steps": lambda encoder: encoder.retrieval_layouts(of_steps=True),
+}
 
 
 def layouts_of(encoder: FeatureEncoder, kind: str) -> tuple[FeatureLayout, ...]:
     """Return what each side of a model of some kind reads of what `encoder` encodes."""
-    if kind in RANKERS:
-        return (encoder.ranking_layout(),)
-    return encoder.retrieval_layouts(of_steps=MODELS[kind].of_steps)
+    return _LAYOUTS[MODELS[kind].reads](encoder)
 
 
 def _settled(layout: FeatureLayout) -> tuple[object, ...]:

@@ -102,7 +102,7 @@ class Draft:
             section("split", split),
             *more,
             section("embedding", [self._table(), *self.table_lines], "one table for all features"),
-            "# The sections model, training, evaluation, index and tracking have defaults; every "
+            "# The sections model, training, evaluation and tracking have defaults; every "
             "run\n# writes all of them beside its results."
             + ("" if more else " To change one:\n# training:\n#   epochs: 5"),
         ]

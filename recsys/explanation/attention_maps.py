@@ -11,6 +11,7 @@ Shape letters: B rows, L layers, H heads, N fields: a row looks, a column is loo
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,8 +19,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys.data.batch import FeatureBlock
+from recsys.embeddings.fields import Fields
 
 _CHUNK_ROWS = 4096
+
+
+@runtime_checkable
+class FieldAttention(Protocol):
+    """A model whose fields attend to each other."""
+
+    fields: Fields
+
+    def attention(self, features: FeatureBlock) -> Tensor:
+        """Return the attention maps of all layers, (L, B, H, N, N); fields as `fields.names`."""
 
 
 @dataclass(frozen=True)

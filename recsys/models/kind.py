@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -14,6 +14,13 @@ from recsys.embeddings.unified import UnifiedEmbedding
 def unknown_axes(_config: Any) -> Axes | None:
     """Return None: such a model starts from an earlier one of the same features alone."""
     return None
+
+
+Reads = Literal["row", "request", "steps"]
+"""A row of the log; a request beside items, with its history as a whole; or a history step by step,
+with what the log says of each step."""
+Answers = Literal["lists", "rows"]
+"""Lists of items for requests, or a probability for each row."""
 
 
 class ModelConfig(StrictModel):
@@ -28,13 +35,19 @@ class ModelKind:
 
     config: the class of the settings. build: settings and the embedding to a model with fresh
     weights. axes: settings to which axes of which weights run over the embedded rows
-    (`recsys.bundle.transfer`); None where that is not known. of_steps: whether the model reads a
-    history step by step, with what the log says of each step. has_representation: whether it has a
+    (`recsys.bundle.transfer`); None where that is not known. reads: what one example is. answers:
+    what the model gives. has_representation: whether it has a
     method `represent`, what the readout sees of each row.
     """
 
     config: type[ModelConfig]
     build: Callable[[Any, UnifiedEmbedding], nn.Module]
     axes: Callable[[Any], Axes | None] = unknown_axes
-    of_steps: bool = False
+    reads: Reads = "request"
+    answers: Answers = "lists"
     has_representation: bool = False
+
+    @property
+    def of_steps(self) -> bool:
+        """Whether the model reads a history step by step."""
+        return self.reads == "steps"

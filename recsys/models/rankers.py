@@ -5,6 +5,7 @@ A ranker turns a block of rows into logits (B,). To add one: a file beside this 
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -39,12 +40,14 @@ def _of_row(model: Callable[..., nn.Module]) -> Callable[[Any, UnifiedEmbedding]
     return lambda config, embedding: model(config, embedding, embedding.plan.width(0))
 
 
+_ranker = partial(ModelKind, reads="row", answers="rows")
+
 RANKERS: dict[str, ModelKind] = {
-    "autoint": ModelKind(AutoIntConfig, _of_fields(AutoInt), has_representation=True),
-    "dcn": ModelKind(DCNConfig, _of_row(DCN), dcn.embedded_axes, has_representation=True),
-    "mlp": ModelKind(DeepConfig, _of_row(Deep), deep.embedded_axes, has_representation=True),
-    "fm": ModelKind(FMConfig, _of_fields(FM)),
-    "logistic": ModelKind(LogisticConfig, _of_fields(Logistic)),
+    "autoint": _ranker(AutoIntConfig, _of_fields(AutoInt), has_representation=True),
+    "dcn": _ranker(DCNConfig, _of_row(DCN), dcn.embedded_axes, has_representation=True),
+    "mlp": _ranker(DeepConfig, _of_row(Deep), deep.embedded_axes, has_representation=True),
+    "fm": _ranker(FMConfig, _of_fields(FM)),
+    "logistic": _ranker(LogisticConfig, _of_fields(Logistic)),
 }
 
 

@@ -24,7 +24,7 @@ RetrievalModel = TwoTower | SessionTransformer
 RETRIEVAL: dict[str, ModelKind] = {
     "two_tower": ModelKind(TwoTowerConfig, TwoTower, two_tower.embedded_axes),
     "session": ModelKind(
-        SessionTransformerConfig, SessionTransformer, session.embedded_axes, of_steps=True
+        SessionTransformerConfig, SessionTransformer, session.embedded_axes, reads="steps"
     ),
 }
 """The models that retrieve by the name of their kind. To add one: a file beside this one with the

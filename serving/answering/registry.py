@@ -2,8 +2,8 @@
 
 from recsys.bundle.directory import Bundle
 from recsys.core.strict import nearest
-from recsys.features.bundle.description import Answers
 from recsys.features.bundle.files import read_description
+from recsys.models.kind import Answers
 from recsys.serving.answering.lists import Lists
 from recsys.serving.answering.protocol import Answering
 from recsys.serving.answering.rows import Rows

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from recsys.bundle.calibration import Calibrator
 from recsys.data.batch import FeatureBlock, RankingBatch
-from recsys.explanation.attention_maps import AttentionMaps, attention_maps
+from recsys.explanation.attention_maps import AttentionMaps, FieldAttention, attention_maps
 from recsys.explanation.explanations import (
     Agreement,
     Contributions,
@@ -28,7 +28,6 @@ from recsys.explanation.explanations import (
 from recsys.features.clicks.loader import joined
 from recsys.features.clicks.log import take_rows
 from recsys.features.dataset.split import TEST, TRAIN
-from recsys.models.autoint import AutoInt
 from recsys.training.families.ranker.config import RankerExperiment
 from recsys.training.families.ranker.rows import RankingRows
 
@@ -228,7 +227,7 @@ def _probability(calibrator: Calibrator) -> Probability:
 
 
 def _attention(model: nn.Module, features: FeatureBlock) -> AttentionMaps | None:
-    if not isinstance(model, AutoInt):
+    if not isinstance(model, FieldAttention):
         return None
     return attention_maps(model.attention, model.fields.names, features)
 

@@ -10,6 +10,7 @@ from recsys.training.config.file import dump_config
 from recsys.training.families.load import load_config
 
 PROGRAM = """
+import logging
 import sys
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from recsys.training.families.load import load_config
 from recsys.training.jobs.train import train
 
 torch.set_num_threads(1)
-print(train(load_config(Path(sys.argv[1])), say=print).bundle)
+logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
+print(train(load_config(Path(sys.argv[1]))).bundle)
 """
 
 

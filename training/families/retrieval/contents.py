@@ -48,7 +48,7 @@ def write_retrieval(
     """
     config, data = reading.config, reading.data
     weights = save_weights(model)
-    described = describe(config, data, space_id(model))
+    described = describe(reading, space_id(model))
     # The served model, read back from the bytes that are written: what is probed is what is kept.
     served = load_retrieval(weights, config.model, config.embedding, described.layouts)
     reading.restore(served)  # what comes of the graph is in the index, the graph in no bundle
@@ -73,14 +73,15 @@ def write_retrieval(
     return write_model(parent, contents)
 
 
-def describe(config: RetrievalExperiment, data: Dataset, space: str) -> ModelDescription:
-    """Return what a model of this configuration is; `space` is the hash of its vectors' space."""
+def describe(reading: RetrievalData, space: str) -> ModelDescription:
+    """Return what a model trained on `reading` is; `space` is the hash of its vectors' space."""
+    config = reading.config
     return ModelDescription(
         model=config.model,
         embedding=config.embedding,
         policies=config.policies,
-        layouts=layouts_of(data.encoder, config.model.kind),
-        sessions=getattr(config, "sessions", None),
+        layouts=layouts_of(reading.data.encoder, config.model.kind),
+        sessions=reading.cutting,
         filter_seen=config.evaluation.filter_seen,
         space_id=space,
     )

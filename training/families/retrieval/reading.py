@@ -6,7 +6,7 @@ from typing import Any, Protocol, Self
 from recsys.bundle.pair_calibration import TakeProbability
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.queries import Queries
-from recsys.features.dataset.sessions import Sessions
+from recsys.features.dataset.sessions import SessionConfig, Sessions
 from recsys.models.retrieval import RetrievalModel
 from recsys.training.config.retrieval import RetrievalExperiment
 from recsys.training.engine.loop import Task
@@ -28,6 +28,10 @@ class RetrievalData(Protocol):
     @property
     def sessions(self) -> Sessions | None:
         """How the log is cut, where the models read sessions step by step."""
+
+    @property
+    def cutting(self) -> SessionConfig | None:
+        """How requests are cut as the log was; None where whole histories are read."""
 
     def under(self, config: Any) -> Self:
         """Return the same under other settings of the model and its training."""

@@ -8,7 +8,7 @@ from recsys.data.batch import SessionBatch
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.queries import Queries
 from recsys.features.dataset.session_queries import build_session_queries
-from recsys.features.dataset.sessions import Sessions, cut_sessions
+from recsys.features.dataset.sessions import SessionConfig, Sessions, cut_sessions
 from recsys.models.retrieval import RetrievalModel
 from recsys.training.engine.loop import Task
 from recsys.training.engine.ranks import World
@@ -34,6 +34,11 @@ class SessionData:
             ConfigError: it cannot be cut so.
         """
         return cls(config, data, cut_sessions(data, config.sessions))
+
+    @property
+    def cutting(self) -> SessionConfig:
+        """How requests are cut as the log was."""
+        return self.config.sessions
 
     def under(self, config: SessionExperiment) -> Self:
         """Return the same sessions under other settings of the model and its training."""

@@ -33,6 +33,11 @@ class TwoTowerData:
         """A two-tower reads what a user interacted with as a whole."""
         return None
 
+    @property
+    def cutting(self) -> None:
+        """Requests hold whole histories, too."""
+        return None
+
     def under(self, config: TwoTowerExperiment) -> Self:
         """Return the same under other settings of the model and its training."""
         return replace(self, config=config)
