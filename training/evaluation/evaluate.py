@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recsys.core.distinct import distinct
+from recsys.core.distinct import distinct, is_among
 from recsys.data.batch import History, Jagged
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.queries import Queries
@@ -97,20 +97,31 @@ def score_ranker(
     *,
     filter_seen: bool,
     queries_at_once: int = CHUNK,
+    ties: NDArray[np.int64] | None = None,
 ) -> Ranker:
-    """Return a ranker from a matrix of scores: score(B queries) -> (B, n_items) float32."""
+    """Return a ranker from a matrix of scores.
+
+    Args:
+        score: (B queries) -> (B, n_items) float32.
+        filter_seen: whether what a query has seen is left out.
+        queries_at_once: most queries that are scored together.
+        ties: (n_items,) all item rows in the order of equal scores; None: ascending.
+    """
 
     def rank(
         queries: Queries, k: int, /, among: NDArray[np.int64] | None = None
     ) -> NDArray[np.int32]:
+        ranked = among
+        if ties is not None:
+            ranked = ties if among is None else ties[is_among(ties, among)]
         tops = []
         for rows in torch.arange(len(queries)).split(queries_at_once):
             asked = queries.take(rows)
             scores = torch.from_numpy(score(asked))
-            if among is not None:
-                scores = scores[:, torch.from_numpy(among)]
-            hidden = _hidden(asked.seen, filter_seen, among)
-            tops.append(_catalogue_rows(topk_of_scores(scores, k, hidden)[1], among))
+            if ranked is not None:
+                scores = scores[:, torch.from_numpy(ranked)]
+            hidden = _hidden(asked.seen, filter_seen, ranked)
+            tops.append(_catalogue_rows(topk_of_scores(scores, k, hidden)[1], ranked))
         return torch.cat(tops).numpy().astype(np.int32)
 
     return rank
@@ -144,27 +155,28 @@ def vector_ranker(
     return rank
 
 
-def _hidden(seen: Jagged, filter_seen: bool, among: NDArray[np.int64] | None) -> Jagged | None:
+def _hidden(seen: Jagged, filter_seen: bool, ranked: NDArray[np.int64] | None) -> Jagged | None:
     """Return what to leave out, as places in what is ranked."""
-    return _places(seen, among) if filter_seen else None
+    return _places(seen, ranked) if filter_seen else None
 
 
-def _places(items: Jagged, among: NDArray[np.int64] | None) -> Jagged:
+def _places(items: Jagged, ranked: NDArray[np.int64] | None) -> Jagged:
     """Return item rows as places in what is ranked, without those that are not."""
-    if among is None:
+    if ranked is None:
         return items
     rows = items.values.numpy()
-    place = np.searchsorted(among, rows)
-    inside = among[np.minimum(place, len(among) - 1)] == rows
-    owner = np.repeat(np.arange(len(items)), items.lengths().numpy())
-    return Jagged.of_lengths(place[inside], np.bincount(owner[inside], minlength=len(items)))
+    place_of = np.full(max(int(ranked.max(initial=-1)), int(rows.max(initial=-1))) + 1, -1)
+    place_of[ranked] = np.arange(len(ranked))
+    place = place_of[rows]
+    owner = np.repeat(np.arange(len(items)), items.lengths().numpy())[place >= 0]
+    return Jagged.of_lengths(place[place >= 0], np.bincount(owner, minlength=len(items)))
 
 
-def _catalogue_rows(top: Tensor, among: NDArray[np.int64] | None) -> Tensor:
+def _catalogue_rows(top: Tensor, ranked: NDArray[np.int64] | None) -> Tensor:
     """Return places in what was ranked as item rows; -1 stays."""
-    if among is None:
+    if ranked is None:
         return top
-    return torch.where(top >= 0, torch.from_numpy(among)[top.clamp(min=0)], -1)
+    return torch.where(top >= 0, torch.from_numpy(ranked)[top.clamp(min=0)], -1)
 
 
 def evaluate(

@@ -3,7 +3,7 @@
 Shape letters in words: Q queries, K length of the longest list, n_items the catalogue.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -86,6 +86,8 @@ class Evaluation:
         representation: "rankme", "alignment", "uniformity" of the model's vectors.
         probability: how probabilities of taking do, "probability_new_error" and the like.
         left_out: baselines that are missing, name -> why.
+        fell_back: for how many queries a baseline had nothing to say but what is popular, name ->
+            queries, at least one; `fallback`: by which popularity they are answered.
         asked: what a query is: "users" or "events".
         cold: the cold items, where any was taken.
         metric: `training.metric`, which decides which epoch of the model is kept.
@@ -101,6 +103,8 @@ class Evaluation:
     representation: Mapping[str, float] = field(default_factory=dict)
     probability: Mapping[str, float] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
+    fell_back: Mapping[str, int] = field(default_factory=dict)
+    fallback: str = "popularity"
     asked: str = "users"
     cold: ColdItems | None = None
     metric: str = ""
@@ -135,6 +139,19 @@ class Evaluation:
             for metric, value in result.metrics.items()
         ]
         return pd.DataFrame(rows, columns=["model", "metric", "value", "low", "high"])
+
+    def fallback_words(self, called: Callable[[str], str] = str) -> str:
+        """Return for how many queries which baselines fell back; empty where none did.
+
+        called: how a ranker is called, by its name.
+        """
+        every = f"{len(self.query_users):,} {self.asked}"
+        of_count: dict[int, list[str]] = {}
+        for name, count in self.fell_back.items():
+            of_count.setdefault(count, []).append(called(name))
+        found = [f"{', '.join(of)} for {count:,} of {every}" for count, of in of_count.items()]
+        words = f"fell back on {self.fallback}, for want of a known history"
+        return f"{words}: {'; '.join(found)}" if found else ""
 
     def cold_k(self, k: int) -> int:
         """Return the cut-off nearest below k that leaves some cold items out, else the least."""

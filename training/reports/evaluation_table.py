@@ -28,6 +28,8 @@ def evaluation_table(evaluation: Evaluation) -> None:
         print_line(_DECIDES)
     if evaluation.cold is not None:
         print_table(_cold_table(evaluation, k))
+    if evaluation.fell_back:
+        print_line(evaluation.fallback_words())
     for name, why in evaluation.left_out.items():
         print_line(f"left out: {name}: {why}")
     best = evaluation.results.get("best_reachable")

@@ -82,6 +82,7 @@ def write_report(
         tables=_tables(evaluation),
         representation={n: f"{v:.3f}" for n, v in evaluation.representation.items()},
         alarm=_alarm(evaluation, history, item_vectors, item_groups),
+        fell_back=evaluation.fallback_words(plots.words),
         left_out={plots.words(name): why for name, why in evaluation.left_out.items()},
         asked=evaluation.asked,
         cold=evaluation.cold,

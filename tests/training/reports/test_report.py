@@ -281,15 +281,20 @@ def test_labels_are_pushed_apart_in_order() -> None:
 def test_a_collapse_and_what_was_left_out_are_said_on_the_page(
     evaluation: Evaluation, tmp_path: Path
 ) -> None:
-    assert "Alarm." not in write(tmp_path / "r.html", evaluation)
+    good = write(tmp_path / "r.html", evaluation)
+    assert "Alarm." not in good
+    assert "Fell back" not in good
     bad = replace(
         evaluation,
         representation={"rankme": 1.7, "uniformity": -0.1},
         left_out={"ease": "a matrix of 9 x 9 <items>"},
+        fell_back={"item_knn": 3},
+        fallback="recent popularity",
     )
     text = write(tmp_path / "r.html", bad)
     assert "The representation has collapsed: the item vectors use 1.7 of 32" in text
     assert "Left out: EASE: a matrix of 9 x 9 &lt;items&gt;." in text
+    assert "Fell back on recent popularity, for want of a known history: item kNN for 3 of" in text
     flat = np.repeat(np.eye(4, 32, dtype=np.float32), 75, 0)  # a place a group
     bad = replace(evaluation, representation={"rankme": 3.0})
     groups = [str(row // 75) for row in range(300)]

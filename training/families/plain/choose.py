@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 from recsys.core.errors import ConfigError
 from recsys.embeddings.memory import free_memory_bytes
 from recsys.features.dataset.dataset import Dataset
-from recsys.features.dataset.queries import Queries
 from recsys.features.dataset.sessions import Sessions
 from recsys.features.dataset.split import TEST, TRAIN
 from recsys.training.config.baselines import BaselineName, about_sessions
 from recsys.training.config.retrieval import RetrievalEvaluationConfig, RetrievalExperiment
-from recsys.training.evaluation.evaluate import CHUNK, Ranker, score_ranker
 from recsys.training.families.plain.attributes import AttributePopularity, item_values
 from recsys.training.families.plain.factorised import ImplicitAls
+from recsys.training.families.plain.fallback import Answering, PlainRanker, PopularFirst
 from recsys.training.families.plain.graph import GraphFilter, graph_products
 from recsys.training.families.plain.linear import Ease
 from recsys.training.families.plain.markov import MarkovChain
@@ -27,7 +26,7 @@ from recsys.training.families.plain.ordered import follow_bytes
 from recsys.training.families.plain.popularity import Popularity
 from recsys.training.families.plain.session_items import SessionItems
 from recsys.training.families.plain.session_knn import SessionKNN, vote_products
-from recsys.training.families.plain.taken import CELLS_AT_ONCE, Baseline, Integers
+from recsys.training.families.plain.taken import Baseline, Integers
 
 BASELINES: tuple[BaselineName, ...] = (
     "popularity",
@@ -58,6 +57,10 @@ _MOST_GRAPH_PRODUCTS = 500_000_000_000
 _MOST_VOTE_PRODUCTS = 50_000_000_000
 
 
+_ARE_POPULARITY = ("popularity", "popularity_recent", "attributes")
+"""They are popularity themselves, that of attributes with new items in their places."""
+_BREAK_TIES = (*_ARE_POPULARITY, "session_items", "markov", "markov_10", "v_sknn")
+"""What no history speaks for they put in order by a popularity of their own."""
 _OF_SEQUENCES: dict[str, Callable[[Integers, Integers, int], Baseline]] = {
     "item_knn": ItemKNN.fit,
     "ease": Ease.fit,
@@ -110,7 +113,7 @@ def check_baselines(config: RetrievalExperiment) -> None:
 
 def baseline_rankers(
     data: Dataset, config: RetrievalEvaluationConfig, sessions: Sessions | None = None
-) -> tuple[dict[str, Ranker], dict[str, str]]:
+) -> tuple[dict[str, PlainRanker], dict[str, str]]:
     """Return the baselines that `config` names, fitted on the training rows.
 
     Args:
@@ -134,13 +137,21 @@ def baseline_rankers(
         names = BASELINES if sessions is None else SESSION_BASELINES
     names = tuple(name for name in names if name != "sasrec")  # trained, not fitted: the job's
     taken = _Taken.of(data, sessions)
-    rankers: dict[str, Ranker] = {}
+    of_users = (taken.user, taken.item, data.num_items)
+    popular = PopularFirst.of(*of_users, time=taken.time, window=_window(config))
+    rankers: dict[str, PlainRanker] = {}
     left_out: dict[str, str] = {}
     for name in names:
         reason = _REASONS.get(name, _no_reason)(data, config, taken)
         if reason is None:
             fitted = _fitted(name, data, config, taken)
-            rankers[name] = _ranker(fitted, data, config, of_sessions=sessions is not None)
+            answering = Answering(
+                filter_seen=config.filter_seen,
+                of_sessions=sessions is not None,
+                breaks_ties=name in _BREAK_TIES,
+                falls_back=name not in _ARE_POPULARITY,
+            )
+            rankers[name] = PlainRanker(fitted, popular, answering)
         else:
             left_out[name] = reason
     return rankers, left_out
@@ -158,17 +169,6 @@ def _fitted(name: str, data: Dataset, config: RetrievalEvaluationConfig, taken: 
     if name == "attributes":
         return AttributePopularity.fit(*of_sequences, item_values(data))
     return _OF_SEQUENCES[name](*of_sequences)
-
-
-def _ranker(
-    fitted: Baseline, data: Dataset, config: RetrievalEvaluationConfig, *, of_sessions: bool
-) -> Ranker:
-    def score(asked: Queries) -> NDArray[np.float32]:
-        history = asked.history_items if of_sessions else asked.seen
-        return fitted.score(history.values.numpy(), history.offsets.numpy())
-
-    at_once = min(CHUNK, max(1, CELLS_AT_ONCE // data.num_items))
-    return score_ranker(score, filter_seen=config.filter_seen, queries_at_once=at_once)
 
 
 def _window(config: RetrievalEvaluationConfig) -> int:

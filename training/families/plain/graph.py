@@ -72,6 +72,7 @@ class GraphFilter:
         of_user = np.sqrt(np.diff(taken.indptr)).astype(np.float32)
         taken.data /= np.repeat(of_user, np.diff(taken.indptr)) * root[taken.indices]
         vectors = _right_vectors(taken, rank)
+        vectors[:, root == 0] = 0  # but for rounding they are
         whole = None
         if num_items <= WHOLE_ITEMS:
             whole = gram_of(taken).T  # symmetric; in row order

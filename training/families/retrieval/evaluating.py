@@ -67,7 +67,8 @@ def evaluate_model(
         config.model.kind: vector_ranker(items, vectors, filter_seen=filter_seen, gain=gain)
     }
     baselines, left_out = baseline_rankers(data, settings, sessions)
-    rankers |= baselines | reading.trained_beside()
+    rankers.update(baselines)
+    rankers |= reading.trained_beside()
     if extra_rankers is not None:
         rankers |= extra_rankers(data, queries, filter_seen=filter_seen)
     evaluation = evaluate(
@@ -82,7 +83,13 @@ def evaluate_model(
         temperature=float(model.temperature.detach()),
         left_out=left_out,
     )
-    evaluation = replace(evaluation, metric=config.training.metric)
+    fell_back = {name: int(one.fell_back(queries).sum()) for name, one in baselines.items()}
+    evaluation = replace(
+        evaluation,
+        metric=config.training.metric,
+        fell_back={name: count for name, count in fell_back.items() if count},
+        fallback=next((one.popular.words for one in baselines.values()), "popularity"),
+    )
     return Judged(evaluation, queries, items, vectors)
 
 
