@@ -5,6 +5,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from recsys.core.imports import logging_untouched
 from recsys.embeddings.table import TableConfig
 
 
@@ -12,7 +13,8 @@ from recsys.embeddings.table import TableConfig
 def imports() -> bool:
     """Return whether FBGEMM is installed and loads."""
     try:
-        import fbgemm_gpu.split_table_batched_embeddings_ops_training  # noqa: F401
+        with logging_untouched():
+            import fbgemm_gpu.split_table_batched_embeddings_ops_training  # noqa: F401
     except (ImportError, OSError):
         return False
     return True

@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from recsys.core.errors import ConfigError
+from recsys.core.imports import logging_untouched
 from recsys.embeddings.table import TableConfig, initial_rows
 
 _TABLE, _KEY = "table", "bags"
@@ -108,8 +109,9 @@ def check_shards(config: TableConfig, ranks: int) -> None:
             shards, or a rank would hold no row.
     """
     try:
-        import fbgemm_gpu  # noqa: F401
-        import torchrec  # noqa: F401
+        with logging_untouched():
+            import fbgemm_gpu  # noqa: F401
+            import torchrec  # noqa: F401
     except (ImportError, OSError) as error:
         raise ConfigError(
             f"training in {ranks} processes needs TorchRec and FBGEMM ({error}): pip install "
