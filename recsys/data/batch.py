@@ -105,12 +105,10 @@ class FeatureBlock(OnDevice):
     def beside(self, *others: "FeatureBlock") -> "FeatureBlock":
         """Return the features of the same N rows side by side."""
         blocks = (self, *others)
-        if len(blocks) == 1:
-            return self
         return FeatureBlock(
-            torch.cat([block.single for block in blocks], dim=1),
+            _beside([block.single for block in blocks]),
             tuple(jagged for block in blocks for jagged in block.multi),
-            torch.cat([block.dense for block in blocks], dim=1),
+            _beside([block.dense for block in blocks]),
         )
 
 
@@ -288,6 +286,12 @@ class RankingBatch(OnDevice):
 
     def __len__(self) -> int:
         return len(self.label)
+
+
+def _beside(parts: list[Tensor]) -> Tensor:
+    """Return the columns of all parts, (N, ...); what alone has columns is not copied."""
+    filled = [part for part in parts if part.shape[1]] or parts[:1]
+    return filled[0] if len(filled) == 1 else torch.cat(filled, dim=1)
 
 
 def _ones_or(weights: Tensor | None, values: Tensor) -> Tensor:
