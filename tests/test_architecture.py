@@ -122,6 +122,30 @@ def test_files_and_functions_fit_in_the_head(path: Path) -> None:
             assert length <= 60, f"{name(path)}: {node.name} has {length} lines"
 
 
+MANY_PARAMETERS = {
+    "recsys/app/cli_models.py: export",
+    "recsys/app/experiments.py: tune",
+    "recsys/app/models.py: score",
+    "recsys/app/models.py: score_new_items",
+    "training/evaluation/evaluate.py: evaluate",
+    "training/families/plain/markov.py: fit",
+    "training/families/plain/session_knn.py: fit",
+    "training/reports/retrieval.py: write_report",
+}
+"""Functions of more than 8 parameters, nearly all of them by name; no other may join them."""
+
+
+def test_functions_take_8_parameters_at_most() -> None:
+    found = set()
+    for path in FILES:
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.FunctionDef):
+                taken = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+                if len([one for one in taken if one.arg not in ("self", "cls")]) > 8:
+                    found.add(f"{name(path)}: {node.name}")
+    assert found == MANY_PARAMETERS
+
+
 @pytest.mark.parametrize("path", FILES, ids=name)
 def test_nothing_unpickles(path: Path) -> None:
     for node in ast.walk(tree_of(path)):
