@@ -148,9 +148,11 @@ def assign(
         part = _by_time(config, time)
     counts = np.bincount(part, minlength=3)
     if counts[TRAIN] == 0 or counts[TEST] == 0:
+        alike = config.kind == "time" and time.min() == time.max()
+        why = " (all rows have the same time)" if alike else ""
         raise DataError(
             f"split {config.kind}: {counts[TRAIN]} training, {counts[VALIDATION]} validation and "
-            f"{counts[TEST]} test rows; change the section 'split' so that none is empty"
+            f"{counts[TEST]} test rows{why}; change the section 'split' so that none is empty"
         )
     if config.trains_on_validation:
         part = np.where(part == VALIDATION, np.int8(TRAIN), part)

@@ -1,5 +1,7 @@
 """What a table looks like: for every column its type, nulls, distinct values and shape."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -10,12 +12,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recsys.core.errors import DataError
-from recsys.features.tables.ledger import is_list, is_text, mask_of
-from recsys.features.tables.reading import TableFiles
+from recsys.features.tables.ledger import Ledger, is_list, is_text, mask_of, plain
+from recsys.features.tables.reading import Batch, TableFiles
 from recsys.features.tables.times import NULL_WORDS
 
 ColumnType = Literal["integer", "float", "boolean", "string", "time", "list", "null", "other"]
 _SAMPLE_ROWS = 1_000_000
+_ROW_NUMBERS = r"__index_level_\d+__"
 _WHOLE = r"^(0|-?[1-9][0-9]{0,18})$"
 _FLOAT = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$|^[+-]?[iI]nf(inity)?$"
 _ISO = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9:.]+([zZ]|[+-][0-9:]+)?)?$"
@@ -68,8 +71,10 @@ class ColumnProfile:
     def is_whole(self) -> bool:
         """Whether all numbers are whole."""
         if self.type == "float":
-            finite = self.numbers[np.isfinite(self.numbers)]
-            return bool((finite == np.floor(finite)).all())
+            # A column with an infinity is one of numbers: no name of a thing is infinite.
+            return bool(
+                (np.isfinite(self.numbers) & (self.numbers == np.floor(self.numbers))).all()
+            )
         return self.type == "integer"
 
     @cached_property
@@ -88,13 +93,14 @@ class ColumnProfile:
 
 @dataclass(frozen=True, eq=False)
 class TableProfile:
-    """A table's columns; rows looked at, and whether these are all."""
+    """A table's columns; rows looked at, whether these are all, and why columns are left out."""
 
     files: TableFiles
     given: str
     columns: dict[str, ColumnProfile]
     rows: int
     complete: bool
+    left_out: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -106,32 +112,82 @@ def profile_table(files: TableFiles, given: str) -> TableProfile:
     """Look at the first million rows of a table.
 
     Raises:
-        DataError: the table is empty or cannot be parsed.
+        DataError: the table is empty, cannot be parsed, or a column has several types.
     """
-    parts: list[pa.Table] = []
+    parts: list[Batch] = []
     rows, complete = 0, True
-    for batch in files.batches(files.columns):
+    left_out = _left_out(files)
+    for batch in files.batches([name for name in files.columns if name not in left_out]):
         if rows >= _SAMPLE_ROWS:
             complete = False
             break
-        parts.append(batch.table)
+        parts.append(batch)
         rows += len(batch.rows)
     if rows == 0:
         raise DataError(f"{given}: the table is empty")
-    table = pa.concat_tables(parts, promote_options="permissive")
+    table = _joined(parts, files)
     columns = {
         name: _profile(name, table.column(name), untyped=files.is_untyped(name))
         for name in table.column_names
     }
-    return TableProfile(files, given, columns, rows, complete)
+    why = tuple(f"{given}: {sentence}" for sentence in left_out.values())
+    return TableProfile(files, given, columns, rows, complete, why)
+
+
+def _left_out(files: TableFiles) -> dict[str, str]:
+    """Return the columns that are not looked at, and why."""
+    found = {
+        name: f"column '{name}' is left out: {path} has no such column"
+        for name, path in files.partial().items()
+    }
+    for name in files.columns:
+        if not name.strip():
+            found[name] = "a column without a name is left out; pandas writes its row numbers so"
+        elif re.fullmatch(_ROW_NUMBERS, name):
+            found[name] = f"column '{name}' is left out: these are pandas' row numbers"
+    return found
+
+
+def _joined(parts: Sequence[Batch], files: TableFiles) -> pa.Table:
+    """Return the batches as one table, all times in UTC.
+
+    Raises:
+        DataError: a column has values of two types that have none in common.
+    """
+    tables = [_in_utc(part.table) for part in parts]
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except (pa.ArrowTypeError, pa.ArrowInvalid):
+        first = tables[0]
+        for part, table in zip(parts, tables, strict=True):
+            for name in first.column_names:
+                pair = [first.select([name]), table.select([name])]
+                try:
+                    pa.concat_tables(pair, promote_options="permissive")
+                except (pa.ArrowTypeError, pa.ArrowInvalid):
+                    kinds = [one.schema.field(name).type for one in pair]
+                    here, there = int(parts[0].rows[0]), int(part.rows[0])
+                    raise Ledger(files).unlike(
+                        name, ("values", kinds[0], here), (kinds[1], there)
+                    ) from None
+        raise
+
+
+def _in_utc(table: pa.Table) -> pa.Table:
+    """A time without a zone is one of UTC, as the reader of rows has it."""
+    for number, field in enumerate(table.schema):
+        if pa.types.is_timestamp(field.type):
+            times = table.column(number).cast(pa.timestamp("us", field.type.tz), safe=False)
+            whole = times.cast(pa.int64()).cast(pa.timestamp("us", "UTC"))
+            table = table.set_column(number, field.name, whole)
+    return table
 
 
 def _profile(name: str, column: pa.ChunkedArray, *, untyped: bool) -> ColumnProfile:
     values: Any = column.combine_chunks()
     if isinstance(values, pa.ChunkedArray):
         values = pa.concat_arrays(values.chunks)
-    if pa.types.is_dictionary(values.type):
-        values = values.cast(values.type.value_type)
+    values = plain(values)
     if untyped:
         values = _typed(values)
     return ColumnProfile(name, values, _type(values.type))

@@ -62,6 +62,7 @@ def infer(paths: Sequence[Path], *, relative_to: Path | None = None) -> Inferenc
     roles = find_roles(_with_names(tables))
     draft = Draft(roles, datetime.now(UTC).timestamp(), relative_to, list(roles.unsure))
     for table in tables:
+        draft.unsure += table.left_out
         if not table.complete:
             draft.unsure.append(f"{table.given}: only its first {table.rows:,} rows were looked at")
     _say_unused(draft)

@@ -211,14 +211,23 @@ class Cells:
 
 
 def cells(table: pa.Table, column: str, rows: NDArray[np.int64], ledger: Ledger) -> Cells:
-    """Return one column of a batch as `Cells`, dictionaries decoded."""
+    """Return one column of a batch as `Cells`, its values `plain`."""
     chunked = table.column(column)
     values = chunked.chunk(0) if chunked.num_chunks == 1 else chunked.combine_chunks()
     if isinstance(values, pa.ChunkedArray):
         values = pa.concat_arrays(values.chunks) if values.num_chunks else pa.nulls(0, values.type)
-    if pa.types.is_dictionary(values.type):
-        values = values.cast(values.type.value_type)
+    values = plain(values)
     return Cells(column, values, rows, ledger, ledger.files.is_untyped(column))
+
+
+def plain(values: Any) -> Any:
+    """Return Arrow values of a type that Arrow computes with, (N,): of dictionaries the values."""
+    kind = values.type
+    if pa.types.is_dictionary(kind):
+        return plain(values.cast(kind.value_type))
+    if pa.types.is_float16(kind):
+        return values.cast(pa.float32())
+    return values.cast(pa.large_string()) if pa.types.is_string_view(kind) else values
 
 
 def is_text(kind: pa.DataType) -> bool:

@@ -79,6 +79,15 @@ class TableFiles:
         first = self._files[0]
         return (*first.columns, *(name for name in first.partitions if name not in first.columns))
 
+    def partial(self) -> dict[str, Path]:
+        """Return the columns that some files have and others lack, with the first that lacks it."""
+        names = {name for file in self._files for name in (*file.columns, *file.partitions)}
+        lacking = {
+            name: [f.path for f in self._files if name not in (*f.columns, *f.partitions)]
+            for name in names
+        }
+        return {name: paths[0] for name, paths in sorted(lacking.items()) if paths}
+
     def is_untyped(self, column: str) -> bool:
         """Whether values come as text whose type is still to be decided."""
         return self.format == "csv" or column not in self._files[0].columns

@@ -77,6 +77,12 @@ def test_unusable_splits_are_refused() -> None:
 GIVEN = SplitConfig(kind="column", column="part")
 
 
+def test_rows_of_one_time_are_said_to_be_so() -> None:
+    users, same = np.arange(9, dtype=np.int32), np.full(9, 5)
+    with pytest.raises(DataError, match=r"and 9 test rows \(all rows have the same time\); change"):
+        assign(SplitConfig(), users, same, None)
+
+
 def test_a_given_split_with_validation_rows_is_taken_at_its_word() -> None:
     users = np.zeros(30, np.int32)
     given = np.array([0] * 28 + [1, 2], np.int8)
