@@ -29,7 +29,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.special import expit
-from scipy.stats import spearmanr
 from torch import Tensor
 
 from recsys.data.batch import FeatureBlock, FeatureLayout
@@ -287,6 +286,8 @@ class Agreement:
 
 def agreement(first: Floats, second: Floats) -> Agreement:
     """Return how far two scores of the same things, (K,) each, put them into the same order."""
+    from scipy.stats import spearmanr
+
     count = len(first)
     ordered = count > 1 and np.ptp(first) > 0 and np.ptp(second) > 0
     correlation = float(spearmanr(first, second).statistic) if ordered else float("nan")

@@ -4,8 +4,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
-from sklearn.isotonic import IsotonicRegression
 
 from recsys.bundle.calibration import Calibrator, Kind
 from recsys.metrics.classification import log_loss
@@ -27,6 +25,9 @@ def fit_calibrator(
         weight: (N,) of the rows.
         offset: what undoes the sampling of the training rows.
     """
+    from scipy.optimize import minimize_scalar
+    from sklearn.isotonic import IsotonicRegression
+
     if kind == "none":
         return Calibrator(offset=offset)
     if kind == "temperature":

@@ -34,7 +34,6 @@ from recsys.training.families.ranker.evaluation import (
 )
 from recsys.training.families.ranker.rows import RankingRows, open_rows, rebatched
 from recsys.training.families.ranker.task import ranking_task
-from recsys.training.reports.ranking import write_ranking_report
 
 DIAGNOSED_ROWS = 2_000_000
 """Training rows that the diagnostics of the embedding look at."""
@@ -144,6 +143,8 @@ def report_on_ranker(
     explanation: Explanation | None = None,
 ) -> None:
     """Write the HTML report of an evaluation."""
+    from recsys.training.reports.ranking import write_ranking_report
+
     write_ranking_report(
         path,
         title=f"Ranking: {config.model.kind}",

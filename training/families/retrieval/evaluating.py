@@ -21,7 +21,6 @@ from recsys.training.evaluation.results import Evaluation
 from recsys.training.families.opened import OpenedModel
 from recsys.training.families.plain.choose import baseline_rankers, check_baselines
 from recsys.training.families.retrieval.reading import Read, RetrievalData
-from recsys.training.reports.retrieval import write_report
 from recsys.training.reports.showcase import examples, item_groups, item_titles
 
 _METRICS = ("recall", "hit_rate", "ndcg", "mrr")
@@ -119,6 +118,8 @@ def report_on(
     embedding: Diagnosis | None = None,
 ) -> None:
     """Write the HTML report of an evaluation."""
+    from recsys.training.reports.retrieval import write_report
+
     config, data, items = reading.config, reading.data, judged.item_vectors
     write_report(
         path,

@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.isotonic import IsotonicRegression
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from recsys.bundle.calibration import Calibrator
@@ -65,6 +63,8 @@ def fit_pairs(
         label: (P,) 0 or 1.
         weight: (P,) how many pairs each stands for.
     """
+    from sklearn.isotonic import IsotonicRegression
+
     columns = np.stack([score, np.log1p(num_events)], axis=1).astype(np.float64)
     middle, scale = columns.mean(0), np.maximum(columns.std(0), 1e-12)
     unit = (columns - middle) / scale
@@ -93,6 +93,8 @@ def fit_pairs(
 def _logistic(unit: Floats, label: Floats, share: Floats) -> tuple[Floats, float]:
     """Return slopes (2,) and intercept of a logistic regression; a column of zeros has slope 0."""
     # Newton's method: at its end expected and actual numbers agree, which calibration is about.
+    from sklearn.linear_model import LogisticRegression
+
     model = LogisticRegression(C=1e6, solver="newton-cholesky", tol=1e-8, max_iter=100)
     model.fit(unit, label > 0, share)
     return model.coef_[0], float(model.intercept_[0])
