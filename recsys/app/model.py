@@ -27,6 +27,7 @@ from recsys.serving.recommend.rows import RowScorer
 from recsys.serving.recommend.scorer import Scorer
 
 if TYPE_CHECKING:
+    from recsys.serving.recommend.following import Following
     from recsys.training.config.experiment import ExperimentConfig
 
 _ROWS_PER_PART = 10_000
@@ -201,6 +202,26 @@ class Model:
         """Return the item key and `vector`, a float32 array (E,), of the whole catalogue."""
         scorer = self._scorer
         return vector_frame(scorer.schema.item_key, [scorer.item_ids], [scorer.vectors])
+
+    @checked
+    def follow(self, user: Mapping[str, Any]) -> "Following":
+        """Return a session of a user that goes on an event at a time, each at the cost of one step.
+
+        Args:
+            user: the user key and the attributes that the model reads; `seen` may hold the items
+                of earlier sessions.
+
+        Returns:
+            Before its first event: `append(item, time=..., column=...)` gives the session with one
+            more, `recommend(k)` a table of one row with the best items next.
+
+        Raises:
+            ConfigError: the model is not of `model.kind: session`.
+            DataError: the user key is missing, or a value is of another kind than in training.
+        """
+        from recsys.serving.recommend.following import Following
+
+        return Following.start(self._scorer, user)
 
     @checked
     def predict(self, rows: Any, **tables: Any) -> pd.DataFrame:

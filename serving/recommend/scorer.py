@@ -108,7 +108,22 @@ class Scorer(ListModel):
         wanted = _checked_k(self.k if k is None else k)
         without_seen = self.filter_seen if filter_seen is None else filter_seen
         scores, rows = self.search(requests, wanted, filter_seen=without_seen)
-        table = self._table(requests, scores, rows, wanted)
+        return self.lists(requests, scores, rows, wanted, probability)
+
+    def lists(
+        self,
+        requests: Requests,
+        scores: Tensor,
+        rows: Tensor,
+        k: int,
+        probability: bool | None = None,
+    ) -> pa.Table:
+        """Return what `score` returns, of scores and rows of the catalogue (B, k), -1 where short.
+
+        Raises:
+            ConfigError: probabilities are wanted of a model trained without calibration.
+        """
+        table = self._table(requests, scores, rows, k)
         if self.probability if probability is None else probability:
             found = self._probabilities(requests, scores, rows)
             bounds = table.column("scores").combine_chunks().offsets
