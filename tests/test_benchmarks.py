@@ -29,7 +29,11 @@ NOT_IN_SMOKE = {
     "ssl_tail": {"ml1m"},
     "two_processes": {"features_39"},
 }
-NOT_SAVED = {"session_ssl": {"validation", "seeds"}}
+NOT_SAVED = {
+    "ann_export": {"items", "width", "queries", "recall", "peak_memory_mib", "hnsw", "usearch"}
+    | {"exact_queries_per_cpu_s"},
+    "session_ssl": {"validation", "seeds"},
+}
 OTHER_WAYS = {
     "retrieval_peers": ("budget=0.01", "retrieval_peers_recall"),
     "ssl_ranker": ("search=item", "ssl_ranker"),
