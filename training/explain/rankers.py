@@ -71,11 +71,8 @@ def explain_model(opened: OpenedModel, max_rows: int) -> Explanation:
     """Return what a ranker looks at, over at most `max_rows` test rows.
 
     Raises:
-        ConfigError: `max_rows` is not positive.
         UserError: as `open_ranker` does.
     """
-    if max_rows < 1:
-        raise ConfigError(f"at least 1 row is needed to explain a model, got {max_rows}")
     found = open_ranker(opened)
     return explain_rows(found.config, found.rows, found.model, found.calibrator, max_rows=max_rows)
 

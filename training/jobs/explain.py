@@ -15,9 +15,11 @@ def explain_model(path: Path, *, max_rows: int) -> Explanation:
     """Return what the model at `path` looks at, over at most `max_rows` test rows.
 
     Raises:
-        ConfigError: models of its family cannot be explained.
+        ConfigError: models of its family cannot be explained, or `max_rows` is not positive.
         UserError: there is no bundle, or its data are no longer where they were.
     """
+    if max_rows < 1:
+        raise ConfigError(f"at least 1 row is needed to explain a model, got {max_rows}")
     opened, explainer = _opened(path)
     found: Explanation = explainer.model(opened, max_rows)
     return found

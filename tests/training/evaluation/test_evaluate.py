@@ -19,7 +19,7 @@ from recsys.training.config.retrieval import RetrievalEvaluationConfig
 from recsys.training.evaluation.evaluate import evaluate, item_slices
 from recsys.training.evaluation.oracle import best_reachable
 from recsys.training.families.plain.choose import BASELINES, baseline_rankers
-from recsys.training.families.retrieval import job as retrieval
+from recsys.training.families.two_tower import reading
 from recsys.training.jobs import train as job
 from recsys.training.reports.showcase import examples, item_titles
 
@@ -141,7 +141,7 @@ def test_training_stops_on_validation_queries_and_is_judged_on_test_queries(
         parts.append(part)
         return build_queries(data, part, **rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(retrieval, "build_queries", spy)
+    monkeypatch.setattr(reading, "build_queries", spy)
     off = config.tracking.model_copy(update={"enabled": False})
     quick = config.training.model_copy(update={"epochs": 1, "device": device})
     changes = {"output": str(tmp_path), "tracking": off, "training": quick}

@@ -21,6 +21,7 @@ from recsys.training.config.retrieval import RetrievalEvaluationConfig
 from recsys.training.evaluation.evaluate import Ranker, count_slices, evaluate, vector_ranker
 from recsys.training.evaluation.oracle import best_reachable
 from recsys.training.families.plain.choose import baseline_rankers
+from recsys.training.families.session.config import SessionEvaluationConfig
 from recsys.training.reports.evaluation_table import evaluation_table
 
 SETTINGS = RetrievalEvaluationConfig(
@@ -72,9 +73,8 @@ def test_sessions_are_told_apart_by_their_steps_so_far(
     asked = build_session_queries(
         dataset, sessions, TEST, per=per, history_length=50, filter_seen=False, limit=500, seed=0
     )
-    config = SETTINGS.model_copy(
-        update={"filter_seen": False, "baselines": ("markov",), "queries": f"{per}s"}
-    )
+    changes = {"filter_seen": False, "baselines": ("markov",), "queries": f"{per}s"}
+    config = SessionEvaluationConfig(**{**dict(SETTINGS), **changes})
     rankers = baseline_rankers(dataset, config, sessions)[0]
     found = evaluate(dataset, asked, rankers, config, protocol={}, seed=0)
     result = found.results["markov"]
