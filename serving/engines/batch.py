@@ -150,7 +150,7 @@ def shards_of_log(
         names = ", ".join(feature.name for feature in schema.features_of("users"))
         raise ConfigError(f"the model reads {names} of a users table; give --users PATH")
     policies = scorer.policies.model_copy(update={"unknown_items": "keep"})
-    tables = read_tables(schema, sources, policies, trained=True)
+    tables = read_tables(schema, sources, policies)
     events = tables.events
     histories = Histories.build(
         events.user_row, events.item_row, events.time, tables.users.num_rows

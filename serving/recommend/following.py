@@ -11,7 +11,7 @@ catalogue lacks leaves it as it was, and what a user has seen is left out where 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -67,13 +67,13 @@ class Following:
             ConfigError: the model reads whole histories, not sessions.
             DataError: the user key is missing, or a value is not of the kind that the model reads.
         """
-        if not isinstance(scorer.model, SessionTransformer):
+        if scorer.sessions is None:
             raise ConfigError(
                 f"a {scorer.description.kind} model reads whole histories and follows no session: "
                 "use recommend, or train model.kind: session"
             )
         asked = scorer.encode(_row({HISTORY: [], **user}, _USER), _USER)
-        return cls(scorer, dict(user), asked, SessionState.empty(scorer.model, asked.block))
+        return cls(scorer, dict(user), asked, SessionState.empty(_stepwise(scorer), asked.block))
 
     def append(self, item: Any, time: Any = None, **known: Any) -> "Following":
         """Return the session with one more event.
@@ -136,7 +136,7 @@ class Following:
             raise ConfigError(f"k must be at least 1, got {wanted}")
         without_seen = scorer.filter_seen if filter_seen is None else filter_seen
         scores, rows = best_items(
-            scorer.model,
+            _stepwise(scorer),
             scorer.index,
             scorer.vectors,
             self.state.query().float(),
@@ -156,8 +156,7 @@ class Following:
 
     def _anew(self) -> "Following":
         """Return a session without a step, of the same user, who has seen what was seen."""
-        assert isinstance(self.scorer.model, SessionTransformer)
-        state = SessionState.empty(self.scorer.model, self.asked.block)
+        state = SessionState.empty(_stepwise(self.scorer), self.asked.block)
         asked = replace(self.asked, num_events=torch.zeros_like(self.asked.num_events))
         return replace(self, asked=asked, state=state, items=(), shown_at=NULL_TIME)
 
@@ -191,3 +190,8 @@ def _with_event(asked: Requests, row: int) -> Requests:
 def _one_row(values: Any) -> Jagged:
     rows = np.array(values, np.int64)
     return Jagged.of_lengths(rows, np.array([len(rows)]))
+
+
+def _stepwise(scorer: Scorer) -> SessionTransformer:
+    """Return the model, which has sessions and so reads them step by step."""
+    return cast(SessionTransformer, scorer.model)

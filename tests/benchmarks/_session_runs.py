@@ -53,7 +53,7 @@ def judged_otherwise(bundle: Path, **evaluation: Any) -> Evaluation:
     opened = open_model(bundle)
     settings = opened.config.evaluation.model_copy(update=evaluation)
     config = opened.config.model_copy(update={"evaluation": settings})
-    data = opened.data(lambda line: None)
+    data = opened.data()
     return evaluate_model(SessionData.of(config, data), opened.retrieval_model()).evaluation
 
 

@@ -34,7 +34,7 @@ from recsys.core.errors import ConfigError
 from recsys.embeddings.sharded import check_shards
 from recsys.features.dataset.queries import build_queries
 from recsys.features.dataset.split import VALIDATION
-from recsys.training.config.file import load_config
+from recsys.training.families.load import load_config
 from recsys.training.engine.ranks import ALONE
 from recsys.training.families.retrieval.job import load_data
 from recsys.training.families.two_tower.task import two_tower_task
