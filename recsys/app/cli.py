@@ -1,6 +1,7 @@
 """The front door: `recsys COMMAND`. Rooms are imported inside each command, so help is quick."""
 
 import json as json_format
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,19 @@ from recsys.core.folders import check_folder
 INTERRUPTED = 130
 
 
-class _Door(click.Group):
+class _Commands(click.Group):
     """Turns the errors a user can act on into one message and an exit code."""
 
     def invoke(self, context: click.Context) -> Any:
+        # Libraries set up logging for the whole program; a command prints its own lines once.
+        logger = logging.getLogger("recsys")
+        handed_on, logger.propagate = logger.propagate, False
+        try:
+            return self._answer(context)
+        finally:
+            logger.propagate = handed_on
+
+    def _answer(self, context: click.Context) -> Any:
         try:
             return super().invoke(context)
         except UserError as error:
@@ -45,7 +55,7 @@ class _Door(click.Group):
             sys.exit(code)
 
 
-@click.group(cls=_Door, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="recsys-engine")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def main(debug: bool) -> None:

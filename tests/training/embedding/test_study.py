@@ -35,6 +35,7 @@ from recsys.training.families.load import load_config
 from recsys.training.families.ranker.half_loader import halved
 from recsys.training.families.ranker.rows import RankingRows, open_rows
 from recsys.training.families.ranker.task import Predictions, build_ranker
+from recsys.training.jobs.study import study_embedding
 
 
 def world(folder: Path, *, noise: bool = False) -> Path:
@@ -223,12 +224,12 @@ def test_through_the_door_and_on_to_training(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_studied_is_said(tmp_path: Path, config: ExperimentConfig) -> None:
-    with pytest.raises(ConfigError, match=r"two_tower is no ranker .* set multiplicity: auto"):
-        study(config)
+    with pytest.raises(ConfigError, match=r"two_tower is not studied, only .* multiplicity: auto"):
+        study_embedding(config)
     with pytest.raises(ConfigError, match=r"--lookups 13: 3 features can be searched .* 3 to 12"):
         study(load_config(world(tmp_path)), lookups=13)
     with pytest.raises(ConfigError, match="a study has at least 1 epoch, got 0"):
-        study(config, epochs=0)
+        study(load_config(world(tmp_path)), epochs=0)
 
 
 def test_what_would_fail_in_the_end_is_refused_before_the_search(tmp_path: Path) -> None:

@@ -163,19 +163,22 @@ def test_through_the_door_on_newer_rows(ranker: Path, tmp_path: Path) -> None:
     assert config.warm_start == str(ranker.resolve())
 
 
-def test_a_resumed_run_does_not_start_over(ranker: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_does_not_start_over(
+    ranker: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     clicks(tmp_path / "new.parquet", 1_000, seed=0, first=1_710_000_000)
     path = settings(tmp_path / "new.parquet", tmp_path / "new", warm_start=str(ranker))
     config = load_config(path)
     earlier = open_earlier(config)
     weights, told = [], []
+    caplog.set_level("INFO", logger="recsys")
     for _ in range(2):  # the second finds the checkpoints of the first
-        said: list[str] = []
+        caplog.clear()
         job = open_ranking(config, Given(World(), earlier))
-        model, state = fit_in(World(), job, config, tmp_path / "run", (), said.append)
+        model, state = fit_in(World(), job, config, tmp_path / "run", ())
         assert state.finished
         weights.append(model.embedding.table.weight.clone())  # type: ignore[union-attr]
-        told.append(any(line.startswith("warm start:") for line in said))
+        told.append(any(line.startswith("warm start:") for line in caplog.messages))
         assert Checkpoints.of_run(tmp_path / "run").steps()
     assert torch.equal(*weights)
     assert told == [True, False]

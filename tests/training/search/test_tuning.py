@@ -167,7 +167,7 @@ def test_what_is_written_trains_to_what_is_promised(seven: tuple[Path, Found]) -
     tuned = load_config(out)
     assert values_of(tuned, found.space) == found.best.values
     watcher = Watcher("auc", tuned.training.epochs, lambda epoch, value: False)
-    TrialData(tuned, print).train(tuned, (watcher,))
+    TrialData(tuned).train(tuned, (watcher,))
     assert watcher.best == found.best.value
 
 
@@ -369,7 +369,7 @@ def both_ways(base: ExperimentConfig, values: dict[str, Any]) -> bool:
     varied = with_values(base, values)
     curves = []
     for opened in (base, varied):
-        data = TrialData(opened, print, "torch")  # kernels agree to the last digits alone
+        data = TrialData(opened, "torch")  # kernels agree to the last digits alone
         assert data.train(base, ()).history  # a trial before leaves nothing behind
         if opened is varied:
             assert data.task(varied).num_steps == data.job.task().num_steps

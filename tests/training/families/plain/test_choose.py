@@ -278,10 +278,10 @@ def test_they_learn_from_training_sessions_and_answer_from_the_sessions_so_far(
     assert (history.lengths() < asked.seen.lengths()).any()
     for name, fitted in expected.items():
         scores = fitted.score(history.values.numpy(), history.offsets.numpy())
-        order = np.arange(dataset.num_items)
+        ties = np.arange(dataset.num_items)
         if name == "item_knn":  # alone in leaving items that nothing speaks for in no order
-            order = rankers[name].popular.order
-        best = order[np.argsort(-scores[:, order], axis=1, kind="stable")[:, :10]]
+            ties = rankers[name].popular.order
+        best = ties[np.argsort(-scores[:, ties], axis=1, kind="stable")[:, :10]]
         fell_back = rankers[name].fell_back(asked)
         assert not fell_back.all(), name
         best[fell_back] = rankers[name].popular.order[:10]
