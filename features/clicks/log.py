@@ -139,7 +139,7 @@ def encode_click_log(
     Args:
         schema: roles and features; all features are columns of the interactions.
         sources: where the interactions are.
-        policies: what becomes of rows that break a rule.
+        policies: what to do with rows that break a rule.
         split: `column`, or `time` for the order of the rows.
         folder: is there whole or not at all.
         lookups: for `multiplicity: auto`, as in `recsys.features.dataset.dataset.prepare`.

@@ -93,7 +93,7 @@ class Draft:
         policies = [
             f"{entry(name, choice)}   # {why}" for name, (choice, why) in self.policies.items()
         ]
-        rule = "what becomes of rows that break a rule"
+        rule = "what to do with rows that break a rule"
         parts = [
             "# Written by `recsys init` from the tables below. Look at it, then: recsys check",
             section("data", self._paths()),

@@ -245,7 +245,7 @@ def read_side(
         side: whose.
         schema: of the trained model.
         paths: table name -> where it lies; None is returned where none is of this side.
-        policies: what becomes of rows that break a rule.
+        policies: what to do with rows that break a rule.
 
     Raises:
         ConfigError: a table that is needed has no path, or the schema declares none.

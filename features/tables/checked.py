@@ -101,7 +101,7 @@ def read_tables(
     Args:
         schema: roles and features.
         sources: where the files are.
-        policies: what becomes of rows that break a rule.
+        policies: what to do with rows that break a rule.
         split_column: column of the interactions that says train, validation or test.
         now: the clock, for `policies.latest_time: now`.
         trained: the policies are those of a trained model; no message says to set one.

@@ -216,7 +216,8 @@ def _find(given: str, table: str) -> tuple[Path, list[Path]]:
         root, found = fixed, sorted(Path(name) for name in glob(given, recursive=True))
     else:
         siblings = [entry.name for entry in path.parent.glob("*")] if path.parent.is_dir() else []
-        hint = nearest(path.name, siblings) or ("" if siblings else " and neither does its folder")
+        there = path.parent.is_dir()
+        hint = nearest(path.name, siblings) or ("" if there else " and neither does its folder")
         raise NotFoundError(f"{given}: this path of the {table} table does not exist{hint}")
     files = [file for file in found if file.is_file() and not _is_hidden(file.relative_to(root))]
     if not files:

@@ -31,7 +31,7 @@ class LabelledSources(Sources):
 
 
 class Policies(StrictModel):
-    """What becomes of rows that break a rule. Every row dropped is counted and reported."""
+    """What to do with rows that break a rule. Every row dropped is counted and reported."""
 
     bad_ids: Literal["error", "drop"] = "error"
     """Ids that are null, NaN, empty or padded with white space."""

@@ -1,4 +1,4 @@
-"""The front door: `recsys COMMAND`. Rooms are imported inside each command, so help is quick."""
+"""The command line: `recsys COMMAND`. Commands import what they need, so help is quick."""
 
 import json as json_format
 import logging

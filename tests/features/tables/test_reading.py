@@ -144,5 +144,8 @@ def test_files_of_one_table_agree(tmp_path: Path) -> None:
     pq.write_table(pa.table({"a": [1]}), tmp_path / "2.parquet")
     with pytest.raises(DataError, match=r"2\.parquet: the items table has no column 'b'"):
         values(tmp_path, "b")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(NotFoundError, match=r"does not exist$"):
+        open_table(tmp_path / "empty" / "log.csv", "interactions")
     with pytest.raises(NotFoundError, match="neither does its folder"):
         open_table(tmp_path / "x" / "y.csv", "items")
