@@ -22,7 +22,7 @@ from mlflow.models import ModelSignature
 from mlflow.pyfunc import PythonModel
 from mlflow.types import schema as types
 
-from recsys.core.errors import DataError
+from recsys.core.errors import DataError, Row
 
 HISTORY, TIMES = "history", "history_times"
 INPUT = "the model input"
@@ -123,8 +123,10 @@ def _array(values: list[Any], field: pa.Field) -> pa.Array:
                 pa.array([value], field.type)
             except wrong as error:
                 raise DataError(
-                    f"{INPUT} row {row + 1}, column '{field.name}': must be {field.type}: "
-                    f"{error}; give values of that type"
+                    f"must be {field.type}: {error}",
+                    column=field.name,
+                    rows=[Row(INPUT, row + 1)],
+                    remedy="give values of that type",
                 ) from None
         raise
 

@@ -104,8 +104,8 @@ class SessionLoader:
         self._owner, self._starts, self._lengths = _windows(trained.offsets, config)
         if len(self._starts) == 0:
             raise DataError(
-                f"none of {len(trained):,} sessions has two training rows: nothing comes next; "
-                "see schema.interactions.session, sessions.inactivity_minutes and split"
+                f"none of {len(trained):,} sessions has two training rows: nothing comes next",
+                remedy="see schema.interactions.session, sessions.inactivity_minutes and split",
             )
         self._users = trained.user[self._owner]
         drawable = data.train_counts > 0 if config.trained_only else np.ones(data.num_items, bool)

@@ -71,11 +71,7 @@ class ClickReport:
         head = ("feature", "lookups", "null", "distinct", "rare", "new in test")
         out += ["", *grid(head, [_row(feature) for feature in self.features]), ""]
         out += [f"embedding table with its optimizer state: {self.table_bytes / 1e6:,.1f} MB"]
-        out += [
-            f"{drop.policy}: {drop.rows:,} rows of {drop.table}, column '{drop.column}': "
-            f"{drop.reason} (first at {drop.examples[0]})"
-            for drop in self.drops
-        ]
+        out += [str(drop) for drop in self.drops]
         out += [f"encoded in {self.folder}; training reads it from there"]
         out += ["", *(f"warning: {warning}" for warning in self.warnings)]
         out.append(f"{'ok' if not self.warnings else 'readable'}: fingerprint {self.fingerprint}")

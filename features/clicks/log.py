@@ -43,7 +43,7 @@ from recsys.features.tables.reading import open_table
 from recsys.features.tables.rows import Rows
 from recsys.features.tables.sources import Policies, Sources
 
-_FORMAT = "click log 2"
+_FORMAT = "click log 3"
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,7 +174,7 @@ def load_click_log(folder: Path) -> ClickLog:
         folder=folder,
         counts=tuple(facts["rows"]),
         positives=tuple(facts["positives"]),
-        drops=tuple(Drop(**{**raw, "examples": tuple(raw["examples"])}) for raw in facts["drops"]),
+        drops=tuple(Drop.from_json(raw) for raw in facts["drops"]),
     )
 
 
@@ -279,8 +279,9 @@ def _write_parts(
     counts = tuple(writer.num_rows for writer in writers)
     if counts != found.counts:
         raise DataError(
-            f"{source.files.paths[0]}: {sum(found.counts):,} rows in the first reading, "
-            f"{sum(counts):,} in the second; leave the files alone while they are read"
+            f"{sum(found.counts):,} rows in the first reading, {sum(counts):,} in the second",
+            file=source.files.paths[0],
+            remedy="leave the files alone while they are read",
         )
     return tuple(writer.num_positive for writer in writers)
 
@@ -300,9 +301,9 @@ def _encoded(rows: Rows, found: Survey, source: ClickSource) -> RankingBatch:
     try:
         encoded = found.encoder.encode("interactions", pa.table(columns))
     except DataError as error:
-        (place,) = source.files.places(rows.rows[:1])
-        path, _, row = place.rpartition(":")
-        raise DataError(f"{path} from row {row} on: {error}") from None
+        places = source.files.places(rows.rows)  # all of one file
+        numbers = [place.number for place in places]
+        raise error.within(places[0].file, numbers=numbers) from None
     assert rows.label is not None
     weight = np.ones(len(rows), np.float32) if rows.weight is None else rows.weight
     crosses = Crosses(found.encoder.schema.derived_features, found.encoder.columns_layout())

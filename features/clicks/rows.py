@@ -79,9 +79,9 @@ class PartOrder:
 
     def _refuse(self, before: int, late: int, after: int, early: int) -> None:
         first, second = self._files.places(np.array([late, early]))
-        path, _, row = first.rpartition(":")
         raise DataError(
-            f"{path} row {row}, column '{self._column}': this {_PART_WORDS[before]} row is later "
-            f"than the {_PART_WORDS[after]} row {second}; sort the log by '{self._column}', or "
-            "correct the split"
+            f"this {_PART_WORDS[before]} row is later than the {_PART_WORDS[after]} row {second}",
+            column=self._column,
+            rows=[first],
+            remedy=f"sort the log by '{self._column}', or correct the split",
         )

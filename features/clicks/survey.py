@@ -195,9 +195,10 @@ def _check_counts(counts: NDArray[np.int64], source: ClickSource, split: SplitCo
     path = source.files.paths[0]
     if counts[TRAIN] == 0 or counts[TEST] == 0:
         raise DataError(
-            f"{path}: split {split.kind}: {counts[TRAIN]} training, {counts[VALIDATION]} "
-            f"validation and {counts[TEST]} test rows; change the section 'split' so that none "
-            "is empty"
+            f"split {split.kind}: {counts[TRAIN]} training, {counts[VALIDATION]} validation and "
+            f"{counts[TEST]} test rows",
+            file=path,
+            remedy="change the section 'split' so that none is empty",
         )
 
 
@@ -212,9 +213,9 @@ def _fit(
     """Fit on the sample; a category whose values fitting does not need is there by its type."""
     columns = {}
     for name, kind in _types(source, schema, whole).items():
-        place = f"{source.files.paths[0]}, column '{name}'"
         if name in sample.pieces[0].columns:
-            joined = join_batches([p.columns[name] for p in sample.pieces], place, untyped=False)
+            pieces = [piece.columns[name] for piece in sample.pieces]
+            joined = join_batches(pieces, source.files.paths[0], name, untyped=False)
             text = pa.types.is_large_string(joined.type)
             columns[name] = (
                 decide_type(joined.dictionary_encode()) if name in whole and text else joined

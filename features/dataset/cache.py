@@ -32,7 +32,7 @@ from recsys.features.tables.ledger import Drop
 from recsys.features.tables.sources import Policies, Sources
 
 _EVENTS = ("user_row", "item_row", "time", "weight", "row", "label", "split", "session")
-_FORMAT = "4"
+_FORMAT = "5"
 _SIDES = ("items", "users", "context")
 
 
@@ -105,7 +105,7 @@ def _load(folder: Path) -> Dataset:
         name: tensors[f"events.{name}"].numpy() for name in _EVENTS if f"events.{name}" in tensors
     }
     part = tensors["part"].numpy()
-    drops = (Drop(**{**raw, "examples": tuple(raw["examples"])}) for raw in facts["drops"])
+    drops = (Drop.from_json(raw) for raw in facts["drops"])
     blocks = {side: _block(side, tensors, facts["multi"][side]) for side in _SIDES}
     encoder = FeatureEncoder.read(lambda name: (folder / "encoder" / name).read_bytes())
     return Dataset(

@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from recsys.core.distinct import distinct_counts, is_among
-from recsys.core.errors import ConfigError, DataError
+from recsys.core.errors import ConfigError, DataError, Row
 from recsys.data.batch import FeatureBlock
 from recsys.features.dataset.histories import Histories
 from recsys.features.dataset.split import (
@@ -153,8 +153,8 @@ def parted(
         cold = released_from(config.from_, events.item_row, events.time, tables.items.num_rows)
     if not cold.any():
         raise DataError(
-            f"split.cold_items: none of {len(cold):,} items is cold; choose a larger share, or an "
-            "earlier instant"
+            f"split.cold_items: none of {len(cold):,} items is cold",
+            remedy="choose a larger share, or an earlier instant",
         )
     gone = cold[events.item_row] & (part < TEST)
     if not config.removed or not gone.any():
@@ -162,15 +162,17 @@ def parted(
     if gone[part == TRAIN].all():
         raise DataError(
             f"split.cold_items: {int(cold.sum()):,} of {len(cold):,} items are cold, and no "
-            "training row is left; choose a smaller share, or a later instant"
+            "training row is left",
+            remedy="choose a smaller share, or a later instant",
         )
     drop = Drop(
         table="interactions",
         column=schema.interactions.item,
         reason="a training or validation row of a cold item",
-        policy=f"split.cold_items: {int(cold.sum()):,} items",
+        rule="split.cold_items",
+        choice=f"{int(cold.sum()):,} items",
         rows=int(gone.sum()),
-        examples=tuple(f"row {row + 1}" for row in np.sort(events.row[gone])[:5]),
+        examples=tuple(Row("", int(row) + 1) for row in np.sort(events.row[gone])[:5]),
     )
     left = replace(tables, events=events.take(np.flatnonzero(~gone)), drops=(*tables.drops, drop))
     return left, part[~gone], cold

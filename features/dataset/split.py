@@ -152,7 +152,8 @@ def assign(
         why = " (all rows have the same time)" if alike else ""
         raise DataError(
             f"split {config.kind}: {counts[TRAIN]} training, {counts[VALIDATION]} validation and "
-            f"{counts[TEST]} test rows{why}; change the section 'split' so that none is empty"
+            f"{counts[TEST]} test rows{why}",
+            remedy="change the section 'split' so that none is empty",
         )
     if config.trains_on_validation:
         part = np.where(part == VALIDATION, np.int8(TRAIN), part)

@@ -27,6 +27,7 @@ def _column(table: pa.Table, name: str, feature: Feature) -> pa.ChunkedArray:
     if name not in table.column_names:
         raise DataError(
             f"column '{name}' of feature '{feature.name}' is missing"
-            f"{nearest(name, table.column_names)}; the table has {', '.join(table.column_names)}"
+            f"{nearest(name, table.column_names)}",
+            remedy=f"the table has {', '.join(table.column_names)}",
         )
     return table.column(name)

@@ -100,7 +100,8 @@ class FeatureEncoder:
             if before != family and "null" not in (before, family):
                 raise DataError(
                     f"feature '{name}' holds {family} values, the earlier model was trained on "
-                    f"{before} values: cast the column to {before}, or train without warm_start"
+                    f"{before} values",
+                    remedy=f"cast the column to {before}, or train without warm_start",
                 )
         known = {
             name: distinct(np.concatenate([own, earlier.known.get(name, own[:0])]))

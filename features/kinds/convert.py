@@ -85,8 +85,7 @@ def number(cells: Cells, policies: Policies) -> pa.Array:
         infinite,
         "the number is infinite",
         "correct the source",
-        option="set policies.infinite_numbers: null",
-        policy=f"infinite_numbers: {policies.infinite_numbers}",
+        rule=policies.rule("infinite_numbers", "null"),
     )
     lost = mask_of(pc.is_nan(values)) | infinite
     return (
@@ -115,8 +114,12 @@ def decide_type(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pa.chunked_array([numbers.take(whole.indices)])
 
 
-def join_batches(parts: Sequence[pa.Array], cells_place: str, *, untyped: bool) -> pa.ChunkedArray:
+def join_batches(
+    parts: Sequence[pa.Array], file: object, column: str, *, untyped: bool
+) -> pa.ChunkedArray:
     """Return the batches of one converted column as one column of one type.
+
+    `file` and `column` are where they come from, for messages.
 
     Raises:
         DataError: files disagree on whether the column is text or numbers.
@@ -127,7 +130,9 @@ def join_batches(parts: Sequence[pa.Array], cells_place: str, *, untyped: bool) 
     target = common_type(kinds)
     if target is None:
         names = " and ".join(sorted(map(str, kinds)))
-        raise DataError(f"{cells_place}: {names} in different files; cast them to one type")
+        raise DataError(
+            f"{names} in different files", file=file, column=column, remedy="cast them to one type"
+        )
     joined = pa.chunked_array([part.cast(target) for part in parts], target)
     return decide_type(joined) if untyped and pa.types.is_dictionary(target) else joined
 

@@ -165,8 +165,10 @@ class MultiCategoricalFeature(SparseFeature):
     def _parts(self, values: pa.Array) -> pa.Array:
         if self.separator is None:
             raise DataError(
-                f"column '{self.source_column}' is text; give the multi_categorical feature "
-                f"'{self.name}' a separator, as in separator: \"|\""
+                "text where a list is expected",
+                column=self.source_column,
+                remedy=f"give the multi_categorical feature '{self.name}' a separator, as in "
+                'separator: "|"',
             )
         lists = split_text(values.cast(pa.large_string()), self.separator)
         trimmed = pc.utf8_trim_whitespace(lists.values)

@@ -82,8 +82,9 @@ def value_family(column: pa.ChunkedArray, feature: Feature) -> str:
         if check(kind):
             return family
     raise DataError(
-        f"column '{feature.source_column}' is {kind}; a {feature.kind} feature needs text, whole "
-        f"numbers or booleans (declare '{feature.name}' numeric, or cast the column)"
+        f"{kind}, where a {feature.kind} feature needs text, whole numbers or booleans",
+        column=feature.source_column,
+        remedy=f"declare '{feature.name}' numeric, or cast the column",
     )
 
 
@@ -103,8 +104,9 @@ def check_family(column: pa.ChunkedArray, feature: Feature, fitted: Fitted) -> N
     got, want = value_family(column, feature), fitted.families[feature.name]
     if "null" not in (got, want) and got != want:
         raise DataError(
-            f"column '{feature.source_column}' holds {got} values, the model was trained on "
-            f"{want} values: cast the column to {want}"
+            f"holds {got} values, the model was trained on {want} values",
+            column=feature.source_column,
+            remedy=f"cast the column to {want}",
         )
 
 

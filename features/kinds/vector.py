@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import Field
 
-from recsys.core.errors import DataError
+from recsys.core.errors import DataError, Row
 from recsys.data.batch import FeatureLayout
 from recsys.features.kinds.feature import Encoded, Feature, Fitted, is_nan
 from recsys.features.kinds.number_lists import ExpectedList, float_lists
@@ -101,8 +101,10 @@ class VectorFeature(Feature):
         wrong = np.flatnonzero((lengths >= 0) & (lengths != self.dim))
         if len(wrong):
             raise DataError(
-                f"column '{self.source_column}', row {wrong[0] + 1}: a vector of "
-                f"{lengths[wrong[0]]} numbers where dim: {self.dim} is declared"
+                f"a vector of {lengths[wrong[0]]} numbers where dim: {self.dim} is declared",
+                column=self.source_column,
+                rows=[Row("", int(wrong[0]) + 1)],
+                num_rows=len(wrong),
             )
         out[lengths >= 0] = np.asarray(lists.flatten()).reshape(-1, self.dim)
         return out
@@ -124,8 +126,7 @@ def _check_numbers(
         infinite,
         "a vector holds an infinite number",
         "correct the source",
-        option="set policies.infinite_numbers: null",
-        policy=f"infinite_numbers: {policies.infinite_numbers}",
+        rule=policies.rule("infinite_numbers", "null"),
         show=False,
     )
     return infinite

@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 
-from recsys.core.errors import DataError
+from recsys.core.errors import DataError, Row
 from recsys.features.kinds.feature import Integers
 from recsys.features.kinds.number_lists import ExpectedList, float_lists
 from recsys.features.kinds.sparse import lengths_of, one_array
@@ -75,16 +75,21 @@ def weights_of(
     if len(wrong):
         row = int(wrong[0])
         raise DataError(
-            f"column '{name}', row {row + 1}: {_lengths(weights)[row]} weights for {lengths[row]} "
-            f"values of column '{values_column}'; {_REMEDY}"
+            f"{_lengths(weights)[row]} weights for {lengths[row]} values of column "
+            f"'{values_column}'",
+            column=name,
+            rows=[Row("", row + 1)],
+            num_rows=len(wrong),
+            remedy=_REMEDY,
         )
     if pa.types.is_null(weights.type):
         return np.zeros(0, np.float32)
     found = np.asarray(weights.cast(pa.large_list(pa.float32())).flatten(), np.float32)
     if not (np.isfinite(found) & (found >= 0)).all():
         raise DataError(
-            f"column '{name}' holds a weight that is negative, null or infinite; a weight is zero "
-            "or more"
+            "holds a weight that is negative, null or infinite",
+            column=name,
+            remedy="a weight is zero or more",
         )
     return found
 

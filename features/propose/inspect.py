@@ -90,11 +90,7 @@ class Report:
             f"{self.users_without_events:,} users",
             f"embedding table with its optimizer state: {self.table_bytes / 1e6:,.1f} MB",
         ]
-        for drop in self.drops:
-            out.append(
-                f"{drop.policy}: {drop.rows:,} rows of {drop.table}, column '{drop.column}': "
-                f"{drop.reason} (first at {drop.examples[0]})"
-            )
+        out += [str(drop) for drop in self.drops]
         out += ["", *(f"note: {note}" for note in self.notes)]
         out += [f"warning: {warning}" for warning in self.warnings]
         out.append(f"{'ok' if not self.warnings else 'readable'}: fingerprint {self.fingerprint}")

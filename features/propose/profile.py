@@ -124,7 +124,7 @@ def profile_table(files: TableFiles, given: str) -> TableProfile:
         parts.append(batch)
         rows += len(batch.rows)
     if rows == 0:
-        raise DataError(f"{given}: the table is empty")
+        raise DataError("the table is empty", file=given)
     table = _joined(parts, files)
     columns = {
         name: _profile(name, table.column(name), untyped=files.is_untyped(name))

@@ -5,9 +5,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from recsys.core.errors import DataError
+from recsys.core.errors import DataError, Row
 from recsys.features.tables.reading import TableFiles, table_at
 
 
@@ -18,10 +20,12 @@ class RequestOrigin:
     name: str = "requests"
     first_row: int = 0
 
-    def at(self, column: str, row: int | None = None) -> str:
-        """Return the words for a column and, counted from 0 within the requests, a row."""
-        number = "" if row is None else f" row {self.first_row + row + 1}"
-        return f"{self.name}{number}, column '{column}'"
+    def error(
+        self, reason: str, column: str = "", row: int | None = None, *, remedy: str = ""
+    ) -> DataError:
+        """Return the error for a column and, counted from 0 within the requests, a row."""
+        rows = [] if row is None else [Row(self.name, self.first_row + int(row) + 1)]
+        return DataError(reason, file=self.name, column=column, rows=rows, remedy=remedy)
 
     def files(self, columns: Sequence[str]) -> TableFiles:
         """Return what stands in the messages of who reads the requests, with their columns.
@@ -32,24 +36,24 @@ class RequestOrigin:
         return table_at(Path(self.name), "requests", columns)
 
     @contextmanager
-    def named(self, columns: Mapping[str, str]) -> Iterator[None]:
+    def named(self, columns: Mapping[str, str], rows: NDArray[np.int64]) -> Iterator[None]:
         """Name the origin in errors about values that cannot be encoded.
 
-        columns: name of a column that is encoded inside -> its name in the requests.
+        Args:
+            columns: name of a column that is encoded inside -> its name in the requests.
+            rows: (N,) the request of each row that is encoded inside, from 0.
 
         Raises:
             DataError: one was raised inside, or Arrow found values that it cannot convert.
         """
         try:
             yield
-        except (DataError, pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as e:
-            message = str(e).splitlines()[0]
-            for inside, outside in columns.items():
-                message = message.replace(f"column '{inside}'", f"column '{outside}'")
-            if not isinstance(e, DataError):
-                among = " or ".join(f"'{outside}'" for outside in columns.values())
-                message = (
-                    f"column {among}: {message}; give values of the kind that the model was "
-                    "trained on"
-                )
-            raise DataError(f"{self.name}: {message}") from None
+        except DataError as error:
+            numbers = (self.first_row + rows + 1).tolist()
+            raise error.within(self.name, columns.get(error.column, ""), numbers) from None
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+            among = " or ".join(f"'{outside}'" for outside in columns.values())
+            raise self.error(
+                f"column {among}: {str(error).splitlines()[0]}",
+                remedy="give values of the kind that the model was trained on",
+            ) from None

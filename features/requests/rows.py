@@ -138,7 +138,7 @@ class RowEncoder:
             query = query.beside(self._encoded("interactions", _Raw(context, len(rows))))
             block = query.beside(self._encoded("items", items))
         except DataError as error:
-            raise DataError(f"{files.paths[0]} from row {first_row + 1} on: {error}") from None
+            raise error.within(files.paths[0]) from None
         return self._crosses.beside(block)
 
     def require(self, files: TableFiles) -> None:
@@ -198,8 +198,8 @@ class RowEncoder:
         if table is None or not features:
             return _Raw(self._columns(features, rows, side), len(rows))
         ids, key = rows.ids[_ROLES[side]], self._own_key(side)
-        place = f"{ledger.files.paths[0]}, column '{self._key(side)}'"
-        at = _find(ids.dictionary, table.column(key).combine_chunks(), place, side)
+        column = Cells(self._key(side), ids.dictionary, rows.rows, ledger)
+        at = _find(column, table.column(key).combine_chunks(), side)
         codes = np.asarray(ids.indices).astype(np.int64)
         self._note_unknown(side, Cells(self._key(side), ids, rows.rows, ledger), at)
         taken = table.take(at)
@@ -283,13 +283,17 @@ def as_rows(table: pa.Table, place: str = "rows") -> TableFiles:
     return table_at(Path(place), "rows", table.column_names)
 
 
-def _find(ids: pa.Array, keys: pa.Array, place: str, side: Side) -> pa.Array:
+def _find(column: Cells, keys: pa.Array, side: Side) -> pa.Array:
     """Return the row of each id in `keys`, null where there is none."""
+    ids = column.values
     if len(ids) == 0:
         return pa.nulls(0, pa.int32())
     if is_text(ids.type) != is_text(keys.type):
         raise DataError(
-            f"{place} holds {ids.type} ids, the table of {side} {keys.type} ids: cast one of them"
+            f"holds {ids.type} ids, the table of {side} {keys.type} ids",
+            file=column.ledger.files.paths[0],
+            column=column.column,
+            remedy="cast one of them",
         )
     if ids.type != keys.type:  # whole numbers, signed and unsigned
         ids, keys = ids.cast(pa.string()), keys.cast(pa.string())

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
-from recsys.core.errors import ConfigError, DataError
+from recsys.core.errors import ConfigError
 from recsys.core.strict import nearest
 from recsys.data.batch import History, Jagged
 from recsys.features.dataset.sessions import Sessions, gaps, pieces
@@ -58,9 +58,11 @@ def refuse_unknown_columns(schema: Schema, names: list[str], origin: RequestOrig
     others |= set(columns_of(schema.features_of("users")))
     for name in names:
         if name.startswith("history_") and name not in steps and name not in others:
-            raise DataError(
-                f"{origin.at(name)}: the model knows no such column{nearest(name, steps)}; of the "
-                f"steps of a history it reads {', '.join(steps)}: rename the column or leave it out"
+            raise origin.error(
+                f"the model knows no such column{nearest(name, steps)}; of the steps of a history "
+                f"it reads {', '.join(steps)}",
+                name,
+                remedy="rename the column or leave it out",
             )
 
 
@@ -82,9 +84,11 @@ def step_times(schema: Schema, table: pa.Table, origin: RequestOrigin) -> _Ints 
     known = np.flatnonzero(found != NULL_TIME)
     back = np.flatnonzero((np.diff(found[known]) < 0) & (np.diff(row[known]) == 0))
     if len(back):
-        raise DataError(
-            f"{origin.at(TIMES, row[known[back[0]]])}: the times go back; a history is oldest "
-            "first: sort its items, times and other lists by time"
+        raise origin.error(
+            "the times go back, but a history is oldest first",
+            TIMES,
+            row[known[back[0]]],
+            remedy="sort its items, times and other lists by time",
         )
     return found
 
@@ -143,7 +147,7 @@ def encode_steps(
     # A column of nulls holds the number of steps where no other does.
     chosen = pa.table({"": pa.nulls(len(steps)), **columns})
     known = _checked(encoder.schema, chosen, origin.first_row + row, policies, origin)
-    with origin.named(names):
+    with origin.named(names, row):
         features = encoder.encode("interactions", known)
     return History(
         items=Jagged.of_lengths(item_row, lengths),
@@ -246,17 +250,20 @@ def _chosen(
     if pa.types.is_null(column.type):
         return pa.nulls(len(steps))
     if not is_list(column.type):
-        raise DataError(
-            f"{origin.at(name)} is {column.type}; it must be a list, one value for each item of "
-            "the history"
+        raise origin.error(
+            f"{column.type}, where a list is expected",
+            name,
+            remedy="write a list, one value for each item of the history",
         )
     given, lengths = np.asarray(column.is_valid()), _lengths(table, name)
     wrong = np.flatnonzero(given & (lengths != size))
     if len(wrong):
-        raise DataError(
-            f"{origin.at(name, wrong[0])}: {lengths[wrong[0]]} values, but the history has "
-            f"{size[wrong[0]]} items; the two go together one by one: put null where a value is "
-            "not known, or null for the whole list"
+        raise origin.error(
+            f"{lengths[wrong[0]]} values, but the history has {size[wrong[0]]} items",
+            name,
+            wrong[0],
+            remedy="the two go together one by one: put null where a value is not known, or null "
+            "for the whole list",
         )
     row = np.repeat(np.arange(len(size)), size)[steps]
     ends, starts = np.cumsum(size), np.cumsum(lengths) - lengths

@@ -18,7 +18,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recsys.core.errors import DataError
 from recsys.data.batch import FeatureBlock, History, Jagged
 from recsys.features.dataset.histories import Histories
 from recsys.features.dataset.sessions import Sessions
@@ -156,7 +155,8 @@ def encode_requests(
         seen_rows, seen_owner, _ = _item_rows(table, SEEN, item_ids, origin)
         kept = seen_rows >= 0
         seen = _grouped(seen_rows[kept], seen_owner[kept], table.num_rows)
-    with origin.named(_sources(encoder.schema, "users")):
+    everyone = np.arange(table.num_rows)
+    with origin.named(_sources(encoder.schema, "users"), everyone):
         block = encoder.encode("users", known_of)
     times = None
     if steps:
@@ -171,7 +171,7 @@ def encode_requests(
     if steps:
         shown = encode_steps(encoder, table, rows[last], last, times, policies, origin)
     else:
-        with origin.named(_sources(encoder.schema, "interactions")):
+        with origin.named(_sources(encoder.schema, "interactions"), everyone):
             block = block.beside(encoder.encode("interactions", known_of))
         shown = _grouped(rows[last], owner[last], table.num_rows)
     unknown = np.flatnonzero(~in_catalogue)
@@ -193,8 +193,9 @@ def require_columns(schema: Schema, files: TableFiles, remedy: str = "") -> None
     key = schema.user_key
     needs = (
         f"requests need '{key}' and '{HISTORY}' (a list of item ids, oldest first, empty for a "
-        f"new user){remedy}"
+        "new user)"
     )
+    needs = f"{needs}; {remedy}" if remedy else needs
     files.require((key, HISTORY), {key: needs, HISTORY: needs})
 
 
@@ -239,23 +240,25 @@ def _item_rows(
     if pa.types.is_null(kind):
         lists, kind = lists.cast(pa.large_list(item_ids.type)), pa.large_list(item_ids.type)
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
-        raise DataError(
-            f"{origin.at(name)} is {kind}; it must be a list of item ids: write a column of lists, "
-            "as in ['a', 'b']"
+        raise origin.error(
+            f"{kind}, where a list of item ids is expected",
+            name,
+            remedy="write a column of lists, as in ['a', 'b']",
         )
     lengths = np.asarray(pc.list_value_length(lists).fill_null(0)).astype(np.int64)
     values = lists.flatten()
     if not pa.types.is_null(values.type) and is_text(values.type) != is_text(item_ids.type):
-        raise DataError(
-            f"{origin.at(name)} holds {values.type} ids, the catalogue {item_ids.type} ids: cast "
-            f"them to {item_ids.type}"
+        raise origin.error(
+            f"holds {values.type} ids, the catalogue {item_ids.type} ids",
+            name,
+            remedy=f"cast them to {item_ids.type}",
         )
     try:
         found = pc.index_in(values.cast(item_ids.type), item_ids)
     except pa.ArrowInvalid as error:
         reason = str(error).splitlines()[0]
-        raise DataError(
-            f"{origin.at(name)} holds what is no {item_ids.type} id ({reason}): correct the ids"
+        raise origin.error(
+            f"holds what is no {item_ids.type} id ({reason})", name, remedy="correct the ids"
         ) from None
     rows = np.asarray(found.fill_null(-1), np.int64)
     return rows, np.repeat(np.arange(len(lengths)), lengths), values

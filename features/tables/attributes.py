@@ -15,7 +15,9 @@ from recsys.features.tables.ids import IdCollector, Ids
 from recsys.features.tables.ledger import Cells, Ledger, Mask, is_list
 from recsys.features.tables.reading import TableFiles
 from recsys.features.tables.rows import RowReader, RowRoles
-from recsys.features.tables.sources import Policies
+from recsys.features.tables.sources import Policies, Rule
+
+_LEFT_JOIN = Rule("left join", choice="")
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +71,8 @@ def read_attributes(
     columns = {
         name: join_batches(
             batches,
-            f"{files.paths[0]}, column '{name}'",
+            files.paths[0],
+            name,
             untyped=files.is_untyped(name) and name in read,
         )
         for name, batches in parts.items()
@@ -103,8 +106,7 @@ def without_duplicates(attributes: Attributes, policies: Policies) -> Attributes
             else "the key has a later row",
             attributes.ids.rows[at],
             remedy="keep one row a key",
-            option="set policies.duplicate_keys: first (or last)",
-            policy=f"duplicate_keys: {policies.duplicate_keys}",
+            rule=policies.rule("duplicate_keys", "first (or last)"),
             value=repr(repeated),
         )
     return attributes.keep(keep)
@@ -127,7 +129,7 @@ def joined(main: Attributes, key: str, sides: Mapping[str, Attributes]) -> pa.Ta
             side.ids.column,
             f"no row of {main.ledger.files.table} has this key",
             side.ids.rows[unmatched],
-            policy="left join",
+            rule=_LEFT_JOIN,
         )
         table = _with_columns(table, side.columns.take(at), name)
     return table
@@ -137,8 +139,9 @@ def _with_columns(table: pa.Table, more: pa.Table, name: str) -> pa.Table:
     for column in more.column_names:
         if column in table.column_names:
             raise DataError(
-                f"table '{name}' brings a column '{column}' that another table of the same side "
-                "has too: rename one of them in the source"
+                f"table '{name}' brings it, and another table of the same side has it too",
+                column=column,
+                remedy="rename one of them in the source",
             )
         table = table.append_column(column, more.column(column))
     return table

@@ -26,7 +26,7 @@ from recsys.features.tables.ids import Ids, settle_ids
 from recsys.features.tables.ledger import Drop
 from recsys.features.tables.log import Log, read_log, take_rows
 from recsys.features.tables.reading import TableFiles, fingerprint, open_table
-from recsys.features.tables.sources import Policies, Sources
+from recsys.features.tables.sources import KEEP, Policies, Sources
 from recsys.features.tables.times import latest_seconds, microseconds
 
 Side = Literal["items", "users"]
@@ -201,11 +201,11 @@ def _joins(schema: Schema, name: str) -> str | None:
 
 def _without_unknown(log: Log, others: dict[str, Attributes], policies: Policies) -> Log:
     """Drop, keep or refuse rows whose item (user) the catalogue (users table) lacks."""
-    sides: list[tuple[Side, str, str]] = [
-        ("items", "catalogue", policies.unknown_items),
-        ("users", "users table", policies.unknown_users),
+    sides: list[tuple[Side, str]] = [
+        ("items", "catalogue"),
+        ("users", "users table"),
     ]
-    for side, what, policy in sides:
+    for side, what in sides:
         if side not in others:
             continue
         ids: Ids = log.items if side == "items" else log.users
@@ -214,23 +214,23 @@ def _without_unknown(log: Log, others: dict[str, Attributes], policies: Policies
         at = np.flatnonzero(unknown)
         if len(at) == 0:
             continue
+        rule = policies.rule(f"unknown_{side}", "drop (or keep, without attributes)")
         log.ledger.note(
             ids.column,
             f"the {what} has no such key",
             ids.rows[at],
             remedy=f"add them to {others[side].ids.place}",
-            option=f"set policies.unknown_{side}: drop (or keep, without attributes)",
-            policy=f"unknown_{side}: {policy}",
+            rule=rule,
             value=repr(ids.distinct[int(ids.codes[at[0]])].as_py()),
         )
-        if policy != "keep":
+        if rule.choice != KEEP:
             log = log.keep(~unknown)
     return log
 
 
 def _without_repeats(log: Log, schema: Schema, policies: Policies) -> Log:
     """Drop or refuse the same user, item and time twice."""
-    if policies.duplicate_events == "keep" or len(log.rows) == 0:
+    if policies.duplicate_events == KEEP or len(log.rows) == 0:
         return log
     has_clock = schema.interactions.time is not None or schema.interactions.order is not None
     clock = log.clock if has_clock else np.zeros(len(log.rows), np.int64)
@@ -246,8 +246,7 @@ def _without_repeats(log: Log, schema: Schema, policies: Policies) -> Log:
         f"the same {what} as an earlier row",
         log.rows[repeated],
         remedy="take the repeats out of the source",
-        option="set policies.duplicate_events: keep or drop",
-        policy=f"duplicate_events: {policies.duplicate_events}",
+        rule=policies.rule("duplicate_events", "keep or drop"),
     )
     return log.keep(~repeated)
 
@@ -271,13 +270,16 @@ def _check_worth(log: Log, items: pa.Table, files: TableFiles) -> None:
     """Refuse what nothing can be learnt from."""
     if len(log.rows) == 0:
         raise DataError(
-            f"{files.paths[0]}: no interaction is left after the policies; "
-            "see policies.unknown_items and policies.unknown_users"
+            "no interaction is left after the policies",
+            file=files.paths[0],
+            remedy="see policies.unknown_items and policies.unknown_users",
         )
     if items.num_rows < 2 or len(log.items.used()) < 2:
         raise DataError(
-            f"{log.items.place}: the interactions are all of one item; "
-            "at least two are needed to choose from"
+            "the interactions are all of one item",
+            file=log.items.files,
+            column=log.items.column,
+            remedy="at least two are needed to choose from",
         )
 
 

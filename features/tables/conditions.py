@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from recsys.features.kinds.convert import number
 from recsys.features.schema import Condition
 from recsys.features.tables.ledger import Cells, Ledger, Mask, cells, is_list, is_text, mask_of
-from recsys.features.tables.sources import Policies
+from recsys.features.tables.sources import Policies, Rule
+
+_WHERE = Rule("where", choice="")
 
 
 def conditions_met(
@@ -22,7 +24,7 @@ def conditions_met(
     for condition in where:
         column = cells(table, condition.column, rows, ledger)
         holds = _holds(column, condition)
-        column.note(met & ~holds, f"not {_words(condition)}", "", policy="where", show=False)
+        column.note(met & ~holds, f"not {_words(condition)}", "", rule=_WHERE, show=False)
         met &= holds
     return met
 

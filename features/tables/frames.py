@@ -72,7 +72,9 @@ def to_arrow(frame: Any, name: str) -> pa.Table:
         frame = frame.reset_index()
     twice = frame.columns[frame.columns.duplicated()]
     if len(twice):
-        raise DataError(f"{name}: two columns are named '{twice[0]}'; rename one of them")
+        raise DataError(
+            f"two columns are named '{twice[0]}'", file=name, remedy="rename one of them"
+        )
     columns = {str(column): _column(frame[column], name) for column in frame.columns}
     return pa.table(columns)
 
@@ -83,6 +85,8 @@ def _column(values: "pd.Series[Any]", name: str) -> pa.Array:
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(
-            f"{name}, column '{values.name}': values of several types or of one that Parquet "
-            f"lacks ({reason}); cast the column to one type"
+            f"values of several types or of one that Parquet lacks ({reason})",
+            file=name,
+            column=str(values.name),
+            remedy="cast the column to one type",
         ) from None

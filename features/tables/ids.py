@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from recsys.core.errors import DataError
 from recsys.features.tables.growing import GrowingArray
 from recsys.features.tables.ledger import Cells, Ledger, Mask, is_text, mask_of
-from recsys.features.tables.sources import Policies
+from recsys.features.tables.sources import Policies, Rule
 
 _WHOLE = r"^(0|-?[1-9][0-9]*)$"
 _WHOLE_FLOAT = r"^-?[0-9]+(\.0*)?([eE]\+?[0-9]+)?$"
@@ -25,7 +25,7 @@ _SPOILT_NULLS = ("nan", "NaN", "None", "null", "NULL", "<NA>", "NaT")
 _EXACT_FLOAT = float(2**53)
 _CORRECT = "correct the source"
 _FLOAT_REMEDY = "a null made floats of the numbers: write them as integers"
-_FLOAT_OPTION = "set policies.float_ids: integer to cast the whole ones"
+_FLOAT_OPTION = "integer to cast the whole ones"
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,9 +45,13 @@ class Ids:
     @property
     def place(self) -> str:
         """The files and the column, for messages."""
+        return f"{self.files}, column '{self.column}'"
+
+    @property
+    def files(self) -> str:
+        """The files, for messages."""
         paths = self.ledger.files.paths
-        more = f" and {len(paths) - 1} more files" if len(paths) > 1 else ""
-        return f"{paths[0]}{more}, column '{self.column}'"
+        return f"{paths[0]} and {len(paths) - 1} more files" if len(paths) > 1 else f"{paths[0]}"
 
     def used(self) -> pa.Array:
         """Return the distinct ids that a row has."""
@@ -86,10 +90,9 @@ class IdCheck:
 
     def _usable(self, cells: Cells, encoded: pa.DictionaryArray) -> Mask:
         """Note null, empty, padded and spoilt ids; return what stays."""
-        policy = f"bad_ids: {self._policies.bad_ids}"
-        option = "set policies.bad_ids: drop to leave such rows out"
+        rule = self._policies.rule("bad_ids", "drop to leave such rows out")
         null = np.asarray(encoded.indices.is_null())
-        cells.note(null, "the id is null", _CORRECT, option=option, policy=policy, show=False)
+        cells.note(null, "the id is null", _CORRECT, rule=rule, show=False)
         usable = ~null
         if not is_text(encoded.dictionary.type):
             return usable
@@ -107,7 +110,7 @@ class IdCheck:
         for reason, fault in faults:
             if fault.any():
                 bad = fault[codes] & usable
-                cells.note(bad, reason, _CORRECT, option=option, policy=policy)
+                cells.note(bad, reason, _CORRECT, rule=rule)
                 usable &= ~bad
         return usable
 
@@ -220,8 +223,7 @@ def _floats(cells: Cells, policies: Policies) -> pa.Array:
         ~null & ~fractional & ~spoilt,
         "ids came as floats",
         _FLOAT_REMEDY,
-        option=_FLOAT_OPTION,
-        policy=f"float_ids: {policies.float_ids}",
+        rule=policies.rule("float_ids", _FLOAT_OPTION),
     )
     safe = np.where(fractional | spoilt, 0.0, filled)
     return pa.array(safe.astype(np.int64), mask=null)
@@ -232,16 +234,16 @@ def _untyped_to_integer(ids: Ids, policies: Policies) -> Ids:
     whole = _matches(ids.distinct, _WHOLE)
     if whole.all():
         return _as_type(ids, None)
-    for fault, reason, policy in (
-        (~_matches(ids.distinct, _WHOLE_FLOAT), "the id is a fraction", "error"),
-        (~whole, "ids came as floats", f"float_ids: {policies.float_ids}"),
+    for fault, reason, remedy, rule in (
+        (
+            ~_matches(ids.distinct, _WHOLE_FLOAT),
+            "the id is a fraction",
+            "an id is a whole number or text: name the right column, or correct the source",
+            Rule(),
+        ),
+        (~whole, "ids came as floats", _FLOAT_REMEDY, policies.rule("float_ids", _FLOAT_OPTION)),
     ):
         at = np.flatnonzero(fault[ids.codes])
-        remedy = (
-            _FLOAT_REMEDY
-            if policy != "error"
-            else "an id is a whole number or text: name the right column, or correct the source"
-        )
         if len(at):
             value = repr(ids.distinct[int(ids.codes[at[0]])].as_py())
             ids.ledger.note(
@@ -249,15 +251,18 @@ def _untyped_to_integer(ids: Ids, policies: Policies) -> Ids:
                 reason,
                 ids.rows[at],
                 remedy=remedy,
-                option=_FLOAT_OPTION if remedy == _FLOAT_REMEDY else "",
-                policy=policy,
+                rule=rule,
                 value=value,
             )
-            if policy.endswith("error"):
-                ids.ledger.settle()
+            ids.ledger.check()
     numbers = np.asarray(ids.distinct.cast(pa.float64()))
     if (np.abs(numbers) > _EXACT_FLOAT).any():
-        raise DataError(f"{ids.place}: ids came as floats above 2**53; write them as integers")
+        raise DataError(
+            "ids came as floats above 2**53",
+            file=ids.files,
+            column=ids.column,
+            remedy="write them as integers",
+        )
     merged = pa.array(numbers.astype(np.int64)).dictionary_encode()
     codes = np.asarray(merged.indices).astype(np.int32)[ids.codes]
     return Ids(ids.column, merged.dictionary, codes, ids.rows, ids.ledger, False)
@@ -273,7 +278,10 @@ def _as_type(ids: Ids, kind: pa.DataType | None) -> Ids:
             continue
         return Ids(ids.column, distinct, ids.codes, ids.rows, ids.ledger, False)
     raise DataError(
-        f"{ids.place}: ids are negative in one table and above 2**63 in another; make them text"
+        "ids are negative in one table and above 2**63 in another",
+        file=ids.files,
+        column=ids.column,
+        remedy="make them text",
     )
 
 
@@ -281,8 +289,11 @@ def _unlike(numbers: Ids, texts: Ids) -> DataError:
     odd = np.flatnonzero(~_plain(texts.distinct)) if texts.untyped else np.array([0])
     example = texts.distinct[int(odd[0]) if len(odd) else 0].as_py()
     return DataError(
-        f"{numbers.place} holds whole numbers ({numbers.distinct[0].as_py()!r}), "
-        f"{texts.place} holds text ({example!r}): the same ids must have one type; cast one column"
+        f"holds whole numbers ({numbers.distinct[0].as_py()!r}), {texts.place} holds text "
+        f"({example!r})",
+        file=numbers.files,
+        column=numbers.column,
+        remedy="the same ids must have one type: cast one column",
     )
 
 

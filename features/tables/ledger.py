@@ -4,6 +4,7 @@ A `Ledger` collects findings while a table streams by, so that an error tells ho
 concerned; `settle` raises the first that no policy forgives and returns the others as `Drop`s.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -11,26 +12,45 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from recsys.core.errors import DataError
+from recsys.core.errors import DataError, Row
 from recsys.features.tables.reading import TableFiles
+from recsys.features.tables.sources import Rule
 
 Mask = NDArray[np.bool_]
 _EXAMPLES = 5
+_NO_RULE = Rule()
 
 
 @dataclass(frozen=True)
 class Drop:
     """One reason for which rows left the data, or values were changed, by policy.
 
-    examples: "file:row" of the first few.
+    rule, choice: as `Rule` has them. rows: how many. examples: the first few.
     """
 
     table: str
     column: str
     reason: str
-    policy: str
+    rule: str
+    choice: str
     rows: int
-    examples: tuple[str, ...]
+    examples: tuple[Row, ...]
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> "Drop":
+        """Read what `dataclasses.asdict` and JSON made of one."""
+        return cls(**{**raw, "examples": tuple(Row(*row) for row in raw["examples"])})
+
+    @property
+    def policy(self) -> str:
+        """The rule and what it says, for people: "bad_ids: drop"."""
+        return str(Rule(self.rule, self.choice))
+
+    def __str__(self) -> str:
+        return (
+            f"{self.policy}: {self.rows:,} rows of {self.table}, column '{self.column}': "
+            f"{self.reason} (first at {self.examples[0]})"
+        )
 
 
 @dataclass
@@ -55,8 +75,7 @@ class Tally:
 @dataclass(frozen=True)
 class _Finding:
     remedy: str
-    option: str
-    policy: str
+    rule: Rule
     tally: Tally
 
 
@@ -79,8 +98,7 @@ class Ledger:
         rows: NDArray[np.int64],
         *,
         remedy: str = "",
-        option: str = "",
-        policy: str = "error",
+        rule: Rule = _NO_RULE,
         value: str = "",
     ) -> None:
         """Add `rows` (M,) to what is wrong with `column`.
@@ -90,13 +108,12 @@ class Ledger:
             reason: what is wrong.
             rows: numbers over the files.
             remedy: what to do about it in the source.
-            option: which policy to set instead, in words.
-            policy: "name: choice".
+            rule: whether it is forgiven.
             value: the first of the values.
         """
         if len(rows) == 0:
             return
-        fresh = _Finding(remedy, option, policy, Tally(value))
+        fresh = _Finding(remedy, rule, Tally(value))
         # Two readers of one column find the same; a table streams by in ascending rows.
         self._findings.setdefault((column, reason), fresh).tally.add(rows)
 
@@ -107,12 +124,11 @@ class Ledger:
         tally: Tally,
         *,
         remedy: str = "",
-        option: str = "",
-        policy: str = "error",
+        rule: Rule = _NO_RULE,
     ) -> None:
         """Add what was counted elsewhere, before its reason was known; else as `note`."""
         if tally.count:
-            self._findings[column, reason] = _Finding(remedy, option, policy, tally)
+            self._findings[column, reason] = _Finding(remedy, rule, tally)
 
     def unlike(
         self, column: str, first: tuple[str, pa.DataType, int], other: tuple[pa.DataType, int]
@@ -125,10 +141,11 @@ class Ledger:
             other: the type in another file, and a row of it.
         """
         what, kind, row = first
-        where = self.files.describe(np.array([row, other[1]]), 2)
         return DataError(
-            f"{where}, column '{column}': {what} are {kind} in one file and {other[0]} in "
-            "another; cast them to one type"
+            f"{what} are {kind} in one file and {other[0]} in another",
+            column=column,
+            rows=self.files.places(np.array([row, other[1]])),
+            remedy="cast them to one type",
         )
 
     def check(self) -> None:
@@ -138,14 +155,18 @@ class Ledger:
             DataError: the first finding that none forgives.
         """
         for (column, reason), finding in self._findings.items():
-            if finding.policy.endswith("error"):
-                tally = finding.tally
-                where = self.files.describe(np.array(tally.examples, np.int64), tally.count)
-                value = f", {tally.value}" if tally.value else ""
-                remedy = finding.remedy
-                if finding.option and not self.trained:
-                    remedy += f", or {finding.option}"
-                raise DataError(f"{where}, column '{column}': {reason}{value}; {remedy}")
+            if finding.rule.forgives:
+                continue
+            tally, rule = finding.tally, Rule() if self.trained else finding.rule
+            raise DataError(
+                reason,
+                column=column,
+                rows=self.files.places(np.array(tally.examples, np.int64)),
+                num_rows=tally.count,
+                value=tally.value,
+                remedy=", or ".join(part for part in (finding.remedy, rule.option) if part),
+                rule=rule.key,
+            )
 
     def settle(self) -> list[Drop]:
         """Return what policies forgave, and forget it.
@@ -156,11 +177,10 @@ class Ledger:
         self.check()
         drops = []
         for (column, reason), finding in self._findings.items():
-            tally = finding.tally
+            tally, rule = finding.tally, finding.rule
             places = self.files.places(np.array(tally.examples, np.int64))
-            drops.append(
-                Drop(self.files.table, column, reason, finding.policy, tally.count, places)
-            )
+            table = self.files.table
+            drops.append(Drop(table, column, reason, rule.key, rule.choice, tally.count, places))
         self._findings.clear()
         return drops
 
@@ -182,11 +202,10 @@ class Cells:
         reason: str,
         remedy: str,
         *,
-        option: str = "",
-        policy: str = "error",
+        rule: Rule = _NO_RULE,
         show: bool = True,
     ) -> None:
-        """Add the rows where `bad` (N,) holds; else as `Ledger.note`."""
+        """Add the rows where `bad` (N,) holds; else as `Ledger.note`. Show: the first value."""
         at = np.flatnonzero(bad)
         if len(at):
             value = repr(self.values[int(at[0])].as_py()) if show else ""
@@ -195,8 +214,7 @@ class Cells:
                 reason,
                 self.rows[at],
                 remedy=remedy,
-                option=option,
-                policy=policy,
+                rule=rule,
                 value=value,
             )
 
@@ -204,10 +222,15 @@ class Cells:
         """Raise at once for a column that is wrong as a whole; the first value is shown."""
         valid = np.flatnonzero(np.asarray(self.values.is_valid()))
         first = int(valid[0]) if len(valid) else 0
-        at = self.rows[first : first + 1]
-        where = self.ledger.files.describe(at, 1) if len(at) else self.ledger.files.table
-        value = f", {_shown(self.values[first].as_py())}" if len(valid) else ""
-        raise DataError(f"{where}, column '{self.column}': {reason}{value}; {remedy}")
+        rows = self.ledger.files.places(self.rows[first : first + 1])
+        raise DataError(
+            reason,
+            file="" if rows else self.ledger.files.table,
+            column=self.column,
+            rows=rows,
+            value=_shown(self.values[first].as_py()) if len(valid) else "",
+            remedy=remedy,
+        )
 
 
 def cells(table: pa.Table, column: str, rows: NDArray[np.int64], ledger: Ledger) -> Cells:

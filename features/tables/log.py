@@ -118,9 +118,7 @@ class _LogColumns:
         """Return all batches as one `Log`."""
         rows, files = self._rows.values(), self._ledger.files
         context = {
-            name: join_batches(
-                parts, f"{files.paths[0]}, column '{name}'", untyped=files.is_untyped(name)
-            )
+            name: join_batches(parts, files.paths[0], name, untyped=files.is_untyped(name))
             for name, parts in self._context.items()
         }
         numbers: dict[str, Any] = {name: one.values() for name, one in self._numbers.items()}

@@ -13,7 +13,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from glob import glob, has_magic
-from itertools import groupby
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -23,7 +22,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from recsys.core.errors import DataError, NotFoundError
+from recsys.core.errors import DataError, NotFoundError, Row
 from recsys.core.strict import nearest
 
 _BATCH_ROWS = 1 << 18
@@ -106,10 +105,11 @@ class TableFiles:
             for file in self._files:
                 have = [*file.columns, *file.partitions]
                 if column not in have:
-                    remedy = f"; {remedies[column]}" if column in remedies else ""
                     raise DataError(
-                        f"{file.path}: the {self.table} table has no column '{column}'"
-                        f"{nearest(column, have)}; its columns are {', '.join(have)}{remedy}"
+                        f"the {self.table} table has no column '{column}'{nearest(column, have)}; "
+                        f"its columns are {', '.join(have)}",
+                        file=file.path,
+                        remedy=remedies.get(column, ""),
                     )
 
     def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
@@ -129,23 +129,13 @@ class TableFiles:
                 yield Batch(table, np.arange(start, start + len(table)))
                 start += len(table)
 
-    def places(self, rows: NDArray[np.int64]) -> tuple[str, ...]:
-        """Return "file:row" (counted from 1) of row numbers that `batches` gave."""
+    def places(self, rows: NDArray[np.int64]) -> tuple[Row, ...]:
+        """Return file and number of rows that `batches` numbered over the whole table."""
         at = np.searchsorted(self._starts, rows, side="right") - 1
         return tuple(
-            f"{self._files[i].path}:{row - self._starts[i] + 1}"
+            Row(str(self._files[i].path), int(row - self._starts[i] + 1))
             for i, row in zip(at, rows, strict=True)
         )
-
-    def describe(self, rows: NDArray[np.int64], total: int) -> str:
-        """Return "a.csv rows 3, 7; b.csv row 1 (12 rows in all)"."""
-        parts = []
-        split = (place.rsplit(":", 1) for place in self.places(rows))
-        for path, group in groupby(split, key=lambda pair: pair[0]):
-            numbers = [number for _, number in group]
-            parts.append(f"{path} {'rows' if len(numbers) > 1 else 'row'} {', '.join(numbers)}")
-        more = f" ({total:,} rows in all)" if total > len(rows) else ""
-        return "; ".join(parts) + more
 
     def _read(self, file: _File, columns: list[str]) -> Iterator[pa.Table]:
         if self.format == "csv":
@@ -170,7 +160,9 @@ def open_table(given: str | Path, table: str) -> TableFiles:
     if len(formats) > 1:
         names = " and ".join(f"{path} ({format_})" for format_, path in sorted(formats.items()))
         raise DataError(
-            f"{given}: the {table} table mixes formats, {names}; keep one format in a table"
+            f"the {table} table mixes formats, {names}",
+            file=given,
+            remedy="keep one format in a table",
         )
     (format_,) = formats
     header = _csv_file if format_ == "csv" else _parquet_file
@@ -239,8 +231,10 @@ def _format(path: Path) -> str:
         if stream.read(4) == b"PAR1":
             return "parquet"
     raise DataError(
-        f"{path}: neither Parquet nor CSV; name it *.parquet or *.csv, or use a glob such as "
-        f"{path.parent}/*.parquet that leaves it out"
+        "neither Parquet nor CSV",
+        file=path,
+        remedy="name it *.parquet or *.csv, or use a glob such as "
+        f"{path.parent}/*.parquet that leaves it out",
     )
 
 
@@ -263,7 +257,9 @@ def _with_partitions(part: pa.Table, file: _File, columns: Sequence[str]) -> pa.
 def _refuse_twins(path: Path, names: Sequence[str]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise DataError(f"{path}: two columns are named '{twice[0]}'; rename one of them")
+        raise DataError(
+            f"two columns are named '{twice[0]}'", file=path, remedy="rename one of them"
+        )
 
 
 def _parquet_file(path: Path, partitions: dict[str, str | None]) -> _File:
@@ -287,7 +283,9 @@ def _read_parquet(file: _File, columns: list[str]) -> Iterator[pa.Table]:
 
 def _broken_parquet(path: Path, error: Exception) -> DataError:
     reason = str(error).splitlines()[0]
-    return DataError(f"{path}: not a readable Parquet file ({reason}); write it anew or remove it")
+    return DataError(
+        f"not a readable Parquet file ({reason})", file=path, remedy="write it anew or remove it"
+    )
 
 
 def _csv_file(path: Path, partitions: dict[str, str | None]) -> _File:
@@ -302,7 +300,7 @@ def _csv_file(path: Path, partitions: dict[str, str | None]) -> _File:
         text = head[: error.start].decode("utf-8-sig")
     first = text.split("\n", 1)[0]
     if not first.strip():
-        raise DataError(f"{path}: empty CSV file; it needs a first line of column names")
+        raise DataError("empty CSV file", file=path, remedy="it needs a first line of column names")
     delimiter = next((sign for sign in ",;\t|" if sign in first), ",")
     names = [
         name.strip("\r\n") for name in next(csv.reader(io.StringIO(text), delimiter=delimiter))
@@ -340,12 +338,13 @@ def _broken_csv(file: _File, error: Exception) -> DataError:
     if row:
         number, expected, actual, text = row.groups()
         return DataError(
-            f"{file.path} row {int(number) - 1}: {actual} fields where the first line "
-            f"names {expected}: {text!r}; quote fields that hold '{file.delimiter}'"
+            f"{actual} fields where the first line names {expected}: {text!r}",
+            rows=[Row(str(file.path), int(number) - 1)],
+            remedy=f"quote fields that hold '{file.delimiter}'",
         )
     if "UTF8" in str(error):
         return _not_utf8(file.path)
-    return DataError(f"{file.path}: not a readable CSV file ({str(error).splitlines()[0]})")
+    return DataError(f"not a readable CSV file ({str(error).splitlines()[0]})", file=file.path)
 
 
 def _not_utf8(path: Path) -> DataError:
@@ -356,7 +355,8 @@ def _not_utf8(path: Path) -> DataError:
             except UnicodeDecodeError as error:
                 shown = line[max(0, error.start - 20) : error.start + 20]
                 return DataError(
-                    f"{path} line {number}: not UTF-8 at {shown!r}; save the file as UTF-8 "
-                    f"(iconv -f latin1 -t utf-8)"
+                    f"line {number} is not UTF-8 at {shown!r}",
+                    file=path,
+                    remedy="save the file as UTF-8 (iconv -f latin1 -t utf-8)",
                 )
-    return DataError(f"{path}: not UTF-8; save the file as UTF-8")
+    return DataError("not UTF-8", file=path, remedy="save the file as UTF-8")

@@ -202,7 +202,7 @@ class RowReader:
             DataError: so it is.
         """
         if self.num_read == 0:
-            raise DataError(f"{self._files.paths[0]}: the {self._files.table} table is empty")
+            raise DataError(f"the {self._files.table} table is empty", file=self._files.paths[0])
 
     def refuse_none_left(self, num_left: int, drops: Sequence[Drop]) -> None:
         """Refuse a log of whose rows none is left.
@@ -213,8 +213,9 @@ class RowReader:
         if num_left == 0:
             what = "; ".join(f"{drop.rows:,}: '{drop.column}' {drop.reason}" for drop in drops)
             raise DataError(
-                f"{self._files.paths[0]}: none of {self.num_read:,} {self._files.table} is left "
-                f"({what}); change interactions.where or the policies"
+                f"none of {self.num_read:,} {self._files.table} is left ({what})",
+                file=self._files.paths[0],
+                remedy="change interactions.where or the policies",
             )
 
     def _values(self, cell: CellOf) -> dict[str, tuple[NDArray[Any], Mask]]:

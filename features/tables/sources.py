@@ -1,12 +1,18 @@
 """Where the tables lie, and what to do with rows that are not as they should be."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import Field
 
 from recsys.core.errors import ConfigError
 from recsys.core.strict import StrictModel, nearest, parse
+
+ERROR = "error"
+"""The choice of a policy that forgives nothing."""
+KEEP = "keep"
+"""The choice of a policy that leaves rows in as they are."""
 
 
 class Sources(StrictModel):
@@ -30,6 +36,28 @@ class LabelledSources(Sources):
     All features are columns of the interactions."""
 
 
+@dataclass(frozen=True)
+class Rule:
+    """What is done with rows that are not as they should be, and who says so.
+
+    key: the setting, as in "policies.bad_ids"; "" where no setting forgives them. choice: what it
+    is set to; "" where there is nothing to choose. option: what to set instead, in words.
+    """
+
+    key: str = ""
+    choice: str = ERROR
+    option: str = ""
+
+    @property
+    def forgives(self) -> bool:
+        """Whether the rows are changed or left out, and counted; else they are an error."""
+        return self.choice != ERROR
+
+    def __str__(self) -> str:
+        name = self.key.removeprefix("policies.")
+        return f"{name}: {self.choice}" if self.choice else name
+
+
 class Policies(StrictModel):
     """What to do with rows that break a rule. Every row dropped is counted and reported."""
 
@@ -51,6 +79,14 @@ class Policies(StrictModel):
     """ISO date; later times are in the future. `now` is the clock at reading."""
     infinite_numbers: Literal["error", "null"] = "error"
     """Infinities in numeric features, vectors and weights."""
+
+    def rule(self, name: str, option: str = "") -> Rule:
+        """Return the rule of policy `name`; `option`: what else to set it to, and what that does.
+
+        As in `rule("bad_ids", "drop to leave such rows out")`.
+        """
+        key = f"policies.{name}"
+        return Rule(key, getattr(self, name), f"set {key}: {option}" if option else "")
 
 
 def policies_with(policies: Policies, settings: Mapping[str, Any]) -> Policies:

@@ -84,7 +84,7 @@ class TimeCheck:
         """Get ready; `latest`, in seconds since 1970: what is later is in the future."""
         self._column, self._unit, self._latest = column, unit, latest
         self._ticks = UNITS["us" if unit == "datetime" else unit]
-        self._policy = f"bad_times: {policies.bad_times}"
+        self._policies = policies
         self._num_good = 0
         self._faults: dict[str, Tally] = {}
         self._units: dict[str, Tally] = {}
@@ -120,7 +120,7 @@ class TimeCheck:
     def finish(self, ledger: Ledger) -> None:
         """Note what was found in all batches."""
         self._note_unit(ledger)
-        drop = "set policies.bad_times: drop to leave such rows out"
+        drop = "drop to leave such rows out"
         correct = "correct the source"
         when = datetime.fromtimestamp(self._latest, UTC).isoformat(timespec="seconds")
         words = {
@@ -141,9 +141,8 @@ class TimeCheck:
         }
         for fault, (reason, remedy, option) in words.items():
             tally = self._faults.get(fault, Tally())
-            ledger.note_tally(
-                self._column, reason, tally, remedy=remedy, option=option, policy=self._policy
-            )
+            rule = self._policies.rule("bad_times", option)
+            ledger.note_tally(self._column, reason, tally, remedy=remedy, rule=rule)
 
     def _count(
         self,

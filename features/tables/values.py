@@ -48,11 +48,11 @@ def weights(column: Cells, policies: Policies) -> tuple[NDArray[np.float32], Mas
 def orders(column: Cells, policies: Policies) -> tuple[NDArray[np.int64], Mask]:
     """Return whole numbers of zero or more, (N,) int64."""
     values = np.asarray(number(column, policies).fill_null(np.nan))
-    policy = f"bad_times: {policies.bad_times}"
+    rule = policies.rule("bad_times")
     null, negative = np.isnan(values), values < 0
     leave = f"leave such rows out with where: [{{column: {column.column}, at_least: 0}}]"
-    column.note(null, "the order is null", leave, policy=policy, show=False)
-    column.note(negative, "the order is negative", leave, policy=policy)
+    column.note(null, "the order is null", leave, rule=rule, show=False)
+    column.note(negative, "the order is negative", leave, rule=rule)
     fraction = ~null & (values != np.floor(values))
     column.note(fraction, "the order is a fraction", "an order is a whole number")
     good = ~null & ~negative & ~fraction

@@ -13,7 +13,7 @@ from recsys.app.cli_explain import explain
 from recsys.app.cli_models import export, promote, register, sync
 from recsys.app.cli_score import score
 from recsys.app.cli_tune import tune
-from recsys.app.options import CONFIG, COUNT, JSON, SEED, SET, URI
+from recsys.app.options import AS_JSON, CONFIG, COUNT, JSON, SEED, SET, URI
 from recsys.app.ranks import wait_for_last_words
 from recsys.core.errors import UserError
 from recsys.core.folders import check_folder
@@ -39,6 +39,8 @@ class _Commands(click.Group):
         except UserError as error:
             if context.params.get("debug"):
                 raise
+            if context.meta.get(AS_JSON):
+                click.echo(json_format.dumps(error.fields()))
             click.echo(f"Error: {error}", err=True)
             sys.exit(error.exit_code)
         except KeyboardInterrupt:

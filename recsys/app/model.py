@@ -250,7 +250,9 @@ class Model:
                 files = open_table(rows, "rows")
                 if files.format != "parquet":
                     raise DataError(
-                        f"{rows}: rows are read as Parquet, whose columns have types: convert it"
+                        "rows are read as Parquet, whose columns have types",
+                        file=rows,
+                        remedy="convert it",
                     )
                 table = pa.concat_tables(batch.table for batch in files.batches(files.columns))
             else:
@@ -322,7 +324,7 @@ def _ids(users: Sequence[Any]) -> pa.Array:
         return pa.array(list(users))
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         reason = str(error).splitlines()[0]
-        raise DataError(f"users: ids of one type are expected ({reason})") from None
+        raise DataError(f"ids of one type are expected ({reason})", file="users") from None
 
 
 def _of_users(table: pa.Table, users: pa.Array, key: str) -> pa.Table:

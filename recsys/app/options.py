@@ -13,7 +13,23 @@ SEED = click.IntRange(min=0, max=2**32 - 1)
 
 CONFIG = click.argument("config", type=click.Path(path_type=Path))
 MODEL = click.argument("model")
-JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+
+
+def _note_json(context: click.Context, _: click.Parameter, value: bool) -> bool:
+    context.meta[AS_JSON] = value
+    return value
+
+
+AS_JSON = "recsys.json"
+"""Whether the command was asked for JSON, in `click.Context.meta`."""
+JSON = click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    is_eager=True,
+    callback=_note_json,
+    help="Print one JSON document; of an error too, its fields.",
+)
 URI = click.option("--tracking-uri", help="MLflow store; default: mlflow.db in this folder.")
 SET = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a configuration key."

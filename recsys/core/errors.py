@@ -1,28 +1,144 @@
-"""The errors a user can act on, each with the exit code the command line answers with."""
+"""The errors a user can act on, each with the exit code the command line answers with.
+
+An error carries what it knows as fields; its message is made of them, once. Who wants to know
+where something is wrong reads the fields, never the message.
+"""
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any, NamedTuple
+
+
+class Row(NamedTuple):
+    """A row of a file, counted from 1; without a file one of the table at hand."""
+
+    file: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.number}" if self.file else f"row {self.number}"
 
 
 class UserError(ValueError):
     """Something the caller can put right; the message says what came and what to do.
 
-    `exit_code` is what the front door exits with: 2 usage or configuration, 3 data,
-    4 not found, 5 integrity.
+    `exit_code` is that of the command line: 2 usage or configuration, 3 data, 4 not found,
+    5 integrity.
     """
 
     exit_code = 2
+
+    def fields(self) -> dict[str, Any]:
+        """Return what is known of the error as plain data: `error`, its class, and `message`."""
+        return {"error": type(self).__name__, "message": str(self)}
 
 
 class ArgumentError(UserError, TypeError):
     """An argument of a Python function has the wrong type, or does not exist."""
 
 
+class Problem(NamedTuple):
+    """What is wrong with a configuration: in which file, at which key ("a.b"), in words."""
+
+    file: str
+    key: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.text}"
+
+
 class ConfigError(UserError):
-    """A configuration, a schema or an option is wrong."""
+    """A configuration, a schema or an option is wrong.
+
+    problems: where a file was read against what it may hold, each on a line of the message.
+    """
+
+    def __init__(self, message: str = "", *, problems: Sequence[Problem] = ()) -> None:
+        """Take the message, or make it of the problems."""
+        self.problems = tuple(problems)
+        super().__init__(message or "\n".join(map(str, self.problems)))
+
+    def fields(self) -> dict[str, Any]:
+        """Return what is known of the error as plain data."""
+        known = {"problems": [one._asdict() for one in self.problems]} if self.problems else {}
+        return super().fields() | known
 
 
 class DataError(UserError):
-    """A table or a value in it is wrong; the message names file, column, rows and remedy."""
+    """A table or a value in it is wrong; the message names file, column, rows and remedy.
+
+    Attributes:
+        reason: what is wrong.
+        file: the path of the file, or what the table is called; "" where no table is concerned.
+        column: its name; "" where it is no single one.
+        rows: the first few.
+        num_rows: how many there are in all.
+        value: the first of the values, as text.
+        remedy: what to do about it.
+        rule: the key of the policy that makes it an error, as in "policies.bad_ids"; "" where no
+            policy forgives it.
+    """
 
     exit_code = 3
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        file: object = "",
+        column: str = "",
+        rows: Sequence[Row] = (),
+        num_rows: int | None = None,
+        value: str = "",
+        remedy: str = "",
+        rule: str = "",
+    ) -> None:
+        """Make the message: place, reason, value, remedy."""
+        self.reason, self.column, self.value = reason, column, value
+        self.rows = tuple(rows)
+        self.num_rows = len(self.rows) if num_rows is None else num_rows
+        self.file = str(file) or (self.rows[0].file if self.rows else "")
+        self.remedy, self.rule = remedy, rule
+        place = ", ".join(part for part in (self._where(), column and f"column '{column}'") if part)
+        what = f"{place}: {reason}" if place else reason
+        super().__init__(what + (f", {value}" if value else "") + (f"; {remedy}" if remedy else ""))
+
+    def fields(self) -> dict[str, Any]:
+        """Return what is known of the error as plain data; rows are [file, number from 1]."""
+        known = {name: value for name, value in vars(self).items() if value}
+        return super().fields() | known | {"rows": [list(row) for row in self.rows]}
+
+    def within(self, file: object, column: str = "", numbers: Sequence[int] = ()) -> "DataError":
+        """Return the same error as one of a file, of whose rows some were looked at by themselves.
+
+        Args:
+            file: where they are.
+            column: its name there, where it is another one.
+            numbers: of the rows that were looked at, counted from 1 in the file. Without them
+                the error names no row.
+        """
+        rows = [Row(str(file), int(numbers[row.number - 1])) for row in self.rows if len(numbers)]
+        return DataError(
+            self.reason,
+            file=file,
+            column=column or self.column,
+            rows=rows,
+            num_rows=self.num_rows if rows else None,
+            value=self.value,
+            remedy=self.remedy,
+            rule=self.rule,
+        )
+
+    def _where(self) -> str:
+        """Return "a.csv rows 3, 7; b.csv row 1 (12 rows in all)"."""
+        parts = []
+        for file, group in groupby(self.rows, key=lambda row: row.file):
+            numbers = [f"{row.number}" for row in group]
+            word = "row" if len(numbers) == 1 else "rows"
+            parts.append(" ".join(part for part in (file, word, ", ".join(numbers)) if part))
+        more = f" ({self.num_rows:,} rows in all)" if self.num_rows > len(self.rows) > 0 else ""
+        return "; ".join(parts) + more or self.file
 
 
 class NotFoundError(UserError):

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from recsys.core.errors import ConfigError
+from recsys.core.errors import ConfigError, Problem
 from recsys.core.key_tree import Place, every_key, key_tree
 
 Model = TypeVar("Model", bound="StrictModel")
@@ -85,14 +85,19 @@ def parse(
         return model.model_validate_json(text)
     except ValidationError as error:
         given = json.loads(text)
-        words = (_in_words(model, problem, given, explain) for problem in error.errors())
-        lines = dict.fromkeys(words)
-        raise ConfigError("\n".join(f"{source}: {line}" for line in lines)) from None
+        found = (_problem(model, problem, given, source, explain) for problem in error.errors())
+        raise ConfigError(problems=tuple(dict.fromkeys(found))) from None
 
 
-def _in_words(model: type[BaseModel], problem: Any, given: Any, explain: Explain) -> str:
+def _problem(
+    model: type[BaseModel], problem: Any, given: Any, source: str | Path, explain: Explain
+) -> Problem:
+    keys = _place(problem["loc"], given, is_absent=problem["type"] == "missing")
+    return Problem(str(source), ".".join(keys), _in_words(model, problem, keys, explain))
+
+
+def _in_words(model: type[BaseModel], problem: Any, keys: Place, explain: Explain) -> str:
     kind, value = problem["type"], problem.get("input")
-    keys = _place(problem["loc"], given, is_absent=kind == "missing")
     place = ".".join(keys)
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
         return explain(Misfit(keys, value, None)) or _unknown_key(model, keys)

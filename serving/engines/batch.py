@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from recsys.core.distinct import distinct
-from recsys.core.errors import ConfigError, DataError
+from recsys.core.errors import ConfigError, DataError, Row
 from recsys.features.dataset.histories import Histories
 from recsys.features.dataset.sessions import sessions_of
 from recsys.features.kinds.categorical import CategoricalFeature
@@ -188,7 +188,9 @@ def shards_of_requests(scorer: Scorer, given: str) -> Shards:
     key = scorer.schema.user_key
     files = open_table(given, "requests")
     if files.format != "parquet":
-        raise DataError(f"{given}: requests hold lists, which CSV cannot; write them as Parquet")
+        raise DataError(
+            "requests hold lists, which CSV cannot", file=given, remedy="write them as Parquet"
+        )
     paths = files.paths
     parts: list[Shard] = []
     digest = hashlib.sha256()
@@ -212,7 +214,7 @@ def _group_reader(path: Path, group: int) -> Callable[[], pa.Table]:
 
 
 def _check_columns(scorer: Scorer, path: Path, names: list[str]) -> None:
-    remedy = "; give --interactions to build histories from a log"
+    remedy = "give --interactions to build histories from a log"
     require_columns(scorer.schema, table_at(path, "requests", names), remedy)
     if scorer.sessions is not None:
         refuse_unknown_columns(scorer.schema, names, RequestOrigin(str(path)))
@@ -227,12 +229,17 @@ def _refuse_repeated(paths: tuple[Path, ...], keys: Sequence[pa.ChunkedArray], k
         return
     user = twice[0]["values"]
     rows = [np.flatnonzero(np.asarray(pc.equal(column, user).fill_null(False))) for column in keys]
-    places = [(path, row) for path, found in zip(paths, rows, strict=True) for row in found]
-    path, row = places[1]
+    places = [
+        Row(str(path), int(row) + 1)
+        for path, found in zip(paths, rows, strict=True)
+        for row in found
+    ]
     raise DataError(
-        f"{RequestOrigin(str(path)).at(key, int(row))}: user {user.as_py()!r} stands in "
-        f"{len(places)} rows ({len(twice)} users do), first in row {places[0][1] + 1} of "
-        f"{places[0][0]}; keep one row a user"
+        f"user {user.as_py()!r} stands in {len(places)} rows ({len(twice)} users do), first in row "
+        f"{places[0].number} of {places[0].file}",
+        column=key,
+        rows=places[1:2],
+        remedy="keep one row a user",
     )
 
 
@@ -258,7 +265,8 @@ def _rows_of(tables: Tables, schema: Schema, users: pa.Array | None) -> np.ndarr
         stranger = users.filter(rows.is_null())[0].as_py()
         raise DataError(
             f"user {stranger!r} ({rows.null_count} users in all) is in neither the interactions "
-            "nor the users table"
+            "nor the users table",
+            column=schema.user_key,
         )
     return distinct(np.asarray(rows, np.int64))
 

@@ -84,15 +84,19 @@ def read_new_items(scorer: Scorer, paths: Mapping[str, str]) -> NewItems:
     ids = table.column(schema.item_key).combine_chunks()
     if _is_text(ids.type) != _is_text(scorer.item_ids.type):
         raise DataError(
-            f"{paths['items']}, column '{schema.item_key}': {ids.type} ids, the catalogue has "
-            f"{scorer.item_ids.type} ids"
+            f"{ids.type} ids, the catalogue has {scorer.item_ids.type} ids",
+            file=paths["items"],
+            column=schema.item_key,
+            remedy=f"cast them to {scorer.item_ids.type}",
         )
     known = pc.is_in(ids.cast(scorer.item_ids.type), scorer.item_ids)
     if pc.any(known).as_py():
         raise DataError(
-            f"{paths['items']}, column '{schema.item_key}': {ids.filter(known)[0].as_py()!r} "
-            f"({pc.sum(known).as_py():,} items in all) is in the model's catalogue: leave such "
-            "rows out; without --new-items, `recsys score` ranks the catalogue"
+            f"{ids.filter(known)[0].as_py()!r} ({pc.sum(known).as_py():,} items in all) is in the "
+            "model's catalogue",
+            file=paths["items"],
+            column=schema.item_key,
+            remedy="leave such rows out; without --new-items, `recsys score` ranks the catalogue",
         )
     block = scorer.encoder.encode("items", table)
     with torch.no_grad():

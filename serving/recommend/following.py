@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from recsys.core.errors import ConfigError, DataError
+from recsys.core.errors import ConfigError
 from recsys.data.batch import History, Jagged
 from recsys.features.requests.origin import RequestOrigin
 from recsys.features.requests.steps import TIMES, step_columns, step_times
@@ -99,9 +99,9 @@ class Following:
         times = step_times(schema, table, _EVENT)
         now = NULL_TIME if times is None else int(times[0])
         if NULL_TIME not in (now, self.last_at) and now < self.last_at:
-            raise DataError(
-                f"{_EVENT.name}: its time {time!r} is before that of the last event; a session is "
-                "followed in order of time"
+            raise _EVENT.error(
+                f"its time {time!r} is before that of the last event",
+                remedy="a session is followed in order of time",
             )
         going = self._anew() if self._paused(now) else self
         if step.unknown_items:
@@ -177,7 +177,7 @@ def _row(values: Mapping[str, Any], origin: RequestOrigin) -> pa.Table:
         return pa.Table.from_pylist([dict(values)])
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise DataError(f"{origin.name}: {reason}; give values as tables hold them") from None
+        raise origin.error(reason, remedy="give values as tables hold them") from None
 
 
 def _with_event(asked: Requests, row: int) -> Requests:

@@ -134,7 +134,9 @@ def score_rows(
     """
     files = open_table(given, "rows")
     if files.format != "parquet":
-        raise DataError(f"{given}: rows are read as Parquet, whose columns have types: convert it")
+        raise DataError(
+            "rows are read as Parquet, whose columns have types", file=given, remedy="convert it"
+        )
     model_id = scorer.ranker.bundle.model_id
     job = {
         "model_id": model_id,
@@ -191,7 +193,9 @@ def _reader(
                 table = opened.read_row_group(group, columns=columns)
         except (pa.ArrowException, OSError) as error:
             reason = str(error).splitlines()[0]
-            raise DataError(f"{files.paths[0]}: not a readable Parquet file ({reason})") from None
+            raise DataError(
+                f"not a readable Parquet file ({reason})", file=files.paths[0]
+            ) from None
         answers = scorer.score(table, files, start)
         rows = pa.array(np.arange(first, first + table.num_rows))
         return answers.add_column(answers.num_columns - 1, ROW, rows)

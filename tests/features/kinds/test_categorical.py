@@ -40,7 +40,7 @@ def test_a_value_is_its_hash_and_null_has_its_own(encode: Callable[..., Any]) ->
 
 
 def test_values_of_another_type_than_fitted_are_refused(encode: Callable[..., Any]) -> None:
-    message = "'brand' holds integer values, the model was trained on string values: cast the"
+    message = "'brand': holds integer values, the model was trained on string values; cast the"
     with pytest.raises(DataError, match=message):
         encode(BRAND, pa.array([1]), fit=pa.array(["1"]))
 

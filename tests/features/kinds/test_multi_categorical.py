@@ -60,7 +60,7 @@ def test_lists_and_text_give_the_same_values(encode: Callable[..., Any]) -> None
 
 
 def test_text_needs_a_separator(encode: Callable[..., Any]) -> None:
-    with pytest.raises(DataError, match="'tags' is text; give the multi_categorical feature"):
+    with pytest.raises(DataError, match="'tags': text where a list is expected; give the"):
         encode({**TAGS, "separator": None}, pa.array(["a|b"]))
 
 

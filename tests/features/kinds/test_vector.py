@@ -31,7 +31,7 @@ def test_numbers_are_kept_and_null_is_told(encode: Callable[..., Any]) -> None:
 
 
 def test_another_length_is_refused(encode: Callable[..., Any]) -> None:
-    with pytest.raises(DataError, match=r"'look', row 2: a vector of 1 numbers where dim: 2 is"):
+    with pytest.raises(DataError, match=r"row 2, column 'look': a vector of 1 numbers where dim"):
         encode(LOOK, pa.array([[0.5, 2.0], [1.0]]))
 
 

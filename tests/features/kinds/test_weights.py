@@ -181,9 +181,9 @@ def test_a_request_without_the_weights_of_its_values_is_refused() -> None:
 def test_an_encoder_refuses_weights_that_were_not_checked() -> None:
     encoder = fitted(schema_of("mean"), CONTEXT)
     tags = {"tags": [None, ["a", "b"]]}
-    with pytest.raises(DataError, match=r"column 'shares', row 2: 0 weights for 2 values of colu"):
+    with pytest.raises(DataError, match=r"row 2, column 'shares': 0 weights for 2 values of colu"):
         encoder.encode("interactions", pa.table({**tags, "shares": [[], []]}))
-    with pytest.raises(DataError, match=r"'shares' holds a weight that is negative, null"):
+    with pytest.raises(DataError, match=r"'shares': holds a weight that is negative, null"):
         encoder.encode("interactions", pa.table({**tags, "shares": [None, [1.0, -1.0]]}))
 
 

@@ -243,7 +243,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no list": (
         {"history_price": [1.0, 2.0]},
-        r"column 'history_price' is double; it must be a list",
+        r"column 'history_price': double, where a list is expected; write a list",
     ),
     "short times": (
         {"history_times": [[1, 2], [3]]},
@@ -251,7 +251,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "times go back": (
         {"history_times": [[1, 2], [6, 5]], "history": [[3, 4], [7, 8]]},
-        r"row 2, column 'history_times': the times go back; a history is oldest first",
+        r"row 2, column 'history_times': the times go back, but a history is oldest first",
     ),
     "text for a time": (
         {"history_times": [["a"] * 4, ["b"]]},
@@ -275,7 +275,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "words for a number": (
         {"history_device": [[1, 2, 3, 4], [5]]},
-        r"requests: column 'history_device' holds integer values, the model was trained on string",
+        r"requests, column 'history_device': holds integer values, the model was trained on string",
     ),
 }
 

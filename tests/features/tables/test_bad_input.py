@@ -133,7 +133,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "ids of two types": (
         {"log": {"item": ["10", "11", "10", "12", "11"]}},
-        r"items\.parquet, column 'item' holds whole numbers \(10\), "
+        r"items\.parquet, column 'item': holds whole numbers \(10\), "
         r".*interactions\.parquet, column 'item' holds text \('10'\)",
     ),
     "milliseconds declared as seconds": (
@@ -371,8 +371,8 @@ def test_a_corrupt_file_is_named(read_shop: ReadShop, tmp_path: Path) -> None:
 
 CSV_BAD = {
     "fields": (b"item,name\n10,a\n11,b,c\n", r"items\.csv row 2: 3 fields .* names 2: '11,b,c'"),
-    "latin1": (b"item,name\n10,a\n11,caf\xe9\n", r"items\.csv line 3: not UTF-8 at b'11,caf"),
-    "utf16": ("item,name\n10,a\n".encode("utf-16"), r"items\.csv line 1: not UTF-8"),
+    "latin1": (b"item,name\n10,a\n11,caf\xe9\n", r"items\.csv: line 3 is not UTF-8 at b'11,caf"),
+    "utf16": ("item,name\n10,a\n".encode("utf-16"), r"items\.csv: line 1 is not UTF-8"),
     "nothing": (b"", r"items\.csv: empty CSV file"),
     "no row": (b"item,name\n", "the items table is empty"),
     "two names": (b"item,name,name\n10,a,b\n", r"two columns are named 'name'"),
@@ -387,7 +387,7 @@ CSV_BAD = {
     ),
     "ids of two types": (
         b"item,name\n10,a\nA3,b\n",
-        r"log\.parquet, column 'item' holds whole numbers \(10\), .*holds text \('A3'\)",
+        r"log\.parquet, column 'item': holds whole numbers \(10\), .*holds text \('A3'\)",
     ),
     "leading zeros beside numbers": (b"item,name\n10,a\n011,b\n", r"holds text \('011'\)"),
 }

@@ -12,6 +12,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
+from recsys.core.errors import Row
 from recsys.features.schema import Schema
 from recsys.features.tables import reading
 from recsys.features.tables.checked import Tables, read_tables
@@ -270,8 +271,8 @@ def test_side_tables_join_on_their_key(tmp_path: Path) -> None:
     tables = read(schema, {"duplicate_keys": "first"}, **paths)
     assert tables.items.to_pydict() == {"item": [1, 2, 3], "price": [1.0, None, 3.0]}
     assert {(drop.policy, drop.rows, drop.examples) for drop in tables.drops} == {
-        ("duplicate_keys: first", 1, (f"{prices}:4",)),
-        ("left join", 1, (f"{prices}:3",)),
+        ("duplicate_keys: first", 1, (Row(str(prices), 4),)),
+        ("left join", 1, (Row(str(prices), 3),)),
     }
 
 

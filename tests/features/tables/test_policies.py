@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from recsys.core.errors import Row
 from recsys.features.tables.checked import Tables
 
 ReadShop = Callable[..., Tables]
@@ -97,4 +98,4 @@ def test_the_policy_for_duplicates_chooses_the_row(read_shop: ReadShop, tmp_path
             policies={"duplicate_keys": policy},
         )
         assert tables.items["brand"].to_pylist() == [brand, "b"]
-        assert tables.drops[0].examples == (f"{tmp_path}/items.parquet:{row}",)
+        assert tables.drops[0].examples == (Row(f"{tmp_path}/items.parquet", row),)

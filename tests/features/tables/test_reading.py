@@ -74,8 +74,9 @@ def test_batches_are_small_and_places_are_right(
     assert [len(batch.rows) for batch in files.batches(["n"])] == [4, 4, 2, 3]
     rows = np.array([0, 9, 10, 12])
     a, b = f"{tmp_path}/a.parquet", f"{tmp_path}/b.parquet"
-    assert files.places(rows) == (f"{a}:1", f"{a}:10", f"{b}:1", f"{b}:3")
-    assert files.describe(rows[:3], 7) == f"{a} rows 1, 10; {b} row 1 (7 rows in all)"
+    assert [str(row) for row in files.places(rows)] == [f"{a}:1", f"{a}:10", f"{b}:1", f"{b}:3"]
+    error = DataError("bad", rows=files.places(rows[:3]), num_rows=7)
+    assert str(error) == f"{a} rows 1, 10; {b} row 1 (7 rows in all): bad"
 
 
 def test_only_the_columns_asked_for_are_read(tmp_path: Path) -> None:
@@ -121,7 +122,7 @@ def test_csv_errors_name_the_row_in_any_block(
     with pytest.raises(DataError, match=r"t\.csv row 101: 1 fields where .* names 2: '3'"):
         values(path, "a")
     path.write_bytes(b"a,b\n" + b"1,2\n" * 100 + b"3,\xff\n")
-    with pytest.raises(DataError, match=r"t\.csv line 102: not UTF-8"):
+    with pytest.raises(DataError, match=r"t\.csv: line 102 is not UTF-8"):
         values(path, "b")
 
 
