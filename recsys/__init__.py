@@ -25,6 +25,7 @@ _MODELS = (
     "score_new_items",
 )
 _ERRORS = ("ArgumentError", "ConfigError", "DataError", "IntegrityError", "NotFoundError")
+_EVENTS = ("PartDone", "PointLogged", "StepDone")
 _PLACES = {
     "Config": "recsys.app.configuration",
     "Model": "recsys.app.model",
@@ -32,6 +33,7 @@ _PLACES = {
     **dict.fromkeys(_EXPERIMENTS, "recsys.app.experiments"),
     **dict.fromkeys(_DEMO, "recsys.app.demo"),
     **dict.fromkeys(_MODELS, "recsys.app.models"),
+    **dict.fromkeys(_EVENTS, "recsys.core.events"),
     **dict.fromkeys((*_ERRORS, "NumericalError", "UserError"), "recsys.core.errors"),
 }
 

@@ -25,5 +25,8 @@ from recsys.core.errors import IntegrityError as IntegrityError
 from recsys.core.errors import NotFoundError as NotFoundError
 from recsys.core.errors import NumericalError as NumericalError
 from recsys.core.errors import UserError as UserError
+from recsys.core.events import PartDone as PartDone
+from recsys.core.events import PointLogged as PointLogged
+from recsys.core.events import StepDone as StepDone
 
 __version__: str

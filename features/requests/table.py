@@ -155,8 +155,7 @@ def encode_requests(
         seen_rows, seen_owner, _ = _item_rows(table, SEEN, item_ids, origin)
         kept = seen_rows >= 0
         seen = _grouped(seen_rows[kept], seen_owner[kept], table.num_rows)
-    everyone = np.arange(table.num_rows)
-    with origin.named(_sources(encoder.schema, "users"), everyone):
+    with origin.named(_sources(encoder.schema, "users"), np.arange(table.num_rows)):
         block = encoder.encode("users", known_of)
     times = None
     if steps:
@@ -171,7 +170,7 @@ def encode_requests(
     if steps:
         shown = encode_steps(encoder, table, rows[last], last, times, policies, origin)
     else:
-        with origin.named(_sources(encoder.schema, "interactions"), everyone):
+        with origin.named(_sources(encoder.schema, "interactions"), np.arange(table.num_rows)):
             block = block.beside(encoder.encode("interactions", known_of))
         shown = _grouped(rows[last], owner[last], table.num_rows)
     unknown = np.flatnonzero(~in_catalogue)

@@ -102,8 +102,8 @@ def _rows(
             "--keep-seen, --hide-seen, --rows-per-part, --probability and --new-items are for "
             "retrieval models"
         )
-    on_part = parts_to_stderr(options["as_json"])
-    return score_model(folder, output, tables, settings=_settings(options), on_part=on_part)
+    listener = parts_to_stderr(options["as_json"])
+    return score_model(folder, output, tables, settings=_settings(options), listener=listener)
 
 
 def _lists(
@@ -117,20 +117,20 @@ def _lists(
     new_items, top_customers = options["new_items"], options["top_customers"]
     users = tables["users"] if tables["requests"] else None
     _check_two_tower(users, tables["items"], new_items, top_customers)
-    on_part = parts_to_stderr(options["as_json"])
+    listener = parts_to_stderr(options["as_json"])
     given = {"rows_per_part": options["rows_per_part"]}
     if new_items is None:
         given |= {"k": k, "filter_seen": None if keep_seen is None else not keep_seen}
         given["probability"] = probability
         lists = ListOptions(**{name: one for name, one in given.items() if one is not None})
         settings = _settings(options)
-        return score_model(folder, output, tables, lists, settings=settings, on_part=on_part)
+        return score_model(folder, output, tables, lists, settings=settings, listener=listener)
     _refuse_lists(k, keep_seen, probability)
     given["top_customers"] = top_customers
     how = {name: one for name, one in given.items() if one is not None}
     how["settings"] = _settings(options)
     asked = {**tables, "new_items": new_items}
-    return score_audience(folder, output, asked, on_part=on_part, **how)
+    return score_audience(folder, output, asked, listener=listener, **how)
 
 
 def _settings(options: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from recsys.app.models import Reference, reference_of
 from recsys.app.progress import printed
 from recsys.app.run import Run
 from recsys.core.errors import ConfigError
+from recsys.core.events import Listener
 
 if TYPE_CHECKING:
     from recsys.training.families.family import Findings
@@ -91,6 +92,7 @@ def train(
     workers: Count = 1,
     tracking_uri: str | None = None,
     quiet: bool = False,
+    listener: Listener | None = None,
 ) -> Run:
     """Train, evaluate, bundle and track one model.
 
@@ -101,6 +103,8 @@ def train(
         workers: processes on this machine that train together.
         tracking_uri: MLflow store; None: that of the configuration.
         quiet: print no progress.
+        listener: called with each `recsys.StepDone` and `recsys.PointLogged`; what it raises ends
+            the training. Of a training in one process.
 
     Raises:
         UserError: configuration or data are wrong, or a loss was not finite.
@@ -119,8 +123,12 @@ def train(
         tracking_uri,
     )
     if workers > 1:
+        if listener is not None:
+            raise ConfigError("listener: several workers are processes of their own; leave it out")
         return train_in_workers(settings, folder, workers, quiet=quiet)
-    run = train_once(settings, folder, quiet=quiet)
+    run = train_once(
+        settings, folder, quiet=quiet, listeners=() if listener is None else (listener,)
+    )
     assert run is not None, "one process is its own first rank"
     return run
 

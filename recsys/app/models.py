@@ -16,6 +16,7 @@ from recsys.app.model import Model
 from recsys.app.progress import printed
 from recsys.app.run import Run
 from recsys.core.errors import ConfigError
+from recsys.core.events import Listener, ignore
 
 if TYPE_CHECKING:
     from recsys.training.evaluation.results import ModelEvaluation
@@ -107,6 +108,7 @@ def score(
     rows_per_part: Count = 10_000,
     settings: Mapping[str, Any] | None = None,
     tracking_uri: str | None = None,
+    listener: Listener | None = None,
 ) -> dict[str, Any]:
     """Recommend for many users into Parquet files, each user exactly once.
 
@@ -127,6 +129,7 @@ def score(
         settings: other policies for these tables than in training, by key:
             {"policies.float_ids": "integer"}.
         tracking_uri: MLflow store.
+        listener: called with a `recsys.PartDone` for each part.
 
     Returns:
         What was written: numbers of users, parts, short lists, unknown items.
@@ -142,7 +145,8 @@ def score(
     )
     asked = None if lists == ListOptions() else lists
     folder = folder_of(model, tracking_uri)
-    return score_model(folder, Path(output), tables, asked, settings=settings)
+    told = listener or ignore
+    return score_model(folder, Path(output), tables, asked, settings=settings, listener=told)
 
 
 @checked

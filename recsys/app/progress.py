@@ -2,8 +2,10 @@
 
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+
+from recsys.core.events import Event, Listener, PartDone
 
 LOGGER = logging.getLogger("recsys")
 
@@ -37,11 +39,11 @@ def printed(quiet: bool) -> Iterator[None]:
         LOGGER.setLevel(level)
 
 
-def parts_to_stderr(quiet: bool) -> Callable[[int, int], None]:
-    """Return what is told how many parts of a batch job are there, of how many."""
+def parts_to_stderr(quiet: bool) -> Listener:
+    """Return a listener that prints how many parts of a batch job are there, of how many."""
 
-    def tell(done: int, total: int) -> None:
-        if not quiet:
-            print(f"part {done} of {total}", file=sys.stderr)
+    def tell(event: Event) -> None:
+        if isinstance(event, PartDone) and not quiet:
+            print(f"part {event.done} of {event.total}", file=sys.stderr)
 
     return tell

@@ -1,7 +1,7 @@
 """Batch scoring as a function: requests in, Parquet parts out."""
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any
 
 from recsys.bundle.directory import Bundle
 from recsys.core.errors import ConfigError
+from recsys.core.events import Listener, ignore
 from recsys.core.folders import check_folder
 from recsys.features.bundle.files import read_description
 from recsys.features.tables.frames import path_of
@@ -23,7 +24,6 @@ from recsys.serving.recommend.audience import read_new_items, score_new_items
 from recsys.serving.recommend.rows import RowScorer, score_rows
 from recsys.serving.recommend.scorer import Scorer
 
-OnPart = Callable[[int, int], None]
 ROWS_PER_PART = 10_000
 
 
@@ -44,10 +44,6 @@ class ListOptions:
     rows_per_part: int = ROWS_PER_PART
 
 
-def _nothing(done: int, total: int) -> None:
-    """Nobody is told of finished parts."""
-
-
 def score_model(
     folder: Path,
     output: Path,
@@ -55,7 +51,7 @@ def score_model(
     lists: ListOptions | None = None,
     *,
     settings: Mapping[str, Any] | None = None,
-    on_part: OnPart = _nothing,
+    listener: Listener = ignore,
 ) -> dict[str, Any]:
     """Score everything that is asked; return the summary.
 
@@ -66,7 +62,7 @@ def score_model(
             side tables by name.
         lists: of a retrieval model; None: the defaults.
         settings: other policies than in training, by full key.
-        on_part: told how many parts are there, of how many.
+        listener: called with each `PartDone`.
 
     Raises:
         UserError: the requests do not fit the model, or `output` is named as a file or holds
@@ -85,14 +81,14 @@ def score_model(
                 )
             del paths["requests"]
             scorer = RowScorer.open(folder, paths, settings)
-            return dict(vars(score_rows(scorer, requests, output, on_part=on_part)))
+            return dict(vars(score_rows(scorer, requests, output, listener=listener)))
         lists = lists or ListOptions()
         recommender = Scorer.open(
             folder, k=lists.k, filter_seen=lists.filter_seen, probability=lists.probability
         )
         recommender = recommender.with_settings(settings)
         shards = _shards(recommender, paths, lists.rows_per_part)
-        return dict(vars(score_to_parquet(recommender, shards, output, on_part=on_part)))
+        return dict(vars(score_to_parquet(recommender, shards, output, listener=listener)))
 
 
 def score_audience(
@@ -103,7 +99,7 @@ def score_audience(
     top_customers: int = 100,
     rows_per_part: int = ROWS_PER_PART,
     settings: Mapping[str, Any] | None = None,
-    on_part: OnPart = _nothing,
+    listener: Listener = ignore,
 ) -> dict[str, Any]:
     """Say who will interact with items that the catalogue lacks, and how many; return a summary.
 
@@ -114,7 +110,7 @@ def score_audience(
         top_customers: users named for each item.
         rows_per_part: users in a part.
         settings: other policies than in training, by full key.
-        on_part: told how many parts are there, of how many.
+        listener: called with each `PartDone`.
 
     Raises:
         UserError: the model gives no probabilities, or tables do not fit it.
@@ -128,7 +124,7 @@ def score_audience(
         rest = {name: path for name, path in paths.items() if name not in of_items}
         shards = _shards(scorer, rest, rows_per_part)
         found = score_new_items(
-            scorer, new, shards, output, top_customers=top_customers, on_part=on_part
+            scorer, new, shards, output, top_customers=top_customers, listener=listener
         )
         return dict(vars(found))
 

@@ -9,6 +9,7 @@ from recsys.app.progress import printed
 from recsys.app.run import Run
 from recsys.bundle.directory import Bundle, bundles_of_run
 from recsys.core.errors import ConfigError
+from recsys.core.events import Listener
 from recsys.core.tracking_store import store_uri
 from recsys.serving.registry import register as add_version
 from recsys.serving.registry import resolve
@@ -61,6 +62,7 @@ def train_once(
     *,
     quiet: bool = False,
     extra_rankers: Any = None,
+    listeners: tuple[Listener, ...] = (),
 ) -> Run | None:
     """Train in this process, and register where the configuration names a model.
 
@@ -73,7 +75,7 @@ def train_once(
         result = train(
             config,
             resume=resume,
-            listeners=(progress,),
+            listeners=(progress, *listeners),
             extra_rankers=extra_rankers,
             world=world,
         )

@@ -38,11 +38,15 @@ class ArgumentError(UserError, TypeError):
 
 
 class Problem(NamedTuple):
-    """What is wrong with a configuration: in which file, at which key ("a.b"), in words."""
+    """What is wrong with a configuration: in which file, at which key ("a.b"), in words.
+
+    kind: pydantic's name of it, as in "int_type"; "" where there is none.
+    """
 
     file: str
     key: str
     text: str
+    kind: str = ""
 
     def __str__(self) -> str:
         return f"{self.file}: {self.text}"

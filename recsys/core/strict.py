@@ -93,7 +93,8 @@ def _problem(
     model: type[BaseModel], problem: Any, given: Any, source: str | Path, explain: Explain
 ) -> Problem:
     keys = _place(problem["loc"], given, is_absent=problem["type"] == "missing")
-    return Problem(str(source), ".".join(keys), _in_words(model, problem, keys, explain))
+    words = _in_words(model, problem, keys, explain)
+    return Problem(str(source), ".".join(keys), words, problem["type"])
 
 
 def _in_words(model: type[BaseModel], problem: Any, keys: Place, explain: Explain) -> str:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from recsys.core.distinct import distinct
 from recsys.core.errors import ConfigError, DataError, Row
+from recsys.core.events import Listener, ignore
 from recsys.features.dataset.histories import Histories
 from recsys.features.dataset.sessions import sessions_of
 from recsys.features.kinds.categorical import CategoricalFeature
@@ -92,7 +93,7 @@ def score_to_parquet(
     shards: Shards,
     output: Path,
     *,
-    on_part: Callable[[int, int], None] = lambda done, total: None,
+    listener: Listener = ignore,
 ) -> Summary:
     """Score every shard into `output`; go on if a job like this one was stopped there.
 
@@ -108,7 +109,7 @@ def score_to_parquet(
         **({"probability": True} if scorer.probability else {}),
     }
     parts = {shard.name: partial(_answers, scorer, shard) for shard in shards.parts}
-    there = write_parts(output, job, parts, on_part)
+    there = write_parts(output, job, parts, listener)
     users = short = 0
     unknown = UnknownItems()
     for shard in shards.parts:

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from recsys.core.atomic import whole_file
 from recsys.core.errors import ConfigError
+from recsys.core.events import Listener, PartDone, ignore
 from recsys.core.folders import check_folder
 
 JOB, SUCCESS = "_job.json", "_SUCCESS"
@@ -27,7 +28,7 @@ def write_parts(
     output: Path,
     job: Mapping[str, Any],
     parts: Mapping[str, Callable[[], pa.Table]],
-    on_part: Callable[[int, int], None] = lambda done, total: None,
+    listener: Listener = ignore,
 ) -> int:
     """Write every part that is not there yet; return how many were.
 
@@ -35,7 +36,7 @@ def write_parts(
         output: folder of the parts.
         job: JSON facts that tell this job from another.
         parts: file name -> what makes its content.
-        on_part: told how many parts are there, of how many.
+        listener: called with each `PartDone`.
 
     Raises:
         ConfigError: `output` is named as a file or holds another job's files, or another job took
@@ -53,7 +54,7 @@ def write_parts(
             with whole_file(path) as staging:
                 pq.write_table(answers, staging, write_page_checksum=True)
                 _check_claim(output, claim)
-        on_part(done + 1, len(parts))
+        listener(PartDone(done + 1, len(parts)))
     return there
 
 

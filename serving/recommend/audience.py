@@ -9,7 +9,7 @@ What a probability means is the model's: `recsys.bundle.pair_calibration.TakePro
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from recsys.bundle.pair_calibration import PairCalibrator
 from recsys.core.atomic import whole_file
 from recsys.core.errors import ConfigError, DataError
+from recsys.core.events import Listener, ignore
 from recsys.features.requests.rows import read_side
 from recsys.features.tables.reading import fingerprint, open_table
 from recsys.models.retrieval import query_vectors
@@ -112,7 +113,7 @@ def score_new_items(
     output: Path,
     *,
     top_customers: int = 100,
-    on_part: Callable[[int, int], None] = lambda done, total: None,
+    listener: Listener = ignore,
 ) -> AudienceSummary:
     """Write a probability for every customer and new item, and each item's expected audience.
 
@@ -129,7 +130,7 @@ def score_new_items(
     policies = scorer.policies.model_dump(mode="json")
     job = {"model_id": scorer.bundle.model_id, "requests": digest, "policies": policies}
     parts = {shard.name: partial(_part, scorer, new, shard) for shard in shards.parts}
-    there = write_parts(output / CUSTOMERS, job, parts, on_part)
+    there = write_parts(output / CUSTOMERS, job, parts, listener)
     gathered = _Audience(new.ids, top_customers)
     unknown = UnknownItems()
     for shard in shards.parts:

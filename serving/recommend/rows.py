@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from recsys.core.errors import ConfigError, DataError
+from recsys.core.events import Listener, ignore
 from recsys.data.batch import FeatureBlock
 from recsys.features.bundle.rows import RowModel
 from recsys.features.requests.rows import SIDES, RowEncoder, as_rows, read_side
@@ -114,7 +115,7 @@ def score_rows(
     given: str,
     output: Path,
     *,
-    on_part: Callable[[int, int], None] = lambda done, total: None,
+    listener: Listener = ignore,
 ) -> RowSummary:
     """Judge every row of Parquet files into `output`, a part a row group, each row once.
 
@@ -125,7 +126,7 @@ def score_rows(
         scorer: the model.
         given: a file, a folder or a glob.
         output: folder for the parts.
-        on_part: told how many parts are there, of how many.
+        listener: called with each `PartDone`.
 
     Raises:
         NotFoundError: no such file.
@@ -145,7 +146,7 @@ def score_rows(
         "policies": scorer.ranker.policies.model_dump(mode="json"),
     }
     parts = _parts(scorer, files)
-    there = write_parts(output, job, parts, on_part)
+    there = write_parts(output, job, parts, listener)
     total, rows = 0.0, 0
     for name in parts:
         column = pq.read_table(output / name, columns=[PROBABILITY]).column(0)

@@ -33,6 +33,7 @@ from _harness import Benchmark, peak_memory_mib
 from _loaned import loaned
 from numpy.typing import NDArray
 
+from recsys.core.events import Event, StepDone
 from recsys.embeddings.backend import pick_backend
 from recsys.embeddings.plan import EmbeddingPlan
 from recsys.features.clicks.loader import ClickLoader
@@ -40,7 +41,7 @@ from recsys.features.dataset.split import TRAIN, VALIDATION
 from recsys.features.encoding.hashing import hash_values, splitmix64
 from recsys.features.schema import Schema
 from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.engine.checkpoint import Checkpoints, LoopState
+from recsys.training.engine.checkpoint import Checkpoints
 from recsys.training.engine.loop import fit
 from recsys.training.engine.machine import keep_freed_memory
 from recsys.training.engine.ranks import World
@@ -186,12 +187,11 @@ class Watch:
             self.figures[f"{self.name}_rows_per_s"] = round(self.num_rows / wall)
             self.figures[f"{self.name}_peak_mib"] = peak_memory_mib()
 
-    def on_step(self, state: LoopState, num_steps: int, loss: float, rate: float) -> None:
+    def __call__(self, event: Event) -> None:
         """Listen to the training loop."""
-        self.step(state.step)
-
-    def on_log(self, point: dict[str, float]) -> None:
-        """The curves are of no interest here."""
+        if not isinstance(event, StepDone):
+            return
+        self.step(event.step)
 
 
 def load(config: ExperimentConfig) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from _harness import Benchmark
 from _loaned import loaned
 from _session_runs import SMALL, config_of
 
-from recsys.training.engine.checkpoint import Checkpoints, LoopState
+from recsys.core.events import Event, StepDone
+from recsys.training.engine.checkpoint import Checkpoints
 from recsys.training.engine.loop import fit
 from recsys.training.engine.machine import keep_freed_memory
 from recsys.training.families.family import Given
@@ -41,14 +42,13 @@ class StepClock:
         self.steps: list[float] = []
         self._last: float | None = None
 
-    def on_step(self, state: LoopState, *_: object) -> None:
+    def __call__(self, event: Event) -> None:
+        if not isinstance(event, StepDone):
+            return
         now = time.process_time()
-        if self._last is not None and state.step > 1:
+        if self._last is not None and event.step > 1:
             self.steps.append(now - self._last)
         self._last = now
-
-    def on_log(self, point: dict[str, float]) -> None:
-        pass
 
 
 def judged(overrides: list[str], folder: Path) -> tuple[float, float]:

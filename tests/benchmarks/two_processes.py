@@ -29,12 +29,13 @@ import numpy as np
 import torch
 from _harness import Benchmark
 
+from recsys.core.events import Event, StepDone
 from recsys.data.batch import FeatureBlock, FeatureLayout, RankingBatch
 from recsys.embeddings.backend import pick_backend
 from recsys.embeddings.plan import EmbeddingPlan
 from recsys.features.encoding.hashing import splitmix64
 from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.engine.checkpoint import Checkpoints, LoopState
+from recsys.training.engine.checkpoint import Checkpoints
 from recsys.training.engine.loop import fit
 from recsys.training.engine.machine import keep_freed_memory
 from recsys.training.engine.ranks import World, join
@@ -70,17 +71,16 @@ class Pacer:
         print(json.dumps({"ready": True}), flush=True)
         self._wait()
 
-    def on_step(self, state: LoopState, num_steps: int, loss: float, rate: float) -> None:
-        self.losses.append(loss)
+    def __call__(self, event: Event) -> None:
+        if not isinstance(event, StepDone):
+            return
+        self.losses.append(event.loss)
         if len(self.losses) < self.block:
             return
         cpu, wall = time.process_time() - self.cpu, time.perf_counter() - self.wall
         told = {"cpu": cpu / self.block, "wall": wall / self.block, "losses": self.losses}
         print(json.dumps(told), flush=True)
         self._wait()
-
-    def on_log(self, point: dict[str, float]) -> None:
-        pass
 
     def _wait(self) -> None:
         if sys.stdin.readline() != "go\n":

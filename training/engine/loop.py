@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from recsys.core.errors import NumericalError
+from recsys.core.events import Listener, PointLogged, StepDone
 from recsys.training.config.sections import TrainingConfig
 from recsys.training.engine.averaging import WeightAverage
 from recsys.training.engine.checkpoint import Checkpoints, LoopState, Trained
@@ -58,20 +59,6 @@ class Task(Generic[B]):
     validate: Callable[[], dict[str, float]]
     describe: Callable[[B], str]
     parts: Callable[[], dict[str, float]] = dict
-
-
-class Listener(Protocol):
-    """Who watches a training: the progress bar, the tracker."""
-
-    def on_step(self, state: LoopState, num_steps: int, loss: float, rate: float) -> None:
-        """A step is done; `rate` is in examples a second."""
-
-    def on_log(self, point: dict[str, float]) -> None:
-        """A point of a curve: "step", "epoch" and the values.
-
-        The last point of an epoch has EPOCH_LOSS and, where there is a validation part, the
-        "validation/..." metrics.
-        """
 
 
 class Terminated(SystemExit):
@@ -144,8 +131,9 @@ def _epoch(
         if average is not None and state.global_step % average.every == 0:
             average.update(trained.model, trained.table)
         rate = clock.tick(examples)
+        done = StepDone(state.epoch, state.step, task.num_steps, state.global_step, loss, rate)
         for listener in listeners:
-            listener.on_step(state, task.num_steps, loss, rate)
+            listener(done)
         if state.global_step % LOG_EVERY == 0:
             point = _mean_loss(state) | task.parts() | {"examples_per_second": rate}
             _log(state, listeners, point)
@@ -225,7 +213,7 @@ def _log(state: LoopState, listeners: tuple[Listener, ...], values: dict[str, fl
     point = {"step": float(state.global_step), "epoch": float(state.epoch), **values}
     state.history.append(point)
     for listener in listeners:
-        listener.on_log(point)
+        listener(PointLogged(point))
 
 
 def _mean_loss(state: LoopState) -> dict[str, float]:

@@ -12,6 +12,7 @@ from torch import nn
 from recsys.bundle.directory import bundles_of_run
 from recsys.core.atomic import whole_file
 from recsys.core.errors import ConfigError, NotFoundError
+from recsys.core.events import Event, Listener, PointLogged
 from recsys.embeddings.backend import pick_backend
 from recsys.embeddings.diagnostics import diagnose
 from recsys.embeddings.memory import check_memory, costs, free_memory_bytes
@@ -21,7 +22,7 @@ from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.config.file import dump_config
 from recsys.training.config.sections import TrainingConfig
 from recsys.training.engine.checkpoint import Checkpoints, LoopState
-from recsys.training.engine.loop import Listener, Terminated, fit
+from recsys.training.engine.loop import Terminated, fit
 from recsys.training.engine.machine import keep_freed_memory, peak_memory_mib, pick_device
 from recsys.training.engine.parts import plain_table
 from recsys.training.engine.ranks import World, ranks_here
@@ -249,7 +250,7 @@ def _run(
     listeners: tuple[Listener, ...],
     world: World,
 ) -> TrainResult:
-    watching = (*listeners, TrackingListener(tracker))
+    watching: tuple[Listener, ...] = (*listeners, TrackingListener(tracker))
     model, state = fit_in(world, job, config, run_dir, watching)
     if state.best_metric is None:
         LOG.info("trained on the validation rows, too: the last epoch is kept; evaluating on test")
@@ -277,13 +278,12 @@ class TrackingListener:
     def __init__(self, tracker: Tracker) -> None:
         self.tracker = tracker
 
-    def on_step(self, *_: object) -> None:
-        """Steps are not tracked one by one."""
-
-    def on_log(self, point: dict[str, float]) -> None:
-        """Send one point of the curves."""
-        step = int(point["step"])
-        values = {name: value for name, value in point.items() if name not in ("step", "epoch")}
+    def __call__(self, event: Event) -> None:
+        """Send one point of the curves; steps are not tracked one by one."""
+        if not isinstance(event, PointLogged):
+            return
+        step = int(event.values["step"])
+        values = {name: one for name, one in event.values.items() if name not in ("step", "epoch")}
         values = {n if "/" in n else f"train/{n}": value for n, value in values.items()}
         self.tracker.metrics(values, step)
 

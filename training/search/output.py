@@ -18,7 +18,7 @@ SHOWN_TRIALS = 5
 def lines(found: Found) -> list[str]:
     """Return the search as text: the best trials side by side, what mattered, the verdict."""
     ranked = sorted(
-        (one for one in found.trials if one.state != FAILED and not one.repeats),
+        (one for one in found.trials if one.state != FAILED and one.repeats is None),
         key=lambda one: (one.state != DONE, -(one.value or 0.0), one.number),
     )
     base = found.baseline
@@ -104,7 +104,7 @@ def _counts(found: Found) -> Iterator[str]:
         counts[one.state] = counts.get(one.state, 0) + 1
     shown = ", ".join(f"{count} {state}" for state, count in counts.items())
     yield f"{len(found.trials)} trials: {shown}; {found.ended}"
-    failed = [one for one in found.trials if one.state == FAILED and not one.repeats]
+    failed = [one for one in found.trials if one.state == FAILED and one.repeats is None]
     for one in failed[:3]:
         yield f"trial {one.number} failed: {one.reason}"
     if len(failed) > 3:

@@ -207,5 +207,5 @@ def _takes_integers_alone(config: ExperimentConfig, key: str) -> bool:
     try:
         with_values(config, {key: 1.5})
     except ConfigError as error:
-        return "valid integer" in str(error)
+        return any(one.kind in ("int_type", "int_from_float") for one in error.problems)
     return False

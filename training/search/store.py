@@ -35,8 +35,7 @@ PRUNING_TRIALS, PRUNING_EPOCHS = 4, 3
 IMPORTANCE_TRIALS = 8
 """Finished trials below which nothing is said of what mattered."""
 _FACTS, _DATA = "recsys", "data"
-_REASON, _SECONDS = "reason", "seconds"
-_REPEATS = "the settings of trial"
+_REASON, _SECONDS, _REPEATS = "reason", "seconds", "repeats"
 _SIGNIFICANT_DIGITS = 4
 
 
@@ -44,7 +43,8 @@ _SIGNIFICANT_DIGITS = 4
 class Tried:
     """A trial: what was set, how it ended, the validation metric of each epoch.
 
-    value: the best of them; None where there is none. Trial 0 is the configuration as it stands.
+    value: the best of them; None where there is none. repeats: the trial that had the same settings
+    before, so that this one was not trained. Trial 0 is the configuration as it stands.
     """
 
     number: int
@@ -54,11 +54,7 @@ class Tried:
     epochs: tuple[float, ...] = ()
     seconds: float = 0.0
     reason: str = ""
-
-    @property
-    def repeats(self) -> bool:
-        """Whether it was not trained, as an earlier one had the same settings."""
-        return self.reason.startswith(_REPEATS)
+    repeats: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""
@@ -203,11 +199,13 @@ class SearchStore:
 
     def repeated(self, earlier: Tried) -> None:
         """End the trial as `earlier` ended, which had the same settings and so the same result."""
+        self._open.set_user_attr(_REPEATS, earlier.number)
+        words = f"the settings of trial {earlier.number}"
         if earlier.state == FAILED:
-            return self.failed(f"{_REPEATS} {earlier.number}: {earlier.reason}")
+            return self.failed(f"{words}: {earlier.reason}")
         for epoch, value in enumerate(earlier.epochs, start=1):
             self._open.report(value, epoch)
-        self._open.set_user_attr(_REASON, f"{_REPEATS} {earlier.number}")
+        self._open.set_user_attr(_REASON, words)
         if earlier.state == PRUNED:
             return self.pruned(0.0)
         assert earlier.value is not None
@@ -256,6 +254,7 @@ class SearchStore:
             epochs,
             float(trial.user_attrs.get(_SECONDS, 0.0)),
             trial.user_attrs.get(_REASON, ""),
+            trial.user_attrs.get(_REPEATS),
         )
 
 

@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from recsys.core.events import Event, PointLogged
 from recsys.core.tracking_store import JOURNAL, sqlite_path, store_uri
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.jobs.train import TrackingListener
@@ -125,10 +126,11 @@ class TrialTracking(TrackingListener):
         super().__init__(tracker)
         self.number, self.last_step = number, 0
 
-    def on_log(self, point: dict[str, float]) -> None:
+    def __call__(self, event: Event) -> None:
         """Note one point of the curves."""
-        self.last_step = int(point["step"])
-        super().on_log(point)
+        if isinstance(event, PointLogged):
+            self.last_step = int(event.values["step"])
+        super().__call__(event)
 
 
 class _Courier(threading.Thread):

@@ -6,12 +6,13 @@ Nothing of a trial stays but its numbers: no weights, no checkpoints, no look at
 import gc
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from recsys.core.events import Event, Listener, PointLogged, StepDone
 from recsys.embeddings.backend import pick_backend
 from recsys.embeddings.fbgemm_table import supports
 from recsys.embeddings.memory import check_memory, free_memory_bytes
@@ -19,7 +20,7 @@ from recsys.embeddings.plan import EmbeddingPlan
 from recsys.embeddings.table import Backend
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.engine.checkpoint import Checkpoints, LoopState, Trained
-from recsys.training.engine.loop import Listener, Task, fit
+from recsys.training.engine.loop import Task, fit
 from recsys.training.engine.machine import keep_freed_memory, pick_device
 from recsys.training.engine.ranks import World
 from recsys.training.engine.warm_start import open_earlier, start_from
@@ -118,14 +119,16 @@ class Watcher:
         self.best: float | None = None
         self.started = time.monotonic()
 
-    def on_step(self, state: LoopState, num_steps: int, loss: float, rate: float) -> None:
-        """Look at the clock, and whether a signal came."""
-        self.check()
-        if self.deadline is not None and time.monotonic() > self.deadline:
-            raise TrialStoppedError
+    def __call__(self, event: Event) -> None:
+        """Look at the clock and for signals at each step; report an epoch when it is validated."""
+        if isinstance(event, StepDone):
+            self.check()
+            if self.deadline is not None and time.monotonic() > self.deadline:
+                raise TrialStoppedError
+        elif isinstance(event, PointLogged):
+            self._report(event.values)
 
-    def on_log(self, point: dict[str, float]) -> None:
-        """Report an epoch when its validation is known."""
+    def _report(self, point: Mapping[str, float]) -> None:
         value = point.get(f"validation/{self.metric}")
         if value is None:
             return

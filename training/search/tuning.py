@@ -222,10 +222,10 @@ class _Search:
             return f"{len(trials)} of {budget.trials} trials are done"
         last = trials[-FAILURES_IN_A_ROW:]
         if len(last) == FAILURES_IN_A_ROW and all(one.state == FAILED for one in last):
-            why = next((one for one in reversed(trials) if not one.repeats), last[-1]).reason
+            why = next((one for one in reversed(trials) if one.repeats is None), last[-1]).reason
             raise ConfigError(f"the last {FAILURES_IN_A_ROW} trials failed; the last one: {why}")
         latest = trials[-REPEATS_IN_A_ROW:]
-        if len(latest) == REPEATS_IN_A_ROW and all(one.repeats for one in latest):
+        if len(latest) == REPEATS_IN_A_ROW and all(one.repeats is not None for one in latest):
             return "the space is searched: what is proposed has been tried"
         if self.deadline is not None and trials and time.monotonic() > self.deadline:
             return f"{budget.minutes:g} minutes are over"

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
@@ -9,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
-from recsys.training.engine.checkpoint import LoopState
+from recsys.core.events import Event, PointLogged, StepDone
 from recsys.training.engine.loop import EPOCH_LOSS
 
 
@@ -47,21 +48,27 @@ class Progress:
     ) -> None:
         self.bar.stop()
 
-    def on_step(self, state: LoopState, num_steps: int, loss: float, rate: float) -> None:
-        """Move the bar; a step of the epoch at hand is done."""
-        self.rate = rate
+    def __call__(self, event: Event) -> None:
+        """Move the bar at each step, print a line at the end of an epoch."""
+        if isinstance(event, StepDone):
+            self._step(event)
+        elif isinstance(event, PointLogged):
+            self._point(event.values)
+
+    def _step(self, done: StepDone) -> None:
+        self.rate = done.examples_per_second
         self.bar.update(
             self.task,
-            total=num_steps,
-            completed=state.step,
-            epoch=state.epoch + 1,
-            loss=loss,
-            rate=rate,
+            total=done.num_steps,
+            completed=done.step,
+            epoch=done.epoch + 1,
+            loss=done.loss,
+            rate=done.examples_per_second,
             visible=True,
         )
 
-    def on_log(self, point: dict[str, float]) -> None:
-        """Print a line an epoch: its mean loss, and its validation where there is one."""
+    def _point(self, point: Mapping[str, float]) -> None:
+        """Print the mean loss of an epoch, and its validation where there is one."""
         if self.quiet or EPOCH_LOSS not in point:
             return
         self.bar.update(self.task, visible=False)  # until the next step, if there is one

@@ -22,6 +22,7 @@ from recsys.bundle.calibration import Calibrator
 from recsys.bundle.directory import Bundle, write_bundle
 from recsys.bundle.probe import check_replay, read_probe, write_probe
 from recsys.core.errors import ConfigError, DataError, IntegrityError
+from recsys.core.events import Event, PartDone
 from recsys.data.batch import FeatureBlock, FeatureLayout, Jagged
 from recsys.embeddings.plan import EmbeddingPlan
 from recsys.embeddings.table import TableConfig
@@ -247,12 +248,12 @@ def test_a_job_that_was_killed_goes_on_and_another_is_refused(
 ) -> None:
     given, out = str(world / "rows.parquet"), tmp_path / "out"
 
-    def killed(done: int, total: int) -> None:
-        if done == 4:
+    def killed(event: Event) -> None:
+        if isinstance(event, PartDone) and event.done == 4:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        score_rows(scorer, given, out, on_part=killed)
+        score_rows(scorer, given, out, listener=killed)
     assert not (out / SUCCESS).exists()
     before = {path.name: path.stat().st_mtime_ns for path in out.glob("*.parquet")}
     summary = score_rows(scorer, given, out)

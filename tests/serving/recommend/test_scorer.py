@@ -18,6 +18,7 @@ import torch
 
 from recsys.bundle.directory import Bundle, write_bundle
 from recsys.core.errors import ConfigError, DataError, IntegrityError, NotFoundError
+from recsys.core.events import Event, PartDone
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.requests.table import request_table
 from recsys.features.tables.sources import Sources
@@ -212,13 +213,13 @@ def test_a_job_that_stopped_goes_on_and_another_may_not_join(
     class StopError(Exception):
         pass
 
-    def stop(done: int, total: int) -> None:
-        if done == 2:
+    def stop(event: Event) -> None:
+        if isinstance(event, PartDone) and event.done == 2:
             raise StopError
 
     out = tmp_path / "out"
     with pytest.raises(StopError):
-        score_to_parquet(scorer, shards, out, on_part=stop)
+        score_to_parquet(scorer, shards, out, listener=stop)
     assert not (out / SUCCESS).exists()
     first = (out / shards.parts[0].name).stat().st_mtime_ns
     summary = score_to_parquet(scorer, shards, out)

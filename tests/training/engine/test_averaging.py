@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from recsys.core.events import Event, StepDone
 from recsys.embeddings.backend import build_table
 from recsys.embeddings.table import TableConfig
 from recsys.training.engine.averaging import WeightAverage
-from recsys.training.engine.checkpoint import Checkpoints, LoopState
+from recsys.training.engine.checkpoint import Checkpoints
 from recsys.training.engine.loop import Task, fit
 from tests.training.engine.test_loop import STEPS, KillAt, Rows, config, toy_task
 
@@ -28,11 +29,12 @@ class Record(KillAt):
         super().__init__(step)
         self.task, self.found, self.losses = task, [weights(task)], list[float]()
 
-    def on_step(self, state: LoopState, *rest: object) -> None:
+    def __call__(self, event: Event) -> None:
+        if not isinstance(event, StepDone):
+            return
         self.found.append(weights(self.task))
-        assert isinstance(rest[1], float)
-        self.losses.append(rest[1])
-        super().on_step(state, *rest)
+        self.losses.append(event.loss)
+        super().__call__(event)
 
 
 def test_the_mean_is_even_at_first_and_forgets_later() -> None:

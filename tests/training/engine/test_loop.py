@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys.core.errors import IntegrityError, NumericalError
+from recsys.core.events import Event, PointLogged, StepDone
 from recsys.embeddings.backend import build_table
 from recsys.embeddings.table import TableConfig
 from recsys.training.config.sections import TrainingConfig
@@ -101,12 +102,9 @@ class KillAt:
     def __init__(self, step: int) -> None:
         self.step = step
 
-    def on_step(self, state: LoopState, *_: object) -> None:
-        if state.global_step == self.step:
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, StepDone) and event.global_step == self.step:
             raise KeyboardInterrupt
-
-    def on_log(self, point: dict[str, float]) -> None:
-        pass
 
 
 @pytest.mark.parametrize("step", [1, 4, 5, 6, 7, 17, 24])
@@ -127,8 +125,8 @@ def test_a_signal_writes_a_checkpoint_and_exits_with_its_code(
     tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     class Terminate(KillAt):
-        def on_step(self, state: LoopState, *_: object) -> None:
-            if state.global_step == self.step:
+        def __call__(self, event: Event) -> None:
+            if isinstance(event, StepDone) and event.global_step == self.step:
                 os.kill(os.getpid(), number)
 
     checkpoints = Checkpoints(tmp_path)
@@ -141,8 +139,8 @@ def test_a_signal_writes_a_checkpoint_and_exits_with_its_code(
 
 def test_a_hang_up_that_nohup_ignores_ends_nothing(tmp_path: Path) -> None:
     class HangUp(KillAt):
-        def on_step(self, state: LoopState, *_: object) -> None:
-            if state.global_step == self.step:
+        def __call__(self, event: Event) -> None:
+            if isinstance(event, StepDone) and event.global_step == self.step:
                 os.kill(os.getpid(), signal.SIGHUP)
 
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -227,14 +225,16 @@ class Watch(KillAt):
         self.curve: list[float] = []
         self.epochs: list[dict[str, float]] = []
 
-    def on_step(self, state: LoopState, *rest: object) -> None:
-        _, loss, _ = rest
-        assert isinstance(loss, float)
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, PointLogged):
+            self._point(dict(event.values))
+        if not isinstance(event, StepDone):
+            return
         assert self.task.trained.model.training  # validation leaves the model in evaluation mode
-        self.losses.append(loss)
+        self.losses.append(event.loss)
         self.rates.append(self.task.trained.optimizer.param_groups[1]["lr"])
 
-    def on_log(self, point: dict[str, float]) -> None:
+    def _point(self, point: dict[str, float]) -> None:
         if "loss" in point:
             self.curve.append(point["loss"])
         if "epoch_loss" in point:

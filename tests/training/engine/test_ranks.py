@@ -21,13 +21,14 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from recsys.core.events import Event, StepDone
 from recsys.features.batches.pairs import LoaderConfig, PairLoader
 from recsys.features.batches.rows import RankingLoader
 from recsys.features.dataset.dataset import Dataset, prepare
 from recsys.features.dataset.split import TRAIN
 from recsys.features.world.world import RetailWorld
 from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.engine.checkpoint import Checkpoints, LoopState
+from recsys.training.engine.checkpoint import Checkpoints
 from recsys.training.engine.loop import Task, fit
 from recsys.training.engine.parts import plain_table
 from recsys.training.engine.ranks import World, join, leave
@@ -124,13 +125,12 @@ class Watch:
     def __init__(self, until: int | None) -> None:
         self.until, self.losses = until, []  # type: ignore[var-annotated]
 
-    def on_step(self, state: LoopState, num_steps: int, loss: float, rate: float) -> None:
-        self.losses.append(loss)
-        if state.global_step == self.until:
+    def __call__(self, event: Event) -> None:
+        if not isinstance(event, StepDone):
+            return
+        self.losses.append(event.loss)
+        if event.global_step == self.until:
             raise KeyboardInterrupt
-
-    def on_log(self, point: dict[str, float]) -> None:
-        pass
 
 
 def task_of(config: ExperimentConfig, world: World) -> Task[Any]:

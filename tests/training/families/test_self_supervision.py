@@ -14,12 +14,13 @@ from torch import Tensor
 
 from recsys.bundle.weights import load_ranker, save_weights
 from recsys.core.errors import ConfigError
+from recsys.core.events import Event, StepDone
 from recsys.data.batch import FeatureBlock, RankingBatch
 from recsys.embeddings.unified import UnifiedEmbedding
 from recsys.metrics.information import excess_information
 from recsys.sampling.augment import MASK_HASH, categories, correlated_masks
 from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.engine.checkpoint import Checkpoints, LoopState
+from recsys.training.engine.checkpoint import Checkpoints
 from recsys.training.engine.loop import Task, fit
 from recsys.training.engine.ranks import World
 from recsys.training.families.load import parse_config
@@ -120,12 +121,9 @@ class KillAt:
     def __init__(self, step: int) -> None:
         self.step = step
 
-    def on_step(self, state: LoopState, *_: object) -> None:
-        if state.global_step == self.step:
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, StepDone) and event.global_step == self.step:
             raise KeyboardInterrupt
-
-    def on_log(self, point: dict[str, float]) -> None:
-        pass
 
 
 @pytest.mark.parametrize(

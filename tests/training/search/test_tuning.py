@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from recsys.core.errors import ConfigError
+from recsys.core.events import PointLogged, StepDone
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.config.ranges import Choice, Range, Space
 from recsys.training.engine.loop import Terminated
@@ -279,22 +280,25 @@ def test_a_watcher_ends_what_is_to_end() -> None:
         return True
 
     watcher = Watcher("auc", 2, prune)
-    watcher.on_log({"step": 1.0, "epoch": 0.0, "loss": 0.1})
+    watcher(PointLogged({"step": 1.0, "epoch": 0.0, "loss": 0.1}))
     with pytest.raises(TrialPrunedError):
-        watcher.on_log(point)
-    watcher.on_log({**point, "epoch": 1.0, "validation/auc": 0.4})  # the last epoch: it is done
+        watcher(PointLogged(point))
+    watcher(
+        PointLogged({**point, "epoch": 1.0, "validation/auc": 0.4})
+    )  # the last epoch: it is done
     assert asked == [(1, 0.5), (2, 0.4)]
     assert watcher.best == 0.5
 
     def check() -> None:
         raise Terminated(143)
 
-    told: Any = Watcher("auc", 2, prune, check=check)
+    step = StepDone(0, 1, 7, 1, 0.0, 0.0)
+    told = Watcher("auc", 2, prune, check=check)
     with pytest.raises(Terminated):
-        told.on_step(None, 1, 0.0, 0.0)
-    late: Any = Watcher("auc", 2, prune, deadline=0.0)
+        told(step)
+    late = Watcher("auc", 2, prune, deadline=0.0)
     with pytest.raises(TrialStoppedError):
-        late.on_step(None, 1, 0.0, 0.0)
+        late(step)
 
 
 def test_a_trial_that_fails_is_recorded_and_the_search_goes_on(tmp_path: Path) -> None:
@@ -415,7 +419,7 @@ def test_what_was_trained_before_is_not_trained_again(tmp_path: Path) -> None:
     space["training.self_supervision"] = [config.training.self_supervision.model_dump()]
     found = searched(config, tmp_path, space, minutes=5)
     assert found.ended == "the space is searched: what is proposed has been tried"
-    trained = [one for one in found.trials if not one.repeats]
+    trained = [one for one in found.trials if one.repeats is None]
     assert sorted(one.values["embedding.dim"] for one in trained) == [4, 5]
     by_dim = {one.values["embedding.dim"]: one.epochs for one in trained}
     assert all(one.epochs == by_dim[one.values["embedding.dim"]] for one in found.trials)

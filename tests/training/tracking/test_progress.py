@@ -2,8 +2,8 @@
 
 import pytest
 
+from recsys.core.events import PointLogged, StepDone
 from recsys.training.config.sections import TrainingConfig
-from recsys.training.engine.checkpoint import LoopState
 from recsys.training.jobs.train import doubts
 from recsys.training.tracking.progress import Progress
 
@@ -15,8 +15,8 @@ def test_the_metric_that_decides_is_in_the_line_of_an_epoch(
     point = {"epoch": 0.0, "epoch_loss": 1.5}
     point |= {"validation/ndcg_at_10": 0.25, "validation/ndcg_at_20": 0.5}
     with Progress(3, metric=metric, quiet=False) as progress:
-        progress.on_log({**point, "validation/rankme": 7.0})
-        progress.on_log({"epoch": 1.0, "loss": 2.0})
+        progress(PointLogged({**point, "validation/rankme": 7.0}))
+        progress(PointLogged({"epoch": 1.0, "loss": 2.0}))
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("epoch 1  loss 1.5000  ")
     assert ("ndcg_at_10 0.2500" in line) is (metric == "ndcg_at_10")
@@ -28,8 +28,8 @@ def test_an_epoch_without_a_validation_part_has_its_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with Progress(3, metric="ndcg_at_20", quiet=False) as progress:
-        progress.on_step(LoopState(step=7, global_step=7), 7, 9.0, 1234.0)
-        progress.on_log({"epoch": 0.0, "epoch_loss": 1.5})
+        progress(StepDone(0, 7, 7, 7, 9.0, 1234.0))
+        progress(PointLogged({"epoch": 0.0, "epoch_loss": 1.5}))
     (line,) = capsys.readouterr().err.splitlines()
     assert line == "epoch 1  loss 1.5000  1,234 examples/s  0 s"
 
@@ -37,11 +37,11 @@ def test_an_epoch_without_a_validation_part_has_its_line(
 def test_the_bar_is_gone_after_an_epoch_until_the_next_one_starts() -> None:
     with Progress(2, metric="ndcg_at_20", quiet=False) as progress:
         (task,) = progress.bar.tasks
-        progress.on_step(LoopState(step=7, global_step=7), 7, 9.0, 1234.0)
+        progress(StepDone(0, 7, 7, 7, 9.0, 1234.0))
         assert task.visible
-        progress.on_log({"epoch": 0.0, "epoch_loss": 1.5})
+        progress(PointLogged({"epoch": 0.0, "epoch_loss": 1.5}))
         assert not task.visible  # nothing trains while the model is evaluated
-        progress.on_step(LoopState(epoch=1, step=1, global_step=8), 7, 9.0, 1234.0)
+        progress(StepDone(1, 1, 7, 8, 9.0, 1234.0))
         assert task.visible
 
 

@@ -10,6 +10,7 @@ from safetensors.torch import load
 
 from recsys.bundle.directory import Bundle
 from recsys.core.errors import ConfigError
+from recsys.core.events import Event, StepDone
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.pair_sample import sample_pairs
 from recsys.features.dataset.queries import Queries, build_queries
@@ -20,7 +21,7 @@ from recsys.retrieval.index.exact import ExactVectors
 from recsys.retrieval.interests import search
 from recsys.serving.recommend.scorer import Scorer
 from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.engine.checkpoint import Checkpoints, LoopState
+from recsys.training.engine.checkpoint import Checkpoints
 from recsys.training.engine.loop import fit
 from recsys.training.engine.ranks import ALONE, World
 from recsys.training.families.load import load_config
@@ -50,12 +51,9 @@ class Stop:
     def __init__(self, step: int) -> None:
         self.step = step
 
-    def on_step(self, state: LoopState, *_: object) -> None:
-        if state.global_step == self.step:
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, StepDone) and event.global_step == self.step:
             raise KeyboardInterrupt
-
-    def on_log(self, point: dict[str, float]) -> None:
-        pass
 
 
 def test_the_graph_is_that_of_the_training_rows(

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recsys.core.errors import ConfigError
+from recsys.core.events import Event, StepDone
 from recsys.data.batch import History, Jagged, SessionBatch
 from recsys.features.batches.sessions import SessionLoader
 from recsys.features.dataset.dataset import Dataset
@@ -24,7 +25,7 @@ from recsys.models.session import Encoded, SessionTransformer
 from recsys.sampling.session_views import View, augmented, hidden
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.config.file import dump_config
-from recsys.training.engine.checkpoint import Checkpoints, LoopState
+from recsys.training.engine.checkpoint import Checkpoints
 from recsys.training.engine.loop import Task, fit
 from recsys.training.engine.ranks import World
 from recsys.training.families.family import Given, Job
@@ -374,12 +375,9 @@ class Stop:
     def __init__(self, step: int) -> None:
         self.step = step
 
-    def on_step(self, state: LoopState, *_: object) -> None:
-        if state.global_step == self.step:
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, StepDone) and event.global_step == self.step:
             raise KeyboardInterrupt
-
-    def on_log(self, point: dict[str, float]) -> None:
-        pass
 
 
 def job_of(config: ExperimentConfig) -> Job:

@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from recsys.core.errors import ConfigError, NumericalError
+from recsys.core.events import Event, StepDone
 from recsys.data.batch import SessionBatch
 from recsys.features.dataset.dataset import Dataset, prepare
 from recsys.features.dataset.queries import Queries
@@ -21,7 +22,7 @@ from recsys.features.world.world import RetailWorld
 from recsys.models.session import SessionTransformer
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.config.file import dump_config
-from recsys.training.engine.checkpoint import Checkpoints, LoopState
+from recsys.training.engine.checkpoint import Checkpoints
 from recsys.training.engine.loop import Task, fit
 from recsys.training.engine.ranks import World
 from recsys.training.evaluation.evaluate import ranking_metrics
@@ -118,13 +119,12 @@ class Watch:
     def __init__(self, until: int | None = None) -> None:
         self.until, self.losses = until, []  # type: ignore[var-annotated]
 
-    def on_step(self, state: LoopState, num_steps: int, loss: float, rate: float) -> None:
-        self.losses.append(loss)
-        if state.global_step == self.until:
+    def __call__(self, event: Event) -> None:
+        if not isinstance(event, StepDone):
+            return
+        self.losses.append(event.loss)
+        if event.global_step == self.until:
             raise KeyboardInterrupt
-
-    def on_log(self, point: dict[str, float]) -> None:
-        pass
 
 
 def bits(task: Task[Any]) -> dict[str, bytes]:

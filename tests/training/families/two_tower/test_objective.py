@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from recsys.core.errors import ConfigError
+from recsys.core.events import Event, StepDone
 from recsys.data.batch import PairBatch
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.queries import Queries, build_queries
@@ -16,7 +17,7 @@ from recsys.features.dataset.split import TRAIN, VALIDATION
 from recsys.models.two_tower import TwoTower
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.config.retrieval import FullSoftmax
-from recsys.training.engine.checkpoint import Checkpoints, LoopState
+from recsys.training.engine.checkpoint import Checkpoints
 from recsys.training.engine.loop import Task, fit
 from recsys.training.engine.ranks import World
 from recsys.training.families.two_tower import hard_negatives
@@ -303,12 +304,9 @@ class Stop:
     def __init__(self, step: int) -> None:
         self.step = step
 
-    def on_step(self, state: LoopState, *_: object) -> None:
-        if state.global_step == self.step:
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, StepDone) and event.global_step == self.step:
             raise KeyboardInterrupt
-
-    def on_log(self, point: dict[str, float]) -> None:
-        pass
 
 
 def bits(task: Task[PairBatch]) -> dict[str, bytes]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from recsys.core.errors import ConfigError, NumericalError
+from recsys.core.events import Event, StepDone
 from recsys.data.batch import PairBatch
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.queries import Queries, build_queries
@@ -13,7 +14,7 @@ from recsys.features.dataset.split import TEST, VALIDATION
 from recsys.features.world.world import RetailWorld
 from recsys.models.two_tower import TwoTower
 from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.engine.checkpoint import Checkpoints, LoopState
+from recsys.training.engine.checkpoint import Checkpoints
 from recsys.training.engine.loop import Task, fit
 from recsys.training.engine.machine import pick_device
 from recsys.training.engine.ranks import World
@@ -42,12 +43,9 @@ class Stop:
     def __init__(self, step: int) -> None:
         self.step = step
 
-    def on_step(self, state: LoopState, *_: object) -> None:
-        if state.global_step == self.step:
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, StepDone) and event.global_step == self.step:
             raise KeyboardInterrupt
-
-    def on_log(self, point: dict[str, float]) -> None:
-        pass
 
 
 @pytest.mark.parametrize("backend", ["torch", "fbgemm"])
