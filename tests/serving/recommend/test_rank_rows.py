@@ -302,11 +302,11 @@ BAD = {
     ),
     "ids of another type": (
         with_column("film", pa.array(["x"] * ROWS)),
-        r"column 'film' holds large_string ids, the table of items int64 ids",
+        r"column 'film': holds large_string ids, the table of items int64 ids",
     ),
     "categories of another type": (
         with_column("device", pa.array([1] * ROWS)),
-        r"bad\.parquet from row 1 on: column 'device' holds integer values.*cast the column",
+        r"bad\.parquet, column 'device': holds integer values.*cast the column",
     ),
     "a short vector": (
         with_column("place", pa.array([[0.5, 0.5]] * 205 + [[1.0]] + [[0.5, 0.5]] * (ROWS - 206))),

@@ -106,7 +106,7 @@ def test_new_users_unknown_items_and_absent_columns(scorer: Scorer) -> None:
             {"user_id": [None, "a"], "history": [["i00001"], []]},
             "row 1, .*: the id is null; correct",
         ),
-        ({"user_id": ["a"], "history": ["i00001"]}, "is string; it must be a list of item ids"),
+        ({"user_id": ["a"], "history": ["i00001"]}, "string, where a list of item ids is expected"),
         ({"user_id": ["a"], "history": [[1, 2]]}, "holds int64 ids, the catalogue"),
         ({"user_id": [1], "history": [["i00001"]]}, "trained on string values"),
     ],
