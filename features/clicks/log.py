@@ -196,13 +196,26 @@ def _check_settings(
                 "streamed log are columns of the interactions: join the table to the log in the "
                 "source, or set data.stream: false"
             )
-    tables = [name for name in ("items", "users") if getattr(sources, name)] + list(sources.others)
+    tables = [name for name in ("items", "users") if getattr(sources, name)]
+    tables += [f"others.{name}" for name in sources.others]
     if tables:
         raise ConfigError(
             f"data.{tables[0]}: a streamed log has no other table; leave it out, or set "
             "data.stream: false"
         )
     _check_split(split)
+    if schema.interactions.order is not None:
+        raise ConfigError(
+            "schema.interactions.order: a streamed log is read in the order of its rows; leave it "
+            "out, or set data.stream: false"
+        )
+    for name in ("duplicate_keys", "unknown_items", "unknown_users"):
+        given, usual = getattr(policies, name), Policies.model_fields[name].default
+        if given != usual:
+            raise ConfigError(
+                f"policies.{name}: {given} is about tables of items and users, which a streamed "
+                "log does not have; leave it out, or set data.stream: false"
+            )
     if policies.duplicate_events != "keep":
         raise ConfigError(
             "policies.duplicate_events: a streamed log keeps repeated rows; set it to keep, or "
@@ -218,7 +231,8 @@ def _check_split(split: SplitConfig) -> None:
         )
     if split.validation_from is not None:
         raise ConfigError(
-            "split.validation_from: a streamed log is cut by shares of its rows; give "
+            "split.test_from and split.validation_from: a streamed log is cut by shares of its "
+            "rows; give "
             "split.validation and split.test, or kind: column"
         )
 

@@ -8,6 +8,7 @@ training rows, user by user: the latest, or where the log has no order, by a has
 Cold items have no training row, so that a test shows what a model makes of items that are new.
 """
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Annotated, Literal, Self
 
@@ -44,6 +45,11 @@ class ColdItemsConfig(StrictModel):
     def _one_way(self) -> Self:
         if (self.share is None) == (self.from_ is None):
             raise ValueError("split.cold_items needs 'share' or 'from', and not both")
+        if self.from_ is not None and self.seed:
+            raise ValueError(
+                "seed is of the share that is drawn, and 'from' draws nothing: leave seed "
+                "out, or give share"
+            )
         return self
 
 
@@ -78,7 +84,27 @@ class SplitConfig(StrictModel):
             raise ValueError("give both validation_from and test_from, or neither")
         if self.validation + self.test >= 1:
             raise ValueError("validation and test shares leave no training rows")
+        for key, why in self._of_no_use():
+            if getattr(self, key) != SplitConfig.model_fields[key].default:
+                raise ValueError(f"{key} {why}: leave it out")
         return self
+
+    def _of_no_use(self) -> Iterator[tuple[str, str]]:
+        """Yield what the kind of split has no use for, and why."""
+        if self.kind != "time":
+            why = f"is an instant, and split.kind: {self.kind} does not part rows by time"
+            yield from (("validation_from", why), ("test_from", why))
+        if self.kind == "leave_one_out":
+            why = "is a share of the rows, and split.kind: leave_one_out holds out one row a user"
+            yield from (("validation", why), ("test", why))
+        if self.kind == "column":
+            yield (
+                "test",
+                f"is a share of the rows, and the column '{self.column}' says what is test",
+            )
+        if self.validation_from is not None:
+            why = "is a share of the rows, and validation_from and test_from say where they part"
+            yield from (("validation", why), ("test", why))
 
     @property
     def trains_on_validation(self) -> bool:

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from recsys.core.errors import ConfigError
 from recsys.embeddings.plan import allocate
 from recsys.features.encoding.columns import columns_of
 from recsys.features.encoding.encoder import SIDES, Side
@@ -27,6 +28,9 @@ def settle(
         tables: the training rows of each side, as the encoder is fitted on.
         lookups: table reads that these features share; None: twice as many as features.
         known: feature -> the values that its encoder tells apart, where it does not all.
+
+    Raises:
+        ConfigError: there are lookups to share, and no feature to share them.
     """
     cardinalities = {}
     for side in SIDES:
@@ -45,6 +49,11 @@ def settle(
                 lambda part: _values(schema, tables, known, part), tables["interactions"].num_rows
             )
     if not cardinalities:
+        if lookups is not None:
+            raise ConfigError(
+                "embedding.lookups is shared out among the features of multiplicity: auto, and "
+                "there is none: set it for some, or leave embedding.lookups out"
+            )
         return schema
     budget = 2 * len(cardinalities) if lookups is None else lookups
     return schema.with_multiplicities(allocate(cardinalities, budget))

@@ -144,7 +144,13 @@ def _projection(count: int, inputs: int, width: int) -> nn.Parameter:
 
 def _check_sum(layout: FeatureLayout, dim: int, width: int) -> None:
     if width != dim:
-        raise ConfigError(f"fields by sum are embedding.dim wide, {dim}, not {width}: project them")
+        raise ConfigError(
+            f"combine: sum makes fields embedding.dim wide, {dim}, not {width}: set "
+            "combine: project"
+        )
     if len({multiplicity for _, multiplicity in layout.features}) > 1:
         shown = ", ".join(f"{name} {multiplicity}" for name, multiplicity in layout.features)
-        raise ConfigError(f"fields by sum need equal multiplicities, got {shown}: project them")
+        raise ConfigError(
+            f"combine: sum needs features of equal multiplicities, got {shown}: set "
+            "combine: project"
+        )

@@ -60,7 +60,7 @@ class TableConfig(StrictModel):
     learning_rate: Annotated[float, Field(gt=0)] = 0.05
     """Of the table's optimizer."""
     eps: Annotated[float, Field(gt=0)] = 1e-8
-    """Added to the optimizer's denominator."""
+    """Added to the optimizer's denominator; `sgd` has none."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Of row-wise Adam."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
@@ -79,6 +79,15 @@ class TableConfig(StrictModel):
             raise ValueError("row_wise_adam and weight_decay run on backend: torch alone")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError("betas must be in [0, 1)")
+        fields, optimizer = TableConfig.model_fields, self.optimizer
+        if self.betas != fields["betas"].default and optimizer != "row_wise_adam":
+            raise ValueError(
+                f"betas are for optimizer: row_wise_adam, and it is {optimizer}: leave betas out"
+            )
+        if self.eps != fields["eps"].default and optimizer == "sgd":
+            raise ValueError(
+                "eps is added to a denominator, and optimizer: sgd has none: leave eps out"
+            )
         return self
 
     @property

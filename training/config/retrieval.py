@@ -38,7 +38,8 @@ class RetrievalTrainingConfig(TrainingConfig):
     metric: str = "ndcg_at_20"
     """Validation metric that decides the best checkpoint; larger is better."""
     uniform_negatives: Annotated[int, Field(ge=0)] = 512
-    """Extra candidates a batch, drawn uniformly from `negative_items`."""
+    """Extra candidates a batch, drawn uniformly from `negative_items`; none are drawn where the
+    whole catalogue is among the candidates."""
     negative_items: Literal["catalogue", "trained"] = "catalogue"
     """`trained`: items without a training row are no negatives. For catalogues that hold items
     before anybody could interact with them, so that the model does not learn that nobody wants

@@ -25,7 +25,7 @@ class SelfSupervision(StrictModel):
     weight: Annotated[float, Field(ge=0)] = 0.01
     """Of this loss beside the task's own."""
     temperature: Annotated[float, Field(gt=0)] = 0.5
-    """What cosines are divided by before the softmax."""
+    """What cosines are divided by before the softmax of `contrastive`."""
     batch_size: Annotated[int, Field(ge=2)] = 512
     """Items drawn a step, or rows of the batch, compared with each other."""
 

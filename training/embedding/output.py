@@ -52,7 +52,11 @@ def tracked_study(
 def tuned_config(config: ExperimentConfig, found: Study) -> str:
     """Return the whole configuration with the recommended plan, explained at its head."""
     schema = config.schema_.with_multiplicities(found.plan)
-    text = dump_config(config.model_copy(update={"schema_": schema}))
+    changes: dict[str, object] = {"schema_": schema}
+    if not any(one.asked_multiplicity == "auto" for one in schema.features):
+        # No feature is left that lookups could be shared out among.
+        changes["embedding"] = config.embedding.model_copy(update={"lookups": None})
+    text = dump_config(config.model_copy(update=changes))
     return "".join(f"# {line}\n" for line in lines(config, found)) + text
 
 

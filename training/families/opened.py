@@ -24,7 +24,14 @@ class OpenedModel(ModelBundle):
             NotFoundError: they are no longer where they were.
         """
         config, schema = self.config, self.schema
-        tables = read_tables(schema, config.data, config.policies, split_column=config.split.column)
+        # Who evaluates or explains a model sets none of its policies, so is told of none.
+        tables = read_tables(
+            schema,
+            config.data,
+            config.policies,
+            split_column=config.split.column,
+            trained=True,
+        )
         if tables.fingerprint != self.bundle.manifest["facts"]["data_fingerprint"]:
             LOG.warning(
                 "the data are not those the model was trained on; rows may have moved parts"

@@ -2,16 +2,21 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 
 from recsys.app.cli import main
-from recsys.core.errors import ConfigError
+from recsys.core.errors import ConfigError, DataError
+from recsys.features.world.world import RetailWorld
 from recsys.training.config.retrieval import RetrievalEvaluationConfig
 from recsys.training.evaluation.results import Evaluation
 from recsys.training.jobs.evaluate import evaluate_bundle
+from recsys.training.jobs.opening import open_model
 
 
 def evaluate(*arguments: str | Path) -> Result:
@@ -75,3 +80,18 @@ def test_each_key_of_the_section_can_be_set_but_what_trains_other_models(
         evaluate_bundle(trained, tmp_path / "r.html", settings={"x": 1})
     named = re.findall(r"evaluation\.(\w+)", str(refused.value))
     assert named == [name for name in RetrievalEvaluationConfig.model_fields]
+
+
+def test_who_evaluates_again_is_told_of_no_policy_to_set(
+    trained: Path, world: RetailWorld, tmp_path: Path
+) -> None:
+    log = world.interactions.slice(0, 50)
+    nobody = pa.array([None, *log["user_id"].to_pylist()[1:]])
+    path = tmp_path / "log.parquet"
+    pq.write_table(log.set_column(0, "user_id", nobody), path)
+    opened = open_model(trained)
+    sources = opened.config.data.model_copy(update={"interactions": str(path)})
+    changed = replace(opened, config=opened.config.model_copy(update={"data": sources}))
+    with pytest.raises(DataError, match="row 1, column 'user_id': the id is null") as refused:
+        changed.data()
+    assert "policies" not in str(refused.value)

@@ -9,7 +9,7 @@ from recsys.core.strict import listed, nearest
 from recsys.features.tables.sources import LabelledSources
 from recsys.models.rankers import RANKERS, RankerConfig
 from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.config.sections import EvaluationConfig, TrainingConfig
+from recsys.training.config.sections import EvaluationConfig, PositiveInt, TrainingConfig
 from recsys.training.config.self_supervision import SelfSupervision
 
 
@@ -54,6 +54,9 @@ class RankerTrainingConfig(TrainingConfig):
 class RankerEvaluationConfig(EvaluationConfig):
     """How a ranker is evaluated."""
 
+    bootstrap_samples: PositiveInt = 1000
+    """Of the test part, drawn anew for the 95 % intervals; at most 200 for intervals over rows,
+    each of which passes over all of them."""
     rankers: tuple[Annotated[str, AfterValidator(_known_ranker)], ...] = (
         "logistic",
         "fm",
@@ -87,6 +90,11 @@ class RankerExperiment(ExperimentConfig):
                 "training.negatives draws negative rows for a log without any; this one has a "
                 "label: training.negative_rate takes a share of its negative rows"
             )
+        if training.negatives and training.negative_rate < 1:
+            raise ValueError(
+                "training.negative_rate is a share of a log's negative rows, and this one has "
+                "none: training.negatives says how many are drawn; leave negative_rate out"
+            )
         if not self.schema_.interactions.user and not self.data.stream:
             raise ValueError(
                 "schema.interactions: a log without 'user' and 'item' is read as a stream: set "
@@ -98,6 +106,21 @@ class RankerExperiment(ExperimentConfig):
                 "source, or set data.stream: false"
             )
         return self
+
+    @model_validator(mode="after")
+    def _streams_have_no_ids(self) -> Self:
+        """Refuse to drop ids of a streamed log; the share that is so by default becomes 0."""
+        training = self.training
+        if not self.data.stream or not training.id_dropout:
+            return self
+        if training.id_dropout != type(training).model_fields["id_dropout"].default:
+            raise ValueError(
+                "training.id_dropout is about the ids of tables of items and users, and all "
+                "features of a streamed log are columns of the interactions: leave it out, or set "
+                "data.stream: false"
+            )
+        without = training.model_copy(update={"id_dropout": 0.0})
+        return self.model_copy(update={"training": without})
 
     @model_validator(mode="after")
     def _views_are_there(self) -> Self:

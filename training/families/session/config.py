@@ -134,6 +134,11 @@ def _losses(config: SessionExperiment) -> Iterator[str]:
             "training.session.frequent_negatives: gbce is about negatives that are drawn "
             "uniformly: set training.uniform_negatives instead"
         )
+    if loss.whole_catalogue and session.frequent_negatives:
+        yield (
+            f"training.session.frequent_negatives: {loss.kind} has the whole catalogue for "
+            "candidates, and none is drawn: leave it out, or set training.loss: sampled_softmax"
+        )
     others = session.batch_negatives and not isinstance(loss, Gbce)
     drawn = training.uniform_negatives + session.frequent_negatives
     if not (drawn or others or loss.whole_catalogue):

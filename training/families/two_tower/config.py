@@ -67,6 +67,12 @@ class TwoTowerTrainingConfig(RetrievalTrainingConfig):
                 "training.cut_history is about whole users, and training.examples is rows, which "
                 "have what came before them for a history: set examples: users, or leave it out"
             )
+        most = type(self).model_fields["positives"].default
+        if self.examples == "rows" and self.positives != most:
+            raise ValueError(
+                "training.positives is about whole users, and training.examples is rows, each of "
+                "which finds one item: set examples: users, or leave it out"
+            )
         return self
 
 
