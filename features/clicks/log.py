@@ -204,11 +204,6 @@ def _check_settings(
             "data.stream: false"
         )
     _check_split(split)
-    if schema.interactions.order is not None:
-        raise ConfigError(
-            "schema.interactions.order: a streamed log is read in the order of its rows; leave it "
-            "out, or set data.stream: false"
-        )
     for name in ("duplicate_keys", "unknown_items", "unknown_users"):
         given, usual = getattr(policies, name), Policies.model_fields[name].default
         if given != usual:
@@ -232,8 +227,7 @@ def _check_split(split: SplitConfig) -> None:
     if split.validation_from is not None:
         raise ConfigError(
             "split.test_from and split.validation_from: a streamed log is cut by shares of its "
-            "rows; give "
-            "split.validation and split.test, or kind: column"
+            "rows; give split.validation and split.test, or kind: column"
         )
 
 

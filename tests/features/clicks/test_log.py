@@ -383,7 +383,6 @@ def test_nothing_left_is_refused(encode: Encode) -> None:
         ({}, [], SHARES, {}, {"duplicate_keys": "first"}, "duplicate_keys: first is about tables"),
         ({}, [], SHARES, {}, {"unknown_items": "drop"}, "unknown_items: drop is about tables"),
         ({}, [], SHARES, {}, {"unknown_users": "drop"}, "unknown_users: drop is about tables"),
-        ({"order": "place"}, [], SHARES, {}, {}, "order: a streamed log is read in the order"),
     ],
 )
 def test_what_a_stream_cannot_do_is_a_configuration_error(

@@ -193,6 +193,14 @@ PROBES: dict[str, Probe] = {
     "streamed: schema.interactions.session": Probe(
         {"policies.bad_ids": "drop"}, {"schema.interactions.session": "some_session"}
     ),
+    "streamed: schema.interactions.order": Probe(
+        {
+            "policies.bad_times": "drop",
+            "schema.interactions.time": None,
+            "schema.interactions.order": "place",
+        },
+        {"schema.interactions.order": "some_place"},
+    ),
     "streamed: schema.interactions.item": Probe(
         {"policies.bad_ids": "drop"}, {"schema.interactions.item": "some_session"}
     ),
@@ -472,6 +480,7 @@ def _tables() -> dict[str, Json]:
     log["some_session"] = [None, *log["session_id"][1:]]
     log["other_time"] = log["timestamp"][::-1]
     log["place"] = list(range(count))
+    log["some_place"] = [None, *log["place"][1:]]
     log["backwards"] = list(range(count, 0, -1))
     for name, cuts in (("part", (140, 190)), ("other_part", (150, 200))):
         log[name] = [
