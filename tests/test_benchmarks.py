@@ -30,8 +30,6 @@ NOT_IN_SMOKE = {
     "two_processes": {"features_39"},
 }
 NOT_SAVED = {
-    "ann_export": {"items", "width", "queries", "recall", "peak_memory_mib", "hnsw", "usearch"}
-    | {"exact_queries_per_cpu_s"},
     "session_ssl": {"validation", "seeds"},
 }
 OTHER_WAYS = {
