@@ -87,6 +87,7 @@ def score_model(
             folder, k=lists.k, filter_seen=lists.filter_seen, probability=lists.probability
         )
         recommender = recommender.with_settings(settings)
+        _check_settings(settings)
         shards = _shards(recommender, paths, lists.rows_per_part)
         return dict(vars(score_to_parquet(recommender, shards, output, listener=listener)))
 
@@ -122,6 +123,7 @@ def score_audience(
         of_items = {n: path for n, path in paths.items() if side_of.get(n) == "items"}
         new = read_new_items(scorer, {"items": paths.pop("new_items"), **of_items})
         rest = {name: path for name, path in paths.items() if name not in of_items}
+        _check_settings(settings)
         shards = _shards(scorer, rest, rows_per_part)
         found = score_new_items(
             scorer, new, shards, output, top_customers=top_customers, listener=listener
@@ -135,6 +137,15 @@ def _paths(tables: Mapping[str, Any]) -> Iterator[dict[str, str]]:
     with tempfile.TemporaryDirectory() as frames:
         given = {name: one for name, one in tables.items() if one is not None}
         yield {name: path_of(one, name, Path(frames)) for name, one in given.items()}
+
+
+def _check_settings(settings: Mapping[str, Any] | None) -> None:
+    """Refuse the policy that histories do not follow."""
+    if "policies.unknown_items" in (settings or {}):
+        raise ConfigError(
+            "policies.unknown_items: items of a history that the model's catalogue lacks are left "
+            "out and counted, whatever the policy: leave it out"
+        )
 
 
 def _shards(scorer: Scorer, paths: Mapping[str, str], rows_per_part: int) -> Shards:

@@ -48,6 +48,9 @@ def test_a_row_that_is_refused_can_be_dropped(
     code, words = said("--set", "policies.bad_id=drop")
     assert code == 2
     assert "policies.bad_id: the model is trained (did you mean 'policies.bad_ids'?)" in words
+    code, words = said("--set", "policies.unknown_items=drop")
+    assert code == 2
+    assert "policies.unknown_items: items of a history that the model's catalogue lacks" in words
 
 
 def test_a_model_in_python_follows_the_same_settings(
