@@ -1,7 +1,7 @@
 """What the data is: tables, their roles, and the features that enter a model.
 
-A `Schema` says nothing about where files lie (that is `recsys.features.tables.sources.Sources`), so
-it travels inside a bundle and describes the requests that the model answers.
+A `Schema` does not hold the paths of files (those are in `recsys.features.tables.sources.Sources`),
+so it travels inside a bundle and describes the requests that the model answers.
 """
 
 from collections.abc import Mapping
@@ -57,12 +57,12 @@ class LabelColumn(StrictModel):
 
 
 class InteractionsTable(StrictModel):
-    """Columns of the log: who took what, when. `time` or `order` says what came first.
+    """Columns of the log: user, item, time. `time` or `order` says what came first.
 
     `order` is a whole number that grows with time within a user, where no clock time is known.
     `weight` is a non-negative number, the importance of a row. `where` keeps the rows that
     count as positive (a rating of at least 4). `label` is for rankers, whose log also holds what
-    was shown and not taken; a streamed click log with a label needs neither user nor item.
+    was shown without an interaction; a streamed click log with a label needs neither user nor item.
     """
 
     user: str = ""

@@ -1,6 +1,6 @@
 """What a training example of retrieval is: a row of the log, or a user with many rows.
 
-Shape letters in words: B queries, P pairs of a query and an item it took.
+Shape letters: B queries, P pairs of a query and an item its user interacted with.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ Kind = Literal["rows", "users"]
 
 @dataclass(frozen=True)
 class Drawn:
-    """The queries of a batch, what each had taken before, and what it is to find.
+    """The queries of a batch, the earlier items of each, and what it is to find.
 
     users (B,) user rows. context (B,) event numbers, whose context the query carries. history: B
     rows of item rows, oldest first. asks (P,) the query of each pair, ascending; events (P,)
@@ -44,7 +44,7 @@ class Examples(Protocol):
 
 
 class Rows:
-    """Each training row is a query of its own, with all that its user took before."""
+    """Each training row is a query of its own, with all earlier items of its user."""
 
     def __init__(self, data: Dataset, history_length: int) -> None:
         self.events = data.events_of((TRAIN,))
@@ -70,12 +70,12 @@ class Users:
     """Each user with a training row is a query; several of their rows are its pairs.
 
     Cut: the user's rows are cut at a random place, before the first row at the earliest and before
-    the last at the latest. What lies before is the history, the next `positives` rows are the
+    the last at the latest. What comes before is the history, the next `positives` rows are the
     pairs; rows of one instant stay together, behind the cut. Without a time or an order, the rows
     are shuffled first. Not cut: the last rows are the history and any `positives` rows the pairs,
     so that a query sees what it is to find among all else, as graph models do.
 
-    An item taken several times is one pair.
+    Several interactions with one item are one pair.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Users:
         return len(self.users)
 
     def draw(self, chosen: NDArray[np.int64], rng: np.random.Generator) -> Drawn:
-        """Return the users `chosen`, cut anew at each call."""
+        """Return the users `chosen`, cut again at each call."""
         users = self.users[chosen]
         first = self.histories.offsets[users]
         lengths = self.histories.offsets[users + 1] - first

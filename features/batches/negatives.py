@@ -6,7 +6,7 @@ sampling is what has to be added to them for the rows as they are.
     keeping a share r of the negatives    log r (He et al., "Practical Lessons from Predicting
                                           Clicks on Ads at Facebook", 2014, section 6.3)
     n of the other V - 1 items a row      log (n / (V - 1)): the sigmoid is then the probability
-                                          that the item is the one that is taken
+                                          of an interaction with the item
 """
 
 from math import log
@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Integers = NDArray[np.int64]
-JUDGED = 50
-"""Other items that stand beside each row of a log without negatives when a ranker is judged."""
+EVALUATION_NEGATIVES = 50
+"""Other items drawn for each row of a log without negatives when a ranker is evaluated."""
 
 
 def share_offset(label: NDArray[np.float32], rate: float) -> float:
@@ -55,7 +55,7 @@ def other_items(
 
 
 def others_offset(count: int, num_items: int) -> float:
-    """Return the offset where `count` others stand beside each row."""
+    """Return the offset where `count` others are drawn for each row."""
     return log(count / (num_items - 1))
 
 

@@ -1,6 +1,6 @@
 """Training batches as a pure function of (seed, epoch, step): nothing to save, nothing to lose.
 
-Every distinct item of a batch (positives, uniform negatives, histories) stands once in it, so
+Every distinct item of a batch (positives, uniform negatives, histories) is in it once, so
 it is looked up and encoded once, however often the batch mentions it.
 """
 
@@ -31,9 +31,9 @@ _Batch = TypeVar("_Batch")
 class LoaderConfig:
     """What a batch is made of; the fields mean what the training section says of them.
 
-    whole_catalogue: every item is a candidate of every batch. mask_taken: what a user took in
-    training is no negative of theirs. trained_only: items without a training row are neither
-    drawn nor in the whole catalogue.
+    whole_catalogue: every item is a candidate of every batch. mask_taken: items a user interacted
+    with in training are not negatives of theirs. trained_only: items without a training row are
+    neither drawn nor in the whole catalogue.
     """
 
     batch_size: int
@@ -91,7 +91,7 @@ class PairLoader:
         rank: int = 0,
         world: int = 1,
     ) -> PairBatch:
-        """Return batch number `step` of `epoch`; `order` is `self.order(epoch)` if at hand.
+        """Return batch number `step` of `epoch`; `order` is `self.order(epoch)` if computed.
 
         All random numbers are drawn for the whole batch, of which rank `rank` of `world` gets
         the queries rank, rank + world, ... and its share of the items.
@@ -144,7 +144,7 @@ class PairLoader:
         slot: NDArray[np.int64],
         num_candidates: int,
     ) -> Jagged:
-        """Return each query's positives and, where asked, all that its user took in training."""
+        """Return each query's positives and, where asked, all training items of its user."""
         if self.taken is None:
             return Jagged.of_lengths(positive, np.bincount(asks, minlength=len(users)))
         taken = self.taken.last(users)

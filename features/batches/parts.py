@@ -1,4 +1,4 @@
-"""What the loaders of retrieval share: items that stand once, ranks' shares, absent contexts."""
+"""What the loaders of retrieval share: distinct items, ranks' shares, absent contexts."""
 
 import numpy as np
 import torch

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from recsys.core.errors import ConfigError
 from recsys.data.batch import RankingBatch
 from recsys.features.batches.negatives import (
-    JUDGED,
+    EVALUATION_NEGATIVES,
     kept_rows,
     num_kept,
     other_items,
@@ -29,8 +29,8 @@ from recsys.features.dataset.split import TRAIN
 from recsys.features.encoding.crosses import Crosses
 from recsys.features.encoding.history_features import PastFeatures
 
-_JUDGING = 1 << 31
-"""Random streams of the rows that a ranker is judged on, apart from those of the batches."""
+_EVALUATION_STREAM = 1 << 31
+"""Random streams of the rows that a ranker is evaluated on; the batches have others."""
 
 
 class RankingLoader:
@@ -57,7 +57,7 @@ class RankingLoader:
             seed: of the order, of the dropped ids and of the negatives.
             id_dropout: share of ids replaced by the unknown id in training batches.
             negative_rate: share of the negative training rows that an epoch holds.
-            negatives: other items beside each row of a data set without labels.
+            negatives: other items for each row of a data set without labels.
 
         Raises:
             ConfigError: `negatives` would need a second item.
@@ -94,16 +94,16 @@ class RankingLoader:
 
     def num_rows(self, part: int) -> int:
         """Return how many rows `ordered` gives of `part`."""
-        return int((self.data.part == part).sum()) * (1 + self._judged)
+        return int((self.data.part == part).sum()) * (1 + self._num_drawn)
 
     def users(self, part: int) -> NDArray[np.int32]:
         """Return the user of each row that `ordered` gives of `part`."""
         users = self.data.tables.events.user_row[self.data.events_of((part,))]
-        return np.repeat(users, 1 + self._judged)
+        return np.repeat(users, 1 + self._num_drawn)
 
     @property
-    def _judged(self) -> int:
-        return min(JUDGED, self.data.num_items - 1) if self.negatives else 0
+    def _num_drawn(self) -> int:
+        return min(EVALUATION_NEGATIVES, self.data.num_items - 1) if self.negatives else 0
 
     @property
     def _events_a_batch(self) -> int:
@@ -129,21 +129,22 @@ class RankingLoader:
         """Yield all rows of `part` in the order of the events, for evaluation.
 
         Ranks share every batch out as they do in `epoch`. Where negatives are drawn, each event
-        is followed by `JUDGED` other items, whose weights make up for those not drawn.
+        is followed by `EVALUATION_NEGATIVES` other items, whose weights make up for those not
+        drawn.
         """
         numbers, items = self.data.events_of((part,)), None
-        if self._judged:
-            rng = _rng(self.seed, 0, _JUDGING + part)
+        if self._num_drawn:
+            rng = _rng(self.seed, 0, _EVALUATION_STREAM + part)
             own = self.data.tables.events.item_row[numbers].astype(np.int64)
-            items = other_items(own, self._judged, self.data.num_items, rng).ravel()
-            numbers = np.repeat(numbers, 1 + self._judged)
+            items = other_items(own, self._num_drawn, self.data.num_items, rng).ravel()
+            numbers = np.repeat(numbers, 1 + self._num_drawn)
         for start in range(0, len(numbers), batch_size):
             here = slice(start, start + batch_size)
             batch = self.rows(
                 numbers[here][rank::world], None if items is None else items[here][rank::world]
             )
-            if self._judged:
-                stands_for = (self.data.num_items - 1) / self._judged
+            if self._num_drawn:
+                stands_for = (self.data.num_items - 1) / self._num_drawn
                 weight = torch.where(batch.label > 0, 1.0, stands_for) * batch.weight
                 batch = replace(batch, weight=weight)
             yield batch
@@ -153,7 +154,7 @@ class RankingLoader:
     ) -> RankingBatch:
         """Return the events `numbers` (B,) as they are, or with the items `item_rows` (B,).
 
-        An item in another's place was not taken: its label is 0.
+        A drawn item has no interaction: its label is 0.
         """
         events = self.data.tables.events
         label, own = self._labels(numbers), events.item_row[numbers].astype(np.int64)

@@ -1,9 +1,9 @@
 """Training batches of sessions as a pure function of (seed, epoch, step).
 
 A window is a piece of a session's training events: its inputs, and after each of them the event
-that came next, the target. Every distinct item of a batch stands once in it.
+that came next, the target. Every distinct item of a batch is in it once.
 
-Shape letters in words: B windows of a batch, T steps of all their inputs, P steps that ask.
+Shape letters: B windows of a batch, T steps of all their inputs, P steps that ask.
 """
 
 from collections.abc import Iterator
@@ -38,12 +38,12 @@ class SessionLoaderConfig:
     windows: `last`, of each session the last max_length inputs; `slide`, as many windows, from the
     end of the session, as make every event but its first a target once.
     positions: which steps ask for what came next: `all`, the `last`, or the last of a prefix
-    whose length is drawn anew at each epoch.
+    whose length is drawn again at each epoch.
     whole_catalogue: every item is a candidate. Else the candidates are `uniform_negatives` items,
     the items of `frequent_negatives` training rows and, with `batch_negatives`, the targets.
     id_dropout: share of a batch's distinct items, and of its windows' users, without id.
     event_dropout: share of steps without what is known of the event and without gap.
-    step_dropout: share of the inputs that are taken out, never the last one; what is out asks
+    step_dropout: share of the inputs that are removed, never the last one; a removed step asks
     nothing, the step before it asks for it all the same.
     trained_only: items without a training row are neither drawn nor in the whole catalogue.
     """
@@ -135,7 +135,7 @@ class SessionLoader:
         rank: int = 0,
         world: int = 1,
     ) -> SessionBatch:
-        """Return batch number `step` of `epoch`; `order` is `self.order(epoch)` if at hand.
+        """Return batch number `step` of `epoch`; `order` is `self.order(epoch)` if computed.
 
         All random numbers are drawn for the whole batch, of which rank `rank` of `world` gets
         the windows rank, rank + world, ... and its share of the items.
@@ -193,7 +193,7 @@ class SessionLoader:
         return np.random.Generator(np.random.Philox(key=[self.config.seed, epoch << 32 | stream]))
 
     def _inputs(self, chosen: _Ints, rng: np.random.Generator) -> _Steps:
-        """Return the inputs of the windows `chosen` (B,), some taken out."""
+        """Return the inputs of the windows `chosen` (B,), some removed."""
         config, lengths = self.config, self._lengths[chosen]
         if config.positions == "random_prefix":
             lengths = 1 + (rng.random(len(chosen)) * lengths).astype(np.int64)

@@ -1,4 +1,4 @@
-"""What a trained model is, in the words that whoever trains, opens or serves it share."""
+"""The description of a trained model, shared by training, loading and serving."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass

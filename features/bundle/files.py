@@ -4,12 +4,13 @@
     model.json             what the model is (`ModelDescription`)
     schema.json            the schema of its data
     encoder/               the fitted encoder
-    weights.safetensors    the shared table beside the dense weights
+    weights.safetensors    the shared table and the dense weights
     optimizer.safetensors  the state of the table's optimizer, if it was kept
     calibrator.json        how scores become probabilities, if they do
     metrics.json           what was measured on the test part
-    items.parquet          of models that answer with lists: the catalogue, and in how many training
-                           rows each item stands
+    items.parquet          of models that answer with lists: the catalogue, and the number of
+    training
+                           rows of each item
     index/                 the index over the items' vectors
     probe.parquet          requests with the answers that were given to them
     probe.safetensors      of models that answer with rows: encoded rows with their logits
@@ -51,7 +52,7 @@ INDEX = "index/"
 REQUEST_PROBE = "probe.parquet"
 ROW_PROBE = "probe.safetensors"
 TRAIN_COUNT = "train_count"
-"""Column of the catalogue: how many training rows an item stands in."""
+"""Column of the catalogue: how many training rows an item has."""
 
 
 class Calibration(Protocol):
@@ -168,7 +169,7 @@ def read_metrics(bundle: Bundle) -> dict[str, Any]:
 
 
 def write_items(folder: Path, items: pa.Table, train_counts: NDArray[Any]) -> None:
-    """Write the catalogue, and in how many training rows each item stands."""
+    """Write the catalogue, and the number of training rows of each item."""
     table = items.append_column(TRAIN_COUNT, pa.array(train_counts))
     pq.write_table(table, folder / ITEMS, write_page_checksum=True)
 

@@ -40,7 +40,7 @@ class ListModel(ModelBundle):
     Attributes:
         vectors: (n, E) float32 of the catalogue.
         item_ids: (n,) of the catalogue, ascending.
-        is_new: (n,) which items stand in no training row.
+        is_new: (n,) which items have no training row.
     """
 
     model: RetrievalModel

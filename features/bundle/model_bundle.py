@@ -1,4 +1,4 @@
-"""A bundle that holds a model: verified, described, its encoder read, its weights at hand."""
+"""A bundle that holds a model: verified, described, its encoder read, its weights available."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -91,7 +91,7 @@ class ModelBundle:
         return load_ranker(read_weights(self.bundle), self._settings(), about.embedding, layout)
 
     def _settings(self) -> Any:
-        """Return the settings of the model; whoever asks knows what it answers."""
+        """Return the settings of the model; the caller knows their type."""
         return self.description.model
 
 

@@ -1,4 +1,4 @@
-"""The probe of a model that answers with lists: requests beside the lists that it gave.
+"""The probe of a model that answers with lists: requests and the lists that it gave.
 
 Wherever the model is opened the requests are answered again, by exact search, so an installation
 that computes other lists is found out before it answers anybody.
@@ -23,7 +23,7 @@ _ITEMS, _SCORES = "expected_items", "expected_scores"
 def with_answers(
     requests: pa.Table, item_ids: pa.Array, scores_BK: Tensor, rows_BK: Tensor
 ) -> pa.Table:
-    """Return requests beside their lists.
+    """Return requests with their lists.
 
     Args:
         requests: B of them.

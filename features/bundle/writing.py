@@ -41,8 +41,8 @@ class Answers(Protocol):
 class ListAnswers:
     """Of a model that gives lists.
 
-    items: the catalogue. train_counts (n,): in how many training rows each item stands. index:
-    what is built over their vectors. probe: requests beside their lists.
+    items: the catalogue. train_counts (n,): the number of training rows of each item. index:
+    what is built over their vectors. probe: requests with their lists.
     """
 
     items: pa.Table

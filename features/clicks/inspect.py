@@ -36,7 +36,7 @@ class ClickPart:
 
 @dataclass(frozen=True)
 class ClickFeature:
-    """What the rows looked at hold of one feature.
+    """The values of one feature in the inspected rows.
 
     lookups: rows of the table that a value reads, 0 for numbers. nulls: share of the training
     values that are null; rare: that `min_count` made unknown. values: distinct ones in training.
@@ -144,8 +144,8 @@ def _warnings(parts: tuple[ClickPart, ...], features: tuple[ClickFeature, ...]) 
             found.append(f"no {one.part} rows: choose a larger share in the section 'split'")
         elif one.positives in (0, one.rows):
             found.append(
-                f"all {one.part} rows have the label {int(one.positives > 0)}: nothing to tell "
-                "apart there; are the rows sorted by it?"
+                f"all {one.part} rows have the label {int(one.positives > 0)}: nothing to "
+                "distinguish there; are the rows sorted by it?"
             )
     train, test = parts[TRAIN].share, parts[TEST].share
     noise = (train * (1 - train) / max(parts[TEST].rows, 1)) ** 0.5

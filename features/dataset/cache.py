@@ -1,7 +1,7 @@
 """Encoded data on disk: read, check and encode once, then map the result into memory.
 
 The key is a hash of the schema, the policies, the split, the bytes of the source files and the
-engine's version, so a cached data set is never stale. Tensors lie in one safetensors file that
+engine's version, so a cached data set is never stale. Tensors are in one safetensors file that
 is mapped, not read: what training touches is paged in, and a log may be larger than memory.
 """
 

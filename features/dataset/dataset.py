@@ -187,7 +187,7 @@ def part_of(schema: Schema, tables: Tables, split: SplitConfig) -> NDArray[np.in
 
 
 def drawn_validation(schema: Schema, tables: Tables, split: SplitConfig) -> str | None:
-    """Return in words what is validation where the split column knows none, else None."""
+    """Describe what is validation where the split column names none; None where it does."""
     given = tables.events.split
     if split.kind != "column" or given is None or has_validation(given):
         return None

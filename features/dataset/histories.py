@@ -1,4 +1,4 @@
-"""What each user had taken before: rows of items, in order, cut so that nothing leaks."""
+"""The earlier interactions of each user: rows of items, in order, cut so that nothing leaks."""
 
 from dataclasses import dataclass
 

@@ -1,7 +1,7 @@
-"""Pairs of a user and an item, with whether the user took the item in a held-out part.
+"""Pairs of a user and an item, with whether the user interacted with it in a held-out part.
 
-What a probability of taking is fitted and judged on: every user who was there before the part,
-those who took nothing in it among them, with every item of a set, or a weighted sample of such
+What a probability of an interaction is fitted and evaluated on: every user known before the part,
+also those without interactions in it, with every item of a set, or a weighted sample of such
 pairs.
 """
 
@@ -27,8 +27,8 @@ class PairSample:
 
     block: Q rows of user features. history: the last events before the part. num_events (Q,)
     int64, how many there are in all. query (P,) int64 ascending; item_row (P,) int64; label (P,)
-    float32, whether the user took it in the part; weight (P,) float64, how many pairs it stands
-    for.
+    float32, whether the user interacted with it in the part; weight (P,) float64, how many pairs it
+    stands for.
     """
 
     block: FeatureBlock
@@ -41,7 +41,7 @@ class PairSample:
 
     @property
     def num_taken(self) -> int:
-        """Sampled pairs whose user took the item."""
+        """Sampled pairs with an interaction."""
         return int(self.label.sum())
 
 
@@ -66,7 +66,7 @@ def sample_pairs(
 ) -> PairSample:
     """Return pairs of all users with a row before `part` and of `items`.
 
-    Above `most` pairs, half of them are pairs that were taken (all of these, where they are
+    Above `most` pairs, half of them are pairs with an interaction (all of these, where they are
     fewer) and the others are drawn uniformly from the rest; weights undo it.
 
     Args:
@@ -74,7 +74,7 @@ def sample_pairs(
         part: validation or test.
         items: (n_items,) bool.
         history_length: events that the model sees.
-        filter_seen: leave out pairs that the user took before the part.
+        filter_seen: leave out pairs with an interaction before the part.
         active_only: only users with a row in the part.
         most: pairs at most, about.
         seed: of the draw.
@@ -118,7 +118,7 @@ def _sampled(
     most: int,
     seed: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.float64]]:
-    """Return keys, ascending, whether they were taken, and their weights."""
+    """Return keys, ascending, whether they had an interaction, and their weights."""
     rng = np.random.default_rng(seed)
     own = taken
     if len(taken) > most // 2:

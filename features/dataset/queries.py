@@ -1,4 +1,4 @@
-"""Evaluation queries: who asks, what they had taken, and what they took next."""
+"""Evaluation queries: the users, their earlier items, and the items they interacted with next."""
 
 from dataclasses import dataclass
 
@@ -16,11 +16,11 @@ from recsys.features.dataset.split import TEST, TRAIN, VALIDATION
 
 @dataclass(frozen=True)
 class Queries:
-    """Who asks, what they had taken, and what they took next.
+    """The users, their earlier items, and the items they interacted with next.
 
     users (Q,) int64 user rows, ascending. block: Q rows of user and context features; the context
     is that of the user's first held-out event, which a request would carry. history: the last
-    events before the part, for the model; seen: all of them. relevant: the distinct items taken in
+    events before the part, for the model; seen: all of them. relevant: the distinct items of
     the part, without those in `seen` where seen items are filtered. A model of sessions has
     queries of another shape: `recsys.features.dataset.session_queries`.
     """

@@ -1,6 +1,6 @@
 """Evaluation queries of a model of sessions: what came first, step by step, and what came next.
 
-Per user: the last events before the part of one session, and all that the user took in the part.
+Per user: the last events before the part of one session, and all items of the user in the part.
 Per event: each held-out event with what came before it in its session, and that one item.
 """
 
@@ -36,11 +36,11 @@ def build_session_queries(
 
     `Queries.history` is a `History` and `Queries.block` holds user features alone.
 
-    per "user": one query a user who took something in the part. Its history: the last events of
+    per "user": one query a user who has an interaction in the part. Its history: the last events of
     earlier parts in the session of the user's first held-out event, none where that session begins
-    in the part. seen: all events of earlier parts. relevant: what the user took in the part.
+    in the part. seen: all events of earlier parts. relevant: the items of the user in the part.
     per "event": one query for each event of the part with an earlier one in its session; earlier
-    is what stands before it in the order of the log, of any part but a later one. seen: the user's
+    is what comes before it in the order of the log, of any part but a later one. seen: the user's
     earlier events, of all sessions. relevant: the item of the event.
 
     Where seen items are filtered, queries with nothing to hit are left out.

@@ -1,7 +1,7 @@
 """Sessions: each user's events cut where one visit ends and the next begins.
 
 Where the schema names a session column, the rows of one user and one session id are a session,
-however they lie among the user's other rows. Else a pause of more than
+wherever they are among the user's other rows. Else a pause of more than
 `sessions.inactivity_minutes` ends a session, where that is set; else a user is one session. A cut
 by a pause looks back alone: later events never change how earlier ones are cut.
 """
@@ -111,7 +111,7 @@ def cut_sessions(data: Dataset, config: SessionConfig) -> Sessions:
     """Return the sessions of all events of `data`.
 
     Raises:
-        ConfigError: inactivity is set without a clock, or beside a session column.
+        ConfigError: inactivity is set without a clock, or together with a session column.
     """
     return sessions_of(data.schema, data.tables.events, config)
 
@@ -120,7 +120,7 @@ def sessions_of(schema: Schema, events: Events, config: SessionConfig) -> Sessio
     """Return the sessions of `events`, which are sorted by user, then time.
 
     Raises:
-        ConfigError: inactivity is set without a clock, or beside a session column.
+        ConfigError: inactivity is set without a clock, or together with a session column.
     """
     roles, minutes = schema.interactions, config.inactivity_minutes
     numbers = np.arange(len(events))

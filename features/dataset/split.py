@@ -2,7 +2,7 @@
 
 Nothing that training sees may depend on a later row: the global time split cuts the log at
 two instants; leave-one-out holds out each user's last two rows (the published protocols);
-a given column is taken at its word. A column that knows no validation rows gets them from its
+a given column is used as it is. A column that knows no validation rows gets them from its
 training rows, user by user: the latest, or where the log has no order, by a hash of the pair.
 
 Cold items have no training row, so that a test shows what a model makes of items that are new.
@@ -29,7 +29,7 @@ class ColdItemsConfig(StrictModel):
 
     share: drawn by a hash of `seed` and the item's id, so that no other row changes the choice.
     from: ISO; items whose first row is at or after it. removed: their training and validation rows
-    are left out; else nothing is, and the items are only told apart.
+    are left out; else nothing is, and the items are only marked.
     """
 
     share: Share | None = None
@@ -192,7 +192,7 @@ def has_validation(given: NDArray[np.int8]) -> bool:
 
 
 def words_of_drawn(config: SplitConfig, *, in_order: bool) -> str:
-    """Return in words which training rows become validation where a split column has none."""
+    """Describe which training rows become validation where a split column has none."""
     share = f"{config.validation * 100:.3g} %"
     if in_order:
         return f"the last {share} of each user's training rows"

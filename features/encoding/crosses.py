@@ -1,7 +1,7 @@
 """Features of a row's own columns (crosses), worked out from encoded rows.
 
 crosses = Crosses(schema.derived_features, encoder.columns_layout())
-rows = crosses.beside(block)   # the same rows, their crosses behind them
+rows = crosses.beside(block)   # the same rows, with their crosses behind them
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ class Crosses:
         return block.beside(*self._crossed(block))
 
     def again(self, block: FeatureBlock) -> FeatureBlock:
-        """Return a block that begins as `beside` made it with the crosses of what it holds now."""
+        """Return a block that begins as `beside` made it, with the crosses of what it holds now."""
         crossed = self._crossed(block)
         if not crossed:
             return block

@@ -1,6 +1,6 @@
 """The fitted encoder: raw table rows to `FeatureBlock`s, the same object at every stage.
 
-Fitted on the training rows only, frozen, saved beside the weights. Categorical values become
+Fitted on the training rows only, frozen, saved next to the weights. Categorical values become
 64-bit hashes, so there is no vocabulary, with two exceptions. Of the ids of users and items the
 encoder knows which had a training row, and of a feature with `min_count` which values had so
 many; all others share one value, unknown. Training learns it as "a value that says nothing yet":

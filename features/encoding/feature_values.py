@@ -13,7 +13,7 @@ from recsys.features.dataset.split import TRAIN
 
 
 def dataset_feature_values(data: Dataset) -> list[FeatureValues]:
-    """Return the values of the training rows: items and users as often as they stand there."""
+    """Return the values of the training rows: items and users as often as they occur there."""
     events, rows = data.tables.events, data.events_of((TRAIN,))
     users = np.bincount(events.user_row[rows], minlength=data.num_users)
     layout = data.encoder.layout
@@ -34,7 +34,7 @@ def block_feature_values(
 def feature_values(
     layout: FeatureLayout, block: FeatureBlock, counts: Tensor | None = None
 ) -> list[FeatureValues]:
-    """Return the distinct values of each sparse feature of a block, and how often each stands.
+    """Return the distinct values of each sparse feature of a block, and how often each occurs.
 
     The values of a feature that reads another one's rows are that one's.
 

@@ -1,4 +1,4 @@
-"""What came before a row: the items its user took, how many, and how long ago.
+"""What came before a row: the earlier items of its user, how many, and how long ago.
 
 All of it is as of the row's instant: rows count that are strictly earlier, whatever part they
 are in, as they would for a served model. A validation or a test row sees the training rows
@@ -18,12 +18,12 @@ from recsys.features.kinds.derived import DerivedFeature, PastFeature
 
 
 def of_past(features: Sequence[DerivedFeature]) -> list[PastFeature]:
-    """Return those that tell of the rows before, in their order."""
+    """Return those about the rows before, in their order."""
     return [feature for feature in features if isinstance(feature, PastFeature)]
 
 
 def past_layout(features: Sequence[DerivedFeature], columns: FeatureLayout) -> FeatureLayout:
-    """Return what `PastFeatures.beside` adds, beside `columns`: users, context and items."""
+    """Return what `PastFeatures.beside` adds to `columns`: users, context and items."""
     layouts = (feature.layout(columns) for feature in of_past(features))
     return sum(layouts, start=FeatureLayout((), (), ()))
 

@@ -1,4 +1,4 @@
-"""`multiplicity: auto`, settled: features that tell more values apart read more rows."""
+"""`multiplicity: auto`, settled: features that distinguish more values read more rows."""
 
 from collections.abc import Mapping
 
@@ -27,7 +27,7 @@ def settle(
         schema: roles and features.
         tables: the training rows of each side, as the encoder is fitted on.
         lookups: table reads that these features share; None: twice as many as features.
-        known: feature -> the values that its encoder tells apart, where it does not all.
+        known: feature -> the values that its encoder distinguishes, where not all of them.
 
     Raises:
         ConfigError: there are lookups to share, and no feature to share them.

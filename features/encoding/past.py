@@ -54,7 +54,7 @@ class Past:
         item_row: NDArray[np.int32],
         counted: Integers,
     ) -> None:
-        """Sort the events `counted` (C,) by their owner, their instant, and then as they stand.
+        """Sort the events `counted` (C,) by their owner, their instant, and then in their order.
 
         Args:
             owner: (E,) of every event.
@@ -73,7 +73,7 @@ class Past:
     def before(self, owner: NDArray[np.integer], instant: Integers) -> tuple[Integers, Integers]:
         """Return where in `rows` those of each owner (N,) begin, and where `instant` (N,) does."""
         keys = owner * np.int64(self._span) + instant
-        starts = self._first[np.minimum(owner, len(self._first) - 1)]  # items that nobody took
+        starts = self._first[np.minimum(owner, len(self._first) - 1)]  # items without interactions
         return starts, np.searchsorted(self._keys, keys)
 
     def items(self, starts: Integers, ends: Integers) -> Jagged:

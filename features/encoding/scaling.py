@@ -6,7 +6,7 @@
                   counts of click logs (Song et al., CIKM 2019, https://arxiv.org/abs/1810.11921,
                   section 5.1.1). As published it is no rising function: 2 stays 2, 3 becomes 1.2
     quantile      the share of training rows below x, stretched to unit deviation
-    piecewise     several numbers, one a bin: how much of the bin lies below x, 0 to 1 (Gorishniy et
+    piecewise     several numbers, one a bin: how much of the bin is below x, 0 to 1 (Gorishniy et
                   al., "On Embeddings for Numerical Features in Tabular Deep Learning", NeurIPS
                   2022, https://arxiv.org/abs/2203.05556, section 3.2, bins by quantiles)
     discretise    no number at all: the bin of x is a category
@@ -106,8 +106,8 @@ class Scaler:
     def category(self, values: NDArray[np.float64]) -> NDArray[np.int64]:
         """Return the number of the bin, (N,) int64; that of NaN means nothing.
 
-        `bins: log_squared`: the floor of log(x)^2 where x > 2, and where not the floor of x, apart
-        from those: the recipe of the winners of the Criteo challenge.
+        `bins: log_squared`: the floor of log(x)^2 where x > 2, and else the floor of x, in bins
+        of its own: the recipe of the winners of the Criteo challenge.
         """
         values = np.nan_to_num(np.clip(values, self.low, self.high))
         if self.bins == "log_squared":

@@ -136,7 +136,7 @@ def _no_more_than_the_id() -> Suggestion:
 def _of_clicks(column: ColumnProfile) -> Suggestion:
     """Return what a ranker's log may say of its codes."""
     if not _comes_again(column):
-        return Suggestion("", {}, "hardly a value of its last rows stands in earlier ones")
+        return Suggestion("", {}, "hardly a value of its last rows occurs in earlier ones")
     comment = f"{column.distinct:,} values"
     counts = np.asarray(pc.value_counts(column.known).field("counts"))
     rare = int((counts < _RARE).sum())
@@ -152,7 +152,7 @@ def _of_clicks(column: ColumnProfile) -> Suggestion:
 
 
 def _comes_again(column: ColumnProfile) -> bool:
-    """Whether more than a tenth of the last rows have a value that stands in earlier ones."""
+    """Whether more than a tenth of the last rows have a value that occurs in earlier ones."""
     if column.type == "boolean":
         return True
     values = column.known

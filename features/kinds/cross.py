@@ -1,9 +1,9 @@
-"""Crosses: the values of several features of a row, taken together as one value.
+"""Crosses: the values of several features of a row, combined into one value.
 
 A cross of values v1, ..., vn is mix(... mix(mix(seed ^ v1) ^ v2) ... ^ vn), with the 64-bit mix of
 `recsys.embeddings.hashing`. Whatever the others are, each part goes through a bijection, so two
-values of one feature beside the same others never meet; and the order of the parts counts. Null and
-the unknown id are values as any other.
+values of one feature next to the same others never meet; and the order of the parts counts. Null
+and the unknown id are values as any other.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,7 +24,7 @@ _SEED = 0x63726F7373656421
 
 
 class CrossFeature(RowFeature):
-    """The values of several features, taken together as one value: a user and a genre.
+    """The values of several features, combined into one value: a user and a genre.
 
     At most one of them may have several values a row; then so has the cross.
     """

@@ -65,7 +65,7 @@ class DerivedFeature(StrictModel):
 
     @abstractmethod
     def layout(self, columns: FeatureLayout) -> FeatureLayout:
-        """Return what it is beside `columns`, those of users, context and items."""
+        """Return what it adds to `columns`, those of users, context and items."""
 
 
 class RowFeature(DerivedFeature):
@@ -94,7 +94,7 @@ PastReader = Callable[[Pasts, Integers, Integers], FeatureBlock]
 
 
 class PastFeature(DerivedFeature):
-    """A feature of what a row's time tells of the rows before it.
+    """A feature computed from the rows before a row's time.
 
     rows: which rows count, in kinds that declare it.
     """

@@ -1,7 +1,7 @@
 """What a feature that is a column says of itself, and what it does with the column's values.
 
-A kind of feature is a class: its fields are what a configuration may say, its methods all that the
-rest does with such a feature. One file a kind lies beside this one, and
+A kind of feature is a class: its fields are what a configuration may set, its methods all that the
+rest does with such a feature. Each kind has one file next to this one, and
 `recsys.features.kinds.registry` lists them. Nothing else compares the name of a kind.
 
 A feature's columns pass through it in this order: `propose` (for `recsys init`), `convert` batch by
@@ -31,7 +31,7 @@ Integers = NDArray[np.int64]
 
 
 class Reader(Protocol):
-    """Whoever reads a column.
+    """A reader of a column.
 
     priority: of several readers of one column the one of the lowest converts it: whose result
     loses no value that another needs.
@@ -100,7 +100,7 @@ class Feature(StrictModel):
     is_key: ClassVar[bool] = False
     """Whether the key of the items or users can be such a feature."""
     is_category: ClassVar[bool] = False
-    """Whether its values are names of things, each the same wherever it stands."""
+    """Whether its values are names of things, each the same wherever it occurs."""
     has_classes: ClassVar[bool] = False
     """Whether a model can be asked which values a row has."""
     has_several: ClassVar[bool] = False
@@ -191,7 +191,7 @@ class Feature(StrictModel):
         """
 
     def num_values(self, lookup: str, column: pa.ChunkedArray) -> int:
-        """Return how many values `lookup` (one of `lookup_names`) tells apart in a column."""
+        """Return how many values `lookup` (one of `lookup_names`) distinguishes in a column."""
         raise NotImplementedError(f"no value of a {self.kind} feature is looked up")
 
     def values_to_share_rows(self, column: pa.ChunkedArray) -> int:

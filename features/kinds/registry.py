@@ -1,6 +1,6 @@
 """All kinds of features, by the name that a configuration gives them.
 
-To add one: a file beside this one, a line here, and a test in `tests/features/kinds`.
+To add one: a file next to this one, a line here, and a test in `tests/features/kinds`.
 """
 
 from recsys.features.kinds.categorical import CategoricalFeature

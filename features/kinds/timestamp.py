@@ -16,7 +16,7 @@ from recsys.features.kinds.feature import Encoded, Feature, Fit, Fitted, Integer
 from recsys.features.kinds.sparse import settled
 from recsys.features.kinds.suggestion import Look, Suggestion
 from recsys.features.propose.profile import ColumnProfile
-from recsys.features.propose.roles import speaks_of, time_unit
+from recsys.features.propose.roles import has_word, time_unit
 from recsys.features.tables.ledger import Cells
 from recsys.features.tables.sources import Policies
 from recsys.features.tables.times import (
@@ -66,7 +66,7 @@ class TimestampFeature(Feature):
         if self.unit != "datetime" and len(known):
             latest = latest_seconds(Policies())
             looks = guess_unit(known, latest)
-            # Few points in time lie before 1990 in one unit and after it in another.
+            # Few points in time are before 1990 in one unit and after it in another.
             if looks is not None and UNITS[looks] != UNITS[self.unit]:
                 cells.refuse(
                     f"declared in {self.unit}, but the values are plausible as {looks}",
@@ -99,7 +99,7 @@ class TimestampFeature(Feature):
         return _HOURS if lookup.endswith(".hour") else _WEEKDAYS
 
     def values_to_share_rows(self, column: pa.ChunkedArray) -> int:
-        """Hours and weekdays are few: one row tells each of them from the others."""
+        """Hours and weekdays are few: one row each distinguishes them."""
         return 1
 
     def request_types(self, fitted: Fitted) -> dict[str, pa.DataType]:
@@ -113,8 +113,8 @@ class TimestampFeature(Feature):
         if column.type not in ("time", "string", "integer", "float"):
             return None
         unit = time_unit(column, look.latest)
-        # Few numbers but times lie in the narrow window of milliseconds since 1990.
-        if unit is None or (unit == "s" and not speaks_of(column.name, _TIME_WORDS)):
+        # Few numbers but times are in the narrow window of milliseconds since 1990.
+        if unit is None or (unit == "s" and not has_word(column.name, _TIME_WORDS)):
             return None
         return Suggestion("timestamp", {"unit": unit}, "", _HOURS + _WEEKDAYS)
 

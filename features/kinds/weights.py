@@ -1,4 +1,4 @@
-"""Weights of the values of a row: a list column of non-negative numbers beside the values'."""
+"""Weights of the values of a row: a list column of non-negative numbers next to the values'."""
 
 from dataclasses import dataclass
 from typing import ClassVar

@@ -4,7 +4,7 @@ import numpy as np
 
 from recsys.core.distinct import distinct
 from recsys.features.propose.profile import ColumnProfile
-from recsys.features.propose.roles import speaks_of
+from recsys.features.propose.roles import has_word
 
 _CODE_WORDS = {
     "id", "code", "zip", "key", "category", "cat", "type", "class", "genre", "brand", "group",
@@ -15,17 +15,17 @@ _FEWER = 16
 
 
 def names_codes(column: ColumnProfile) -> bool:
-    """Whether the column's name speaks of codes."""
-    return speaks_of(column.name, _CODE_WORDS)
+    """Whether the column's name has a word for codes."""
+    return has_word(column.name, _CODE_WORDS)
 
 
 def names_amounts(column: ColumnProfile) -> bool:
-    """Whether the column's name speaks of amounts."""
-    return speaks_of(column.name, _AMOUNT_WORDS)
+    """Whether the column's name has a word for amounts."""
+    return has_word(column.name, _AMOUNT_WORDS)
 
 
 def are_counts(column: ColumnProfile) -> bool:
-    """Whether whole numbers, not named as codes, lie densely near 0 and thin out far above."""
+    """Whether whole numbers, not named as codes, are dense near 0 and thin out far above."""
     if not column.is_whole or names_codes(column):
         return False
     numbers = column.numbers[np.isfinite(column.numbers)]
@@ -38,6 +38,6 @@ def are_counts(column: ColumnProfile) -> bool:
 
 
 def come_often(column: ColumnProfile) -> bool:
-    """Whether whole numbers come again and again, under a name that does not speak of amounts."""
+    """Whether whole numbers repeat often, under a name without a word for amounts."""
     comes_again = len(column.known) >= 4 * column.distinct
     return column.is_whole and comes_again and not names_amounts(column)

@@ -69,7 +69,7 @@ def label_lines(draft: Draft) -> list[str]:
     others = [name for name in label_columns(roles.log, perhaps=True) if name != roles.label]
     if others:
         draft.unsure.append(
-            f"'{roles.label}' was taken as the label; so could be {', '.join(others)}"
+            f"'{roles.label}' is used as the label; other candidates: {', '.join(others)}"
         )
     return [f"label: {flow({'column': roles.label})}   # 1 in {positive:.1%} of the rows"]
 

@@ -33,7 +33,7 @@ class Draft:
     autos: int = 0
     """Features of `multiplicity: auto`."""
     table_lines: list[str] = field(default_factory=list)
-    """What `embedding` says beside its size."""
+    """What `embedding` sets besides its size."""
 
     def policy(self, name: str, choice: str, why: str) -> None:
         """Declare a policy, and say why."""
@@ -103,7 +103,7 @@ class Draft:
             *more,
             section("embedding", [self._table(), *self.table_lines], "one table for all features"),
             "# The sections model, training, evaluation and tracking have defaults; every "
-            "run\n# writes all of them beside its results."
+            "run\n# writes all of them next to its results."
             + ("" if more else " To change one:\n# training:\n#   epochs: 5"),
         ]
         return "\n\n".join(part for part in parts if part) + "\n"

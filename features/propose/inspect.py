@@ -194,12 +194,12 @@ def _warnings(
         if names_a_rating(name):
             found.append(
                 f"context feature '{feature.name}' looks like a rating: known only after the item "
-                "was taken, it leaks the answer; take it out of the features"
+                "was rated, it leaks the answer; remove it from the features"
             )
-        elif feature.is_category and _tells(events, name, events.item_row):
+        elif feature.is_category and _determines(events, name, events.item_row):
             found.append(
-                f"context feature '{feature.name}' tells the item almost alone: if a request does "
-                "not know it beforehand, it leaks the answer"
+                f"context feature '{feature.name}' determines the item almost alone: if a "
+                "request does not know it beforehand, it leaks the answer"
             )
         elif (
             feature.is_category
@@ -238,7 +238,7 @@ def _distinct_codes(events: Events, name: str) -> NDArray[np.int64] | None:
     return np.asarray(encoded.indices.fill_null(-1)).astype(np.int64)
 
 
-def _tells(events: Events, name: str, item_row: NDArray[np.int32]) -> bool:
+def _determines(events: Events, name: str, item_row: NDArray[np.int32]) -> bool:
     """Whether a value that comes again nearly always comes with its one item."""
     codes = _distinct_codes(events, name)
     if codes is None or codes.max(initial=-1) < 1:

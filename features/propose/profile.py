@@ -152,7 +152,7 @@ def _joined(parts: Sequence[Batch], files: TableFiles) -> pa.Table:
     """Return the batches as one table, all times in UTC.
 
     Raises:
-        DataError: a column has values of two types that have none in common.
+        DataError: a column has values of two types without a common type.
     """
     tables = [_in_utc(part.table) for part in parts]
     try:

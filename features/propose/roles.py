@@ -74,7 +74,7 @@ def is_key_of(name: str, words: Sequence[str]) -> bool:
     return bool(rest) and all(word in words or word.removesuffix("s") in words for word in rest)
 
 
-def speaks_of(name: str, words: set[str]) -> bool:
+def has_word(name: str, words: set[str]) -> bool:
     """Whether a word of the column's name is among `words`."""
     return bool(set(tokens(name)) & words)
 
@@ -141,11 +141,11 @@ def find_roles(tables: Sequence[TableProfile]) -> Roles:
 
 
 def time_columns(table: TableProfile, latest: float) -> list[tuple[str, str]]:
-    """Return columns that tell the time with their units, the likeliest first."""
+    """Return columns of times with their units, the likeliest first."""
     found: list[tuple[int, str, str]] = []
     for name, column in table.columns.items():
         unit = time_unit(column, latest)
-        named = speaks_of(name, _TIME_WORDS)
+        named = has_word(name, _TIME_WORDS)
         if unit is None or (unit != "datetime" and not named and column.distinct < 100):
             continue
         found.append((0 if named else 1, name, unit))
@@ -166,7 +166,7 @@ def time_unit(column: ColumnProfile, latest: float) -> str | None:
 def order_column(table: TableProfile, session: str) -> str | None:
     """Return a column of whole numbers that is named as an order; the session's at the last."""
     for name, column in sorted(table.columns.items(), key=lambda one: one[0] == session):
-        if speaks_of(name, _ORDER_WORDS) and column.is_whole and column.distinct > 1:
+        if has_word(name, _ORDER_WORDS) and column.is_whole and column.distinct > 1:
             return name
     return None
 
@@ -195,7 +195,7 @@ def comes_in_visits(column: ColumnProfile) -> bool:
 
 def names_a_rating(name: str) -> bool:
     """Whether a column is named as a rating."""
-    return speaks_of(name, _RATING_WORDS)
+    return has_word(name, _RATING_WORDS)
 
 
 def rating_column(table: TableProfile) -> tuple[str, float] | None:
@@ -210,11 +210,11 @@ def rating_column(table: TableProfile) -> tuple[str, float] | None:
 
 
 def weight_columns(table: TableProfile) -> list[str]:
-    """Return columns of numbers, none negative, whose names speak of an amount."""
+    """Return columns of numbers, none negative, whose names have a word for an amount."""
     return [
         name
         for name, column in table.columns.items()
-        if speaks_of(name, _WEIGHT_WORDS)
+        if has_word(name, _WEIGHT_WORDS)
         and column.type in ("integer", "float")
         and len(column.numbers)
         and column.numbers.min() >= 0
@@ -228,15 +228,15 @@ def label_columns(table: TableProfile, *, perhaps: bool = False) -> list[str]:
 
 
 def is_known_afterwards(name: str) -> bool:
-    """Whether a column's name speaks of what only the answer brings: another label, a rating."""
+    """Whether a column's name is that of a result known afterwards: another label, a rating."""
     labels = _LABEL_WORDS | _PERHAPS_LABEL_WORDS
-    return _asks_for(name, labels) or names_a_rating(name) or speaks_of(name, _AFTERWARDS_WORDS)
+    return _asks_for(name, labels) or names_a_rating(name) or has_word(name, _AFTERWARDS_WORDS)
 
 
 def split_column(table: TableProfile) -> str | None:
     """Return a column of the words train, validation and test."""
     for name, column in table.columns.items():
-        if column.type != "string" or not speaks_of(name, _SPLIT_WORDS) or column.distinct > 9:
+        if column.type != "string" or not has_word(name, _SPLIT_WORDS) or column.distinct > 9:
             continue
         words = {str(word).strip().lower() for word in column.words.to_pylist()}
         if words <= _PARTS and words & {"train", "training"} and "test" in words:
@@ -272,7 +272,7 @@ def _find_click_log(tables: Sequence[TableProfile]) -> Roles:
             roles = Roles(table, label=chosen[0])
             if not named:
                 roles.unsure.append(
-                    f"no column is named as a label: '{chosen[0]}', which holds 0 and 1, was taken"
+                    f"no column is named as a label: '{chosen[0]}', which holds 0 and 1, is used"
                 )
             found.append((bool(named), table.rows, roles))
     if not found:
@@ -300,11 +300,11 @@ def _find_log(tables: Sequence[TableProfile]) -> Roles | None:
     if len(found) > 1:
         others = ", ".join(one.log.given for _, one in found[1:])
         roles.unsure.append(
-            f"{roles.log.given} was taken as the interactions (most rows); so could be {others}"
+            f"{roles.log.given} is used as the interactions (most rows); other candidates: {others}"
         )
     if not is_key_of(roles.user, USER_WORDS):
         roles.unsure.append(
-            f"no column names a user: '{roles.user}' stands for the user, each one a visit"
+            f"no column names a user: '{roles.user}' is used as the user, each value one visit"
         )
     for what, words, chosen in (
         ("user", USER_WORDS, roles.user),
@@ -312,7 +312,7 @@ def _find_log(tables: Sequence[TableProfile]) -> Roles | None:
     ):
         more = [name for name in _keys(roles.log, words) if name != chosen]
         if more:
-            roles.unsure.append(f"'{chosen}' was taken as the {what}; so could be {more}")
+            roles.unsure.append(f"'{chosen}' is used as the {what}; other candidates: {more}")
     roles.label = next(iter(label_columns(roles.log)), "")
     if not roles.label:
         roles.session = session_column(roles.log, roles.user) or ""
@@ -340,8 +340,8 @@ def _key_of_side(table: TableProfile, roles: Roles, side: Side) -> tuple[float, 
         named = name == role or is_key_of(name, words)
         if covered < 0.5 and not (named and covered > 0):
             continue
-        speaks = any(word.removesuffix("s") in words for word in tokens(table.name))
-        score = covered + named + 0.5 * speaks + 0.25 * column.is_unique
+        is_named = any(word.removesuffix("s") in words for word in tokens(table.name))
+        score = covered + named + 0.5 * is_named + 0.25 * column.is_unique
         if score > best[0]:
             best = (score, Key(table, name, covered))
     return best

@@ -3,7 +3,7 @@
 from recsys.features.kinds.registry import column_kinds
 from recsys.features.kinds.suggestion import Look, Suggestion
 from recsys.features.propose.profile import ColumnProfile
-from recsys.features.propose.roles import speaks_of
+from recsys.features.propose.roles import has_word
 
 _TITLE_WORDS = {"title", "name", "headline", "label", "caption"}
 
@@ -25,7 +25,7 @@ def suggest(column: ColumnProfile, look: Look) -> Suggestion:
 def title_of(columns: dict[str, ColumnProfile]) -> str | None:
     """Return the column that people would read as the title."""
     texts = [column for column in columns.values() if column.type == "string" and len(column.known)]
-    named = [column for column in texts if speaks_of(column.name, _TITLE_WORDS)]
+    named = [column for column in texts if has_word(column.name, _TITLE_WORDS)]
     wordy = [column for column in named if column.mean_words > 1.2]
     for choice in (wordy, named):
         if choice:

@@ -51,7 +51,7 @@ def infer(paths: Sequence[Path], *, relative_to: Path | None = None) -> Inferenc
 
     Args:
         paths: files, folders or globs; files of one folder with the same columns are one table.
-        relative_to: the folder that the configuration will lie in; relative paths stay so.
+        relative_to: the folder that the configuration will be in; relative paths stay relative.
 
     Raises:
         NotFoundError: a path does not exist.
@@ -138,7 +138,7 @@ def _log_lines(draft: Draft) -> tuple[list[str], list[str], set[str]]:
         lines += label_lines(draft)
         where += null_label_lines(draft)
     clocks = [pair for pair in time_columns(log, draft.latest) if pair[0] not in used]
-    # Beside a label a position is most likely the place on the page, which is a feature.
+    # With a label, a position is most likely the place on the page, which is a feature.
     order = None if clocks or roles.label else order_column(log, roles.session)
     if clocks:
         column, unit = clocks[0]
@@ -146,7 +146,9 @@ def _log_lines(draft: Draft) -> tuple[list[str], list[str], set[str]]:
         lines.append(f"time: {flow({'column': column, 'unit': unit})}")
         if len(clocks) > 1:
             more = ", ".join(name for name, _ in clocks[1:])
-            draft.unsure.append(f"'{column}' was taken as the time of the log; so could be {more}")
+            draft.unsure.append(
+                f"'{column}' is used as the time of the log; other candidates: {more}"
+            )
         draft.check_clock(log.columns[column], unit)
     elif order is not None:
         used.add(order)
@@ -216,7 +218,7 @@ def _split_lines(draft: Draft, *, has_time: bool, used: set[str]) -> list[str]:
     if has_time:
         draft.unsure.append(
             f"'{given}' holds train and test: the split in the configuration is by time; "
-            "the lines for the given split stand beside it"
+            "the lines for the given split are next to it"
         )
         return [*own, *(f"# {line}" for line in lines)]
     draft.unsure.append(f"the split is the one given in '{given}'")

@@ -1,4 +1,4 @@
-"""Bits of YAML written by hand, because a person is to read the comments beside them."""
+"""Parts of YAML written as text, because a person is to read the comments in them."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Where requests come from: what their errors name beside column, row and remedy."""
+"""Where requests come from: what their errors name besides column, row and remedy."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,7 +28,7 @@ class RequestOrigin:
         return DataError(reason, file=self.name, column=column, rows=rows, remedy=remedy)
 
     def files(self, columns: Sequence[str]) -> TableFiles:
-        """Return what stands in the messages of who reads the requests, with their columns.
+        """Return the files that messages about the requests name, with their columns.
 
         Raises:
             DataError: two columns have one name.

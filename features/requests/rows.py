@@ -1,4 +1,4 @@
-"""Rows to be judged, encoded for a ranker: checked as training checks them, and named where wrong.
+"""Rows to be scored, encoded for a ranker: checked as training checks them, and named where wrong.
 
 A row has the context columns of the request. What is known of its user and its item comes from
 tables of attributes, joined by the keys, or, where no table is given, from columns of the row
@@ -114,7 +114,7 @@ class RowEncoder:
         return pa.schema(found)
 
     def encode(self, table: pa.Table, files: TableFiles, first_row: int = 0) -> FeatureBlock:
-        """Return N encoded rows: users, context, items beside each other, then crosses.
+        """Return N encoded rows: users, context and items side by side, then crosses.
 
         Args:
             table: the rows.
@@ -244,7 +244,7 @@ def read_side(
     Args:
         side: whose.
         schema: of the trained model.
-        paths: table name -> where it lies; None is returned where none is of this side.
+        paths: table name -> its path; None is returned where none is of this side.
         policies: what to do with rows that break a rule.
 
     Raises:
@@ -260,7 +260,7 @@ def read_side(
     needed = {feature.table for feature in schema.features_of(side)} | {side}
     for name in sorted(needed - set(given)):
         option = f"--{name} PATH" if name == side else f"--other {name}=PATH"
-        raise ConfigError(f"the attributes of {side} lie in '{name}' too: give {option}")
+        raise ConfigError(f"the attributes of {side} are in '{name}' too: give {option}")
     keys = {side: schema.item_key if side == "items" else schema.user_key, **others}
     tables: dict[str, Attributes] = {}
     for name in given:
@@ -279,7 +279,7 @@ def read_side(
 
 
 def as_rows(table: pa.Table, place: str = "rows") -> TableFiles:
-    """Return what stands in messages for rows that came without a file."""
+    """Return the files that messages name for rows without a file."""
     return table_at(Path(place), "rows", table.column_names)
 
 

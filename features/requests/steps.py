@@ -1,8 +1,8 @@
-"""The steps of a request's history: what is known of each event beside its item, and when it was.
+"""The steps of a request's history: what is known of each event besides its item, and its time.
 
-Beside `history` a table of requests may have `history_times`, lists of times in the schema's unit,
-and for each column that describes an interaction, `history_<column>`, lists of its values. Each
-list is as long as its row's history. What is absent or null is not known.
+Besides `history`, a table of requests may have `history_times`, lists of times in the schema's
+unit, and for each column that describes an interaction, `history_<column>`, lists of its values.
+Each list is as long as its row's history. What is absent or null is not known.
 """
 
 import numpy as np
@@ -35,14 +35,14 @@ def step_columns(schema: Schema) -> dict[str, str]:
     """Return the column of the interactions -> the column of requests with its lists.
 
     Raises:
-        ConfigError: a column would be taken for the times.
+        ConfigError: a column has the name of the times.
     """
     sources = columns_of(schema.features_of("interactions"))
     names = {source: f"history_{source}" for source in sources}
     if TIMES in names.values():
         raise ConfigError(
             f"requests hold the times of a history in '{TIMES}', where the column 'times' of the "
-            "interactions would lie too: rename the column"
+            "interactions would be too: rename the column"
         )
     return names
 

@@ -3,8 +3,8 @@
 A request table has the user key, `history` (list of item ids, oldest first), optionally `seen`
 (items to leave out; the history where absent), and any user attribute or context column; an
 absent attribute is null. For a model of sessions the history is that of one session, and columns
-beside it tell of its steps (`recsys.features.requests.steps`); where they say when each step was
-and a pause ends a session, what lies before the last pause is cut off.
+next to it describe its steps (`recsys.features.requests.steps`); where they say when each step was
+and a pause ends a session, what comes before the last pause is cut off.
 """
 
 import hashlib
@@ -108,7 +108,7 @@ def ids_sha256(item_ids: pa.Array) -> str:
 
 
 def _plain(table: pa.Table) -> pa.Table:
-    """Dictionary columns as their values: requests go to whoever serves the model."""
+    """Dictionary columns as their values: requests go to the server of the model."""
     fields = [
         field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
         for field in table.schema
@@ -137,7 +137,7 @@ def encode_requests(
         history_length: how many events the model reads, the last ones.
         steps: for a model of sessions: the history as steps, users alone in the block.
         inactivity_minutes: of such a model: a longer pause between two steps whose times are given
-            ends a session, and what lies before the last one is no part of the history.
+            ends a session, and what comes before the last one is no part of the history.
         origin: of the requests, for messages.
 
     Raises:

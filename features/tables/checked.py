@@ -1,4 +1,4 @@
-"""The door of the data: files in, checked tables out, with every dropped row accounted for.
+"""Reads and checks the data: files in, checked tables out, every dropped row accounted for.
 
 Items and users become one sorted table each; the log becomes arrays of row numbers into them,
 sorted by user and time. Nothing is guessed: what a row that breaks a rule becomes is a policy.

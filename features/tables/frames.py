@@ -26,7 +26,7 @@ def is_frame(given: object) -> bool:
 
 
 def path_of(given: object, name: str, folder: Path = FRAMES) -> str:
-    """Return where a table lies: the path that was given, or the file that the frame is kept in.
+    """Return the path of a table: the one that was given, or the file that the frame is kept in.
 
     Args:
         given: a path, or a data frame.

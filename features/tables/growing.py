@@ -9,7 +9,7 @@ _FIRST = 1 << 16
 
 
 class GrowingArray:
-    """Doubles its room when full; pages of the room that is not yet used cost no memory."""
+    """Doubles its space when full; pages of the space that is not yet used cost no memory."""
 
     def __init__(self, dtype: DTypeLike) -> None:
         self._room: NDArray[Any] = np.empty(_FIRST, dtype)

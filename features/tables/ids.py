@@ -216,7 +216,7 @@ def _floats(cells: Cells, policies: Policies) -> pa.Array:
     spoilt = ~fractional & (np.abs(filled) > _EXACT_FLOAT)
     cells.note(
         spoilt,
-        "the id came as a float above 2**53, where floats no longer tell neighbours apart",
+        "the id came as a float above 2**53, where neighbouring whole numbers are the same float",
         "write the ids as integers or text in the source",
     )
     cells.note(

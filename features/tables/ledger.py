@@ -1,6 +1,6 @@
-"""What was found wrong in a table: one clear error, or a counted drop where a policy says so.
+"""What was wrong in a table: one clear error, or a counted drop where a policy says so.
 
-A `Ledger` collects findings while a table streams by, so that an error tells how many rows are
+A `Ledger` collects findings while a table streams by, so that an error says how many rows are
 concerned; `settle` raises the first that no policy forgives and returns the others as `Drop`s.
 """
 
@@ -55,7 +55,7 @@ class Drop:
 
 @dataclass
 class Tally:
-    """Rows that have something in common: how many, the first few, and the value of the first."""
+    """Rows with the same fault: how many, the first few, and the value of the first."""
 
     value: str = ""
     examples: list[int] = field(default_factory=list)

@@ -170,7 +170,7 @@ def open_table(given: str | Path, table: str) -> TableFiles:
 
 
 def table_at(path: Path, table: str, columns: Sequence[str]) -> TableFiles:
-    """Return what stands in messages for one Parquet file, or for rows that came without one.
+    """Return the files that messages name for one Parquet file, or for rows without a file.
 
     Raises:
         DataError: two columns have one name.
@@ -184,7 +184,7 @@ def fingerprint(tables: Iterable[TableFiles]) -> str:
     digest = hashlib.sha256()
     for files in tables:
         for path in files.paths:
-            # Lengths keep "ab" + "c" apart from "a" + "bc".
+            # Lengths distinguish "ab" + "c" from "a" + "bc".
             digest.update(f"{files.table} {path.stat().st_size}\n".encode())
             with path.open("rb") as stream:
                 while block := stream.read(1 << 20):
@@ -193,7 +193,7 @@ def fingerprint(tables: Iterable[TableFiles]) -> str:
 
 
 def _find(given: str, table: str) -> tuple[Path, list[Path]]:
-    """Return the folder that the path stands on, and its files in order.
+    """Return the folder that of the path, and its files in order.
 
     Not by `pyarrow.dataset`: it knows no globs, leaves out folders such as `_day=1` without a word,
     and makes a number of a partition's "007".
@@ -284,7 +284,7 @@ def _read_parquet(file: _File, columns: list[str]) -> Iterator[pa.Table]:
 def _broken_parquet(path: Path, error: Exception) -> DataError:
     reason = str(error).splitlines()[0]
     return DataError(
-        f"not a readable Parquet file ({reason})", file=path, remedy="write it anew or remove it"
+        f"not a readable Parquet file ({reason})", file=path, remedy="write it again or remove it"
     )
 
 

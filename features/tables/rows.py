@@ -3,7 +3,7 @@
 A `RowReader` takes batches of rows known by file and number, the roles that columns play, and
 the policies. It checks and converts each batch once: conditions first, then ids, weights, times,
 labels, parts of the split, then the columns of features. A row that breaks a rule is a finding of
-the ledger, whatever becomes of the rows that are left: logs in memory join them
+the ledger, whatever is done with the rows that are left: logs in memory join them
 (`recsys.features.tables.log`), streamed logs pass over them (`recsys.features.clicks`), scoring
 encodes them (`recsys.features.requests`). Between batches the reader keeps counts alone.
 """
@@ -196,7 +196,7 @@ class RowReader:
         )
 
     def refuse_no_rows(self) -> None:
-        """Refuse a table that had no rows, whatever was to become of them.
+        """Refuse a table that had no rows, whatever was to be done with them.
 
         Raises:
             DataError: so it is.

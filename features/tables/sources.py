@@ -1,4 +1,4 @@
-"""Where the tables lie, and what to do with rows that are not as they should be."""
+"""The paths of the tables, and what to do with rows that are not as they should be."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -38,10 +38,10 @@ class LabelledSources(Sources):
 
 @dataclass(frozen=True)
 class Rule:
-    """What is done with rows that are not as they should be, and who says so.
+    """What is done with rows that are not as they should be, and which setting decides.
 
     key: the setting, as in "policies.bad_ids"; "" where no setting forgives them. choice: what it
-    is set to; "" where there is nothing to choose. option: what to set instead, in words.
+    is set to; "" where there is nothing to choose. option: what to set instead, as text.
     """
 
     key: str = ""

@@ -1,7 +1,7 @@
 """Times of a log: one unit, checked against the calendar over the whole column.
 
 A clock column is kept as it came (whole numbers in its unit; microseconds for `datetime`) until
-every row is known: only the column as a whole tells milliseconds that were declared as seconds
+every row is known: only the column as a whole distinguishes milliseconds declared as seconds
 from a single bad row, or shows that two units are mixed.
 """
 
@@ -54,7 +54,7 @@ def microseconds(raw: NDArray[np.int64], unit: TimeUnit) -> NDArray[np.int64]:
 
 
 def guess_unit(values: NDArray[np.int64], latest: float) -> str | None:
-    """Return the unit in which nearly all of `values` lie between 1990 and `latest` (seconds)."""
+    """Return the unit in which nearly all of `values` are between 1990 and `latest` (seconds)."""
     counts = {unit: int(_plausible(values, ticks, latest).sum()) for unit, ticks in UNITS.items()}
     best = max(counts, key=lambda unit: counts[unit])
     return best if counts[best] > 0.9 * len(values) else None
@@ -74,7 +74,7 @@ def latest_seconds(policies: Policies, now: datetime | None = None) -> float:
 
 
 class TimeCheck:
-    """Checks the times of a log batch by batch; what the whole column tells comes at the end.
+    """Checks the times of a log batch by batch; checks of the whole column come at the end.
 
     Whether a row stays shows at once. Whether times that are out of range are single bad rows,
     or the declared unit is wrong, only the whole column shows: until `finish` they are counted.
@@ -178,7 +178,7 @@ class TimeCheck:
             )
             remedy = "bring the column to one unit in the source"
         else:
-            reason = f"declared as {self._unit}, but the times lie between 1990 and now as {best}"
+            reason = f"declared as {self._unit}, but the times are between 1990 and now as {best}"
             remedy = f"set the unit to {best}"
         ledger.note_tally(self._column, reason, tally, remedy=remedy)
 

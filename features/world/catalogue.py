@@ -2,7 +2,7 @@
 
 An item's vector is a weighted sum of one vector for each of its attributes (department,
 category, subcategory, brand, style, price) and a small personal rest, so metadata predicts who
-will like it and an item that nobody has taken yet can still be placed. A user's taste is the
+will like it and an item without interactions can still be placed. A user's taste is the
 sum of vectors of segment, age group and region, and a larger personal part.
 
 Letters: I items, U users, D latent dimensions, W weeks.

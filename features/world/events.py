@@ -2,7 +2,7 @@
 
 The choices of a session form a Markov chain that leaves the user's preference p unchanged. The
 first choice is drawn from p. Each later one is, by a coin, drawn from p within the category of
-the choice before, or from p within its complement group (Coffee with Roasts), or from p anew.
+the choice before, or from p within its complement group (Coffee with Roasts), or from p again.
 The first two are Gibbs steps on a partition of the catalogue: they make the items of a session
 related, and yet every choice by itself still has exactly the distribution p.
 """
@@ -42,7 +42,8 @@ class Visits:
 class Draws:
     """Events in order of user, then time, then session: (E,) each.
 
-    session counts sessions by their start; repeat marks repeat purchases; the others speak.
+    session counts sessions by their start; repeat marks repeat purchases; the others are named
+    clearly.
     """
 
     user: Ints

@@ -1,11 +1,11 @@
 """The built-in data: a seeded retail world whose preference function is known.
 
 Because the world knows how its users choose, the best recall that any ranker can reach is
-computable and can be shown beside a model's. Its noise twin has the same items, users and
-visits, but what is taken is uniformly random and independent of everything: there nothing can
+computable and can be shown next to a model's. Its noise twin has the same items, users and
+visits, but the chosen items are uniformly random and independent of everything: there nothing can
 be learnt, and whatever beats chance on it is a leak.
 
-How an event comes about. User u visits in week w. Every choice has, taken by itself, exactly
+How an event comes about. User u visits in week w. Every choice has, on its own, exactly
     p(i | u, w)  proportional to  exp(SHARPNESS * <taste_u, vector_i> / sqrt(D) + demand_iw)
 over the items launched by week w. demand holds popularity, season, trend and novelty
 (`recsys.features.world.catalogue`). Choices of one session are related but keep p as their
@@ -132,7 +132,7 @@ class RetailWorld:
         """Return the probability of each item to be the next choice, (B, n_items), rows sum to 1.
 
         Exact for an event that is no repeat purchase, given the user's taste and the demand of
-        the week; marginal over where in a session the event stands and what came before in it.
+        the week; marginal over where in a session the event is and what came before in it.
         Constant within a week: `time` counts by the week of the session's start. Items not
         launched by then have probability 0. In the noise twin it is 1 / n_items throughout.
 
@@ -149,12 +149,12 @@ class RetailWorld:
     def best_reachable(
         self, user_rows: NDArray[np.integer[Any]], start: int, end: int = END - 1
     ) -> NDArray[np.float32]:
-        """Return scores that rank items by how likely each is taken in start..end, (B, n_items).
+        """Return scores that order items by their probability in start..end, (B, n_items).
 
         The score is `preference` averaged over the weeks of the window by the time they cover:
         the expected share of each item among the user's choices there, visits being spread
         evenly over the time since the user joined. For independent choices that is the order
-        of the probability to be taken at least once. Left out are three small things: choices
+        of the probability of at least one interaction. Left out are three small things: choices
         of a session cluster, recall@k weighs users with few relevant items more, and a user
         who joins inside the window saw only its end. It knows taste, demand and launches
         exactly, which no model can, so a model's share of it stays below one.
@@ -167,7 +167,7 @@ class RetailWorld:
             end: last second of the window; the end of the log by default.
 
         Raises:
-            ConfigError: the window is empty or lies outside the log.
+            ConfigError: the window is empty or outside the log.
         """
         if not START <= start <= end < END:
             raise ConfigError(
@@ -204,7 +204,7 @@ class RetailWorld:
 
     def config_text(self, files: WorldFiles, *, output: str = "runs") -> str:
         """Return a `recsys.yaml` for `files`, to be saved in `files.folder`."""
-        # Two rows an id in the shared table, twice the room, rounded up to a power of two.
+        # Two rows an id in the shared table, twice the space, rounded up to a power of two.
         ids = self.items.num_rows + self.users.num_rows
         config = {
             "data": {
@@ -270,8 +270,8 @@ def _item_table(items: Items) -> pa.Table:
         "brand": _words(names.BRANDS, items.brand),
     }
     style, colour = _words(names.STYLES, items.style), _words(names.COLOURS, items.colour)
-    told = zip(style, columns["brand"], columns["subcategory"], colour, strict=True)
-    title = [f"{style} {brand} {noun}, {colour}" for style, brand, noun, colour in told]
+    parts = zip(style, columns["brand"], columns["subcategory"], colour, strict=True)
+    title = [f"{style} {brand} {noun}, {colour}" for style, brand, noun, colour in parts]
     launched = START + items.launch_week * SECONDS_A_WEEK
     ids = _ids("i", len(title))
     return pa.table(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from recsys.data.batch import RankingBatch
 from recsys.features.batches.negatives import (
-    JUDGED,
+    EVALUATION_NEGATIVES,
     kept_rows,
     num_kept,
     other_items,
@@ -116,7 +116,7 @@ def test_judged_rows_stand_for_the_whole_catalogue(
     label = torch.cat([batch.label for batch in batches])
     weight = torch.cat([batch.weight for batch in batches])
     events = len(dataset.events_of((TEST,)))
-    assert len(label) == positive.num_rows(TEST) == events * (1 + JUDGED)
+    assert len(label) == positive.num_rows(TEST) == events * (1 + EVALUATION_NEGATIVES)
     assert float(label.sum()) == events
     assert float(weight[label == 0].sum()) == pytest.approx(events * (dataset.num_items - 1))
     other = torch.cat([batch.label for batch in positive.ordered(TEST, 7)])

@@ -69,8 +69,8 @@ def test_parts_and_features_are_counted(tmp_path: Path) -> None:
 def test_rows_sorted_by_their_label_are_doubted(tmp_path: Path) -> None:
     found = report(tmp_path, click=[1, 1, 1, 1, 0, 0, 0, 0, 0, 0])
     assert [one.split(";")[0] for one in found.warnings] == [
-        "all validation rows have the label 0: nothing to tell apart there",
-        "all test rows have the label 0: nothing to tell apart there",
+        "all validation rows have the label 0: nothing to distinguish there",
+        "all test rows have the label 0: nothing to distinguish there",
     ]
     assert found.lines()[-1].startswith("readable: fingerprint")
 

@@ -127,7 +127,7 @@ def test_leaks_are_found(tmp_path: Path) -> None:
     parts[parts == 1] = 2
     text = warnings(report(tmp_path, log, parts.tolist(), context=context))
     assert "'rating' looks like a rating" in text
-    assert "'shelf' tells the item almost alone" in text
+    assert "'shelf' determines the item almost alone" in text
     assert "'receipt' is nearly unique for each user and item" in text
     assert "held-out rows are earlier than the last training row of their user" in text
     assert "no validation rows" in text

@@ -209,7 +209,7 @@ def test_users_items_and_clicks_make_a_ranker_in_memory(write: Write, tmp_path: 
     assert tables == {"item": "items", "brand": "items", "user": "users", "device": "interactions"}
     said = "\n".join(found.unsure)
     assert "'rating', 'purchased': known only after the answer?" in said
-    assert "'clicked' was taken as the label; so could be purchased" in said
+    assert "'clicked' is used as the label; other candidates: purchased" in said
     assert set(prepare(config.schema_, config.data, config.policies, config.split).part) == {
         0,
         1,
@@ -261,7 +261,7 @@ def test_a_label_without_a_name_is_said_to_be_a_guess(write: Write, tmp_path: Pa
     label = loaded(first, tmp_path).schema_.interactions.label
     assert label is not None
     assert label.column == "x0"
-    assert any("'x0', which holds 0 and 1, was taken" in one for one in first.unsure)
+    assert any("'x0', which holds 0 and 1, is used" in one for one in first.unsure)
     only = infer([write("only.parquet", **codes, flag=np.arange(ROWS) % 2)])
     label = loaded(only, tmp_path).schema_.interactions.label
     assert label is not None

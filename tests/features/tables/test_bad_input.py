@@ -138,7 +138,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "milliseconds declared as seconds": (
         {"log": {"time": [(START + k) * 1000 for k in range(5)]}},
-        r"rows 1, 2, 3, 4, 5, column 'time': declared as s, but the times lie between 1990 and now "
+        r"rows 1, 2, 3, 4, 5, column 'time': declared as s, but the times are between 1990 and now "
         r"as ms, 1700000000000; set the unit to ms",
     ),
     "mixed units": (

@@ -273,7 +273,7 @@ BAD: dict[str, Bad] = {
         readers=LOGS,
     ),
     "wrong unit": Bad(
-        rf"{MANY} 'time': declared as s, but the times lie between 1990 and now as ms, "
+        rf"{MANY} 'time': declared as s, but the times are between 1990 and now as ms, "
         r"1700000000000; set the unit to ms",
         every("time", lambda t: t * 1000),
         readers=LOGS,

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from recsys.bundle.calibration import Calibrator
-from recsys.features.batches.negatives import JUDGED
+from recsys.features.batches.negatives import EVALUATION_NEGATIVES
 from recsys.features.dataset.split import TEST, VALIDATION
 from recsys.metrics.classification import (
     Calibration,
@@ -181,8 +181,8 @@ def evaluation_of(
     }
     if config.training.negatives:
         protocol["test rows"] = (
-            f"{own.rows:,}: beside each item taken up to {JUDGED} others of the catalogue, drawn "
-            "at random and weighted up to all of it"
+            f"{own.rows:,}: each event and up to {EVALUATION_NEGATIVES} other items of the "
+            "catalogue, drawn at random and weighted up to all of it"
         )
     if alone:
         protocol["rankers beside it"] = alone
