@@ -22,7 +22,7 @@ _WHOLE = r"^(0|-?[1-9][0-9]*)$"
 _WHOLE_FLOAT = r"^-?[0-9]+(\.0*)?([eE]\+?[0-9]+)?$"
 _NUMBER = r"^-?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?$"
 _SPOILT_NULLS = ("nan", "NaN", "None", "null", "NULL", "<NA>", "NaT")
-_EXACT_FLOAT = float(2**53)
+_INEXACT_FLOAT = float(2**53)
 _CORRECT = "correct the source"
 _FLOAT_REMEDY = "a null made floats of the numbers: write them as integers"
 _FLOAT_OPTION = "integer to cast the whole ones"
@@ -213,10 +213,11 @@ def _floats(cells: Cells, policies: Policies) -> pa.Array:
         "the id is a fraction",
         "an id is a whole number or text: name the right column, or cast it in the source",
     )
-    spoilt = ~fractional & (np.abs(filled) > _EXACT_FLOAT)
+    spoilt = ~fractional & (np.abs(filled) >= _INEXACT_FLOAT)
     cells.note(
         spoilt,
-        "the id came as a float above 2**53, where neighbouring whole numbers are the same float",
+        "the id came as a float of 2**53 or more, where whole numbers next to each other are "
+        "the same float",
         "write the ids as integers or text in the source",
     )
     cells.note(
@@ -256,9 +257,9 @@ def _untyped_to_integer(ids: Ids, policies: Policies) -> Ids:
             )
             ids.ledger.check()
     numbers = np.asarray(ids.distinct.cast(pa.float64()))
-    if (np.abs(numbers) > _EXACT_FLOAT).any():
+    if (np.abs(numbers) >= _INEXACT_FLOAT).any():
         raise DataError(
-            "ids came as floats above 2**53",
+            "ids came as floats of 2**53 or more",
             file=ids.files,
             column=ids.column,
             remedy="write them as integers",

@@ -89,7 +89,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "float ids above 2**53": (
         {"log": {"item": [10.0, 2.0**60, 1.0, 1.0, 1.0]}, "policies": {"float_ids": "integer"}},
-        r"row 2, column 'item': the id came as a float above 2\*\*53",
+        r"row 2, column 'item': the id came as a float of 2\*\*53",
     ),
     "NaN id": (
         {

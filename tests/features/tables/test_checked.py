@@ -12,7 +12,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from recsys.core.errors import Row
+from recsys.core.errors import DataError, Row
 from recsys.features.schema import Schema
 from recsys.features.tables import reading
 from recsys.features.tables.checked import Tables, read_tables
@@ -175,6 +175,24 @@ def test_float_ids_of_a_csv(tmp_path: Path) -> None:
         ("the id is null", 1),
         ("ids came as floats", 2),
     ]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("ending", ["parquet", "csv"])
+def test_a_float_id_is_exact_below_two_to_the_53rd(tmp_path: Path, ending: str, sign: int) -> None:
+    """2**53 is what the float of 2**53 + 1 is, too."""
+    schema, policies = schema_of(), {"float_ids": "integer"}
+    largest, next_ = sign * (BIG - 1), sign * BIG
+
+    def log(number: int) -> str:
+        ids: Any = pa.array([1.0, 2.0, float(number)])
+        if ending == "csv":
+            ids = ["1.0", "2.0", f"{number}.0"]
+        return write(tmp_path, f"log{number}", {"user": [1, 2, 3], "item": ids}, ending)
+
+    assert largest in read(schema, policies, interactions=log(largest)).items["item"].to_pylist()
+    with pytest.raises(DataError, match=r"as (a )?floats? of 2\*\*53 or more"):
+        read(schema, policies, interactions=log(next_))
 
 
 INSTANT = 1_717_243_200_123_456

@@ -198,7 +198,7 @@ BAD: dict[str, Bad] = {
         policies={"float_ids": "integer"},
     ),
     "float id above 2**53": Bad(
-        rf"{PLACE} 'user': the id came as a float above 2\*\*53",
+        rf"{PLACE} 'user': the id came as a float of 2\*\*53",
         {"user": [*map(float, GOOD["user"][:7]), 2.0**60, *map(float, GOOD["user"][8:])]},
         policies={"float_ids": "integer"},
     ),

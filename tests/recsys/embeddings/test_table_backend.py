@@ -218,3 +218,30 @@ def test_the_real_kernels_are_timed() -> None:
     found = re.fullmatch(r"measured: fbgemm ([\d.]+) ms, torch ([\d.]+) ms a step", choice.reason)
     assert found is not None
     assert all(float(milliseconds) > 0 for milliseconds in found.groups())
+
+
+@pytest.mark.parametrize(("optimizer", "rate"), [("sgd", 0.5), ("row_wise_adagrad", 1e-4)])
+def test_weight_decay_draws_the_rows_that_were_read_towards_zero(
+    optimizer: str, rate: float
+) -> None:
+    """Without another gradient SGD takes off learning_rate * weight_decay of a row."""
+    config = TableConfig.model_validate(
+        {
+            "num_rows": 6,
+            "dim": 4,
+            "optimizer": optimizer,
+            "learning_rate": rate,
+            "weight_decay": 0.1,
+            "backend": "torch",
+        }
+    )
+    table = build_table(config, device=CPU, seed=0)
+    before = table.weight.detach().clone()
+    read = torch.tensor([1, 4])
+    (table(read, torch.tensor([0, 1, 2])) * 0.0).sum().backward()
+    after = table.weight.detach()
+    assert (after[read].abs() < before[read].abs()).all()
+    others = torch.tensor([0, 2, 3, 5])
+    assert torch.equal(after[others], before[others])
+    if optimizer == "sgd":
+        torch.testing.assert_close(after[read], before[read] * (1 - rate * 0.1))

@@ -253,6 +253,18 @@ def test_the_rate_warms_up_and_the_curve_is_of_the_steps_since_its_last_point(
     assert watch.curve == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(("epochs", "warm"), [(7, 4), (1, 0), (2, 1)])
+def test_the_warm_up_is_a_tenth_of_all_steps_at_most(
+    tmp_path: Path, epochs: int, warm: int
+) -> None:
+    """Of 42, 6 and 12 steps these are 4, 0 and 1; the configured 1,000 would never end."""
+    watch = Watch(task := toy_task())
+    settings = config(epochs=epochs, learning_rate=0.5, warmup_steps=1000)
+    fit(task, settings, Checkpoints(tmp_path), (watch,))
+    rising = [0.5 * (step + 1) / warm for step in range(warm)]
+    assert watch.rates == [*rising, *[0.5] * (epochs * STEPS - warm)]
+
+
 @pytest.mark.parametrize("validated", [True, False])
 def test_each_epoch_ends_with_the_mean_loss_of_all_its_examples(
     tmp_path: Path, validated: bool

@@ -235,6 +235,24 @@ def test_a_graph_in_the_ball_follows_distances(kind: str, size: float, tmp_path:
         BACKENDS[kind].open(reader(tmp_path), {**facts, "geometry": "sphere"}, vectors)
 
 
+@pytest.mark.parametrize("kind", GRAPHS)
+@pytest.mark.parametrize("metric", ["inner_product", "l2"])
+def test_a_broader_walk_finds_more(kind: str, metric: Metric) -> None:
+    """Of scattered points a walk that keeps 10 candidates misses many that one of 400 finds."""
+    drawn = np.random.default_rng(0).standard_normal((3000, 48)).astype(np.float32)
+    points, queries = drawn[:2900], drawn[2900:]
+    graph = graph_of(kind).library.build(points, metric, 1)
+    scores = queries @ points.T
+    if metric == "l2":
+        scores = scores - (points**2).sum(1) / 2
+    best = np.argsort(-scores)[:, :10]
+    found = {}
+    for breadth in (10, 400):
+        _, rows = graph.search(queries, 10, breadth, 1)
+        found[breadth] = float((rows[:, :, None] == best[:, None]).any(2).mean())
+    assert found[10] < 0.9 < 0.95 < found[400]
+
+
 class Watched:
     """A library whose graphs find everything and keep what they were asked."""
 
