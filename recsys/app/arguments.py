@@ -29,7 +29,8 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Minutes = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True)
-_UNEXPECTED = ("unexpected_keyword_argument", "unexpected_positional_argument")
+_UNEXPECTED = "unexpected_keyword_argument"
+_BY_PLACE = "unexpected_positional_argument"
 _MISSING = ("missing_argument", "missing_positional_only_argument", "missing_keyword_only_argument")
 
 
@@ -80,7 +81,9 @@ def _explain(problem: Any, name: str, known: dict[str, Any]) -> str:
     """Return one problem in words: the argument, what it must be, what was given."""
     place, names = problem["loc"][0] if problem["loc"] else "?", list(known)
     argument = names[place] if isinstance(place, int) and place < len(names) else str(place)
-    if problem["type"] in _UNEXPECTED:
+    if problem["type"] == _BY_PLACE:
+        return f"{name}() takes its arguments by name: {', '.join(names)}; got {problem['input']!r}"
+    if problem["type"] == _UNEXPECTED:
         return f"{name}() has no argument '{argument}'{nearest(argument, names)}"
     if problem["type"] in _MISSING:
         return f"{name}() needs the argument '{argument}'"

@@ -93,15 +93,17 @@ def _problem(
     model: type[BaseModel], problem: Any, given: Any, source: str | Path, explain: Explain
 ) -> Problem:
     keys = _place(problem["loc"], given, is_absent=problem["type"] == "missing")
-    words = _in_words(model, problem, keys, explain)
+    words = _in_words(model, problem, keys, given, explain)
     return Problem(str(source), ".".join(keys), words, problem["type"])
 
 
-def _in_words(model: type[BaseModel], problem: Any, keys: Place, explain: Explain) -> str:
+def _in_words(
+    model: type[BaseModel], problem: Any, keys: Place, given: Any, explain: Explain
+) -> str:
     kind, value = problem["type"], problem.get("input")
     place = ".".join(keys)
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
-        return explain(Misfit(keys, value, None)) or _unknown_key(model, keys)
+        return explain(Misfit(keys, value, None)) or _unknown_key(model, keys, given)
     if kind == "missing":
         return f"missing key '{place}'"
     if kind == "union_tag_not_found":
@@ -119,22 +121,33 @@ def _in_words(model: type[BaseModel], problem: Any, keys: Place, explain: Explai
     return f"{place}: {message}{got}" if place else message
 
 
-def _unknown_key(model: type[BaseModel], place: Place) -> str:
+def _unknown_key(model: type[BaseModel], place: Place, given: Any) -> str:
     """Return in words that the tree has no key at `place`, and which one may be meant.
 
-    That is a key of this name in another section, else the nearest name of the same section, else
-    the nearest of all.
+    Where the key is one of another kind of such a section, that is said. Else it may be a key of
+    this name in another section, the nearest name of the same section, or the nearest of all.
     """
     last, said = place[-1], f"unknown key '{'.'.join(place)}'"
     tree = key_tree(model)
+    kind = _at(given, place[:-1]).get("kind")
     in_list = any(part.isdigit() for part in place)
+    if kind is not None and (place in tree or (in_list and last in every_key(model))):
+        return f"{said}: kind '{kind}' has no such key"
     others = [] if in_list else sorted((key for key in tree if key[-1] == last), key=len)
     if 0 < len(others) <= _MOST_SHOWN and all(len(key) > 1 for key in others):
         sections = listed([".".join(key[:-1]) for key in others], "and")
         keys = listed([".".join(key) for key in others], "or")
         return f"{said}: '{last}' is a key of {sections}: write {keys}"
     siblings = sorted({key[-1] for key in tree if key[:-1] == place[:-1]})
-    return said + (nearest(last, siblings, least=0.6) or nearest(last, sorted(every_key(model))))
+    every = sorted(every_key(model) - {last})
+    return said + (nearest(last, siblings, least=0.6) or nearest(last, every))
+
+
+def _at(given: Any, place: Place) -> dict[str, Any]:
+    """Return the section of the document at `place`; an empty one where there is none."""
+    for part in place:
+        given = given[int(part)] if isinstance(given, list) else given.get(part, {})
+    return given if isinstance(given, dict) else {}
 
 
 def _tag(place: str, problem: Any) -> str:

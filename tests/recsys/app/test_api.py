@@ -195,6 +195,10 @@ def test_a_saved_configuration_is_read_by_the_command_line(
     [
         (lambda m: recsys.train(3), r"recsys.train\(\): argument 'config': must be .*got 3 .int"),
         (lambda m: recsys.train("x.yaml", epoch=3), "no argument 'epoch'"),
+        (
+            lambda m: recsys.demo_tables("shop"),
+            "its arguments by name: users, items, .*'shop'",
+        ),
         (lambda m: recsys.train("x.yaml", workers="2"), "argument 'workers': must be int; got '2'"),
         (lambda m: recsys.export(m, "out"), "needs the argument 'to'"),
         (lambda m: recsys.export(m, "out", to="annoy"), "'faiss'"),

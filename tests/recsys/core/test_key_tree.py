@@ -66,8 +66,8 @@ def test_a_value_is_accepted_where_a_file_could_have_it() -> None:
         ),
         ({"loop": {"epoch": 3}}, "unknown key 'loop.epoch' (did you mean 'epochs'?)"),
         ({"model": {"kind": "sgd", "part": 1}}, "unknown key 'model.part' (did you mean 'parts'?)"),
-        ({"parts": [{"epochs": 1}]}, "unknown key 'parts.0.epochs' (did you mean 'epochs'?)"),
-        ({"loop": {"parts": 1}}, "unknown key 'loop.parts' (did you mean 'parts'?)"),
+        ({"parts": [{"epochs": 1}]}, "unknown key 'parts.0.epochs'"),
+        ({"loop": {"parts": 1}}, "unknown key 'loop.parts'"),
         ({"zzz": 1}, "unknown key 'zzz'"),
     ],
 )

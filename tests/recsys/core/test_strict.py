@@ -54,6 +54,10 @@ WRONG: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"shape": {**CIRCLE, "raduis": 1}},
         ["unknown key 'shape.raduis' (did you mean 'radius'?)"],
     ),
+    "a key of another kind": (
+        {"shape": {**CIRCLE, "height": 1}},
+        ["unknown key 'shape.height': kind 'circle' has no such key"],
+    ),
     "a missing key in a union": ({"shape": {"kind": "box"}}, ["missing key 'shape.width'"]),
     "a key missing from a list in a union in a union": (
         {
