@@ -12,7 +12,7 @@ Importing costs nothing: what is asked for is imported when it is first used.
 import importlib
 from typing import Any
 
-_EXPERIMENTS = ("check", "init", "sync", "train", "tune")
+_EXPERIMENTS = ("check", "init", "sync", "train", "tune", "tune_embedding")
 _DEMO = ("demo", "demo_tables")
 _MODELS = (
     "evaluate",
@@ -30,6 +30,7 @@ _PLACES = {
     "Config": "recsys.app.configuration",
     "Model": "recsys.app.model",
     "Run": "recsys.app.run",
+    "Tuned": "recsys.app.tuned",
     **dict.fromkeys(_EXPERIMENTS, "recsys.app.experiments"),
     **dict.fromkeys(_DEMO, "recsys.app.demo"),
     **dict.fromkeys(_MODELS, "recsys.app.models"),

@@ -8,6 +8,7 @@ from recsys.app.experiments import init as init
 from recsys.app.experiments import sync as sync
 from recsys.app.experiments import train as train
 from recsys.app.experiments import tune as tune
+from recsys.app.experiments import tune_embedding as tune_embedding
 from recsys.app.model import Model as Model
 from recsys.app.models import evaluate as evaluate
 from recsys.app.models import explain as explain
@@ -18,6 +19,7 @@ from recsys.app.models import register as register
 from recsys.app.models import score as score
 from recsys.app.models import score_new_items as score_new_items
 from recsys.app.run import Run as Run
+from recsys.app.tuned import Tuned as Tuned
 from recsys.core.errors import ArgumentError as ArgumentError
 from recsys.core.errors import ConfigError as ConfigError
 from recsys.core.errors import DataError as DataError

@@ -23,6 +23,7 @@ def save_model(bundle: Bundle, folder: Path) -> None:
 
         from recsys.serving import pyfunc
         from recsys.serving.answering.registry import answering_of
+        from recsys.serving.frames import to_frame
 
         answering = answering_of(bundle)
         example, signature = answering.described(bundle)
@@ -32,7 +33,7 @@ def save_model(bundle: Bundle, folder: Path) -> None:
             python_model=pyfunc.__file__,
             artifacts={"bundle": str(bundle.path.absolute())},
             signature=signature,
-            input_example=None if example is None else pyfunc.to_frame(example),
+            input_example=None if example is None else to_frame(example),
             pip_requirements=[
                 f"{name}=={installed_version(name)}" for name in dict.fromkeys(needed)
             ],

@@ -67,7 +67,9 @@ def to_arrow(frame: Any, name: str) -> pa.Table:
             f"({type(frame).__name__})"
         )
     if not isinstance(frame, pd.DataFrame):
-        return pa.table(frame)
+        table = pa.table(frame)
+        columns = {column: _storable(table[column], column, name) for column in table.column_names}
+        return pa.table(columns)
     if any(level is not None for level in frame.index.names):
         frame = frame.reset_index()
     twice = frame.columns[frame.columns.duplicated()]
@@ -90,3 +92,44 @@ def _column(values: "pd.Series[Any]", name: str) -> pa.Array:
             column=str(values.name),
             remedy="cast the column to one type",
         ) from None
+
+
+def _storable(column: pa.ChunkedArray, called: str, name: str) -> pa.ChunkedArray:
+    """Return a column in types that Parquet holds: polars has text as views.
+
+    Raises:
+        DataError: there is no such type.
+    """
+    wanted = _without_views(column.type)
+    if wanted == column.type:
+        return column
+    try:
+        return pa.chunked_array([_cast(chunk, wanted) for chunk in column.chunks], wanted)
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
+        raise DataError(
+            f"values of a type that Parquet lacks ({str(error).splitlines()[0]})",
+            file=name,
+            column=called,
+            remedy="cast the column to text, numbers, times or lists of them",
+        ) from None
+
+
+def _cast(values: Any, wanted: pa.DataType) -> pa.Array:
+    if pa.types.is_dictionary(wanted):
+        words = values.dictionary.cast(wanted.value_type)
+        return pa.DictionaryArray.from_arrays(values.indices, words)
+    return values.cast(wanted)
+
+
+def _without_views(kind: Any) -> pa.DataType:
+    """Return an Arrow type with text and bytes in place of views of them."""
+    if pa.types.is_string_view(kind):
+        return pa.large_string()
+    if pa.types.is_binary_view(kind):
+        return pa.large_binary()
+    if pa.types.is_dictionary(kind):
+        return pa.dictionary(kind.index_type, _without_views(kind.value_type))
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        inner = _without_views(kind.value_type)
+        return kind if inner == kind.value_type else pa.large_list(inner)
+    return kind

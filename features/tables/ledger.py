@@ -247,7 +247,7 @@ def plain(values: Any) -> Any:
     """Return Arrow values of a type that Arrow computes with, (N,): of dictionaries the values."""
     kind = values.type
     if pa.types.is_dictionary(kind):
-        return plain(values.cast(kind.value_type))
+        return plain(values.dictionary).take(values.indices)
     if pa.types.is_float16(kind):
         return values.cast(pa.float32())
     return values.cast(pa.large_string()) if pa.types.is_string_view(kind) else values

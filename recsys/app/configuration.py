@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+import yaml
 from pydantic import BaseModel, InstanceOf
 
 from recsys.app.arguments import checked
@@ -79,6 +80,11 @@ class Config:
         """
         path = Path(path)
         return cls(read_raw(path), folder=path.resolve().parent, text=path.read_text())
+
+    @classmethod
+    def of(cls, experiment: ExperimentConfig) -> Self:
+        """Return what the engine made of a configuration, with every default written out."""
+        return cls(yaml.safe_load(dump_config(experiment)))
 
     @checked
     def with_(self, changes: Mapping[str, Any] | None = None, /, **short: Any) -> "Config":

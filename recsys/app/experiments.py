@@ -15,12 +15,12 @@ from recsys.app.configuration import Config, Given, config_given
 from recsys.app.models import Reference, reference_of
 from recsys.app.progress import printed
 from recsys.app.run import Run
+from recsys.app.tuned import Tuned
 from recsys.core.errors import ConfigError
 from recsys.core.events import Listener
 
 if TYPE_CHECKING:
     from recsys.training.families.family import Findings
-    from recsys.training.search.tuning import Found
 
 
 @checked
@@ -145,7 +145,7 @@ def tune(
     name: str = "recsys",
     seed: Seed = 0,
     quiet: bool = False,
-) -> "Found":
+) -> Tuned:
     """Search better settings, by the validation part.
 
     Args:
@@ -159,10 +159,14 @@ def tune(
         seed: of the proposals.
         quiet: print no progress.
 
+    Returns:
+        The best configuration, `config` of the result, and every trial.
+
     Raises:
         ConfigError: neither trials nor minutes are given, or a key cannot be searched.
     """
-    from recsys.training.search.space import space_of
+    from recsys.training.search.output import lines
+    from recsys.training.search.space import space_of, with_values
     from recsys.training.search.tuning import Budget, search
 
     if trials is None and minutes is None:
@@ -174,7 +178,42 @@ def tune(
     searched = space_of(settings, settings.tune if space is None else space, "space")
     budget = Budget(trials, minutes)
     with printed(quiet):
-        return search(settings, searched, budget, storage=Path(storage), name=name, seed=seed)
+        found = search(settings, searched, budget, storage=Path(storage), name=name, seed=seed)
+    best = with_values(settings, found.best.values)
+    return Tuned(Config.of(best), found, tuple(lines(found)))
+
+
+@checked
+def tune_embedding(
+    config: Given,
+    *,
+    lookups: Count | None = None,
+    epochs: Count = 2,
+    max_lookups: Count = 4,
+    quiet: bool = False,
+) -> Tuned:
+    """Find out which features of a ranker deserve how many lookups in the shared table.
+
+    Args:
+        config: of a ranker.
+        lookups: table reads a row for all features together; None: two a feature.
+        epochs: of the search, and of each training that compares plans.
+        max_lookups: most lookups of one feature.
+        quiet: print no progress.
+
+    Returns:
+        The configuration of the best plan, `config` of the result, and the plans compared.
+
+    Raises:
+        ConfigError: the model is no ranker, or the options do not go with it.
+    """
+    from recsys.training.embedding.output import lines, planned
+    from recsys.training.jobs.study import study_embedding
+
+    settings = config_given(config)
+    with printed(quiet):
+        found = study_embedding(settings, lookups=lookups, epochs=epochs, max_lookups=max_lookups)
+    return Tuned(Config.of(planned(settings, found)), found, tuple(lines(settings, found)))
 
 
 @checked

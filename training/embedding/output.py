@@ -51,13 +51,18 @@ def tracked_study(
 
 def tuned_config(config: ExperimentConfig, found: Study) -> str:
     """Return the whole configuration with the recommended plan, explained at its head."""
+    text = dump_config(planned(config, found))
+    return "".join(f"# {line}\n" for line in lines(config, found)) + text
+
+
+def planned(config: ExperimentConfig, found: Study) -> ExperimentConfig:
+    """Return the configuration with the recommended plan."""
     schema = config.schema_.with_multiplicities(found.plan)
     changes: dict[str, object] = {"schema_": schema}
     if not any(one.asked_multiplicity == "auto" for one in schema.features):
         # No feature is left that lookups could be shared out among.
         changes["embedding"] = config.embedding.model_copy(update={"lookups": None})
-    text = dump_config(config.model_copy(update=changes))
-    return "".join(f"# {line}\n" for line in lines(config, found)) + text
+    return config.model_copy(update=changes)
 
 
 def lines(config: ExperimentConfig, found: Study) -> list[str]:

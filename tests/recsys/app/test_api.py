@@ -2,19 +2,27 @@
 
 import ast
 import doctest
+import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 import recsys
 from recsys.app import configuration, demo, experiments, model, models
+from recsys.core.strict import parse
+from recsys.features.schema import Schema
+from recsys.features.tables.checked import read_tables
+from recsys.features.tables.frames import path_of
+from recsys.features.tables.sources import Policies, Sources
 from recsys.features.world.world import RetailWorld
 
 
@@ -54,6 +62,17 @@ def test_every_name_is_there_and_type_checkers_know_it() -> None:
         assert getattr(recsys, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'fit'"):
         recsys.fit  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_the_pages_name_what_is_there() -> None:
+    """Every `recsys.name` of the pages, and every call in the table of functions."""
+    root = Path(__file__).parents[3]
+    page = (root / "docs" / "python.md").read_text()
+    pages = [(root / "README.md").read_text(), *(p.read_text() for p in root.glob("docs/*.md"))]
+    named = {name for text in pages for name in re.findall(r"recsys\.([a-zA-Z_]+)\(", text)}
+    for row in re.findall(r"^\| (`[a-z].*?) \|", page, re.M):
+        named |= set(re.findall(r"`([a-z_]+)\(", row))
+    assert {"init", "sync", "score_new_items", "promote"} <= named <= set(dir(recsys))
 
 
 def test_examples_run(
@@ -100,7 +119,9 @@ def test_frames_and_files_are_the_same_tables(
         frames["items"].set_index("item_id"),
         reader,
     )
+    of_polars = recsys.init(*map(pl.from_pandas, frames.values()))
     one, other = recsys.check(of_files), recsys.check(of_frames)
+    assert recsys.check(of_polars).columns == other.columns
     assert one.rows == other.rows
     assert one.columns == other.columns
     assert of_files.to_yaml() == Path("recsys.yaml").read_text()
@@ -243,3 +264,32 @@ def test_a_column_of_several_types_is_named() -> None:
     twice = pd.DataFrame([[1, 2]], columns=["user", "user"])
     with pytest.raises(recsys.DataError, match="two columns are named 'user'"):
         recsys.init(twice)
+
+
+def test_columns_of_polars_are_read_by_their_types(tmp_path: Path) -> None:
+    """Its text is a view, its categories are dictionaries, its lists are large."""
+    frame = pl.DataFrame(
+        {
+            "user": ["a", "a", "b", "b", "c", "c"],
+            "item": pl.Series([10, 11, 10, 12, 11, 12], dtype=pl.UInt32),
+            "at": [datetime(2024, 1, day, tzinfo=UTC) for day in range(1, 7)],
+            "device": pl.Series(["tv", "pc", None, "tv", "pc", "tv"], dtype=pl.Categorical),
+            "tags": [["x"], [], None, ["x", "y"], ["z"], ["y"]],
+            "price": pl.Series(["1.50", "2", None, "3", "4", "5"]).cast(pl.Decimal(10, 2)),
+        }
+    )
+    path = path_of(frame, "log", tmp_path)
+    features = [
+        {"name": "item", "table": "items", "kind": "categorical"},
+        {"name": "device", "table": "interactions", "kind": "categorical"},
+        {"name": "tags", "table": "interactions", "kind": "multi_categorical"},
+        {"name": "price", "table": "interactions", "kind": "numeric"},
+    ]
+    roles = {"user": "user", "item": "item", "time": {"column": "at", "unit": "datetime"}}
+    schema = parse(Schema, {"interactions": roles, "features": features}, source="test")
+    tables = read_tables(schema, Sources(interactions=path), Policies())
+    context = tables.events.context
+    assert tables.items["item"].to_pylist() == [10, 11, 12]
+    assert context["device"].to_pylist() == frame["device"].to_list()
+    assert context["tags"].to_pylist() == frame["tags"].to_list()
+    assert context["price"].to_pylist() == [1.5, 2.0, None, 3.0, 4.0, 5.0]
