@@ -40,7 +40,7 @@ class PairSample:
     weight: NDArray[np.float64]
 
     @property
-    def num_taken(self) -> int:
+    def num_positive(self) -> int:
         """Sampled pairs with an interaction."""
         return int(self.label.sum())
 

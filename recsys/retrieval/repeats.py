@@ -19,7 +19,7 @@ from recsys.retrieval.interests import merged, search
 from recsys.sampling.candidates import row_by_row
 
 
-def taken_before(history: Jagged, asks_P: Tensor) -> Jagged:
+def earlier_items(history: Jagged, asks_P: Tensor) -> Jagged:
     """Return the distinct items up to and including each step, P rows, in ascending order.
 
     history: sessions of T steps in all; asks_P (P,) int64: steps, 0..T-1.

@@ -22,7 +22,7 @@ NEED_SESSIONS = ("session_items", "markov", "markov_10", "v_sknn", "sasrec")
 
 
 def about_sessions(names: tuple[BaselineName, ...]) -> str | None:
-    """Return why a model without sessions cannot have one of `names` beside it; None: it can."""
+    """Return why a model without sessions cannot be compared with one of `names`; None: it can."""
     for name in names:
         if name in NEED_SESSIONS:
             return (

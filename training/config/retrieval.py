@@ -28,7 +28,7 @@ class FullSoftmax(StrictModel):
 
 
 def named(value: Any) -> Any:
-    """Return the mapping that a loss given by its name alone stands for."""
+    """Return the mapping of a loss that is given by its name alone."""
     return {"kind": value} if isinstance(value, str) else value
 
 
@@ -42,8 +42,8 @@ class RetrievalTrainingConfig(TrainingConfig):
     whole catalogue is among the candidates."""
     negative_items: Literal["catalogue", "trained"] = "catalogue"
     """`trained`: items without a training row are no negatives. For catalogues that hold items
-    before anybody could interact with them, so that the model does not learn that nobody wants
-    them."""
+    before anybody could interact with them, so that the model does not learn to rank them
+    last."""
     max_validation_queries: PositiveInt = 10_000
     """Validation queries at most, drawn once."""
 
@@ -54,9 +54,9 @@ class RetrievalEvaluationConfig(EvaluationConfig):
     ks: tuple[PositiveInt, ...] = (10, 20, 50, 100)
     """Lengths of the lists that metrics are computed of."""
     filter_seen: bool = True
-    """Leave out what the user already took, from the lists and from what counts as relevant."""
+    """Leave out the user's earlier items, from the lists and from what counts as relevant."""
     baselines: tuple[BaselineName, ...] = ("auto",)
-    """What is fitted on the training rows to stand beside the model; `auto`: all that suit the
+    """Models fitted on the training rows to compare with; `auto`: all that suit the
     model and that data and installation allow, and the report says why one is missing."""
     popularity_window_days: Annotated[float, Field(gt=0)] = 30
     """How long before the last training row `popularity_recent` counts."""
@@ -86,11 +86,11 @@ class IndexConfig(StrictModel):
     min_recall: Annotated[float, Field(ge=0, le=1)] = 0.95
     """An approximate index below this recall against exact search fails the export."""
     threads: PositiveInt = 1
-    """That build a graph. With more than one, two trainings alike write two different graphs."""
+    """That build a graph. With more than one, two identical trainings write different graphs."""
 
 
 class RetrievalExperiment(ExperimentConfig):
-    """What experiments with models that retrieve have in common."""
+    """The settings shared by all experiments with models that retrieve."""
 
     split: RetrievalSplitConfig = RetrievalSplitConfig()
     model: RetrievalConfig
@@ -103,7 +103,7 @@ class RetrievalExperiment(ExperimentConfig):
         kind = self.model.kind
         if self.schema_.interactions.label is not None:
             raise ValueError(
-                f"model.kind: {kind} learns from what was taken and has no use for "
+                f"model.kind: {kind} learns from interactions and does not use "
                 "schema.interactions.label: keep the positive rows with schema.interactions.where "
                 "instead"
             )

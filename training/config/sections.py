@@ -51,7 +51,7 @@ class EvaluationConfig(StrictModel):
     """How the finished model is evaluated."""
 
     bootstrap_samples: PositiveInt = 1000
-    """Of the test part, drawn anew for the 95 % intervals."""
+    """Resamples of the test part for the 95 % intervals."""
 
 
 class TrackingConfig(StrictModel):

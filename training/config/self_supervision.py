@@ -8,7 +8,7 @@ from recsys.core.strict import StrictModel
 
 
 class SelfSupervision(StrictModel):
-    """A loss without labels beside that of the labels (`training.self_supervision`).
+    """A loss without labels, added to that of the labels (`training.self_supervision`).
 
     Each family that has it says what the views are of.
     """
@@ -17,13 +17,13 @@ class SelfSupervision(StrictModel):
     """`contrastive`: two views of a thing, each with other features masked, know each other;
     `spread_out`: things differ, nothing is masked."""
     masking: Literal["random", "correlated", "none"] = "correlated"
-    """Half of the features, or a feature with those that tell most about it; `none`: `dropout`
+    """Half of the features, or a feature with those that predict it best; `none`: `dropout`
     alone makes both views."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of the values of multi-valued features left out of a view; with `masking: none`,
     share of the features masked in a row of a view."""
     weight: Annotated[float, Field(ge=0)] = 0.01
-    """Of this loss beside the task's own."""
+    """Of this loss; the task's own has 1."""
     temperature: Annotated[float, Field(gt=0)] = 0.5
     """What cosines are divided by before the softmax of `contrastive`."""
     batch_size: Annotated[int, Field(ge=2)] = 512

@@ -89,7 +89,7 @@ def lines(config: ExperimentConfig, found: Study) -> list[str]:
     ]
     for name, trial in found.trials.items():
         used = sum(trial.plan.values())
-        mark = "" if used == found.lookups else f"  ({used} lookups: more would tell nothing more)"
+        mark = "" if used == found.lookups else f"  ({used} lookups: more would not help)"
         mark += "  <- recommended" if name == found.best else ""
         shown.append(f"  {name:<15} AUC {trial.auc:.4f}  log loss {trial.log_loss:.4f}{mark}")
     return [*shown, found.verdict()]

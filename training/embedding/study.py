@@ -3,9 +3,9 @@
 DNIS (`recsys.embeddings.selection`) on a ranker whose features all read `max_lookups` rows. The
 weights learn on training batches and the gates on validation batches, in turn. Then each lookup
 is closed by itself, and what the validation loss rises by is what the lookup is worth; the best
-ones within the budget make the plan. So that the plan is no guess, it is trained anew beside two
+ones within the budget make the plan. To confirm the plan, it is trained again and compared with two
 that need no search, with an equal table: shared out evenly, and by cardinality (`multiplicity:
-auto`, which leaves lookups unused where more tell nothing more apart).
+auto`, which leaves lookups unused where more would distinguish no more values).
 
 The validation rows are halved, batch by batch. Gates and worths come from one half, the three plans
 are compared on the other, which the search has not seen: on rows that it chose by, it would win
@@ -61,7 +61,7 @@ LOG = logging.getLogger(__name__)
 
 GATE_RATE = 0.02
 """Step of the gates, whose gradient has a mean size of 1."""
-JUDGED_ROWS = 100_000
+EVALUATED_ROWS = 100_000
 """Validation rows at most on which a lookup's worth, and the spread of a gain, are measured."""
 SEARCH, COMPARE = 0, 1
 """The halves of the validation rows: which batch of each two."""
@@ -181,10 +181,10 @@ def _check(config: RankerExperiment, epochs: int) -> None:
 def gained(ours: Predictions, theirs: Predictions, *, seed: int) -> Interval:
     """Return by how much our AUC is above theirs on the same rows, with its 95 % interval.
 
-    The rows are drawn anew for both at once, which leaves out what is hard for both. What another
+    The rows are resampled for both at once, which leaves out what is hard for both. What another
     seed of the training would change is not in it.
     """
-    step = -(-len(ours.label) // JUDGED_ROWS)
+    step = -(-len(ours.label) // EVALUATED_ROWS)
     label, weight = ours.label[::step], ours.weight[::step].astype(np.float64)
     pair = (ours.logit[::step], theirs.logit[::step])
     rng = np.random.default_rng(seed)
@@ -336,7 +336,7 @@ def worths(
     batches = on_device(rows.loader.ordered(VALIDATION, batch_size), world.device)
     seen = 0
     for batch in batches:  # counted in rows: those of a half may be smaller than `batch_size`
-        if seen >= JUDGED_ROWS:
+        if seen >= EVALUATED_ROWS:
             break
         (embedded_NW,) = model.embedding.embedding([batch.features])
         size_LD += embedded_NW[:, : gates_LD.numel()].abs().sum(0).view_as(gates_LD).cpu()

@@ -1,7 +1,7 @@
-"""The average of the weights over the last steps, which is judged and kept in their place.
+"""The average of the weights over the last steps, which is evaluated and kept instead of them.
 
 Izmailov et al., "Averaging Weights Leads to Wider Optima and Better Generalization", UAI 2018,
-section 3: weights that go around a minimum at a high learning rate have a mean that lies nearer to
+section 3: weights that go around a minimum at a high learning rate have a mean that is nearer to
 it than any of them. Here the mean is exponential, so that it forgets the first steps, and the
 embedding table is a part of it: it costs a copy of all weights.
 """
@@ -35,7 +35,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, model: nn.Module, table: Table) -> None:
-        """Take in the weights as they stand: the first ones evenly, later ones at a fixed share."""
+        """Add the current weights: the first ones evenly, later ones at a fixed share."""
         self.count += 1
         share = max(self.share, 1 / self.count)
         for own, value in self._pairs(model, table):

@@ -32,7 +32,7 @@ _PREFIX = "step-"
 
 @dataclass
 class LoopState:
-    """Where a training stands; all of it is in a checkpoint."""
+    """The progress of a training; all of it is in a checkpoint."""
 
     epoch: int = 0
     step: int = 0
@@ -56,9 +56,9 @@ class LoopState:
 class Trained:
     """Everything that a step changes: the model, its table, the optimizer.
 
-    The table is saved apart from `tensors`, for it may be sharded. head: what only the training
+    The table is not saved in `tensors`, for it may be sharded. head: what only the training
     needs (`training.self_supervision`), in the optimizer and not in the model. average: of the
-    weights of model and table, where it is they that are judged and kept.
+    weights of model and table, where these are evaluated and kept.
     """
 
     model: nn.Module
@@ -106,7 +106,7 @@ class Checkpoints:
         self.world = world
 
     def save(self, trained: Trained, state: LoopState) -> Path:
-        """Write a checkpoint at `state.global_step`; then drop those nobody needs."""
+        """Write a checkpoint at `state.global_step`; then remove those no longer needed."""
         target = self._path(state.global_step)
         with self._staging(target.name) as staging:
             save_table(trained.table, staging / "table")

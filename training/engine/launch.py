@@ -97,7 +97,7 @@ def _how_to_go_on(run_dir: Path, workers: int) -> str:
     steps = Checkpoints.of_run(run_dir).steps()
     if not steps:
         return f"no checkpoint was written yet; start again with: {again}"
-    return f"the checkpoint of step {steps[-1]} stands; go on with: {again} (or another number)"
+    return f"step {steps[-1]} has a checkpoint; continue with: {again} (or another number)"
 
 
 def _last_words(logs: Path, rank: int) -> str:

@@ -43,10 +43,10 @@ B = TypeVar("B", bound=Batch)
 
 @dataclass(frozen=True)
 class Task(Generic[B]):
-    """What is trained: how to draw batches, what to minimise, how to judge.
+    """What is trained: how to draw batches, what to minimise, how to evaluate.
 
     loss: a batch to a scalar, in training mode; of several ranks, its share of the mean.
-    validate: metrics of the model as it stands; empty where there is nothing to validate on, and
+    validate: metrics of the current model; empty where there is nothing to validate on, and
     the last epoch is kept. describe: names the rows and features of a
     batch whose loss is not finite. parts: what the last loss was made of, by name, where it is a
     sum of several; and what they weigh.
@@ -75,13 +75,13 @@ def fit(
     """Train until the last epoch or until `patience` evaluations brought nothing better.
 
     Resumes from the newest checkpoint where there is one. On return the model holds the
-    weights of the best evaluation, averaged where `config.average_epochs` says so. Of several
+    weights of the best evaluation, averaged where `config.average_epochs` is set. Of several
     ranks all call this at once, each with its share of the batches and of the loss; they stop at
     the same step.
 
     Raises:
-        NumericalError: a loss was not finite; the last checkpoint stands.
-        Terminated: a signal ended the run after the step at hand.
+        NumericalError: a loss was not finite; the last checkpoint is kept.
+        Terminated: a signal ended the run after the current step.
     """
     task = _averaging(task, config)
     state = checkpoints.load_latest(task.trained) or LoopState()
@@ -92,7 +92,7 @@ def fit(
         except RuntimeError as error:
             if not (received and peer_is_lost(error)):
                 raise
-            raise SystemExit(LOST_PEER) from None  # whoever sent the signal ends all ranks
+            raise SystemExit(LOST_PEER) from None  # the sender of the signal ends all ranks
     if state.best_step is not None:
         checkpoints.load(task.trained, state.best_step)
     if task.trained.average is not None:
@@ -146,12 +146,12 @@ def _epoch(
     point = {f"validation/{name}": value for name, value in metrics.items()}
     _log(state, listeners, _epoch_mean_loss(state) | point)
     state.epoch, state.step = state.epoch + 1, 0
-    _judge(config, state, metrics[config.metric] if metrics else None)
+    _update_best(config, state, metrics[config.metric] if metrics else None)
     checkpoints.save(task.trained, state)
 
 
 def _validated(task: Task[B]) -> dict[str, float]:
-    """Judge the weights that would be kept now."""
+    """Evaluate the weights that would be kept now."""
     trained = task.trained
     if trained.average is None:
         return task.validate()
@@ -190,7 +190,7 @@ def _step(
         raise NumericalError(
             f"the loss of step {state.global_step + 1} (epoch {state.epoch + 1}) is {value}; "
             f"{task.describe(batch)}; lower training.learning_rate and embedding.learning_rate "
-            "and train anew (a checkpoint that was written before stands)"
+            "and train again (an earlier checkpoint is kept)"
         )
     trained.optimizer.zero_grad(set_to_none=True)
     loss.backward()
@@ -200,7 +200,7 @@ def _step(
     return value, int(examples), stop > 0
 
 
-def _judge(config: TrainingConfig, state: LoopState, metric: float | None) -> None:
+def _update_best(config: TrainingConfig, state: LoopState, metric: float | None) -> None:
     """Best so far? Out of patience? Out of epochs? Without a validation the last is the best."""
     if metric is None or state.best_metric is None or metric > state.best_metric:
         state.best_metric, state.best_step, state.bad_evaluations = metric, state.global_step, 0
@@ -224,7 +224,7 @@ def _mean_loss(state: LoopState) -> dict[str, float]:
 
 
 def _epoch_mean_loss(state: LoopState) -> dict[str, float]:
-    """Mean loss an example of the epoch that ends, of all its steps alike."""
+    """Mean loss an example of the epoch that ends, over all its steps."""
     mean = state.epoch_loss / state.epoch_weight
     state.epoch_loss = state.epoch_weight = 0.0
     return {EPOCH_LOSS: mean}

@@ -39,7 +39,7 @@ def table_of(config: ExperimentConfig, plan: EmbeddingPlan, world: World) -> Tab
 def plain_table(config: ExperimentConfig, table: Table, world: World) -> TorchTable | None:
     """Return the whole table in this process's memory on the first rank, None on the others.
 
-    All ranks call this. What a bundle is written from, and what the final model is judged on.
+    All ranks call this. What a bundle is written from, and what the final model is evaluated on.
     """
     tensors: dict[str, Tensor] | None = {"weight": table.weight, **table.state}
     if world.size > 1:
@@ -62,7 +62,7 @@ def on_device(batches: Iterator[B], device: torch.device) -> Iterator[B]:
 
 
 def whats_not_finite(table: Table, *inputs: tuple[FeatureBlock, FeatureLayout]) -> str:
-    """Return, in words, which dense columns of a batch, else whether the table, is not finite."""
+    """Describe which dense columns of a batch, else whether the table, is not finite."""
     for block, layout in inputs:
         bad = (~torch.isfinite(block.dense)).any(0).nonzero().flatten().tolist()
         if bad:

@@ -1,4 +1,4 @@
-"""Several processes that train as one: who they are, and what they tell each other.
+"""Several processes that train as one: their ranks, and what they send each other.
 
 Every rank draws the same global batch and works on its share of it; losses are shares of the
 global mean, so gradients are *summed* over ranks, and one process or many end with the same
@@ -57,7 +57,7 @@ class World:
     def share(self, count: int) -> Tensor:
         """Return which of `count` rows are this rank's in order, (ceil(count / size),) int64.
 
-        The same number on every rank: past the end the last row stands again, and `gather` with
+        The same number on every rank: past the end the last row is repeated, and `gather` with
         `count` cuts it off.
         """
         step = -(-count // self.size)
@@ -194,7 +194,7 @@ def ranks_here(world: World) -> int:
 def leave(world: World) -> None:
     """Part from the other ranks, at the end of a run that went well."""
     if world.size > 1 and dist.is_initialized():
-        dist.barrier(world.patient)  # the first rank may be judging for hours
+        dist.barrier(world.patient)  # the first rank may be evaluating for hours
         dist.destroy_process_group()
 
 

@@ -39,11 +39,11 @@ class LoopbackRendezvous(RendezvousHandler):
         return RendezvousInfo(HashStore(), 0, 1, RendezvousStoreInfo(HOST, self.store.port))
 
     def is_closed(self) -> bool:
-        """Whether nobody may join any more; ranks are started once."""
+        """Whether no rank may join any more; ranks are started once."""
         return False
 
     def set_closed(self) -> None:
-        """Do nothing: there is nobody to tell."""
+        """Do nothing: no other process needs to know."""
 
     def num_nodes_waiting(self) -> int:
         """Return how many more machines want to join."""

@@ -1,6 +1,6 @@
 """Start a training from an earlier model: a larger table, other features, newer rows.
 
-What is taken over: the table's rows, re-derived for the new size (`recsys.embeddings.growth`),
+What is carried over: the table's rows, re-derived for the new size (`recsys.embeddings.growth`),
 with the state of their optimizer; the dense weights, column by column (`recsys.bundle.transfer`);
 the scales of numbers and the ids that were known (`FeatureEncoder.continuing`). What is not: the
 dense optimizer's state, so the learning rate warms up again.
@@ -43,7 +43,7 @@ class Earlier:
 
 
 def open_earlier(config: ExperimentConfig) -> Earlier | None:
-    """Return the model that `config` starts from, None where it starts anew.
+    """Return the model that `config` starts from, None where it starts from scratch.
 
     Raises:
         NotFoundError, IntegrityError: there is no such bundle, or it is damaged.
@@ -88,7 +88,7 @@ def parent_of(earlier: Earlier | None) -> dict[str, str]:
 
 @torch.no_grad()
 def start_from(earlier: Earlier, config: ExperimentConfig, model: Any, table: Table) -> list[str]:
-    """Put the earlier weights into `model` and `table`; return what was done, in words.
+    """Put the earlier weights into `model` and `table`; return a description of what was done.
 
     Raises:
         ConfigError: the sizes of the models differ.
@@ -121,7 +121,7 @@ def _axes(config: ExperimentConfig, old: EmbeddingPlan, new: EmbeddingPlan) -> A
     if axes is None and old.layouts != new.layouts:
         before, after = (", ".join(f"{n} x{m}" for n, m in plan.features) for plan in (old, new))
         raise ConfigError(
-            f"warm_start: a {model.kind} goes on with the features and lookups that it had, in "
+            f"warm_start: a {model.kind} continues with the features and lookups that it had, in "
             f"their order: {before}; not {after}"
         )
     return axes or {}

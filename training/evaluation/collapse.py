@@ -1,8 +1,8 @@
-"""Has a retrieval model's space collapsed, and why? Without labels beyond who took what.
+"""Has a retrieval model's space collapsed, and why? Without labels beyond the interactions.
 
-Contrastive training can end in vectors that are all alike, or that lie along a few directions;
+Contrastive training can end in vectors that are all similar, or that span a few directions;
 the loss still falls and the ranking is poor. Effective rank, alignment and uniformity
-(`recsys.metrics.representation`) show it at every validation; `collapse_warning` puts it in words.
+(`recsys.metrics.representation`) show it at every validation; `collapse_warning` describes it.
 
 Shape letters: N items, Q queries, E width of their vectors.
 """
@@ -28,7 +28,7 @@ SAME_PLACE, MANY_TWINS = 1e-5, 0.5
 """Items of equal features end within rounding of each other, others hardly ever so near, not even
 5,000 of them on one circle; half of all is many."""
 HIGH_TEMPERATURE = 0.3
-"""Above it a softmax over cosines from -1 to 1 barely tells candidates apart: exp(2 / 0.3) is
+"""Above it a softmax over cosines from -1 to 1 barely distinguishes candidates: exp(2 / 0.3) is
 800, so that of 1,000 candidates the best possible one gets less than half."""
 SMALL_GROUP_SPREAD = 0.1
 """Squared distance within a category as a share of that between any two items."""
@@ -44,13 +44,13 @@ def representation_metrics(
 
     Args:
         items_NE: (N, E) points of the catalogue, on the unit sphere or inside it, N >= 2.
-        query_QE: (Q, E) points, or (Q, I, E): the interest nearest to what was taken counts.
-        relevant: Q rows of what each query took; a query's first item is its pair.
-        temperature: the model's, to be kept beside the others.
+        query_QE: (Q, E) points, or (Q, I, E): the interest nearest to the relevant item counts.
+        relevant: Q rows of the relevant items of each query; a query's first item is its pair.
+        temperature: the model's, to be kept with the others.
 
     Returns:
-        "rankme" and "uniformity" of the items; "alignment" of queries with what they took, where
-        any took something; "twins", the share of the items with another one at the same place;
+        "rankme" and "uniformity" of the items; "alignment" of queries with their relevant items,
+        where any query has one; "twins", the share of the items with another one at the same place;
         "temperature".
     """
     taken = relevant.lengths() > 0
@@ -101,11 +101,11 @@ def collapse_warning(
     *,
     spread: float | None = None,
 ) -> str | None:
-    """Say in words that the space has collapsed, with the likeliest cause; None if it has not.
+    """Describe that the space has collapsed, with the likeliest cause; None if it has not.
 
     Args:
         history: logged points, of which those with "validation/rankme" count (or "rankme");
-            the last one is judged.
+            the last one is checked.
         dim: width of the vectors.
         num_items: size of the catalogue.
         spread: `group_spread` by an attribute of the items, where they have one.
@@ -140,14 +140,14 @@ def _cause(
     if last.get("twins", 0.0) >= MANY_TWINS:
         return (
             f"{last['twins']:.0%} of the items share their place with another: their features do "
-            "not tell them apart; give the items a feature that does (their id, a text), or look "
+            "not distinguish them; give the items a feature that does (their id, a text), or look "
             "whether one that did is null, constant or masked (training.id_dropout)."
         )
     temperature = next((p["temperature"] for p in reversed(points) if "temperature" in p), 0.0)
     if temperature > HIGH_TEMPERATURE:
         return (
-            f"The temperature is {temperature:.2f}: too high for the loss to tell "
-            "candidates apart; set model.temperature to 0.05 to 0.1."
+            f"The temperature is {temperature:.2f}: too high for the loss to "
+            "distinguish candidates; set model.temperature to 0.05 to 0.1."
         )
     if spread is not None and spread < SMALL_GROUP_SPREAD:
         return (
@@ -177,7 +177,7 @@ def _twins(items_NE: Tensor) -> float:
     count = min(len(items_NE), _MAX_ROWS)
     rows = torch.linspace(0, len(items_NE) - 1, count, dtype=torch.float64).round().long()
     chosen_NE = items_NE.detach()[rows.to(items_NE.device)].double().cpu()
-    # Those in one place have one shadow on any line, so they lie beside each other in its order.
+    # Those in one place have one projection onto any line, so they are neighbours in its order.
     line_E = torch.sin(torch.arange(1, chosen_NE.shape[1] + 1, dtype=torch.float64) ** 2)
     chosen_NE = chosen_NE[(chosen_NE @ line_E).argsort()]
     same = (chosen_NE[1:] - chosen_NE[:-1]).norm(dim=1) < SAME_PLACE

@@ -1,7 +1,7 @@
-"""Honest evaluation: full ranking over the whole catalogue, baselines beside the model.
+"""Honest evaluation: full ranking over the whole catalogue, compared with baselines.
 
 A ranker answers queries with its best item rows; every ranker gets the same queries, leaves
-out the same seen items, and is judged by the same functions.
+out the same seen items, and is evaluated by the same functions.
 """
 
 from collections.abc import Callable, Mapping
@@ -51,7 +51,7 @@ class Ranker(Protocol):
 
 
 class ExtraRankers(Protocol):
-    """More rankers to evaluate beside a model that retrieves (the built-in world's best)."""
+    """More rankers to evaluate together with a model that retrieves (the built-in world's best)."""
 
     def __call__(
         self, data: Dataset, queries: Queries, /, *, filter_seen: bool
@@ -192,7 +192,7 @@ def evaluate(
     temperature: float | None = None,
     left_out: Mapping[str, str] | None = None,
 ) -> Evaluation:
-    """Judge `rankers`, the model first, on the same queries.
+    """Evaluate `rankers`, the model first, on the same queries.
 
     Args:
         data: catalogue and training counts.
@@ -203,11 +203,11 @@ def evaluate(
         seed: of the bootstrap.
         item_vectors: (n_items, E), for the collapse alarm.
         query_vectors: (Q, E), for alignment.
-        temperature: of the model's softmax, kept beside them.
+        temperature: of the model's softmax, kept with them.
         left_out: why a baseline is missing, by name.
     """
     results = {
-        name: _judge(name, rank, data, queries, config, seed) for name, rank in rankers.items()
+        name: _evaluate(name, rank, data, queries, config, seed) for name, rank in rankers.items()
     }
     asked = f"{len(queries):,} users"
     if config.asked == "events":
@@ -265,7 +265,7 @@ def count_slices(train_counts: NDArray[np.int64]) -> dict[str, NDArray[np.bool_]
     }
 
 
-def _judge(
+def _evaluate(
     name: str,
     rank: Ranker,
     data: Dataset,
@@ -296,7 +296,7 @@ def _judge(
 
 
 def _cold_items(data: Dataset, queries: Queries) -> ColdItems | None:
-    """Return how many items are cold, and who took one; None where nobody did."""
+    """Return the numbers of cold items and of queries with one; None without such a query."""
     num_queries = int((_only(queries.relevant, data.cold).lengths() > 0).sum())
     if not num_queries:
         return None
@@ -331,7 +331,7 @@ def _only(relevant: Jagged, members: NDArray[np.bool_]) -> Jagged:
 
 
 def _ranges(numbers: NDArray[np.int64], ranges: _Ranges) -> dict[str, NDArray[np.bool_]]:
-    """Return which of `numbers` lie in each range, by its words."""
+    """Return which of `numbers` are in each range, by its name."""
     found = {}
     for low, high in ranges:
         words = f"{low:,}+" if high is None else f"{low}" if low == high else f"{low}-{high}"

@@ -1,4 +1,4 @@
-"""The best reachable ranking of a built-in world, as a ranker beside the model."""
+"""The best reachable ranking of a built-in world, as a ranker to compare the model with."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,6 +1,6 @@
 """What an evaluation found, as plain arrays: written by `evaluate`, drawn by `report`.
 
-Shape letters in words: Q queries, K length of the longest list, n_items the catalogue.
+Shape letters: Q queries, K length of the longest list, n_items the catalogue.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class ModelEvaluation(Protocol):
-    """How a model of any family did on the test part, beside others."""
+    """Results of a model of any family on the test part, compared with others."""
 
     @property
     def protocol(self) -> Mapping[str, str]:
@@ -40,7 +40,7 @@ class RankerResult:
         top: (Q, K) int32 item rows, best first, -1 where the list is short.
         per_query: "recall_at_10" -> (Q,) float64, NaN where undefined.
         metrics: means over queries, and "coverage_at_10", "novelty_at_10" of all lists. Where
-            items are cold, "cold_recall_at_10", of the cold items that were taken, within the
+            items are cold, "cold_recall_at_10", of the relevant cold items, within the
             whole catalogue; and "cold_alone_recall_at_10", where no other items are ranked.
         intervals: metric -> its 95 % bootstrap interval over queries.
         slices: "items: head", "item counts: 1-9 rows", "users: 1-4 events", "sessions: 1 step" ->
@@ -61,7 +61,7 @@ class ColdItems:
 
     Attributes:
         items: how many there are.
-        queries: how many queries took one.
+        queries: how many queries have a relevant one.
         trained: whether any has a training row after all.
     """
 
@@ -82,14 +82,14 @@ class Evaluation:
             relevant_offsets[q]:relevant_offsets[q + 1].
         relevant_offsets: (Q + 1,) from 0 to T.
         results: ranker name -> what it did.
-        train_counts: (n_items,) int64, how often each item was taken in training.
+        train_counts: (n_items,) int64, training interactions of each item.
         representation: "rankme", "alignment", "uniformity" of the model's vectors.
-        probability: how probabilities of taking do, "probability_new_error" and the like.
-        left_out: baselines that are missing, name -> why.
+        probability: the quality of probabilities of an interaction, "probability_new_error" and the
+        like. left_out: baselines that are missing, name -> why.
         fell_back: for how many queries a baseline had nothing to say but what is popular, name ->
             queries, at least one; `fallback`: by which popularity they are answered.
         asked: what a query is: "users" or "events".
-        cold: the cold items, where any was taken.
+        cold: the cold items, where any is relevant.
         metric: `training.metric`, which decides which epoch of the model is kept.
     """
 
@@ -167,8 +167,8 @@ class Example:
 
     Attributes:
         user: the user's id.
-        history: what the user took before, newest last.
-        relevant: what the user took afterwards.
+        history: earlier items of the user, newest last.
+        relevant: later items of the user.
         recommended: (title, score, is it a hit), best first; a score may be NaN: not shown.
     """
 

@@ -179,7 +179,7 @@ def explain_row(
     calibrator: Calibrator,
     row: FeatureBlock,
 ) -> tuple[Contributions, Interactions, AttentionMaps | None]:
-    """Return what `model` looks at on one row, beside a sample of training rows."""
+    """Return what `model` looks at on one row, against a sample of training rows."""
     background = sampled(rows, TRAIN, BACKGROUND_ROWS, config.training.seed).features
     with _scoring(model, calibrator) as score:
         found = contributions(score, rows.layout, row, background, _probability(calibrator))

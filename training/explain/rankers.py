@@ -1,6 +1,6 @@
 """What the ranker of a bundle looks at, over rows or on one, for `recsys explain`.
 
-A row is one of the log, or a user beside an item. Where the log has no row of both, the request is
+A row is one of the log, or a user with an item. Where the log has no row of both, the request is
 the user's latest one with the item in the place of the one it held: a ranker never saw a request
 without context or past, so what it says of one would be no explanation of anything.
 """
@@ -164,7 +164,7 @@ def _row_of(table: pa.Table, key: str, given: str, what: str) -> int:
 def _explained(
     opened: OpenedRanker, data: Dataset, event: int, item_row: int, note: str | None = None
 ) -> RowExplanation:
-    """Explain an event with its own item, or with another one where a note says so."""
+    """Explain an event with its own item, or with another one where a note names it."""
     assert isinstance(opened.rows.loader, RankingLoader)
     batch = opened.rows.loader.rows(np.array([event]), np.array([item_row]))
     found, pairs, attention = explain_row(
@@ -198,7 +198,7 @@ def _key(data: Dataset, side: Literal["users", "items"], row: int) -> str:
 def _values(
     data: Dataset, event: int, item_row: int, row: FeatureBlock, layout: FeatureLayout
 ) -> dict[str, str]:
-    """Return what each field holds: as the user wrote it, else in words."""
+    """Return what each field holds: as the user wrote it, else described."""
     tables, schema = data.tables, data.schema
     found = {name: _encoded(row, layout, name) for name in field_names(layout)}
     sides: list[tuple[Literal["users", "interactions", "items"], pa.Table, int]] = [

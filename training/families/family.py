@@ -25,7 +25,7 @@ C = TypeVar("C", bound=ExperimentConfig)
 
 @dataclass(frozen=True)
 class Given:
-    """What a training is given beside its configuration.
+    """What a training is given besides its configuration.
 
     world: the ranks that train together. earlier: the model that it starts from. extra_rankers:
     more rankers for the evaluation.
@@ -55,11 +55,11 @@ class Job(Protocol):
 
     @property
     def given(self) -> Given:
-        """What it was given beside its configuration."""
+        """What it was given besides its configuration."""
 
     @property
     def facts(self) -> dict[str, str]:
-        """How much data there is and what was left out, in words."""
+        """How much data there is and what was left out, as text."""
 
     @property
     def fingerprint(self) -> str:
@@ -76,7 +76,7 @@ class Job(Protocol):
         """Return what the loop trains."""
 
     def feature_values(self) -> list[FeatureValues]:
-        """Return what the training rows hold of each sparse feature."""
+        """Return the values of each sparse feature in the training rows."""
 
     def finish(
         self,
@@ -125,7 +125,7 @@ class Family(Generic[C]):
         evaluate: evaluates a bundle again, and writes a report.
         evaluation: the class of what `evaluate` returns.
         show: prints it as a table.
-        space: what `recsys tune` searches unless it is told otherwise.
+        space: what `recsys tune` searches by default.
         explain: None where the models cannot be explained row by row.
         study_embedding: `recsys tune embedding`; None where it has no meaning.
         evaluated_once: keys of `evaluation` for what is done at the end of a training alone.

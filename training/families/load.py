@@ -19,7 +19,7 @@ DEFAULT_KIND = "two_tower"
 
 
 def load_config(path: Path, overrides: tuple[str, ...] = ()) -> ExperimentConfig:
-    """Read `path` (YAML), apply `key.sub=value` overrides, resolve data paths beside the file.
+    """Read `path` (YAML), apply `key.sub=value` overrides, resolve data paths relative to the file.
 
     Raises:
         NotFoundError: no such file.
@@ -30,7 +30,7 @@ def load_config(path: Path, overrides: tuple[str, ...] = ()) -> ExperimentConfig
 
 
 def config_of(raw: dict[str, Any], *, source: object, folder: Path) -> ExperimentConfig:
-    """Return the configuration that the keys in `raw` give; relative data paths lie in `folder`.
+    """Return the configuration of the keys in `raw`; relative data paths start at `folder`.
 
     Raises:
         ConfigError: unknown keys (the nearest right one is named), wrong values; `source` is named.
@@ -39,7 +39,7 @@ def config_of(raw: dict[str, Any], *, source: object, folder: Path) -> Experimen
     earlier = config.warm_start
     if earlier is not None and (folder / earlier).is_dir():
         earlier = str(folder / earlier)
-    return config.model_copy(update={"data": _beside(config.data, folder), "warm_start": earlier})
+    return config.model_copy(update={"data": _resolved(config.data, folder), "warm_start": earlier})
 
 
 def parse_config(raw: Any, *, source: object) -> ExperimentConfig:
@@ -96,7 +96,7 @@ def _kind_of(raw: dict[str, Any], source: object) -> str:
 
 
 def _explain(own: Family[Any], kind: str, misfit: Misfit) -> str | None:
-    """Say whose key or value it is that stands in a configuration of another family."""
+    """Say to which family a key or value in this configuration belongs."""
     place, key = misfit.place, ".".join(misfit.place)
     if misfit.expected is None:
         owners = _kinds_with(own, place) or [
@@ -122,7 +122,7 @@ def _places(family: Family[Any]) -> set[tuple[str, ...]]:
 
 
 def _kinds_with(own: Family[Any], place: tuple[str, ...]) -> list[str]:
-    """Return the kinds of the family, in words, whose model has the setting at `place`."""
+    """Return the names of the kinds of the family whose model has the setting at `place`."""
     section, *inside = place
     if section != "model":
         return []
@@ -130,7 +130,7 @@ def _kinds_with(own: Family[Any], place: tuple[str, ...]) -> list[str]:
     return [f"model.kind: {listed(kinds, 'and')}"] if kinds else []
 
 
-def _beside(sources: Sources, folder: Path) -> Sources:
+def _resolved(sources: Sources, folder: Path) -> Sources:
     """Relative paths are relative to the configuration file."""
 
     def resolve(path: str | None) -> str | None:

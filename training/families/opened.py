@@ -24,7 +24,7 @@ class OpenedModel(ModelBundle):
             NotFoundError: they are no longer where they were.
         """
         config, schema = self.config, self.schema
-        # Who evaluates or explains a model sets none of its policies, so is told of none.
+        # Evaluating and explaining a model set none of its policies, so none is reported.
         tables = read_tables(
             schema,
             config.data,

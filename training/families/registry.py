@@ -1,4 +1,4 @@
-"""The families of models. To add one: a folder beside this file, and a line in `FAMILIES`."""
+"""The families of models. To add one: a folder next to this file, and a line in `FAMILIES`."""
 
 from typing import Any
 

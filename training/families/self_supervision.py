@@ -1,4 +1,4 @@
-"""Self-supervised regularisation: a loss without labels, beside the task's own.
+"""Self-supervised regularisation: a loss without labels, added to the task's own.
 
 Yao et al., "Self-supervised Learning for Large-scale Item Recommendations", CIKM 2021,
 https://arxiv.org/abs/2007.12865, section 3.3: loss + weight * self-supervised loss. The second is
@@ -38,7 +38,7 @@ WIDTH = 64
 
 
 class SelfSupervisedLoss:
-    """weight * the loss of examples drawn anew at each call; `head` is what it has to train."""
+    """weight * the loss of examples drawn at each call; `head` is what it has to train."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ def self_supervised(
 ) -> Task[RankingBatch]:
     """Return the task of a ranker with the self-supervised loss of its configuration added.
 
-    A model without a representation, trained beside another for comparison, goes without.
+    A model without a representation, trained for comparison only, has none.
 
     Raises:
         ConfigError: several ranks train together, or there are not two features to mask.
@@ -109,7 +109,7 @@ def _examples(settings: RowSelfSupervision, rows: RankingRows) -> Examples:
     if settings.views == "item":
         assert rows.items is not None, "a streamed log has no items: refused by the configuration"
         items, encoder, layout = rows.items, rows.encoder, rows.layout
-        # Behind the columns of all tables stands what is derived from them.
+        # Derived columns follow those of all tables.
         columns = encoder.columns_layout()
         derived = FeatureLayout(
             layout.single[len(columns.single) :],

@@ -33,12 +33,12 @@ NO_FEATURES = FeatureLayout((), (), ())
 
 @dataclass(frozen=True)
 class Examples:
-    """What is seen in two views: items of a catalogue, or the rows of the batch at hand.
+    """What is seen in two views: items of a catalogue, or the rows of the current batch.
 
     layout: of the features that are masked in turn. sample: rows that say which of them are
     correlated. items: the catalogue, None for the batch's rows. before, after: the features that
-    stand around an item's in a row of the model; of an item alone they are masked in both views.
-    name: what one example is called in a message.
+    come before and after an item's in a row of the model; of an item alone they are masked in both
+    views. name: what one example is called in a message.
     """
 
     layout: FeatureLayout

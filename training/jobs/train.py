@@ -63,15 +63,15 @@ def train(
 
     Args:
         config: the experiment.
-        resume: the folder of a run that was stopped; it goes on where its checkpoint stands.
-        listeners: who watches the steps.
+        resume: the folder of a run that was stopped; it continues from its checkpoint.
+        listeners: they receive the steps.
         extra_rankers: more rankers for the evaluation.
         world: the ranks that train together (`recsys.training.engine.ranks.join`); None: this
             process alone. The first rank alone evaluates, writes, tracks and gets a result.
 
     Raises:
         UserError: configuration or data are wrong, or a loss was not finite.
-        Terminated: a signal came; `resume` goes on.
+        Terminated: a signal came; `resume` continues.
     """
     keep_freed_memory()
     family = family_of(config)
@@ -131,7 +131,7 @@ def _tracked(
         status = "FINISHED"
     except Terminated:
         status = "KILLED"
-        LOG.info(f"stopped; go on with: recsys train --resume {run_dir}")
+        LOG.info(f"stopped; continue with: recsys train --resume {run_dir}")
         raise
     finally:
         tracker.finish(status)
@@ -140,7 +140,7 @@ def _tracked(
 
 
 def _gathered_bytes(config: ExperimentConfig) -> int:
-    """What the first rank collects of the table to judge it and to write the bundle."""
+    """What the first rank collects of the table to evaluate it and to write the bundle."""
     table = config.embedding
     return table.memory_bytes if config.keep_optimizer_state else table.total_rows * table.dim * 4
 
@@ -182,7 +182,7 @@ def _with_backend(
     """Settle which kernel runs the table, and write it down: a resumed run must use the same.
 
     Returns:
-        The configuration that names it, and it in words.
+        The configuration that names it, and a description.
     """
     if world.size > 1:
         return config, "TorchRec's fused one, on the rows of each process"

@@ -58,7 +58,7 @@ def print_table(table: TextTable) -> None:
     if hidden:
         print_line(
             f"not shown on {console.width} columns: {', '.join(hidden)} (a wider terminal or a "
-            "file has room)"
+            "file shows them)"
         )
 
 

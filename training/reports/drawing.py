@@ -1,6 +1,6 @@
 """How charts are drawn: inline SVG in the page's colours and font, for a wide and a narrow page.
 
-Matplotlib draws with stand-in colours; in the SVG they become CSS variables, so that light and
+Matplotlib draws with placeholder colours; in the SVG they become CSS variables, so that light and
 dark look right. Text stays text, in the page's font. What does not fit a telephone at a size one
 can read is drawn twice, and the page shows one of both (`report_style.html`).
 """
@@ -15,7 +15,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Stand-ins for CSS variables; no chart may use another colour.
+# Placeholders of CSS variables; no chart may use another colour.
 INK, SOFT, LINE, BEST_COLOUR, PAGE = "#0000f1", "#0000f2", "#0000f3", "#0000f4", "#0000f5"
 COLOURS = tuple(f"#0000e{number}" for number in range(10))
 VARIABLES = {
@@ -77,7 +77,7 @@ def panels(sheet: Sheet, number: int, height: float, columns: int = 3) -> tuple[
         sheet: what is drawn for.
         number: of charts.
         height: inches of one of them.
-        columns: side by side, where the sheet has room.
+        columns: side by side, where the sheet has space.
     """
     columns = min(columns, sheet.columns, number)
     rows = -(-number // columns)
@@ -106,6 +106,6 @@ def _svg(figure: Figure, label: str, css: str) -> str:
     text = re.sub(r' id="[a-zA-Z0-9]+_\d+(_\d+)*"', "", text)
     text = re.sub(r"font: [^;\"]*?(\d[\d.]*)px [^;\"]*", r"font-size: \1px", text)
     text = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', "", text, count=1)
-    for stand_in, variable in VARIABLES.items():
-        text = text.replace(stand_in, variable)
+    for placeholder, variable in VARIABLES.items():
+        text = text.replace(placeholder, variable)
     return text.replace("<svg ", f'<svg role="img" class="{css}" aria-label="{label}" ', 1)

@@ -51,7 +51,7 @@ def _cold_table(evaluation: Evaluation, k: int) -> TextTable:
         _columns("ranker", "among all items", "they alone ranked"),
         tuple(rows),
         f"recall_at_{k} of the {cold.items:,} cold items, which {cold.queries:,} "
-        f"{evaluation.asked} took",
+        f"{evaluation.asked} interacted with",
     )
 
 

@@ -62,7 +62,7 @@ class _Bars(NamedTuple):
 
 
 class _Chart(NamedTuple):
-    """Bars, and beside or above them on the same lines a map of attention where there is one."""
+    """Bars, and next to or above them, on the same lines, a map of attention where there is one."""
 
     names: Sequence[str]
     labels: Sequence[str]
@@ -71,7 +71,7 @@ class _Chart(NamedTuple):
 
 
 class _Paint(NamedTuple):
-    """Colours by their stand-ins in the page, and the style that uses them."""
+    """Colours by their placeholders in the page, and the style that uses them."""
 
     of: dict[str, str]
     style: Any
@@ -186,7 +186,7 @@ def _map_and_bars(
 ) -> tuple[Figure, Axes | None]:
     """Draw bars and map; side by side they have the same lines.
 
-    Also returned is an empty chart below them with room for `lines_below` bars, or None.
+    Also returned is an empty chart below them with space for `lines_below` bars, or None.
     """
     parts = ["bars"] if chart.attention is None else ["map", "bars"]
     beside = len(parts) > 1 and sheet.columns > 1
@@ -260,7 +260,7 @@ def _draw_bars(axis: Axes, bars: _Bars, paint: _Paint, beside: bool = True) -> N
             ha="right" if below else "left",
         )
     axis.axvline(0, color=paint.of[SOFT], lw=1)
-    axis.margins(x=0.18 if beside else 0.4)  # room for the numbers
+    axis.margins(x=0.18 if beside else 0.4)  # space for the numbers
     axis.xaxis.set_major_locator(MaxNLocator(5))
     axis.set_title(bars.title)
     axis.set_xlabel(textwrap.fill(bars.unit, 36))

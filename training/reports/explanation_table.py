@@ -63,7 +63,7 @@ def row_table(found: RowExplanation) -> None:
 
 
 def agreement_words(one: Agreement) -> str:
-    """Return in words how far two orders agree."""
+    """Describe how far two orders agree."""
     if math.isnan(one.correlation):
         return "it prefers none, so there is nothing to compare"
     text = f"Spearman's rank correlation with what the model loses {one.correlation:.2f}"

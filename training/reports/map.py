@@ -1,7 +1,7 @@
 """The embedding map of the report: items as dots in the plane, named when pointed at.
 
-Written as SVG by hand, because every dot carries its item's title. Names stand above it as HTML,
-so that they are as large on a narrow page, which has room for few.
+Written as SVG by hand, because every dot carries its item's title. Names are above it as HTML,
+so that they are as large on a narrow page, which has space for few.
 """
 
 from collections import Counter
@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_ITEMS = 1500
-"""More would take t-SNE seconds and the page megabytes; the most taken items are drawn."""
+"""More would take t-SNE seconds and the page megabytes; the most popular items are drawn."""
 MAX_GROUPS = 10
 _WIDTH, _HEIGHT, _MARGIN = 960, 620, 24
 
 
 @dataclass(frozen=True)
-class _Room:
-    """How many names a page has room for, and what one takes, in units of the picture."""
+class _Space:
+    """How many names a page has space for, and the size of one, in units of the picture."""
 
     most: int
     width: float
@@ -28,12 +28,12 @@ class _Room:
 
 
 # One line of a name in 850 pixels or more; two lines in 358, of 44 % of the width.
-_WIDE, _NARROW = _Room(14, 215, 34), _Room(5, 0.44 * _WIDTH, 90)
+_WIDE, _NARROW = _Space(14, 215, 34), _Space(5, 0.44 * _WIDTH, 90)
 
 
 @dataclass(frozen=True)
 class _Name:
-    """Where the name of a dot goes: beside it on the left or the right, on which pages."""
+    """Where the name of a dot goes: to the left or the right, on which pages."""
 
     left: bool
     wide: bool
@@ -67,7 +67,7 @@ def embedding_map(
         vectors: (n_items, E); rows that are not finite are left out.
         titles: n_items titles, not yet escaped.
         groups: n_items groups, or None.
-        counts: (n_items,) how often each item was taken; decides which are drawn and named.
+        counts: (n_items,) interactions of each item; decides which are drawn and named.
     """
     usable = np.flatnonzero(np.isfinite(vectors).all(1))
     if len(usable) < 10:
@@ -92,7 +92,7 @@ def embedding_map(
         f'<div class="map"><svg role="img" aria-label="Map of item embeddings" '
         f'viewBox="0 0 {_WIDTH} {_HEIGHT}">\n<g>{dots}</g></svg>\n{names}</div>'
     )
-    part = "" if len(rows) == len(vectors) else f"the {len(rows):,} most taken of "
+    part = "" if len(rows) == len(vectors) else f"the {len(rows):,} most popular of "
     caption = (
         f"{part}{len(vectors):,} items, {vectors.shape[1]} dimensions brought to 2 by {method}"
     )
@@ -140,7 +140,7 @@ def _names(
     x: NDArray[np.float64], y: NDArray[np.float64], counts: NDArray[np.int64]
 ) -> dict[int, _Name]:
     """Return the dots that are named on either page."""
-    wide, narrow = (_to_name(x, y, counts, room) for room in (_WIDE, _NARROW))
+    wide, narrow = (_to_name(x, y, counts, space) for space in (_WIDE, _NARROW))
     return {i: _Name(_to_the_left(x[i]), i in wide, i in narrow) for i in sorted(wide | narrow)}
 
 
@@ -149,18 +149,18 @@ def _to_the_left(x: float) -> bool:
 
 
 def _to_name(
-    x: NDArray[np.float64], y: NDArray[np.float64], counts: NDArray[np.int64], room: _Room
+    x: NDArray[np.float64], y: NDArray[np.float64], counts: NDArray[np.int64], space: _Space
 ) -> set[int]:
-    """Return the most taken items whose names would not run into each other."""
+    """Return the most popular items whose names would not run into each other."""
     named: dict[int, float] = {}
     for i in np.argsort(-counts, kind="stable").tolist():
-        start = x[i] - room.width if _to_the_left(x[i]) else x[i]
+        start = x[i] - space.width if _to_the_left(x[i]) else x[i]
         if all(
-            abs(start - other) > room.width or abs(y[i] - y[j]) > room.height
+            abs(start - other) > space.width or abs(y[i] - y[j]) > space.height
             for j, other in named.items()
         ):
             named[i] = start
-        if len(named) == room.most:
+        if len(named) == space.most:
             break
     return set(named)
 

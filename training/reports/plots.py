@@ -26,7 +26,7 @@ from recsys.training.reports.drawing import (
 )
 
 BEST = "best_reachable"
-CONSUMED = "taken next"
+CONSUMED = "actual next items"
 _WORDS = {
     "two_tower": "two-tower",
     "session": "session transformer",
@@ -228,9 +228,9 @@ def _slice_words(evaluation: Evaluation, side: str) -> str:
 
 
 def popularity(evaluation: Evaluation, k: int) -> str:
-    """Draw which share of what was recommended, and taken, lies within the n most popular items.
+    """Draw which share of the recommended, and of the actual, items is among the n most popular.
 
-    The legend says within how many of them half of it lies.
+    The legend says among how many of them half of it is.
     """
     counts = evaluation.train_counts
     rank = np.empty(len(counts), np.int64)

@@ -36,7 +36,7 @@ def write_ranking_report(
         path: the HTML file; replaced as a whole.
         title: the heading.
         config_text: the configuration, as YAML.
-        evaluation: of the model, and of those beside it, on the test rows.
+        evaluation: of the model, and of the others, on the test rows.
         history: what the loop logged; may be empty.
         facts: lines about data and protocol.
         embedding: diagnostics of the table.
@@ -50,7 +50,7 @@ def write_ranking_report(
     html = environment.get_template(TEMPLATE.name).render(
         title=title,
         verdict=_verdict(auc, loss, base_rate),
-        beside=_beside(evaluation),
+        beside=_compared(evaluation),
         tiles=[
             ("AUC", f"{auc.value:.4f}", f"{auc.low:.4f} to {auc.high:.4f}"),
             ("log loss", f"{loss.value:.4f}", f"{loss.low:.4f} to {loss.high:.4f}"),
@@ -99,8 +99,8 @@ def _table(evaluation: RankingEvaluation) -> list[dict[str, Any]]:
     return rows
 
 
-def _beside(evaluation: RankingEvaluation) -> str:
-    """Say in words which of the others the model is better than, on the same rows."""
+def _compared(evaluation: RankingEvaluation) -> str:
+    """Describe which of the others the model is better than, on the same rows."""
     apart: dict[str, list[str]] = {"better than": [], "no different from": [], "worse than": []}
     for name, result in evaluation.results.items():
         less = result.less_auc
@@ -124,7 +124,7 @@ def _mended(own: RankerResult) -> str:
 def _verdict(auc: Interval, loss: Interval, base_rate: float) -> str:
     if auc.low <= 0.5:
         return (
-            "On the test rows the ranker does not tell positives from negatives better than "
+            "On the test rows the ranker does not separate positives from negatives better than "
             "chance does."
         )
     text = f"Of a positive and a negative row, the ranker puts the positive first {auc.value:.1%} "

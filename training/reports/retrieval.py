@@ -107,8 +107,10 @@ def verdict(evaluation: Evaluation, k: int) -> str:
     """Return what the numbers say in a sentence or two, no better than they are."""
     metric = f"recall_at_{k}"
     model, *others = evaluation.results.values()
-    found = f"{plots.words(model.name).capitalize()} finds {model.metrics[metric]:.1%} of what "
-    text = f"{found}users took next within its first {k} recommendations"
+    found = (
+        f"{plots.words(model.name).capitalize()} finds {model.metrics[metric]:.1%} of the items "
+    )
+    text = f"{found}users interacted with next within its first {k} recommendations"
     baselines = [other for other in others if other.name != plots.BEST]
     if not baselines:
         return f"{text}."
@@ -153,7 +155,7 @@ def _alarm(
     item_vectors: NDArray[np.float32],
     item_groups: Sequence[str] | None,
 ) -> str | None:
-    """Return the collapse of the item vectors in words; the test's figures come last."""
+    """Describe the collapse of the item vectors; the test's figures come last."""
     vectors = torch.from_numpy(item_vectors)
     spread = None if item_groups is None else group_spread(vectors, item_groups)
     points = [*history, evaluation.representation]
@@ -208,8 +210,8 @@ def _tables(evaluation: Evaluation) -> list[_Table]:
 def _cells(results: Sequence[RankerResult], metric: str) -> list[tuple[str, str, bool]]:
     """Return a cell a ranker: the value, its interval, and whether it is the best."""
     values = [result.metrics.get(metric, math.nan) for result in results]
-    judged = [v for v, r in zip(values, results, strict=True) if r.name != plots.BEST]
-    best = max((v for v in judged if math.isfinite(v)), default=math.nan)
+    compared = [v for v, r in zip(values, results, strict=True) if r.name != plots.BEST]
+    best = max((v for v in compared if math.isfinite(v)), default=math.nan)
     cells = []
     for value, result in zip(values, results, strict=True):
         low, high = result.intervals.get(metric, (math.nan, math.nan))
@@ -241,5 +243,5 @@ def _template() -> jinja2.Template:
 
 
 def newest_first(history: Sequence[str]) -> list[tuple[str, int]]:
-    """Return titles from the newest on, and how often each was taken in a row."""
+    """Return titles from the newest on, and how often each comes in a row."""
     return [(title, len(list(run))) for title, run in groupby(reversed(history))]

@@ -12,7 +12,7 @@ from recsys.training.search.store import DONE, FAILED
 from recsys.training.search.tuning import Found
 
 SHOWN_TRIALS = 5
-"""Trials beside the configuration as it stands."""
+"""Trials besides the given configuration."""
 
 
 def lines(found: Found) -> list[str]:
@@ -25,7 +25,7 @@ def lines(found: Found) -> list[str]:
     chosen = [base, *(one for one in ranked if one != base)][: SHOWN_TRIALS + 1]
     best = ["" if one != found.best else "best" for one in chosen]
     rows = [["trial", *(str(one.number) for one in chosen)], ["", *best]]
-    rows[1][1] = "as it stands" + (", best" if best[0] else "")
+    rows[1][1] = "as given" + (", best" if best[0] else "")
     rows.append([found.metric, *("-" if o.value is None else f"{o.value:.4f}" for o in chosen)])
     rows.append(["epochs", *(str(len(one.epochs)) for one in chosen)])
     rows.append(["ended", *(one.state for one in chosen)])
@@ -47,14 +47,14 @@ def verdict(found: Found) -> list[str]:
     best, base = found.best, found.baseline
     if base.value is None:
         first = f"trial {best.number} has validation {found.metric} {best.value:.4f}; the "
-        first += f"configuration as it stands failed: {base.reason}"
+        first += f"given configuration failed: {base.reason}"
     elif best.number == base.number:
-        first = f"nothing better than the configuration as it stands ({best.value:.4f}) was found"
+        first = f"nothing better than the given configuration ({best.value:.4f}) was found"
     else:
         assert best.value is not None
         first = (
             f"trial {best.number} is the best: validation {found.metric} {best.value:.4f}, "
-            f"{best.value - base.value:+.4f} against the configuration as it stands "
+            f"{best.value - base.value:+.4f} against the given configuration "
             f"({base.value:.4f})"
         )
     return [
@@ -81,7 +81,7 @@ def to_json(found: Found) -> dict[str, Any]:
 def tuned_config(config: ExperimentConfig, found: Found, out: Path, folder: Path) -> str:
     """Return the whole configuration of the best trial as commented YAML.
 
-    out: where it will lie; paths below `folder`, where the first one lies, are written relative
+    out: its path; paths below `folder`, that of the first one, are written relative
     to it.
     """
     best, base = found.best, found.baseline
@@ -112,7 +112,7 @@ def _counts(found: Found) -> Iterator[str]:
 
 
 def _relative(config: ExperimentConfig, here: Path, folder: Path) -> Any:
-    """Paths beside the first configuration stay beside it; others are as they are."""
+    """Paths relative to the first configuration stay relative to it; others are as they are."""
 
     def shown(path: str | None) -> str | None:
         if path is None or not Path(path).is_relative_to(folder.resolve()):

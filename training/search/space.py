@@ -47,7 +47,7 @@ class _RangeEntry(StrictModel):
 
 
 def space_of(config: ExperimentConfig, raw: Mapping[str, Any], source: object) -> Space:
-    """Return the space that `raw` describes; an empty one stands for `default_space`.
+    """Return the space that `raw` describes; an empty one gives `default_space`.
 
     Raises:
         ConfigError: a key is not one of the configuration (the nearest right one is named) or

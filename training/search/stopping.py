@@ -16,7 +16,7 @@ def stoppable() -> Iterator[Callable[[], None]]:
 
     A training acts on a signal after a step; one that comes in its last validation would be
     lost, but every signal also writes its number to a socket, which the check reads. In a thread
-    other than the main one signals are left to whoever owns them.
+    other than the main one signals are left to their owner.
     """
     numbers = ending_signals()
     reading, writing = socket.socketpair()

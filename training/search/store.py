@@ -4,12 +4,13 @@ Storage, proposals, pruning, the first trial's given settings and the importance
 Optuna's. Ours is what it has not:
 
 - What is proposed is a function of the seed, of how many trials came before, and of their results:
-  a search that was stopped and goes on proposes what one that was not stopped would. Optuna stores
-  no sampler's state, so each proposal has a sampler with a seed of its own.
-- One process has a search, by a lock on the file: a trial that is open when the lock is taken was
+  a search that was stopped and continues proposes what one that was not stopped would. Optuna
+  stores no sampler's state, so each proposal has a sampler with a seed of its own.
+- One process has a search, by a lock on the file: a trial that is open when the lock is acquired
+was
   cut off, and is proposed again. Optuna's heartbeat goes with `Study.optimize` alone, which acts on
   no signal within a trial, and knows of a killed process only after a time.
-- A search goes on only with the configuration, space, seed and data that it began with.
+- A search continues only with the configuration, space, seed and data that it began with.
 - A proposal that was trained before gets the earlier result.
 
 Bergstra et al., "Algorithms for Hyper-Parameter Optimization", NeurIPS 2011, section 4 (TPE).
@@ -44,7 +45,7 @@ class Tried:
     """A trial: what was set, how it ended, the validation metric of each epoch.
 
     value: the best of them; None where there is none. repeats: the trial that had the same settings
-    before, so that this one was not trained. Trial 0 is the configuration as it stands.
+    before, so that this one was not trained. Trial 0 is the given configuration.
     """
 
     number: int
@@ -65,13 +66,13 @@ class Tried:
 def open_search(
     path: Path, name: str, *, space: Space, base: Mapping[str, Any], facts: dict[str, Any]
 ) -> Iterator["SearchStore"]:
-    """Open the search `name` in the file `path`, or begin it; nobody else has it meanwhile.
+    """Open the search `name` in the file `path`, or begin it; no other process has it meanwhile.
 
     Args:
         path: an SQLite file, made where it is missing.
         name: of the search; a file may hold several.
         space: what may be set.
-        base: what the configuration as it stands has at the keys of `space`.
+        base: what the given configuration has at the keys of `space`.
         facts: plain data that make it this search and no other; "seed" is one.
 
     Raises:
@@ -128,7 +129,7 @@ class SearchStore:
             shown = "; ".join(differences[:4]) + ("; ..." if len(differences) > 4 else "")
             raise ConfigError(
                 f"--storage {path}: the search '{name}' in it is another one ({shown}): give "
-                "--name for a new search, or what the first one was given to go on with it"
+                "--name for a new search, or the settings of the first one to continue it"
             )
         self._study.set_user_attr(_FACTS, plain)
 
@@ -151,7 +152,7 @@ class SearchStore:
         return found
 
     def remember(self, key: str, value: str) -> None:
-        """Keep `value` beside the trials."""
+        """Keep `value` with the trials."""
         self._study.set_user_attr(key, value)
 
     def trials(self, *, interrupted: bool = False) -> list[Tried]:
@@ -169,7 +170,7 @@ class SearchStore:
         )
         space = self.space
         if not before:
-            # What lies outside the space is no draw from it: only the others are learnt from.
+            # What is outside the space is no draw from it: only the others are learnt from.
             space = {key: one for key, one in space.items() if one.holds(self.base[key])}
             self._study.enqueue_trial({k: _encoded(one, self.base[k]) for k, one in space.items()})
         distributions = {key: _distribution(self._optuna, one) for key, one in space.items()}
@@ -187,12 +188,12 @@ class SearchStore:
         self._study.tell(self._open, value)
 
     def pruned(self, seconds: float) -> None:
-        """End the trial: not worth going on."""
+        """End the trial: not worth continuing."""
         self._open.set_user_attr(_SECONDS, seconds)
         self._study.tell(self._open, state=self._optuna.trial.TrialState.PRUNED)
 
     def failed(self, reason: str, seconds: float = 0.0) -> None:
-        """End the trial: it cannot be had; `INTERRUPTED`: it was cut off and counts for nothing."""
+        """End the trial: it is impossible; `INTERRUPTED`: it was cut off and counts for nothing."""
         self._open.set_user_attr(_REASON, reason)
         self._open.set_user_attr(_SECONDS, seconds)
         self._study.tell(self._open, state=self._optuna.trial.TrialState.FAIL)
@@ -289,7 +290,7 @@ def _study(optuna: Any, path: Path, name: str) -> Any:
 
 
 def _check_file(path: Path) -> None:
-    """Refuse what is no file of searches: Optuna would write its tables beside others."""
+    """Refuse a file without searches: Optuna would add its tables to others."""
     if not path.resolve().parent.is_dir():
         raise ConfigError(
             f"--storage {path}: there is no folder {path.resolve().parent}; make it first"
@@ -338,7 +339,7 @@ def _decoded(one: Range | Choice, drawn: Any) -> Any:
 
 
 def _differences(old: Any, new: Any, prefix: str = "") -> Iterator[str]:
-    """Yield in words what is not the same in two trees."""
+    """Describe what is not the same in two trees."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in [*old, *(key for key in new if key not in old)]:
             below = f"{prefix}.{key}".removeprefix("config.").lstrip(".")

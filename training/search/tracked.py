@@ -1,6 +1,6 @@
 """A search in MLflow: one run for the search, a run nested in it for each trial.
 
-A trial writes its journal and goes on; a thread behind all of them delivers finished journals, so
+A trial writes its journal and continues; a thread behind all of them delivers finished journals, so
 that a store that is slow or down costs the search nothing. What it misses, `deliver_search` sends.
 """
 

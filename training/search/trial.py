@@ -31,7 +31,7 @@ LOG = logging.getLogger(__name__)
 
 
 class TrialStoppedError(Exception):
-    """The trial is not to go on; the search knows why."""
+    """The trial is not to continue; the search knows why."""
 
 
 class TrialPrunedError(TrialStoppedError):
@@ -103,7 +103,7 @@ class Watcher:
         epochs: of the whole training; nothing is pruned at the last one.
         report: takes an epoch (from 1 on) and its value; returns whether to prune.
         deadline: when the trial has to stop (`time.monotonic`), None: it runs to its end.
-        check: raises where a signal came that nobody has acted on.
+        check: raises where a signal came that no other code has acted on.
     """
 
     def __init__(
@@ -139,12 +139,12 @@ class Watcher:
 
     @property
     def seconds(self) -> float:
-        """How long it has taken so far."""
+        """The duration so far."""
         return time.monotonic() - self.started
 
 
 class _NoCheckpoints(Checkpoints):
-    """Keeps nothing: a trial is judged by its numbers, and begins anew where it was cut off."""
+    """Keeps nothing: a trial is evaluated by its numbers, and begins again where it was cut off."""
 
     def save(self, trained: Trained, state: LoopState) -> Path:
         return self.folder

@@ -1,8 +1,8 @@
-"""The search behind `recsys tune`: trainings with other settings, judged on the validation part.
+"""The search behind `recsys tune`: trainings with other settings, evaluated on the validation part.
 
-Trial 0 is the configuration as it stands, so the best of them is never worse than that. The
+Trial 0 is the given configuration, so the best of them is never worse than that. The
 trials train on data that were encoded once; one that falls behind is pruned by epoch; one that
-cannot be had (a loss that is not finite, a table that does not fit) is recorded with its reason.
+is impossible (a loss that is not finite, a table that does not fit) is recorded with its reason.
 The test part is not evaluated: the best of many validation values is an optimistic number, and
 only a test part that chose nothing can say what the choice is worth.
 """
@@ -84,7 +84,7 @@ class Found:
 
     @property
     def baseline(self) -> Tried:
-        """The configuration as it stood."""
+        """The given configuration."""
         return self.trials[0]
 
     @property
@@ -112,7 +112,7 @@ def search(
     name: str,
     seed: int = 0,
 ) -> Found:
-    """Search, or go on with the search `name` in `storage`.
+    """Search, or continue the search `name` in `storage`.
 
     Args:
         config: the experiment; its `training.metric` decides.
@@ -123,7 +123,7 @@ def search(
         seed: of the proposals.
 
     Raises:
-        ConfigError: as `open_search` does; no trial can be had.
+        ConfigError: as `open_search` does; no trial succeeded.
         UserError: the data are wrong.
         Terminated: a signal came; what ended is stored.
     """
@@ -176,7 +176,7 @@ class _Search:
         before = self.store.trials(interrupted=True)
         if before:
             ended = sum(one.state != INTERRUPTED for one in before)
-            LOG.info(f"going on with the search '{self.name}': {ended} trials are there")
+            LOG.info(f"continuing the search '{self.name}': {ended} trials are there")
         why = self._why_not_another()
         if why:
             return self._found(why, self._run_dir() or Path(self.config.output))
@@ -304,7 +304,7 @@ def _announced(
     number: int, trials: int | None, values: dict[str, Any], base: dict[str, Any]
 ) -> str:
     if values == base:
-        words = "the configuration as it stands"
+        words = "the given configuration"
     else:
         words = ", ".join(f"{key} {value}" for key, value in values.items())
     return f"trial {number}{'' if trials is None else f' (of {trials})'}: {words}"

@@ -17,7 +17,7 @@ FINISH_SECONDS = 60.0
 """How long `finish` waits in all while the delivery gets on."""
 
 GotOn = Callable[[str | None], None]
-"""Told after every step forward, with the run's id where it is known."""
+"""Called after every step forward, with the run's id where it is known."""
 Send = Callable[[Path, str, GotOn], None]
 """Sends what is pending of the journal in a folder to a store; raises where that fails."""
 
@@ -55,7 +55,7 @@ class Delivery(threading.Thread):
         """Wait while the delivery gets on; return whether all of it arrived."""
         self._finishing.set()
         end = time.monotonic() + FINISH_SECONDS
-        # A local database always answers in the end; the import of MLflow asks nobody.
+        # A local database always answers in the end; the import of MLflow needs no server.
         patient = sqlite_path(self.uri) is not None
         while self.is_alive() and time.monotonic() < end:
             self.join(0.05)

@@ -1,6 +1,6 @@
 """The journal of a run: everything that is tracked, one JSON a line, on disk before it is sent.
 
-`journal.jsonl` only grows. `tracking.json` beside it says, store by store, up to where the
+`journal.jsonl` only grows. `tracking.json` next to it says, store by store, up to where the
 journal was delivered, and as which run; it is replaced as a whole after every batch.
 """
 
@@ -40,7 +40,7 @@ class Journal:
         self.path = run_dir / JOURNAL
         self.old = list(read(run_dir)) if self.path.exists() else []
         self.file = self.path.open("ab")
-        # A kill may have left half a line, which nobody has been sent.
+        # A kill may have left half a line, which was not sent.
         self.file.truncate(self.old[-1][1] if self.old else 0)
         self.next = self.old[-1][0]["seq"] + 1 if self.old else 0
 
@@ -83,7 +83,7 @@ def load_position(run_dir: Path, uri: str) -> Position:
 
 
 def parent_tag(run_dir: Path, record: Record, uri: str) -> dict[str, str]:
-    """Return the tag by which MLflow nests the run that `record` starts; empty: it stands alone.
+    """Return the tag by which MLflow nests the run that `record` starts; empty: it has no parent.
 
     Raises:
         NotFoundError: the store `uri` has not got the run around it yet.

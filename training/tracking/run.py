@@ -1,11 +1,11 @@
 """MLflow tracking that never slows or stops a training.
 
-Whatever is tracked goes to the run's journal (`recsys.training.tracking.journal`) and nowhere else
-as far as training waits. A background thread, the only one that knows MLflow, delivers the journal
-batch by batch; where the store is slow or down it tries again ever more rarely, and `deliver` sends
-later what was missed. MLflow drops a metric that it has with equal key, step, value and time, a run
-is found by the key in its journal before one is created, and all else overwrites itself: what is
-sent twice is there once.
+Whatever is tracked goes to the run's journal (`recsys.training.tracking.journal`) and no other
+place as far as training waits. A background thread, the only one that knows MLflow, delivers the
+journal batch by batch; where the store is slow or down it tries again ever more rarely, and
+`deliver` sends later what was missed. MLflow drops a metric that it has with equal key, step, value
+and time, a run is found by the key in its journal before one is created, and all else overwrites
+itself: what is sent twice is there once.
 
 Example:
     tracker = start_run(config.tracking, run_dir=run_dir, name="run", params={"dim": 64})
@@ -72,7 +72,7 @@ def start_run(
     tags: Mapping[str, str] | None = None,
     parent: Path | None = None,
 ) -> "Tracker":
-    """Start tracking into `run_dir`, or go on where the journal there ends.
+    """Start tracking into `run_dir`, or continue where the journal there ends.
 
     Args:
         config: the store and the experiment; not enabled: the journal alone is written.

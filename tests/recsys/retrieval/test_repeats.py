@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from recsys.data.batch import Jagged
 from recsys.losses.next_item import full_softmax, sampled_softmax, softmax_with_repeats
 from recsys.retrieval.index.exact import ExactVectors
-from recsys.retrieval.repeats import distinct, search_with_repeats, taken_before
+from recsys.retrieval.repeats import distinct, earlier_items, search_with_repeats
 
 
 def rows(*lists: list[int]) -> Jagged:
@@ -29,9 +29,9 @@ def as_lists(jagged: Jagged) -> list[list[int]]:
 def test_what_was_taken_up_to_each_step_by_hand() -> None:
     history = rows([5, 3, 5, 9], [], [2, 2])
     asks = torch.tensor([0, 1, 2, 3, 4, 5])
-    assert as_lists(taken_before(history, asks)) == [[5], [3, 5], [3, 5], [3, 5, 9], [2], [2]]
-    assert as_lists(taken_before(history, asks[[1, 5]])) == [[3, 5], [2]]
-    assert as_lists(taken_before(rows([], []), asks[:0])) == []
+    assert as_lists(earlier_items(history, asks)) == [[5], [3, 5], [3, 5], [3, 5, 9], [2], [2]]
+    assert as_lists(earlier_items(history, asks[[1, 5]])) == [[3, 5], [2]]
+    assert as_lists(earlier_items(rows([], []), asks[:0])) == []
     assert as_lists(distinct(rows([4, 1, 4], [], [0]))) == [[1, 4], [], [0]]
 
 

@@ -142,7 +142,7 @@ def test_a_run_survives_whatever_is_killed_and_ends_on_two_machines(
     again = f"recsys train --resume {run_dir} --workers 2"
     assert output.splitlines()[-2:] == [
         "rank 1 was ended by signal 9 (SIGKILL)",
-        f"the checkpoint of step {stands} stands; go on with: {again} (or another number)",
+        f"step {stands} has a checkpoint; continue with: {again} (or another number)",
     ]
     assert "Traceback" not in output
 
@@ -153,7 +153,7 @@ def test_a_run_survives_whatever_is_killed_and_ends_on_two_machines(
     assert launcher.returncode == 143, output
     stands = checkpoints.steps()[-1]
     assert stands % 30 > 0  # it was written because of the signal
-    assert f"the checkpoint of step {stands} stands; go on with: recsys train --resume" in output
+    assert f"step {stands} has a checkpoint; continue with: recsys train --resume" in output
 
     port = free_port()
     node: tuple[object, ...]

@@ -172,8 +172,8 @@ def test_the_table_shows_what_finds_cold_items(
         assert found.cold is not None
         count, k = int(data.cold.sum()), found.cold_k(20)
         assert k == 20 < count
-        took = f"recall_at_20 of the {count:,} cold items, which {found.cold.queries:,} users took"
-        assert took in " ".join(shown.split())
+        text = f"of the {count:,} cold items, which {found.cold.queries:,} users interacted with"
+        assert f"recall_at_20 {text}" in " ".join(shown.split())
         metrics = found.results["attributes"].metrics
         cells = [cell.strip() for cell in lines[1].strip(" │").split("│")]
         assert [cells[0], *(cell.split()[0] for cell in cells[1:])] == [

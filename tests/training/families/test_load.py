@@ -196,7 +196,7 @@ def test_a_log_of_positive_rows_has_no_label_and_no_derived_features() -> None:
     labelled = {"interactions": {**roles, "label": {"column": "x"}}, "features": features}
     for kind in ("two_tower", "session"):
         (line,) = refusal(kind, schema=labelled)
-        assert f"model.kind: {kind} learns from what was taken and has no use for schema" in line
+        assert f"model.kind: {kind} learns from interactions and does not use schema" in line
         past = [*features, {"name": "n", "kind": "count", "of": "item"}]
         (line,) = refusal(kind, schema={"interactions": roles, "features": past})
         assert f"feature 'n': kind: count is for rankers, and model.kind is {kind}" in line

@@ -209,7 +209,10 @@ def test_the_verdict_is_no_better_than_the_numbers(evaluation: Evaluation) -> No
     names = ("two_tower", "item_knn", "popularity")
     model, knn, _ = (evaluation.results[name] for name in names)
     ahead = verdict(evaluation, 20)
-    assert f"finds {model.metrics['recall_at_20']:.1%} of what users took next" in ahead
+    assert (
+        f"finds {model.metrics['recall_at_20']:.1%} of the items users interacted with next"
+        in ahead
+    )
     assert "the best baseline, item kNN" in ahead
     assert "points ahead (95 %" in ahead
     turned = {"item_knn": knn, "two_tower": model}
@@ -229,7 +232,7 @@ def test_half_of_the_places_is_where_it_is_by_hand(evaluation: Evaluation) -> No
     )
     text = popularity(small, 2)
     assert "two-tower: half within 2<" in text  # item 3 is the second most popular: 3 of 5
-    assert "taken next: half within 1<" in text
+    assert "actual next items: half within 1<" in text
 
 
 def test_edges_a_small_run_without_curves_groups_or_vectors(
@@ -361,7 +364,7 @@ def test_cold_items_have_a_section_that_says_what_chance_gives(
     text = write(tmp_path / "r.html", with_cold)
     said = " ".join(" ".join(Page(text).text).split())
     assert "60 of the 300 items are cold" in said
-    assert "123 users took one" in said
+    assert "123 users interacted with one" in said
     assert "by chance that would be 33.3%" in said  # 20 of 60
     assert "no training row is about them" in said
     assert "Recall@20, among all 300 items" in said
@@ -371,7 +374,7 @@ def test_cold_items_have_a_section_that_says_what_chance_gives(
     few = replace(with_cold, cold=ColdItems(7, 123, trained=True))
     said = " ".join(" ".join(Page(write(tmp_path / "r.html", few)).text).split())
     assert "by chance that would be 100.0%" in said
-    assert "though some were taken in training" in said
+    assert "though some have training rows" in said
 
 
 def test_ten_rankers_have_ten_colours(evaluation: Evaluation, tmp_path: Path) -> None:

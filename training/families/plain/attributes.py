@@ -9,6 +9,7 @@ from scipy import sparse
 
 from recsys.core.distinct import distinct, distinct_codes
 from recsys.features.dataset.dataset import Dataset
+from recsys.training.families.plain.interactions import Integers
 from recsys.training.families.plain.ordered import (
     Matrix,
     follow_counts,
@@ -16,7 +17,6 @@ from recsys.training.families.plain.ordered import (
     scaled_rows,
     weighted_steps,
 )
-from recsys.training.families.plain.taken import Integers
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Attribute:
 
 @dataclass(frozen=True)
 class AttributePopularity:
-    """Items by how often items with their attribute values were taken after such a history.
+    """Items by how often items with their attribute values follow such a history.
 
     With P_f(v) the share of value v of attribute f in the training rows, and P_f(v | h) its share
     in what followed items with the values that the history h has, newer items and nearer pairs
@@ -107,7 +107,7 @@ class AttributePopularity:
 
         Args:
             sequence: (E,) the sequence of each training row, ascending.
-            item_row: (E,) what was taken, in order within a sequence.
+            item_row: (E,) the items, in order within a sequence.
             num_items: size of the catalogue.
             values: an attribute each, (n_items, V) CSR of ones; see `item_values`. At least one.
             steps: how far apart a pair may be, and how many last items answer.

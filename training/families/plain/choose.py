@@ -1,4 +1,4 @@
-"""Which baselines stand beside a retrieval model; those left out have a reason that is told."""
+"""Which baselines a retrieval model is compared with, and why others are left out."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from recsys.training.families.plain.attributes import AttributePopularity, item_
 from recsys.training.families.plain.factorised import ImplicitAls
 from recsys.training.families.plain.fallback import Answering, PlainRanker, PopularFirst
 from recsys.training.families.plain.graph import GraphFilter, graph_products
+from recsys.training.families.plain.interactions import Baseline, Integers
 from recsys.training.families.plain.linear import Ease
 from recsys.training.families.plain.markov import MarkovChain
 from recsys.training.families.plain.neighbours import ItemKNN
@@ -26,7 +27,6 @@ from recsys.training.families.plain.ordered import follow_bytes
 from recsys.training.families.plain.popularity import Popularity
 from recsys.training.families.plain.session_items import SessionItems
 from recsys.training.families.plain.session_knn import SessionKNN, vote_products
-from recsys.training.families.plain.taken import Baseline, Integers
 
 BASELINES: tuple[BaselineName, ...] = (
     "popularity",
@@ -52,7 +52,7 @@ MICROSECONDS_A_DAY = 86_400_000_000
 _NO_IMPLICIT = "the package implicit is not installed (pip install 'recsys-engine[implicit]')"
 _NO_TIMES = "the log has no times (schema.interactions.time)"
 _NO_ATTRIBUTES = "the items have no categorical feature but their id (schema.features)"
-# Ten minutes of a core: more would keep whoever trains waiting.
+# Ten minutes of a core: more would delay the training.
 _MOST_GRAPH_PRODUCTS = 500_000_000_000
 _MOST_VOTE_PRODUCTS = 50_000_000_000
 
@@ -60,7 +60,7 @@ _MOST_VOTE_PRODUCTS = 50_000_000_000
 _ARE_POPULARITY = ("popularity", "popularity_recent", "attributes")
 """They are popularity themselves, that of attributes with new items in their places."""
 _BREAK_TIES = (*_ARE_POPULARITY, "session_items", "markov", "markov_10", "v_sknn")
-"""What no history speaks for they put in order by a popularity of their own."""
+"""They order items without a score by a popularity of their own."""
 _OF_SEQUENCES: dict[str, Callable[[Integers, Integers, int], Baseline]] = {
     "item_knn": ItemKNN.fit,
     "ease": Ease.fit,
@@ -73,7 +73,7 @@ _OF_SEQUENCES: dict[str, Callable[[Integers, Integers, int], Baseline]] = {
 
 
 @dataclass(frozen=True)
-class _Taken:
+class _Rows:
     """The training rows, sequence after sequence, each in order, (E,) each.
 
     A sequence is a session, or where the log is not cut into any, all of a user.
@@ -85,7 +85,7 @@ class _Taken:
     time: NDArray[np.int64] | None
 
     @classmethod
-    def of(cls, data: Dataset, sessions: Sessions | None) -> "_Taken":
+    def of(cls, data: Dataset, sessions: Sessions | None) -> "_Rows":
         events = data.tables.events
         rows = data.events_of((TRAIN,))
         sequence = events.user_row[rows].astype(np.int64)
@@ -99,7 +99,7 @@ class _Taken:
 
 
 def check_baselines(config: RetrievalExperiment) -> None:
-    """Refuse baselines that were asked for by name and cannot be had, before any work is done.
+    """Refuse baselines that were asked for by name and are not available, before any work is done.
 
     Raises:
         ConfigError: which, and why.
@@ -121,13 +121,13 @@ def baseline_rankers(
         config: their names and settings.
         sessions: where the model is one of sessions, how the log is cut. Then they are fitted on
             sessions and answer from the queries' own history, in its order; else they are fitted
-            on users and answer from all that a user took.
+            on users and answer from all items of a user.
 
     Returns:
         The rankers by name, and the reason of each one that was left out.
 
     Raises:
-        ConfigError: one that was asked for by name cannot be had.
+        ConfigError: one that was asked for by name is not available.
     """
     names = config.baselines
     why = about_sessions(names)
@@ -136,7 +136,7 @@ def baseline_rankers(
     if "auto" in names:
         names = BASELINES if sessions is None else SESSION_BASELINES
     names = tuple(name for name in names if name != "sasrec")  # trained, not fitted: the job's
-    taken = _Taken.of(data, sessions)
+    taken = _Rows.of(data, sessions)
     of_users = (taken.user, taken.item, data.num_items)
     popular = PopularFirst.of(*of_users, time=taken.time, window=_window(config))
     rankers: dict[str, PlainRanker] = {}
@@ -157,7 +157,7 @@ def baseline_rankers(
     return rankers, left_out
 
 
-def _fitted(name: str, data: Dataset, config: RetrievalEvaluationConfig, taken: _Taken) -> Baseline:
+def _fitted(name: str, data: Dataset, config: RetrievalEvaluationConfig, taken: _Rows) -> Baseline:
     of_users = (taken.user, taken.item, data.num_items)
     of_sequences = (taken.sequence, taken.item, data.num_items)
     if name == "popularity":
@@ -179,11 +179,11 @@ def _implicit_is_installed() -> bool:
     return find_spec("implicit") is not None
 
 
-def _no_reason(_data: Dataset, _config: RetrievalEvaluationConfig, _taken: _Taken) -> None:
+def _no_reason(_data: Dataset, _config: RetrievalEvaluationConfig, _taken: _Rows) -> None:
     return None
 
 
-def _not_recent(_data: Dataset, config: RetrievalEvaluationConfig, taken: _Taken) -> str | None:
+def _not_recent(_data: Dataset, config: RetrievalEvaluationConfig, taken: _Rows) -> str | None:
     if taken.time is None:
         return _NO_TIMES
     span = int(taken.time.max() - taken.time.min())
@@ -195,7 +195,7 @@ def _not_recent(_data: Dataset, config: RetrievalEvaluationConfig, taken: _Taken
     )
 
 
-def _not_ease(data: Dataset, config: RetrievalEvaluationConfig, _taken: _Taken) -> str | None:
+def _not_ease(data: Dataset, config: RetrievalEvaluationConfig, _taken: _Rows) -> str | None:
     needed = data.num_items**2 * 4
     words = f"a matrix of {data.num_items:,} x {data.num_items:,} items needs {needed / 1e9:.1f} GB"
     if data.num_items > config.ease_max_items:
@@ -203,32 +203,32 @@ def _not_ease(data: Dataset, config: RetrievalEvaluationConfig, _taken: _Taken) 
     return _not_in_memory(needed, words)
 
 
-def _not_graph(data: Dataset, config: RetrievalEvaluationConfig, taken: _Taken) -> str | None:
+def _not_graph(data: Dataset, config: RetrievalEvaluationConfig, taken: _Rows) -> str | None:
     num_queries = min(data.num_users, config.max_queries)
     products = graph_products(len(taken.item), data.num_items, num_queries)
     return None if products <= _MOST_GRAPH_PRODUCTS else _too_long(products)
 
 
-def _not_following(data: Dataset, _config: RetrievalEvaluationConfig, taken: _Taken) -> str | None:
+def _not_following(data: Dataset, _config: RetrievalEvaluationConfig, taken: _Rows) -> str | None:
     needed = follow_bytes(len(taken.item), data.num_items)
     return _not_in_memory(needed, f"what follows what may need {needed / 1e9:.1f} GB")
 
 
-def _not_neighbours(data: Dataset, config: RetrievalEvaluationConfig, taken: _Taken) -> str | None:
+def _not_neighbours(data: Dataset, config: RetrievalEvaluationConfig, taken: _Rows) -> str | None:
     num_queries = min(len(data.events_of((TEST,))), config.max_queries)
     products = vote_products(taken.sequence, num_queries)
     return None if products <= _MOST_VOTE_PRODUCTS else _too_long(products)
 
 
 def _not_session_items(
-    _data: Dataset, config: RetrievalEvaluationConfig, _taken: _Taken
+    _data: Dataset, config: RetrievalEvaluationConfig, _taken: _Rows
 ) -> str | None:
     if not config.filter_seen:
         return None
     return "it recommends what was seen, which evaluation.filter_seen leaves out"
 
 
-def _not_attributes(data: Dataset, config: RetrievalEvaluationConfig, taken: _Taken) -> str | None:
+def _not_attributes(data: Dataset, config: RetrievalEvaluationConfig, taken: _Rows) -> str | None:
     return _not_following(data, config, taken) if item_values(data) else _NO_ATTRIBUTES
 
 
@@ -244,7 +244,7 @@ def _too_long(products: float) -> str:
     return f"its scores would take some {products:.0e} multiplications, minutes to hours"
 
 
-def _not_ials(_data: Dataset, config: RetrievalEvaluationConfig, _taken: _Taken) -> str | None:
+def _not_ials(_data: Dataset, config: RetrievalEvaluationConfig, _taken: _Rows) -> str | None:
     if _implicit_is_installed():
         return None
     if "ials" in config.baselines:
@@ -252,7 +252,7 @@ def _not_ials(_data: Dataset, config: RetrievalEvaluationConfig, _taken: _Taken)
     return _NO_IMPLICIT
 
 
-_REASONS: dict[str, Callable[[Dataset, RetrievalEvaluationConfig, _Taken], str | None]] = {
+_REASONS: dict[str, Callable[[Dataset, RetrievalEvaluationConfig, _Rows], str | None]] = {
     "popularity_recent": _not_recent,
     "ease": _not_ease,
     "gf_cf": _not_graph,

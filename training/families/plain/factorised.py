@@ -1,4 +1,4 @@
-"""Matrix factorisation of what was taken against all that was not; needs `implicit`."""
+"""Matrix factorisation of interactions against all other pairs; needs `implicit`."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from recsys.training.families.plain.taken import Integers, history_items, user_items
+from recsys.training.families.plain.interactions import Integers, history_items, user_items
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class ImplicitAls:
 
         sum over (u, i) of c_ui (p_ui - x_u . y_i)^2 + l2 (sum |x_u|^2 + sum |y_i|^2)
 
-    with p_ui = 1 and c_ui = `confidence` where u took i, else p_ui = 0 and c_ui = 1. A query's
-    vector is solved for from its history, exactly as a user's is, so that histories that
+    with p_ui = 1 and c_ui = `confidence` where u interacted with i, else p_ui = 0 and c_ui = 1. A
+    query's vector is solved for from its history, exactly as a user's is, so that histories that
     training never saw are answered too.
 
     model: an `implicit.cpu.als.AlternatingLeastSquares`.
@@ -45,12 +45,12 @@ class ImplicitAls:
         """Factorise.
 
         Args:
-            user_row: (E,) who took, training rows only; repeats count once.
-            item_row: (E,) what was taken.
+            user_row: (E,) the users, training rows only; repeats count once.
+            item_row: (E,) the items.
             num_items: size of the catalogue.
             factors: width of the vectors.
             iterations: how often users and items are solved for in turn.
-            confidence: weight of a taken item; one not taken weighs 1.
+            confidence: weight of an interaction; other pairs weigh 1.
             l2_share: l2 over the mean number of users an item: dense logs need more of it.
             seed: of the first vectors.
 
@@ -60,7 +60,7 @@ class ImplicitAls:
         from implicit.cpu.als import AlternatingLeastSquares
 
         taken = user_items(user_row, item_row, num_items)
-        # `implicit` has threads of its own over rows; those of BLAS would stand in their way.
+        # `implicit` has threads of its own over rows; those of BLAS would compete with them.
         with threadpool_limits(1, "blas"):
             model = AlternatingLeastSquares(
                 factors=factors,

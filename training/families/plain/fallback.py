@@ -3,7 +3,7 @@
 A baseline scores items by what it knows of a history. Of a user without one, or none of whose
 items training saw, it knows nothing and scores all items as it would for anybody: what it
 recommends then is what is popular, not whichever items the table happens to have first. The same
-order decides among items that it scores alike, those above all of which it knows nothing.
+order decides among items with equal scores, above all those of which it knows nothing.
 """
 
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from recsys.features.dataset.queries import Queries
 from recsys.training.evaluation.evaluate import CHUNK, score_ranker
+from recsys.training.families.plain.interactions import CELLS_AT_ONCE, Baseline, Integers
 from recsys.training.families.plain.popularity import Popularity
-from recsys.training.families.plain.taken import CELLS_AT_ONCE, Baseline, Integers
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class PopularFirst:
         """Order by users within the window where times are known, then by users of all time.
 
         Args:
-            user_row: (E,) who took, training rows only.
-            item_row: (E,) what was taken.
+            user_row: (E,) the users, training rows only.
+            item_row: (E,) the items.
             num_items: size of the catalogue.
             time: (E,) when, where that is known.
             window: how long before the last row counts as recent, in units of `time`.
@@ -60,8 +60,8 @@ class Answering:
     Attributes:
         filter_seen: whether what a query has seen is left out.
         of_sessions: whether it is asked with the steps of a session, else with all that was seen.
-        breaks_ties: whether it puts items that nothing speaks for in an order of its own.
-        falls_back: whether it has nothing to say to those it knows nothing of.
+        breaks_ties: whether it orders items without a score by itself.
+        falls_back: whether it has no scores for users it knows nothing of.
     """
 
     filter_seen: bool
@@ -75,8 +75,8 @@ class PlainRanker:
 
     def __init__(self, fitted: Baseline, popular: PopularFirst, answering: Answering) -> None:
         self.fitted, self.popular, self.answering = fitted, popular, answering
-        nobody = fitted.score(np.zeros(0, np.int64), np.zeros(2, np.int64))
-        self._for_nobody: NDArray[np.float32] = nobody[0]
+        unknown = fitted.score(np.zeros(0, np.int64), np.zeros(2, np.int64))
+        self._of_unknown: NDArray[np.float32] = unknown[0]
         # Falls by one an item: exact up to 2^24 items.
         self._by_popularity = np.empty(len(popular.order), np.float32)
         self._by_popularity[popular.order] = -np.arange(len(popular.order))
@@ -98,7 +98,7 @@ class PlainRanker:
         rank = score_ranker(
             score,
             filter_seen=answering.filter_seen,
-            queries_at_once=min(CHUNK, max(1, CELLS_AT_ONCE // len(self._for_nobody))),
+            queries_at_once=min(CHUNK, max(1, CELLS_AT_ONCE // len(self._of_unknown))),
             ties=None if answering.breaks_ties else self.popular.order,
         )
         lists = rank(queries, k, among=among)
@@ -120,8 +120,8 @@ class PlainRanker:
         """Whether a query's history changes no score of what may be recommended to it, (B,)."""
         if not self.answering.falls_back:
             return np.zeros(len(scores), bool)
-        speaks = scores != self._for_nobody
+        scored = scores != self._of_unknown
         if self.answering.filter_seen:
             owner = np.repeat(np.arange(len(scores)), asked.seen.lengths().numpy())
-            speaks[owner, asked.seen.values.numpy()] = False
-        return ~speaks.any(1)
+            scored[owner, asked.seen.values.numpy()] = False
+        return ~scored.any(1)

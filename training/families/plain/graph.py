@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.linalg import svds
 
-from recsys.training.families.plain.taken import (
+from recsys.training.families.plain.interactions import (
     CELLS_AT_ONCE,
     Integers,
     blocks_of,
@@ -23,17 +23,17 @@ WHOLE_ITEMS = 10_000
 
 @dataclass(frozen=True)
 class GraphFilter:
-    """GF-CF: a linear filter of the graph and, beside it, an ideal low-pass one.
+    """GF-CF: a linear filter of the graph plus an ideal low-pass one.
 
     Shen et al., "How Powerful is Graph Convolution for Recommendation?", CIKM 2021,
     https://arxiv.org/abs/2108.07567, section 4 (algorithm 1). With R (users, items) of ones, n_u
-    and n_i how many items a user took and users took an item, and r the history as ones,
+    and n_i the numbers of a user's items and of an item's users, and r the history as ones,
 
         R~_ui = R_ui / sqrt(n_u n_i)
         scores = r R~^T R~  +  alpha r D^-1/2 V V^T D^1/2,   D = diag(n_i)
 
     with V the right singular vectors of R~ to its `rank` largest singular values. Items and
-    users that nobody took weigh nothing.
+    users without interactions weigh nothing.
 
     Small catalogues have the matrix of both filters made once; of larger ones, R~^T R~ would be
     nearly full, and the history goes through the factors.
@@ -61,8 +61,8 @@ class GraphFilter:
         """Normalise the matrix and find its largest singular vectors.
 
         Args:
-            user_row: (E,) who took, training rows only; repeats count once.
-            item_row: (E,) what was taken.
+            user_row: (E,) the users, training rows only; repeats count once.
+            item_row: (E,) the items.
             num_items: size of the catalogue.
             rank: singular vectors kept; fewer where the matrix has no more.
             alpha: weight of the low-pass filter.
@@ -96,8 +96,8 @@ class GraphFilter:
         return scores
 
     def _filtered(self, history: sparse.csr_array[Any]) -> NDArray[np.float32]:
-        alike = (self.normalised @ history.T).toarray()
-        linear: NDArray[np.float32] = (self.normalised.T @ alike).T
+        similar = (self.normalised @ history.T).toarray()
+        linear: NDArray[np.float32] = (self.normalised.T @ similar).T
         from_items = self.vectors / np.where(self.root > 0, self.root, 1)
         smooth = (history @ from_items.T) @ self.vectors
         return linear + np.float32(self.alpha) * smooth * self.root

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import lapack
 
-from recsys.training.families.plain.taken import (
+from recsys.training.families.plain.interactions import (
     Integers,
     blocks_of,
     gram_of,
@@ -17,7 +17,7 @@ from recsys.training.families.plain.taken import (
 
 @dataclass(frozen=True)
 class Ease:
-    """Weights from each item to each other that give back best what users took.
+    """Weights from each item to each other that reconstruct the interactions best.
 
     Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019,
     https://arxiv.org/abs/1905.03375, equation 8: with X (users, items) of ones,
@@ -25,7 +25,7 @@ class Ease:
         P = (X^T X + l2 I)^-1,   B_ij = -P_ij / P_jj,   B_jj = 0
         score(u, j) = sum over distinct i in the history of u of B_ij
 
-    Memory: n_items squared x 4 bytes, nowhere twice. Time: n_items cubed multiplications.
+    Memory: n_items squared x 4 bytes, never twice. Time: n_items cubed multiplications.
 
     weights: (n_items, n_items) float32, B.
     """
@@ -39,8 +39,8 @@ class Ease:
         """Invert the regularised Gram matrix in place, by its Cholesky factor.
 
         Args:
-            user_row: (E,) who took, training rows only; repeats count once.
-            item_row: (E,) what was taken.
+            user_row: (E,) the users, training rows only; repeats count once.
+            item_row: (E,) the items.
             num_items: size of the catalogue.
             l2: what is added to the diagonal, in users. At least 1 or so: single precision
                 cannot invert what is nearly singular.

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.training.families.plain.interactions import Integers, user_items
 from recsys.training.families.plain.ordered import (
     TIE,
     Matrix,
@@ -14,14 +15,13 @@ from recsys.training.families.plain.ordered import (
     scaled_rows,
     weighted_steps,
 )
-from recsys.training.families.plain.taken import Integers, user_items
 
 
 @dataclass(frozen=True)
 class MarkovChain:
     """Items by how often they followed the last items of the history.
 
-    With C_ij how often j stood at most `steps` after i in a training sequence, nearer pairs
+    With C_ij how often j came at most `steps` after i in a training sequence, nearer pairs
     weighing more (`ordered.follow_counts`), and h_1, h_2, ... the history from its newest step,
 
         W = C + backward C^T
@@ -31,10 +31,10 @@ class MarkovChain:
     One step and power 1 is the first-order Markov chain. With more steps it is the sequential
     rules of Ludewig and Jannach, "Evaluation of session-based recommendation algorithms", UMUAI
     2018, https://arxiv.org/abs/1803.09587, method SR, from several last items instead of one. A
-    power below 1 lets what several items agree on win over what one of them speaks for loudly.
+    power below 1 lets what several items agree on win over a strong vote of one of them.
 
     transitions: (n_items, n_items) float32 CSR, P. popularity (n_items,) float32, at most 1,
-    orders what no transition tells apart.
+    orders items that no transition distinguishes.
     """
 
     transitions: Matrix
@@ -60,7 +60,7 @@ class MarkovChain:
 
         Args:
             sequence: (E,) the sequence of each training row, ascending.
-            item_row: (E,) what was taken, in order within a sequence.
+            item_row: (E,) the items, in order within a sequence.
             num_items: size of the catalogue.
             steps: how far apart a pair may be, and how many last items answer.
             lag_decay: what a pair loses of its weight a step.

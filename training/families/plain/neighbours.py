@@ -1,4 +1,4 @@
-"""Neighbours in the item-item graph: what the users of these items took besides."""
+"""Neighbours in the item-item graph: the other items of the users of these items."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,15 +7,20 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recsys.training.families.plain.taken import Integers, blocks_of, history_items, user_items
+from recsys.training.families.plain.interactions import (
+    Integers,
+    blocks_of,
+    history_items,
+    user_items,
+)
 
 
 @dataclass(frozen=True)
 class ItemKNN:
-    """Items that were taken by the same users as the items of the history.
+    """Items with the same users as the items of the history.
 
     Deshpande and Karypis, "Item-Based Top-N Recommendation Algorithms", ACM TOIS 2004, section
-    4: with c_ij the users who took both i and j and n_i those who took i,
+    4: with c_ij the users of both i and j and n_i those of i,
 
         sim(i, j) = c_ij / (sqrt(n_i * n_j) + shrinkage),   sim(i, i) = 0
         score(u, j) = sum over distinct i in the history of u of sim(i, j)
@@ -41,18 +46,18 @@ class ItemKNN:
         """Find each item's neighbours, block by block: no items x items matrix is ever whole.
 
         Args:
-            user_row: (E,) who took, training rows only; repeats count once.
-            item_row: (E,) what was taken.
+            user_row: (E,) the users, training rows only; repeats count once.
+            item_row: (E,) the items.
             num_items: size of the catalogue.
             neighbours: most similar items kept an item, ties by smaller row.
             shrinkage: added to the denominator of the cosine, in users.
         """
         taken = user_items(user_row, item_row, num_items)
-        takers = taken.T.tocsr()
-        norm = np.sqrt(np.diff(takers.indptr)).astype(np.float32)
+        users = taken.T.tocsr()
+        norm = np.sqrt(np.diff(users.indptr)).astype(np.float32)
         blocks = []
         for start, stop in blocks_of(num_items):
-            common = (takers[start:stop] @ taken).tocsr()
+            common = (users[start:stop] @ taken).tocsr()
             rows = np.repeat(np.arange(common.shape[0]), np.diff(common.indptr)) + start
             common.data /= norm[rows] * norm[common.indices] + np.float32(shrinkage)
             common.data[rows == common.indices] = 0
@@ -61,7 +66,7 @@ class ItemKNN:
         return cls(sparse.vstack(blocks, format="csr", dtype=np.float32))
 
     def score(self, history_values: Integers, history_offsets: Integers) -> NDArray[np.float32]:
-        """Return summed similarities, (B, n_items); zero where no neighbour was taken."""
+        """Return summed similarities, (B, n_items); zero without a neighbour in the history."""
         history = history_items(history_values, history_offsets, self.similarity.shape[0])
         scores: NDArray[np.float32] = (history @ self.similarity).toarray()
         return scores

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recsys.training.families.plain.taken import Integers, Ones
+from recsys.training.families.plain.interactions import Integers, Ones
 
 Matrix = sparse.csr_array[Any]
 
 TIE = np.float32(1e-6)
-"""Weight of popularity where it only orders items that are scored alike."""
+"""Weight of popularity where it only orders items with equal scores."""
 
 
 def last_steps(
@@ -53,12 +53,12 @@ def follow_counts(
 ) -> Matrix:
     """Return how often an item follows another, (n_items, n_items) float32 CSR: row first.
 
-    C_ij = sum over lags k = 1..steps of lag_decay^(k - 1) times how often j stands k steps after
+    C_ij = sum over lags k = 1..steps of lag_decay^(k - 1) times how often j is k steps after
     i in one sequence.
 
     Args:
         sequence: (E,) the sequence of each event, ascending.
-        item_row: (E,) what was taken, in order within a sequence.
+        item_row: (E,) the items, in order within a sequence.
         num_items: size of the catalogue.
         steps: largest distance of a pair.
         lag_decay: what a pair loses of its weight a step.

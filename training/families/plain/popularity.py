@@ -1,18 +1,18 @@
-"""The same list for everybody: items by how many users took them, ever or of late."""
+"""The same list for everybody: items by their number of users, ever or recently."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.training.families.plain.taken import Integers, user_items
+from recsys.training.families.plain.interactions import Integers, user_items
 
 
 @dataclass(frozen=True)
 class Popularity:
-    """Items by how many users took them.
+    """Items by their number of users.
 
-    num_users (n_items,) float32, how many distinct users took each item.
+    num_users (n_items,) float32, distinct users of each item.
     """
 
     num_users: NDArray[np.float32]
@@ -30,8 +30,8 @@ class Popularity:
         """Count distinct users an item.
 
         Args:
-            user_row: (E,) who took, training rows only.
-            item_row: (E,) what was taken.
+            user_row: (E,) the users, training rows only.
+            item_row: (E,) the items.
             num_items: size of the catalogue.
             time: (E,) when, needed with `window`.
             window: count only the rows at most this long before the last one, in units of `time`.

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.training.families.plain.interactions import Integers, user_items
 from recsys.training.families.plain.ordered import last_steps, popularity_share
-from recsys.training.families.plain.taken import Integers, user_items
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class SessionItems:
 
         Args:
             sequence: (E,) the sequence of each training row, ascending.
-            item_row: (E,) what was taken.
+            item_row: (E,) the items.
             num_items: size of the catalogue.
         """
         return cls(popularity_share(user_items(sequence, item_row, num_items)))

@@ -1,4 +1,4 @@
-"""Neighbours among sessions: what the sessions most like this one went on to hold."""
+"""Neighbours among sessions: the items of the most similar sessions."""
 
 from dataclasses import dataclass
 
@@ -7,13 +7,13 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recsys.core.distinct import distinct_codes
+from recsys.training.families.plain.interactions import Integers, Ones, user_items
 from recsys.training.families.plain.ordered import TIE, Matrix, last_steps, popularity_share
-from recsys.training.families.plain.taken import Integers, Ones, user_items
 
 
 @dataclass(frozen=True)
 class SessionKNN:
-    """V-SKNN: sessions near the one at hand vote for their items.
+    """V-SKNN: sessions near the current one vote for their items.
 
     Ludewig and Jannach, "Evaluation of session-based recommendation algorithms", UMUAI 2018,
     https://arxiv.org/abs/1803.09587, method V-SKNN. Of a session s, with its items a set, and of
@@ -24,14 +24,14 @@ class SessionKNN:
         match(s) = max(0.1, 1 - 0.1 times the least age of an item in both)
         idf(j) = log(1 + sessions / sessions with j)
 
-    Neighbours are the `neighbours` most similar sessions, later ones first where alike. As in
+    Neighbours are the `neighbours` most similar sessions, later ones first where equal. As in
     Kersbergen et al., "Serenade", SIGMOD 2022, section 3.1, an item finds the `recent` latest
     of its sessions alone, so that common items cost no more than others.
 
     sessions: (S, n_items) float32 CSR of ones, the latest session first. found (n_items + 1,)
     and finds: item i finds the sessions finds[found[i]:found[i + 1]], ascending.
     idf (n_items,) float32, with its power. popularity (n_items,) float32, at most 1, orders what
-    no neighbour speaks for.
+    no neighbour votes for.
     """
 
     sessions: Ones
@@ -61,7 +61,7 @@ class SessionKNN:
 
         Args:
             sequence: (E,) the sequence of each training row, ascending.
-            item_row: (E,) what was taken, in order within a sequence.
+            item_row: (E,) the items, in order within a sequence.
             num_items: size of the catalogue.
             time: (E,) when; None: later sequences have higher numbers.
             recent: sessions that an item finds, the latest ones.

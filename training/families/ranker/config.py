@@ -36,11 +36,11 @@ class RankerTrainingConfig(TrainingConfig):
     positive_weight: Annotated[float, Field(gt=0)] = 1.0
     """How much a positive row counts in training; the probabilities undo it."""
     negative_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of the negative rows that each epoch sees, drawn anew every time; the probabilities
+    """Share of the negative rows that each epoch sees, drawn again every time; the probabilities
     undo it."""
     negatives: Annotated[int, Field(ge=0)] = 0
     """For a log without a label, whose rows are all positive: other items drawn for each row,
-    uniformly. The probability is then that of being the next item taken."""
+    uniformly. The probability is then that of being the next item."""
     self_supervision: RowSelfSupervision = RowSelfSupervision()
 
     @field_validator("metric")
@@ -55,7 +55,7 @@ class RankerEvaluationConfig(EvaluationConfig):
     """How a ranker is evaluated."""
 
     bootstrap_samples: PositiveInt = 1000
-    """Of the test part, drawn anew for the 95 % intervals; at most 200 for intervals over rows,
+    """Resamples of the test part for the 95 % intervals; at most 200 for intervals over rows,
     each of which passes over all of them."""
     rankers: tuple[Annotated[str, AfterValidator(_known_ranker)], ...] = (
         "logistic",
@@ -63,7 +63,7 @@ class RankerEvaluationConfig(EvaluationConfig):
         "dcn",
         "mlp",
     )
-    """What is trained on the same rows to stand beside the model; empty: nothing."""
+    """Rankers trained on the same rows to compare with; empty: none."""
 
 
 class RankerExperiment(ExperimentConfig):

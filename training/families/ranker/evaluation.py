@@ -1,4 +1,4 @@
-"""How rankers did on labelled test rows: the model, and what is trained beside it to compare."""
+"""Results of rankers on labelled test rows: the model, and those trained to compare it with."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -105,13 +105,13 @@ class RankingEvaluation:
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A ranker's test predictions and what they are worth."""
+class Evaluated:
+    """A ranker's test predictions and how good they are."""
 
     name: str
     result: RankerResult
     drawn: NDArray[np.float64] = field(repr=False)
-    """AUC on rows drawn anew, (samples,)."""
+    """AUC on resampled rows, (samples,)."""
     rows: int
     share: float
     """Of positive rows, by weight."""
@@ -127,20 +127,20 @@ def calibrator_of(config: RankerExperiment, rows: RankingRows, model: nn.Module)
     )
 
 
-def judge(
+def evaluate_ranker(
     config: RankerExperiment,
     rows: RankingRows,
     model: nn.Module,
     calibrator: Calibrator,
     name: str | None = None,
-) -> Judged:
-    """Judge `model`, whole in this process, on the test rows; `name`: its kind where None."""
+) -> Evaluated:
+    """Evaluate `model`, whole in this process, on the test rows; `name`: its kind where None."""
     found = predictions(model, rows, TEST, config.training.batch_size, World())
     name = config.model.kind if name is None else name
     probability = calibrator.probability(found.logit)
     samples = min(config.evaluation.bootstrap_samples, MOST_SAMPLES)
     seed = config.training.seed
-    # AUC is of the logits: a calibrator may tie rows that the model tells apart.
+    # AUC is of the logits: a calibrator may tie rows that the model distinguishes.
     (auc, _), drawn = resampled(found.logit, found.label, found.weight, samples=samples, seed=seed)
     (_, loss), losses = resampled(
         probability, found.label, found.weight, samples=samples, seed=seed
@@ -160,13 +160,13 @@ def judge(
         before = calibration(found.probability, found.label, found.weight)
     after = calibration(probability, found.label, found.weight)
     result = RankerResult(name, metrics, after, before)
-    return Judged(name, result, drawn[:, 0], len(found.label), share)
+    return Evaluated(name, result, drawn[:, 0], len(found.label), share)
 
 
 def evaluation_of(
-    config: RankerExperiment, own: Judged, others: Sequence[Judged] = (), alone: str = ""
+    config: RankerExperiment, own: Evaluated, others: Sequence[Evaluated] = (), alone: str = ""
 ) -> RankingEvaluation:
-    """Return the evaluation of a model beside `others`, all judged on the same rows.
+    """Return the evaluation of a model and `others`, all evaluated on the same rows.
 
     alone: why there are no others, for readers.
     """
@@ -185,7 +185,7 @@ def evaluation_of(
             "catalogue, drawn at random and weighted up to all of it"
         )
     if alone:
-        protocol["rankers beside it"] = alone
+        protocol["other rankers"] = alone
     return RankingEvaluation(protocol, results, base_rate(own.share), config.training.metric)
 
 

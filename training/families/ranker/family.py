@@ -14,7 +14,11 @@ from recsys.training.families.family import Explainer, Family
 from recsys.training.families.inspecting import inspect_tables
 from recsys.training.families.opened import OpenedModel
 from recsys.training.families.ranker.config import RankerExperiment
-from recsys.training.families.ranker.evaluation import RankingEvaluation, evaluation_of, judge
+from recsys.training.families.ranker.evaluation import (
+    RankingEvaluation,
+    evaluate_ranker,
+    evaluation_of,
+)
 from recsys.training.families.ranker.job import open_ranking, report_on_ranker
 from recsys.training.families.ranker.opening import opened_ranker
 from recsys.training.families.ranker.rows import encoded_log_folder, rows_of
@@ -43,10 +47,10 @@ def _evaluate(opened: OpenedModel, report: Path) -> RankingEvaluation:
     """
     config: RankerExperiment = opened.config
     if config.data.stream:
-        raise ConfigError("a streamed log is judged at the end of its training, not again")
+        raise ConfigError("a streamed log is evaluated at the end of its training, not again")
     rows = rows_of(config, opened.data())
     model, calibrator = opened_ranker(opened)
-    evaluation = evaluation_of(config, judge(config, rows, model, calibrator))
+    evaluation = evaluation_of(config, evaluate_ranker(config, rows, model, calibrator))
     explanation = explain_rows(config, rows, model, calibrator)
     report_on_ranker(report, config, rows, evaluation, explanation=explanation)
     return evaluation

@@ -1,4 +1,4 @@
-"""Ranking as a job: labelled rows in; a trained ranker judged, reported and bundled."""
+"""Ranking as a job: labelled rows in; a trained ranker evaluated, reported and bundled."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,14 +23,14 @@ from recsys.training.engine.loop import Task
 from recsys.training.engine.warm_start import kept_optimizer_state, parent_of
 from recsys.training.explain.explanation import Explanation, explain_rows
 from recsys.training.families.family import Finished, Given
-from recsys.training.families.ranker.baselines import judged_baselines
+from recsys.training.families.ranker.baselines import evaluated_baselines
 from recsys.training.families.ranker.config import RankerExperiment
 from recsys.training.families.ranker.evaluation import (
-    Judged,
+    Evaluated,
     RankingEvaluation,
     calibrator_of,
+    evaluate_ranker,
     evaluation_of,
-    judge,
 )
 from recsys.training.families.ranker.rows import RankingRows, open_rows, rebatched
 from recsys.training.families.ranker.task import ranking_task
@@ -49,7 +49,7 @@ class RankingJob:
 
     @property
     def facts(self) -> dict[str, str]:
-        """How many rows there are and which were left out, in words."""
+        """How many rows there are and which were left out, as text."""
         return row_facts(self.rows)
 
     @property
@@ -73,7 +73,7 @@ class RankingJob:
         return ranking_task(self.config, self.rows, self.given.world)
 
     def feature_values(self) -> list[FeatureValues]:
-        """Return what the first `DIAGNOSED_ROWS` training rows hold of each sparse feature."""
+        """Return the values of each sparse feature in the first `DIAGNOSED_ROWS` training rows."""
         size = 65_536
 
         def blocks() -> Iterator[FeatureBlock]:
@@ -91,8 +91,8 @@ class RankingJob:
     ) -> Finished:
         """Evaluate `model`, write bundle and report."""
         calibrator = calibrator_of(self.config, self.rows, model)
-        own = judge(self.config, self.rows, model, calibrator)
-        evaluation = evaluation_of(self.config, own, *self._beside(run_dir))
+        own = evaluate_ranker(self.config, self.rows, model, calibrator)
+        evaluation = evaluation_of(self.config, own, *self._others(run_dir))
         bundle = write_ranker(
             run_dir / RUN_BUNDLES,
             self.config,
@@ -109,12 +109,12 @@ class RankingJob:
         )
         return Finished(evaluation, bundle, report)
 
-    def _beside(self, run_dir: Path) -> tuple[list[Judged], str]:
-        """Return the rankers to stand beside the model, and why there are none of them."""
+    def _others(self, run_dir: Path) -> tuple[list[Evaluated], str]:
+        """Return the rankers to compare with, and why there are none."""
         world = self.given.world
         if world.size > 1:
             return [], "left out, as several processes trained the model"
-        others = judged_baselines(self.config, self.rows, world, run_dir)
+        others = evaluated_baselines(self.config, self.rows, world, run_dir)
         return list(others), ""
 
 
@@ -125,7 +125,7 @@ def open_ranking(config: RankerExperiment, given: Given) -> RankingJob:
 
 
 def row_facts(rows: RankingRows) -> dict[str, str]:
-    """Return, in words, how many rows there are and which were left out."""
+    """Describe how many rows there are and which were left out."""
     counts = [rows.rows[part] for part in (TRAIN, VALIDATION, TEST)]
     facts = {"rows": "{:,} training, {:,} validation and {:,} test rows".format(*counts)}
     for drop in rows.drops:

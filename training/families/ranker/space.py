@@ -1,4 +1,4 @@
-"""What `recsys tune` searches of a ranker, unless it is told otherwise."""
+"""What `recsys tune` searches of a ranker by default."""
 
 from recsys.training.config.ranges import Choice, Range, Space
 from recsys.training.families.ranker.config import RankerExperiment

@@ -1,4 +1,4 @@
-"""The ranking task: binary cross-entropy on labelled rows, judged by AUC and log loss."""
+"""The ranking task: binary cross-entropy on labelled rows, evaluated by AUC and log loss."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

@@ -44,7 +44,8 @@ def write_retrieval(
 ) -> Path:
     """Write the bundle of `model` below `parent` and return its folder.
 
-    origin: facts on the model that the training started from. probability: of taking an item.
+    origin: facts on the model that the training started from. probability: of an interaction with
+    an item.
     """
     config, data = reading.config, reading.data
     weights = save_weights(model)

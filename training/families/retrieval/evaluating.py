@@ -1,4 +1,4 @@
-"""Evaluation of a model that retrieves on the test part, baselines beside it, and its report."""
+"""Evaluation of a model that retrieves on the test part, with baselines, and its report."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,7 +27,7 @@ _METRICS = ("recall", "hit_rate", "ndcg", "mrr")
 
 
 @dataclass(frozen=True)
-class Judged:
+class Evaluated:
     """An evaluation with what it was made from: queries, item vectors (n, E), query vectors."""
 
     evaluation: Evaluation
@@ -37,7 +37,7 @@ class Judged:
 
 
 def check_settings(config: RetrievalExperiment) -> None:
-    """Refuse, before any work is done, a metric, a baseline or an index that cannot be had.
+    """Refuse, before any work is done, a metric, a baseline or an index that is not available.
 
     Raises:
         ConfigError: which, and why.
@@ -54,7 +54,7 @@ def check_settings(config: RetrievalExperiment) -> None:
 
 def evaluate_model(
     reading: RetrievalData, model: RetrievalModel, extra_rankers: ExtraRankers | None = None
-) -> Judged:
+) -> Evaluated:
     """Evaluate `model` on the test part."""
     config, data, sessions = reading.config, reading.data, reading.sessions
     settings, geometry = config.evaluation, config.model.geometry
@@ -89,14 +89,14 @@ def evaluate_model(
         fell_back={name: count for name, count in fell_back.items() if count},
         fallback=next((one.popular.words for one in baselines.values()), "popularity"),
     )
-    return Judged(evaluation, queries, items, vectors)
+    return Evaluated(evaluation, queries, items, vectors)
 
 
 def evaluate_opened(title: str, read: Read, opened: OpenedModel, report: Path) -> Evaluation:
     """Evaluate an opened model on its own split of the data, and write `report`.
 
     Raises:
-        ConfigError: a baseline cannot be had.
+        ConfigError: a baseline is not available.
         IntegrityError: the weights are not those of such a model.
     """
     config = opened.config
@@ -104,40 +104,40 @@ def evaluate_opened(title: str, read: Read, opened: OpenedModel, report: Path) -
     reading = read(config, opened.data())
     model = opened.retrieval_model()
     reading.restore(model)
-    judged = evaluate_model(reading, model)
-    report_on(report, title, reading, judged)
-    return judged.evaluation
+    evaluated = evaluate_model(reading, model)
+    report_on(report, title, reading, evaluated)
+    return evaluated.evaluation
 
 
 def report_on(
     path: Path,
     title: str,
     reading: RetrievalData,
-    judged: Judged,
+    evaluated: Evaluated,
     history: Sequence[Mapping[str, float]] = (),
     embedding: Diagnosis | None = None,
 ) -> None:
     """Write the HTML report of an evaluation."""
     from recsys.training.reports.retrieval import write_report
 
-    config, data, items = reading.config, reading.data, judged.item_vectors
+    config, data, items = reading.config, reading.data, evaluated.item_vectors
     write_report(
         path,
         title=title,
         config_text=dump_config(config),
-        evaluation=judged.evaluation,
+        evaluation=evaluated.evaluation,
         history=history,
         item_titles=item_titles(data),
         item_groups=item_groups(data),
         item_vectors=directions_of(items, config.model.geometry).numpy(),
-        examples=examples(data, judged.queries, judged.evaluation),
+        examples=examples(data, evaluated.queries, evaluated.evaluation),
         facts=data_facts(data),
         embedding=embedding,
     )
 
 
 def data_facts(data: Dataset) -> dict[str, str]:
-    """Return, in words, how much data there is and what was left out."""
+    """Describe how much data there is and what was left out."""
     facts = {
         "interactions": f"{len(data.tables.events):,}",
         "users": f"{data.num_users:,}",

@@ -42,7 +42,7 @@ class RetrievalJob:
 
     @property
     def facts(self) -> dict[str, str]:
-        """How much data there is and what was left out, in words."""
+        """How much data there is and what was left out, as text."""
         return data_facts(self.reading.data)
 
     @property
@@ -70,7 +70,7 @@ class RetrievalJob:
         return self.reading.task(validation, self.given.world)
 
     def feature_values(self) -> list[FeatureValues]:
-        """Return what the training rows hold of each sparse feature."""
+        """Return the values of each sparse feature in the training rows."""
         return dataset_feature_values(self.reading.data)
 
     def finish(
@@ -82,23 +82,25 @@ class RetrievalJob:
     ) -> Finished:
         """Evaluate `model`, write bundle and report."""
         reading, given = self.reading, self.given
-        judged = evaluate_model(reading, model, given.extra_rankers)
+        evaluated = evaluate_model(reading, model, given.extra_rankers)
         probability = reading.probability(model)
         if probability is not None:
             found = reading.probability_metrics(model, probability)
-            judged = replace(judged, evaluation=replace(judged.evaluation, probability=found))
-        evaluation = judged.evaluation
+            evaluated = replace(
+                evaluated, evaluation=replace(evaluated.evaluation, probability=found)
+            )
+        evaluation = evaluated.evaluation
         bundle = write_retrieval(
             run_dir / RUN_BUNDLES,
             reading,
             model,
-            query_vectors=judged.query_vectors,
+            query_vectors=evaluated.query_vectors,
             metrics={"test": evaluation.own()},
             origin=parent_of(given.earlier),
             probability=probability,
         )
         report = run_dir / "report.html"
-        report_on(report, self.title, reading, judged, history, embedding)
+        report_on(report, self.title, reading, evaluated, history, embedding)
         return Finished(evaluation, bundle, report, _warnings(self.config, evaluation, history))
 
 

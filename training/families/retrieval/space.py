@@ -1,4 +1,4 @@
-"""What `recsys tune` searches of a model that retrieves, unless it is told otherwise."""
+"""What `recsys tune` searches of a model that retrieves, by default."""
 
 from recsys.training.config.ranges import Choice, Range, Space, choice
 from recsys.training.config.retrieval import RetrievalExperiment

@@ -26,7 +26,7 @@ class Validation:
     world: World
 
     def __call__(self) -> dict[str, float]:
-        """Return the metrics of the model as it stands; none without queries."""
+        """Return the metrics of the current model; none without queries."""
         evaluation, count = self.config.evaluation, len(self.queries)
         if not count:
             return {}

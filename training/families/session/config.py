@@ -48,7 +48,7 @@ class AttributeTask(StrictModel):
     feature: Name
     """Item feature that is predicted of the next item."""
     weight: Positive = 0.5
-    """Beside the next item's 1; where weights are learnt, what they start from."""
+    """The next item's is 1; where weights are learnt, what they start from."""
 
 
 class SessionTraining(StrictModel):
@@ -63,8 +63,8 @@ class SessionTraining(StrictModel):
     batch_negatives: bool = True
     """Whether the items that a batch asks for are candidates of a sampled loss."""
     frequent_negatives: Annotated[int, Field(ge=0)] = 0
-    """Candidates a batch of a sampled loss that are drawn as often as the log has them, beside
-    `training.uniform_negatives`."""
+    """Candidates a batch of a sampled loss that are drawn as often as the log has them,
+    in addition to `training.uniform_negatives`."""
     step_dropout: Share = 0.0
     """Share of steps left out of what the model reads."""
     event_dropout: Share = 0.1

@@ -1,8 +1,8 @@
-"""The same transformer on item ids alone, trained beside: what the metadata are worth.
+"""The same transformer on item ids alone, trained for comparison: what the metadata are worth.
 
 With one vector for each item id, and nothing known of items, users and events besides, this is what
 Kang and McAuley, "Self-Attentive Sequential Recommendation", ICDM 2018, have; loss, sizes and
-schedule are those of the model that it stands beside.
+schedule are those of the model that it is compared with.
 """
 
 import tempfile

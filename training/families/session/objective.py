@@ -15,7 +15,7 @@ from recsys.losses.next_item import (
 )
 from recsys.models.attribute_heads import AttributeHeads, classes_of
 from recsys.models.session import Encoded, SessionTransformer
-from recsys.retrieval.repeats import taken_before
+from recsys.retrieval.repeats import earlier_items
 from recsys.training.config.retrieval import FullSoftmax
 from recsys.training.engine.machine import autocast
 from recsys.training.engine.ranks import World
@@ -109,8 +109,8 @@ class SessionObjective:
         states = torch.cat([encoded.states, encoded.starts[some]])
         taken = None
         if self.model.repeat is not None:
-            taken = taken_before(batch.history.items, batch.asks)
-            ends = taken.offsets[-1:].expand(int(some.sum()))  # nothing is taken at a start
+            taken = earlier_items(batch.history.items, batch.asks)
+            ends = taken.offsets[-1:].expand(int(some.sum()))  # a start has no earlier items
             taken = Jagged(taken.values, torch.cat([taken.offsets, ends]))
         losses_P = self._next_item(states, encoded.items, batch, taken)
         (total,) = self.world.sum(float(batch.weight.sum()))
@@ -136,7 +136,7 @@ class SessionObjective:
         batch: SessionBatch,
         taken: Jagged | None = None,
     ) -> Tensor:
-        """Return a loss a question; `taken`: the items that gain by being in its session."""
+        """Return a loss a question; `taken`: the earlier items of its session, scored higher."""
         loss, model = self.training.loss, self.model
         query_PW, gain_P = model.without_gain(model.queries_of(states_PD) / model.temperature)
         log_inclusion = batch.log_inclusion

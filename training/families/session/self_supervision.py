@@ -1,7 +1,7 @@
-"""Self-supervised regularisation of a model of sessions, beside the next item's loss.
+"""Self-supervised regularisation of a model of sessions, added to the next item's loss.
 
 Masked items: Sun et al., "BERT4Rec", CIKM 2019, https://arxiv.org/abs/1904.06690, section 3.6.
-Masked attributes beside them: Zhou et al., "S3-Rec", CIKM 2020, https://arxiv.org/abs/2008.07873,
+Masked attributes with them: Zhou et al., "S3-Rec", CIKM 2020, https://arxiv.org/abs/2008.07873,
 section 4.2, equations 5 to 8. Both ask the states of hidden steps, seen from both sides, once a
 batch. Contrast of two views: Xie et al., "Contrastive Learning for Sequential Recommendation",
 ICDE 2022, https://arxiv.org/abs/2010.14395, section III-B. All in the training of the next item,
@@ -40,7 +40,7 @@ ItemLoss = Callable[[Tensor, Tensor, SessionBatch], Tensor]
 
 
 class SelfSupervisionHead(nn.Module):
-    """What only the training needs: what stands for a hidden step, and what asks its state.
+    """What only the training needs: the vector of a hidden step, and the queries of its state.
 
     mask (D,); of_items: from a state that has seen both sides to one that asks for an item, at
     first the same (W of S3-Rec, equation 5); of_attributes: the classes of each feature.
@@ -134,7 +134,7 @@ class SessionRegulariser:
     def _contrast(
         self, batch: SessionBatch, encoded: Encoded, steps: Jagged, several: Tensor
     ) -> Tensor:
-        """Compare the last states of two views of each session, which nobody knows asks.
+        """Compare the last states of two views of each session, whose states hold a question.
 
         Sessions of one user are no negatives of each other.
         """

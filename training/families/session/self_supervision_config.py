@@ -13,7 +13,7 @@ MaskedShare = Annotated[float, Field(gt=0, lt=1)]
 
 
 class MaskedItems(StrictModel):
-    """Say which items were masked, from what stands on both sides of them."""
+    """Predict which items were masked, from both sides of them."""
 
     weight: Weight = 0.0
     """Of this loss; 0: none."""
@@ -22,12 +22,12 @@ class MaskedItems(StrictModel):
 
 
 class MaskedAttributes(StrictModel):
-    """Say the values of item features at masked steps, from what stands on both sides of them."""
+    """Predict the values of item features at masked steps, from both sides of them."""
 
     weight: Weight = 0.0
     """Of each feature's loss."""
     share: MaskedShare = 0.2
-    """Of each session's steps; of two shares the smaller one lies within the larger."""
+    """Of each session's steps; of two shares the smaller one is within the larger."""
     features: tuple[Name, ...] = ()
     """Item features that are masked; empty: all that can be."""
 
@@ -44,8 +44,8 @@ class MaskedAttributes(StrictModel):
 class SessionContrast(StrictModel):
     """Two views of a session know each other among those of the batch.
 
-    Each is cropped, masked or reordered, one of these drawn for each view alike among those that
-    are not switched off.
+    Each is cropped, masked or reordered, one of these drawn for each view, with equal chance, among
+    those that are not switched off.
     """
 
     weight: Weight = 0.0
@@ -70,7 +70,7 @@ class SessionContrast(StrictModel):
 
 
 class SessionSelfSupervision(StrictModel):
-    """Losses without labels beside that of the next item; each has its weight beside its 1."""
+    """Losses without labels, added to that of the next item, whose weight is 1."""
 
     masked_items: MaskedItems = MaskedItems()
     masked_attributes: MaskedAttributes = MaskedAttributes()

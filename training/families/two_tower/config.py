@@ -20,7 +20,7 @@ from recsys.training.families.two_tower.losses import TwoTowerLoss
 
 
 class HardNegatives(StrictModel):
-    """Items that the model would show to a batch's users, mined as training goes on."""
+    """Items that the model would show to a batch's users, mined during training."""
 
     count: Annotated[int, Field(ge=0)] = 0
     """Searched for each query; of all that are found, up to 64 x `count` join the batch."""
@@ -43,21 +43,21 @@ class TwoTowerTrainingConfig(RetrievalTrainingConfig):
     """sampled_softmax, full_softmax, bce, bpr, cosine_contrastive or metric: its name, or a mapping
     with `kind` and its settings."""
     examples: ExampleKind = "rows"
-    """`rows`, each with what its user took before; or `users`, each cut at a random row, with
-    several items taken after it. `batch_size` counts either."""
+    """`rows`, each with the earlier items of its user; or `users`, each cut at a random row, with
+    several items after it. `batch_size` counts either."""
     positives: PositiveInt = 50
     """Most items that one example of `users` is to find."""
     cut_history: bool = True
     """Of `users`: false, and the items to find stay in the history, as graph models train."""
     mask_taken: bool = False
-    """What a user took elsewhere in training is no negative of theirs."""
+    """All training items of a user are excluded from their negatives."""
     logq_correction: bool | Literal["streaming"] = True
     """Undo how often sampling draws each candidate: the model learns as if from all items.
     `streaming`: as often as estimated from the batches so far, not from the log's counts."""
     cached_negatives: Annotated[int, Field(ge=0)] = 0
     """Candidates of past batches, as they were encoded then, that are negatives again."""
     hard_negatives: HardNegatives = HardNegatives()
-    """Negatives that are mined with the model as it stands."""
+    """Negatives that are mined with the current model."""
     self_supervision: TowerSelfSupervision = TowerSelfSupervision()
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Hard negatives of the two-tower: what the model itself would show, and was not taken.
+"""Hard negatives of the two-tower: items the model itself would show, without an interaction.
 
 Every so many steps all items are encoded, and each batch's queries are searched in that snapshot,
 as approximate nearest-neighbour negatives are in Xiong et al., "Approximate Nearest Neighbor
@@ -31,8 +31,8 @@ MOST = 64
 """Items that join a batch, at most this times `count`: those that most of its queries meet."""
 
 
-class TakenItems:
-    """What the user of each query of a batch took in training, whenever it was."""
+class TrainingItems:
+    """All training items of the user of each query of a batch."""
 
     def __init__(self, data: Dataset) -> None:
         self.histories = data.histories((TRAIN,))
@@ -52,7 +52,7 @@ class HardNegativeMiner(nn.Module):
     def __init__(
         self, settings: HardNegatives, data: Dataset, width: int, *, trained_only: bool
     ) -> None:
-        """Make room for the snapshot, (num_items, width); `trained_only`: as of the loader."""
+        """Allocate the snapshot, (num_items, width); `trained_only`: as of the loader."""
         super().__init__()
         self.settings, self.data = settings, data
         may_be_mined = torch.from_numpy((data.train_counts > 0) | (not trained_only))
@@ -68,9 +68,9 @@ class HardNegativeMiner(nn.Module):
         gradient.
 
         Args:
-            model: as it stands.
+            model: the current one.
             batch: whole.
-            taken: B rows of item rows that are no negatives of a query.
+            taken: B rows of item rows that are not negatives of a query.
         """
         step, snapshot = self.get_buffer("step"), self.get_buffer("snapshot")
         device = snapshot.device

@@ -67,7 +67,7 @@ class Bce(_Sampled):
 
     kind: Literal["bce"] = "bce"
     negative_weight: NotNegative = 1.0
-    """Of the mean over the negatives, beside a positive's 1."""
+    """Of the mean over the negatives; a positive has 1."""
 
 
 class Bpr(_Sampled):
@@ -83,7 +83,7 @@ class CosineContrastive(_Sampled):
     margin: Annotated[float, Field(ge=-1, le=1)] = 0.4
     """Cosine below which a negative is far enough away."""
     negative_weight: NotNegative = 150.0
-    """Of the mean over the negatives, beside a positive's 1."""
+    """Of the mean over the negatives; a positive has 1."""
 
 
 class Metric(_Sampled):

@@ -16,7 +16,7 @@ from recsys.sampling.negative_cache import NegativeCache
 from recsys.training.engine.machine import autocast
 from recsys.training.engine.ranks import World
 from recsys.training.families.two_tower.config import TwoTowerTrainingConfig
-from recsys.training.families.two_tower.hard_negatives import HardNegativeMiner, TakenItems
+from recsys.training.families.two_tower.hard_negatives import HardNegativeMiner, TrainingItems
 from recsys.training.families.two_tower.loss import loss_of
 from recsys.training.families.two_tower.views import tower_views
 
@@ -62,7 +62,7 @@ class RetrievalObjective:
                 trained_only=training.negative_items == "trained",
             )
         if self.miner is not None or (self.cache is not None and training.mask_taken):
-            self.taken = TakenItems(data)
+            self.taken = TrainingItems(data)
         parts = {"frequency": self.frequency, "cache": self.cache, "miner": self.miner}
         kept = {name: part for name, part in parts.items() if part is not None}
         self.head = nn.ModuleDict(kept).to(device) if kept else None

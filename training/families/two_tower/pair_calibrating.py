@@ -25,8 +25,8 @@ from recsys.models.two_tower import TwoTower
 from recsys.training.families.two_tower.config import TwoTowerExperiment
 
 Floats = NDArray[np.floating[Any]]
-LEAST_ITEMS, LEAST_TAKEN = 20, 50
-"""Fewer items, or fewer taken pairs, are too few to fit on."""
+LEAST_ITEMS, LEAST_POSITIVE = 20, 50
+"""Fewer items, or fewer pairs with an interaction, are too few to fit on."""
 _AT_ONCE = 1 << 18
 
 
@@ -61,7 +61,7 @@ def fit_pairs(
         score: (P,) of the model.
         num_events: (P,) events of the pair's user.
         label: (P,) 0 or 1.
-        weight: (P,) how many pairs each stands for.
+        weight: (P,) how many pairs each represents.
     """
     from sklearn.isotonic import IsotonicRegression
 
@@ -106,7 +106,7 @@ def take_probability(
     """Return the calibration that `config.calibration` asks for; None where it asks for none.
 
     Raises:
-        DataError: too little was taken in the validation part.
+        DataError: the validation part has too few interactions.
     """
     if config.calibration == "none":
         return None
@@ -134,9 +134,9 @@ def check_calibration(
     every = trained | released
     if not _is_enough(every, _sample(config, data, VALIDATION, every)):
         raise DataError(
-            f"calibration: {config.calibration} needs {LEAST_TAKEN} pairs taken of {LEAST_ITEMS} "
-            "items in the validation part, by users with training rows; choose a larger "
-            "split.validation, or calibration: none"
+            f"calibration: {config.calibration} needs {LEAST_POSITIVE} interactions with "
+            f"{LEAST_ITEMS} items in the validation part, by users with training rows; choose a "
+            "larger split.validation, or calibration: none"
         )
     return {
         "known": (trained, "items with training rows"),
@@ -146,8 +146,8 @@ def check_calibration(
 
 
 def _is_enough(items: NDArray[np.bool_], sample: PairSample) -> bool:
-    taken = sample.num_taken
-    return items.sum() >= LEAST_ITEMS and LEAST_TAKEN <= taken < len(sample.label)
+    taken = sample.num_positive
+    return items.sum() >= LEAST_ITEMS and LEAST_POSITIVE <= taken < len(sample.label)
 
 
 def _fitted(
@@ -157,7 +157,7 @@ def _fitted(
     items: NDArray[np.bool_],
     words: str,
 ) -> PairCalibrator | None:
-    """Return the map of some items; None where they, or what was taken of them, are too few."""
+    """Return the map of some items; None where they, or their interactions, are too few."""
     sample = _sample(config, data, VALIDATION, items)
     if not _is_enough(items, sample):
         return None
@@ -168,7 +168,7 @@ def _fitted(
     taken = np.bincount(sample.item_row, sample.weight * sample.label, size)[items]
     ratio = taken / np.maximum(np.bincount(sample.item_row, expected, size)[items], 1e-12)
     low, high = np.quantile(ratio, (0.1, 0.9))
-    facts = {"fitted_on": words, "pairs": len(sample.label), "taken": sample.num_taken}
+    facts = {"fitted_on": words, "pairs": len(sample.label), "taken": sample.num_positive}
     spread = {"audience_low": float(low), "audience_high": float(high)}
     return PairCalibrator(**{**vars(found), **facts, **spread})
 
@@ -179,7 +179,7 @@ def probability_metrics(
     """Return how the probabilities do on the test part, for known and for new items.
 
     "probability_new_error" (expected calibration error), "..._log_loss", "..._auc" and
-    "..._share", the share of the pairs that were taken; a kind of items that nobody took is left
+    "..._share", the share of the pairs with an interaction; a kind of items without any is left
     out.
     """
     found: dict[str, float] = {}
@@ -189,7 +189,7 @@ def probability_metrics(
     }
     for name, (items, calibrator) in kinds.items():
         sample = _sample(config, data, TEST, items)
-        if not sample.num_taken:
+        if not sample.num_positive:
             continue
         score = pair_scores(model, data, sample)
         probability = calibrator.probability(score, sample.num_events[sample.query])

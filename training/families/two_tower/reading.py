@@ -68,7 +68,7 @@ class TwoTowerData:
         return two_tower_task(self.config, self.data, validation, world)
 
     def trained_beside(self) -> dict[str, Ranker]:
-        """Return no ranker: all that stand beside a two-tower are fitted."""
+        """Return no ranker: all baselines of a two-tower are fitted."""
         return {}
 
     def restore(self, model: RetrievalModel) -> None:

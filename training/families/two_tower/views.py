@@ -1,12 +1,12 @@
-"""Self-supervision of the two-tower: views of items, of users, or of both, beside the pairs.
+"""Self-supervision of the two-tower: views of items, of users, or of both, next to the pairs.
 
 Yao et al., "Self-supervised Learning for Large-scale Item Recommendations", CIKM 2021,
 https://arxiv.org/abs/2007.12865, section 3.3 and figure 3: both views of an item go through the
 candidate tower itself, and the loss compares its outputs by their cosine, without a projection:
 they are what the index holds. Of `views: query` the same is done with users and the query tower;
-their context is masked and their history empty, so that their own features have to tell.
+their context is masked and their history empty, so that only their own features remain.
 
-The rows of the views stand below those of the batch, so one call of the table reads them all, and
+The rows of the views follow those of the batch, so one call of the table reads them all, and
 it takes one step a batch. They are drawn before the model's dropout.
 """
 

@@ -9,10 +9,10 @@ from threadpoolctl import threadpool_limits
 from recsys.training.families.plain import graph, taken
 from recsys.training.families.plain.factorised import ImplicitAls
 from recsys.training.families.plain.graph import GraphFilter, graph_products
+from recsys.training.families.plain.interactions import Baseline
 from recsys.training.families.plain.linear import Ease
 from recsys.training.families.plain.neighbours import ItemKNN
 from recsys.training.families.plain.popularity import Popularity
-from recsys.training.families.plain.taken import Baseline
 
 USERS, ITEMS = 30, 17
 

@@ -29,11 +29,11 @@ from recsys.training.families.plain.choose import (
     baseline_rankers,
     check_baselines,
 )
+from recsys.training.families.plain.interactions import Baseline
 from recsys.training.families.plain.markov import MarkovChain
 from recsys.training.families.plain.neighbours import ItemKNN
 from recsys.training.families.plain.session_items import SessionItems
 from recsys.training.families.plain.session_knn import SessionKNN
-from recsys.training.families.plain.taken import Baseline
 from recsys.training.jobs.check import preflight
 from recsys.training.jobs.train import train
 from recsys.training.reports.evaluation_table import evaluation_table

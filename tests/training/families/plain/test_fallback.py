@@ -17,11 +17,11 @@ from recsys.training.evaluation.evaluate import evaluate
 from recsys.training.families.plain.choose import baseline_rankers
 from recsys.training.families.plain.fallback import Answering, PlainRanker, PopularFirst
 from recsys.training.families.plain.graph import GraphFilter
+from recsys.training.families.plain.interactions import Baseline
 from recsys.training.families.plain.linear import Ease
 from recsys.training.families.plain.markov import MarkovChain
 from recsys.training.families.plain.neighbours import ItemKNN
 from recsys.training.families.plain.session_knn import SessionKNN
-from recsys.training.families.plain.taken import Baseline
 from recsys.training.reports.evaluation_table import evaluation_table
 
 USER, ITEM, TIME = np.array(

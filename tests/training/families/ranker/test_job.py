@@ -97,7 +97,7 @@ def test_the_report_holds_the_baselines(result: TrainResult) -> None:
     assert less is not None
     assert less.value == pytest.approx(aucs["fm"] - aucs["logistic"])
     assert 0 < less.low < less.value < less.high
-    assert "rankers beside it" not in evaluation.protocol
+    assert "other rankers" not in evaluation.protocol
     text = result.report.read_text()
     assert "By AUC fm is better than logistic" in text
     assert "before calibration" in text

@@ -128,7 +128,7 @@ def test_new_items_get_a_map_of_their_own_that_holds_on_others(
     data = released
     for part in (VALIDATION, TEST):
         data = planted_part(data, model, part, slope=1.0, intercept=-2.5)
-    with pytest.raises(DataError, match=r"calibration: .* needs 50 pairs taken of 20 items"):
+    with pytest.raises(DataError, match=r"calibration: .* needs 50 interactions with 20 items"):
         take_probability(asked, replace(data, part=np.minimum(data.part, TRAIN)), model)
     found = take_probability(asked, data, model)
     assert found is not None

@@ -1,7 +1,7 @@
-"""What baselines are fitted on and answer from: who took what, as sparse matrices of ones.
+"""What baselines are fitted on and answer from: the interactions, as sparse matrices of ones.
 
 All answer one protocol: a history of item rows in, a score for every item of the catalogue
-out. Whether items already taken may be recommended is the caller's business.
+out. Whether earlier items may be recommended is for the caller to decide.
 
 Letters: B queries, T history events in all, E training events, n_items the catalogue.
 """
@@ -40,8 +40,8 @@ def user_items(
     """Return (users, n_items) float32 CSR of ones, a pair once however often it occurs.
 
     Args:
-        user_row: (E,) who took.
-        item_row: (E,) what was taken.
+        user_row: (E,) the users.
+        item_row: (E,) the items.
         num_items: size of the catalogue.
         num_users: rows of the matrix; None: up to the largest user row.
     """
@@ -71,7 +71,7 @@ def gram_of(matrix: sparse.csr_array[Any]) -> NDArray[np.float32]:
     num_items = matrix.shape[1]
     gram = np.empty((num_items, num_items), np.float32, order="F")
     for start, stop in blocks_of(num_items):
-        # Symmetric: rows of the product are columns of the whole, which lie together.
+        # Symmetric: rows of the product are columns of the whole, which are adjacent in memory.
         (across[start:stop] @ matrix).toarray(out=gram.T[start:stop])
     return gram
 
