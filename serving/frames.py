@@ -26,7 +26,7 @@ def as_table(frame: pd.DataFrame, columns: pa.Schema) -> pa.Table:
         kind = field.type
         lists = (row for row in values if isinstance(row, list))
         if field.name == TIMES and any(isinstance(one, str) for row in lists for one in row):
-            kind = pa.large_list(pa.string())  # ISO text, which whoever reads requests takes too
+            kind = pa.large_list(pa.string())  # ISO text, which the reader of requests accepts too
         arrays[field.name] = _array(values, field.with_type(kind))
     return pa.table(arrays)
 

@@ -19,7 +19,7 @@ from mlflow.pyfunc import PythonModel
 
 
 class BundleModel(PythonModel):  # type: ignore[misc]
-    """Answers requests, a row a user with lists of item ids, or judges rows."""
+    """Answers requests, a row a user with lists of item ids, or scores rows."""
 
     def load_context(self, context: Any) -> None:
         """Open the bundle: hashes checked, probe replayed."""

@@ -44,7 +44,7 @@ _REFERENCE = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<ver
 _RUN = re.compile(r"(?:runs:/)?(?P<run_id>[0-9a-f]{32})(?:/.*)?")
 _QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
 _RETRIES = 2
-"""Of a call that a server does not answer: it takes seconds to say so, and not MLflow's minutes."""
+"""Of a call that a server does not answer: it fails within seconds, and not MLflow's minutes."""
 
 
 def register(
@@ -56,7 +56,7 @@ def register(
 ) -> int:
     """Add `bundle` to the registry as a new version of `name` and return its number.
 
-    The version is linked with the run that trained the bundle, where the bundle lies in the
+    The version is linked with the run that trained the bundle, where the bundle is in the
     run's folder and the store has that run, and with the logged model that holds its files.
 
     Args:
@@ -141,9 +141,9 @@ def _fetch(client: Any, version: Any, store: str, cache: Path) -> Path:
     if not all(re.fullmatch(r"[0-9a-f]{16,64}", tag) for tag in (model_id, manifest)):
         raise IntegrityError(
             f"{shown} has no tags '{MODEL_ID}' and '{MANIFEST_SHA256}': it was not registered by "
-            "`recsys register`, so nobody can tell whether its files are whole"
+            "`recsys register`, so it cannot be verified that its files are complete"
         )
-    # Two versions may hold one content, written at two times: manifests tell them apart.
+    # Two versions may hold one content, written at two times: manifests distinguish them.
     cache = cache / manifest[:16]
     cached = cache / model_id
     if cached.is_dir():
@@ -164,9 +164,9 @@ def _fetch(client: Any, version: Any, store: str, cache: Path) -> Path:
 
 
 def _place_of(kept: str, store: str, shown: str) -> str:
-    """Return where the files of a version lie, which MLflow has `kept` when it was registered.
+    """Return the path of the files of a version, which MLflow has `kept` when it was registered.
 
-    It keeps whole paths; a project that was moved has its files in mlruns beside the database.
+    It keeps whole paths; a project that was moved has its files in mlruns next to the database.
     """
     root, address = artifact_root(store), urlparse(kept)
     path = Path(address.path)
@@ -179,8 +179,8 @@ def _place_of(kept: str, store: str, shown: str) -> str:
         if moved.exists():
             return str(moved)
     raise NotFoundError(
-        f"{shown}: its files lay at {path} and are gone, and {root} does not hold them: was the "
-        f"project moved or copied without {name}? Put that folder back beside the database, or "
+        f"{shown}: its files were at {path} and are gone, and {root} does not hold them: was the "
+        f"project moved or copied without {name}? Put that folder back next to the database, or "
         "register the model again"
     )
 
@@ -196,7 +196,7 @@ def _verified(path: Path, model_id: str, manifest: str, shown: str) -> Path:
 
 
 def _download(model: str, store: str, folder: Path) -> Path:
-    """Download the bundle inside a logged model; whatever else lies there stays there."""
+    """Download the bundle inside a logged model; other files there are kept."""
     import mlflow
 
     place = mlflow.artifacts.download_artifacts(
@@ -377,7 +377,7 @@ def _near_path(reference: str) -> str:
 
 @contextmanager
 def _mlflow(store: str) -> Iterator[Any]:
-    """Hand out a client of a store whose tables are there; what MLflow raises is put in words."""
+    """Hand out a client of a store whose tables are there; errors of MLflow are explained."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient

@@ -9,8 +9,7 @@
     calibrator.json        how scores become probabilities, if they do
     metrics.json           what was measured on the test part
     items.parquet          of models that answer with lists: the catalogue, and the number of
-    training
-                           rows of each item
+                           training rows of each item
     index/                 the index over the items' vectors
     probe.parquet          requests with the answers that were given to them
     probe.safetensors      of models that answer with rows: encoded rows with their logits

@@ -59,4 +59,4 @@ class Answering(Protocol):
         """Return an example of a question, if there is one, and MLflow's signature."""
 
     def requirements(self, bundle: Bundle) -> list[str]:
-        """Return the distributions that the model needs beside those that every model needs."""
+        """Return the distributions that the model needs besides those that every model needs."""

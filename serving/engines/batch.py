@@ -34,7 +34,7 @@ UNKNOWN, FIRST_UNKNOWN = b"unknown_history_items", b"first_unknown_history_item"
 
 @dataclass(frozen=True)
 class Shard:
-    """A part of the requests: the file name of its answers, how to read it, where it lies."""
+    """A part of the requests: the file name of its answers, how to read it, its path."""
 
     name: str
     read: Callable[[], pa.Table]
@@ -43,7 +43,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Shards:
-    """All requests of a job; `fingerprint` tells one set of requests from another."""
+    """All requests of a job; `fingerprint` identifies a set of requests."""
 
     parts: tuple[Shard, ...]
     fingerprint: str
@@ -74,7 +74,7 @@ class UnknownItems:
         self.count, self.first = 0, None
 
     def add(self, part: pa.Table) -> None:
-        """Take what `unknown_metadata` wrote beside a part."""
+        """Add what `unknown_metadata` wrote with a part."""
         facts = part.schema.metadata or {}
         found = int(facts.get(UNKNOWN, b"0"))
         if found and not self.count:
@@ -83,7 +83,7 @@ class UnknownItems:
 
 
 def unknown_metadata(requests: Requests) -> dict[bytes, bytes]:
-    """Return how many items of histories the catalogue lacks, to stand beside a part."""
+    """Return how many items of histories the catalogue lacks, to be written with a part."""
     first = json.dumps(requests.first_unknown)
     return {UNKNOWN: str(requests.unknown_items).encode(), FIRST_UNKNOWN: first.encode()}
 
@@ -95,7 +95,7 @@ def score_to_parquet(
     *,
     listener: Listener = ignore,
 ) -> Summary:
-    """Score every shard into `output`; go on if a job like this one was stopped there.
+    """Score every shard into `output`; continue if a job like this one was stopped there.
 
     Raises:
         ConfigError: `output` holds another job's files.
@@ -184,7 +184,7 @@ def shards_of_requests(scorer: Scorer, given: str) -> Shards:
     Raises:
         NotFoundError: no such file.
         DataError: a file lacks user key or history, or has a column that is named like one of
-            steps but is none; a user stands in two rows.
+            steps but is none; a user is in two rows.
     """
     key = scorer.schema.user_key
     files = open_table(given, "requests")
@@ -222,7 +222,7 @@ def _check_columns(scorer: Scorer, path: Path, names: list[str]) -> None:
 
 
 def _refuse_repeated(paths: tuple[Path, ...], keys: Sequence[pa.ChunkedArray], key: str) -> None:
-    """Refuse a user who stands in two rows; a null one is refused where rows are read."""
+    """Refuse a user who is in two rows; a null one is refused where rows are read."""
     chunks = [chunk for column in keys for chunk in column.chunks]
     counts = pa.chunked_array(chunks).drop_null().value_counts() if chunks else []
     twice = [entry for entry in counts if entry["counts"].as_py() > 1]
@@ -236,7 +236,7 @@ def _refuse_repeated(paths: tuple[Path, ...], keys: Sequence[pa.ChunkedArray], k
         for row in found
     ]
     raise DataError(
-        f"user {user.as_py()!r} stands in {len(places)} rows ({len(twice)} users do), first in row "
+        f"user {user.as_py()!r} is in {len(places)} rows ({len(twice)} users do), first in row "
         f"{places[0].number} of {places[0].file}",
         column=key,
         rows=places[1:2],
@@ -273,6 +273,6 @@ def _rows_of(tables: Tables, schema: Schema, users: pa.Array | None) -> np.ndarr
 
 
 def _answers(scorer: Scorer, shard: Shard) -> pa.Table:
-    """Return one part, with the number of history items that the catalogue lacks beside it."""
+    """Return one part, with the number of history items that the catalogue lacks."""
     requests = scorer.encode(shard.read(), shard.origin)
     return scorer.answer(requests).replace_schema_metadata(unknown_metadata(requests))

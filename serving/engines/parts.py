@@ -1,9 +1,9 @@
 """A job that writes one Parquet part for each piece of its input, exactly once.
 
 A part has a name that its input determines, is written under another name and renamed, so it
-is there whole or not at all; `_SUCCESS` comes last. A job that was killed goes on where it
-stood: parts that exist are not written again. `_job.json` says whose the folder is, from the first
-part on: a job that failed before it had one leaves the folder to the next.
+is complete or absent; `_SUCCESS` comes last. A job that was killed continues where
+it stopped: parts that exist are not written again. `_job.json` says whose the folder is, from the
+first part on: a job that failed before it had one leaves the folder to the next.
 """
 
 import json
@@ -34,13 +34,13 @@ def write_parts(
 
     Args:
         output: folder of the parts.
-        job: JSON facts that tell this job from another.
+        job: JSON facts that identify this job.
         parts: file name -> what makes its content.
         listener: called with each `PartDone`.
 
     Raises:
-        ConfigError: `output` is named as a file or holds another job's files, or another job took
-            it meanwhile.
+        ConfigError: `output` is named as a file or holds another job's files, or another job
+            claimed it meanwhile.
     """
     claim = {**job, "parts": list(parts)}
     _claim(output, claim)
@@ -66,7 +66,7 @@ def mark_done(output: Path, summary: Mapping[str, Any]) -> None:
 def _claim(output: Path, job: dict[str, Any]) -> None:
     """Make `output` this job's, or find that it is already.
 
-    What lies there of another job is its own as soon as one part is finished.
+    The folder belongs to another job as soon as one part of it is finished.
     """
     check_folder(output, "Parquet parts")
     path = output / JOB
@@ -79,7 +79,7 @@ def _claim(output: Path, job: dict[str, Any]) -> None:
         raise ConfigError(
             f"{output}: holds the scores of another job (model, requests, policies, k or whether "
             "seen items are left out differ); choose another --output, or remove the folder to "
-            "start anew"
+            "start again"
         )
     if held:
         raise ConfigError(f"{output}: not empty and not a scoring job; choose another --output")
@@ -88,11 +88,11 @@ def _claim(output: Path, job: dict[str, Any]) -> None:
 
 
 def _check_claim(output: Path, job: dict[str, Any]) -> None:
-    """Refuse to add a part where another job took the folder over before there was one."""
+    """Refuse to add a part where another job claimed the folder before there was one."""
     path = output / JOB
     if not path.is_file() or json.loads(path.read_text()) != job:
         raise ConfigError(
-            f"{output}: another job took this folder over while this one ran; give each job an "
+            f"{output}: another job claimed this folder while this one ran; give each job an "
             "--output of its own"
         )
 

@@ -68,7 +68,7 @@ class PaddedRanker(nn.Module):
         assert isinstance(embedding, UnifiedEmbedding)
         self.layout, self.calibrator, self.plan = layout, calibrator, embedding.plan
         self.register_buffer("table", embedding.table.weight.detach())
-        # The embedded row stands where the model looks it up.
+        # The embedded row replaces the lookup of the model.
         self.above = copy.deepcopy(model, {id(embedding): _Given()}).eval()
         self.inputs = input_names(layout)
         single = [(column, *pair) for column, pair in enumerate(layout.single)]
@@ -138,7 +138,7 @@ class PaddedRanker(nn.Module):
 
 
 class _Given(nn.Module):
-    """Stands for an embedding: what it is asked to embed is embedded already."""
+    """Replaces an embedding: its input is embedded already."""
 
     def forward(self, blocks: list[Tensor]) -> list[Tensor]:
         """Return `blocks`."""
@@ -154,7 +154,7 @@ def _pooled(
         score_BL = (vectors_BLE @ query_BE.unsqueeze(2)).squeeze(2) * query_BE.shape[1] ** -0.5
         lowest = torch.finfo(score_BL.dtype).min
         top_B1 = torch.where(weights_BL > 0, score_BL, lowest).amax(1, keepdim=True)
-        # Padding may be more alike than all that counts: its exponent must not overflow.
+        # Padding may be more similar than all that counts: its exponent must not overflow.
         weights_BL = weights_BL * (score_BL - top_B1).clamp(max=0).exp()
         total_B1 = weights_BL.sum(1, keepdim=True).clamp(min=torch.finfo(score_BL.dtype).tiny)
         weights_BL = weights_BL / total_B1
@@ -200,7 +200,7 @@ def _padded(jagged: Jagged) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
 def write_onnx(
     path: Path, model: nn.Module, layout: FeatureLayout, calibrator: Calibrator | None = None
 ) -> None:
-    """Write the graph of a ranker; weights of 2 GB and more go to a second file beside `path`.
+    """Write the graph of a ranker; weights of 2 GB and more go to a second file next to `path`.
 
     Raises:
         ConfigError: the libraries are not installed.
@@ -213,7 +213,7 @@ def write_onnx(
         example.append(torch.zeros(2, len(layout.single), dtype=torch.int64))
         shapes.append({0: batch})
     for number in range(len(layout.multi)):
-        # A length that no other dimension has, so that none is taken for another.
+        # A length that no other dimension has, so that none is mistaken for another.
         example += [torch.zeros(2, 3, dtype=torch.int64), torch.ones(2, 3)]
         shapes += [{0: batch, 1: torch.export.Dim(f"length_{number}")}] * 2
     if layout.dense:

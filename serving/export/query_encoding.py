@@ -98,7 +98,7 @@ def read_encoding(folder: Path) -> FixedDimensionalEncoding:
 
     Raises:
         NotFoundError: the export has none.
-        IntegrityError: its hyperplanes are not those that export.json tells of.
+        IntegrityError: its hyperplanes are not those of export.json.
     """
     path = folder / PLANES_FILE
     if not path.is_file():
@@ -157,7 +157,7 @@ def interest_recall(
 
 
 def more_like(queries: Tensor, geometry: Geometry) -> Tensor:
-    """Return queries (Q, I, E) and, where an index's recall needs more, others that lie near."""
+    """Return queries (Q, I, E) and, where an index's recall needs more, others near them."""
     times = -(-(MEASURED_QUERIES // 2) // len(queries))
     flat = queries.flatten(0, 1)
     width = points_of(flat, geometry).shape[1]

@@ -37,7 +37,7 @@ def export_index(
 
     `target` is `parquet` or what a backend of `recsys.retrieval.index.registry` is called.
 
-    `out` gets `ids.parquet` (row, item id) beside the index, or for `parquet` one table of item
+    `out` gets `ids.parquet` (row, item id) next to the index, or for `parquet` one table of item
     id and vector; `export.json` says how to ask. With `encoded`, items are written as encodings
     that one vector of a query with several interests searches
     (`recsys.serving.export.query_encoding`). Returns what was written and, for an index, its
@@ -59,7 +59,7 @@ def export_index(
     if encoding is None:
         asked = queries.flatten(0, -2)  # every interest searches by itself
     else:
-        # Products of encodings, like those of the biased sphere, stand for no distance.
+        # Products of encodings, like those of the biased sphere, represent no distance.
         vectors, geometry = encoding.items(vectors), "biased_sphere"
         asked = encoding.queries(more_like(queries, scorer.model.config.geometry))
     with staged_folder(out.resolve().parent, out.name) as staging:

@@ -68,7 +68,7 @@ def read_new_items(scorer: Scorer, paths: Mapping[str, str]) -> NewItems:
 
     Args:
         scorer: the model.
-        paths: "items", and every side table that is joined to items, -> where it lies.
+        paths: "items", and every side table that is joined to items, -> its path.
 
     Raises:
         ConfigError: the model knows items by their ids alone, or a side table has no path.
@@ -78,7 +78,7 @@ def read_new_items(scorer: Scorer, paths: Mapping[str, str]) -> NewItems:
     if schema.items is None:
         raise ConfigError(
             f"{scorer.bundle.path}: the model was trained without an items table, so it knows "
-            "nothing of an item that nobody has taken"
+            "nothing of an item without interactions"
         )
     table = read_side("items", schema, paths, scorer.policies)
     assert table is not None
@@ -117,7 +117,7 @@ def score_new_items(
 ) -> AudienceSummary:
     """Write a probability for every customer and new item, and each item's expected audience.
 
-    A job that was stopped goes on where it stood.
+    A job that was stopped continues where it stopped.
 
     Raises:
         ConfigError: the model was trained without calibration, or `output` holds another job's

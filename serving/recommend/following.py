@@ -1,11 +1,11 @@
-"""A user's session followed as it goes on: an event costs one step of the model, not the session.
+"""A user's session followed event by event: an event costs one step of the model, not the session.
 
     following = Following.start(scorer, {"user_id": 7, "region": "north"})
     following = following.append("i000012", time=1_700_000_000, device="phone")
     lists = following.recommend(k=10)
 
 After each event the lists are those of `Scorer.score` for a request with the same history
-(`recsys.features.requests.table`): a pause that ends a session begins it anew, an item that the
+(`recsys.features.requests.table`): a pause that ends a session begins a new one, an item that the
 catalogue lacks leaves it as it was, and what a user has seen is left out where it is for requests.
 """
 
@@ -34,7 +34,7 @@ _SECOND, _MINUTE = 1_000_000, 60_000_000  # microseconds
 
 @dataclass(frozen=True)
 class Following:
-    """One session up to now; going on gives a new one and leaves this one as it is.
+    """One session up to now; adding an event gives a new one and leaves this one as it is.
 
     Attributes:
         scorer: of a model of sessions.
@@ -103,7 +103,7 @@ class Following:
                 f"its time {time!r} is before that of the last event",
                 remedy="a session is followed in order of time",
             )
-        going = self._anew() if self._paused(now) else self
+        going = self._restarted() if self._paused(now) else self
         if step.unknown_items:
             return replace(going, last_at=now)
         assert isinstance(step.history, History)
@@ -154,7 +154,7 @@ class Following:
         known = NULL_TIME not in (now, self.last_at)
         return known and now - self.last_at > sessions.inactivity_minutes * _MINUTE
 
-    def _anew(self) -> "Following":
+    def _restarted(self) -> "Following":
         """Return a session without a step, of the same user, who has seen what was seen."""
         state = SessionState.empty(_stepwise(self.scorer), self.asked.block)
         asked = replace(self.asked, num_events=torch.zeros_like(self.asked.num_events))

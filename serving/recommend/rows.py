@@ -1,4 +1,4 @@
-"""Rows judged by a ranker: a verified bundle that turns a table of rows into probabilities.
+"""Rows scored by a ranker: a verified bundle that turns a table of rows into probabilities.
 
 One code path for batch scoring, the MLflow model and the Python API.
 
@@ -32,7 +32,7 @@ _CHUNK_ROWS, _BATCH_ROWS = 65_536, 4_096
 
 @dataclass(frozen=True)
 class RowScorer:
-    """Judges tables of rows; where attribute tables were given, users and items are joined."""
+    """Scores tables of rows; where attribute tables were given, users and items are joined."""
 
     ranker: RowModel
     rows: RowEncoder
@@ -50,7 +50,7 @@ class RowScorer:
 
         Args:
             path: of a ranker's bundle.
-            tables: attribute table -> where it lies: "users", "items", or a side table; what
+            tables: attribute table -> its path: "users", "items", or a side table; what
                 is not given has to be in the rows.
             settings: other policies than in training, by full key.
 
@@ -117,10 +117,10 @@ def score_rows(
     *,
     listener: Listener = ignore,
 ) -> RowSummary:
-    """Judge every row of Parquet files into `output`, a part a row group, each row once.
+    """Score every row of Parquet files into `output`, a part a row group, each row once.
 
     A part has the keys of the rows, `row`, its number over all files in reading order from 0,
-    and `probability`. A job that was stopped goes on where it stood.
+    and `probability`. A job that was stopped continues where it stopped.
 
     Args:
         scorer: the model.
@@ -158,7 +158,7 @@ def score_rows(
 
 
 def _parts(scorer: RowScorer, files: TableFiles) -> dict[str, Callable[[], pa.Table]]:
-    """Return what judges each row group, by the name of its part."""
+    """Return what scores each row group, by the name of its part."""
     parts: dict[str, Callable[[], pa.Table]] = {}
     first = 0
     for number, path in enumerate(files.paths):
@@ -177,7 +177,7 @@ def _parts(scorer: RowScorer, files: TableFiles) -> dict[str, Callable[[], pa.Ta
 def _reader(
     scorer: RowScorer, files: TableFiles, group: int, start: int, first: int
 ) -> Callable[[], pa.Table]:
-    """Return what judges one row group.
+    """Return what scores one row group.
 
     Args:
         scorer: the model.

@@ -29,9 +29,9 @@ class Scorer(ListModel):
     """Answers request tables (`recsys.features.requests.table`) from one bundle.
 
     Attributes:
-        k: longest list, unless it is told another.
-        filter_seen: whether lists leave out what the user has taken.
-        probability: whether a list says how likely the user takes each item.
+        k: longest list by default.
+        filter_seen: whether lists leave out items the user interacted with.
+        probability: whether a list has the probability of each item.
     """
 
     k: int
@@ -50,9 +50,10 @@ class Scorer(ListModel):
 
         Args:
             path: of a retrieval model's bundle.
-            k: longest list, unless `score` is told another.
-            filter_seen: leave out what a user has taken; None: as when the model was evaluated.
-            probability: add that the user takes each item.
+            k: longest list, where `score` is given no other.
+            filter_seen: leave out items a user interacted with; None: as when the model was
+                evaluated.
+            probability: add that of an interaction with each item.
 
         Raises:
             NotFoundError, IntegrityError: as `ListModel.open`.
@@ -74,7 +75,7 @@ class Scorer(ListModel):
 
     @property
     def seen_items(self) -> str:
-        """What becomes of items that the user has taken, and why, in words."""
+        """A description of what is done with items the user interacted with, and why."""
         return seen_in_words(self.filter_seen, self.description.filter_seen)
 
     def score(

@@ -182,7 +182,7 @@ def test_a_project_that_was_moved_brings_its_files_or_is_told(
     monkeypatch.chdir(new)
     assert resolve("models:/shop/1", cache=tmp_path / "one").name == bundle.model_id
     (new / "mlruns").rename(new / "away")
-    message = rf"models:/shop/1: its files lay at {old}/mlruns/.* without mlruns\? Put that folder"
+    message = rf"models:/shop/1: its files were at {old}/mlruns/.* without mlruns\? Put that folder"
     with pytest.raises(NotFoundError, match=message):
         resolve("models:/shop/1", cache=tmp_path / "two")
 

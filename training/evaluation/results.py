@@ -84,8 +84,8 @@ class Evaluation:
         results: ranker name -> what it did.
         train_counts: (n_items,) int64, training interactions of each item.
         representation: "rankme", "alignment", "uniformity" of the model's vectors.
-        probability: the quality of probabilities of an interaction, "probability_new_error" and the
-        like. left_out: baselines that are missing, name -> why.
+        probability: quality of the probabilities, "probability_new_error" and the like.
+        left_out: baselines that are missing, name -> why.
         fell_back: for how many queries a baseline had nothing to say but what is popular, name ->
             queries, at least one; `fallback`: by which popularity they are answered.
         asked: what a query is: "users" or "events".

@@ -6,9 +6,8 @@ Optuna's. Ours is what it has not:
 - What is proposed is a function of the seed, of how many trials came before, and of their results:
   a search that was stopped and continues proposes what one that was not stopped would. Optuna
   stores no sampler's state, so each proposal has a sampler with a seed of its own.
-- One process has a search, by a lock on the file: a trial that is open when the lock is acquired
-was
-  cut off, and is proposed again. Optuna's heartbeat goes with `Study.optimize` alone, which acts on
+- One process has a search, by a lock on the file: an open trial found with the lock was cut
+  off, and is proposed again. Optuna's heartbeat goes with `Study.optimize` alone, which acts on
   no signal within a trial, and knows of a killed process only after a time.
 - A search continues only with the configuration, space, seed and data that it began with.
 - A proposal that was trained before gets the earlier result.

@@ -243,7 +243,7 @@ def test_a_folder_taken_over_is_left_alone(tmp_path: Path) -> None:
         write_parts(tmp_path, {"k": 2}, {"part-0.parquet": lambda: table})
         return table
 
-    with pytest.raises(ConfigError, match="another job took this folder over"):
+    with pytest.raises(ConfigError, match="another job claimed this folder"):
         write_parts(tmp_path, {"k": 1}, {"part-1.parquet": other_takes_it})
     assert sorted(one.name for one in tmp_path.iterdir()) == [JOB, "part-0.parquet"]
     assert json.loads((tmp_path / JOB).read_text())["k"] == 2

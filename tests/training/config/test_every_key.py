@@ -39,7 +39,7 @@ from recsys.training.engine.machine import pick_device
 from recsys.training.engine.warm_start import kept_optimizer_state
 from recsys.training.families.family import Family, Given, Job
 from recsys.training.families.load import config_of
-from recsys.training.families.ranker.evaluation import calibrator_of, evaluation_of, judge
+from recsys.training.families.ranker.evaluation import calibrator_of, evaluate_ranker, evaluation_of
 from recsys.training.families.ranker.job import RankingJob
 from recsys.training.families.registry import FAMILY_OF_KIND, family_of
 from recsys.training.families.retrieval.contents import _index_request, describe
@@ -602,12 +602,12 @@ class Laboratory:
             ]
         )
 
-    def _judged(self, config: ExperimentConfig) -> Any:
+    def _evaluated(self, config: ExperimentConfig) -> Any:
         job: Any = self.job(config)
         model = job.task().trained.model
         if isinstance(job, RankingJob):
-            own = judge(config, job.rows, model, calibrator_of(config, job.rows, model))
-            return plain(evaluation_of(config, own, *job._beside(self.shop / "beside")))
+            own = evaluate_ranker(config, job.rows, model, calibrator_of(config, job.rows, model))
+            return plain(evaluation_of(config, own, *job._others(self.shop / "beside")))
         return plain([evaluate_model(job.reading, model), job.reading.probability(model)])
 
     def _state(self, config: ExperimentConfig) -> Any:

@@ -96,7 +96,7 @@ def test_a_terminal_too_narrow_names_the_columns_it_leaves_out(on_terminal: Show
     lines = on_terminal(60, lambda: evaluation_table(evaluation("ndcg_at_10")))
     assert max(map(len, lines[:-3])) <= 60
     text = " ".join(" ".join(lines).split())
-    assert "not shown on 60 columns: ndcg_at_20, coverage (a wider terminal or a file has" in text
+    assert "not shown on 60 columns: ndcg_at_20, coverage (a wider terminal or a file shows" in text
     assert "[0.094, 0.197]" in text  # ndcg_at_10 and its interval are whole
     assert "…" not in text
 

@@ -5,12 +5,12 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from recsys.training.reports.map import _HEIGHT, _NARROW, _WIDE, _WIDTH, _names, _Room, _to_name
+from recsys.training.reports.map import _HEIGHT, _NARROW, _WIDE, _WIDTH, _names, _Space, _to_name
 
 
 @pytest.mark.parametrize("room", [_WIDE, _NARROW])
 @pytest.mark.parametrize("seed", range(5))
-def test_names_keep_apart_and_on_the_page(room: _Room, seed: int) -> None:
+def test_names_keep_apart_and_on_the_page(room: _Space, seed: int) -> None:
     rng = np.random.default_rng(seed)
     x, y = rng.uniform(24, _WIDTH - 24, 400), rng.uniform(24, _HEIGHT - 24, 400)
     counts = rng.permutation(400)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from recsys.training.families.plain import graph, taken
+from recsys.training.families.plain import graph, interactions
 from recsys.training.families.plain.factorised import ImplicitAls
 from recsys.training.families.plain.graph import GraphFilter, graph_products
 from recsys.training.families.plain.interactions import Baseline
@@ -53,7 +53,7 @@ def test_item_knn_equals_the_slow_one_also_in_blocks(
     histories = [[0, 3, 3, 5], [], [ITEMS - 1], [1, 2, 4, 6, 8, 10]]
     expected = [slow_knn(users, items, history, neighbours, shrinkage) for history in histories]
     for cells in (10**6, 5 * ITEMS):
-        monkeypatch.setattr(taken, "CELLS_AT_ONCE", cells)
+        monkeypatch.setattr(interactions, "CELLS_AT_ONCE", cells)
         fitted = ItemKNN.fit(users, items, ITEMS, neighbours=neighbours, shrinkage=shrinkage)
         scores = fitted.score(*jagged(histories))
         assert scores.dtype == np.float32
@@ -83,7 +83,7 @@ def test_popularity_counts_users_not_events_and_only_inside_the_window() -> None
 def test_ease_is_a_ridge_regression_of_each_item_on_all_others(
     cells: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(taken, "CELLS_AT_ONCE", cells)
+    monkeypatch.setattr(interactions, "CELLS_AT_ONCE", cells)
     users, items = log(2)
     ones = np.zeros((USERS, ITEMS))
     ones[users, items] = 1
@@ -112,7 +112,7 @@ def test_the_graph_filter_equals_the_dense_one_by_either_way(
 ) -> None:
     users, items = log(3)
     ones = np.zeros((USERS, ITEMS))
-    ones[users, items] = 1  # the last item was never taken
+    ones[users, items] = 1  # the last item has no interactions
     of_user, of_item = ones.sum(1), ones.sum(0)
     safe = np.maximum(of_item, 1)
     normal = ones / np.sqrt(np.outer(of_user, safe))
@@ -124,7 +124,7 @@ def test_the_graph_filter_equals_the_dense_one_by_either_way(
     for whole, cells in ((10_000, 10**6), (10_000, 5 * ITEMS), (0, 10**6), (0, 2 * USERS)):
         monkeypatch.setattr(graph, "WHOLE_ITEMS", whole)
         monkeypatch.setattr(graph, "CELLS_AT_ONCE", cells)
-        monkeypatch.setattr(taken, "CELLS_AT_ONCE", cells)
+        monkeypatch.setattr(interactions, "CELLS_AT_ONCE", cells)
         fitted = GraphFilter.fit(users, items, ITEMS, rank=rank, alpha=alpha)
         assert (fitted.whole is not None) == (whole > 0)
         np.testing.assert_allclose(fitted.score(*jagged(histories)), expected, atol=1e-5)

@@ -17,7 +17,11 @@ from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.engine.ranks import World
 from recsys.training.families.family import Given
 from recsys.training.families.load import load_config
-from recsys.training.families.ranker.evaluation import RankingEvaluation, calibrator_of, judge
+from recsys.training.families.ranker.evaluation import (
+    RankingEvaluation,
+    calibrator_of,
+    evaluate_ranker,
+)
 from recsys.training.families.ranker.job import open_ranking
 from recsys.training.families.ranker.rows import open_rows
 from recsys.training.families.ranker.task import predictions, ranking_task
@@ -135,7 +139,7 @@ def test_within_users_is_by_the_logs_own_users(log: Path) -> None:
     config = config_of(log)
     rows = open_rows(config, World())
     model = ranking_task(config, rows, World()).trained.model
-    found = judge(config, rows, model, Calibrator()).result.metrics
+    found = evaluate_ranker(config, rows, model, Calibrator()).result.metrics
     said = predictions(model, rows, 2, 256, World())
     batches = list(rows.loader.ordered(2, 256))
     numbers = np.concatenate([batch.examples.numpy() for batch in batches])
