@@ -25,6 +25,7 @@ from hypothesis import settings
 from recsys.features.dataset.dataset import Dataset, prepare
 from recsys.features.world.world import RetailWorld
 from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.engine.machine import seed_generators
 from recsys.training.families.load import load_config
 from recsys.training.jobs.train import train
 
@@ -36,7 +37,7 @@ settings.load_profile("untimed")
 @pytest.fixture(autouse=True)
 def _one_thread_one_seed() -> None:
     torch.set_num_threads(1)
-    torch.manual_seed(0)
+    seed_generators(0)
     np.random.seed(0)
 
 

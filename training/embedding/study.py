@@ -43,7 +43,7 @@ from recsys.losses.ranking import binary_cross_entropy
 from recsys.metrics.classification import Interval, auc
 from recsys.training.engine.checkpoint import Checkpoints
 from recsys.training.engine.loop import fit
-from recsys.training.engine.machine import keep_freed_memory, pick_device
+from recsys.training.engine.machine import keep_freed_memory, pick_device, seed_generators
 from recsys.training.engine.optim import build_optimizer
 from recsys.training.engine.parts import on_device
 from recsys.training.engine.ranks import World
@@ -282,7 +282,7 @@ def learn(
     validation = _forever(rows, training.batch_size, world)
     for epoch in range(epochs):
         for step, batch in enumerate(on_device(rows.loader.epoch(epoch), world.device)):
-            torch.manual_seed(training.seed * 1_000_003 + epoch * rows.loader.num_steps + step)
+            seed_generators(training.seed * 1_000_003 + epoch * rows.loader.num_steps + step)
             model.train()
             optimizer.zero_grad(set_to_none=True)
             loss = mean_loss(model, batch)

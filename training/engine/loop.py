@@ -21,6 +21,7 @@ from recsys.core.events import Listener, PointLogged, StepDone
 from recsys.training.config.sections import TrainingConfig
 from recsys.training.engine.averaging import WeightAverage
 from recsys.training.engine.checkpoint import Checkpoints, LoopState, Trained
+from recsys.training.engine.machine import seed_generators
 from recsys.training.engine.optim import decay, warm_up
 from recsys.training.engine.ranks import ALONE, LOST_PEER, LostPeerError, World, peer_is_lost
 from recsys.training.engine.signals import ending_signals
@@ -178,7 +179,7 @@ def _step(
     factor *= warm_up(state.global_step, warmup_steps)
     for group in trained.optimizer.param_groups:
         group["lr"] = config.learning_rate * factor
-    torch.manual_seed(_step_seed(config.seed, state.global_step, world.rank))
+    seed_generators(_step_seed(config.seed, state.global_step, world.rank))
     trained.model.train()
     loss = task.loss(batch)
     own = float(loss.detach())

@@ -59,6 +59,17 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def seed_generators(seed: int) -> None:
+    """Seed torch's generators, those of the CPU and of the GPUs in use, as every step does.
+
+    `torch.manual_seed` also notes the call stack once for each kind of device that is not in use,
+    which takes longer than some steps do.
+    """
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
+
+
 def has_fast_bfloat16(device: torch.device) -> bool:
     """Whether the processor multiplies bfloat16 in hardware."""
     if device.type == "cuda":

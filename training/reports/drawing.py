@@ -13,6 +13,7 @@ from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 # Placeholders of CSS variables; no chart may use another colour.
@@ -36,6 +37,7 @@ STYLE: Any = {
     "axes.titlesize": 11,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
+    "axes.titley": 1.0,  # else matplotlib looks for ticks above the chart, again and again
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -47,6 +49,9 @@ STYLE: Any = {
     "ytick.color": SOFT,
     "xtick.major.size": 0,
     "ytick.major.size": 0,
+    "axes.facecolor": "none",
+    "figure.facecolor": "none",
+    "figure.edgecolor": "none",
     "figure.constrained_layout.use": True,
     "figure.constrained_layout.h_pad": 0.08,
 }
@@ -96,9 +101,19 @@ def for_page(draw: Callable[[Sheet], Figure], label: str, sheet: Sheet = ANY) ->
         return _svg(draw(sheet), label, sheet.css)
 
 
+def _fix_empty_labels(figure: Figure) -> None:
+    """Give labels without text a place, else matplotlib measures every tick to find one."""
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            if not axis.get_label_text():
+                axis.set_label_coords(0.5, 0.5)
+
+
 def _svg(figure: Figure, label: str, css: str) -> str:
+    _fix_empty_labels(figure)
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    canvas: Any = FigureCanvasSVG(figure)  # matplotlib leaves some of it untyped
+    canvas.print_svg(buffer, metadata={"Date": None})  # `savefig` would draw all of it twice
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)

@@ -84,6 +84,28 @@ def evaluation() -> Evaluation:
     return made_up()
 
 
+@pytest.fixture(scope="module")
+def page(evaluation: Evaluation, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The evaluation as it is: drawn once, read by many."""
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    write(path, evaluation)
+    return path
+
+
+@pytest.fixture(scope="module")
+def small(evaluation: Evaluation) -> Evaluation:
+    """The evaluation with two rankers and without slices: few charts to draw, and small ones."""
+    kept = ("two_tower", "item_knn")
+    return replace(
+        evaluation, results={name: replace(evaluation.results[name], slices={}) for name in kept}
+    )
+
+
+def write_small(path: Path, evaluation: Evaluation, **changes: object) -> str:
+    """Write a page with few curves, for what is not about them."""
+    return write(path, evaluation, **{"history": [], "examples": [], **changes})
+
+
 def write(path: Path, evaluation: Evaluation, **changes: object) -> str:
     num_items = len(evaluation.train_counts)
     rng = np.random.default_rng(1)
@@ -101,6 +123,9 @@ def write(path: Path, evaluation: Evaluation, **changes: object) -> str:
             top = {"recall": 0.3, "hit_rate": 0.6, "ndcg": 0.2, "mrr": 0.25}
             history.append({**point, **{f"validation/{m}_at_20": v * rise for m, v in top.items()}})
     examples = [
+        Example("u", ["old", "old", "new"], ["a"], [("a", 0.5, True), ("b", float("nan"), False)])
+    ]
+    examples += [
         Example(
             user=f"user {number}",
             history=titles[number : number + number % 9],
@@ -152,15 +177,15 @@ class Page(HTMLParser):
         self.text.append(data)
 
 
-def test_the_page_needs_nothing_but_itself(evaluation: Evaluation, tmp_path: Path) -> None:
-    page = Page(write(tmp_path / "report.html", evaluation))
-    for tag, attributes in page.seen:
+def test_the_page_needs_nothing_but_itself(page: Path) -> None:
+    read = Page(page.read_text(encoding="utf-8"))
+    for tag, attributes in read.seen:
         assert tag not in ("script", "link", "iframe", "img")
         for name in ("src", "href", "xlink:href"):
             assert (attributes.get(name) or "#").startswith("#")
-    assert len([tag for tag, _ in page.seen if tag == "figure"]) == 7
-    text = " ".join(page.text)
-    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+    assert len([tag for tag, _ in read.seen if tag == "figure"]) == 7
+    text = " ".join(read.text)
+    assert [path.name for path in page.parent.iterdir()] == ["report.html"]
     for metric in METRICS.values():
         for k in KS:
             assert f"{metric}@{k}" in text
@@ -168,8 +193,8 @@ def test_the_page_needs_nothing_but_itself(evaluation: Evaluation, tmp_path: Pat
         assert words in text
 
 
-def test_charts_take_their_colours_from_the_page(evaluation: Evaluation, tmp_path: Path) -> None:
-    text = write(tmp_path / "report.html", evaluation)
+def test_charts_take_their_colours_from_the_page(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
     charts = re.findall(r"<svg .*?</svg>", text, flags=re.S)
     colours = set(re.findall(r"#[0-9a-f]{6}\b", " ".join(charts)))
     assert colours == set()
@@ -178,15 +203,15 @@ def test_charts_take_their_colours_from_the_page(evaluation: Evaluation, tmp_pat
     assert referred <= set(ids)
 
 
-def test_titles_users_and_configuration_are_escaped(evaluation: Evaluation, tmp_path: Path) -> None:
+def test_titles_users_and_configuration_are_escaped(small: Evaluation, tmp_path: Path) -> None:
     evil = Example(user=EVIL, history=[EVIL], relevant=[EVIL], recommended=[(EVIL, 0.5, True)])
-    text = write(
+    text = write_small(
         tmp_path / "report.html",
-        replace(evaluation, protocol={EVIL: EVIL}),
+        replace(small, protocol={EVIL: EVIL}),
         title=EVIL,
         config_text=EVIL,
-        item_titles=[EVIL] * len(evaluation.train_counts),
-        item_groups=[EVIL, "b"] * (len(evaluation.train_counts) // 2),
+        item_titles=[EVIL] * len(small.train_counts),
+        item_groups=[EVIL, "b"] * (len(small.train_counts) // 2),
         examples=[evil],
         facts={EVIL: EVIL},
     )
@@ -194,11 +219,8 @@ def test_titles_users_and_configuration_are_escaped(evaluation: Evaluation, tmp_
     assert text.count("&lt;script&gt;") > 10
 
 
-def test_hits_are_marked_and_history_runs_backwards(evaluation: Evaluation, tmp_path: Path) -> None:
-    example = Example(
-        "u", ["old", "old", "new"], ["a"], [("a", 0.5, True), ("b", float("nan"), False)]
-    )
-    text = write(tmp_path / "report.html", evaluation, examples=[example])
+def test_hits_are_marked_and_history_runs_backwards(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
     assert re.search(r'<li class="hit">&#10003; a <small>0\.500</small></li>', text)
     assert "<li>b</li>" in text
     assert text.index("<li>new</li>") < text.index("<li>old <small>2 times</small></li>")
@@ -282,53 +304,54 @@ def test_labels_are_pushed_apart_in_order() -> None:
 
 
 def test_a_collapse_and_what_was_left_out_are_said_on_the_page(
-    evaluation: Evaluation, tmp_path: Path
+    small: Evaluation, page: Path, tmp_path: Path
 ) -> None:
-    good = write(tmp_path / "r.html", evaluation)
+    good = page.read_text(encoding="utf-8")
     assert "Alarm." not in good
     assert "Fell back" not in good
     bad = replace(
-        evaluation,
+        small,
         representation={"rankme": 1.7, "uniformity": -0.1},
         left_out={"ease": "a matrix of 9 x 9 <items>"},
         fell_back={"item_knn": 3},
         fallback="recent popularity",
     )
-    text = write(tmp_path / "r.html", bad)
+    text = write_small(tmp_path / "r.html", bad)
     assert "The representation has collapsed: the item vectors use 1.7 of 32" in text
     assert "Left out: EASE: a matrix of 9 x 9 &lt;items&gt;." in text
     assert "Fell back on recent popularity, for want of a known history: item kNN for 3 of" in text
     flat = np.repeat(np.eye(4, 32, dtype=np.float32), 75, 0)  # a place a group
-    bad = replace(evaluation, representation={"rankme": 3.0})
+    bad = replace(small, representation={"rankme": 3.0})
     groups = [str(row // 75) for row in range(300)]
-    text = write(tmp_path / "r.html", bad, item_vectors=flat, item_groups=groups)
+    text = write_small(tmp_path / "r.html", bad, item_vectors=flat, item_groups=groups)
     assert "Items of one category are 0% as far apart as any two" in text
 
 
 def test_the_space_has_curves_where_validations_measured_it(
-    evaluation: Evaluation, tmp_path: Path
+    small: Evaluation, tmp_path: Path
 ) -> None:
     names = ("rankme", "alignment", "uniformity")
     history = [
         {"step": 10.0 * n, "epoch": n, "loss": 1.0, **{f"validation/{m}": 30.0 - n for m in names}}
         for n in range(3)
     ]
-    text = write(tmp_path / "r.html", evaluation, history=history)
+    text = write_small(tmp_path / "r.html", small, history=history)
     for title in ("Effective rank of the items", ">Alignment<", ">Uniformity<"):
         assert title in text
     without = [{k: v for k, v in p.items() if k != "validation/alignment"} for p in history]
-    text = write(tmp_path / "r.html", evaluation, history=without)
+    text = write_small(tmp_path / "r.html", small, history=without)
     assert ">Uniformity<" in text
     assert ">Alignment<" not in text
-    dropped = [{**history[0]}, {**history[1], "validation/rankme": 2.0}]
-    text = write(tmp_path / "r.html", replace(evaluation, representation={}), history=dropped)
+    ranks = [30.0, 2.0]
+    dropped = [{"step": 10.0 * n, "epoch": n, "validation/rankme": r} for n, r in enumerate(ranks)]
+    text = write_small(tmp_path / "r.html", replace(small, representation={}), history=dropped)
     assert "It was 30.0 before and fell during training" in text
 
 
 def test_slices_have_a_chart_each_and_queries_their_name(
-    evaluation: Evaluation, tmp_path: Path
+    evaluation: Evaluation, page: Path, tmp_path: Path
 ) -> None:
-    assert "Items by training rows" not in write(tmp_path / "r.html", evaluation)
+    assert "Items by training rows" not in page.read_text(encoding="utf-8")
     more = {"item counts: 1-9 rows": {"recall_at_20": 0.1, "queries": 30.0}}
     more |= {"sessions: 1 step": {"recall_at_20": 0.2, "queries": 40.0}}
     results = {
@@ -336,8 +359,7 @@ def test_slices_have_a_chart_each_and_queries_their_name(
         for name, result in evaluation.results.items()
     }
     text = write(tmp_path / "r.html", replace(evaluation, results=results, asked="events"))
-    page = Page(text)
-    assert len([tag for tag, _ in page.seen if tag == "figure"]) == 9
+    assert len([tag for tag, _ in Page(text).seen if tag == "figure"]) == 9
     assert "Items by training rows" in text
     assert "Sessions by their length so far" in text
     for words in ("1-9 rows  (n=30)", "1 step  (n=40)", "n: events with such an item", "n: events"):
@@ -348,9 +370,9 @@ def test_slices_have_a_chart_each_and_queries_their_name(
 
 
 def test_cold_items_have_a_section_that_says_what_chance_gives(
-    evaluation: Evaluation, tmp_path: Path
+    small: Evaluation, page: Path, tmp_path: Path
 ) -> None:
-    assert "Cold items" not in write(tmp_path / "r.html", evaluation)
+    assert "Cold items" not in page.read_text(encoding="utf-8")
     cold = {f"cold_recall_at_{k}": 0.0123 for k in KS}
     cold |= {f"cold_alone_recall_at_{k}": 0.4567 for k in KS}
     bounds = dict.fromkeys(cold, (0.0, 0.5))
@@ -358,10 +380,10 @@ def test_cold_items_have_a_section_that_says_what_chance_gives(
         name: replace(
             result, metrics={**result.metrics, **cold}, intervals={**result.intervals, **bounds}
         )
-        for name, result in evaluation.results.items()
+        for name, result in small.results.items()
     }
-    with_cold = replace(evaluation, results=results, cold=ColdItems(60, 123, trained=False))
-    text = write(tmp_path / "r.html", with_cold)
+    with_cold = replace(small, results=results, cold=ColdItems(60, 123, trained=False))
+    text = write_small(tmp_path / "r.html", with_cold)
     said = " ".join(" ".join(Page(text).text).split())
     assert "60 of the 300 items are cold" in said
     assert "123 users interacted with one" in said
@@ -372,18 +394,18 @@ def test_cold_items_have_a_section_that_says_what_chance_gives(
     assert "recall of cold items@20" in said
     assert "recall of cold items, they alone ranked@20" in said
     few = replace(with_cold, cold=ColdItems(7, 123, trained=True))
-    said = " ".join(" ".join(Page(write(tmp_path / "r.html", few)).text).split())
+    said = " ".join(" ".join(Page(write_small(tmp_path / "r.html", few)).text).split())
     assert "by chance that would be 100.0%" in said
     assert "though some have training rows" in said
 
 
-def test_ten_rankers_have_ten_colours(evaluation: Evaluation, tmp_path: Path) -> None:
-    model = evaluation.results["two_tower"]
+def test_ten_rankers_have_ten_colours(small: Evaluation, tmp_path: Path) -> None:
+    model = small.results["two_tower"]
     names = ["session", *(f"other_{number}" for number in range(9)), "best_reachable"]
-    many = replace(evaluation, results={name: replace(model, name=name) for name in names})
+    many = replace(small, results={name: replace(model, name=name) for name in names})
     colours = colour_variables(many)
     assert len(set(colours.values())) == 11
-    text = write(tmp_path / "r.html", many)
+    text = write_small(tmp_path / "r.html", many)
     for colour in colours.values():
         name = colour.removeprefix("var(").removesuffix(")")
         assert text.count(f"{name}: #") == 2  # by day and by night
