@@ -78,7 +78,7 @@ def _without_answer(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _explain(problem: Any, name: str, known: dict[str, Any]) -> str:
-    """Return one problem in words: the argument, what it must be, what was given."""
+    """Describe one problem: the argument, what it must be, what was given."""
     place, names = problem["loc"][0] if problem["loc"] else "?", list(known)
     argument = names[place] if isinstance(place, int) and place < len(names) else str(place)
     if problem["type"] == _BY_PLACE:

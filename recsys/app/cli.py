@@ -176,7 +176,7 @@ def check(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
 @main.command()
 @click.argument("config", type=click.Path(path_type=Path), required=False)
 @click.option(
-    "--resume", type=click.Path(path_type=Path), metavar="RUN_DIR", help="Go on with a run."
+    "--resume", type=click.Path(path_type=Path), metavar="RUN_DIR", help="Continue a run."
 )
 @click.option(
     "--workers",
@@ -200,7 +200,7 @@ def train(
 ) -> None:
     """Train, evaluate, bundle and track one model.
 
-    --warm-start takes a bundle folder, a run id or models:/name@alias, and goes on from its
+    --warm-start takes a bundle folder, a run id or models:/name@alias, and continues from its
     weights: on newer rows, with other features, or with a larger embedding.num_rows.
 
     Example: recsys train recsys.yaml --set training.epochs=5

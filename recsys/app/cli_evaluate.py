@@ -10,7 +10,11 @@ from recsys.app.options import JSON, MODEL, URI
 
 @click.command()
 @MODEL
-@click.option("--out", type=click.Path(path_type=Path), help="Report to write; default: beside.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Report to write; default: evaluation-MODEL.html.",
+)
 @click.option(
     "--keep-seen/--hide-seen",
     default=None,

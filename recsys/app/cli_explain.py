@@ -11,7 +11,7 @@ from recsys.app.options import COUNT, JSON, MODEL, URI
 @click.command()
 @MODEL
 @click.option("--user", help="Explain one row: this user, by its id ...")
-@click.option("--item", help="... beside this item, by its id.")
+@click.option("--item", help="... with this item, by its id.")
 @click.option("--row", type=COUNT, help="Explain this row of the log, from 1.")
 @click.option(
     "--rows",
@@ -24,7 +24,7 @@ from recsys.app.options import COUNT, JSON, MODEL, URI
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="Picture to write, .png or .svg; default: beside.",
+    help="Picture to write, .png or .svg; default: explanation-MODEL.png.",
 )
 @URI
 @JSON
@@ -38,10 +38,10 @@ def explain(
     tracking_uri: str | None,
     as_json: bool,
 ) -> None:
-    """Show what a ranker looks at: over the test rows, or when it judges one row.
+    """Show what a ranker looks at: over the test rows, or when it scores one row.
 
     Each field is exchanged for that of other rows, and the answers compared; of AutoInt the
-    attention stands beside. MODEL is a bundle folder, a run id or models:/name@alias.
+    attention is shown too. MODEL is a bundle folder, a run id or models:/name@alias.
 
     Example: recsys explain models:/shop@champion --user u000123 --item i00042 --out why.png
     """

@@ -19,7 +19,7 @@ _REQUESTS = """A row of --input for a model of sessions, whose log has a column 
 
 Times are timestamps or ISO text (UTC where no zone is given) where the unit of the log's time is
 datetime, else whole numbers in that unit; a pause longer than sessions.inactivity_minutes cuts off
-what lies before it. Lists are as long as the history; null, or no such column, means unknown."""
+what comes before it. Lists are as long as the history; null, or no such column, means unknown."""
 
 
 @click.command(epilog=_REQUESTS)
@@ -34,7 +34,7 @@ what lies before it. Lists are as long as the history; null, or no such column, 
 @click.option(
     "--input",
     "requests",
-    help="Requests (Parquet: user key and history, see below); for a ranker, the rows to judge.",
+    help="Requests (Parquet: user key and history, see below); for a ranker, the rows to score.",
 )
 @click.option("--interactions", help="Log to build histories from; its users are scored.")
 @click.option("--users", help="User attributes, where the model uses them.")
@@ -49,7 +49,7 @@ what lies before it. Lists are as long as the history; null, or no such column, 
 @click.option(
     "--keep-seen/--hide-seen",
     default=None,
-    help="Whether lists may hold items the user has taken; default: as when the model was "
+    help="Whether lists may hold items the user interacted with; default: as when the model was "
     "evaluated (evaluation.filter_seen).",
 )
 @click.option("--rows-per-part", type=COUNT, help="Users of a part; default: 10000.")
@@ -68,8 +68,8 @@ def score(model: str, output: Path, **options: Any) -> None:
     A two-tower or a session model recommends for the users of a log (--interactions) or those who
     ask (--input). A ranker adds a probability to every row of --input; attributes of users
     and items come from the rows or from --users and --items. With --new-items a calibrated
-    two-tower says of items that nobody could interact with yet who will, and how many are expected
-    to.
+    two-tower lists, for items without interactions, the likeliest users and the number expected
+    for each.
 
     Example: recsys score models:/demo@champion --interactions demo/data/interactions
     --users demo/data/users.parquet --output recommendations
@@ -98,7 +98,7 @@ def _rows(
     is_of_lists = options["keep_seen"] is not None or any(options[name] for name in of_lists)
     if options["requests"] is None or is_of_lists:
         raise click.UsageError(
-            "the model is a ranker: give --input, the rows to judge; --interactions, --k, "
+            "the model is a ranker: give --input, the rows to score; --interactions, --k, "
             "--keep-seen, --hide-seen, --rows-per-part, --probability and --new-items are for "
             "retrieval models"
         )
@@ -160,7 +160,7 @@ def _refuse_lists(k: int | None, keep_seen: bool | None, probability: bool) -> N
 
 
 def _print(summary: dict[str, Any], as_json: bool) -> None:
-    """Print what was done; the first unknown item stands behind their number."""
+    """Print what was done; the first unknown item follows their number."""
     if as_json:
         click.echo(json_format.dumps(summary, indent=1))
         return

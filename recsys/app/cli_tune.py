@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class _SearchFirst(click.Group):
-    """`tune CONFIG ...` stands for `tune search CONFIG ...`: what names no command goes there."""
+    """`tune CONFIG ...` means `tune search CONFIG ...`: what names no command goes there."""
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
         if args and args[0] not in {*self.commands, *context.help_option_names}:
@@ -61,18 +61,18 @@ def tune() -> None:
 @click.option(
     "--storage",
     type=click.Path(path_type=Path),
-    help="SQLite file that keeps the trials; default: tune.db beside --out.",
+    help="SQLite file that keeps the trials; default: tune.db next to --out.",
 )
 @click.option("--name", help="Of the search in that file; default: the configuration's name.")
 @click.option("--seed", type=SEED, default=0, show_default=True)
 @SET
 @JSON
 def search(config: Path, **options: Any) -> None:
-    """Search better settings of a model with Optuna, judged on the validation part.
+    """Search better settings of a model with Optuna, evaluated on the validation part.
 
-    The configuration as it stands is trial 0, so the best is never worse on the validation part;
+    The given configuration is trial 0, so the best is never worse on the validation part;
     the test part is not looked at. What falls behind is pruned by epoch. The same command again
-    goes on where it was stopped. Each trial is a run in MLflow, nested in that of the search.
+    continues where it was stopped. Each trial is a run in MLflow, nested in that of the search.
 
     A space names keys of model, embedding and training, as in
 
@@ -150,8 +150,8 @@ def _searched(
             found: Found = tuning.search(settings, space, budget, **named)
     except Terminated:
         click.echo(
-            f"stopped; the trials that ended are kept in {storage}: the same command goes on, and "
-            "with --trials of as many as there are it writes the best so far",
+            f"stopped; the trials that ended are kept in {storage}: the same command continues, "
+            "and with --trials of as many as there are it writes the best so far",
             err=True,
         )
         raise
@@ -217,7 +217,7 @@ def embedding(
     """Find out which features deserve how many lookups in the shared table (rankers).
 
     Learns gates on every lookup from the validation rows, keeps the lookups that are worth most,
-    trains that plan beside two that need no search, and writes the configuration of the best.
+    trains that plan and two that need no search, and writes the configuration of the best.
 
     Example: recsys tune embedding recsys.yaml --lookups 16 --out recsys-tuned.yaml
     """

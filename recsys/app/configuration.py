@@ -93,7 +93,7 @@ class Config:
         Args:
             changes: full key -> value, as in {"training.loss": "full_softmax"}.
             short: the last part of a key where only one section has it, as in `epochs=5`;
-                `model="session"` stands for `model.kind`, and leaves out the keys of `model` and
+                `model="session"` sets `model.kind`, and leaves out the keys of `model` and
                 `training` that the other model does not have.
 
         Raises:
@@ -142,7 +142,7 @@ class Config:
         return self.to_yaml()
 
     def _full_key(self, name: str) -> str:
-        """Return the one full key that a short name stands for."""
+        """Return the one full key of a short name."""
         sections = type(self.experiment).model_fields
         if name == "model":
             return "model.kind"
@@ -185,7 +185,7 @@ Given = InstanceOf[Config] | InstanceOf[ExperimentConfig] | Mapping[str, Any] | 
 
 
 def config_given(given: Any) -> ExperimentConfig:
-    """Return the configuration that an argument stands for."""
+    """Return the configuration that an argument gives."""
     if isinstance(given, Config):
         return given.experiment
     if isinstance(given, Mapping):

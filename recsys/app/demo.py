@@ -68,7 +68,7 @@ def demo(
         quiet: print no progress.
 
     Returns:
-        The run; the recommendations lie in `out`/recommendations/<model id>.
+        The run; the recommendations are in `out`/recommendations/<model id>.
     """
     from recsys.app.scoring import score_model
     from recsys.app.training import train_once

@@ -149,12 +149,12 @@ def tune(
     """Search better settings, by the validation part.
 
     Args:
-        config: trial 0, as it stands.
+        config: trial 0.
         trials: of the search in all, earlier calls included.
         minutes: of this call; whichever of both ends first.
         space: keys to search, as in {"model.dim": [32, 64]}; None: what suits the model.
         metric: to maximise; None: `training.metric`.
-        storage: SQLite file that keeps the trials; the same call goes on where it stopped.
+        storage: SQLite file that keeps the trials; the same call continues where it stopped.
         name: of the search in that file.
         seed: of the proposals.
         quiet: print no progress.

@@ -40,7 +40,7 @@ def long_frame(
 
 
 def vector_frame(key: str, ids: Sequence[pa.Array], vectors: Sequence[Tensor]) -> pd.DataFrame:
-    """Return ids beside their vectors, each a NumPy array in a cell of its own."""
+    """Return ids and their vectors, each a NumPy array in a cell of its own."""
     flat = [one for part in ids for one in part.to_pylist()]
     rows = [row for part in vectors for row in part.numpy()]
     return pd.DataFrame({key: flat, "vector": pd.Series(rows, dtype=object)})

@@ -205,7 +205,7 @@ class Model:
 
     @checked
     def follow(self, user: Mapping[str, Any]) -> "Following":
-        """Return a session of a user that goes on an event at a time, each at the cost of one step.
+        """Return a session of a user that grows event by event, each at the cost of one step.
 
         Args:
             user: the user key and the attributes that the model reads; `seen` may hold the items

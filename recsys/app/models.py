@@ -63,7 +63,7 @@ def evaluate(
     tracking_uri: str | None = None,
     quiet: bool = True,
 ) -> "ModelEvaluation":
-    """Evaluate a model again on the test part of its own data, baselines beside it.
+    """Evaluate a model again on the test part of its own data, with baselines.
 
     Args:
         model: see `load`.
@@ -112,7 +112,7 @@ def score(
 ) -> dict[str, Any]:
     """Recommend for many users into Parquet files, each user exactly once.
 
-    A job that was stopped goes on where it stood when it is called again. A ranker scores the
+    A job that was stopped continues where it stopped when it is called again. A ranker scores the
     rows of `requests`.
 
     Args:
@@ -145,8 +145,8 @@ def score(
     )
     asked = None if lists == ListOptions() else lists
     folder = folder_of(model, tracking_uri)
-    told = listener or ignore
-    return score_model(folder, Path(output), tables, asked, settings=settings, listener=told)
+    given = listener or ignore
+    return score_model(folder, Path(output), tables, asked, settings=settings, listener=given)
 
 
 @checked
@@ -206,7 +206,7 @@ def explain(
     Args:
         model: see `load`.
         user: explain one row: this user ...
-        item: ... beside this item.
+        item: ... with this item.
         row: explain this row of the log, from 1.
         max_rows: most test rows to look at.
         picture: file to draw it in, .png or .svg.

@@ -40,7 +40,7 @@ OTHER = click.option(
 
 
 class Finite(click.FloatRange):
-    """A range of numbers without nan, which lies in every range of click's, and infinity."""
+    """A range of numbers without nan, which is in every range of click's, and infinity."""
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None

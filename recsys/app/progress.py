@@ -26,7 +26,7 @@ def printed(quiet: bool) -> Iterator[None]:
     Programs that set up logging of their own see the same records, of loggers below `recsys`.
     """
     if any(isinstance(handler, _Lines) for handler in LOGGER.handlers):
-        yield  # whoever called prints already
+        yield  # the caller prints already
         return
     handler, level = _Lines(), LOGGER.level
     handler.setLevel(logging.WARNING if quiet else logging.INFO)
@@ -42,8 +42,8 @@ def printed(quiet: bool) -> Iterator[None]:
 def parts_to_stderr(quiet: bool) -> Listener:
     """Return a listener that prints how many parts of a batch job are there, of how many."""
 
-    def tell(event: Event) -> None:
+    def print_part(event: Event) -> None:
         if isinstance(event, PartDone) and not quiet:
             print(f"part {event.done} of {event.total}", file=sys.stderr)
 
-    return tell
+    return print_part

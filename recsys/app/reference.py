@@ -23,7 +23,7 @@ _HEAD = """# Configuration
 A `recsys.yaml` holds the sections below; `recsys init` writes a first one from your tables. Every
 key can be set from the command line (`--set training.epochs=5`) and in Python
 (`config.with_({"training.epochs": 5})`). Keys without a default have to be given; every run writes
-all of them beside its results. `[name]` in a key stands for the entries of that kind, `NAME` for a
+all of them next to its results. `[name]` in a key means the entries of that kind, `NAME` for a
 name of your choice. The column *models* says which families have a key, where not all of them do.
 
 This page is made from the code (`make docs`).
@@ -32,7 +32,7 @@ This page is made from the code (`make docs`).
 
 @dataclass(frozen=True)
 class Key:
-    """One key: full name, type, default and meaning in words."""
+    """One key: full name, type, default and meaning."""
 
     name: str
     type: str
@@ -91,7 +91,7 @@ def reference(families: Mapping[str, type[BaseModel]]) -> str:
 
 
 def _row(name: str, found: Mapping[str, Key], all_families: int) -> str:
-    """Return a line of the table; what differs between families is told for each."""
+    """Return a line of the table; what differs between families is listed for each."""
     models = "" if len(found) == all_families else ", ".join(found)
     cells = [f"`{name}`"]
     for part in ("type", "default"):
@@ -110,7 +110,7 @@ def _cell(text: str) -> str:
 
 
 def _meanings(model: type[BaseModel]) -> dict[str, str]:
-    """Return the texts that stand below the fields of a class, its bases' among them."""
+    """Return the texts below the fields of a class, its bases' among them."""
     found: dict[str, str] = {}
     for base in reversed(model.__mro__):
         if not issubclass(base, BaseModel) or base is BaseModel:

@@ -28,7 +28,7 @@ def configured(
     warm_start: str | None,
     tracking_uri: str | None,
 ) -> tuple[ExperimentConfig, Path | None]:
-    """Return what to train and the run to go on with.
+    """Return what to train and the run to continue.
 
     Raises:
         ConfigError: not just one of `config` and `resume` is given, what does not go with
@@ -128,7 +128,7 @@ def launch_workers(
     from recsys.training.engine.launch import launch
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError("--workers starts ranks of its own: leave it away under torchrun")
+        raise ConfigError("--workers starts ranks of its own: leave it out under torchrun")
     family_of(config).check(config)
     check_shards(config.embedding, workers)
     run_dir = resume or new_run_dir(config)

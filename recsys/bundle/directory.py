@@ -92,7 +92,7 @@ class Bundle:
         return json.loads(self.read(name))
 
     def manifest_sha256(self) -> str:
-        """Return the hash of the manifest as it stands, its date among it."""
+        """Return the hash of the manifest as it is, with its date."""
         return hashlib.sha256((self.path / MANIFEST).read_bytes()).hexdigest()
 
     def _refuse_strangers(self) -> None:
@@ -124,7 +124,7 @@ def write_bundle(parent: Path, write: Callable[[Path], None], *, facts: Mapping[
         write: fills an empty folder with the files.
         facts: JSON facts about the content, kept in the manifest under "facts".
 
-    A bundle of the same content that is there already is returned as it stands. On an error
+    A bundle of the same content that is there already is returned unchanged. On an error
     nothing is left behind.
     """
     with staged_folder(parent, "bundle") as staging:

@@ -27,8 +27,8 @@ class PairCalibrator:
     """One such map.
 
     fitted_on: words on the items whose pairs it was fitted on. pairs, taken: how many, and how
-    many of them were taken. audience_low, audience_high: 10 and 90 % quantiles over these items
-    of the users who took one as a multiple of those expected; 1 where there are too few items.
+    many of them have an interaction. audience_low, audience_high: 10 and 90 % quantiles over these
+    items of the users of an item as a multiple of those expected; 1 where there are too few items.
     """
 
     slope: float = 1.0
@@ -56,7 +56,7 @@ class PairCalibrator:
 class TakeProbability:
     """The calibration of a model: `known` for items with training rows, `new` for the others.
 
-    period: in words, when a user is to take the item.
+    period: a description of the time in which the interaction is to occur.
     """
 
     known: PairCalibrator

@@ -1,7 +1,7 @@
 """The probe of a ranker: some encoded rows with the logits that were computed of them.
 
-It lies in the bundle and is replayed wherever the model is opened or exported, so an installation
-that computes something else is found out before it answers.
+It is in the bundle and is replayed wherever the model is opened or exported, so an installation
+that computes something else is detected before it answers.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""Weights of a model as safetensors bytes, the shared table beside the dense parameters."""
+"""Weights of a model as safetensors bytes, the shared table and the dense parameters."""
 
 import hashlib
 
@@ -40,7 +40,7 @@ def load_tensors(weights: bytes) -> tuple[Tensor, dict[str, Tensor]]:
 
 
 def save_optimizer_state(table: Table) -> bytes:
-    """Return the state of the table's optimizer, for a training that goes on from here."""
+    """Return the state of the table's optimizer, for a training that continues from here."""
     return save({name: tensor.cpu().contiguous() for name, tensor in table.state.items()})
 
 

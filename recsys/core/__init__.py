@@ -1,1 +1,1 @@
-"""What everything stands on: errors, strict models, whole files, compiled code."""
+"""The foundations: errors, strict models, whole files, compiled code."""

@@ -11,7 +11,7 @@ from pathlib import Path
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a path to write to; on leaving, its content is at `path`, on the disk.
 
-    An error inside leaves `path` as it was and nothing beside it.
+    An error inside leaves `path` as it was and nothing next to it.
     """
     staging = path.with_name(f".{path.name}.{os.getpid()}")
     try:

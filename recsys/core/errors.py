@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 
 class Row(NamedTuple):
-    """A row of a file, counted from 1; without a file one of the table at hand."""
+    """A row of a file, counted from 1; without a file one of the given table."""
 
     file: str
     number: int
@@ -38,7 +38,7 @@ class ArgumentError(UserError, TypeError):
 
 
 class Problem(NamedTuple):
-    """What is wrong with a configuration: in which file, at which key ("a.b"), in words.
+    """What is wrong with a configuration: in which file, at which key ("a.b"), described.
 
     kind: pydantic's name of it, as in "int_type"; "" where there is none.
     """
@@ -158,6 +158,6 @@ class IntegrityError(UserError):
 
 
 class NumericalError(UserError):
-    """Training met a number that is not finite; the last checkpoint stands."""
+    """Training met a number that is not finite; the last checkpoint is kept."""
 
     exit_code = 12

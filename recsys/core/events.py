@@ -1,7 +1,7 @@
-"""What a job tells whoever listens while it runs: steps, points of curves, finished parts.
+"""What a job reports to its listener while it runs: steps, points of curves, finished parts.
 
 A listener is called with one event after another, in the thread of the job. What it raises ends
-the job; a training that ends so goes on from its last checkpoint.
+the job; a training that ends so continues from its last checkpoint.
 """
 
 from collections.abc import Callable, Mapping

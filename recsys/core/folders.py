@@ -1,4 +1,4 @@
-"""Folders that jobs write, told from files by their names before any work is done."""
+"""Folders that jobs write, distinguished from files by their names before any work is done."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def check_folder(path: Path, holds: str) -> Path:
 
     Args:
         path: where the job is to write.
-        holds: what lies in the folder afterwards, for the message: "Parquet parts".
+        holds: what is in the folder afterwards, for the message: "Parquet parts".
 
     Raises:
         ConfigError: a file is there, or the name ends as those of files do.

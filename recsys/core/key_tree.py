@@ -1,4 +1,4 @@
-"""The keys of a strict tree by their places, for messages on a key that stands where none does."""
+"""The keys of a strict tree by their places, for messages on a misplaced key."""
 
 import json
 from functools import cache
@@ -15,7 +15,7 @@ Place = tuple[str, ...]
 def key_tree(model: type[BaseModel]) -> dict[Place, tuple[Any, ...]]:
     """Return each key of the tree under `model` with the types that it may have there.
 
-    A section that may be one of several kinds has the keys of all of them. What lies in a list or
+    A section that may be one of several kinds has the keys of all of them. What is in a list or
     under keys of the user's own is left out.
     """
     found: dict[Place, tuple[Any, ...]] = {}

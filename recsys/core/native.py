@@ -1,12 +1,12 @@
-"""Loops that torch has no operator for: C++ files beside the code, compiled where they first run.
+"""Loops that torch has no operator for: C++ files next to the code, compiled where they first run.
 
 A machine with a C++ compiler (`CXX`, else `c++`) compiles a file once in a second or two, for its
 own processor, into `$XDG_CACHE_HOME/recsys` (`~/.cache/recsys`). One without, or with
-`RECSYS_NATIVE=0`, does without: whoever calls has the same numbers from torch, only slower.
+`RECSYS_NATIVE=0`, does without: the caller gets the same numbers from torch, only slower.
 
 Not `torch.utils.cpp_extension`: it needs ninja and compiles torch's headers, 25 CPU seconds instead
 of 1.8 the first time and 0.2 instead of less than 0.01 each time after, and a library built into
-the wheel would not be compiled for the processor at hand.
+the wheel would not be compiled for the processor in use.
 """
 
 import ctypes
@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 @functools.cache
 def native_library(source: Path, head_dim: int) -> ctypes.CDLL | None:
-    """Return the functions of `source`, compiled with HEAD_DIM; None: they cannot be had here."""
+    """Return the functions of `source`, compiled with HEAD_DIM; None: not available here."""
     compiler = shutil.which(os.environ.get("CXX", "c++"))
     if compiler is None or os.environ.get("RECSYS_NATIVE") == "0":
         return None

@@ -30,9 +30,9 @@ class StrictModel(BaseModel):
 
 @dataclass(frozen=True)
 class Misfit:
-    """What stands where it may not: a key that is unknown there, or a value of the wrong kind.
+    """Something in the wrong place: a key that is unknown there, or a value of the wrong kind.
 
-    value: what stands there. expected: what may stand there, in words; None: no such key.
+    value: what is there. expected: what may be there, as text; None: no such key.
     """
 
     place: Place
@@ -71,7 +71,7 @@ def parse(
         model: the class of the whole.
         raw: a mapping.
         source: where it comes from, for messages.
-        explain: asked first for the words on a key or a value that may not stand where it does.
+        explain: asked first for the words on a key or a value in the wrong place.
 
     Raises:
         ConfigError: every problem on a line of its own, with its place in the file; an
@@ -122,7 +122,7 @@ def _in_words(
 
 
 def _unknown_key(model: type[BaseModel], place: Place, given: Any) -> str:
-    """Return in words that the tree has no key at `place`, and which one may be meant.
+    """Say that the tree has no key at `place`, and which one may be meant.
 
     Where the key is one of another kind of such a section, that is said. Else it may be a key of
     this name in another section, the nearest name of the same section, or the nearest of all.
@@ -159,7 +159,7 @@ def _tag(place: str, problem: Any) -> str:
 
 
 def _got(value: Any, *, of_parts: bool) -> str:
-    """What stands there; a mapping whose parts do not go together says nothing by itself."""
+    """What is there; a mapping whose parts do not go together says nothing by itself."""
     if isinstance(value, dict):
         return "" if of_parts else " (got a mapping)"
     return f" (got {value!r})"

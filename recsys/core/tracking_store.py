@@ -1,4 +1,4 @@
-"""Where MLflow's store lies, and which of its runs made a bundle.
+"""The location of MLflow's store, and which of its runs made a bundle.
 
 Names, paths, locks and limits only: nothing here imports MLflow.
 """
@@ -54,7 +54,7 @@ def is_database(uri: str) -> bool:
 
 
 def run_of(bundle: Path) -> tuple[str, str] | None:
-    """Return experiment and key of the run in whose folder `bundle` lies; None: it is in none."""
+    """Return experiment and key of the run in whose folder `bundle` is; None: it is in none."""
     try:
         with (bundle.resolve().parent.parent / JOURNAL).open() as journal:
             first = json.loads(journal.readline())
@@ -67,7 +67,7 @@ def run_of(bundle: Path) -> tuple[str, str] | None:
 def http_limits(retries: int, timeout: int | None = None) -> Iterator[None]:
     """Bound MLflow's HTTP calls (7 retries and 120 s each by default), unless the user did.
 
-    MLflow reads these from the environment at every call and nowhere else.
+    MLflow reads these from the environment at every call, and only there.
 
     Args:
         retries: of a call that fails.
@@ -84,7 +84,7 @@ def http_limits(retries: int, timeout: int | None = None) -> Iterator[None]:
 
 
 def artifact_root(uri: str) -> str | None:
-    """Return the folder for artifacts: mlruns beside a SQLite store; None: the server decides."""
+    """Return the folder for artifacts: mlruns next to a SQLite store; None: the server decides."""
     path = sqlite_path(uri)
     return None if path is None else str(path.parent / "mlruns")
 

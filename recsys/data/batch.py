@@ -106,9 +106,9 @@ class FeatureBlock(OnDevice):
         """Return the features of the same N rows side by side."""
         blocks = (self, *others)
         return FeatureBlock(
-            _beside([block.single for block in blocks]),
+            _joined([block.single for block in blocks]),
             tuple(jagged for block in blocks for jagged in block.multi),
-            _beside([block.dense for block in blocks]),
+            _joined([block.dense for block in blocks]),
         )
 
 
@@ -118,7 +118,7 @@ class FeatureLayout:
 
     pooling: how the values of each multi-valued feature become one vector, "mean" for all where
     empty. With weights w: "sum" is sum(w e), "mean" sum(w e) / sum(w), "sqrtn"
-    sum(w e) / sqrt(sum(w^2)). "attention" is told in `recsys.layers.pooling.attended`.
+    sum(w e) / sqrt(sum(w^2)). "attention" is described in `recsys.layers.pooling.attended`.
     reads: (feature, source) of each multi-valued feature whose values read the rows of another
     feature of the layout, its source; that is what attention compares them with.
     """
@@ -177,9 +177,9 @@ class FeatureLayout:
 
 @dataclass(frozen=True)
 class PairBatch(OnDevice):
-    """Queries with items that each of them took; every distinct item stands once.
+    """Queries with the items that their users interacted with; every distinct item is in it once.
 
-    Shape letters here: P pairs of a query and an item it took; P = B where each has one.
+    Shape letters here: P pairs of a query and its positive item; P = B where each has one.
     Shared out among processes, `items` holds a contiguous share of the U rows, and everything of
     B or P rows a share of the batch's queries; all else is of the whole batch.
 
@@ -188,7 +188,7 @@ class PairBatch(OnDevice):
     query: B rows of user and context features.
     history: B rows of positions into `items`, oldest first.
     asks (P,) int64, the query of each pair, ascending; positive (P,) int64, the position of the
-    item taken, below C.
+    positive item, below C.
     not_negative: B rows of distinct positions below C: candidates that are no negatives of a
     query, its positives among them.
     log_inclusion (C,) float32, log of the probability that sampling draws each candidate.
@@ -216,7 +216,7 @@ class History(OnDevice):
     """What came first, step by step, as a model of sequences reads it: B rows, T steps in all.
 
     items: B rows of positions (into a batch's items, or of the catalogue), oldest first.
-    features: T rows of what is known of each event beside its item.
+    features: T rows of what is known of each event besides its item.
     gap (T,) float32, seconds since the step before it: 0 at the first, NaN where no clock is known.
     """
 
@@ -241,7 +241,7 @@ class History(OnDevice):
 
 @dataclass(frozen=True)
 class SessionBatch(OnDevice):
-    """Sessions whose steps ask for the next item; every distinct item stands once.
+    """Sessions whose steps ask for the next item; every distinct item is in it once.
 
     Shape letters here: B sessions, T steps in all, P steps that ask.
 
@@ -273,7 +273,7 @@ class SessionBatch(OnDevice):
 
 @dataclass(frozen=True)
 class RankingBatch(OnDevice):
-    """Rows to be judged one by one: all features of a row, and what came of it.
+    """Rows to be scored one by one: all features of a row, and its label.
 
     features: B rows. label (B,) float32, 0 or 1. weight (B,) float32. examples (B,) int64, row
     numbers in the log, to name a bad row.
@@ -288,7 +288,7 @@ class RankingBatch(OnDevice):
         return len(self.label)
 
 
-def _beside(parts: list[Tensor]) -> Tensor:
+def _joined(parts: list[Tensor]) -> Tensor:
     """Return the columns of all parts, (N, ...); what alone has columns is not copied."""
     filled = [part for part in parts if part.shape[1]] or parts[:1]
     return filled[0] if len(filled) == 1 else torch.cat(filled, dim=1)

@@ -7,7 +7,7 @@ of threads nor sizes decide: where the rule takes FBGEMM, it was the faster one 
 on two, in every size of `tests/benchmarks/embedding_step.py`.
 
 `measure` times both for this table at the start of a run, about a second; whatever else the
-machine does takes part in its choice.
+machine does influences its choice.
 """
 
 import time
@@ -35,7 +35,7 @@ KERNELS: dict[Backend, Callable[[TableConfig, torch.device], Table]] = {
 
 @dataclass(frozen=True)
 class Choice:
-    """A backend and, in words, why it is this one."""
+    """A backend and the reason for its choice."""
 
     backend: Backend
     reason: str
@@ -69,7 +69,7 @@ def build_table(config: TableConfig, *, device: torch.device, seed: int) -> Tabl
 
 
 def backend_by_rule(config: TableConfig, device: torch.device) -> Choice:
-    """Return the backend that `auto` stands for on this machine.
+    """Return the backend that `auto` chooses on this machine.
 
     FBGEMM's step of row-wise Adagrad takes some 400 ns a row with AVX2, where its one of plain SGD
     takes 100: there the torch kernel needs two thirds of its time. With AVX-512 it is FBGEMM that
@@ -127,7 +127,7 @@ def measured_backend(
 
 
 def _why_not_fbgemm(config: TableConfig) -> str | None:
-    """Return, in words, why FBGEMM cannot run the table; None: it can."""
+    """Describe why FBGEMM cannot run the table; None: it can."""
     lacking = config.lacking_in_fbgemm
     if lacking is not None:
         return f"FBGEMM's kernel has no {lacking}"

@@ -1,8 +1,8 @@
 """What became of a shared table: who reads which rows, who meets whom, what was learnt there.
 
 The two kinds of collision are those of Coleman et al. 2023, section 3: *intra*-feature, two
-values of one feature in one row, which the model cannot tell apart by that lookup, and
-*inter*-feature, rows that several features read, which it can learn to tell apart by where they
+values of one feature in one row, which the model cannot distinguish by that lookup, and
+*inter*-feature, rows that several features read, which it can learn to distinguish by where they
 come out. Section 4 argues that a row is the sum of components, one a feature that reads it, and
 that training turns these to be orthogonal; `FeatureDiagnosis.overlap` measures whether they are,
 from the table alone.
@@ -23,7 +23,7 @@ from recsys.embeddings.plan import EmbeddingPlan
 from recsys.metrics.representation import rankme
 
 BUCKETS = ((1, 1), (2, 9), (10, 99), (100, 999), (1000, None))
-"""How often a value stands in training, from and to."""
+"""How often a value occurs in training, from and to."""
 _SAMPLE = 4096
 _VARIANCE = 0.9
 
@@ -43,19 +43,19 @@ class FeatureDiagnosis:
 
     intra: share of values that meet another of the same feature; `expected_intra` by chance.
     indistinguishable: share of values that meet one other value in *every* lookup, so that no
-    model can tell them apart; `expected_indistinguishable` by chance.
+    model can distinguish them; `expected_indistinguishable` by chance.
     inter: share of values whose row another feature reads too; `expected_inter` by chance;
     `inter_traffic` the same, each value as often as it was seen.
     effective_rank: exp of the entropy of the singular values of the vectors of the 4096 most
     frequent values, from 1 to `width`.
-    nearest, overlap: the feature whose component lies closest, and how much of the smaller
-    component lies within the larger one, the mean squared cosine of their principal angles: 0
+    nearest, overlap: the feature whose component is closest, and how much of the smaller
+    component is within the larger one, the mean squared cosine of their principal angles: 0
     orthogonal, 1 contained. `random_overlap` is that of two random subspaces of these sizes.
     Only features of the same rows are compared; without one, `nearest` is empty.
 
     The component of a feature is spanned by the fewest directions that hold 90 % of the variance
     of the rows its frequent values read, each row weighing the share of its reads that are this
-    feature's. Where all features read the same rows equally often, that cannot tell them apart
+    feature's. Where all features read the same rows equally often, that cannot distinguish them
     and the overlap is 1.
     """
 
@@ -183,7 +183,7 @@ class _Read:
         return self.rows[self.counts.topk(_SAMPLE).indices]
 
     def traffic(self) -> Tensor:
-        """Return how often each row is read by this feature, (V * M,) beside the flat rows."""
+        """Return how often each row is read by this feature, (V * M,) as the flat rows."""
         return self.counts.double().repeat_interleave(self.rows.shape[1])
 
 
@@ -262,7 +262,7 @@ def _meeting(rows_VM: Tensor, scratch: Tensor) -> float:
 
 
 def _indistinguishable(rows_VM: Tensor) -> float:
-    """Return which share of values has all its rows in common with another one."""
+    """Return which share of values shares all its rows with another one."""
     # One number for all rows of a value: other rows give another one, but for one in 2^64.
     keys = torch.zeros(len(rows_VM), dtype=torch.int64)
     for rows in rows_VM.T:
@@ -286,7 +286,7 @@ def _component(weight: Tensor, rows_S: Tensor, share_S: Tensor) -> Tensor:
 def _overlaps(reads: Sequence[_Read], bases: Sequence[Tensor], dim: int) -> tuple[Tensor, Tensor]:
     """Return the overlap of each two components, and that of random ones, (F, F) float64.
 
-    NaN where there is nothing to compare: a feature and itself, features without rows in common,
+    NaN where there is nothing to compare: a feature and itself, features without shared rows,
     a component without a direction.
     """
     if not reads:

@@ -66,7 +66,7 @@ class FbgemmTable:
 
     def __call__(self, rows: Tensor, offsets: Tensor, weights: Tensor | None = None) -> Tensor:
         """Return (bags, dim)."""
-        # Nobody asks for a gradient of the weights; unless told so, the CPU kernel makes one, at
+        # No gradient of the weights is needed; by default the CPU kernel computes one, at
         # 0.7 to 2.7 times the cost of the rest of a step.
         wanted = None if weights is None else self._no_gradient
         pooled: Tensor = self.kernel(

@@ -84,11 +84,11 @@ class Fields(nn.Module):
         for number, ((inputs, kept), members) in enumerate(self._groups):
             # A slice costs nothing, picking columns a tenth of a step.
             columns = self._runs[number] or self.get_buffer(f"columns_{number}")
-            taken_BGI = embedded_BW[:, columns].unflatten(1, (len(members), inputs))
+            chosen_BGI = embedded_BW[:, columns].unflatten(1, (len(members), inputs))
             if kept:
-                parts.append(taken_BGI)
+                parts.append(chosen_BGI)
             else:
-                parts.append(torch.einsum("bgi,gie->bge", taken_BGI, next(projections)))
+                parts.append(torch.einsum("bgi,gie->bge", chosen_BGI, next(projections)))
         fields_BNE = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
         return fields_BNE if self._in_order else fields_BNE[:, self.get_buffer("order")]
 
@@ -105,7 +105,7 @@ class Fields(nn.Module):
 def dense_features(columns: Sequence[str]) -> list[tuple[str, int]]:
     """Return the features that dense columns belong to, with how many each has.
 
-    A feature's columns stand beside each other and end with its null indicator
+    A feature's columns are next to each other and end with its null indicator
     (`FeatureEncoder.layout`): "price", "price.null"; "plot.0", "plot.1", "plot.null".
     """
     found, count = [], 0
@@ -130,7 +130,7 @@ def _grouped(
 
 
 def _run(columns: Tensor) -> slice | None:
-    """Return the slice that takes `columns` where they stand beside each other in order."""
+    """Return the slice that takes `columns` where they are next to each other in order."""
     first, count = int(columns[0]), len(columns)
     is_run = torch.equal(columns, torch.arange(first, first + count))
     return slice(first, first + count) if is_run else None

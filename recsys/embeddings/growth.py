@@ -1,14 +1,14 @@
 """A table of another size with what the old one learnt.
 
 A value whose hash is h (32 bits, salt mixed in) reads row floor(h * R / 2^32) of a table of R
-rows, so a row stands for an interval of hashes, and rows of two tables correspond where their
+rows, so a row represents an interval of hashes, and rows of two tables correspond where their
 intervals overlap. No value has to be known for that.
 
-- R' a multiple of R: each new row lies within one old row. Every value reads what it read before:
+- R' a multiple of R: each new row is within one old row. Every value reads what it read before:
   nothing is lost, and values that shared a row may now part.
-- Any other R' > R: a row that lies across the border of two old rows, at most (R - 1) / R' of
+- Any other R' > R: a row across the border of two old rows, at most (R - 1) / R' of
   them, starts as their mean, weighted by the overlap.
-- R' < R: a new row is the mean of those that it replaces; values that were told apart meet.
+- R' < R: a new row is the mean of those that it replaces; values that had different rows meet.
 
 The optimizer's state goes the same way, so that rows do not take first steps again.
 """
@@ -22,7 +22,7 @@ from recsys.embeddings.plan import EmbeddingPlan
 
 
 def resized(rows: Tensor, num_rows: int) -> Tensor:
-    """Return `num_rows` rows for the hashes that `rows` (R, ...) stand for, (num_rows, ...)."""
+    """Return `num_rows` rows for the hashes of `rows` (R, ...), (num_rows, ...)."""
     old = len(rows)
     if old == num_rows:
         return rows.clone()

@@ -28,7 +28,7 @@ class Costs:
 
     @property
     def line(self) -> str:
-        """The costs in words."""
+        """The costs as text."""
         return (
             f"embedding: {self.table_bytes / _MIB:,.1f} MiB of weights, "
             f"{self.state_bytes / _MIB:,.1f} MiB of optimizer state; a row of the log reads "
@@ -65,7 +65,7 @@ def check_memory(
         ranks: how many processes share the rows.
         ranks_here: how many of them run on this machine and so share what is free; None: all.
         gathered_bytes: what one process of this machine holds of the whole table in the end.
-        copies: of the weights, that the training keeps beside them.
+        copies: of the weights, that the training keeps in addition.
 
     Raises:
         ConfigError: it says how much is needed, how much there is, and what would fit.
@@ -105,7 +105,7 @@ def free_memory_bytes(root: Path = Path("/")) -> int | None:
     """Return the memory that this process could still take, None where the system does not say.
 
     On Linux MemAvailable of /proc/meminfo, or what is left below the limit of a control group
-    that the process is in, if that is less; `root` is where /proc and /sys lie.
+    that the process is in, if that is less; `root` is the folder of /proc and /sys.
     """
     try:
         lines = (root / "proc/meminfo").read_text().splitlines()
@@ -141,8 +141,8 @@ def _left_in_groups(root: Path) -> Iterator[int]:
 def _left_in(group: Path, limit: str, used: str, cache: str) -> Iterator[int]:
     try:
         stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        # Files in the page cache that nobody uses give way.
-        taken = int((group / used).read_text()) - int(stat.get(cache, 0))
-        yield int((group / limit).read_text()) - taken  # "max" is no number: no limit
+        # Files in the page cache that are not in use are freed.
+        used_bytes = int((group / used).read_text()) - int(stat.get(cache, 0))
+        yield int((group / limit).read_text()) - used_bytes  # "max" is no number: no limit
     except (OSError, ValueError):
         return

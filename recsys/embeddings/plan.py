@@ -17,7 +17,7 @@ MAX_AUTO = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Features that share `num_rows` rows of their own, apart from all others."""
+    """Features that share `num_rows` rows of their own, not shared with others."""
 
     name: str
     num_rows: int
@@ -146,7 +146,7 @@ def _check_reads(layout: FeatureLayout) -> None:
 
 
 def allocate(cardinalities: Mapping[str, int], lookups: int) -> dict[str, int]:
-    """Share `lookups` table reads out among features by how many values they tell apart.
+    """Share `lookups` table reads out among features by how many values they distinguish.
 
     A feature of V values carries at most log2 V bits; each further lookup goes to the feature
     with the most bits for each lookup that it has, one at least and `MAX_AUTO` at most each.
@@ -160,7 +160,7 @@ def allocate(cardinalities: Mapping[str, int], lookups: int) -> dict[str, int]:
     bits = {name: log2(max(count, 1)) for name, count in cardinalities.items()}
     found = dict.fromkeys(cardinalities, 1)
     for _ in range(lookups - len(found)):
-        # A feature of two values has nothing to gain: one row tells both apart.
+        # A feature of two values has nothing to gain: one row distinguishes both.
         open_ = [name for name in found if found[name] < min(MAX_AUTO, bits[name])]
         if not open_:
             break

@@ -5,7 +5,7 @@ https://arxiv.org/abs/2006.04466 (DNIS). A *soft selection layer* alpha in [0, 1
 into the output of the embedding, e' = e * alpha. The model's weights descend on the training
 loss, alpha on the validation loss; its gradient is normalised, and the result clipped to [0, 1].
 Then the entries of e * alpha below a threshold are pruned, which leaves embeddings of mixed
-dimensions, and the model is trained anew.
+dimensions, and the model is trained again.
 
 Where we differ. The paper has a row of gates for each block of values of similar frequency; a
 value that is hashed into a shared table has no row of its own to cut, so here each *lookup* of
@@ -95,7 +95,7 @@ def stepped(gates_LD: Tensor, gradient_LD: Tensor, rate: float) -> Tensor:
 def pruned(strength_LD: Tensor, kept: int) -> Tensor:
     """Return which entries stay, (L, D) bool: the `kept` strongest and no other.
 
-    DNIS prunes the entries of e * alpha below a threshold, which the memory at hand sets; this
+    DNIS prunes the entries of e * alpha below a threshold, which the available memory sets; this
     is the threshold that leaves `kept` of them. Of equal ones the first stay.
 
     Raises:

@@ -1,6 +1,6 @@
 """A table and its optimizer's state on disk, written and read by any number of ranks.
 
-`torch.distributed.checkpoint`: every rank writes its rows, and whoever reads takes the slices
+`torch.distributed.checkpoint`: every rank writes its rows, and a reader takes the slices
 that it needs, so a checkpoint of two ranks opens on one or on four. Its index is pickled: good
 for the resume of one's own run, and never for what is handed to others.
 """
@@ -88,7 +88,7 @@ def load_table(table: Stored, folder: Path) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """One process alone is what a plain table means: no need to be told so."""
+    """One process alone is what a plain table means: no warning is needed."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         yield

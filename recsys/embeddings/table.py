@@ -4,7 +4,7 @@ A table's update is fused into the backward pass: no dense gradient, ever.
 
     table(rows (T,) int64, offsets (bags + 1,) int64) -> (bags, dim) float32, sum-pooled
 
-When the result takes part in a backward pass, the optimizer's step is applied to the rows that
+When the result is in a backward pass, the optimizer's step is applied to the rows that
 were read and to nothing else. Call a table once a training step: two calls are two steps.
 A table is no `nn.Module`: its weights are no parameters of the optimizer outside.
 
@@ -51,7 +51,7 @@ class TableConfig(StrictModel):
     dim: Annotated[int, Field(ge=1)] = 16
     """Width of a row."""
     groups: dict[str, GroupConfig] = Field(default_factory=dict)
-    """Features apart from the others: rows of their own, after the `num_rows` shared ones."""
+    """Features that do not share rows: rows of their own, after the `num_rows` shared ones."""
     lookups: Annotated[int, Field(ge=1)] | None = None
     """Table reads a row, shared out among the features of `multiplicity: auto`; None: twice as
     many as there are such features."""

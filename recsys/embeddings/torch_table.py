@@ -37,7 +37,7 @@ class TorchTable:
 
     def __call__(self, rows: Tensor, offsets: Tensor, weights: Tensor | None = None) -> Tensor:
         """Return (bags, dim)."""
-        # Autograd calls a backward only where an input wants a gradient; this one stands in.
+        # Autograd calls a backward only where an input wants a gradient; this one is a placeholder.
         trigger = torch.zeros((), device=self.weight.device, requires_grad=True)
         pooled: Tensor = _FusedBag.apply(trigger, rows, offsets, weights, self)  # type: ignore[no-untyped-call]
         return pooled

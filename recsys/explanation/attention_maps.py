@@ -1,8 +1,8 @@
 """Which field looks at which: attention of AutoInt as maps of fields by fields.
 
 Song et al., CIKM 2019, https://arxiv.org/abs/1810.11921, section 5.4: of one row, and the mean
-over rows. A map says where values come from, not what becomes of them: the values that are
-mixed, the residual beside them and the readout may give a field that is looked at no weight, and
+over rows. A map says where values come from, not how they are used: the values that are
+mixed, the residual next to them and the readout may give a field that is looked at no weight, and
 one that is not looked at much. `recsys.explanation.explanations` asks the model itself; how far
 both agree is for the reader to see (`recsys.explanation.explanations.agreement`).
 
@@ -70,7 +70,7 @@ def attention_maps(
 
     The rollout is that of Abnar and Zuidema, "Quantifying Attention Flow in Transformers", ACL
     2020, https://arxiv.org/abs/2005.00928, section 3: the product over layers of (A + I) / 2, A
-    the mean over heads, row by row of the data. The identity stands for the residual, which it
+    the mean over heads, row by row of the data. The identity represents the residual, which it
     takes to weigh as much as attention does; AutoInt's residual is a learnt matrix, and how much
     it weighs is not known. A field therefore keeps at least 2^-L of itself whatever was learnt.
 

@@ -1,6 +1,6 @@
 """What the answers of a ranker hang on, field by field and pair by pair, for any ranker.
 
-A field is one feature at AutoInt's door (`recsys.embeddings.fields`): all columns of it change
+A field is one feature at AutoInt's input (`recsys.embeddings.fields`): all columns of it change
 together, the null indicator among them. What was derived from several, a cross, is a field of its
 own and stays when one of them changes. Every function asks the model alone: fields of rows are
 exchanged for those of other rows, the *donors*, and the logits compared.
@@ -14,7 +14,7 @@ exchanged for those of other rows, the *donors*, and the logits compared.
     contributions            of one row: what its logit would be had a field been another row's
     row_interactions         of one row: what two of its values add together beyond what each adds
 
-Exchanged rows may be such as never occur (another user's age beside this user's id): where fields
+Exchanged rows may be such as never occur (another user's age with this user's id): where fields
 say the same, each looks less important than both are, and the model is asked where it was not
 trained. That is so for every method of this family; importances are of the model, not of the world.
 
@@ -36,7 +36,7 @@ from recsys.embeddings.fields import dense_features
 from recsys.metrics.classification import auc, log_loss
 
 Score = Callable[[FeatureBlock], Tensor]
-"""Logits (N,) of a block of N rows, without gradients, each the same whatever rows are beside."""
+"""Logits (N,) of a block of N rows, without gradients, each independent of the other rows."""
 
 Floats = NDArray[np.float64]
 Probability = Callable[[Floats], Floats]
@@ -135,16 +135,16 @@ def permutation_importance(
     """
     names = field_names(layout)
 
-    def judged(rows: FeatureBlock) -> tuple[float, float]:
+    def evaluated(rows: FeatureBlock) -> tuple[float, float]:
         logit = score(rows).double().cpu().numpy()
         return auc(logit, label, weight), log_loss(probability(logit), label, weight)
 
-    whole = np.array(judged(features))
+    whole = np.array(evaluated(features))
     worse = np.empty((repeats, len(names), 2))
     for repeat, order in enumerate(_orders(len(features), repeats, seed)):
         donors = features.take(order.to(features.single.device))
         for place, name in enumerate(names):
-            worse[repeat, place] = judged(exchanged(features, layout, (name,), donors))
+            worse[repeat, place] = evaluated(exchanged(features, layout, (name,), donors))
     falls, rises = whole[0] - worse[:, :, 0], worse[:, :, 1] - whole[1]
     return Importance(names, float(whole[0]), float(whole[1]), falls, rises)
 
@@ -202,7 +202,7 @@ class Contributions:
     """What the values of one row's F fields do to its logit.
 
     logit, probability: of the row. change (F,): its logit less the mean logit with the field from
-    another row, above 0 where the value speaks for label 1. error (F,): standard error of `change`
+    another row, above 0 where the value supports label 1. error (F,): standard error of `change`
     over the donors. otherwise (F,): the mean probability with the field from another row.
     """
 
@@ -221,7 +221,7 @@ def contributions(
     background: FeatureBlock,
     probability: Probability = expit,
 ) -> Contributions:
-    """Return what becomes of the answer to a row when one field at a time is another row's.
+    """Return how the answer to a row changes when one field at a time is another row's.
 
     A logit that is linear in a field gives its weight times the distance from the background's
     mean. Changes add up to the logit's distance from its mean only where nothing interacts.
@@ -262,7 +262,7 @@ def row_interactions(
     """Return what each two values of a row add to its logit together, beyond what each adds.
 
     The mean over the background of the second difference of `pair_interactions`: above 0 where
-    the two values together speak for label 1 more than they do one by one.
+    the two values together support label 1 more than they do one by one.
     """
     rows = _repeated(row, background)
     found = _second_differences(score, layout, rows, background, names)

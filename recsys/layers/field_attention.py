@@ -3,7 +3,7 @@
 Operators one by one read and write the attention of all rows, N x N a head, again and again, in
 products of a few numbers each. Here sixteen rows are worked off at a time, one in each lane of a
 vector, and all between the layer's input and its output stays in the cache; the backward pass
-computes it anew, from inputs and outputs alone.
+computes it again, from inputs and outputs alone.
 
 Shape letters: B rows, N fields, E width into a layer, H heads, A width of a head, D = H * A.
 """
@@ -79,7 +79,7 @@ class _FusedLayer(torch.autograd.Function):
 
 
 class _Kernel:
-    """A function of the library with all that it takes beside tensors of some rows."""
+    """A function of the library with all that it takes besides tensors of some rows."""
 
     def __init__(self, name: str, x_BNE: Tensor, weight: Tensor, heads: int, scale: float) -> None:
         library = native_library(SOURCE, len(weight) // (4 * heads))

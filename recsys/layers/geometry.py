@@ -1,4 +1,4 @@
-"""Where vectors of queries and items live, and how an inner product there tells the distance.
+"""Where vectors of queries and items live, and how an inner product there gives the distance.
 
     sphere   x / |x|            product q . c = 1 - d(q, c)^2 / 2
     biased_sphere               the same, and a number b of each item's own: q . c + b. A cosine
@@ -6,7 +6,7 @@
     dot      x as it is, and a number of each item's own: q . c + b. Nothing is bounded, and a long
              vector is a sure one
     ball     x / max(1, |x|)    Hsieh et al., "Collaborative Metric Learning", WWW 2017, section
-                                3.5: bounded, but free to lie near the middle
+                                3.5: bounded, but free to be near the middle
 
 In the ball a product of two points does not order by distance, so points are written longer:
 
@@ -79,7 +79,7 @@ def directions_of(vectors_NW: Tensor, geometry: Geometry) -> Tensor:
 
 
 def neighbours_of(vectors_NW: Tensor, geometry: Geometry, noise_NE: Tensor) -> Tensor:
-    """Return vectors (N, W) of queries that lie beside items, off by `noise_NE`."""
+    """Return vectors (N, W) of queries next to items, off by `noise_NE`."""
     return query_vectors_of(points_of(vectors_NW, geometry) + noise_NE, geometry)
 
 
@@ -87,7 +87,7 @@ class _ToBall(torch.autograd.Function):
     """x / max(1, |x|), with the gradient of projected descent.
 
     Outside, the derivative of x / |x| has no part along x: what once left the ball would stay on
-    its surface for good. Here a step back inside is taken, a step further out is not.
+    its surface for good. Here a step back inside is allowed, a step further out is not.
     """
 
     @staticmethod

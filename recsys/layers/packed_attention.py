@@ -6,7 +6,7 @@ shares again: for sessions of some hundred steps they are small enough to keep (
 head). On other devices the library's kernel runs.
 
 Shape letters: T steps in all, H heads, A width of a head, N sessions of a block, L their length,
-M steps that one session goes on by, K steps before them, S = K + M.
+M new steps of one session, K steps before them, S = K + M.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 Blocks = tuple[tuple[int, int], ...]
-"""Number of sessions and their length, in the order in which their steps lie."""
+"""Number of sessions and their length, in the order of their steps."""
 
 
 def packed_attention(qkv_T3HA: Tensor, blocks: Blocks, *, causal: bool) -> Tensor:

@@ -16,7 +16,7 @@ from recsys.data.batch import Jagged
 class RecencyPooling(nn.Module):
     """H weighted means of the last L events; each head learns how fast it forgets.
 
-    Head h gives the event that lies r steps back the weight softmax_r(w[r, h]). Heads start as
+    Head h gives the event r steps back the weight softmax_r(w[r, h]). Heads start as
     geometric forgetting at different rates, from the whole history to the last event.
     """
 
@@ -134,7 +134,7 @@ class InterestPooling(nn.Module):
     """I weighted means of the last L events, each by what it attends to.
 
     ComiRec-SA: Cen et al., "Controllable Multi-Interest Framework for Recommendation", KDD 2020,
-    section 3.2. Interest i gives the event v that lies r steps back the weight softmax over the
+    section 3.2. Interest i gives the event v r steps back the weight softmax over the
     history of
 
         w_i . tanh(A v sqrt(E)) + recency[r, i]

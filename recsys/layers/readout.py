@@ -2,11 +2,11 @@
 
 Hou et al., "CORE: Simple and Effective Session-based Recommendation within Consistent
 Representation Space", SIGIR 2022, https://arxiv.org/abs/2204.11067, its representation-consistent
-encoder: a session is a weighted mean of the vectors of its items, so that it lies among the items
+encoder: a session is a weighted mean of the vectors of its items, so that it is among the items
 that it is compared with, and what is like them is near from the first step of training on. Here
-the mean stands beside what the encoder makes of the session, and each step has one of its own.
+the mean is next to what the encoder makes of the session, and each step has one of its own.
 
-Shape letters: T steps in all, D width, M steps that one session goes on by, K steps before them.
+Shape letters: T steps in all, D width, M new steps of one session, K steps before them.
 """
 
 import math
@@ -33,7 +33,7 @@ class ItemReadout(nn.Module):
     ) -> Tensor:
         """Return (T, D) float32 of encoded steps (T, D) and their items (T, D).
 
-        Steps lie as `blocks` says (`recsys.layers.packed_attention`); causal: each takes from
+        Steps are ordered as in `blocks` (`recsys.layers.packed_attention`); causal: each takes from
         itself and those before it, else from all of its session.
         """
         asked_T31D = self._asked(states_TD, points_TD)

@@ -1,13 +1,14 @@
-"""Smoothing of item vectors over who took what: items that the same users took come nearer.
+"""Smoothing of item vectors over the interactions: items with the same users come nearer.
 
 The linear propagation of LightGCN (He et al., SIGIR 2020, https://arxiv.org/abs/2002.02126, section
 3.1: no weights and no nonlinearity between layers), on the items' side of the graph alone: a query
-has its own hop in the pooling of its history. With R (users x items) of ones where a user took an
-item, S = D_users^-1/2 R D_items^-1/2, items x and users u as their towers give them, one round is
+has its own hop in the pooling of its history. With R (users x items) of ones where a user
+interacted with an item, S = D_users^-1/2 R D_items^-1/2, items x and users u as their towers give
+them, one round is
 
     x  ->  x_0 + weight * S^T (u + S x)
 
-so an item that nobody took stays as its features have it. Two sparse products a round; S^T S is
+so an item without interactions stays as its features have it. Two sparse products a round; S^T S is
 never made.
 
 Shape letters: N items of the catalogue, M users, E width.
@@ -73,7 +74,7 @@ class ItemSmoothing(nn.Module):
 
 
 class _Product(torch.autograd.Function):
-    """A sparse matrix times dense vectors; the gradient takes the transpose, which is at hand."""
+    """A sparse matrix times dense vectors; the gradient takes the transpose, which is stored."""
 
     @staticmethod
     def forward(ctx: Any, vectors: Tensor, matrix: Tensor, transposed: Tensor) -> Any:

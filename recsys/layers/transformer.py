@@ -6,14 +6,14 @@ Shazeer, "GLU Variants Improve Transformer", 2020, https://arxiv.org/abs/2002.05
 as in So et al., "Primer", NeurIPS 2021, section 3; rotary positions as in Su et al., "RoFormer",
 2021, https://arxiv.org/abs/2104.09864, section 3.2.
 
-Steps lie in one matrix, those of equally long sessions side by side: all but attention works on
+Steps are in one matrix, those of equally long sessions side by side: all but attention works on
 the matrix, and attention on each length's block, a view of it.
 
-A session that grows step by step is not encoded anew each time: `Transformer.extend` keeps keys and
-values of the steps that were, which later steps do not change.
+A session that grows step by step is not encoded again each time: `Transformer.extend` keeps keys
+and values of the steps that were, which later steps do not change.
 
 Shape letters: T steps in all, D width, H heads, A = D / H width of a head, N sessions of a block,
-L their length, M steps that one session goes on by, K steps before them, S = K + M.
+L their length, M new steps of one session, K steps before them, S = K + M.
 """
 
 from dataclasses import dataclass
@@ -75,9 +75,9 @@ class TransformerConfig(StrictModel):
 
 @dataclass(frozen=True)
 class Packing:
-    """Where the steps of sessions lie when equally long sessions lie together.
+    """The places of the steps of sessions when equally long sessions are together.
 
-    order (T,) int64: the step that lies at each place; place (T,) int64: its inverse. position
+    order (T,) int64: the step at each place; place (T,) int64: its inverse. position
     (T,) int64: how many steps of its session come before the step at each place. blocks: number
     of sessions and their length, in the order of the places.
     """
@@ -119,7 +119,7 @@ class Transformer(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, steps_TD: Tensor, packing: Packing, *, causal: bool = True) -> Tensor:
-        """Return (T, D) float of steps (T, D) that lie as `packing` says.
+        """Return (T, D) float of steps (T, D) ordered as in `packing`.
 
         causal: a step attends to itself and to those before it in its session, else to all of it.
         """

@@ -31,7 +31,7 @@ def negative_logsumexp(
 
     The logits are made tile by tile. What they come to is kept for the gradient up to KEPT_BYTES;
     beyond that they are made again, so memory does not grow with B x C. Products run in bfloat16
-    where autocast says so, sums in float32.
+    under autocast, sums in float32.
 
     Args:
         query_BE: (B, E) float, the temperature applied.
@@ -67,7 +67,7 @@ class _Logits:
         row_T = torch.repeat_interleave(
             torch.arange(len(excluded), device=device), lengths, output_size=len(excluded.values)
         )
-        # Excluded pairs in the order of the tiles that they lie in.
+        # Excluded pairs in the order of their tiles.
         across = -(-len(self.candidate) // tile[1])
         tile_T = row_T // tile[0] * across + excluded.values // tile[1]
         order = tile_T.argsort()

@@ -1,4 +1,4 @@
-"""Losses of representations without labels: agree with your other view, keep apart from others.
+"""Losses of representations without labels: agree with your other view, differ from others.
 
 Shape letters: N rows, E width of a representation.
 """

@@ -2,7 +2,7 @@
 
 Unlike in `recsys.losses.retrieval` a batch asks tens of thousands of questions, so their positives
 need not all be candidates: candidates are shared and sampled, and every question has its own
-positive beside them.
+positive in addition.
 
 Shape letters: P questions, U items of the batch, C <= U candidates, W width.
 """
@@ -63,7 +63,7 @@ def softmax_with_repeats(
 ) -> Tensor:
     """Return -log softmax of each positive where items of a session score otherwise, (P,) float32.
 
-    The items that a session holds stand in the softmax with their scores plus the gain, each once
+    The items that a session holds are in the softmax with their scores plus the gain, each once
     and for sure; all others as in `sampled_softmax`.
 
     Args:
@@ -90,7 +90,7 @@ def softmax_with_repeats(
     )
     row_T, place_T = row_T[~is_own_T], taken.values[~is_own_T]
     logit_T = (query_PW[row_T].float() * item_UW[place_T].float()).sum(1) + gain_P[row_T]
-    # exp(l) beside the others: shifted by the larger of both, so that neither overflows.
+    # exp(l) and the others: shifted by the larger of both, so that neither overflows.
     top_P = others_P.detach().scatter_reduce(0, row_T, logit_T.detach(), "amax")
     top_P = torch.where(top_P.isfinite(), top_P, 0.0)
     summed_P = torch.zeros_like(top_P).index_add(0, row_T, (logit_T - top_P[row_T]).exp())
@@ -101,9 +101,9 @@ def softmax_with_repeats(
 def _with_positives(
     taken: Jagged, repeated: Tensor, positive_P: Tensor, num_candidates: int
 ) -> Jagged:
-    """Return the candidates that are each question's own: those taken, and the positive, once.
+    """Return each question's own candidates: the session's items, and the positive, once.
 
-    repeated: (R,) questions whose positive is among those taken.
+    repeated: (R,) questions whose positive is in the session.
     """
     device = positive_P.device
     row = torch.repeat_interleave(

@@ -1,12 +1,12 @@
 """Losses of retrieval: a query's own items against candidates that the queries of a batch share.
 
-All losses see one thing: P pairs of a query and an item it took, and for each query the
+All losses see one thing: P pairs of a query and its positive item, and for each query the
 candidates that are its negatives: all but `excluded`, which holds at least its own positives, so
 that no positive is pushed away by another (false negatives). The candidates of a batch are
 *distinct* items, so an accidental hit cannot occur.
 
 Queries are (B, E), or (B, I, E) of several interests: an item's score s is then the best over
-them, for positives and negatives alike, as at serving time (the softmax has their sum instead).
+them, for positives and negatives, as at serving time (the softmax has their sum instead).
 Cen et al., KDD 2020, section 3.3, hold all candidates against the interest nearest to the
 positive: the others would not learn what they must not retrieve.
 
@@ -79,7 +79,7 @@ def softmax_loss(
     Args:
         query_BE: (B, E) or (B, I, E) float, any temperature applied.
         candidate_CE: (C, E) float.
-        pairs: who took what.
+        pairs: the positives.
         excluded: B rows of the candidates that are no negatives.
         log_probability_C: (C,) float, log q_j.
     """
@@ -198,14 +198,14 @@ def metric_loss(
     Hsieh et al., "Collaborative Metric Learning", WWW 2017, sections 3.2 and 3.3: all negatives
     count, or the worst alone, and the more, the worse the item's rank is estimated to be (WARP).
     The paper draws few; the worst of a whole batch pulls all points together where little can be
-    told of who takes what, since any spread makes the worst of many worse. Inner
-    products s may stand for distances since d(q, c)^2 - d(q, c')^2 = 2 (s' - s) on the sphere,
+    learnt of the interactions, since any spread makes the worst of many worse. Inner
+    products s may replace distances since d(q, c)^2 - d(q, c')^2 = 2 (s' - s) on the sphere,
     and in the ball where s is -d^2 / 2.
 
     Args:
         query_BE: (B, E) or (B, I, E) float.
         candidate_CE: (C, E) float.
-        pairs: who took what.
+        pairs: the positives.
         negatives: what counts against them.
         margin: in squared distance.
         num_items: of the catalogue.
@@ -223,7 +223,7 @@ def metric_loss(
 
 
 def covariance_loss(vectors_NE: Tensor) -> Tensor:
-    """Return how much the coordinates of vectors tell of each other, a scalar.
+    """Return how much the coordinates of vectors are correlated, a scalar.
 
         (|C|_F^2 - |diag C|^2) / N,  C the covariance over the N vectors
 

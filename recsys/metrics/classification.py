@@ -57,7 +57,7 @@ def intervals(
         probability: (N,) of label 1.
         label: (N,) 0 or 1.
         weight: (N,) of the rows; None: all the same.
-        samples: how many times the rows are drawn anew.
+        samples: how many times the rows are resampled.
         seed: of the draws.
     """
     found, drawn = resampled(probability, label, weight, samples=samples, seed=seed)
@@ -70,7 +70,7 @@ def intervals(
 def resampled(
     probability: Floats, label: Floats, weight: Floats | None = None, *, samples: int, seed: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return AUC and log loss, (2,), and what they are on rows drawn anew, (samples, 2).
+    """Return AUC and log loss, (2,), and their values on resampled rows, (samples, 2).
 
     Arguments as of `intervals`; one seed draws the same rows, whatever the predictions.
     """

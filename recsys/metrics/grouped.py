@@ -1,6 +1,6 @@
 """Metrics of scores within groups of rows: a user's rows, or the rows of one candidate list.
 
-What tells users apart, which an AUC over all rows rewards, counts for nothing here.
+What distinguishes users, which an AUC over all rows rewards, counts for nothing here.
 
     GAUC    mean of the groups' AUC, weighted by their rows (Zhou et al., "Deep Interest Network",
             KDD 2018, section 6.2)
@@ -58,7 +58,7 @@ class GroupedRows:
         group_of_tie = np.searchsorted(self.first, self.tie_first, side="right") - 1
         all_ups = np.bincount(group_of_tie, ups)
         all_downs = np.bincount(group_of_tie, downs)
-        # Negatives of the group that stand behind each run.
+        # Negatives of the group behind each run.
         through = np.cumsum(downs)
         before_group = np.concatenate([[0.0], np.cumsum(all_downs)])[:-1]
         behind = all_downs[group_of_tie] - (through - before_group[group_of_tie])
@@ -109,7 +109,7 @@ def weighted_interval(
     Args:
         values: (G,), NaN where a group has none.
         weights: (G,).
-        samples: how many times the groups are drawn anew, by Poisson(1) counts.
+        samples: how many times the groups are resampled, by Poisson(1) counts.
         seed: of the draws.
     """
     defined = ~np.isnan(values)

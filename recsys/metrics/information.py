@@ -1,4 +1,4 @@
-"""How much categorical columns tell about each other.
+"""How much information categorical columns have about each other.
 
 Shape letters: N rows, F columns.
 """
@@ -18,7 +18,7 @@ def mutual_information(columns: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
     From the shares p of the rows:  sum_ab p(a, b) log(p(a, b) / (p(a) p(b))), on the diagonal
     the entropy. A sample of N rows overstates it by about
     (values of a - 1) (values of b - 1) / (2 N) where both have few values (Miller 1955), and an
-    id that stands in one row alone "tells" all of any column: see `excess_information`.
+    id that occurs in one row alone "knows" all of any column: see `excess_information`.
 
     Args:
         columns: F arrays (N,) of any values that can be compared.
@@ -48,11 +48,11 @@ def mutual_information(columns: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
 def excess_information(columns: Sequence[NDArray[Any]], *, seed: int = 0) -> NDArray[np.float64]:
     """Return the mutual information beyond what chance gives columns of such values, (F, F).
 
-    What the same columns seem to tell about each other after each was shuffled by itself, which
-    leaves nothing to be told, is taken off: the correction for chance of Vinh et al. (JMLR 11,
+    The information that the same columns seem to have after each was shuffled by itself, which
+    leaves none, is subtracted: the correction for chance of Vinh et al. (JMLR 11,
     2010), estimated by one shuffle. A column that is new in every row has no excess with any
     other, where mutual information, normalised or not, ranks it first; where values repeat,
-    next to nothing is taken off. May be slightly below 0. 0 on the diagonal.
+    next to nothing is subtracted. May be slightly below 0. 0 on the diagonal.
 
     Args:
         columns: as `mutual_information`.
@@ -64,7 +64,7 @@ def excess_information(columns: Sequence[NDArray[Any]], *, seed: int = 0) -> NDA
 
 
 def _counts(codes: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-    """How often each code below `size` stands, in any order, zeros or not."""
+    """How often each code below `size` occurs, in any order, zeros or not."""
     if size <= 4 * len(codes):
         return np.bincount(codes, minlength=size)
     return distinct_counts(codes)[1]

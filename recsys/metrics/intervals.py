@@ -36,9 +36,9 @@ def bootstrap_interval(
 
     Args:
         values: (Q,) one metric, one value a query; NaN (undefined) is left out.
-        samples: how many times the queries are drawn anew.
+        samples: how many times the queries are resampled.
         seed: of the draws; one seed gives one interval.
-        level: share of the drawn means that lies within.
+        level: share of the drawn means inside.
 
     Returns:
         NaN, NaN where no query is defined.
@@ -56,9 +56,9 @@ def bootstrap_intervals(
 
     Args:
         values: (Q, M), NaN where a metric is undefined for a query.
-        samples: how many times the queries are drawn anew.
+        samples: how many times the queries are resampled.
         seed: of the draws.
-        level: share of the drawn means that lies within.
+        level: share of the drawn means inside.
     """
     defined = ~np.isnan(values)
     asked = defined.any(1)
@@ -81,9 +81,9 @@ def paired_difference(
     Args:
         a: (Q,) a metric of one ranker.
         b: (Q,) the same metric of the other, the same queries in the same order.
-        samples: how many times the queries are drawn anew.
+        samples: how many times the queries are resampled.
         seed: of the draws.
-        level: share of the drawn means that lies within.
+        level: share of the drawn means inside.
 
     Raises:
         ValueError: the two are not of one length.

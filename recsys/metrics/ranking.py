@@ -44,7 +44,7 @@ def hits(top: Integers, relevant_values: Integers, relevant_offsets: Integers) -
     """
     if top.ndim != 2 or len(relevant_offsets) != len(top) + 1:
         raise ValueError(
-            f"top must be (Q, K) beside Q + 1 offsets, "
+            f"top must be (Q, K) with Q + 1 offsets, "
             f"got top {top.shape} and {len(relevant_offsets)} offsets"
         )
     stride = int(max(top.max(initial=-1), relevant_values.max(initial=-1))) + 1
@@ -112,11 +112,11 @@ def novelty_at_k(top: Integers, item_counts: Integers, k: int) -> float:
     """Return the mean self-information of the recommended items in bits, NaN without any.
 
     -log2 p(i) with p(i) = (count_i + 1) / (total + n_items): without the added one, a single
-    item that nobody took would be infinitely novel.
+    item without interactions would be infinitely novel.
 
     Args:
         top: (Q, K) item rows, -1 where the list is short, K >= k.
-        item_counts: (n_items,) how often each item was taken in training.
+        item_counts: (n_items,) training interactions of each item.
         k: the cut-off.
     """
     named = _first(top, k)
@@ -130,7 +130,7 @@ def novelty_at_k(top: Integers, item_counts: Integers, k: int) -> float:
 def _first(table: NDArray[Scalar], k: int) -> NDArray[Scalar]:
     if not 1 <= k <= table.shape[1]:
         raise ValueError(
-            f"k must lie in 1..{table.shape[1]}, the width of the lists, got {k}; "
+            f"k must be in 1..{table.shape[1]}, the width of the lists, got {k}; "
             f"pad short lists with -1"
         )
     return table[:, :k]

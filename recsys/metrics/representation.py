@@ -44,7 +44,7 @@ def alignment(query_NE: Tensor, candidate_NE: Tensor) -> float:
 
     Args:
         query_NE: (N, E) float; the paper's are unit vectors.
-        candidate_NE: (N, E) float, row n what query n took.
+        candidate_NE: (N, E) float, row n the item of query n.
     """
     return float((query_NE.detach() - candidate_NE.detach()).square().sum(1).mean())
 
@@ -54,7 +54,7 @@ def uniformity(embeddings_NE: Tensor, *, max_rows: int = 5000) -> float:
 
     Wang and Isola 2020 (see `alignment`), section 4.1.2, t = 2:
         log mean_{i != j} exp(-2 |x_i - x_j|^2)
-    Costs min(N, max_rows) squared; above max_rows, that many evenly spaced rows stand for all.
+    Costs min(N, max_rows) squared; above max_rows, that many evenly spaced rows represent all.
 
     Args:
         embeddings_NE: (N, E) float, N >= 2; the paper's are unit vectors.

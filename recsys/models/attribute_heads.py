@@ -58,7 +58,7 @@ class AttributeHeads(nn.Module):
         Args:
             dim: width of a state.
             num_classes: attribute -> K.
-            weights: attribute -> how much its loss counts beside the next item's 1.
+            weights: attribute -> how much its loss counts against the next item's 1.
             learn: take the weights for a start alone.
         """
         super().__init__()

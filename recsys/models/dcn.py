@@ -1,4 +1,4 @@
-"""DCN-V2: cross layers beside a deep tower, over the unified embedding.
+"""DCN-V2: cross layers next to a deep tower, over the unified embedding.
 
 Wang et al., "DCN V2: Improved Deep & Cross Network", WWW 2021, https://arxiv.org/abs/2008.13535,
 section 3: x_{l+1} = x_0 * (W_l x_l + b_l) + x_l, in the parallel structure. It takes an input of
@@ -50,7 +50,7 @@ class DCN(nn.Module):
         return logits.float()
 
     def represent(self, features: FeatureBlock) -> Tensor:
-        """Return what the readout sees of each row: crosses beside the deep tower, (B, W + H)."""
+        """Return what the readout sees of each row: crosses and the deep tower, (B, W + H)."""
         (x0_BW,) = self.embedding([features])
         x_BW = x0_BW
         for layer in self.cross:

@@ -17,7 +17,7 @@ def unknown_axes(_config: Any) -> Axes | None:
 
 
 Reads = Literal["row", "request", "steps"]
-"""A row of the log; a request beside items, with its history as a whole; or a history step by step,
+"""A row of the log; a request with items and its history as a whole; or a history step by step,
 with what the log says of each step."""
 Answers = Literal["lists", "rows"]
 """Lists of items for requests, or a probability for each row."""

@@ -1,6 +1,6 @@
 """The rankers by the name of their kind: what a configuration may ask for, and how it is built.
 
-A ranker turns a block of rows into logits (B,). To add one: a file beside this one, an entry in
+A ranker turns a block of rows into logits (B,). To add one: a file next to this one, an entry in
 `RANKERS`, and its settings among `RankerConfig`.
 """
 

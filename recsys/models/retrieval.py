@@ -27,7 +27,7 @@ RETRIEVAL: dict[str, ModelKind] = {
         SessionTransformerConfig, SessionTransformer, session.embedded_axes, reads="steps"
     ),
 }
-"""The models that retrieve by the name of their kind. To add one: a file beside this one with the
+"""The models that retrieve by the name of their kind. To add one: a file next to this one with the
 methods that these two share, an entry here, and its classes in the two unions above."""
 
 

@@ -66,7 +66,7 @@ class SessionTransformerConfig(ModelConfig):
     time_gaps: bool = False
     """Whether a step knows how long after the one before it came (needs interactions.time)."""
     readout: Literal["last", "items"] = "last"
-    """What a query is made of: `last`, the last step as the transformer gives it; `items`, beside
+    """What a query is made of: `last`, the last step as the transformer gives it; `items`, next to
     it a weighted mean of the vectors of the session's items (`recsys.layers.readout`)."""
     repeats: bool = False
     """Whether a query says how much the items of its session gain or lose by being in it: for
@@ -235,7 +235,7 @@ class SessionTransformer(nn.Module):
     def extend(
         self, users_1X: Tensor, item_vectors: Tensor, history: History, cache: Cache
     ) -> tuple[Tensor, Cache]:
-        """Return states (T, D) of steps that go on one session, and its cache with them.
+        """Return states (T, D) of the next steps of one session, and its cache with them.
 
         users_1X: embedded features of the session's user. history: one row, the steps that come
         after those of `cache` (`Transformer.extend`), together no more than history_length.
@@ -277,13 +277,13 @@ class SessionTransformer(nn.Module):
             items_UW: vectors of the items that `history.items` points to.
             events_TX: what the embedding gave of `history.features`, which are not read again.
             history: B sessions, T steps.
-            hidden: (T,) bool, the steps of which nothing is seen; and the vector (D,) that stands
-                for their item, event and gap.
-            users_BX: what the embedding gave of the users; None: nobody knows who asks.
+            hidden: (T,) bool, the steps of which nothing is seen; and the vector (D,) that replaces
+                their item, event and gap.
+            users_BX: what the embedding gave of the users; None: the user is not known.
             causal: a step sees those before it alone, else all of its session.
         """
-        nowhere = history.items.offsets[:0]
-        return self._states(users_BX, events_TX, items_UW, history, nowhere, hidden, causal)
+        no_queries = history.items.offsets[:0]
+        return self._states(users_BX, events_TX, items_UW, history, no_queries, hidden, causal)
 
     def _states(
         self,

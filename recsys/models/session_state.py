@@ -1,9 +1,9 @@
-"""A session that is followed as it goes on: an event costs one step, not the whole session.
+"""A session that is followed event by event: an event costs one step, not the whole session.
 
 Keys and values of the steps so far are kept: in a causal model later steps do not change them. A
 model sees the last `history_length` steps alone, so once a session is longer, each event moves
 all that it sees by a place. What was kept no longer holds then, and all `history_length` steps are
-encoded anew: exact, at the price of `SessionTransformer.encode_queries`.
+encoded again: exact, at the price of `SessionTransformer.encode_queries`.
 
     state = SessionState.empty(model, user)
     state = state.append(item_vectors, item_row, event_features, gap=12.0)
@@ -28,7 +28,7 @@ from recsys.models.session import EVENTS, USERS, SessionTransformer
 class SessionState:
     """What a model makes of a session so far; it holds for the weights that made it.
 
-    Going on gives a new state and leaves this one as it is, so a session may go on in two ways.
+    A further step gives a new state and leaves this one as it is, so a session may branch.
 
     model: in evaluation mode. user (1, X): embedded. vectors (L, W): the items of the steps
     as they were when the steps came. history: the steps, one row, items 0 to L - 1 of `vectors`.
@@ -97,7 +97,7 @@ class SessionState:
         """
         if len(history) != 1 or len(history.features) != len(history.gap):
             raise ValueError(
-                f"a session goes on by one row of steps, each with its features: got "
+                f"a session continues by one row of steps, each with its features: got "
                 f"{len(history)} rows, {len(history.gap)} steps, {len(history.features)} features"
             )
         if not len(history.gap):

@@ -10,7 +10,7 @@ Of several interests a query has that many vectors, and an item's score is the b
 (Cen et al., "Controllable Multi-Interest Framework for Recommendation", KDD 2020).
 
 The query tower sees the user's and the request's features and the history, pooled over the
-*candidate tower's* vectors of the items taken: history and candidates share every parameter,
+*candidate tower's* vectors of its items: history and candidates share every parameter,
 an item without a training row counts in a history by its features, and at serving time a
 history costs no table lookup, only rows of the item vectors.
 
@@ -48,12 +48,12 @@ Width = Annotated[int, Field(ge=1)]
 
 
 class SmoothingConfig(StrictModel):
-    """Items that the same users took come nearer (`recsys.layers.smoothing`)."""
+    """Items with the same users come nearer (`recsys.layers.smoothing`)."""
 
     rounds: Annotated[int, Field(ge=0)] = 0
     """0: none. Others encode the whole catalogue at every step: for small catalogues."""
     weight: Annotated[float, Field(gt=0)] = 1.0
-    """How much the neighbours count beside the item itself."""
+    """How much the neighbours count against the item itself."""
 
 
 class TwoTowerConfig(ModelConfig):
@@ -106,13 +106,13 @@ class TwoTower(nn.Module):
             query_dim += config.dim
         self.query = mlp(query_dim, config.hidden, config.dim, dropout=dropout)
         self.smoothing: ItemSmoothing | None = None
-        self._start_alike()
+        self._centre_start()
         log_temperature = torch.tensor(math.log(config.temperature))
         self.log_temperature = nn.Parameter(log_temperature, config.learn_temperature)
 
     @torch.no_grad()
-    def _start_alike(self) -> None:
-        """Start without a direction that all items or all queries have in common.
+    def _centre_start(self) -> None:
+        """Start without a direction that all items or all queries share.
 
         Offsets of the last layers and the weights of a history's length would be one: smoothing
         and pooling add it up, and training has to undo it first.
@@ -221,7 +221,7 @@ class TwoTower(nn.Module):
         pooled_BHE = self.history(points_UE, history)
         length_B1 = history.lengths().float().log1p().unsqueeze(1)
         inputs_BX = torch.cat([query_BV, pooled_BHE.flatten(1), length_B1], dim=1)
-        # A user tends to take what resembles what they took: the tower learns the difference.
+        # A user's next item tends to resemble the earlier ones: the tower learns the difference.
         like_BE = pooled_BHE.mean(1)
         if self.interests is None:
             return query_vectors_of(self.query(inputs_BX).float() + like_BE, geometry)

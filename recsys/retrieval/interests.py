@@ -43,7 +43,7 @@ def merged(scores: Tensor, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
     An item that occurs several times keeps its best score; ties go to the smaller row.
     """
-    # By item, then by falling score: a repeat stands behind its best mention.
+    # By item, then by falling score: a repeat follows its best mention.
     by_score = scores.argsort(dim=1, descending=True, stable=True)
     scores, rows = scores.gather(1, by_score), rows.gather(1, by_score)
     by_row = rows.argsort(dim=1, stable=True)

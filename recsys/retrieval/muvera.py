@@ -7,10 +7,10 @@ user's interests, so items take the part of the paper's queries and users that o
 
     similarity = max over interests i of <q_i, c>  ~  <encoding of the user, encoding of the item>
 
-Space is cut into 2^bits cells by random hyperplanes, `repetitions` times. An item's vector stands
+Space is cut into 2^bits cells by random hyperplanes, `repetitions` times. An item's vector is
 in its cell, zeros elsewhere. A user's block of a cell is the mean of the interests in it; of an
 empty cell it is the interest whose own cell differs in the fewest hyperplanes. So an item meets an
-interest that lies near it, if not always the nearest.
+interest near it, if not always the nearest.
 
 Shape letters: N items, B queries, I interests, E width, R repetitions, K cells, W = R K E width of
 an encoding.
@@ -90,7 +90,7 @@ class FixedDimensionalEncoding:
         return blocks.flatten(1) / self.repetitions
 
     def _cells(self, vectors_NE: Tensor) -> Tensor:
-        """Return in which cell of each repetition a vector lies, (N, R) int64."""
+        """Return in which cell of each repetition a vector is, (N, R) int64."""
         planes = self.planes.to(vectors_NE.device)
         side = torch.einsum("ne,reb->nrb", vectors_NE.float(), planes) > 0
         place = 2 ** torch.arange(self.bits, device=vectors_NE.device)

@@ -2,7 +2,7 @@
 
 One sort of packed integers orders every list of a chunk at once. From the high bits to the low
 ones a key holds the query, the score turned so that larger comes first, and the item row: so
-equal scores stand in the order of their rows, and a key decodes to what it was made from.
+equal scores are in the order of their rows, and a key decodes to what it was made from.
 """
 
 import functools
@@ -22,7 +22,7 @@ def score_pairs(queries: Tensor, items: Tensor, query: Ints, row: Ints) -> Float
     """Return the inner product of every pair, (P,) float32.
 
     queries (B, E), items (N, E) float32; query (P,) ascending and row (P,) say which two vectors
-    are meant. A product depends on its two vectors alone, never on the pairs beside it: scores
+    are meant. A product depends on its two vectors alone, never on the other pairs: scores
     are equal bit for bit however the work was cut, and equal vectors tie exactly.
     """
     if not len(row):

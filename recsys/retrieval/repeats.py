@@ -2,9 +2,9 @@
 
 Ren et al., "RepeatNet: A Repeat Aware Neural Recommendation Machine for Session-based
 Recommendation", AAAI 2019, let a session choose between repeating and exploring. Here the choice is
-one number beside a query's vector, which is added to the scores of the items in its history. No
+one number next to a query's vector, which is added to the scores of the items in its history. No
 index needs to know: it is asked for the best of all other items, and those of the history, few and
-at hand, are scored beside them. That is exact where the index is.
+known, are scored with them. That is exact where the index is.
 
 Shape letters: Q queries, W width of an item's vector, P steps that ask, T events in all.
 """

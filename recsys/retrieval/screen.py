@@ -137,10 +137,10 @@ def bytes_pay() -> bool:
 
 
 def rounding(queries: Tensor, largest: float) -> Floats:
-    """Return (B,) what float32 arithmetic on a score may be off by, with room to spare.
+    """Return (B,) what float32 arithmetic on a score may be off by, with a margin.
 
     A sum of E products, in whatever order, is off by at most E / 2^24 |q| |x| and a little; the
-    room also takes the few roundings of thresholds and bounds. largest: of the |x|.
+    margin also covers the few roundings of thresholds and bounds. largest: of the |x|.
     """
     norms = torch.linalg.vector_norm(queries, dim=1).numpy()
     slack: Floats = norms * np.float32(largest * (queries.shape[1] + 16) * 2.0**-23)
@@ -172,14 +172,14 @@ def screen(
     """
     chunk = _Chunk(tiles, queries, excluded, slack)
     least = chunk.guess(k)
-    room = 6 * rank_of_guess(k, 1 / SAMPLED) * SAMPLED * len(queries)
+    space = 6 * rank_of_guess(k, 1 / SAMPLED) * SAMPLED * len(queries)
     parts: list[_Pairs] = []
     for batch in range(BATCHES):
-        found = chunk.collect(least, range(batch, len(tiles.vectors), BATCHES), room)
+        found = chunk.collect(least, range(batch, len(tiles.vectors), BATCHES), space)
         if found is None:
             return None
         query, row = found
-        room -= len(query)
+        space -= len(query)
         parts.append(_above((query, row, score_pairs(queries, items, query, row)), least))
         if batch == 0:
             rank = rank_of_guess(k, 1 / BATCHES)
@@ -199,7 +199,7 @@ def _above(pairs: _Pairs, least: Floats) -> _Pairs:
 
 
 class _Chunk:
-    """One chunk's products with any tile, always in the same memory, and what they tell."""
+    """One chunk's products with any tile, always in the same memory, and what follows from them."""
 
     def __init__(self, tiles: Tiles, queries: Tensor, excluded: Excluded, slack: Floats) -> None:
         self._tiles, self._width, self._slack = tiles, len(queries), slack
@@ -290,10 +290,10 @@ class _Chunk:
         )
         return products
 
-    def collect(self, least: Floats, chosen: range, room: int) -> tuple[Ints, Ints] | None:
+    def collect(self, least: Floats, chosen: range, space: int) -> tuple[Ints, Ints] | None:
         """Return query and row, by query, of the pairs of some tiles not certain to be below.
 
-        least (B,). None once there are more than `room`.
+        least (B,). None once there are more than `space`.
         """
         threshold = self._thresholds(least, chosen)
         spots, values = [], []
@@ -301,8 +301,8 @@ class _Chunk:
             spot = np.flatnonzero(self._multiplied(tile) >= lowest)
             spots.append(spot)
             values.append(self._strips.numpy().take(spot, axis=1))
-            room -= len(spot)
-            if room < 0:
+            space -= len(spot)
+            if space < 0:
                 return None
         if not spots:
             return np.zeros(0, np.int64), np.zeros(0, np.int64)
@@ -315,7 +315,7 @@ class _Chunk:
         chosen: range,
         threshold: NDArray[np.generic],
     ) -> tuple[Ints, Ints]:
-        """Tell which of the eight products under each spot are at or above the threshold."""
+        """Find which of the eight products under each spot are at or above the threshold."""
         size = self._tiles.size
         lengths = [len(spot) for spot in spots]
         spot, value = np.concatenate(spots), np.concatenate(values, axis=1)

@@ -57,7 +57,7 @@ def exact_topk(
 
     Returns:
         scores (B, k) float32 and rows (B, k) int64, best first, ties by smaller row; score
-        -inf and row -1 where fewer than k items remain. They lie where `queries` lies; the
+        -inf and row -1 where fewer than k items remain. They are on the device of `queries`; the
         work is done on the processor.
 
     Raises:

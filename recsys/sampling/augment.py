@@ -3,7 +3,7 @@
 Yao et al., "Self-supervised Learning for Large-scale Item Recommendations", CIKM 2021,
 https://arxiv.org/abs/2007.12865, section 3.2, in two stages. Masking: a set of features reads a
 default value in one view, the complement of the set in the other. Dropout: single values of
-multi-valued features are left out. The set is random (RFM) or a seed feature with those that tell
+multi-valued features are left out. The set is random (RFM) or a seed feature with those that know
 most about it (CFM), so that a view cannot be guessed from what was left of the same thing. As in
 the paper all rows of a batch share one set: were it drawn a row, a view's visible features alone
 would say which other view is its complement, and nothing had to be learnt of their values.
@@ -29,7 +29,7 @@ from recsys.embeddings.fields import dense_features
 from recsys.embeddings.hashing import mix
 
 MASK_HASH = 0x6D61736B6D61736B
-"""The value of a masked feature; each feature learns what it stands for."""
+"""The value of a masked feature; each feature learns its meaning."""
 _BINS = 16
 """Categories that a number is cut into where categories are wanted."""
 _NULL_BIN = -1
@@ -123,12 +123,12 @@ def random_mask(num_features: int) -> Tensor:
 def correlated_masks(information_FF: NDArray[np.float64]) -> Tensor:
     """Return (F, F) bool: row s are the features masked with seed s (CFM), of which draw a row.
 
-    They are the seed and the floor(F / 2) features that tell most about it, but never all:
-    at least one feature is left for either view.
+    They are the seed and the floor(F / 2) features with the most information about it, but never
+    all: at least one feature is left for either view.
 
     Args:
-        information_FF: (F, F), how much each feature tells about each, as
-            `recsys.metrics.information.excess_information`; what it tells of itself is not read.
+        information_FF: (F, F), how much information each feature has about each, as
+            `recsys.metrics.information.excess_information`; that about itself is not read.
 
     Raises:
         ValueError: there are not two features.
@@ -216,7 +216,8 @@ def _binned(numbers: NDArray[np.float32], null: NDArray[np.bool_]) -> NDArray[np
     for column in range(width):
         known = numbers[~null, column]
         edges = np.quantile(known, np.arange(1, count) / count)
-        # A value that many rows share may be an edge: it is told from those on either side.
+        # A value that many rows share may be an edge: it is distinguished from those on either
+        # side.
         below, upto = (np.searchsorted(edges, numbers[:, column], side) for side in _SIDES)
         codes = codes * (2 * count - 1) + below + upto
     return codes

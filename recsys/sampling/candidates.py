@@ -13,7 +13,7 @@ from recsys.data.batch import FeatureBlock, Jagged, PairBatch
 
 
 def columns_of(taken: Jagged, item_rows_K: Tensor, num_items: int) -> Jagged:
-    """Return at which places of `item_rows_K` the items of each row stand, B distinct rows.
+    """Return at which places of `item_rows_K` the items of each row are, B distinct rows.
 
     Args:
         taken: B rows of item rows, repeats allowed.
@@ -39,11 +39,11 @@ def row_by_row(first: Jagged, second: Jagged) -> Jagged:
 
 
 def excluded_also(batch: PairBatch, taken: Jagged, first: int, num_items: int) -> PairBatch:
-    """Return the batch whose queries spare what they took among the candidates from `first` on.
+    """Return the batch whose queries exclude their users' items from `first` on.
 
     Args:
-        batch: its candidates below `first` are judged already.
-        taken: B rows of item rows, what each query's user took.
+        batch: its candidates below `first` are decided already.
+        taken: B rows of item rows, the items of each query's user.
         first: a place among the candidates.
         num_items: of the catalogue.
     """
@@ -55,9 +55,9 @@ def excluded_also(batch: PairBatch, taken: Jagged, first: int, num_items: int) -
 def with_candidates(
     batch: PairBatch, item_rows_K: Tensor, features: Callable[[Tensor], FeatureBlock]
 ) -> PairBatch:
-    """Return the batch with more candidates, which stand behind its own, in order of their rows.
+    """Return the batch with more candidates, which follow its own, in order of their rows.
 
-    An item that is in the batch for a history's sake moves up; every item stands once. A
+    An item that is in the batch for a history's sake moves up; every item is in it once. A
     candidate that joins has a log inclusion of 0, and `not_negative` is as it was.
 
     Args:

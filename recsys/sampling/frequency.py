@@ -20,7 +20,7 @@ class StreamingFrequency(nn.Module):
     A bucket of step t is hit where an item of the batch hashes to it, once however many do:
         B <- (1 - a) B + a (t - A);  A <- t
     Items that share a bucket make its gaps too short, so of an item's H buckets the longest gap
-    counts. In place of a start from some B, the first 1 / rate gaps of a bucket weigh alike:
+    counts. In place of a start from some B, the first 1 / rate gaps of a bucket weigh the same:
     a = max(rate, 1 / number of its gaps so far), which leaves no bias to wear off. The first gap
     runs from the start of the stream.
 
@@ -56,7 +56,7 @@ class StreamingFrequency(nn.Module):
     def log_probability(self, items_C: Tensor) -> Tensor:
         """Return log of the probability that a batch holds each item, (C,) float32, at most 0.
 
-        An item that has not come up is taken to come up in the very next batch.
+        An item that has not come up is assumed to come up in the next batch.
         """
         _, num_gaps, gap, step = self._state()
         buckets_HC = self._buckets(items_C)

@@ -52,7 +52,7 @@ class NegativeCache(nn.Module):
 
     @torch.no_grad()
     def push(self, vectors_CE: Tensor, item_rows_C: Tensor, log_q_C: Tensor) -> None:
-        """Keep a batch's candidates, and forget the oldest batches that leave them no room.
+        """Keep a batch's candidates, and forget the oldest batches that leave them no space.
 
         Args:
             vectors_CE: (C, E) float.
@@ -68,9 +68,9 @@ class NegativeCache(nn.Module):
             kept = torch.randperm(len(item_rows_C), generator=generator)[: self.size]
             kept = kept.to(item_rows_C.device)
             vectors_CE, item_rows_C, log_q_C = vectors_CE[kept], item_rows_C[kept], log_q_C[kept]
-        room, old = self.size - len(item_rows_C), self._steps()
+        space, old = self.size - len(item_rows_C), self._steps()
         newest_first, counts = (one.flip(0) for one in old.unique(return_counts=True))
-        fits = newest_first[counts.cumsum(0) <= room]
+        fits = newest_first[counts.cumsum(0) <= space]
         stay = torch.isin(old, fits).nonzero().flatten()
         new = {
             "vectors": vectors_CE.float(),
@@ -94,7 +94,7 @@ class NegativeCache(nn.Module):
         """
         filled = int(self.get_buffer("filled"))
         rows = self.get_buffer("item_rows")[:filled]
-        # Entries lie oldest first: of equal ones the last write stays.
+        # Entries are oldest first: of equal ones the last write stays.
         distinct, code = rows.unique(return_inverse=True)
         newest = torch.full_like(distinct, -1)
         newest.scatter_reduce_(0, code, torch.arange(filled, device=rows.device), "amax")

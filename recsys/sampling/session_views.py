@@ -61,7 +61,7 @@ def hidden(steps: Jagged, share_N: Tensor, luck_V: Tensor) -> Tensor:
 
 
 def cropped(steps: Jagged, share_N: Tensor, luck_N: Tensor) -> Jagged:
-    """Keep a share of each session's steps, one at least, that lie side by side."""
+    """Keep a share of each session's steps, one at least, side by side."""
     lengths_N = steps.lengths()
     kept_N = (share_N * lengths_N).round().long().clamp(min=1).minimum(lengths_N)
     start_N = (luck_N * (lengths_N - kept_N + 1)).long()
@@ -74,7 +74,7 @@ def cropped(steps: Jagged, share_N: Tensor, luck_N: Tensor) -> Jagged:
 
 
 def reordered(steps: Jagged, share_N: Tensor, luck_N: Tensor, luck_V: Tensor) -> Jagged:
-    """Shuffle a share of each session's steps that lie side by side.
+    """Shuffle a share of each session's steps side by side.
 
     Two steps at least where there are two, unless the share is 0.
     """

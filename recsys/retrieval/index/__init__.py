@@ -1,1 +1,1 @@
-"""Item indexes: one file a library, all of them built, measured, saved and opened alike."""
+"""Item indexes: one file a library, built, measured, saved and opened in the same way."""

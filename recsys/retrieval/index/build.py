@@ -59,7 +59,7 @@ def load_index(read: Read, *, expected_space_id: str, source: object) -> tuple[I
     Args:
         read: gives the verified bytes of the index's files.
         expected_space_id: the space in which the model answers.
-        source: where the files lie, for messages.
+        source: the path of the files, for messages.
 
     Raises:
         ConfigError: the library that built it is not installed.

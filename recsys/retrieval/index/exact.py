@@ -33,7 +33,7 @@ class ExactVectors:
 
 
 class Exact:
-    """The backend that needs no file beside the vectors; see `Backend`."""
+    """The backend that needs no file besides the vectors; see `Backend`."""
 
     export_name = "exact"
     distribution = None

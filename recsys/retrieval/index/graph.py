@@ -3,7 +3,7 @@
 Malkov and Yashunin, "Efficient and robust approximate nearest neighbor search using Hierarchical
 Navigable Small World graphs", TPAMI 2018, https://arxiv.org/abs/1603.09320. A library links and
 walks; what a list may hold, in which order, and how good it has to be is decided here, for all
-libraries alike.
+libraries.
 
 Shape letters: B queries, n items, E width of a vector, D width of what the graph links, K depth
 of a search.
@@ -176,7 +176,7 @@ class GraphBackend:
 
     @property
     def file(self) -> str:
-        """What the graph is written to, beside the vectors."""
+        """What the graph is written to, next to the vectors."""
         return f"index.{self.library.name}"
 
     def require(self) -> None:

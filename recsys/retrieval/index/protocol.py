@@ -81,7 +81,7 @@ class Backend(Protocol):
         """
 
     def build(self, folder: Path, request: IndexRequest) -> dict[str, Any]:
-        """Write files beside the exact vectors in `folder`, if any; return what was measured.
+        """Write files next to the exact vectors in `folder`, if any; return what was measured.
 
         Raises:
             UserError: the index misses more than `request.min_recall` allows.

@@ -1,6 +1,6 @@
-"""The kinds of index by name: what `index.kind` may say beside `auto`.
+"""The kinds of index by name: what `index.kind` may be besides `auto`.
 
-To add one: a file beside this one, a line here, a test of its own in
+To add one: a file next to this one, a line here, a test of its own in
 `tests/recsys/retrieval/index/`.
 """
 

@@ -116,7 +116,7 @@ def test_metrics_equal_slow_python(rows: list[tuple[list[int], set[int]]], k: in
 
 
 def test_wrong_shapes_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"k must lie in 1\.\.4.*got 5"):
+    with pytest.raises(ValueError, match=r"k must be in 1\.\.4.*got 5"):
         recall_at_k(hits(TOP, RELEVANT, OFFSETS), NUM, 5)
     with pytest.raises(ValueError, match="Q \\+ 1 offsets"):
         hits(TOP, RELEVANT, OFFSETS[:-1])

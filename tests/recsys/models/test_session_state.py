@@ -208,5 +208,5 @@ def test_what_cannot_be_followed_is_refused() -> None:
     with pytest.raises(ValueError, match="got 1 rows, 1 steps, 2 features"):
         state.append(vectors, 0, features, 0.0)
     two = History(Jagged(torch.tensor([0, 1]), torch.arange(3)), features, torch.zeros(2))
-    with pytest.raises(ValueError, match=r"goes on by one row of steps.* got 2 rows, 2 steps"):
+    with pytest.raises(ValueError, match=r"continues by one row of steps.* got 2 rows, 2 steps"):
         state.extend(vectors, two)

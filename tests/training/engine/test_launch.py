@@ -256,4 +256,4 @@ def test_workers_under_torchrun_are_refused(config: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("WORLD_SIZE", "2")
     result = CliRunner().invoke(main, ["train", str(config), "--workers", "2"])
     assert result.exit_code == 2
-    assert "--workers starts ranks of its own: leave it away under torchrun" in result.output
+    assert "--workers starts ranks of its own: leave it out under torchrun" in result.output

@@ -246,6 +246,6 @@ def test_a_signal_ends_a_search_which_says_how_to_go_on(
         finally:
             process.kill()
     text = (tmp_path / "said.txt").read_text()
-    assert "the trials that ended are kept in tune.db: the same command goes on" in text
+    assert "the trials that ended are kept in tune.db: the same command continues" in text
     assert "Traceback" not in text
     assert not (tmp_path / "recsys-tuned.yaml").exists()
