@@ -32,7 +32,7 @@ DOORS = {
         "serving/registry.py",
         "serving/logged_model.py",
         "serving/pyfunc.py",
-        "serving/signatures.py",
+        "serving/answering/signatures.py",
     },
     "torchrec": {"recsys/embeddings/sharded.py"},
     "fbgemm_gpu": {"recsys/embeddings/fbgemm_table.py", "recsys/embeddings/sharded.py"},

@@ -14,14 +14,15 @@ from recsys.core.folders import check_folder
 from recsys.features.bundle.files import read_description
 from recsys.features.tables.frames import path_of
 from recsys.features.tables.sources import Sources
+from recsys.serving.engines.audience import read_new_items, score_new_items
 from recsys.serving.engines.batch import (
     Shards,
     score_to_parquet,
     shards_of_log,
     shards_of_requests,
 )
-from recsys.serving.recommend.audience import read_new_items, score_new_items
-from recsys.serving.recommend.rows import RowScorer, score_rows
+from recsys.serving.engines.rows import score_rows
+from recsys.serving.recommend.rows import RowScorer
 from recsys.serving.recommend.scorer import Scorer
 
 ROWS_PER_PART = 10_000

@@ -16,10 +16,7 @@ from recsys.core.errors import ConfigError
 from recsys.data.batch import FeatureLayout
 from recsys.embeddings.growth import carried_features
 from recsys.embeddings.plan import EmbeddingPlan
-
-Axes = Mapping[str, tuple[tuple[int, int], ...]]
-"""Name of a weight -> (axis, side) of each axis whose first columns are the side's embedded row;
-columns past its width are the model's own."""
+from recsys.models.kind import Axes
 
 
 def transferred(

@@ -1,14 +1,17 @@
 """What one kind of model is to those who build, load and grow models without knowing it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import nn
 
-from recsys.bundle.transfer import Axes
 from recsys.core.strict import StrictModel
 from recsys.embeddings.unified import UnifiedEmbedding
+
+Axes = Mapping[str, tuple[tuple[int, int], ...]]
+"""Name of a weight -> (axis, side) of each axis whose first columns are the side's embedded row;
+columns past its width are the model's own."""
 
 
 def unknown_axes(_config: Any) -> Axes | None:

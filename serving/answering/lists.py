@@ -77,7 +77,7 @@ class Lists:
 
     def described(self, bundle: Bundle) -> tuple[pa.Table, Any]:
         """Return requests of the probe, and MLflow's signature."""
-        from recsys.serving.signatures import request_signature
+        from recsys.serving.answering.signatures import request_signature
 
         columns, key = request_columns(bundle), read_schema(bundle).user_key
         names = [name for name in columns.names if name != SEEN]

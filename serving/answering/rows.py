@@ -62,7 +62,7 @@ class Rows:
 
     def described(self, bundle: Bundle) -> tuple[None, Any]:
         """Return MLflow's signature; there is no example of a row."""
-        from recsys.serving.signatures import row_signature
+        from recsys.serving.answering.signatures import row_signature
 
         model = ModelBundle.read(bundle.path)
         return None, row_signature(RowEncoder(model.encoder, model.policies).types)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from recsys.bundle.directory import bundles_of_run
-from recsys.bundle.transfer import Axes, transferred
+from recsys.bundle.transfer import transferred
 from recsys.bundle.weights import load_tensors, save_optimizer_state
 from recsys.core.errors import ConfigError
 from recsys.embeddings.growth import regrown, share_blended
@@ -24,6 +24,7 @@ from recsys.embeddings.table import Table, initial_rows
 from recsys.features.bundle.files import read_optimizer_state, read_weights
 from recsys.features.bundle.model_bundle import ModelBundle
 from recsys.features.encoding.encoder import FeatureEncoder
+from recsys.models.kind import Axes
 from recsys.models.registry import MODELS
 from recsys.training.config.experiment import ExperimentConfig
 

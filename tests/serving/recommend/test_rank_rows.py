@@ -37,8 +37,9 @@ from recsys.features.tables.sources import Policies
 from recsys.models.logistic import LogisticConfig
 from recsys.models.rankers import build_ranker
 from recsys.serving.engines.parts import SUCCESS
+from recsys.serving.engines.rows import score_rows
 from recsys.serving.export.onnx_export import OnnxRanker, export_onnx
-from recsys.serving.recommend.rows import RowScorer, score_rows
+from recsys.serving.recommend.rows import RowScorer
 from recsys.serving.recommend.scorer import Scorer
 from recsys.serving.registry import register
 from recsys.training.config.experiment import ExperimentConfig

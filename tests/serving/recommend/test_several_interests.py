@@ -19,6 +19,7 @@ from recsys.features.requests.table import request_table
 from recsys.features.tables.sources import Sources
 from recsys.retrieval.index.registry import BACKENDS
 from recsys.retrieval.muvera import FixedDimensionalEncoding
+from recsys.serving.engines.audience import read_new_items, score_new_items
 from recsys.serving.engines.batch import score_to_parquet, shards_of_log
 from recsys.serving.export.query_encoding import (
     EncodingSize,
@@ -29,7 +30,6 @@ from recsys.serving.export.query_encoding import (
     read_encoding,
 )
 from recsys.serving.export.retrieval import export_index
-from recsys.serving.recommend.audience import read_new_items, score_new_items
 from recsys.serving.recommend.scorer import Scorer
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.families.load import load_config

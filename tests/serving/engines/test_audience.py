@@ -22,9 +22,9 @@ from recsys.features.requests.table import request_table
 from recsys.features.tables.sources import Sources
 from recsys.layers.geometry import points_of
 from recsys.models.retrieval import query_vectors
+from recsys.serving.engines.audience import NewItems, read_new_items, score_new_items
 from recsys.serving.engines.batch import score_to_parquet, shards_of_log
 from recsys.serving.export.retrieval import export_index
-from recsys.serving.recommend.audience import NewItems, read_new_items, score_new_items
 from recsys.serving.recommend.scorer import Scorer
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.families.load import load_config
