@@ -1,4 +1,4 @@
-"""The rules of the house, read off the imports."""
+"""The rules of the architecture, read from the imports."""
 
 import ast
 import importlib
@@ -25,8 +25,8 @@ MAY_IMPORT = {
     "training": {"recsys", "features", "training"},
     "serving": {"recsys", "features", "serving"},
 }
-# Who may open the door to a heavy library: files, or whole rooms.
-DOORS = {
+# Which files or folders may import a heavy library.
+IMPORTERS = {
     "mlflow": {
         "training/tracking/run.py",
         "serving/registry.py",
@@ -98,9 +98,11 @@ def test_imports_point_down(path: Path) -> None:
 def test_heavy_libraries_have_one_door(path: Path) -> None:
     for module in imports(path):
         library = module.split(".")[0]
-        doors = DOORS.get(library)
-        open_here = doors is None or any(name(path).startswith(door) for door in doors)
-        assert open_here, f"{name(path)} imports {library}; only {doors} may"
+        importers = IMPORTERS.get(library)
+        open_here = importers is None or any(
+            name(path).startswith(importer) for importer in importers
+        )
+        assert open_here, f"{name(path)} imports {library}; only {importers} may"
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if path.parent.name == "losses"], ids=name)

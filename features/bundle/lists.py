@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recsys.bundle.pair_calibration import TakeProbability
+from recsys.bundle.pair_calibration import InteractionProbability
 from recsys.core.errors import ConfigError, IntegrityError
 from recsys.features.bundle.files import (
     ITEMS,
@@ -48,7 +48,7 @@ class ListModel(ModelBundle):
     vectors: Tensor
     item_ids: pa.Array
     is_new: NDArray[np.bool_]
-    calibration: TakeProbability | None
+    calibration: InteractionProbability | None
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -79,7 +79,7 @@ class ListModel(ModelBundle):
             vectors=vectors,
             item_ids=item_ids,
             is_new=np.asarray(items.column(TRAIN_COUNT)) == 0,
-            calibration=read_calibration(found.bundle, TakeProbability),
+            calibration=read_calibration(found.bundle, InteractionProbability),
         )
         model.replay_probe()
         return model

@@ -143,7 +143,7 @@ class _Windows:
     def rows(self, places: NDArray[np.int64], at_least: int) -> RankingBatch:
         """Return the rows at ascending `places` (M,) of the epoch's order, M may be 0.
 
-        `at_least` is a place at or before the first, whose window stands for none at all.
+        `at_least` is a place at or before the first, whose window has no rows.
         """
         first = self._at(int(places[0]) if len(places) else at_least)
         last = self._at(int(places[-1])) if len(places) else first

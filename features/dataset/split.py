@@ -174,8 +174,8 @@ def assign(
         part = _by_time(config, time)
     counts = np.bincount(part, minlength=3)
     if counts[TRAIN] == 0 or counts[TEST] == 0:
-        alike = config.kind == "time" and time.min() == time.max()
-        why = " (all rows have the same time)" if alike else ""
+        is_one_time = config.kind == "time" and time.min() == time.max()
+        why = " (all rows have the same time)" if is_one_time else ""
         raise DataError(
             f"split {config.kind}: {counts[TRAIN]} training, {counts[VALIDATION]} validation and "
             f"{counts[TEST]} test rows{why}",

@@ -223,7 +223,7 @@ def _warnings(
             "before: evaluation.filter_seen leaves them out of what counts"
         )
     if not (parts == 1).any():
-        found.append("no validation rows: training cannot tell when to stop")
+        found.append("no validation rows: training cannot determine when to stop")
     return found
 
 

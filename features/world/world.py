@@ -95,7 +95,7 @@ class RetailWorld:
             users: number of users; some of them may never visit.
             items: size of the catalogue, at least 20.
             events: number of interactions, exactly.
-            noise: take items uniformly at random, whatever user, time, popularity or launch.
+            noise: choose items uniformly at random, whatever user, time, popularity or launch.
 
         Raises:
             ConfigError: a size is too small, or the seed negative.

@@ -41,9 +41,13 @@ what comes before it. Lists are as long as the history; null, or no such column,
 @click.option("--items", help="Item attributes, for a ranker's rows that do not hold them.")
 @OTHER
 @click.option("--k", type=COUNT, help="Longest list; default: 20.")
-@click.option("--probability", is_flag=True, help="Add the probability that a user takes an item.")
 @click.option(
-    "--new-items", metavar="PATH", help="Items that the model's catalogue lacks: who takes them?"
+    "--probability", is_flag=True, help="Add the probability of an interaction with each item."
+)
+@click.option(
+    "--new-items",
+    metavar="PATH",
+    help="Items that the model's catalogue lacks: their likeliest users.",
 )
 @click.option("--top-customers", type=COUNT, help="With --new-items, users named; default: 100.")
 @click.option(

@@ -1,8 +1,8 @@
-"""From a retrieval model's scores to the probability that a user takes an item.
+"""From a retrieval model's scores to the probability of an interaction.
 
     z = slope * score + activity * log(1 + n) + intercept,   p = link(z)
 
-with n the events in the user's history: who takes much, takes more. The link is the logistic
+with n the events in the user's history: active users interact more. The link is the logistic
 function (Platt, "Probabilistic Outputs for Support Vector Machines", 1999) or an isotonic map of
 z (Zadrozny and Elkan, KDD 2002). slope >= 0, so that the order of a user's items stays, but for
 ties that an isotonic link makes. Campo et al., "Collaborative Metric Learning Recommendation
@@ -53,7 +53,7 @@ class PairCalibrator:
 
 
 @dataclass(frozen=True)
-class TakeProbability:
+class InteractionProbability:
     """The calibration of a model: `known` for items with training rows, `new` for the others.
 
     period: a description of the time in which the interaction is to occur.

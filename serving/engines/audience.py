@@ -1,11 +1,11 @@
-"""New items that no one could take yet: who will, with what probability, and how many.
+"""Audiences of new items: their likeliest users, with probabilities, and how many to expect.
 
     output/customers/part-*.parquet   one row a user: the new items, best first, with score and
                                       probability
-    output/audience.parquet           one row a new item: the users who are expected to take it,
-                                      and those most likely to
+    output/audience.parquet           one row a new item: the expected number of users,
+                                      and the likeliest ones
 
-What a probability means is the model's: `recsys.bundle.pair_calibration.TakeProbability.period`.
+A probability refers to `recsys.bundle.pair_calibration.InteractionProbability.period`.
 """
 
 import hashlib

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from torch import Tensor
 
-from recsys.bundle.pair_calibration import TakeProbability
+from recsys.bundle.pair_calibration import InteractionProbability
 from recsys.core.errors import ConfigError
 from recsys.features.bundle.lists import ListModel
 from recsys.features.requests.origin import RequestOrigin
@@ -90,7 +90,7 @@ class Scorer(ListModel):
 
         Lists hold at most k items, best first, and fewer where fewer are left: never padding,
         never an item that the user has seen (unless `filter_seen` is off). With `probability`
-        there is a column `probabilities`: that the user takes each item of the list.
+        there is a column `probabilities`: of an interaction with each item of the list.
 
         Raises:
             ConfigError: probabilities are wanted of a model trained without calibration.
@@ -132,7 +132,7 @@ class Scorer(ListModel):
             table = table.add_column(table.num_columns - 1, "probabilities", lists)
         return table
 
-    def calibrated(self) -> TakeProbability:
+    def calibrated(self) -> InteractionProbability:
         """Return what turns scores into probabilities.
 
         Raises:

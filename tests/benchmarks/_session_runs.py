@@ -1,4 +1,4 @@
-"""What the benchmarks of sessions share: train a configuration, judge it, tabulate by seed."""
+"""What the benchmarks of sessions share: train a configuration, evaluate it, tabulate by seed."""
 
 import statistics
 import tempfile
@@ -49,7 +49,7 @@ def trained(config: ExperimentConfig) -> tuple[Evaluation, Path, float]:
 
 
 def judged_otherwise(bundle: Path, **evaluation: Any) -> Evaluation:
-    """Judge a trained model again, with other keys of `evaluation`."""
+    """Evaluate a trained model again, with other keys of `evaluation`."""
     opened = open_model(bundle)
     settings = opened.config.evaluation.model_copy(update=evaluation)
     config = opened.config.model_copy(update={"evaluation": settings})
@@ -81,7 +81,7 @@ def run(
     otherwise: Mapping[str, Mapping[str, Any]] | None = None,
     final: Sequence[str] = (),
 ) -> None:
-    """Train `settings` for each seed (`--set seeds=N`), judge, print and finish.
+    """Train `settings` for each seed (`--set seeds=N`), evaluate, print and finish.
 
     Args:
         benchmark: the run.

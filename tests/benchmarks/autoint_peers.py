@@ -55,7 +55,7 @@ def run(name: str, folder: Path, epochs: int) -> dict[str, float]:
         cpu = trainer.order("epoch")["cpu"]
         found: dict[str, float] = {"best_epoch": epoch, "cpu_s_an_epoch": round(cpu, 1)}
         for part in ("validation", "test"):
-            trainer.order(f"judge {part}")
+            trainer.order(f"evaluate {part}")
             label = np.load(folder / f"{part}_label.npy")
             score = np.load(folder / f"{peer}_{part}.npy").astype(np.float64)
             weight = np.ones_like(label)

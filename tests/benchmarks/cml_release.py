@@ -250,7 +250,7 @@ def samples_of(data: Dataset, history_length: int) -> dict[str, PairSample]:
     return {name: pairs(part) for name, part in parts.items()}
 
 
-def judge(score: Scores, samples: dict[str, PairSample]) -> dict[str, Any]:
+def evaluate(score: Scores, samples: dict[str, PairSample]) -> dict[str, Any]:
     """Return the figures of a method on the test films."""
     own, test = samples["validation"], samples["test"]
     fitted_on = (score(own, VALIDATION), own.num_events[own.query], own.label, own.weight)
@@ -332,7 +332,7 @@ def run(
             else:
                 own = config_of(folder, METHODS[name], seed, extra)
                 score, facts = trained_scores(own, data)
-            figures[name] = {**facts, **judge(score, samples)}
+            figures[name] = {**facts, **evaluate(score, samples)}
             shown = {key: one for key, one in figures[name].items() if key != "reliability"}
             bench.row(f"{split} {seed} {name}", str(shown))
     return figures

@@ -134,7 +134,7 @@ def batches(rows: Rows, order: Tensor) -> Iterator[Rows]:
 
 
 @torch.no_grad()
-def judge(model: DCN, rows: Rows) -> dict[str, float]:
+def evaluate(model: DCN, rows: Rows) -> dict[str, float]:
     """Return AUC and log loss."""
     model.eval()
     order = torch.arange(len(rows.label))
@@ -174,10 +174,10 @@ def train(run: Run) -> Figures:
             optimizer.zero_grad(set_to_none=True)
             F.binary_cross_entropy_with_logits(model(batch.features), batch.label).backward()
             optimizer.step()
-        history.append(judge(model, data["valid"]))
+        history.append(evaluate(model, data["valid"]))
         if history[-1]["auc"] > best["auc"]:
             best = {**history[-1], "epoch": epoch + 1}
-            test = judge(model, data["test"])
+            test = evaluate(model, data["test"])
     return {
         **asdict(run),
         "parameters": embedding.num_parameters,

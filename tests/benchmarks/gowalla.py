@@ -1,7 +1,7 @@
 """Gowalla (the LightGCN split), ids only: recall@20 and NDCG@20 over all items not in training.
 
 Trains `gowalla.yaml` on all training rows, for as many epochs as a tenth of each user's training
-rows chose, and judges it on the test part beside the baselines. What the settings reach on that
+rows chose, and evaluates it on the test part beside the baselines. What the settings reach on that
 tenth: `--set split.join_validation=false`. More seeds: `--set seeds=3`. Other keys are of the
 configuration.
 """
@@ -34,7 +34,7 @@ def config_of(folder: Path, overrides: tuple[str, ...]) -> ExperimentConfig:
 
 
 def trained(config: ExperimentConfig, benchmark: Benchmark) -> tuple[Evaluation, float]:
-    """Train and judge; returns what was found and CPU seconds, the baselines' among them."""
+    """Train and evaluate; returns what was found and CPU seconds, the baselines' among them."""
     start = time.process_time()
     result = train(config, listeners=())
     assert result is not None

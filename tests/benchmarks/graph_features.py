@@ -94,7 +94,7 @@ def with_rounds(config: ExperimentConfig, rounds: int, seed: int) -> ExperimentC
     return config.model_copy(update={"model": model, "training": training})
 
 
-class Judge:
+class Evaluator:
     """The queries of a data set, and which of them ask for what."""
 
     def __init__(self, config: ExperimentConfig, data: Dataset) -> None:
@@ -121,10 +121,10 @@ class Judge:
         return {name: found[f"{name}_at_{K}"] for name in ("recall", "ndcg")}
 
 
-def train(config: ExperimentConfig, judge: Judge) -> tuple[TwoTower, dict[str, Any]]:
+def train(config: ExperimentConfig, evaluator: Evaluator) -> tuple[TwoTower, dict[str, Any]]:
     """Train one model; return it as it was best, and what it took."""
     started = time.process_time()
-    task = two_tower_task(config, judge.data, judge.validation, World())
+    task = two_tower_task(config, evaluator.data, evaluator.validation, World())
     with tempfile.TemporaryDirectory(prefix="graph_features-") as folder:
         state = fit(task, config.training, Checkpoints(Path(folder)))
     assert isinstance(task.trained.model, TwoTower)
@@ -137,7 +137,7 @@ def train(config: ExperimentConfig, judge: Judge) -> tuple[TwoTower, dict[str, A
 
 
 def compare(
-    bench: Benchmark, label: str, config: ExperimentConfig, judge: Judge, seeds: int
+    bench: Benchmark, label: str, config: ExperimentConfig, evaluator: Evaluator, seeds: int
 ) -> dict[str, Any]:
     """Return the figures without and with smoothing, on the same features."""
     figures: dict[str, Any] = {}
@@ -145,13 +145,13 @@ def compare(
     for rounds in ROUNDS:
         runs, found = [], []
         for seed in range(seeds):
-            model, facts = train(with_rounds(config, rounds, seed), judge)
+            model, facts = train(with_rounds(config, rounds, seed), evaluator)
             runs.append(facts)
-            found.append(judge.metrics(model))
+            found.append(evaluator.metrics(model))
         mean = {name: np.mean([one[name] for one in found], axis=0) for name in found[0]}
         plain = plain or mean
         own: dict[str, Any] = {"runs": runs}
-        for part, inside in judge.members.items():
+        for part, inside in evaluator.members.items():
             if not inside.any():
                 continue
             own[part] = {
@@ -188,13 +188,13 @@ def main() -> None:
             with tempfile.TemporaryDirectory(prefix="graph_features-") as folder:
                 config = config_of(name, inputs, Path(folder), rest)
                 data = load_data(config)
-            judge = Judge(config, data)
-            figures[name][inputs] = compare(bench, f"{name}, {inputs}", config, judge, seeds)
+            evaluator = Evaluator(config, data)
+            figures[name][inputs] = compare(bench, f"{name}, {inputs}", config, evaluator, seeds)
         figures[name] |= {
             "items": data.num_items,
             "users": data.num_users,
             "training_rows": len(data.events_of((TRAIN,))),
-            "test_queries": {part: int(one.sum()) for part, one in judge.members.items()},
+            "test_queries": {part: int(one.sum()) for part, one in evaluator.members.items()},
             "training": config.training.model_dump(mode="json"),
         }
     bench.finish({**figures, "peak_memory_mib": peak_memory_mib()})

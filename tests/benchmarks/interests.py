@@ -71,7 +71,7 @@ OVERRIDES = (
 )
 
 
-class Judge:
+class Evaluator:
     """Queries of validation and test, the same for every model."""
 
     def __init__(self, config: ExperimentConfig, data: Dataset) -> None:
@@ -113,10 +113,10 @@ def with_interests(config: ExperimentConfig, count: int, seed: int) -> Experimen
     return config.model_copy(update={"model": model, "training": training})
 
 
-def train(config: ExperimentConfig, judge: Judge) -> tuple[TwoTower, dict[str, Any]]:
+def train(config: ExperimentConfig, evaluator: Evaluator) -> tuple[TwoTower, dict[str, Any]]:
     """Train one model; return it as it was best, and what it took."""
     started = time.process_time()
-    task = two_tower_task(config, judge.data, judge.validation, World())
+    task = two_tower_task(config, evaluator.data, evaluator.validation, World())
     with tempfile.TemporaryDirectory(prefix="interests-") as folder:
         state = fit(task, config.training, Checkpoints(Path(folder)))
     assert isinstance(task.trained.model, TwoTower)
@@ -142,10 +142,10 @@ def share_found(wanted: Tensor, found: Tensor) -> float:
 
 
 def one_vector(
-    bench: Benchmark, judge: Judge, items: Tensor, queries: Tensor
+    bench: Benchmark, evaluator: Evaluator, items: Tensor, queries: Tensor
 ) -> dict[str, dict[str, float]]:
     """Return how well one vector a user stands for all interests, by name of the way."""
-    seen = judge.test.seen
+    seen = evaluator.test.seen
     wanted = search(ExactVectors(items), queries, K, seen)[1]
     mean = F.normalize(queries.mean(1), dim=1)
     ways: dict[str, tuple[Tensor, Tensor]] = {
@@ -153,7 +153,7 @@ def one_vector(
         "first interest alone": (items, queries[:, 0]),
     }
     figures: dict[str, dict[str, float]] = {
-        "several searches": {"found": 1.0, "width": items.shape[1], **judge.metrics(wanted)}
+        "several searches": {"found": 1.0, "width": items.shape[1], **evaluator.metrics(wanted)}
     }
     timing: dict[str, Callable[[], object]] = {
         "several searches": asker(items, queries, seen),
@@ -168,7 +168,7 @@ def one_vector(
             "width": candidates.shape[1],
             "found": round(share_found(wanted, top[:, :K]), 4),
             "found_of_100": round(share_found(wanted, top), 4),
-            **judge.metrics(top[:, :K]),
+            **evaluator.metrics(top[:, :K]),
         }
         timing[name] = asker(candidates, asked, seen)
     for name, times in alternated(timing, 1 if bench.quick else 3).items():
@@ -203,14 +203,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="interests-") as folder:
         config = config_of(Path(folder), rest)
         data = load_data(config)
-    judge = Judge(config, data)
+    evaluator = Evaluator(config, data)
     figures: dict[str, Any] = {}
     best: tuple[float, int, Tensor, Tensor] | None = None
     for seed in range(seeds):
         for count in counts:
-            model, found = train(with_interests(config, count, seed), judge)
-            items, queries = judge.vectors(model)
-            found |= judge.metrics(search(ExactVectors(items), queries, K, judge.test.seen)[1])
+            model, found = train(with_interests(config, count, seed), evaluator)
+            items, queries = evaluator.vectors(model)
+            found |= evaluator.metrics(
+                search(ExactVectors(items), queries, K, evaluator.test.seen)[1]
+            )
             if count > 1:
                 found["likeness"] = round(likeness(queries), 3)
             figures[f"interests {count}, seed {seed}"] = found
@@ -219,8 +221,8 @@ def main() -> None:
                 best = (found["validation_ndcg"], count, items, queries)
     if best is not None:
         figures["searched_interests"] = best[1]
-        figures["searches"] = one_vector(bench, judge, best[2], best[3])
-    figures |= {"items": data.num_items, "test_queries": len(judge.test)}
+        figures["searches"] = one_vector(bench, evaluator, best[2], best[3])
+    figures |= {"items": data.num_items, "test_queries": len(evaluator.test)}
     bench.finish({**figures, "peak_memory_mib": peak_memory_mib()})
 
 

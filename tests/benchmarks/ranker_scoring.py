@@ -80,17 +80,17 @@ def engines(
 
 
 def timings(
-    judges: dict[str, Callable[[FeatureBlock], Tensor]],
+    scorers: dict[str, Callable[[FeatureBlock], Tensor]],
     features: FeatureBlock,
     repeats: int,
     calls: int,
 ) -> dict[str, Timing]:
     """Return the median times of `calls` calls."""
 
-    def several(judge: Callable[[FeatureBlock], Tensor]) -> Callable[[], object]:
-        return lambda: [judge(features) for _ in range(calls)]
+    def several(score: Callable[[FeatureBlock], Tensor]) -> Callable[[], object]:
+        return lambda: [score(features) for _ in range(calls)]
 
-    return alternated({name: several(judge) for name, judge in judges.items()}, repeats)
+    return alternated({name: several(score) for name, score in scorers.items()}, repeats)
 
 
 def main() -> None:
@@ -107,19 +107,19 @@ def main() -> None:
         for name in benchmark.sized([*MODELS], [*MODELS], ["dcn"]):
             model = ranker(MODELS[name], layout, table_rows)
             with tempfile.TemporaryDirectory() as folder:
-                judges = engines(model, layout, Path(folder), compiler)
+                scorers = engines(model, layout, Path(folder), compiler)
                 many, one = rows(BATCH, fields), rows(1, fields)
-                logits = {engine: judge(many) for engine, judge in judges.items()}
+                logits = {engine: score(many) for engine, score in scorers.items()}
                 off = max(float((each - logits["eager"]).abs().max()) for each in logits.values())
                 assert off < 1e-4, f"{name}: logits are {off} apart"
-                batch = timings(judges, many, repeats, 1)
-                single = timings(judges, one, repeats, calls)
+                batch = timings(scorers, many, repeats, 1)
+                single = timings(scorers, one, repeats, calls)
             found = {"largest_difference": off}
-            for engine in judges:
+            for engine in scorers:
                 found[f"{engine}_rows_per_cpu_second"] = round(BATCH / batch[engine].cpu)
                 found[f"{engine}_one_row_ms"] = round(1e3 * single[engine].cpu / calls, 4)
             figures[f"{name}, {fields} fields"] = found
-            for engine in judges:
+            for engine in scorers:
                 rate, late = found[f"{engine}_rows_per_cpu_second"], found[f"{engine}_one_row_ms"]
                 label = f"{name}, {fields} fields, {engine}"
                 benchmark.row(label, f"{rate:>9,.0f} rows/CPU s {late:>8.3f} ms a row")

@@ -185,7 +185,7 @@ def quality(
             answer = one.order(f"train {steps or 25}")
             share = answer.get("steps", 1) / answer.get("steps_an_epoch", 1)
             spent, rounds = spent + answer["cpu"], rounds + 1
-        answer = one.order("judge")
+        answer = one.order("evaluate")
         one.close()
         found = answer["recall"] if model in ENGINE else recall(folder, model)
         figures[model] = {

@@ -145,7 +145,7 @@ def main() -> None:
             seconds = statistics.median(one["cpu_s"] for one in of_rounds) * 6040 / num_users
             own = {"cpu_s_an_epoch": seconds, "memory_mib": max(o["memory_mib"] for o in of_rounds)}
             if name.startswith("session"):
-                own["ndcg_at_10"] = processes[name].order("judge")["ndcg_at_10"]
+                own["ndcg_at_10"] = processes[name].order("evaluate")["ndcg_at_10"]
                 own["targets"] = of_rounds[0]["targets"] * 6040 / num_users
                 counted = processes[name].order("count")
                 products = counted["products"] * 6040 / num_users

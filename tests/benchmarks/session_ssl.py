@@ -51,7 +51,7 @@ class StepClock:
         self._last = now
 
 
-def judged(overrides: list[str], folder: Path) -> tuple[float, float]:
+def evaluated(overrides: list[str], folder: Path) -> tuple[float, float]:
     """Train; return the best validation's NDCG@10 and the median CPU seconds of a step."""
     settings = Path(__file__).with_name("session_sports.yaml")
     config = config_of(settings, loaned("amazon-sports"), folder, overrides)
@@ -74,7 +74,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name, own in ARMS.items():
             found = [
-                judged([*common, *own, f"training.seed={seed}"], Path(folder))
+                evaluated([*common, *own, f"training.seed={seed}"], Path(folder))
                 for seed in range(seeds[0])
             ]
             ndcg, cost = [one for one, _ in found], statistics.mean(one for _, one in found)

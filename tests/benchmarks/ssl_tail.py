@@ -133,7 +133,7 @@ def with_method(config: ExperimentConfig, seed: int, method: dict[str, Any]) -> 
     return config.model_copy(update={"training": training})
 
 
-class Judge:
+class Evaluator:
     """The test queries of a data set, and which of them ask for what."""
 
     def __init__(self, name: str, config: ExperimentConfig, data: Dataset) -> None:
@@ -194,10 +194,10 @@ def incidence(values: Jagged) -> NDArray[np.float32]:
     return matrix
 
 
-def train(config: ExperimentConfig, judge: Judge) -> tuple[TwoTower, dict[str, float]]:
+def train(config: ExperimentConfig, evaluator: Evaluator) -> tuple[TwoTower, dict[str, float]]:
     """Train one model; return it as it was best, and its figures on the validation rows."""
     started = time.process_time()
-    task = two_tower_task(config, judge.data, judge.validation, World())
+    task = two_tower_task(config, evaluator.data, evaluator.validation, World())
     with tempfile.TemporaryDirectory(prefix="ssl_tail-") as folder:
         state = fit(task, config.training, Checkpoints(Path(folder)))
     assert isinstance(task.trained.model, TwoTower)
@@ -210,7 +210,7 @@ def train(config: ExperimentConfig, judge: Judge) -> tuple[TwoTower, dict[str, f
 
 
 def search(
-    bench: Benchmark, name: str, config: ExperimentConfig, judge: Judge
+    bench: Benchmark, name: str, config: ExperimentConfig, evaluator: Evaluator
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     """Return the best point of each grid on the validation rows, and what each point gave."""
     best: dict[str, dict[str, Any]] = {}
@@ -218,7 +218,7 @@ def search(
     for method, points in GRID.items():
         tried = []
         for point in points[:1] if bench.quick else points:
-            found = train(with_method(config, 0, {**METHODS[method], **point}), judge)[1]
+            found = train(with_method(config, 0, {**METHODS[method], **point}), evaluator)[1]
             label = f"{method} " + ", ".join(f"{key} {value}" for key, value in point.items())
             figures[label] = found
             tried.append((found["validation"], point))
@@ -235,20 +235,20 @@ def compare(
     bench: Benchmark,
     name: str,
     config: ExperimentConfig,
-    judge: Judge,
+    evaluator: Evaluator,
     chosen: dict[str, dict[str, Any]],
     num_seeds: int,
 ) -> dict[str, Any]:
     """Train every method with every seed; differences are to `none`."""
-    members, figures = judge.members, {}
+    members, figures = evaluator.members, {}
     cold = members["items: cold"]
     plain: dict[str, NDArray[np.float64]] = {}
     for method, settings in METHODS.items():
         point = {} if method == "none" else chosen["spread-out" if "spread" in method else "CFM"]
         hits, runs = [], []
         for seed in range(num_seeds):
-            model, found = train(with_method(config, seed, {**settings, **point}), judge)
-            hits.append(judge.of_towers(model))
+            model, found = train(with_method(config, seed, {**settings, **point}), evaluator)
+            hits.append(evaluator.of_towers(model))
             runs.append(found)
         whole, among = (np.mean(both, axis=0) for both in zip(*hits, strict=True))
         parts = {part: whole[inside] for part, inside in members.items()}
@@ -266,7 +266,7 @@ def compare(
         own["by_seed"] = [round(float(one.mean()), 5) for one, _ in hits]
         figures[method] = own
         bench.row(f"{name} {method}", words_of(own, list(parts)))
-    whole, among = judge.of_categories()
+    whole, among = evaluator.of_categories()
     by_category = {part: round(float(whole[inside].mean()), 5) for part, inside in members.items()}
     figures["by category"] = {**by_category, "among cold": round(float(among[cold].mean()), 5)}
     bench.row(f"{name} by category", str(figures["by category"]))
@@ -287,11 +287,15 @@ def words_of(figures: dict[str, Any], parts: list[str]) -> str:
     return ", ".join(words) + f", {seconds:.0f} CPU s"
 
 
-def cost(bench: Benchmark, name: str, config: ExperimentConfig, judge: Judge) -> dict[str, Any]:
+def cost(
+    bench: Benchmark, name: str, config: ExperimentConfig, evaluator: Evaluator
+) -> dict[str, Any]:
     """Return the CPU time of a step with each loss, measured in turn on the same batches."""
     blocks, block_steps = (3, 4) if bench.quick else (8, 6)
     tasks = [
-        two_tower_task(with_method(config, 0, method), judge.data, judge.validation, World())
+        two_tower_task(
+            with_method(config, 0, method), evaluator.data, evaluator.validation, World()
+        )
         for method in METHODS.values()
     ]
     times: list[list[float]] = []
@@ -323,14 +327,14 @@ def step_ms(task: Task[PairBatch], batches: list[PairBatch]) -> float:
     return (time.process_time() - started) * 1000 / len(batches)
 
 
-def facts_of(judge: Judge) -> dict[str, Any]:
+def facts_of(evaluator: Evaluator) -> dict[str, Any]:
     """Return how large the data set is and how its slices are filled."""
-    counts = {part: int(inside.sum()) for part, inside in judge.slices.items()}
+    counts = {part: int(inside.sum()) for part, inside in evaluator.slices.items()}
     return {
-        "items": judge.data.num_items,
-        "users": judge.data.num_users,
-        "training_rows": len(judge.data.events_of((TRAIN,))),
-        "test_queries": len(judge.queries),
+        "items": evaluator.data.num_items,
+        "users": evaluator.data.num_users,
+        "training_rows": len(evaluator.data.events_of((TRAIN,))),
+        "test_queries": len(evaluator.queries),
         "items_by_slice": counts,
     }
 
@@ -357,14 +361,14 @@ def main() -> None:
             write_rows(name, Path(temporary))
             config = config_of(name, Path(temporary), rest)
             data = load_data(config)
-        judge = Judge(name, config, data)
-        figures[name] = facts_of(judge)
+        evaluator = Evaluator(name, config, data)
+        figures[name] = facts_of(evaluator)
         bench.row(name, str(figures[name]))
         if own["cost"] == "true":
-            figures[name]["cost"] = cost(bench, name, config, judge)
+            figures[name]["cost"] = cost(bench, name, config, evaluator)
             continue
-        chosen, figures[name]["search"] = search(bench, name, config, judge)
-        found = compare(bench, name, config, judge, chosen, int(own["seeds"]))
+        chosen, figures[name]["search"] = search(bench, name, config, evaluator)
+        found = compare(bench, name, config, evaluator, chosen, int(own["seeds"]))
         figures[name] |= {"methods": found, "training": config.training.model_dump(mode="json")}
     bench.finish({**figures, "peak_memory_mib": peak_memory_mib()})
 

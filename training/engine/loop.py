@@ -268,7 +268,7 @@ def _signals(world: World) -> Iterator[list[int]]:
     numbers = ending_signals()
     try:
         previous = [signal.signal(number, handle) for number in numbers]
-    except ValueError:  # not the main thread: whoever owns it handles signals
+    except ValueError:  # not the main thread: its owner handles signals
         yield received
         return
     try:

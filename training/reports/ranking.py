@@ -50,7 +50,7 @@ def write_ranking_report(
     html = environment.get_template(TEMPLATE.name).render(
         title=title,
         verdict=_verdict(auc, loss, base_rate),
-        beside=_compared(evaluation),
+        comparison=_compared(evaluation),
         tiles=[
             ("AUC", f"{auc.value:.4f}", f"{auc.low:.4f} to {auc.high:.4f}"),
             ("log loss", f"{loss.value:.4f}", f"{loss.low:.4f} to {loss.high:.4f}"),

@@ -1,4 +1,4 @@
-"""A thread that delivers a journal while training goes on, and its patience with the store."""
+"""A thread that delivers a journal during training, and retries where the store fails."""
 
 import threading
 import time

@@ -3,7 +3,7 @@
     python retrieval_engine.py FOLDER SETTINGS     SETTINGS: {"config": an experiment}
 
 "train N" takes the next N steps (0: as many as an epoch has) with the engine's own loop, one
-checkpoint included, validation left out; "judge" returns recall@20 on the rows marked validation.
+checkpoint included, validation left out; "evaluate" returns recall@20 on validation rows.
 """
 
 import dataclasses
@@ -76,7 +76,7 @@ class Engine:
             fit(task, self.config.training, Checkpoints(Path(folder)))
         return {"steps": count, "steps_an_epoch": self.task.num_steps, "pairs": self.pairs}
 
-    def judge(self) -> dict[str, float]:
+    def evaluate(self) -> dict[str, float]:
         model = self.task.trained.model
         assert isinstance(model, TwoTower)
         top = rank_with(model, self.data, self.queries, K, True)
@@ -95,8 +95,8 @@ def answers(raw: dict[str, Any], orders: Iterable[str]) -> Iterator[dict[str, fl
         started, found = time.process_time(), {}
         if verb == "train":
             found = engine.train(int(count))
-        elif verb == "judge":
-            found = engine.judge()
+        elif verb == "evaluate":
+            found = engine.evaluate()
         cpu = time.process_time() - started
         yield {"cpu": cpu, "peak_mib": high_water_mib(), "loaded_mib": before, **found}
 

@@ -5,7 +5,7 @@
 PEER is bpr (implicit), lightfm or dssm (both through RecTools). FOLDER holds train.npy (2, N)
 int64, distinct pairs of a user and an item numbered from 0, and sizes.npy, how many there are of
 each. SETTINGS is JSON with "dim". Each line of standard input is an order, answered by a line of
-JSON: "train" is one epoch, "judge" writes PEER_users.npy and PEER_items.npy, vectors whose inner
+JSON: "train" is one epoch, "evaluate" writes PEER_users.npy and PEER_items.npy, vectors whose inner
 products rank. RecTools' DSSM demands features of users and items: here the ids are theirs.
 """
 
@@ -146,7 +146,7 @@ def main() -> None:
             verb, started = order.split()[0], time.process_time()
             if verb == "train":
                 rival.train()
-            elif verb == "judge":
+            elif verb == "evaluate":
                 users, items = rival.vectors()
                 np.save(folder / f"{peer}_users.npy", users)
                 np.save(folder / f"{peer}_items.npy", items)

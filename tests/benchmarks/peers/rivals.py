@@ -6,7 +6,7 @@ PEER is deepctr or fuxictr, DATA a folder of fields.npy (N, F) float64, label.np
 sizes.npy (F,) int64, the number of values of a field or 0 for numbers, with the same for the
 validation and test rows where they exist; SETTINGS is JSON. Each line of standard input is an
 order, answered by a line of JSON on standard output: "epoch" trains on all rows once with the
-library's own loop, "load" only reads them as that loop does, "judge PART" predicts a part.
+library's own loop, "load" only reads them as that loop does, "evaluate PART" predicts a part.
 
 FuxiCTR's wheel holds its layers, losses and loops, its AutoInt stands in its repository alone:
 here the model is put together of the wheel's own parts.
@@ -201,7 +201,7 @@ def main() -> None:
         for order in itertools.chain(["ready"], sys.stdin):
             verb, _, part = order.strip().partition(" ")
             started = time.process_time()
-            if verb == "judge":
+            if verb == "evaluate":
                 np.save(folder / f"{peer}_{part}.npy", rival.predict(part))
             elif verb != "ready":
                 {"epoch": rival.epoch, "load": rival.load}[verb]()

@@ -3,7 +3,7 @@
     python session_engine.py CONFIG
 
 CONFIG is a configuration whose paths are set. Each line "train" of standard input trains one epoch,
-"judge" gives NDCG@10 on the validation rows, "count" trains one more epoch and counts its matrix
+"evaluate" gives NDCG@10 on the validation rows, "count" trains one more epoch and counts its matrix
 products (multiplications and additions) beside what the thread does a CPU second in a 1024^3
 product; each is answered by a line of JSON.
 """
@@ -59,7 +59,7 @@ def train(task: Task[Any], config: ExperimentConfig, epoch: int) -> dict[str, fl
     return {"cpu_s": time.process_time() - start, "memory_mib": peak, "targets": targets}
 
 
-def judge(task: Task[Any], config: ExperimentConfig, epoch: int) -> dict[str, float]:
+def evaluate(task: Task[Any], config: ExperimentConfig, epoch: int) -> dict[str, float]:
     return dict(task.validate())
 
 
@@ -76,7 +76,7 @@ def count(task: Task[Any], config: ExperimentConfig, epoch: int) -> dict[str, fl
     return {"products": counter.get_total_flops(), "peak_a_cpu_s": peak}
 
 
-ANSWERS = {"train": train, "judge": judge, "count": count}
+ANSWERS = {"train": train, "evaluate": evaluate, "count": count}
 
 
 if __name__ == "__main__":

@@ -109,7 +109,7 @@ def test_an_epoch_draws_anew_and_ranks_share_it(positive: RankingLoader) -> None
         assert torch.equal(share.label, whole.label[rank::2])
 
 
-def test_judged_rows_stand_for_the_whole_catalogue(
+def test_evaluated_rows_stand_for_the_whole_catalogue(
     positive: RankingLoader, dataset: Dataset
 ) -> None:
     batches = list(positive.ordered(TEST, 100))

@@ -1,4 +1,4 @@
-"""The door: quick help, every option frozen, errors that say what to do without a traceback."""
+"""The command line: quick help, frozen options, errors that say what to do without a traceback."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""From nothing to registered recommendations through the front door, as a newcomer would."""
+"""From nothing to registered recommendations with the command line, as a new user would."""
 
 import json
 from pathlib import Path
@@ -114,9 +114,9 @@ def test_own_tables_from_init_to_promotion(
     second = answer("register", bundle, "--name", "shop", "--alias", "challenger", *store)
     assert (first["version"], second["version"]) == (1, 2)
     recsys("promote", "shop", "2", *store)
-    judged = answer("evaluate", run_id, *store, "--out", "again.html")
+    evaluated = answer("evaluate", run_id, *store, "--out", "again.html")
     assert Path("again.html").stat().st_size > 50_000
-    assert judged["metrics"] == trained["metrics"]  # the same model on the same rows
+    assert evaluated["metrics"] == trained["metrics"]  # the same model on the same rows
     for library in ("faiss", "usearch"):
         out = ("--to", library, "--out", f"ann {library}")
         exported = answer("export", "models:/shop@champion", *store, *out)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.bundle.calibration import Calibrator
-from recsys.bundle.pair_calibration import PairCalibrator, TakeProbability
+from recsys.bundle.pair_calibration import InteractionProbability, PairCalibrator
 
 STEPS = Calibrator("isotonic", logits=(-2.0, 0.0, 1.0), probabilities=(0.1, 0.1, 0.6))
 
@@ -28,7 +28,7 @@ def test_an_isotonic_map_by_hand() -> None:
 
 def test_new_and_known_items_have_maps_of_their_own() -> None:
     low, high = PairCalibrator(intercept=-math.log(9)), PairCalibrator(intercept=math.log(9))
-    found = TakeProbability(known=low, new=high, period="a week")
+    found = InteractionProbability(known=low, new=high, period="a week")
     pairs = found.probability(np.zeros(3), np.full(3, 7), np.array([True, False, True]))
     assert pairs == pytest.approx([0.9, 0.1, 0.9])
 
@@ -49,5 +49,5 @@ def test_the_probability_of_one_user_never_falls_with_the_score(
 
 def test_saved_and_read_it_says_the_same() -> None:
     known = PairCalibrator(1.5, 0.2, -3.0, STEPS, "all", 10, 4, 0.5, 1.5)
-    before = TakeProbability(known, PairCalibrator(), "within 31 days")
-    assert TakeProbability.from_json(before.to_json()) == before
+    before = InteractionProbability(known, PairCalibrator(), "within 31 days")
+    assert InteractionProbability.from_json(before.to_json()) == before

@@ -15,7 +15,7 @@ import torch
 from click.testing import CliRunner
 
 from recsys.app.cli import main
-from recsys.bundle.pair_calibration import PairCalibrator, TakeProbability
+from recsys.bundle.pair_calibration import InteractionProbability, PairCalibrator
 from recsys.core.errors import ConfigError, DataError
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.requests.table import request_table
@@ -149,7 +149,7 @@ def test_audiences_of_new_items_are_sums_over_the_customers(
     scorer: Scorer, config: ExperimentConfig, new_items: str, tmp_path: Path
 ) -> None:
     map_ = PairCalibrator(2.0, 0.1, -1.0, audience_low=0.5, audience_high=3.0)
-    scorer = replace(scorer, calibration=TakeProbability(PairCalibrator(), map_, "a week"))
+    scorer = replace(scorer, calibration=InteractionProbability(PairCalibrator(), map_, "a week"))
     new = read_new_items(scorer, {"items": new_items})
     shards = shards_of_log(scorer, sources(config), rows_per_part=64)
     out = tmp_path / "audience"

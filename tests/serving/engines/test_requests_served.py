@@ -1,4 +1,4 @@
-"""Requests to a served model: seen items as it was judged, errors with their file, MLflow alike."""
+"""Requests to a served model: seen items as when evaluated, errors with their file, MLflow too."""
 
 import json
 import shutil
@@ -69,7 +69,7 @@ def log() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def bundle(log: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A session model, judged with seen items in the lists."""
+    """A session model, evaluated with seen items in the lists."""
     folder = tmp_path_factory.mktemp("served")
     log.to_parquet(folder / "log.parquet")
     text = yaml.safe_dump({**SETTINGS, "output": str(folder / "runs")})
@@ -150,7 +150,7 @@ def test_lists_hold_seen_items_where_those_of_the_evaluation_did(
     assert (code, "holds the scores of another job" in said) == (2, True)
 
 
-def test_a_model_judged_without_seen_items_is_served_without_them(
+def test_a_model_evaluated_without_seen_items_is_served_without_them(
     trained: Path, tmp_path: Path
 ) -> None:
     assert Scorer.open(trained).filter_seen
@@ -182,7 +182,9 @@ def test_a_model_judged_without_seen_items_is_served_without_them(
     assert "filter_seen: true" in seen_in_words(True, True)
 
 
-def test_mlflow_asks_as_the_model_was_judged(bundle: Path, whole: pd.DataFrame, model: Any) -> None:
+def test_mlflow_asks_as_the_model_was_evaluated(
+    bundle: Path, whole: pd.DataFrame, model: Any
+) -> None:
     defaults = {one["name"]: one["default"] for one in model.metadata.signature.params.to_dict()}
     assert defaults == {"k": 20, "filter_seen": False, "probability": False}
     kept = Scorer.open(bundle, k=20).score(pa.Table.from_pandas(whole)).column("items").to_pylist()

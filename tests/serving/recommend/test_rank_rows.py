@@ -158,10 +158,10 @@ def expected(films: tuple[ExperimentConfig, Path]) -> np.ndarray[Any, Any]:
     """What the model says of every row of the log as training encodes it, in file order."""
     config, bundle = films
     rows = open_rows(config, World())
-    return judged_by_training(rows, bundle, np.argsort(rows.loader.data.tables.events.row))  # type: ignore[attr-defined]
+    return scored_by_training(rows, bundle, np.argsort(rows.loader.data.tables.events.row))  # type: ignore[attr-defined]
 
 
-def judged_by_training(rows: RankingRows, bundle: Path, numbers: Any) -> np.ndarray[Any, Any]:
+def scored_by_training(rows: RankingRows, bundle: Path, numbers: Any) -> np.ndarray[Any, Any]:
     ranker = RowModel.open(bundle)
     features = rows.loader.rows(numbers).features  # type: ignore[attr-defined]
     return ranker.calibrator.probability(ranker.logits(features))

@@ -296,7 +296,7 @@ PROBES: dict[str, Probe] = {
     "session: training.warmup_steps": Probe(
         {"training.batch_size": 2, "training.epochs": 2}, {"training.warmup_steps": 1}
     ),
-    "calibration": Probe({"split.validation": 0.4}, see="judged"),
+    "calibration": Probe({"split.validation": 0.4}, see="evaluated"),
     "model[autoint].dropout": Probe(
         {"model.kind": "autoint", "model.hidden": [8]}, {"model.dropout": 0.5}
     ),
@@ -373,7 +373,7 @@ SEEN_AT = {
     "schema": "data",
     "split": "data",
     "sessions": "data",
-    "evaluation": "judged",
+    "evaluation": "evaluated",
 }
 
 
@@ -772,7 +772,7 @@ def test_a_stream_whose_share_of_dropped_ids_is_not_given_drops_none(shop: Path)
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_alike_is_observed_alike(kind: str, shop: Path) -> None:
-    for see in ("data", "trained", "judged"):
+    for see in ("data", "trained", "evaluated"):
         first, again = (outcome(Laboratory(shop), kind, see) for _ in range(2))
         assert not isinstance(first, UserError)
         assert first == again

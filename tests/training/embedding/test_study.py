@@ -1,4 +1,4 @@
-"""The study of multiplicities on a planted world, its noise twin, and through the door."""
+"""The study of multiplicities on a planted world, its noise twin, and from the command line."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -64,17 +64,17 @@ def test_the_mean_is_even_at_first_and_forgets_later() -> None:
     torch.testing.assert_close(table.weight, mean.expand(3, 4))
 
 
-def test_what_is_judged_and_kept_is_the_average_and_training_goes_on_without_it(
+def test_what_is_evaluated_and_kept_is_the_average_and_training_continues_without_it(
     tmp_path: Path,
 ) -> None:
     plain = toy_task()
     alone = Record(plain)
     fit(plain, config(epochs=4), Checkpoints(tmp_path / "plain"), (alone,))
-    task, judged = toy_task(), list[Tensor]()
+    task, evaluated = toy_task(), list[Tensor]()
 
     def validate() -> dict[str, float]:
-        judged.append(weights(task))
-        return {"accuracy": float(len(judged) != 4)}  # the first is the best
+        evaluated.append(weights(task))
+        return {"accuracy": float(len(evaluated) != 4)}  # the first is the best
 
     beside = Record(task)
     averaged = replace(task, validate=validate)
@@ -87,7 +87,7 @@ def test_what_is_judged_and_kept_is_the_average_and_training_goes_on_without_it(
     for number, own in enumerate(alone.found[1:], start=1):  # every step: an epoch has but six
         mean = mean + (own - mean) * max(1 / number, 1 / 3)
         means.append(mean)
-    for epoch, found in enumerate(judged, start=1):
+    for epoch, found in enumerate(evaluated, start=1):
         torch.testing.assert_close(found, means[epoch * STEPS - 1])
     assert state.best_step == STEPS
     torch.testing.assert_close(weights(task), means[STEPS - 1])

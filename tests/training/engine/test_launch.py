@@ -1,4 +1,4 @@
-"""Ranks through the front door: killed, stopped, resumed on another number, and what is said."""
+"""Ranks from the command line: killed, stopped, resumed on another number, and what is said."""
 
 import json
 import os

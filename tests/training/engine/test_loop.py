@@ -362,7 +362,9 @@ def test_with_nothing_to_validate_on_the_last_epoch_is_kept(tmp_path: Path) -> N
     task = Task(**{**vars(task), "validate": dict})
     state = fit(task, config(epochs=3, patience=1, warmup_steps=0), Checkpoints(tmp_path))
     assert (state.epoch, state.best_step, state.best_metric) == (3, 3 * STEPS, None)
-    judged = toy_task()
-    fit(judged, config(epochs=3, patience=3, warmup_steps=0), Checkpoints(tmp_path / "judged"))
-    Checkpoints(tmp_path / "judged").load(judged.trained, 3 * STEPS)
-    assert bits(task) == bits(judged)
+    evaluated = toy_task()
+    fit(
+        evaluated, config(epochs=3, patience=3, warmup_steps=0), Checkpoints(tmp_path / "evaluated")
+    )
+    Checkpoints(tmp_path / "evaluated").load(evaluated.trained, 3 * STEPS)
+    assert bits(task) == bits(evaluated)

@@ -30,7 +30,7 @@ def jagged(lists: list[list[int]]) -> Jagged:
     return Jagged(torch.tensor([item for one in lists for item in one]), offsets)
 
 
-def judged(items: Tensor, **more: float) -> dict[str, float]:
+def evaluated(items: Tensor, **more: float) -> dict[str, float]:
     taken = jagged([[row] for row in range(len(items))])
     return representation_metrics(items, sphere(9, len(items)), taken, **more)
 
@@ -79,14 +79,14 @@ def test_of_many_items_evenly_spaced_ones_are_compared(monkeypatch: pytest.Monke
 
 
 def test_a_healthy_space_raises_nothing() -> None:
-    assert alarm(judged(sphere()), judged(sphere(1))) is None
+    assert alarm(evaluated(sphere()), evaluated(sphere(1))) is None
     # Half of the dimensions, off centre and grouped, as trained spaces are.
     generator = torch.Generator().manual_seed(3)
     centres = torch.randn(12, E, generator=generator)[torch.arange(N) % 12]
     noise = torch.randn(N, E, generator=generator)
     noise[:, E // 2 :] = 0
     items = normalize(0.5 + centres + noise, dim=1)
-    assert alarm(judged(items), spread=0.02) is None
+    assert alarm(evaluated(items), spread=0.02) is None
     assert collapse_warning([], E, N) is None
     assert collapse_warning([{"step": 1.0, "loss": 2.0}], E, N) is None
 
@@ -100,7 +100,7 @@ def low_rank(rank: int) -> Tensor:
 
 
 def test_items_that_are_all_alike() -> None:
-    found = judged(alike())
+    found = evaluated(alike())
     words = alarm(found)
     assert words is not None
     assert f"use {found['rankme']:.1f} of 32 possible dimensions and mostly point" in words
@@ -110,15 +110,15 @@ def test_items_that_are_all_alike() -> None:
 
 
 def test_a_planted_low_rank_raises_it_and_three_times_that_does_not() -> None:
-    words = alarm(judged(low_rank(2)))
+    words = alarm(evaluated(low_rank(2)))
     assert words is not None
     assert "of 32 possible dimensions. It was so from the first evaluation on" in words
     assert "few features of the items carry anything" in words
-    assert alarm(judged(low_rank(9))) is None
+    assert alarm(evaluated(low_rank(9))) is None
 
 
 def test_a_fall_during_training_is_blamed_on_the_learning_rate() -> None:
-    before, after = judged(sphere()), judged(low_rank(2))
+    before, after = evaluated(sphere()), evaluated(low_rank(2))
     words = alarm(before, after)
     assert words is not None
     assert f"It was {before['rankme']:.1f} before and fell during training" in words
@@ -132,17 +132,21 @@ def test_a_fall_during_training_is_blamed_on_the_learning_rate() -> None:
 
 def test_items_that_share_their_features_are_named_before_other_causes() -> None:
     kinds = sphere(4, 3)[torch.arange(N) % 3]
-    words = alarm(judged(kinds, temperature=1.0))
+    words = alarm(evaluated(kinds, temperature=1.0))
     assert words is not None
     assert "100% of the items share their place with another" in words
     assert "training.id_dropout" in words
 
 
 def test_a_high_temperature_is_named() -> None:
-    assert "The temperature is 0.50: too high" in str(alarm(judged(low_rank(2), temperature=0.5)))
-    assert "The temperature" not in str(alarm(judged(low_rank(2), temperature=0.3)))
-    before = {**judged(low_rank(2)), "temperature": 0.4}
-    assert "The temperature is 0.40" in str(alarm(before, judged(low_rank(2))))  # known from then
+    assert "The temperature is 0.50: too high" in str(
+        alarm(evaluated(low_rank(2), temperature=0.5))
+    )
+    assert "The temperature" not in str(alarm(evaluated(low_rank(2), temperature=0.3)))
+    before = {**evaluated(low_rank(2)), "temperature": 0.4}
+    assert "The temperature is 0.40" in str(
+        alarm(before, evaluated(low_rank(2)))
+    )  # known from then
 
 
 def test_a_space_that_tells_only_categories_apart_is_named() -> None:
@@ -151,7 +155,7 @@ def test_a_space_that_tells_only_categories_apart_is_named() -> None:
     spread = group_spread(items, [f"g{one}" for one in group.tolist()])
     assert spread is not None
     assert spread < 0.1
-    found = {**judged(items), "rankme": 2.9, "twins": 0.1}
+    found = {**evaluated(items), "rankme": 2.9, "twins": 0.1}
     assert f"Items of one category are {spread:.0%} as far apart" in str(
         alarm(found, spread=spread)
     )

@@ -132,7 +132,7 @@ NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NO_GPU)])
-def test_training_stops_on_validation_queries_and_is_judged_on_test_queries(
+def test_training_stops_on_validation_queries_and_is_evaluated_on_test_queries(
     config: ExperimentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str
 ) -> None:
     parts = []

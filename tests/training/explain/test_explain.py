@@ -1,4 +1,4 @@
-"""What the ranker of a bundle looks at, through the door: tables, JSON, pictures and the report."""
+"""What the ranker of a bundle looks at, from the command line: tables, JSON, pictures, report."""
 
 import json
 import re

@@ -206,7 +206,7 @@ def test_items_are_drawn_alike_and_alone(config_of: Config) -> None:
     shown.clear()
     for _ in range(100):
         task.loss(batch)
-    shown = [one for one in shown if len(one) == 64]  # a DCN judges the batch by it too
+    shown = [one for one in shown if len(one) == 64]  # a DCN uses it in the batch too
     columns = {name: place for place, (name, _) in enumerate(rows.layout.single)}
     hidden = torch.stack([one.single == MASK_HASH for one in shown])
     assert hidden[:, :, [columns["user"], columns["place"]]].all()

@@ -1,4 +1,4 @@
-"""A search in MLflow on a real store, and through the door as a user has it."""
+"""A search in MLflow on a real store, and from the command line."""
 
 import json
 import os

@@ -179,7 +179,7 @@ def _implicit_is_installed() -> bool:
     return find_spec("implicit") is not None
 
 
-def _no_reason(_data: Dataset, _config: RetrievalEvaluationConfig, _taken: _Rows) -> None:
+def _no_reason(_data: Dataset, _config: RetrievalEvaluationConfig, _rows: _Rows) -> None:
     return None
 
 
@@ -195,7 +195,7 @@ def _not_recent(_data: Dataset, config: RetrievalEvaluationConfig, taken: _Rows)
     )
 
 
-def _not_ease(data: Dataset, config: RetrievalEvaluationConfig, _taken: _Rows) -> str | None:
+def _not_ease(data: Dataset, config: RetrievalEvaluationConfig, _rows: _Rows) -> str | None:
     needed = data.num_items**2 * 4
     words = f"a matrix of {data.num_items:,} x {data.num_items:,} items needs {needed / 1e9:.1f} GB"
     if data.num_items > config.ease_max_items:
@@ -221,7 +221,7 @@ def _not_neighbours(data: Dataset, config: RetrievalEvaluationConfig, taken: _Ro
 
 
 def _not_session_items(
-    _data: Dataset, config: RetrievalEvaluationConfig, _taken: _Rows
+    _data: Dataset, config: RetrievalEvaluationConfig, _rows: _Rows
 ) -> str | None:
     if not config.filter_seen:
         return None
@@ -244,7 +244,7 @@ def _too_long(products: float) -> str:
     return f"its scores would take some {products:.0e} multiplications, minutes to hours"
 
 
-def _not_ials(_data: Dataset, config: RetrievalEvaluationConfig, _taken: _Rows) -> str | None:
+def _not_ials(_data: Dataset, config: RetrievalEvaluationConfig, _rows: _Rows) -> str | None:
     if _implicit_is_installed():
         return None
     if "ials" in config.baselines:

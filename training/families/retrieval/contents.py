@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recsys.bundle.pair_calibration import TakeProbability
+from recsys.bundle.pair_calibration import InteractionProbability
 from recsys.bundle.weights import load_retrieval, save_weights, space_id
 from recsys.core.distinct import distinct
 from recsys.features.bundle.description import ModelDescription
@@ -40,7 +40,7 @@ def write_retrieval(
     query_vectors: Tensor,
     metrics: dict[str, Any],
     origin: Mapping[str, str],
-    probability: TakeProbability | None = None,
+    probability: InteractionProbability | None = None,
 ) -> Path:
     """Write the bundle of `model` below `parent` and return its folder.
 

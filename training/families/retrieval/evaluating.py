@@ -67,7 +67,7 @@ def evaluate_model(
     }
     baselines, left_out = baseline_rankers(data, settings, sessions)
     rankers.update(baselines)
-    rankers |= reading.trained_beside()
+    rankers |= reading.trained_baselines()
     if extra_rankers is not None:
         rankers |= extra_rankers(data, queries, filter_seen=filter_seen)
     evaluation = evaluate(

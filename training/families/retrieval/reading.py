@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Protocol, Self
 
-from recsys.bundle.pair_calibration import TakeProbability
+from recsys.bundle.pair_calibration import InteractionProbability
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.queries import Queries
 from recsys.features.dataset.sessions import SessionConfig, Sessions
@@ -49,17 +49,17 @@ class RetrievalData(Protocol):
     def task(self, validation: Queries, world: World) -> Task[Any]:
         """Return what the loop trains."""
 
-    def trained_beside(self) -> dict[str, Ranker]:
+    def trained_baselines(self) -> dict[str, Ranker]:
         """Return rankers that the evaluation names and that are trained, not fitted."""
 
     def restore(self, model: RetrievalModel) -> None:
         """Put back into a model what comes from the data and no bundle holds."""
 
-    def probability(self, model: RetrievalModel) -> TakeProbability | None:
+    def probability(self, model: RetrievalModel) -> InteractionProbability | None:
         """Return what makes probabilities of scores, where the configuration asks for it."""
 
     def probability_metrics(
-        self, model: RetrievalModel, calibrated: TakeProbability
+        self, model: RetrievalModel, calibrated: InteractionProbability
     ) -> dict[str, float]:
         """Return how the probabilities do on the test part."""
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Self
 
-from recsys.bundle.pair_calibration import TakeProbability
+from recsys.bundle.pair_calibration import InteractionProbability
 from recsys.data.batch import SessionBatch
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.queries import Queries
@@ -65,7 +65,7 @@ class SessionData:
         """Return what the loop trains."""
         return session_task(self.config, self.data, self.sessions, validation, world)
 
-    def trained_beside(self) -> dict[str, Ranker]:
+    def trained_baselines(self) -> dict[str, Ranker]:
         """Return the transformer on ids alone, where the evaluation names it."""
         if "sasrec" not in self.config.evaluation.baselines:
             return {}
@@ -74,12 +74,12 @@ class SessionData:
     def restore(self, model: RetrievalModel) -> None:
         """A bundle holds all that such a model is."""
 
-    def probability(self, model: RetrievalModel) -> TakeProbability | None:
+    def probability(self, model: RetrievalModel) -> InteractionProbability | None:
         """Return None: scores of sessions have no calibration."""
         return None
 
     def probability_metrics(
-        self, model: RetrievalModel, calibrated: TakeProbability
+        self, model: RetrievalModel, calibrated: InteractionProbability
     ) -> dict[str, float]:
         """Return nothing: there are no probabilities."""
         return {}

@@ -95,7 +95,7 @@ class TwoTowerExperiment(RetrievalExperiment):
     training: TwoTowerTrainingConfig = TwoTowerTrainingConfig()
     evaluation: TwoTowerEvaluationConfig = TwoTowerEvaluationConfig()
     calibration: Literal["none", "logistic", "isotonic"] = "none"
-    """How scores become the probability that a user takes an item within a period like the
+    """How scores become the probability of an interaction within a period like the
     validation part, on the rows of that part."""
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""The probability that a user takes an item, fitted on the validation part.
+"""The probability of an interaction, fitted on the validation part.
 
 The pairs are of all users who were there before the part (`recsys.features.dataset.pair_sample`).
 For items without a training row, which metadata alone describe, the scores mean something else than
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys.bundle.calibration import Calibrator
-from recsys.bundle.pair_calibration import PairCalibrator, TakeProbability
+from recsys.bundle.pair_calibration import InteractionProbability, PairCalibrator
 from recsys.core.errors import DataError
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.pair_sample import PairSample, released_items, sample_pairs
@@ -100,9 +100,9 @@ def _logistic(unit: Floats, label: Floats, share: Floats) -> tuple[Floats, float
     return model.coef_[0], float(model.intercept_[0])
 
 
-def take_probability(
+def interaction_probability(
     config: TwoTowerExperiment, data: Dataset, model: TwoTower
-) -> TakeProbability | None:
+) -> InteractionProbability | None:
     """Return the calibration that `config.calibration` asks for; None where it asks for none.
 
     Raises:
@@ -119,7 +119,7 @@ def take_probability(
     known, new = fitted["known"], fitted["new"]
     assert known is not None
     assert new is not None
-    return TakeProbability(known, new, period_of(config, data))
+    return InteractionProbability(known, new, period_of(config, data))
 
 
 def check_calibration(
@@ -174,7 +174,7 @@ def _fitted(
 
 
 def probability_metrics(
-    config: TwoTowerExperiment, data: Dataset, model: TwoTower, calibrated: TakeProbability
+    config: TwoTowerExperiment, data: Dataset, model: TwoTower, calibrated: InteractionProbability
 ) -> dict[str, float]:
     """Return how the probabilities do on the test part, for known and for new items.
 
@@ -218,7 +218,7 @@ def _sample(
 
 
 def period_of(config: TwoTowerExperiment, data: Dataset) -> str:
-    """Say when a user is to take the item whose probability is given."""
+    """Describe the time in which the interaction is to occur."""
     if config.split.kind == "leave_one_out":
         return "as the next item of the user"
     if config.split.kind == "column" or config.schema_.interactions.time is None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Self
 
-from recsys.bundle.pair_calibration import TakeProbability
+from recsys.bundle.pair_calibration import InteractionProbability
 from recsys.data.batch import PairBatch
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.queries import Queries, build_queries
@@ -15,8 +15,8 @@ from recsys.training.evaluation.evaluate import Ranker
 from recsys.training.families.two_tower.config import TwoTowerExperiment
 from recsys.training.families.two_tower.pair_calibrating import (
     check_calibration,
+    interaction_probability,
     probability_metrics,
-    take_probability,
 )
 from recsys.training.families.two_tower.task import smoothing_of, two_tower_task
 
@@ -67,7 +67,7 @@ class TwoTowerData:
         """Return what the loop trains."""
         return two_tower_task(self.config, self.data, validation, world)
 
-    def trained_beside(self) -> dict[str, Ranker]:
+    def trained_baselines(self) -> dict[str, Ranker]:
         """Return no ranker: all baselines of a two-tower are fitted."""
         return {}
 
@@ -76,13 +76,13 @@ class TwoTowerData:
         assert isinstance(model, TwoTower)
         model.smoothing = smoothing_of(self.config, self.data)
 
-    def probability(self, model: RetrievalModel) -> TakeProbability | None:
+    def probability(self, model: RetrievalModel) -> InteractionProbability | None:
         """Return what makes probabilities of scores, where the configuration asks for it."""
         assert isinstance(model, TwoTower)
-        return take_probability(self.config, self.data, model)
+        return interaction_probability(self.config, self.data, model)
 
     def probability_metrics(
-        self, model: RetrievalModel, calibrated: TakeProbability
+        self, model: RetrievalModel, calibrated: InteractionProbability
     ) -> dict[str, float]:
         """Return how the probabilities do on the test part, for known and for new items."""
         assert isinstance(model, TwoTower)

@@ -19,7 +19,7 @@ from recsys.features.dataset.split import TEST, TRAIN
 from recsys.training.config.baselines import NEED_SESSIONS
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.config.retrieval import RetrievalEvaluationConfig
-from recsys.training.evaluation import evaluate as judging
+from recsys.training.evaluation import evaluate as evaluating
 from recsys.training.families.load import load_config, parse_config
 from recsys.training.families.plain import choose, fallback
 from recsys.training.families.plain.attributes import AttributePopularity, item_values
@@ -152,13 +152,13 @@ def test_large_catalogues_are_scored_in_smaller_blocks(
     whole = baseline_rankers(dataset, config)[0]["item_knn"](queries, 20)
     monkeypatch.setattr(fallback, "CELLS_AT_ONCE", 3 * dataset.num_items)
     sizes = []
-    real = judging.topk_of_scores
+    real = evaluating.topk_of_scores
 
     def counting(scores, *rest):  # type: ignore[no-untyped-def]
         sizes.append(len(scores))
         return real(scores, *rest)
 
-    monkeypatch.setattr(judging, "topk_of_scores", counting)
+    monkeypatch.setattr(evaluating, "topk_of_scores", counting)
     assert (baseline_rankers(dataset, config)[0]["item_knn"](queries, 20) == whole).all()
     assert max(sizes) == 3
 
@@ -199,7 +199,7 @@ def test_the_table_says_what_was_left_out(
 ) -> None:
     config = RetrievalEvaluationConfig(baselines=("popularity", "ease"), ease_max_items=5, ks=(20,))
     rankers, left_out = baseline_rankers(dataset, config)
-    found = judging.evaluate(
+    found = evaluating.evaluate(
         dataset, queries, rankers, config, protocol={"split": "s"}, seed=0, left_out=left_out
     )
     evaluation_table(found)

@@ -112,7 +112,7 @@ def test_the_report_holds_the_baselines(result: TrainResult) -> None:
 
 
 def test_metrics_are_those_of_the_predictions(log: Path, result: TrainResult) -> None:
-    """Judged again from the bundle, and AUC within users worked out from the log itself."""
+    """Evaluated again from the bundle, and AUC within users worked out from the log itself."""
     again = evaluate_bundle(result.bundle, log.parent / "again.html")
     assert isinstance(again, RankingEvaluation)
     assert isinstance(result.evaluation, RankingEvaluation)

@@ -1,4 +1,4 @@
-"""Sessions from a log to recommendations: trained, judged, bundled, reopened, scored."""
+"""Sessions from a log to recommendations: trained, evaluated, bundled, reopened, scored."""
 
 from pathlib import Path
 from typing import Any
@@ -118,7 +118,7 @@ def test_it_learns_what_follows_what(result: TrainResult) -> None:
     assert "Session transformer" in result.report.read_text()
 
 
-def test_a_bundle_judged_again_says_the_same(result: TrainResult, tmp_path: Path) -> None:
+def test_a_bundle_evaluated_again_says_the_same(result: TrainResult, tmp_path: Path) -> None:
     again = evaluate_bundle(result.bundle, tmp_path / "report.html")
     assert isinstance(again, Evaluation)
     assert isinstance(result.evaluation, Evaluation)

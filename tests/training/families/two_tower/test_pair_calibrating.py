@@ -20,10 +20,10 @@ from recsys.training.families.load import load_config
 from recsys.training.families.two_tower.pair_calibrating import (
     _sample,
     fit_pairs,
+    interaction_probability,
     pair_scores,
     period_of,
     probability_metrics,
-    take_probability,
 )
 from recsys.training.families.two_tower.task import build_two_tower
 
@@ -97,7 +97,7 @@ def asked(config: ExperimentConfig) -> ExperimentConfig:
 def planted_part(
     data: Dataset, model: TwoTower, part: int, slope: float, intercept: float
 ) -> Dataset:
-    """Return the world where who takes the items of `part` follows from the model's own scores."""
+    """Return the world where interactions with the items of `part` follow from the model's own scores."""
     events, kept = data.tables.events, np.flatnonzero(data.part != part)
     items = released_items(data, part)
     sample = sample_pairs(data, part, items, history_length=10, filter_seen=True)
@@ -129,8 +129,8 @@ def test_new_items_get_a_map_of_their_own_that_holds_on_others(
     for part in (VALIDATION, TEST):
         data = planted_part(data, model, part, slope=1.0, intercept=-2.5)
     with pytest.raises(DataError, match=r"calibration: .* needs 50 interactions with 20 items"):
-        take_probability(asked, replace(data, part=np.minimum(data.part, TRAIN)), model)
-    found = take_probability(asked, data, model)
+        interaction_probability(asked, replace(data, part=np.minimum(data.part, TRAIN)), model)
+    found = interaction_probability(asked, data, model)
     assert found is not None
     assert "whose first rows are in the validation part" in found.new.fitted_on
     assert "all items" in found.known.fitted_on  # of the others nothing is held out
@@ -182,7 +182,7 @@ def test_the_period_is_said_in_words(asked: ExperimentConfig, dataset: Dataset) 
         sample = _sample(asked.model_copy(update={"split": chosen}), dataset, VALIDATION, items)
         assert len(sample.num_events) == int(users.sum())
     assert (
-        take_probability(
+        interaction_probability(
             asked.model_copy(update={"calibration": "none"}),
             dataset,
             None,  # type: ignore[arg-type]
