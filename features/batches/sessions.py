@@ -104,7 +104,7 @@ class SessionLoader:
         self._owner, self._starts, self._lengths = _windows(trained.offsets, config)
         if len(self._starts) == 0:
             raise DataError(
-                f"none of {len(trained):,} sessions has two training rows: nothing comes next",
+                f"none of {len(trained):,} sessions has two training rows: no next item to learn",
                 remedy="see schema.interactions.session, sessions.inactivity_minutes and split",
             )
         self._users = trained.user[self._owner]

@@ -157,7 +157,7 @@ def _warnings(parts: tuple[ClickPart, ...], features: tuple[ClickFeature, ...]) 
         )
     found += [
         f"feature '{one.feature}': {one.unseen:.0%} of its test values are in no training row; "
-        "it says nothing of later rows"
+        "it has no information on later rows"
         for one in features
         if one.unseen > 0.9
     ]

@@ -289,7 +289,7 @@ def _write_parts(
         raise DataError(
             f"{sum(found.counts):,} rows in the first reading, {sum(counts):,} in the second",
             file=source.files.paths[0],
-            remedy="leave the files alone while they are read",
+            remedy="do not change the files while they are read",
         )
     return tuple(writer.num_positive for writer in writers)
 

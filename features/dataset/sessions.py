@@ -127,12 +127,12 @@ def sessions_of(schema: Schema, events: Events, config: SessionConfig) -> Sessio
     if roles.session is not None and minutes is not None:
         raise ConfigError(
             f"sessions.inactivity_minutes is set, but the column '{roles.session}' says already "
-            "which session a row is of: take inactivity_minutes or schema.interactions.session out"
+            "which session a row is of: leave out inactivity_minutes or schema.interactions.session"
         )
     if minutes is not None and roles.time is None:
         raise ConfigError(
             "sessions.inactivity_minutes needs schema.interactions.time: without a clock no pause "
-            "is known; declare the time, or take inactivity_minutes out"
+            "is known; declare the time, or leave out inactivity_minutes"
         )
     if roles.session is not None:
         assert events.session is not None

@@ -134,7 +134,7 @@ def sections(draft: Draft) -> list[str]:
     rows = log.rows if log.complete else _MANY_ROWS
     batch = 256 if rows < _FEW_ROWS else 1024 if rows < _MANY_ROWS else 4096
     if rows < _FEW_ROWS and draft.autos:
-        line = f"lookups: {draft.autos}   # one a feature: more would learn so few rows by heart"
+        line = f"lookups: {draft.autos}   # one a feature: more would overfit so few rows"
         draft.table_lines.append(line)
     training = [
         f"batch_size: {batch}   # for {'' if log.complete else 'at least '}{log.rows:,} rows",

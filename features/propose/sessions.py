@@ -25,7 +25,7 @@ def session_lines(draft: Draft) -> list[str]:
     }
     lines = [
         f"# The rows come in sessions ('{visit}'). For a model that says what comes next in one,",
-        "# in place of a two-tower, take away the '#' of these three lines; columns of the log",
+        "# in place of a two-tower, remove the '#' of these three lines; columns of the log",
         "# among the features then describe its steps.",
         *(f"# {name}: {flow(section)}" for name, section in sections.items()),
     ]

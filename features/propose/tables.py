@@ -185,7 +185,7 @@ def _positive_lines(draft: Draft, used: set[str]) -> list[str]:
     used.add(rating[0])
     condition = flow({"column": rating[0], "at_least": rating[1]})
     draft.unsure.append(
-        f"'{rating[0]}' looks like a rating: every row counts as positive unless you take away "
+        f"'{rating[0]}' looks like a rating: every row counts as positive unless you remove "
         f"the '#' before {condition} in interactions.where"
     )
     return [f"# - {condition}   # count only high ratings as positive"]

@@ -256,7 +256,7 @@ def read_side(
     if not given:
         return None
     if getattr(schema, side) is None:
-        raise ConfigError(f"the model was trained without a table of {side}; leave --{side} away")
+        raise ConfigError(f"the model was trained without a table of {side}; leave out --{side}")
     needed = {feature.table for feature in schema.features_of(side)} | {side}
     for name in sorted(needed - set(given)):
         option = f"--{name} PATH" if name == side else f"--other {name}=PATH"

@@ -257,7 +257,9 @@ def _item_rows(
     except pa.ArrowInvalid as error:
         reason = str(error).splitlines()[0]
         raise origin.error(
-            f"holds what is no {item_ids.type} id ({reason})", name, remedy="correct the ids"
+            f"holds values that are not {item_ids.type} ids ({reason})",
+            name,
+            remedy="correct the ids",
         ) from None
     rows = np.asarray(found.fill_null(-1), np.int64)
     return rows, np.repeat(np.arange(len(lengths)), lengths), values

@@ -245,7 +245,7 @@ def _without_repeats(log: Log, schema: Schema, policies: Policies) -> Log:
         log.items.column,
         f"the same {what} as an earlier row",
         log.rows[repeated],
-        remedy="take the repeats out of the source",
+        remedy="remove the repeats from the source",
         rule=policies.rule("duplicate_events", "keep or drop"),
     )
     return log.keep(~repeated)

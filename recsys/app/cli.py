@@ -148,7 +148,7 @@ def init(tables: tuple[str, ...], out: Path, force: bool) -> None:
     for line in found.summary:
         click.echo(line)
     if found.unsure:
-        click.echo("\nPlease look at these; I was not sure:")
+        click.echo("\nPlease check these choices:")
     for sentence in found.unsure:
         click.echo(f"  - {sentence}")
     click.echo(f"\nwrote {out}; next: recsys check {out}")

@@ -158,8 +158,8 @@ def _check_two_tower(
 def _refuse_lists(k: int | None, keep_seen: bool | None, probability: bool) -> None:
     if k or keep_seen is not None or probability:
         raise click.UsageError(
-            "--new-items gives a probability for every new item and user; leave --k, --keep-seen, "
-            "--hide-seen and --probability away"
+            "--new-items gives a probability for every new item and user; leave out --k, "
+            "--keep-seen, --hide-seen and --probability"
         )
 
 

@@ -34,7 +34,7 @@ def check_folder(path: Path, holds: str) -> Path:
     suffix = path.suffix.lower()
     if suffix in FILE_SUFFIXES:
         raise ConfigError(
-            f"{path}: the output is a folder of {holds}, not a {suffix} file; leave the ending "
-            f"away: {path.with_suffix('')}"
+            f"{path}: the output is a folder of {holds}, not a {suffix} file; leave out the "
+            f"ending: {path.with_suffix('')}"
         )
     return path

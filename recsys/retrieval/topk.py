@@ -105,8 +105,8 @@ def topk_of_scores(scores: Tensor, k: int, exclude: Jagged | None = None) -> tup
         part = np.array(matrix[start : start + chunk])
         if (bad := np.isnan(part).any(1)).any():
             raise DataError(
-                f"scores: row {start + int(bad.argmax())} holds NaN, which has no place in a "
-                "ranking; look for a training run that diverged"
+                f"scores: row {start + int(bad.argmax())} holds NaN, which cannot "
+                "be ranked; look for a training run that diverged"
             )
         hidden = _excluded(exclude, np.arange(start, start + len(part)))
         part[hidden.query, hidden.row] = -np.inf

@@ -82,7 +82,7 @@ def export_onnx(bundle: Path, out: Path) -> dict[str, Any]:
         difference = check_replay(torch.from_numpy(logit_B), expected_B, str(out / MODEL_FILE))
         wanted_B = ranker.calibrator.probability(logit_B)
         if not np.abs(probability_B - wanted_B).max() <= PROBE_TOLERANCE:
-            raise IntegrityError(f"{out / MODEL_FILE}: calibrates other than the bundle")
+            raise IntegrityError(f"{out / MODEL_FILE}: calibrates differently from the bundle")
         facts = {
             "model_id": ranker.bundle.model_id,
             "size_mib": round(sum(p.stat().st_size for p in staging.iterdir()) / 2**20, 3),

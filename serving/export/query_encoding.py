@@ -65,7 +65,7 @@ def encoding_of(scorer: Scorer, size: EncodingSize) -> FixedDimensionalEncoding:
     if config.interests == 1:
         raise ConfigError(
             f"--encoding fde makes one vector of several, and {scorer.bundle.path} has one a query "
-            "already (model.interests: 1), which any index takes as it is: leave --encoding away"
+            "already (model.interests: 1), which any index takes as it is: leave out --encoding"
         )
     return FixedDimensionalEncoding(
         scorer.vectors.shape[1],

@@ -86,7 +86,7 @@ def _explain(failures: dict[int, Any], run_dir: Path, workers: int) -> int:
         LOG.info(f"rank {rank} was ended by signal {-code} ({failure.signal_name()})")
         code = 128 - code
     elif rank > 0 and (0 not in own or own[0].exitcode != code):  # the first rank said it itself
-        LOG.info(f"rank {rank} failed with exit code {code}; its last words:")
+        LOG.info(f"rank {rank} failed with exit code {code}; its last lines:")
         LOG.info(_last_words(run_dir / "ranks", rank))
     LOG.info(_how_to_go_on(run_dir, workers))
     return code

@@ -33,7 +33,7 @@ def talk_over_loopback() -> None:
     loopback = [name for name in names if name in ("lo", "lo0")]
     if not loopback:
         raise ConfigError(
-            f"ranks on one machine talk over its loopback interface, and there is none among "
+            f"ranks on one machine use its loopback interface, and there is none among "
             f"{', '.join(names) or 'no interfaces'}: bring up 'lo', or train with one process"
         )
     os.environ.update(dict.fromkeys(_INTERFACES, loopback[0]))

@@ -150,7 +150,7 @@ class Evaluation:
         for name, count in self.fell_back.items():
             of_count.setdefault(count, []).append(called(name))
         found = [f"{', '.join(of)} for {count:,} of {every}" for count, of in of_count.items()]
-        words = f"fell back on {self.fallback}, for want of a known history"
+        words = f"used {self.fallback}, without a known history"
         return f"{words}: {'; '.join(found)}" if found else ""
 
     def cold_k(self, k: int) -> int:

@@ -140,7 +140,7 @@ def _in_memory(opened: OpenedRanker) -> Dataset:
     if opened.data is None:
         raise ConfigError(
             "one row is explained where the tables fit into memory; of a streamed log explain the "
-            "model as a whole: leave --user, --item and --row away"
+            "model as a whole: leave out --user, --item and --row"
         )
     return opened.data
 

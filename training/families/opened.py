@@ -34,7 +34,7 @@ class OpenedModel(ModelBundle):
         )
         if tables.fingerprint != self.bundle.manifest["facts"]["data_fingerprint"]:
             LOG.warning(
-                "the data are not those the model was trained on; rows may have moved parts"
+                "the data are not those the model was trained on; rows may be in other parts"
             )
         tables, part, cold = parted(schema, tables, config.split)
         return encoded(schema, tables, part, self.encoder, cold)

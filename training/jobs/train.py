@@ -231,13 +231,13 @@ def doubts(steps: int, training: TrainingConfig) -> Iterator[str]:
     """Yield what of a training of so many steps is unlikely to be meant."""
     if steps < FEW_STEPS:
         yield (
-            f"{steps:,} steps teach a model little: set a smaller training.batch_size "
+            f"{steps:,} steps are few to train a model: set a smaller training.batch_size "
             f"(it is {training.batch_size:,}), or more epochs"
         )
     if training.average_epochs > training.epochs / 2:
         yield (
             f"training.average_epochs: {training.average_epochs:g} of "
-            f"{training.epochs:,} epochs keeps much of what the first steps were: half of them "
+            f"{training.epochs:,} epochs includes much of the first steps: half of them "
             "at most are usual"
         )
 

@@ -139,12 +139,14 @@ def _tiles(evaluation: Evaluation, k: int) -> list[tuple[str, str, str]]:
         tiles.append((f"{plots.METRICS[kind]}@{k}", f"{model.metrics[metric]:.3f}", between))
     coverage = model.metrics.get(f"coverage_at_{k}")
     if coverage is not None:
-        tiles.append((f"coverage@{k}", f"{coverage:.0%}", "of the catalogue shown to somebody"))
+        tiles.append(
+            (f"coverage@{k}", f"{coverage:.0%}", "of the catalogue recommended at least once")
+        )
     for other in others:
         metric = f"recall_at_{k}"
         if other.name == plots.BEST and other.metrics[metric] > 0:
             share = model.metrics[metric] / other.metrics[metric]
-            known = "of the recall that knowing every taste would reach"
+            known = "of the best reachable recall"
             tiles.append(("best reachable", f"{share:.0%}", known))
     return tiles
 

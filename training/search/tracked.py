@@ -99,7 +99,7 @@ class SearchTracking:
             missing = self._courier.finish()
             if missing:
                 _log.warning(
-                    "MLflow has not got %d of the trials (%s); deliver them later: recsys sync %s",
+                    "MLflow lacks %d of the trials (%s); deliver them later: recsys sync %s",
                     missing,
                     self._courier.why or "no answer yet",
                     self.run_dir,

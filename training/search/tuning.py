@@ -97,7 +97,7 @@ class Found:
         done = [one for one in self.trials if one.state == DONE]
         if not done:
             raise ConfigError(
-                f"no trial came to its end, of {len(self.trials)}; the last reason: "
+                f"none of {len(self.trials)} trials finished; the last reason: "
                 f"{self.trials[-1].reason}"
             )
         return max(done, key=lambda one: (one.value or 0.0, -one.number))
@@ -132,8 +132,8 @@ def search(
     family_of(config).check(config)
     if config.split.trains_on_validation:
         raise ConfigError(
-            "split.join_validation leaves nothing to choose by: search without it, and train what "
-            "was found with it"
+            "split.join_validation leaves no rows to compare trials on: search without it, and "
+            "train what was found with it"
         )
     facts = search_facts(config, space, seed)
     base = values_of(config, space)
@@ -226,9 +226,9 @@ class _Search:
             raise ConfigError(f"the last {FAILURES_IN_A_ROW} trials failed; the last one: {why}")
         latest = trials[-REPEATS_IN_A_ROW:]
         if len(latest) == REPEATS_IN_A_ROW and all(one.repeats is not None for one in latest):
-            return "the space is searched: what is proposed has been tried"
+            return "the space is exhausted: every proposal was tried"
         if self.deadline is not None and trials and time.monotonic() > self.deadline:
-            return f"{budget.minutes:g} minutes are over"
+            return f"{budget.minutes:g} minutes have passed"
         return ""
 
     def _trial(self, data: TrialData, tracking: SearchTracking) -> None:
@@ -262,7 +262,7 @@ class _Search:
             ending = "pruned"
         except TrialStoppedError:
             store.failed(INTERRUPTED, watcher.seconds)
-            LOG.info("  cut off: the minutes are over")
+            LOG.info("  cut off: the time limit is reached")
         except UserError as error:
             ending = self._failed(str(error), watcher)
         except Exception as error:

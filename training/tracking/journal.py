@@ -93,7 +93,7 @@ def parent_tag(run_dir: Path, record: Record, uri: str) -> dict[str, str]:
     parent = run_dir / record["parent"]
     run_id = load_position(parent, uri).run_id
     if run_id is None:
-        raise NotFoundError(f"deliver the run around it first: {parent.resolve()}")
+        raise NotFoundError(f"deliver the enclosing run first: {parent.resolve()}")
     return {"mlflow.parentRunId": run_id}
 
 

@@ -165,7 +165,7 @@ class Tracker:
             _log.warning("%s: %s", self.journal.path, error)
         if self._delivery and not self._delivery.finish():
             _log.warning(
-                "MLflow has not got all of this run (%s); deliver it later: recsys sync %s",
+                "MLflow lacks a part of this run (%s); deliver it later: recsys sync %s",
                 self._delivery.why or "no answer yet",
                 self.journal.path.parent,
             )
@@ -343,7 +343,7 @@ class _Sender:
 
     def _problem(self, text: str) -> None:
         self.position.problems = [*self.position.problems, text][:20]
-        _log.warning("MLflow did not take %s", text)
+        _log.warning("MLflow refused %s", text)
 
     def _save(self) -> None:
         self.position.offset, self.position.sent = self.reached

@@ -13,7 +13,7 @@ def test_a_name_that_ends_as_files_do_is_refused_with_one_that_does_not(
     name: str, tmp_path: Path
 ) -> None:
     path = tmp_path / name
-    with pytest.raises(ConfigError, match=r"is a folder of parts, not a .*leave the ending away: "):
+    with pytest.raises(ConfigError, match=r"is a folder of parts, not a .*leave out the ending: "):
         check_folder(path, "parts")
     check_folder(path.with_name("scores"), "parts")
 

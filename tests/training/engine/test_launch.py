@@ -116,7 +116,7 @@ def runs_still(pid: int) -> bool:
 
 
 def of_several_machines() -> dict[str, str]:
-    """Return the settings of a cluster, whose ranks talk over another interface than loopback."""
+    """Return the settings of a cluster, whose ranks use another interface than loopback."""
     names = [name for _, name in socket.if_nameindex() if name.startswith(("e", "w"))]
     return dict.fromkeys(("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"), names[0]) if names else {}
 
@@ -202,7 +202,7 @@ def test_the_rank_that_failed_is_named_and_not_those_it_took_along(
     output, _ = launcher.communicate(timeout=DEADLINE)
     assert launcher.returncode == 3, output
     *_, rank, words, remedy = output.splitlines()
-    assert rank == "rank 1 failed with exit code 3; its last words:"
+    assert rank == "rank 1 failed with exit code 3; its last lines:"
     assert words == "Error: this rank cannot read row 7"
     assert "no checkpoint was written yet; start again with: recsys train --resume" in remedy
     assert "lost another rank" not in output

@@ -319,7 +319,7 @@ def test_a_collapse_and_what_was_left_out_are_said_on_the_page(
     text = write_small(tmp_path / "r.html", bad)
     assert "The representation has collapsed: the item vectors use 1.7 of 32" in text
     assert "Left out: EASE: a matrix of 9 x 9 &lt;items&gt;." in text
-    assert "Fell back on recent popularity, for want of a known history: item kNN for 3 of" in text
+    assert "Used recent popularity, without a known history: item kNN for 3 of" in text
     flat = np.repeat(np.eye(4, 32, dtype=np.float32), 75, 0)  # a place a group
     bad = replace(small, representation={"rankme": 3.0})
     groups = [str(row // 75) for row in range(300)]

@@ -325,7 +325,7 @@ def test_a_search_in_which_nothing_can_be_had_says_why(tmp_path: Path) -> None:
         clicks(tmp_path), ("training.learning_rate=1e30", "training.clip_norm=1e30")
     )
     space = {"embedding.dim": [4, 5], "training.batch_size": [64, 65, 66, 67, 68, 69, 70]}
-    with pytest.raises(ConfigError, match=r"no trial came to its end, of 2; .* the loss of step"):
+    with pytest.raises(ConfigError, match=r"none of 2 trials finished; .* the loss of step"):
         assert searched(config, tmp_path, space, trials=2).best
     with pytest.raises(ConfigError, match="the last 10 trials failed; the last one: the loss of"):
         searched(config, tmp_path, space, trials=30)
@@ -388,7 +388,7 @@ def test_minutes_end_a_search_but_not_before_its_first_trial(tmp_path: Path) -> 
     config = load_config(clicks(tmp_path))
     found = searched(config, tmp_path, minutes=1e-9)
     assert [one.state for one in found.trials] == [DONE]
-    assert found.ended == "1e-09 minutes are over"
+    assert found.ended == "1e-09 minutes have passed"
     said: list[str] = []
     long = load_config(
         tmp_path / "recsys.yaml", ("training.epochs=100000", "training.patience=90000")
@@ -401,7 +401,7 @@ def test_minutes_end_a_search_but_not_before_its_first_trial(tmp_path: Path) -> 
         store.done(0.5, 1.0)
     cut = searched(long, tmp_path, space, minutes=0.05, name="long", say=said.append)
     assert [one.state for one in cut.trials] == [DONE]  # what was cut off does not count
-    assert "  cut off: the minutes are over" in said
+    assert "  cut off: the time limit is reached" in said
 
 
 def facts_of(config: ExperimentConfig, raw: dict[str, Any]) -> dict[str, Any]:
@@ -418,7 +418,7 @@ def test_what_was_trained_before_is_not_trained_again(tmp_path: Path) -> None:
     config = load_config(clicks(tmp_path))
     space["training.self_supervision"] = [config.training.self_supervision.model_dump()]
     found = searched(config, tmp_path, space, minutes=5)
-    assert found.ended == "the space is searched: what is proposed has been tried"
+    assert found.ended == "the space is exhausted: every proposal was tried"
     trained = [one for one in found.trials if one.repeats is None]
     assert sorted(one.values["embedding.dim"] for one in trained) == [4, 5]
     by_dim = {one.values["embedding.dim"]: one.epochs for one in trained}

@@ -124,7 +124,7 @@ def test_a_dead_server_costs_a_search_nothing_and_all_arrives_later(
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     (first, *_) = sorted(found.run_dir.glob("trials/*"))
     alone = tuning_tracking.deliver(first, uri)
-    assert "deliver the run around it first" in alone.why
+    assert "deliver the enclosing run first" in alone.why
     arguments = ["sync", str(found.run_dir), "--tracking-uri", uri]
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 0, done.output

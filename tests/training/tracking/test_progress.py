@@ -49,6 +49,8 @@ def test_steps_are_counted_and_what_is_hardly_meant_is_said() -> None:
     usual = TrainingConfig(metric="auc", epochs=10, average_epochs=1.0)
     assert not list(doubts(15_000, usual))
     (few,) = doubts(20, usual)
-    assert "20 steps teach a model little: set a smaller training.batch_size (it is 1,024)" in few
+    assert (
+        "20 steps are few to train a model: set a smaller training.batch_size (it is 1,024)" in few
+    )
     (long,) = doubts(4500, TrainingConfig(metric="auc", epochs=3, average_epochs=2.0))
     assert "training.average_epochs: 2 of 3 epochs keeps much of what the first" in long

@@ -211,7 +211,7 @@ def _not_graph(data: Dataset, config: RetrievalEvaluationConfig, taken: _Rows) -
 
 def _not_following(data: Dataset, _config: RetrievalEvaluationConfig, taken: _Rows) -> str | None:
     needed = follow_bytes(len(taken.item), data.num_items)
-    return _not_in_memory(needed, f"what follows what may need {needed / 1e9:.1f} GB")
+    return _not_in_memory(needed, f"counts of item pairs may need {needed / 1e9:.1f} GB")
 
 
 def _not_neighbours(data: Dataset, config: RetrievalEvaluationConfig, taken: _Rows) -> str | None:

@@ -344,7 +344,7 @@ def test_they_are_left_out_where_they_cannot_be_had(
         left_out = baseline_rankers(dataset, config, sessions)[1]
         assert set(left_out) == ({"markov_10", "attributes"} if out else set())
         for why in left_out.values():
-            assert re.fullmatch(r"what follows what may need .* 0.5 GB of memory are free", why)
+            assert re.fullmatch(r"counts of item pairs may need .* 0.5 GB of memory are free", why)
     asked = []
 
     def products(sequence: np.ndarray, num_queries: int) -> float:

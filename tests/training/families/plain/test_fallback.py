@@ -146,7 +146,7 @@ def test_the_world_has_users_without_a_history_and_the_table_counts_them(
     fell_back = {"ease": unknown, "item_knn": unknown, "ials": 1}
     evaluation_table(replace(found, fell_back=fell_back, fallback="recent popularity"))
     said = (
-        f"fell back on recent popularity, for want of a known history: ease, item_knn for {unknown}"
+        f"used recent popularity, without a known history: ease, item_knn for {unknown}"
         f" of {len(queries)} users; ials for 1 of {len(queries)} users"
     )
     assert said in " ".join(capsys.readouterr().out.split())

@@ -97,7 +97,7 @@ def asked(config: ExperimentConfig) -> ExperimentConfig:
 def planted_part(
     data: Dataset, model: TwoTower, part: int, slope: float, intercept: float
 ) -> Dataset:
-    """Return the world where interactions with the items of `part` follow from the model's own scores."""
+    """Return the world where interactions with the items of `part` follow the model's scores."""
     events, kept = data.tables.events, np.flatnonzero(data.part != part)
     items = released_items(data, part)
     sample = sample_pairs(data, part, items, history_length=10, filter_seen=True)
