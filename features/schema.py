@@ -1,7 +1,7 @@
 """What the data is: tables, their roles, and the features that enter a model.
 
 A `Schema` does not hold the paths of files (those are in `recsys.features.tables.sources.Sources`),
-so it travels inside a bundle and describes the requests that the model answers.
+so it can be stored in a bundle and describes the requests that the model answers.
 """
 
 from collections.abc import Mapping

@@ -71,7 +71,7 @@ class PairLoader:
             )
         drawable = data.train_counts > 0 if config.trained_only else np.ones(data.num_items, bool)
         self.drawable = np.flatnonzero(drawable)
-        self.taken = data.histories((TRAIN,)) if config.mask_taken else None
+        self.training_items = data.histories((TRAIN,)) if config.mask_taken else None
         self.log_inclusion = torch.from_numpy(self._log_inclusion())
         self._item_ids = data.encoder.id_columns("items")
         self._user_ids = data.encoder.id_columns("users")
@@ -145,11 +145,11 @@ class PairLoader:
         num_candidates: int,
     ) -> Jagged:
         """Return each query's positives and, where asked, all training items of its user."""
-        if self.taken is None:
+        if self.training_items is None:
             return Jagged.of_lengths(positive, np.bincount(asks, minlength=len(users)))
-        taken = self.taken.last(users)
-        owner = np.repeat(np.arange(len(users)), taken.lengths().numpy())
-        place = slot[taken.values.numpy()]
+        training_items = self.training_items.last(users)
+        owner = np.repeat(np.arange(len(users)), training_items.lengths().numpy())
+        place = slot[training_items.values.numpy()]
         among = (place >= 0) & (place < num_candidates)
         pairs = distinct(owner[among] * num_candidates + place[among])
         owner, place = np.divmod(pairs, num_candidates)

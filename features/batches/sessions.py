@@ -145,11 +145,11 @@ class SessionLoader:
         rng = self._rng(epoch, step + 1)
         steps = self._inputs(chosen, rng)
         item_of = data.tables.events.item_row
-        taken = item_of[self.events[steps.at]].astype(np.int64)
+        input_items = item_of[self.events[steps.at]].astype(np.int64)
         targets = item_of[self.events[steps.at[steps.asks] + 1]].astype(np.int64)
         candidates = self._candidates(targets, rng)
         item_rows, slot = distinct_rows(
-            candidates, np.concatenate([targets, taken]), data.num_items
+            candidates, np.concatenate([targets, input_items]), data.num_items
         )
         drop_item = _drawn(rng, self.config.id_dropout, len(item_rows))
         drop_user = _drawn(rng, self.config.id_dropout, len(chosen))

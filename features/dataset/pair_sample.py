@@ -86,16 +86,16 @@ def sample_pairs(
         here &= during.lengths() > 0
     users, rows = np.flatnonzero(here), np.flatnonzero(items)
     seen = _keys(before.last(users), data.num_items)
-    taken = _keys(during.last(users), data.num_items)
-    taken = taken[items[taken % data.num_items]]
+    positive = _keys(during.last(users), data.num_items)
+    positive = positive[items[positive % data.num_items]]
     gone = seen[items[seen % data.num_items]] if filter_seen else seen[:0]
-    taken = taken[~is_among(taken, gone)]
+    positive = positive[~is_among(positive, gone)]
     if len(users) * len(rows) <= most:
         keys = (np.arange(len(users))[:, None] * data.num_items + rows).ravel()
         keys = keys[~is_among(keys, gone)]
-        label, weight = is_among(keys, taken), np.ones(len(keys))
+        label, weight = is_among(keys, positive), np.ones(len(keys))
     else:
-        keys, label, weight = _sampled(users, rows, data.num_items, taken, gone, most, seed)
+        keys, label, weight = _sampled(users, rows, data.num_items, positive, gone, most, seed)
     query, item_row = np.divmod(keys, data.num_items)
     absent = data.encoder.encode("interactions", pa.table({"none": pa.nulls(len(users))}))
     return PairSample(
@@ -113,24 +113,24 @@ def _sampled(
     users: NDArray[np.int64],
     rows: NDArray[np.int64],
     num_items: int,
-    taken: NDArray[np.int64],
+    positive: NDArray[np.int64],
     gone: NDArray[np.int64],
     most: int,
     seed: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.float64]]:
     """Return keys, ascending, whether they had an interaction, and their weights."""
     rng = np.random.default_rng(seed)
-    own = taken
-    if len(taken) > most // 2:
-        own = rng.choice(taken, most // 2, replace=False)
+    own = positive
+    if len(positive) > most // 2:
+        own = rng.choice(positive, most // 2, replace=False)
     others = most - len(own)
     drawn = rng.integers(0, len(users), others) * num_items + rng.choice(rows, others)
     # A pair may be drawn twice: each draw stands for as many pairs as any other.
-    drawn = drawn[~is_among(drawn, taken) & ~is_among(drawn, gone)]
-    rest = len(users) * len(rows) - len(taken) - len(gone)
+    drawn = drawn[~is_among(drawn, positive) & ~is_among(drawn, gone)]
+    rest = len(users) * len(rows) - len(positive) - len(gone)
     keys = np.concatenate([own, drawn])
     label = np.arange(len(keys)) < len(own)
-    weight = np.where(label, len(taken) / max(len(own), 1), rest / max(len(drawn), 1))
+    weight = np.where(label, len(positive) / max(len(own), 1), rest / max(len(drawn), 1))
     order = np.argsort(keys, kind="stable")
     return keys[order], label[order], weight[order]
 

@@ -83,10 +83,12 @@ def build_queries(
     )
 
 
-def relevant_items(taken: Jagged, before: Histories, filter_seen: bool, data: Dataset) -> Jagged:
-    """Return the distinct items of each row of `taken`, without those of `before` where asked."""
+def relevant_items(
+    later_items: Jagged, before: Histories, filter_seen: bool, data: Dataset
+) -> Jagged:
+    """Return the distinct items of each row, without those of `before` where asked."""
     num_items = data.num_items
-    pairs = distinct(_pairs(taken, num_items))
+    pairs = distinct(_pairs(later_items, num_items))
     if filter_seen:
         seen = _pairs(before.last(np.arange(data.num_users)), num_items)
         pairs = pairs[~is_among(pairs, seen)]

@@ -129,7 +129,7 @@ def inspect(
     pairs_there, pair = distinct_codes(pairs)
     across = int(_seen_earlier(pair, parts).sum())
     num_items, num_users = tables.items.num_rows, tables.users.num_rows
-    taken = np.bincount(events.item_row, minlength=num_items)
+    interaction_counts = np.bincount(events.item_row, minlength=num_items)
     active = np.bincount(events.user_row, minlength=num_users)
     return Report(
         rows={"interactions": len(events), "items": num_items, "users": num_users},
@@ -138,7 +138,7 @@ def inspect(
         repeated_events=len(pairs) - len(pairs_there),
         repeated_across_parts=across,
         users_without_events=int((active == 0).sum()),
-        items_without_events=int((taken == 0).sum()),
+        items_without_events=int((interaction_counts == 0).sum()),
         drops=tables.drops,
         warnings=tuple(_warnings(schema, tables, parts, len(pairs_there), across)),
         table_bytes=table_bytes,

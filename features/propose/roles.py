@@ -127,16 +127,16 @@ def find_roles(tables: Sequence[TableProfile]) -> Roles:
         for score, key in [_key_of_side(table, roles, side)]
         if key is not None
     ]
-    taken: set[str] = set()
+    assigned: set[str] = set()
     for _, side, key in sorted(candidates, key=lambda one: -one[0]):
-        if key.table.name in taken:
+        if key.table.name in assigned:
             continue
-        taken.add(key.table.name)
+        assigned.add(key.table.name)
         if getattr(roles, side) is None:
             setattr(roles, side, key)
         else:
             roles.sides.append((side, key))
-    roles.unused = [table for table in rest if table.name not in taken]
+    roles.unused = [table for table in rest if table.name not in assigned]
     return roles
 
 

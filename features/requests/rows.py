@@ -202,8 +202,8 @@ class RowEncoder:
         at = _find(column, table.column(key).combine_chunks(), side)
         codes = np.asarray(ids.indices).astype(np.int64)
         self._note_unknown(side, Cells(self._key(side), ids, rows.rows, ledger), at)
-        taken = table.take(at)
-        found = {name: taken.column(name) for name in table.column_names if name != key}
+        matched = table.take(at)
+        found = {name: matched.column(name) for name in table.column_names if name != key}
         return _Raw({key: ids.dictionary, **found}, len(ids.dictionary), codes)
 
     def _note_unknown(self, side: Side, ids: Cells, at: pa.Array) -> None:

@@ -1,7 +1,7 @@
 """What was wrong in a table: one clear error, or a counted drop where a policy says so.
 
 A `Ledger` collects findings while a table streams by, so that an error says how many rows are
-concerned; `settle` raises the first that no policy forgives and returns the others as `Drop`s.
+concerned; `settle` raises the first that no policy allows and returns the others as `Drop`s.
 """
 
 from collections.abc import Mapping
@@ -108,7 +108,7 @@ class Ledger:
             reason: what is wrong.
             rows: numbers over the files.
             remedy: what to do about it in the source.
-            rule: whether it is forgiven.
+            rule: whether it is allowed.
             value: the first of the values.
         """
         if len(rows) == 0:
@@ -152,7 +152,7 @@ class Ledger:
         """Keep what policies forgave for `settle`.
 
         Raises:
-            DataError: the first finding that none forgives.
+            DataError: the first finding that no policy allows.
         """
         for (column, reason), finding in self._findings.items():
             if finding.rule.forgives:
@@ -172,7 +172,7 @@ class Ledger:
         """Return what policies forgave, and forget it.
 
         Raises:
-            DataError: the first finding that none forgives.
+            DataError: the first finding that no policy allows.
         """
         self.check()
         drops = []

@@ -10,7 +10,7 @@ from recsys.core.errors import ConfigError
 from recsys.core.strict import StrictModel, nearest, parse
 
 ERROR = "error"
-"""The choice of a policy that forgives nothing."""
+"""The choice of a policy that allows nothing."""
 KEEP = "keep"
 """The choice of a policy that leaves rows in as they are."""
 
@@ -40,7 +40,7 @@ class LabelledSources(Sources):
 class Rule:
     """What is done with rows that are not as they should be, and which setting decides.
 
-    key: the setting, as in "policies.bad_ids"; "" where no setting forgives them. choice: what it
+    key: the setting, as in "policies.bad_ids"; "" where no setting allows them. choice: what it
     is set to; "" where there is nothing to choose. option: what to set instead, as text.
     """
 

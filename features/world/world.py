@@ -5,7 +5,7 @@ computable and can be shown next to a model's. Its noise twin has the same items
 visits, but the chosen items are uniformly random and independent of everything: there nothing can
 be learnt, and whatever beats chance on it is a leak.
 
-How an event comes about. User u visits in week w. Every choice has, on its own, exactly
+How an event is drawn. User u visits in week w. Every choice has, on its own, exactly
     p(i | u, w)  proportional to  exp(SHARPNESS * <taste_u, vector_i> / sqrt(D) + demand_iw)
 over the items launched by week w. demand holds popularity, season, trend and novelty
 (`recsys.features.world.catalogue`). Choices of one session are related but keep p as their

@@ -57,10 +57,10 @@ def _along(tensor: Tensor, axis: int, source: Tensor, width: int) -> Tensor:
         return tensor
     own = torch.arange(width, tensor.shape[axis])
     index = torch.cat([source, own])
-    taken = tensor.index_select(axis, index.clamp(min=0))
+    chosen = tensor.index_select(axis, index.clamp(min=0))
     shape = [1] * tensor.ndim
     shape[axis] = -1
-    return taken * (index >= 0).to(tensor.dtype).view(shape)
+    return chosen * (index >= 0).to(tensor.dtype).view(shape)
 
 
 def _sources(old: FeatureLayout, new: FeatureLayout, dim: int, known: frozenset[str]) -> Tensor:

@@ -81,7 +81,7 @@ class DataError(UserError):
         value: the first of the values, as text.
         remedy: what to do about it.
         rule: the key of the policy that makes it an error, as in "policies.bad_ids"; "" where no
-            policy forgives it.
+            policy allows it.
     """
 
     exit_code = 3

@@ -13,7 +13,7 @@ class StepDone:
     """A step of a training is done.
 
     epoch: counted from 0. step: steps of the epoch so far, of num_steps. global_step: of all
-    epochs. loss: of this batch. examples_per_second: of late.
+    epochs. loss: of this batch. examples_per_second: recently.
     """
 
     epoch: int

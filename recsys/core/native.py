@@ -1,8 +1,8 @@
 """Loops that torch has no operator for: C++ files next to the code, compiled where they first run.
 
 A machine with a C++ compiler (`CXX`, else `c++`) compiles a file once in a second or two, for its
-own processor, into `$XDG_CACHE_HOME/recsys` (`~/.cache/recsys`). One without, or with
-`RECSYS_NATIVE=0`, does without: the caller gets the same numbers from torch, only slower.
+own processor, into `$XDG_CACHE_HOME/recsys` (`~/.cache/recsys`). Without a compiler, or with
+`RECSYS_NATIVE=0`, the caller gets the same numbers from torch, only slower.
 
 Not `torch.utils.cpp_extension`: it needs ninja and compiles torch's headers, 25 CPU seconds instead
 of 1.8 the first time and 0.2 instead of less than 0.01 each time after, and a library built into

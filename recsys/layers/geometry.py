@@ -87,7 +87,7 @@ class _ToBall(torch.autograd.Function):
     """x / max(1, |x|), with the gradient of projected descent.
 
     Outside, the derivative of x / |x| has no part along x: what once left the ball would stay on
-    its surface for good. Here a step back inside is allowed, a step further out is not.
+    its surface. Here a step back inside is allowed, a step further out is not.
     """
 
     @staticmethod

@@ -44,15 +44,15 @@ class ItemSmoothing(nn.Module):
         users: M rows of the query's features, context masked.
         """
         shape = (len(users), num_items)
-        taken = sparse.csr_array((np.ones(len(user_row)), (user_row, item_row)), shape=shape)
-        taken.sum_duplicates()
-        taken.data[:] = 1.0
+        user_matrix = sparse.csr_array((np.ones(len(user_row)), (user_row, item_row)), shape=shape)
+        user_matrix.sum_duplicates()
+        user_matrix.data[:] = 1.0
         of_user, of_item = (
-            sparse.diags_array(np.maximum(np.asarray(taken.sum(axis)), 1.0) ** -0.5)
+            sparse.diags_array(np.maximum(np.asarray(user_matrix.sum(axis)), 1.0) ** -0.5)
             for axis in (1, 0)
         )
         super().__init__()
-        normalised = (of_user @ taken @ of_item).tocsr()
+        normalised = (of_user @ user_matrix @ of_item).tocsr()
         self.users, self.rounds, self.weight = users, rounds, weight
         self.register_buffer("to_users", _tensor(normalised), persistent=False)
         self.register_buffer("to_items", _tensor(normalised.T.tocsr()), persistent=False)

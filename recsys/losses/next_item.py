@@ -58,7 +58,7 @@ def softmax_with_repeats(
     item_UW: Tensor,
     positive_P: Tensor,
     gain_P: Tensor,
-    taken: Jagged,
+    session_items: Jagged,
     log_inclusion_C: Tensor,
 ) -> Tensor:
     """Return -log softmax of each positive where items of a session score otherwise, (P,) float32.
@@ -71,24 +71,24 @@ def softmax_with_repeats(
         item_UW: (U, W), candidates first.
         positive_P: (P,) int64, below U.
         gain_P: (P,) float, what the session's items gain, any temperature applied.
-        taken: P rows of distinct places below U, the items of each session so far.
+        session_items: P rows of distinct places below U, the items of each session so far.
         log_inclusion_C: (C,) float32; zeros where the candidates are the whole catalogue.
     """
     device, num_questions = positive_P.device, len(positive_P)
     row_T = torch.repeat_interleave(
         torch.arange(num_questions, device=device),
-        taken.lengths(),
-        output_size=len(taken.values),
+        session_items.lengths(),
+        output_size=len(session_items.values),
     )
-    is_own_T = taken.values == positive_P[row_T]
+    is_own_T = session_items.values == positive_P[row_T]
     repeated_P = torch.zeros_like(gain_P).index_add(0, row_T, is_own_T.to(gain_P.dtype))
     positive = positive_logits(query_PW, item_UW, positive_P) + gain_P * repeated_P
 
-    excluded = _with_positives(taken, row_T[is_own_T], positive_P, len(log_inclusion_C))
+    excluded = _with_positives(session_items, row_T[is_own_T], positive_P, len(log_inclusion_C))
     others_P = negative_logsumexp(
         query_PW, item_UW[: len(log_inclusion_C)], excluded, -log_inclusion_C
     )
-    row_T, place_T = row_T[~is_own_T], taken.values[~is_own_T]
+    row_T, place_T = row_T[~is_own_T], session_items.values[~is_own_T]
     logit_T = (query_PW[row_T].float() * item_UW[place_T].float()).sum(1) + gain_P[row_T]
     # exp(l) and the others: shifted by the larger of both, so that neither overflows.
     top_P = others_P.detach().scatter_reduce(0, row_T, logit_T.detach(), "amax")
@@ -99,7 +99,7 @@ def softmax_with_repeats(
 
 
 def _with_positives(
-    taken: Jagged, repeated: Tensor, positive_P: Tensor, num_candidates: int
+    session_items: Jagged, repeated: Tensor, positive_P: Tensor, num_candidates: int
 ) -> Jagged:
     """Return each question's own candidates: the session's items, and the positive, once.
 
@@ -108,13 +108,13 @@ def _with_positives(
     device = positive_P.device
     row = torch.repeat_interleave(
         torch.arange(len(positive_P), device=device),
-        taken.lengths(),
-        output_size=len(taken.values),
+        session_items.lengths(),
+        output_size=len(session_items.values),
     )
     is_new = torch.ones(len(positive_P), dtype=torch.bool, device=device)
     is_new[repeated] = False
     new = is_new.nonzero().flatten()
-    row, place = torch.cat([row, new]), torch.cat([taken.values, positive_P[new]])
+    row, place = torch.cat([row, new]), torch.cat([session_items.values, positive_P[new]])
     order = row.argsort(stable=True)
     row, place = row[order], place[order]
     kept = place < num_candidates

@@ -7,7 +7,7 @@ What distinguishes users, which an AUC over all rows rewards, counts for nothing
     NDCG@k  sum over the first k ranks of label / log2(rank + 1), over the best possible sum; rows
             with tied scores share the discounts of their ranks (McSherry and Najork, ECIR 2008)
 
-A group that holds one label alone says nothing of a ranker: it has no value, NaN.
+A group that holds one label alone has no information on a ranker: it has no value, NaN.
 """
 
 from dataclasses import dataclass

@@ -100,7 +100,7 @@ class InteractingLayer(nn.Module):
 
 
 class AutoInt(nn.Module):
-    """Logits of rows; knows nothing of losses, optimizers or data."""
+    """Logits of rows; independent of losses, optimizers and data."""
 
     def __init__(
         self, config: AutoIntConfig, embedding: nn.Module, layout: FeatureLayout, dim: int

@@ -33,7 +33,7 @@ class DCNConfig(ModelConfig):
 
 
 class DCN(nn.Module):
-    """Logits of rows; knows nothing of losses, optimizers or data."""
+    """Logits of rows; independent of losses, optimizers and data."""
 
     def __init__(self, config: DCNConfig, embedding: nn.Module, width: int) -> None:
         """Build on `embedding`, which turns one block into one (B, width) tensor."""

@@ -26,7 +26,7 @@ class DeepConfig(ModelConfig):
 
 
 class Deep(nn.Module):
-    """Logits of rows; knows nothing of losses, optimizers or data."""
+    """Logits of rows; independent of losses, optimizers and data."""
 
     def __init__(self, config: DeepConfig, embedding: nn.Module, width: int) -> None:
         """Build on `embedding`, which turns one block into one (B, width) tensor."""

@@ -25,7 +25,7 @@ class FMConfig(ModelConfig):
 
 
 class FM(nn.Module):
-    """Logits of rows; knows nothing of losses, optimizers or data."""
+    """Logits of rows; independent of losses, optimizers and data."""
 
     def __init__(
         self, config: FMConfig, embedding: nn.Module, layout: FeatureLayout, dim: int

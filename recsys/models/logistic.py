@@ -24,7 +24,7 @@ class LogisticConfig(ModelConfig):
 
 
 class Logistic(nn.Module):
-    """Logits of rows; knows nothing of losses, optimizers or data."""
+    """Logits of rows; independent of losses, optimizers and data."""
 
     def __init__(
         self, config: LogisticConfig, embedding: nn.Module, layout: FeatureLayout, dim: int

@@ -94,7 +94,7 @@ class Encoded:
     """What a batch of sessions comes to.
 
     states (P, D): of the steps that ask; items (U, W): vectors; starts (B, D): of sessions of
-    which nothing is known yet but who asks; users (B, X), events (T, X): what the embedding gave
+    which only the user is known yet; users (B, X), events (T, X): what the embedding gave
     of them.
     """
 

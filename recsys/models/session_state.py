@@ -46,7 +46,7 @@ class SessionState:
     @classmethod
     @torch.no_grad()
     def empty(cls, model: SessionTransformer, users: FeatureBlock) -> "SessionState":
-        """Return the state before the first event, of which nothing is known but who asks.
+        """Return the state before the first event, of which only the user is known.
 
         Args:
             model: in evaluation mode.

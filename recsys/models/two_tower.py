@@ -1,4 +1,4 @@
-"""Two towers over one unified embedding: who asks, and what there is to take.
+"""Two towers over one unified embedding: one for queries, one for items.
 
 The sampling-bias-corrected two-tower of Yi et al., "Sampling-Bias-Corrected Neural Modeling
 for Large Corpus Item Recommendations", RecSys 2019, section 3, over the unified embedding of
@@ -90,7 +90,7 @@ class TwoTowerConfig(ModelConfig):
 
 
 class TwoTower(nn.Module):
-    """Query and candidate tower; knows nothing of losses, optimizers or data."""
+    """Query and candidate tower; independent of losses, optimizers and data."""
 
     def __init__(self, config: TwoTowerConfig, embedding: UnifiedEmbedding) -> None:
         super().__init__()

@@ -72,7 +72,7 @@ def masked(block: FeatureBlock, mask_NF: Tensor, layout: FeatureLayout) -> Featu
 
 
 def fully_masked(layout: FeatureLayout, num_rows: int) -> FeatureBlock:
-    """Return `num_rows` rows that say nothing: every feature of `layout` is masked."""
+    """Return `num_rows` rows without information: every feature of `layout` is masked."""
     bag = Jagged(torch.full((num_rows,), MASK_HASH), torch.arange(num_rows + 1))
     null = torch.tensor([float(column.endswith(".null")) for column in layout.dense])
     return FeatureBlock(

@@ -12,21 +12,21 @@ from torch import Tensor
 from recsys.data.batch import FeatureBlock, Jagged, PairBatch
 
 
-def columns_of(taken: Jagged, item_rows_K: Tensor, num_items: int) -> Jagged:
+def columns_of(own_items: Jagged, item_rows_K: Tensor, num_items: int) -> Jagged:
     """Return at which places of `item_rows_K` the items of each row are, B distinct rows.
 
     Args:
-        taken: B rows of item rows, repeats allowed.
+        own_items: B rows of item rows, repeats allowed.
         item_rows_K: (K,) int64, distinct.
         num_items: of the catalogue.
     """
     device, width = item_rows_K.device, max(len(item_rows_K), 1)
     place = torch.full((num_items,), -1, dtype=torch.int64, device=device)
     place[item_rows_K] = torch.arange(len(item_rows_K), device=device)
-    column = place[taken.values]
+    column = place[own_items.values]
     there = column >= 0
-    pairs = (_owners(taken)[there] * width + column[there]).unique()
-    offsets = torch.searchsorted(pairs, torch.arange(len(taken) + 1, device=device) * width)
+    pairs = (_owners(own_items)[there] * width + column[there]).unique()
+    offsets = torch.searchsorted(pairs, torch.arange(len(own_items) + 1, device=device) * width)
     return Jagged(pairs % width, offsets)
 
 
@@ -38,16 +38,16 @@ def row_by_row(first: Jagged, second: Jagged) -> Jagged:
     return Jagged(values, first.offsets + second.offsets)
 
 
-def excluded_also(batch: PairBatch, taken: Jagged, first: int, num_items: int) -> PairBatch:
+def excluded_also(batch: PairBatch, own_items: Jagged, first: int, num_items: int) -> PairBatch:
     """Return the batch whose queries exclude their users' items from `first` on.
 
     Args:
         batch: its candidates below `first` are decided already.
-        taken: B rows of item rows, the items of each query's user.
+        own_items: B rows of item rows, the items of each query's user.
         first: a place among the candidates.
         num_items: of the catalogue.
     """
-    later = columns_of(taken, batch.item_rows[first : batch.num_candidates], num_items)
+    later = columns_of(own_items, batch.item_rows[first : batch.num_candidates], num_items)
     later = replace(later, values=later.values + first)
     return replace(batch, not_negative=row_by_row(batch.not_negative, later))
 

@@ -21,7 +21,7 @@ class StreamingFrequency(nn.Module):
         B <- (1 - a) B + a (t - A);  A <- t
     Items that share a bucket make its gaps too short, so of an item's H buckets the longest gap
     counts. In place of a start from some B, the first 1 / rate gaps of a bucket weigh the same:
-    a = max(rate, 1 / number of its gaps so far), which leaves no bias to wear off. The first gap
+    a = max(rate, 1 / number of its gaps so far), which starts without a bias. The first gap
     runs from the start of the stream.
 
     rate: how fast a changed frequency is followed; the mean is over about the last 2 / rate gaps.

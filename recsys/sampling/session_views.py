@@ -5,7 +5,8 @@ cropped, masked and reordered as in Xie et al., "Contrastive Learning for Sequen
 Recommendation", ICDE 2022, https://arxiv.org/abs/2010.14395, section III-C. Shares of a session
 are rounded to whole steps and never to nothing, as most sessions are short.
 
-Every function but `augmented` is one of numbers that were drawn before: luck, even over [0, 1).
+Every function but `augmented` is one of numbers that were drawn before: the `luck` arguments,
+uniform over [0, 1).
 
 Shape letters: N sessions, V steps in all.
 """

@@ -175,7 +175,7 @@ def _part(scorer: Scorer, new: NewItems, shard: Shard) -> pa.Table:
 
 
 class _Audience:
-    """Sums parts up: expected takers of each of M items, and the K users most likely to."""
+    """Sums parts up: the expected users of each of M items, and the K users most likely to."""
 
     def __init__(self, ids: pa.Array, top: int) -> None:
         self.ids, self.top, self.customers = ids, top, 0

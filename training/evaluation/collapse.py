@@ -53,11 +53,11 @@ def representation_metrics(
         where any query has one; "twins", the share of the items with another one at the same place;
         "temperature".
     """
-    taken = relevant.lengths() > 0
+    has_items = relevant.lengths() > 0
     found = {"rankme": rankme(items_NE), "uniformity": uniformity(items_NE)}
-    if bool(taken.any()):
-        first = relevant.values[relevant.offsets[:-1][taken]].to(items_NE.device)
-        asked, positive = query_QE[taken.to(query_QE.device)], items_NE[first]
+    if bool(has_items.any()):
+        first = relevant.values[relevant.offsets[:-1][has_items]].to(items_NE.device)
+        asked, positive = query_QE[has_items.to(query_QE.device)], items_NE[first]
         if asked.ndim == 3:
             nearest = torch.einsum("qie,qe->qi", asked, positive).argmax(1)
             asked = asked[torch.arange(len(asked), device=asked.device), nearest]

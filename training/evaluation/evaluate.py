@@ -44,7 +44,7 @@ class Ranker(Protocol):
         """Return the best k item rows of each query, (Q, k), -1 where the list is short.
 
         Args:
-            queries: who asks.
+            queries: those to answer.
             k: length of the lists; may exceed what there is to rank.
             among: ascending item rows, the only ones to rank; None: the whole catalogue.
         """
@@ -196,7 +196,7 @@ def evaluate(
 
     Args:
         data: catalogue and training counts.
-        queries: who asks and what counts as a hit.
+        queries: the users and their relevant items.
         rankers: name -> ranker.
         config: cut-offs, bootstrap samples.
         protocol: words about the split that go into the report.

@@ -86,7 +86,7 @@ class Evaluation:
         representation: "rankme", "alignment", "uniformity" of the model's vectors.
         probability: quality of the probabilities, "probability_new_error" and the like.
         left_out: baselines that are missing, name -> why.
-        fell_back: for how many queries a baseline had nothing to say but what is popular, name ->
+        fell_back: for how many queries a baseline had only popular items, name ->
             queries, at least one; `fallback`: by which popularity they are answered.
         asked: what a query is: "users" or "events".
         cold: the cold items, where any is relevant.

@@ -30,7 +30,7 @@ _REFUSED = {
     "`recsys tune embedding` shares lookups out",
     "embedding.max_memory_mib": "it is a limit, not a setting of the model",
     "embedding.backend": "the kernels give equal numbers",
-    "training.seed": "the best of several seeds is luck, not a better configuration",
+    "training.seed": "the best of several seeds is chance, not a better configuration",
     "training.metric": "it is what trials are compared by: give --metric",
     "training.max_validation_queries": "trials would be compared on different queries",
     "training.checkpoint_every": "it changes no number",

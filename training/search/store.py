@@ -233,7 +233,7 @@ class SearchStore:
     def _word(self, trial: Any) -> str:
         state, reason = self._optuna.trial.TrialState, trial.user_attrs.get(_REASON, "")
         word = {state.COMPLETE: DONE, state.PRUNED: PRUNED}.get(trial.state, FAILED)
-        # A process that was killed says nothing.
+        # A process that was killed sends no message.
         return INTERRUPTED if word == FAILED and reason in ("", INTERRUPTED) else word
 
     def _values(self, trial: Any) -> dict[str, Any]:

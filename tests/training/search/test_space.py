@@ -108,7 +108,7 @@ def test_own_entries_stand_alone_or_beside_the_defaults(config: ExperimentConfig
         ({"split.kind": ["time"]}, "split.kind cannot be searched: all trials train and validate"),
         ({"evaluation": {"ks": [1]}}, "cannot be searched: all trials train and validate"),
         ({"embedding.lookups": [8, 16]}, "changes how the data are encoded.*tune embedding"),
-        ({"training.seed": [0, 1]}, "the best of several seeds is luck"),
+        ({"training.seed": [0, 1]}, "the best of several seeds is chance"),
         ({"training": {"metric": ["a"]}}, "training.metric cannot be searched.*--metric"),
         ({"model.kind": ["dcn"]}, "search each kind by itself"),
         ({"model.dim": 8}, r"model.dim: expected a list of values or \{low: ..., high: ...\} \(go"),

@@ -136,15 +136,15 @@ def baseline_rankers(
     if "auto" in names:
         names = BASELINES if sessions is None else SESSION_BASELINES
     names = tuple(name for name in names if name != "sasrec")  # trained, not fitted: the job's
-    taken = _Rows.of(data, sessions)
-    of_users = (taken.user, taken.item, data.num_items)
-    popular = PopularFirst.of(*of_users, time=taken.time, window=_window(config))
+    training_rows = _Rows.of(data, sessions)
+    of_users = (training_rows.user, training_rows.item, data.num_items)
+    popular = PopularFirst.of(*of_users, time=training_rows.time, window=_window(config))
     rankers: dict[str, PlainRanker] = {}
     left_out: dict[str, str] = {}
     for name in names:
-        reason = _REASONS.get(name, _no_reason)(data, config, taken)
+        reason = _REASONS.get(name, _no_reason)(data, config, training_rows)
         if reason is None:
-            fitted = _fitted(name, data, config, taken)
+            fitted = _fitted(name, data, config, training_rows)
             answering = Answering(
                 filter_seen=config.filter_seen,
                 of_sessions=sessions is not None,
@@ -157,15 +157,17 @@ def baseline_rankers(
     return rankers, left_out
 
 
-def _fitted(name: str, data: Dataset, config: RetrievalEvaluationConfig, taken: _Rows) -> Baseline:
-    of_users = (taken.user, taken.item, data.num_items)
-    of_sequences = (taken.sequence, taken.item, data.num_items)
+def _fitted(
+    name: str, data: Dataset, config: RetrievalEvaluationConfig, training_rows: _Rows
+) -> Baseline:
+    of_users = (training_rows.user, training_rows.item, data.num_items)
+    of_sequences = (training_rows.sequence, training_rows.item, data.num_items)
     if name == "popularity":
         return Popularity.fit(*of_users)
     if name == "popularity_recent":
-        return Popularity.fit(*of_users, time=taken.time, window=_window(config))
+        return Popularity.fit(*of_users, time=training_rows.time, window=_window(config))
     if name == "v_sknn":
-        return SessionKNN.fit(*of_sequences, time=taken.time)
+        return SessionKNN.fit(*of_sequences, time=training_rows.time)
     if name == "attributes":
         return AttributePopularity.fit(*of_sequences, item_values(data))
     return _OF_SEQUENCES[name](*of_sequences)
@@ -183,10 +185,12 @@ def _no_reason(_data: Dataset, _config: RetrievalEvaluationConfig, _rows: _Rows)
     return None
 
 
-def _not_recent(_data: Dataset, config: RetrievalEvaluationConfig, taken: _Rows) -> str | None:
-    if taken.time is None:
+def _not_recent(
+    _data: Dataset, config: RetrievalEvaluationConfig, training_rows: _Rows
+) -> str | None:
+    if training_rows.time is None:
         return _NO_TIMES
-    span = int(taken.time.max() - taken.time.min())
+    span = int(training_rows.time.max() - training_rows.time.min())
     if span > _window(config):
         return None
     return (
@@ -203,20 +207,26 @@ def _not_ease(data: Dataset, config: RetrievalEvaluationConfig, _rows: _Rows) ->
     return _not_in_memory(needed, words)
 
 
-def _not_graph(data: Dataset, config: RetrievalEvaluationConfig, taken: _Rows) -> str | None:
+def _not_graph(
+    data: Dataset, config: RetrievalEvaluationConfig, training_rows: _Rows
+) -> str | None:
     num_queries = min(data.num_users, config.max_queries)
-    products = graph_products(len(taken.item), data.num_items, num_queries)
+    products = graph_products(len(training_rows.item), data.num_items, num_queries)
     return None if products <= _MOST_GRAPH_PRODUCTS else _too_long(products)
 
 
-def _not_following(data: Dataset, _config: RetrievalEvaluationConfig, taken: _Rows) -> str | None:
-    needed = follow_bytes(len(taken.item), data.num_items)
+def _not_following(
+    data: Dataset, _config: RetrievalEvaluationConfig, training_rows: _Rows
+) -> str | None:
+    needed = follow_bytes(len(training_rows.item), data.num_items)
     return _not_in_memory(needed, f"counts of item pairs may need {needed / 1e9:.1f} GB")
 
 
-def _not_neighbours(data: Dataset, config: RetrievalEvaluationConfig, taken: _Rows) -> str | None:
+def _not_neighbours(
+    data: Dataset, config: RetrievalEvaluationConfig, training_rows: _Rows
+) -> str | None:
     num_queries = min(len(data.events_of((TEST,))), config.max_queries)
-    products = vote_products(taken.sequence, num_queries)
+    products = vote_products(training_rows.sequence, num_queries)
     return None if products <= _MOST_VOTE_PRODUCTS else _too_long(products)
 
 
@@ -228,8 +238,10 @@ def _not_session_items(
     return "it recommends what was seen, which evaluation.filter_seen leaves out"
 
 
-def _not_attributes(data: Dataset, config: RetrievalEvaluationConfig, taken: _Rows) -> str | None:
-    return _not_following(data, config, taken) if item_values(data) else _NO_ATTRIBUTES
+def _not_attributes(
+    data: Dataset, config: RetrievalEvaluationConfig, training_rows: _Rows
+) -> str | None:
+    return _not_following(data, config, training_rows) if item_values(data) else _NO_ATTRIBUTES
 
 
 def _not_in_memory(needed: float, words: str) -> str | None:

@@ -59,17 +59,17 @@ class ImplicitAls:
         """
         from implicit.cpu.als import AlternatingLeastSquares
 
-        taken = user_items(user_row, item_row, num_items)
+        user_matrix = user_items(user_row, item_row, num_items)
         # `implicit` has threads of its own over rows; those of BLAS would compete with them.
         with threadpool_limits(1, "blas"):
             model = AlternatingLeastSquares(
                 factors=factors,
-                regularization=l2_share * taken.nnz / num_items,
+                regularization=l2_share * user_matrix.nnz / num_items,
                 alpha=confidence,
                 iterations=iterations,
                 random_state=seed,
             )
-            model.fit(sparse.csr_matrix(taken), show_progress=False)
+            model.fit(sparse.csr_matrix(user_matrix), show_progress=False)
         return cls(model)
 
     def score(self, history_values: Integers, history_offsets: Integers) -> NDArray[np.float32]:

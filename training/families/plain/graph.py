@@ -67,20 +67,22 @@ class GraphFilter:
             rank: singular vectors kept; fewer where the matrix has no more.
             alpha: weight of the low-pass filter.
         """
-        taken = user_items(user_row, item_row, num_items)
-        root = np.sqrt(np.bincount(taken.indices, minlength=num_items)).astype(np.float32)
-        of_user = np.sqrt(np.diff(taken.indptr)).astype(np.float32)
-        taken.data /= np.repeat(of_user, np.diff(taken.indptr)) * root[taken.indices]
-        vectors = _right_vectors(taken, rank)
+        user_matrix = user_items(user_row, item_row, num_items)
+        root = np.sqrt(np.bincount(user_matrix.indices, minlength=num_items)).astype(np.float32)
+        of_user = np.sqrt(np.diff(user_matrix.indptr)).astype(np.float32)
+        user_matrix.data /= (
+            np.repeat(of_user, np.diff(user_matrix.indptr)) * root[user_matrix.indices]
+        )
+        vectors = _right_vectors(user_matrix, rank)
         vectors[:, root == 0] = 0  # but for rounding they are
         whole = None
         if num_items <= WHOLE_ITEMS:
-            whole = gram_of(taken).T  # symmetric; in row order
+            whole = gram_of(user_matrix).T  # symmetric; in row order
             from_items = vectors / np.where(root > 0, root, 1)
             for start, stop in blocks_of(num_items):
                 smooth = (from_items[:, start:stop].T @ vectors) * root
                 whole[start:stop] += np.float32(alpha) * smooth
-        return cls(taken, vectors, root, alpha, whole)
+        return cls(user_matrix, vectors, root, alpha, whole)
 
     def score(self, history_values: Integers, history_offsets: Integers) -> NDArray[np.float32]:
         """Return the sum of both filters, (B, n_items)."""

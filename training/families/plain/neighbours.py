@@ -52,12 +52,12 @@ class ItemKNN:
             neighbours: most similar items kept an item, ties by smaller row.
             shrinkage: added to the denominator of the cosine, in users.
         """
-        taken = user_items(user_row, item_row, num_items)
-        users = taken.T.tocsr()
+        user_matrix = user_items(user_row, item_row, num_items)
+        users = user_matrix.T.tocsr()
         norm = np.sqrt(np.diff(users.indptr)).astype(np.float32)
         blocks = []
         for start, stop in blocks_of(num_items):
-            common = (users[start:stop] @ taken).tocsr()
+            common = (users[start:stop] @ user_matrix).tocsr()
             rows = np.repeat(np.arange(common.shape[0]), np.diff(common.indptr)) + start
             common.data /= norm[rows] * norm[common.indices] + np.float32(shrinkage)
             common.data[rows == common.indices] = 0

@@ -107,7 +107,7 @@ def scaled_rows(matrix: Matrix, factor: NDArray[np.floating[Any]]) -> Matrix:
     return sparse.csr_array((data, matrix.indices, matrix.indptr), shape=matrix.shape)
 
 
-def popularity_share(taken: Ones) -> NDArray[np.float32]:
-    """Return how many rows of `taken` hold each item, over the most of any item, (n_items,)."""
-    counts = np.bincount(taken.indices, minlength=taken.shape[1]).astype(np.float32)
+def popularity_share(user_matrix: Ones) -> NDArray[np.float32]:
+    """Return how many rows of `user_matrix` hold each item, over the most of any, (n_items,)."""
+    counts = np.bincount(user_matrix.indices, minlength=user_matrix.shape[1]).astype(np.float32)
     return counts / max(1.0, float(counts.max(initial=0)))

@@ -44,8 +44,8 @@ class Popularity:
                 raise ValueError("a popularity window needs the times of the rows")
             recent = time >= time.max() - window
             user_row, item_row = user_row[recent], item_row[recent]
-        taken = user_items(user_row, item_row, num_items)
-        return cls(np.bincount(taken.indices, minlength=num_items).astype(np.float32))
+        user_matrix = user_items(user_row, item_row, num_items)
+        return cls(np.bincount(user_matrix.indices, minlength=num_items).astype(np.float32))
 
     def score(self, history_values: Integers, history_offsets: Integers) -> NDArray[np.float32]:
         """Return the counts for each query, (B, n_items)."""

@@ -77,14 +77,14 @@ class SessionKNN:
         # Of sessions that ended at once, the one of the higher number is the later.
         place[np.lexsort((-np.arange(len(names)), age))] = np.arange(len(names))
         sessions = user_items(place[number], item_row, num_items)
-        takers = sessions.T.tocsr()
-        lengths = np.diff(takers.indptr)
-        order = np.arange(takers.nnz) - np.repeat(takers.indptr[:-1], lengths)
+        sessions_of = sessions.T.tocsr()
+        lengths = np.diff(sessions_of.indptr)
+        order = np.arange(sessions_of.nnz) - np.repeat(sessions_of.indptr[:-1], lengths)
         idf = np.log1p(len(names) / np.maximum(lengths, 1)) ** idf_power
         return cls(
             sessions=sessions,
             found=np.concatenate([[0], np.cumsum(np.minimum(lengths, recent))]),
-            finds=takers.indices[order < recent],
+            finds=sessions_of.indices[order < recent],
             idf=idf.astype(np.float32),
             popularity=popularity_share(sessions),
             neighbours=neighbours,

@@ -23,7 +23,7 @@ from recsys.training.families.session.config import Gbce, SessionTrainingConfig
 from recsys.training.families.session.self_supervision import session_regulariser
 
 START_WEIGHT = 0.1
-"""How much a session's first item counts, of which nothing is known but who asks: requests
+"""How much a session's first item counts, of which only the user is known: requests
 without a history need some answer, and are not what the model is for."""
 
 
@@ -107,12 +107,12 @@ class SessionObjective:
     def _loss(self, encoded: Encoded, batch: SessionBatch) -> Tensor:
         some = batch.history.lengths() > 0
         states = torch.cat([encoded.states, encoded.starts[some]])
-        taken = None
+        seen_items = None
         if self.model.repeat is not None:
-            taken = earlier_items(batch.history.items, batch.asks)
-            ends = taken.offsets[-1:].expand(int(some.sum()))  # a start has no earlier items
-            taken = Jagged(taken.values, torch.cat([taken.offsets, ends]))
-        losses_P = self._next_item(states, encoded.items, batch, taken)
+            seen_items = earlier_items(batch.history.items, batch.asks)
+            ends = seen_items.offsets[-1:].expand(int(some.sum()))  # a start has no earlier items
+            seen_items = Jagged(seen_items.values, torch.cat([seen_items.offsets, ends]))
+        losses_P = self._next_item(states, encoded.items, batch, seen_items)
         (total,) = self.world.sum(float(batch.weight.sum()))
 
         def mean(losses: Tensor) -> Tensor:
@@ -134,9 +134,9 @@ class SessionObjective:
         states_PD: Tensor,
         items_UW: Tensor,
         batch: SessionBatch,
-        taken: Jagged | None = None,
+        seen_items: Jagged | None = None,
     ) -> Tensor:
-        """Return a loss a question; `taken`: the earlier items of its session, scored higher."""
+        """Return a loss a question; `seen_items`: those of its session, scored higher."""
         loss, model = self.training.loss, self.model
         query_PW, gain_P = model.without_gain(model.queries_of(states_PD) / model.temperature)
         log_inclusion = batch.log_inclusion
@@ -151,9 +151,9 @@ class SessionObjective:
                 num_items=self.num_items,
                 calibration=loss.calibration,
             )
-        if taken is not None and gain_P is not None:
+        if seen_items is not None and gain_P is not None:
             return softmax_with_repeats(
-                query_PW, items_UW, batch.positive, gain_P, taken, log_inclusion
+                query_PW, items_UW, batch.positive, gain_P, seen_items, log_inclusion
             )
         if isinstance(loss, FullSoftmax):
             return full_softmax(query_PW, items_UW, batch.positive)

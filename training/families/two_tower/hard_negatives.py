@@ -61,7 +61,7 @@ class HardNegativeMiner(nn.Module):
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
     @torch.no_grad()
-    def join(self, model: TwoTower, batch: PairBatch, taken: Jagged) -> PairBatch:
+    def join(self, model: TwoTower, batch: PairBatch, own_items: Jagged) -> PairBatch:
         """Return the batch with its hard negatives; call once a step, outside of autocast.
 
         Autocast keeps the weights that it has cast, and would keep those cast here without a
@@ -70,14 +70,14 @@ class HardNegativeMiner(nn.Module):
         Args:
             model: the current one.
             batch: whole.
-            taken: B rows of item rows that are not negatives of a query.
+            own_items: B rows of item rows that are not negatives of a query.
         """
         step, snapshot = self.get_buffer("step"), self.get_buffer("snapshot")
         device = snapshot.device
         if int(step) % self.settings.every == 0:
             snapshot.copy_(catalogue_vectors(model, self.data.items.to(device)))
         step += 1
-        mined = self._mined(model, batch, taken)
+        mined = self._mined(model, batch, own_items)
         own = batch.num_candidates
         grown = with_candidates(
             batch, mined, lambda rows: self.data.items.take(rows.cpu()).to(device)
@@ -85,15 +85,15 @@ class HardNegativeMiner(nn.Module):
         is_mined = torch.isin(grown.item_rows[: grown.num_candidates], mined)
         log_inclusion = grown.log_inclusion.masked_fill(is_mined, 0.0)
         grown = replace(grown, log_inclusion=log_inclusion)
-        return excluded_also(grown, taken, own, self.data.num_items)
+        return excluded_also(grown, own_items, own, self.data.num_items)
 
-    def _mined(self, model: TwoTower, batch: PairBatch, taken: Jagged) -> Tensor:
-        """Return the item rows that the queries come upon, most of them first, (K,) int64."""
+    def _mined(self, model: TwoTower, batch: PairBatch, own_items: Jagged) -> Tensor:
+        """Return the item rows that the queries find, those of most queries first, (K,) int64."""
         snapshot, count = self.get_buffer("snapshot"), self.settings.count
         events = Jagged(batch.item_rows[batch.history.values], batch.history.offsets)
         queries = query_vectors(model, batch.query, snapshot, events)
         index = ExactVectors(snapshot.cpu())
-        top = search(index, queries.cpu(), count, taken.to("cpu"))[1].to(snapshot.device)
+        top = search(index, queries.cpu(), count, own_items.to("cpu"))[1].to(snapshot.device)
         rows, times = top[top >= 0].unique(return_counts=True)
         allowed = self.get_buffer("may_be_mined")[rows]
         rows, times = rows[allowed], times[allowed]

@@ -49,7 +49,7 @@ class RetrievalObjective:
         self.num_items, config = data.num_items, model.config
         width = vector_width(config.dim, config.geometry)
         self.views = tower_views(training.self_supervision, data, world, smoothed=smoothed)
-        self.frequency = self.cache = self.miner = self.taken = None
+        self.frequency = self.cache = self.miner = self.training_items = None
         if training.logq_correction == "streaming":
             self.frequency = StreamingFrequency(BUCKETS_AN_ITEM * data.num_items)
         if training.cached_negatives:
@@ -62,7 +62,7 @@ class RetrievalObjective:
                 trained_only=training.negative_items == "trained",
             )
         if self.miner is not None or (self.cache is not None and training.mask_taken):
-            self.taken = TrainingItems(data)
+            self.training_items = TrainingItems(data)
         parts = {"frequency": self.frequency, "cache": self.cache, "miner": self.miner}
         kept = {name: part for name, part in parts.items() if part is not None}
         self.head = nn.ModuleDict(kept).to(device) if kept else None
@@ -75,8 +75,8 @@ class RetrievalObjective:
             batch = replace(batch, log_inclusion=self.frequency.log_probability(candidates))
         sampled = batch
         if self.miner is not None:
-            assert self.taken is not None
-            batch = self.miner.join(self.model, batch, self.taken.of(batch))
+            assert self.training_items is not None
+            batch = self.miner.join(self.model, batch, self.training_items.of(batch))
         with autocast(self.training.precision, self.device):
             if self.views is None:
                 gather = self.world.gather if self.world.size > 1 else None
@@ -109,8 +109,8 @@ class RetrievalObjective:
         cached = cache.beside(batch.item_rows[: batch.num_candidates], batch.log_inclusion)
         not_negative = batch.not_negative
         if self.training.mask_taken:
-            assert self.taken is not None
-            spared = columns_of(self.taken.of(batch), cached.item_rows, self.num_items)
+            assert self.training_items is not None
+            spared = columns_of(self.training_items.of(batch), cached.item_rows, self.num_items)
             spared = replace(spared, values=spared.values + batch.num_candidates)
             not_negative = row_by_row(not_negative, spared)
         log_inclusion = torch.cat([cached.own_log_inclusion, cached.log_inclusion])

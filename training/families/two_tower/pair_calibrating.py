@@ -146,8 +146,8 @@ def check_calibration(
 
 
 def _is_enough(items: NDArray[np.bool_], sample: PairSample) -> bool:
-    taken = sample.num_positive
-    return items.sum() >= LEAST_ITEMS and LEAST_POSITIVE <= taken < len(sample.label)
+    positive = sample.num_positive
+    return items.sum() >= LEAST_ITEMS and LEAST_POSITIVE <= positive < len(sample.label)
 
 
 def _fitted(
@@ -165,8 +165,8 @@ def _fitted(
     found = fit_pairs(config.calibration, score, events, sample.label, sample.weight)
     expected = sample.weight * found.probability(score, events)
     size = data.num_items
-    taken = np.bincount(sample.item_row, sample.weight * sample.label, size)[items]
-    ratio = taken / np.maximum(np.bincount(sample.item_row, expected, size)[items], 1e-12)
+    actual = np.bincount(sample.item_row, sample.weight * sample.label, size)[items]
+    ratio = actual / np.maximum(np.bincount(sample.item_row, expected, size)[items], 1e-12)
     low, high = np.quantile(ratio, (0.1, 0.9))
     facts = {"fitted_on": words, "pairs": len(sample.label), "taken": sample.num_positive}
     spread = {"audience_low": float(low), "audience_high": float(high)}
