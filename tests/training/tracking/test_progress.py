@@ -53,4 +53,4 @@ def test_steps_are_counted_and_what_is_hardly_meant_is_said() -> None:
         "20 steps are few to train a model: set a smaller training.batch_size (it is 1,024)" in few
     )
     (long,) = doubts(4500, TrainingConfig(metric="auc", epochs=3, average_epochs=2.0))
-    assert "training.average_epochs: 2 of 3 epochs keeps much of what the first" in long
+    assert "training.average_epochs: 2 of 3 epochs includes much of the first" in long
