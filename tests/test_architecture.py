@@ -95,7 +95,7 @@ def test_imports_point_down(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)
-def test_heavy_libraries_have_one_door(path: Path) -> None:
+def test_heavy_libraries_have_one_importer(path: Path) -> None:
     for module in imports(path):
         library = module.split(".")[0]
         importers = IMPORTERS.get(library)

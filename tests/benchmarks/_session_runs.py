@@ -48,7 +48,7 @@ def trained(config: ExperimentConfig) -> tuple[Evaluation, Path, float]:
     return result.evaluation, result.bundle, time.process_time() - start
 
 
-def judged_otherwise(bundle: Path, **evaluation: Any) -> Evaluation:
+def evaluated_otherwise(bundle: Path, **evaluation: Any) -> Evaluation:
     """Evaluate a trained model again, with other keys of `evaluation`."""
     opened = open_model(bundle)
     settings = opened.config.evaluation.model_copy(update=evaluation)
@@ -108,7 +108,8 @@ def run(
             evaluation, bundle, cpu = trained(config)
             seconds.append(round(cpu))
             parts = {"test": evaluation} | {
-                name: judged_otherwise(bundle, **keys) for name, keys in (otherwise or {}).items()
+                name: evaluated_otherwise(bundle, **keys)
+                for name, keys in (otherwise or {}).items()
             }
             for name, one in parts.items():
                 figures = metrics_of(one, names)

@@ -257,7 +257,7 @@ def test_a_model_without_calibration_gives_no_probabilities(
         plain.score(requests, probability=True)
 
 
-def test_the_front_door(
+def test_the_command_line(
     ball: Path, scorer: Scorer, config: ExperimentConfig, new_items: str, tmp_path: Path
 ) -> None:
     log = ("--interactions", config.data.interactions, "--users", str(config.data.users))
@@ -278,7 +278,7 @@ def test_the_front_door(
     assert listed == pq.read_table(tmp_path / "c").sort_by("user_id")
     out = ("--output", str(tmp_path / "d"))
     assert "2: " in run(*out, "--top-customers", "2")
-    assert "leave --k" in run(*out, "--new-items", new_items, "--k", "3")
+    assert "leave out --k" in run(*out, "--new-items", new_items, "--k", "3")
 
 
 def test_the_mlflow_model_gives_probabilities_where_asked(

@@ -492,7 +492,7 @@ def recsys(*arguments: str | Path) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
-def test_the_door_scores_and_exports_rankers(
+def test_the_command_line_scores_and_exports_rankers(
     world: Path, bundle: Path, expected: np.ndarray[Any, Any], tmp_path: Path
 ) -> None:
     given = ("--users", paths(world)["users"], "--items", paths(world)["items"])

@@ -306,7 +306,7 @@ def test_what_cannot_be_encoded_is_refused(trained: Path, scorer: Scorer, tmp_pa
         read_encoding(tmp_path / "c")
 
 
-def test_the_front_door(scorer: Scorer, trained: Path, tmp_path: Path) -> None:
+def test_the_command_line(scorer: Scorer, trained: Path, tmp_path: Path) -> None:
     def run(model: Path, *arguments: str) -> str:
         out = ("--out", str(tmp_path / "out"))
         found = CliRunner().invoke(main, ["export", str(model), "--to", "exact", *out, *arguments])

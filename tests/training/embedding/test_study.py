@@ -206,7 +206,7 @@ def test_the_worth_of_a_lookup_is_what_its_loss_costs(tmp_path: Path) -> None:
     torch.testing.assert_close(size, read[:, :24].detach().abs().mean(0).view(6, 4))
 
 
-def test_through_the_door_and_on_to_training(tmp_path: Path) -> None:
+def test_from_the_command_line_to_training(tmp_path: Path) -> None:
     path, out = world(tmp_path), tmp_path / "tuned.yaml"
     arguments = ["tune", "embedding", str(path), "--lookups", "5", "--epochs", "1"]
     done = CliRunner().invoke(main, [*arguments, "--max-lookups", "3", "--out", str(out)])

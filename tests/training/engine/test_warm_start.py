@@ -151,7 +151,7 @@ def test_numbers_keep_their_scale(ranker: Path, tmp_path: Path) -> None:
     assert means[1] > means[0] + 0.4
 
 
-def test_through_the_door_on_newer_rows(ranker: Path, tmp_path: Path) -> None:
+def test_the_command_line_on_newer_rows(ranker: Path, tmp_path: Path) -> None:
     clicks(tmp_path / "new.parquet", 1_000, seed=0, first=1_710_000_000)
     path = settings(tmp_path / "new.parquet", tmp_path / "new", training={"epochs": 1})
     arguments = ["train", str(path), "--warm-start", str(ranker), "--json"]

@@ -60,22 +60,22 @@ def test_the_metrics_are_those_of_the_items_and_of_queries_that_took_something()
 def test_twins_are_items_at_the_place_of_another() -> None:
     angles = torch.tensor([0.0, 5e-6, math.pi / 2, math.pi / 2 + 2e-5, math.pi], dtype=torch.double)
     items = torch.stack([angles.cos(), angles.sin()], 1)
-    assert judged_twins(items) == pytest.approx(2 / 5)
-    assert judged_twins(items[[0, 2, 4]].repeat_interleave(2, 0)) == 1.0
+    assert measured_twins(items) == pytest.approx(2 / 5)
+    assert measured_twins(items[[0, 2, 4]].repeat_interleave(2, 0)) == 1.0
     copies = sphere(6)[torch.randperm(N) % 400]  # 200 of 400 twice
-    assert judged_twins(copies) == pytest.approx(400 / 600)
+    assert measured_twins(copies) == pytest.approx(400 / 600)
     angles = torch.rand(5_000) * 2 * math.pi
-    assert judged_twins(torch.stack([angles.cos(), angles.sin()], 1)) < 0.05
+    assert measured_twins(torch.stack([angles.cos(), angles.sin()], 1)) < 0.05
 
 
-def judged_twins(items: Tensor) -> float:
+def measured_twins(items: Tensor) -> float:
     return representation_metrics(items, items[:1], jagged([[]]))["twins"]
 
 
 def test_of_many_items_evenly_spaced_ones_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collapse, "_MAX_ROWS", 3)
     items = sphere()[[0, 1, 2, 1, 0]]  # of which rows 0, 2 and 4 are looked at
-    assert judged_twins(items) == pytest.approx(2 / 3)
+    assert measured_twins(items) == pytest.approx(2 / 3)
 
 
 def test_a_healthy_space_raises_nothing() -> None:
