@@ -8,12 +8,14 @@ BUSY := .venv-incomplete
 PEERS := .venv-peers
 NAME ?=
 ARGS ?=
+# Processes that the tests run in.
+WORKERS ?= 2
 
 .PHONY: help setup demo docs test lint format bench peers clean
 
 help:
 	@echo "make demo    set up, then run the main job on built-in data (report in demo/)"
-	@echo "make test    set up, then run the tests"
+	@echo "make test    set up, then run the tests, in two processes [WORKERS=2]"
 	@echo "make lint    ruff and mypy"
 	@echo "make format  let ruff rewrite the code"
 	@echo "make docs    write docs/configuration.md from the code"
@@ -46,7 +48,7 @@ demo: setup
 	$(BIN)/recsys demo --out demo $(ARGS)
 
 test: setup
-	$(BIN)/pytest -q $(ARGS)
+	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -1,5 +1,7 @@
 """Shared fixtures: one torch thread, one seed; a small built-in world as files."""
 
+import atexit
+import gc
 import os
 import random
 import shutil
@@ -32,6 +34,13 @@ from recsys.training.jobs.train import train
 # Nothing is timed in tests: a loaded machine takes as long as it takes.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass over what imports left, which is most of what there is."""
+    gc.collect()
+    gc.freeze()
+    atexit.register(gc.freeze)
 
 
 @pytest.fixture(autouse=True)

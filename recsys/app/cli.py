@@ -1,5 +1,7 @@
 """The command line: `recsys COMMAND`. Commands import what they need, so help is quick."""
 
+import atexit
+import gc
 import json as json_format
 import logging
 import sys
@@ -25,6 +27,8 @@ class _Commands(click.Group):
     """Turns the errors a user can act on into one message and an exit code."""
 
     def invoke(self, context: click.Context) -> Any:
+        # At its end Python would look through all that torch is made of, for a second or more.
+        atexit.register(gc.freeze)
         # Libraries set up logging for the whole program; a command prints its own lines once.
         logger = logging.getLogger("recsys")
         handed_on, logger.propagate = logger.propagate, False
