@@ -580,7 +580,7 @@ def test_in_another_thread_signals_are_left_alone() -> None:
     assert checked == [True]
 
 
-def test_the_table_shows_the_best_beside_the_configuration_as_it_stands() -> None:
+def test_the_table_shows_the_best_next_to_the_given_configuration() -> None:
     space: Space = {"model.dim": Choice((8, 16, 32))}
     trials = [
         Tried(0, {"model.dim": 8}, DONE, 0.5, (0.4, 0.5)),
@@ -592,7 +592,7 @@ def test_the_table_shows_the_best_beside_the_configuration_as_it_stands() -> Non
     shown = lines(found)
     assert [line.split() for line in shown[:6]] == [
         ["trial", "0", "2", "1"],
-        ["as", "it", "stands", "best"],
+        ["as", "given", "best"],
         ["auc", "0.5000", "0.6000", "0.7000"],
         ["epochs", "2", "2", "1"],
         ["ended", "done", "done", "pruned"],
