@@ -602,8 +602,8 @@ def test_the_table_shows_the_best_next_to_the_given_configuration() -> None:
         "4 trials: 2 done, 1 pruned, 1 failed; 4 of 4 trials are done",
         "trial 3 failed: the loss is nan",
         "what auc depends on (PED-ANOVA): model.dim 100%",
-        "trial 2 is the best: validation auc 0.6000, +0.1000 against the configuration as it "
-        "stands (0.5000)",
+        "trial 2 is the best: validation auc 0.6000, +0.1000 against the given "
+        "configuration (0.5000)",
         "the best of 4 validation values is an optimistic one, and another seed would move them "
         "all; the test part was not looked at",
     ]
