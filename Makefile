@@ -8,7 +8,7 @@ BUSY := .venv-incomplete
 PEERS := .venv-peers
 NAME ?=
 ARGS ?=
-# Processes that the tests run in.
+# Processes that the tests run in; each takes a file at a time, so that what a file shares is made once.
 WORKERS ?= 2
 
 .PHONY: help setup demo docs test lint format bench peers clean
@@ -48,7 +48,7 @@ demo: setup
 	$(BIN)/recsys demo --out demo $(ARGS)
 
 test: setup
-	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal $(ARGS)
+	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .
