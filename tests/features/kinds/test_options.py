@@ -121,7 +121,8 @@ def read_by_a_model(feature: Json, sources: Sources) -> tuple[tuple[str, ...], T
         "features": [feature, *others],
     }  # fmt: skip
     schema = Schema.model_validate_json(json.dumps(raw))
-    data = prepare(schema, sources, Policies(), SplitConfig(), lookups=3)
+    lookups = 3 if feature.get("multiplicity") == "auto" else None
+    data = prepare(schema, sources, Policies(), SplitConfig(), lookups=lookups)
     loader = RankingLoader(data, batch_size=ROWS, seed=0)
     (batch,) = loader.ordered(TRAIN, ROWS)
     config = TableConfig(num_rows=1 << 12, dim=4, backend="torch")
