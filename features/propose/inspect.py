@@ -96,6 +96,9 @@ class Report:
         out.append(f"{'ok' if not self.warnings else 'readable'}: fingerprint {self.fingerprint}")
         return out
 
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
     def to_json(self) -> dict[str, Any]:
         """Return the same as plain values."""
         return asdict(self)

@@ -33,6 +33,8 @@ _FORMATS = {
 }
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 _NOTHING: Mapping[str, str] = {}
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+"""How files of that encoding begin."""
 
 
 _BAD_CSV_ROW = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+): (.*)")
@@ -105,12 +107,14 @@ class TableFiles:
             for file in self._files:
                 have = [*file.columns, *file.partitions]
                 if column not in have:
-                    raise DataError(
+                    error = DataError(
                         f"the {self.table} table has no column '{column}'{nearest(column, have)}; "
                         f"its columns are {', '.join(have)}",
                         file=file.path,
                         remedy=remedies.get(column, ""),
                     )
+                    error.column = column  # the sentence names it already
+                    raise error
 
     def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
         """Yield the rows of all files in order, with `columns` alone.
@@ -302,9 +306,16 @@ def _csv_file(path: Path, partitions: dict[str, str | None]) -> _File:
     if not first.strip():
         raise DataError("empty CSV file", file=path, remedy="it needs a first line of column names")
     delimiter = next((sign for sign in ",;\t|" if sign in first), ",")
-    names = [
-        name.strip("\r\n") for name in next(csv.reader(io.StringIO(text), delimiter=delimiter))
-    ]
+    try:
+        names = [
+            name.strip("\r\n") for name in next(csv.reader(io.StringIO(text), delimiter=delimiter))
+        ]
+    except csv.Error as error:
+        raise DataError(
+            f"the first line names no columns ({error})",
+            file=path,
+            remedy="write a text file of one row a line, in UTF-8",
+        ) from None
     _refuse_twins(path, names)
     return _File(path, tuple(names), partitions, delimiter)
 
@@ -354,9 +365,10 @@ def _not_utf8(path: Path) -> DataError:
                 line.decode("utf-8")
             except UnicodeDecodeError as error:
                 shown = line[max(0, error.start - 20) : error.start + 20]
+                given = "utf-16" if number == 1 and line.startswith(_UTF_16) else "latin1"
                 return DataError(
                     f"line {number} is not UTF-8 at {shown!r}",
                     file=path,
-                    remedy="save the file as UTF-8 (iconv -f latin1 -t utf-8)",
+                    remedy=f"save the file as UTF-8 (iconv -f {given} -t utf-8)",
                 )
     return DataError("not UTF-8", file=path, remedy="save the file as UTF-8")

@@ -43,7 +43,8 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
         ArgumentError: when called; each argument of a wrong type is named with what was given.
     """
     validated = validate_call(config=_STRICT)(_without_answer(function))
-    known = {n: one.annotation for n, one in inspect.signature(function).parameters.items()}
+    signature = inspect.signature(function)
+    known = {n: one.annotation for n, one in signature.parameters.items()}
     name = f"recsys.{function.__qualname__}"
 
     @wraps(function)
@@ -56,7 +57,27 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
             lines = dict.fromkeys(_explain(one, name, known) for one in error.errors())
         raise ArgumentError("\n".join(lines))
 
+    call.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[
+            one.replace(annotation=_Written(_type_in_words(one.annotation)))
+            if one.annotation is not one.empty
+            else one
+            for one in signature.parameters.values()
+        ],
+        return_annotation=_Written(str(signature.return_annotation))
+        if isinstance(signature.return_annotation, str)
+        else signature.return_annotation,
+    )
     return call
+
+
+class _Written(str):
+    """An annotation as `help` shows it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
 
 
 def _without_answer(function: Callable[P, R]) -> Callable[P, R]:

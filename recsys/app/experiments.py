@@ -69,7 +69,7 @@ def check(config: Given) -> "Findings":
     """Read and check everything that training would read, without training.
 
     Returns:
-        What was found: `lines()`, `warnings`, `to_frame()`.
+        What was found: print it; `warnings`, `lines()`, `to_json()`.
 
     Raises:
         UserError: what training would raise on the same configuration and data.

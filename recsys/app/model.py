@@ -1,5 +1,6 @@
 """A trained model as Python sees it, whatever its family: it recommends, or it scores rows."""
 
+import logging
 import tempfile
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -18,6 +19,7 @@ from recsys.bundle.directory import Bundle
 from recsys.core.errors import ConfigError, DataError, NotFoundError
 from recsys.features.bundle.files import read_description, read_metrics
 from recsys.features.requests.origin import RequestOrigin
+from recsys.features.requests.table import Requests
 from recsys.features.tables.frames import path_of, to_arrow
 from recsys.features.tables.reading import open_table
 from recsys.features.tables.sources import Sources, policies_with
@@ -26,9 +28,13 @@ from recsys.serving.export.query_encoding import query_vectors_of_requests
 from recsys.serving.recommend.rows import RowScorer
 from recsys.serving.recommend.scorer import Scorer
 
+LOG = logging.getLogger(__name__)
+
 if TYPE_CHECKING:
     from recsys.serving.recommend.following import Following
     from recsys.training.config.experiment import ExperimentConfig
+    from recsys.training.evaluation.results import ModelEvaluation
+    from recsys.training.explain.explanation import Explanation, RowExplanation
 
 _ROWS_PER_PART = 10_000
 REQUESTS = "requests"
@@ -110,8 +116,8 @@ class Model:
 
         Returns:
             Columns: the user key, the item key, `rank` from 1, `score`, and `probability` where
-            asked for; users in the order of the requests. Fewer than k rows where no more items
-            are left.
+            asked for. Users are in the order of `users`, else of the requests. Fewer than k rows
+            where no more items are left.
 
         Raises:
             ConfigError: the model is a ranker, or arguments do not go together.
@@ -122,14 +128,16 @@ class Model:
             >>> list(frame.columns)
             ['user_id', 'item_id', 'rank', 'score']
         """
-        scorer = self._scorer
-        parts = [
-            scorer.score(
-                table, k=k, filter_seen=filter_seen, probability=probability, origin=origin
-            )
-            for table, origin in self._asked(users, history, user_table, requests)
-        ]
-        return long_frame(parts, scorer.schema.user_key, scorer.schema.item_key, scorer.item_ids)
+        scorer, key = self._scorer, self._scorer.schema.user_key
+        parts = []
+        for table, origin in self._asked(users, history, user_table, requests):
+            encoded = scorer.encode(table, origin)
+            _warn_of_unknown(encoded, origin)
+            parts.append(scorer.answer(encoded, k, filter_seen, probability))
+        if users is not None and parts:
+            found = pa.concat_tables([part.combine_chunks() for part in parts])
+            parts = [found.take(_places(found.column(key), users))]
+        return long_frame(parts, key, scorer.schema.item_key, scorer.item_ids)
 
     @checked
     def similar_items(self, items: Ids, *, k: Count = 10) -> pd.DataFrame:
@@ -186,7 +194,7 @@ class Model:
 
         Returns:
             Columns: the user key and `vector`, a float32 array, (E,), or (I, E) for a model of
-            several interests.
+            several interests. Users are in the order of `users`, else of the requests.
 
         Example:
             >>> model.query_vectors(["u000001"])["vector"][0].shape
@@ -196,7 +204,24 @@ class Model:
         key = scorer.schema.user_key
         tables = [table for table, _ in self._asked(users, history, user_table, requests)]
         vectors = [query_vectors_of_requests(scorer, table) for table in tables]
-        return vector_frame(key, [table.column(key) for table in tables], vectors)
+        ids = [table.column(key) for table in tables]
+        if users is not None and tables:
+            found = pa.chunked_array([chunk for column in ids for chunk in column.chunks])
+            at = _places(found, users)
+            return vector_frame(key, [found.take(at)], [torch.cat(vectors)[torch.tensor(at)]])
+        return vector_frame(key, ids, vectors)
+
+    def evaluate(self, **options: Any) -> "ModelEvaluation":
+        """Evaluate the model again; see `recsys.evaluate` for the options."""
+        from recsys.app.models import evaluate
+
+        return evaluate(self, **options)
+
+    def explain(self, **options: Any) -> "Explanation | RowExplanation":
+        """Return what a ranker looks at; see `recsys.explain` for the options."""
+        from recsys.app.models import explain
+
+        return explain(self, **options)
 
     def item_vectors(self) -> pd.DataFrame:
         """Return the item key and `vector`, a float32 array (E,), of the whole catalogue."""
@@ -240,7 +265,7 @@ class Model:
         """
         if not self._description.gives_rows:
             raise ConfigError(
-                f"predict: a {self.kind} model ranks items for users and scores no rows: use "
+                f"predict: this model ({self.kind}) ranks items for users and scores no rows: use "
                 "recommend"
             )
         with tempfile.TemporaryDirectory() as folder:
@@ -266,7 +291,7 @@ class Model:
     def _scorer(self) -> Scorer:
         if self._description.gives_rows:
             raise ConfigError(
-                f"a {self.kind} model scores rows and has no vectors or lists: use predict"
+                f"this model ({self.kind}) scores rows and has no vectors or lists: use predict"
             )
         return Scorer.open(self.path).with_settings(self._settings)
 
@@ -333,3 +358,24 @@ def _of_users(table: pa.Table, users: pa.Array, key: str) -> pa.Table:
         return table  # the scorer names what is missing
     column = table.column(key)
     return table.filter(pc.is_in(column, value_set=users.cast(column.type)))
+
+
+def _places(found: pa.ChunkedArray, users: Sequence[Any]) -> list[int]:
+    """Return the place of each user among those found.
+
+    Raises:
+        NotFoundError: one is not among them.
+    """
+    places = pc.index_in(_ids(users).cast(found.type), found)
+    if places.null_count:
+        stranger = list(users)[places.is_null().index(True).as_py()]
+        raise NotFoundError(f"user {stranger!r} is not among the requests")
+    return list(places.to_pylist())
+
+
+def _warn_of_unknown(encoded: Requests, origin: RequestOrigin) -> None:
+    if encoded.unknown_items:
+        LOG.warning(
+            f"{origin.name}: {encoded.unknown_items:,} items of histories are not in the catalogue "
+            f"and say nothing, the first of them {encoded.first_unknown!r}"
+        )

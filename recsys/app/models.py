@@ -6,9 +6,9 @@ done. What a caller can put right is a `recsys.UserError`.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import InstanceOf
+from pydantic import Field, InstanceOf
 
 from recsys.app.arguments import Count, Share, checked
 from recsys.app.exporting import Target, export_model
@@ -244,6 +244,9 @@ def export(
     *,
     to: Target,
     min_recall: Share = 0.95,
+    encoding: Literal["vectors", "fde"] = "vectors",
+    fde_bits: Annotated[int, Field(ge=0, le=10)] = 3,
+    fde_repetitions: Count = 8,
     tracking_uri: str | None = None,
 ) -> dict[str, Any]:
     """Export item vectors or an index for ANN serving, or a ranker's graph.
@@ -253,6 +256,9 @@ def export(
         out: folder to make.
         to: `parquet`, `exact`, `faiss` or `usearch` for retrieval models, `onnx` for rankers.
         min_recall: refuse an index below this.
+        encoding: `fde`: items that one vector for all interests of a user searches.
+        fde_bits: hyperplanes of such an encoding.
+        fde_repetitions: of such an encoding.
         tracking_uri: MLflow store.
 
     Returns:
@@ -261,7 +267,8 @@ def export(
     Raises:
         UserError: `out` exists, the target does not suit the model, or recall is too low.
     """
-    return export_model(folder_of(model, tracking_uri), to, Path(out), min_recall)
+    encoded = (fde_bits, fde_repetitions) if encoding == "fde" else None
+    return export_model(folder_of(model, tracking_uri), to, Path(out), min_recall, encoded)
 
 
 @checked

@@ -248,8 +248,12 @@ def _schema_for_log(schema: Schema, *, steps: bool) -> Schema:
     """The schema without the catalogue, which the bundle holds: items are known by their ids."""
     of_events = schema.features_of("interactions") if steps else ()
     item = CategoricalFeature(name=schema.interactions.item, table="items")
+    roles = schema.interactions
+    if not steps:
+        roles = roles.model_copy(update={"session": None})
     return schema.model_copy(
         update={
+            "interactions": roles,
             "items": None,
             "others": {n: side for n, side in schema.others.items() if side.joins == "users"},
             "features": (item, *schema.features_of("users"), *of_events),

@@ -69,8 +69,8 @@ class Following:
         """
         if scorer.sessions is None:
             raise ConfigError(
-                f"a {scorer.description.kind} model reads whole histories and follows no session: "
-                "use recommend, or train model.kind: session"
+                f"a model of kind {scorer.description.kind} reads whole histories and follows no "
+                "session: use recommend, or train model.kind: session"
             )
         asked = scorer.encode(_row({HISTORY: [], **user}, _USER), _USER)
         return cls(scorer, dict(user), asked, SessionState.empty(_stepwise(scorer), asked.block))

@@ -56,7 +56,7 @@ def open_earlier(config: ExperimentConfig) -> Earlier | None:
     bundle, described = found.bundle, found.description
     if described.kind != config.model.kind:
         raise ConfigError(
-            f"warm_start: {bundle.path} is a {described.kind}, model.kind is "
+            f"warm_start: {bundle.path} is of kind {described.kind}, model.kind is "
             f"{config.model.kind}: start from a model of the same kind"
         )
     settings = described.embedding
@@ -122,8 +122,8 @@ def _axes(config: ExperimentConfig, old: EmbeddingPlan, new: EmbeddingPlan) -> A
     if axes is None and old.layouts != new.layouts:
         before, after = (", ".join(f"{n} x{m}" for n, m in plan.features) for plan in (old, new))
         raise ConfigError(
-            f"warm_start: a {model.kind} continues with the features and lookups that it had, in "
-            f"their order: {before}; not {after}"
+            f"warm_start: a model of kind {model.kind} continues with the features and lookups "
+            f"that it had, in their order: {before}; not {after}"
         )
     return axes or {}
 

@@ -31,6 +31,21 @@ class ModelEvaluation(Protocol):
         """Return a row a model and metric: `model`, `metric`, `value`, `low`, `high`."""
 
 
+class Shown:
+    """An evaluation that shows as its table, in a terminal and in a notebook."""
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Return a row a model and metric."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        """Return the table as text."""
+        return self.to_frame().to_string(index=False)
+
+    def _repr_html_(self) -> str:
+        return str(self.to_frame().to_html(index=False))
+
+
 @dataclass(frozen=True)
 class RankerResult:
     """How one ranker did on the queries of an evaluation.
@@ -70,8 +85,8 @@ class ColdItems:
     trained: bool
 
 
-@dataclass(frozen=True)
-class Evaluation:
+@dataclass(frozen=True, repr=False)
+class Evaluation(Shown):
     """Several rankers on the same queries; the first result is the model's.
 
     Attributes:

@@ -56,7 +56,7 @@ def _opened(path: Path) -> tuple[OpenedModel, Explainer]:
         able = [family for family in FAMILIES if family.explain is not None]
         kinds = ", ".join(kind for family in able for kind in family.kinds)
         raise ConfigError(
-            f"{path} holds a {opened.config.model.kind}; explain is for "
+            f"{path} holds a model of kind {opened.config.model.kind}; explain is for "
             f"{listed([family.plural for family in able], 'and')} ({kinds}), which score a row by "
             "all its fields"
         )

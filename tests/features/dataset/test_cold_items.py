@@ -56,7 +56,7 @@ def test_no_training_or_validation_row_of_a_cold_item_is_left(
     assert tuple(others) == dataset.tables.drops
     assert drop.rows == (~stays).sum()
     assert drop.policy == f"split.cold_items: {cold.sum()} items"
-    assert drop.examples[0] == f"row {whole.row[~stays].min() + 1}"
+    assert str(drop.examples[0]) == f"row {whole.row[~stays].min() + 1}"
 
 
 def test_items_that_are_not_removed_are_only_told_apart(

@@ -2,6 +2,7 @@
 
 import ast
 import doctest
+import inspect
 import re
 import subprocess
 import sys
@@ -240,7 +241,7 @@ def test_a_saved_configuration_is_read_by_the_command_line(
         (lambda m: recsys.explain(m, row=0), "argument 'row': .* got 0"),
         (lambda m: m.similar_items(["none"]), "item 'none' is not in the catalogue"),
         (lambda m: m.similar_items(m.items[:1], k=0), "argument 'k': .* got 0"),
-        (lambda m: m.predict(pd.DataFrame({"a": [1]})), "two_tower model ranks items"),
+        (lambda m: m.predict(pd.DataFrame({"a": [1]})), r"this model \(two_tower\) ranks items"),
         (lambda m: recsys.explain(m), "explain is for rankers"),
         (lambda m: recsys.explain(m, user="u"), "give user and item"),
         (lambda m: recsys.tune("x.yaml"), "needs trials, minutes"),
@@ -293,3 +294,45 @@ def test_columns_of_polars_are_read_by_their_types(tmp_path: Path) -> None:
     assert context["device"].to_pylist() == frame["device"].to_list()
     assert context["tags"].to_pylist() == frame["tags"].to_list()
     assert context["price"].to_pylist() == [1.5, 2.0, None, 3.0, 4.0, 5.0]
+
+
+def test_answers_are_in_the_order_of_the_users(
+    opened: recsys.Model, frames: dict[str, pd.DataFrame]
+) -> None:
+    """A user who is asked for twice is answered twice, with the same list."""
+    first, second = frames["log"]["user_id"].unique()[:2]
+    asked = [second, first, second]
+    log, users = frames["log"], frames["users"]
+    lists = opened.recommend(asked, history=log, user_table=users, k=2)
+    assert lists["user_id"].tolist() == [second] * 2 + [first] * 2 + [second] * 2
+    one = opened.recommend([first], history=log, user_table=users, k=2)
+    assert lists["item_id"][2:4].tolist() == one["item_id"].tolist()
+    vectors = opened.query_vectors(asked, history=log, user_table=users)
+    assert vectors["user_id"].tolist() == asked
+    alone = opened.query_vectors([first], history=log, user_table=users)
+    np.testing.assert_allclose(vectors["vector"][1], alone["vector"][0], rtol=1e-5)
+
+
+def test_a_user_or_an_item_that_requests_name_in_vain_is_said(
+    opened: recsys.Model, caplog: pytest.LogCaptureFixture
+) -> None:
+    known = opened.items[0]
+    requests = pa.table({"user_id": ["a"], "history": [[known, "no-such-item"]]})
+    with pytest.raises(recsys.NotFoundError, match="user 'b' is not among the requests"):
+        opened.recommend(["a", "b"], requests=requests)
+    assert len(opened.recommend(requests=requests, k=3)) == 3
+    assert "1 items of histories are not in the catalogue" in caplog.text
+    assert "'no-such-item'" in caplog.text
+
+
+def test_what_is_returned_shows_as_a_table(opened: recsys.Model, trained: Path) -> None:
+    signature = str(inspect.signature(recsys.train))
+    assert "listener" in signature
+    assert "Annotated" not in signature
+    evaluation = opened.evaluate(settings={"evaluation.baselines": ["popularity"]})
+    assert repr(evaluation).splitlines()[0].split() == ["model", "metric", "value", "low", "high"]
+    assert evaluation._repr_html_().startswith("<table")  # type: ignore[attr-defined]
+    config = recsys.Config.open(trained.parents[1] / "config.yaml")
+    assert str(recsys.check(config)).startswith("4,000 interactions")
+    with pytest.raises(recsys.ConfigError, match="explain is for"):
+        opened.explain()

@@ -20,6 +20,7 @@ from recsys.metrics.classification import (
 )
 from recsys.metrics.grouped import GroupedRows, weighted_interval
 from recsys.training.engine.ranks import World
+from recsys.training.evaluation.results import Shown
 from recsys.training.families.ranker.calibrating import fit_calibrator
 from recsys.training.families.ranker.config import RankerExperiment
 from recsys.training.families.ranker.rows import RankingRows
@@ -56,8 +57,8 @@ class RankerResult:
     less_auc: Interval | None = None
 
 
-@dataclass(frozen=True)
-class RankingEvaluation:
+@dataclass(frozen=True, repr=False)
+class RankingEvaluation(Shown):
     """Several rankers on the same test rows; the first result is the model's.
 
     base_rate: the log loss of always predicting the share of positives, which knows nothing of
@@ -177,7 +178,7 @@ def evaluation_of(
         results[other.name] = replace(other.result, less_auc=difference)
     protocol = {
         "split": _WORDS[config.split.kind],
-        "test rows": f"{own.rows:,}, {own.share:.1%} of them positive",
+        "test rows": f"{own.rows:,} rows, {own.share:.1%} of them positive",
     }
     if config.training.negatives:
         protocol["test rows"] = (

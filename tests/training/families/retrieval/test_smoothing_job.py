@@ -168,7 +168,7 @@ def test_hard_negatives_are_those_of_the_best_interest(
     tower, objective = task.trained.model, task.loss
     assert isinstance(tower, TwoTower)
     batch = next(iter(task.batches(0, 0)))
-    taken = objective.taken.of(batch)  # type: ignore[attr-defined]
+    taken = objective.training_items.of(batch)  # type: ignore[attr-defined]
     grown = objective.miner.join(tower, batch, taken)  # type: ignore[attr-defined]
     vectors = catalogue_vectors(tower, dataset.items)
     events = replace(batch.history, values=batch.item_rows[batch.history.values])

@@ -239,8 +239,8 @@ def test_queries_of_several_interests_mine_by_the_best_of_them(
     objective, batch = task.loss, next(iter(task.batches(0, 0)))
     assert isinstance(objective, RetrievalObjective)
     assert objective.miner is not None
-    assert objective.taken is not None
-    grown = objective.miner.join(model_of(task), batch, objective.taken.of(batch))
+    assert objective.training_items is not None
+    grown = objective.miner.join(model_of(task), batch, objective.training_items.of(batch))
     with torch.no_grad():
         items = model_of(task).encode_items(dataset.items)
         events = replace(batch.history, values=batch.item_rows[batch.history.values])
@@ -290,8 +290,8 @@ def test_items_without_a_training_row_are_mined_only_where_they_may_be_negatives
         objective, batch = task.loss, next(iter(task.batches(0, 0)))
         assert isinstance(objective, RetrievalObjective)
         assert objective.miner is not None
-        assert objective.taken is not None
-        grown = objective.miner.join(model_of(task), batch, objective.taken.of(batch))
+        assert objective.training_items is not None
+        grown = objective.miner.join(model_of(task), batch, objective.training_items.of(batch))
         candidates = grown.item_rows[: grown.num_candidates].tolist()
         assert (5 in candidates) == (negative_items == "catalogue")
         trained = int((without.train_counts > 0).sum())
