@@ -1,6 +1,7 @@
 """A training as a function: configuration in, a finished run out."""
 
 import logging
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,8 @@ def train_once(
 
     Joins the other ranks where torchrun started several; None on all of them but the first.
     """
+    # In a notebook without widgets tqdm, which MLflow brings, warns when it is imported.
+    warnings.filterwarnings("ignore", message="IProgress not found")
     world = join(config.training.device)
     quiet = quiet or not world.is_first
     watched = Progress(config.training.epochs, metric=config.training.metric, quiet=quiet)

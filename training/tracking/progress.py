@@ -81,7 +81,7 @@ class Progress:
             f"loss {point[EPOCH_LOSS]:.4f}",
             *words,
             f"{self.rate:,.0f} examples/s",
-            f"{time.monotonic() - self.started:.0f} s",
+            f"{time.monotonic() - self.started:.0f} s so far",
         ]
         self.bar.console.print(
             "  ".join(parts),

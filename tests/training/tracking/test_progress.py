@@ -31,7 +31,7 @@ def test_an_epoch_without_a_validation_part_has_its_line(
         progress(StepDone(0, 7, 7, 7, 9.0, 1234.0))
         progress(PointLogged({"epoch": 0.0, "epoch_loss": 1.5}))
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == "epoch 1  loss 1.5000  1,234 examples/s  0 s"
+    assert line == "epoch 1  loss 1.5000  1,234 examples/s  0 s so far"
 
 
 def test_the_bar_is_gone_after_an_epoch_until_the_next_one_starts() -> None:

@@ -22,6 +22,7 @@ from recsys.retrieval.index.graph import Floats, GraphBackend, GraphIndex, Metri
 from recsys.retrieval.index.protocol import Index, IndexRequest
 from recsys.retrieval.index.recall import recall_against_exact
 from recsys.retrieval.index.registry import BACKENDS, EXACT_BELOW, kind_for, kinds_by_export
+from recsys.retrieval.topk import exact_topk
 
 NUM_ITEMS = 1500
 GRAPHS = [kind for kind, backend in BACKENDS.items() if isinstance(backend, GraphBackend)]
@@ -319,6 +320,23 @@ def test_recall_is_one_for_exact_and_counts_misses(request_: IndexRequest) -> No
     blind = ExactVectors(request_.vectors[: NUM_ITEMS // 2])
     recall = recall_against_exact(blind, request_.queries, request_.vectors, 10)
     assert 0.35 < recall < 0.65
+
+
+def test_any_of_items_with_one_vector_is_found(request_: IndexRequest) -> None:
+    """Each vector is that of ten items: an index that finds other ones of the ten misses none."""
+
+    class Last(ExactVectors):
+        def search(self, queries: Tensor, k: int, exclude: Jagged | None = None) -> Any:
+            scores, rows = exact_topk(queries, self.vectors[:100], -(-k // 10))
+            copies = rows.unsqueeze(2) + 100 * torch.arange(9, -1, -1)
+            return scores.repeat_interleave(10, 1)[:, :k], copies.flatten(1)[:, :k]
+
+    vectors = request_.vectors[:100].repeat(10, 1)
+    index = Last(vectors)
+    assert recall_against_exact(index, request_.queries, vectors, 10) == 1.0
+    assert recall_against_exact(index, request_.queries, vectors, 15) == 1.0
+    other = ExactVectors(-vectors)
+    assert recall_against_exact(other, request_.queries, vectors, 10) == 0.0
 
 
 def test_files_that_do_not_belong_together_are_refused(
