@@ -1,12 +1,15 @@
 """Answers as data frames: a row an item of a list, or a row a vector."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from torch import Tensor
+
+from recsys.core.errors import DataError, NotFoundError
 
 
 def long_frame(
@@ -44,3 +47,37 @@ def vector_frame(key: str, ids: Sequence[pa.Array], vectors: Sequence[Tensor]) -
     flat = [one for part in ids for one in part.to_pylist()]
     rows = [row for part in vectors for row in part.numpy()]
     return pd.DataFrame({key: flat, "vector": pd.Series(rows, dtype=object)})
+
+
+def user_ids(users: Sequence[Any]) -> pa.Array:
+    """Return ids as an array.
+
+    Raises:
+        DataError: they are of several types.
+    """
+    try:
+        return pa.array(list(users))
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"ids of one type are expected ({reason})", file="users") from None
+
+
+def of_users(table: pa.Table, users: pa.Array, key: str) -> pa.Table:
+    """Keep the requests of some users."""
+    if key not in table.column_names:
+        return table  # the scorer names what is missing
+    column = table.column(key)
+    return table.filter(pc.is_in(column, value_set=users.cast(column.type)))
+
+
+def places_of(found: pa.ChunkedArray, users: Sequence[Any]) -> list[int]:
+    """Return the place of each user among those found.
+
+    Raises:
+        NotFoundError: one is not among them.
+    """
+    places = pc.index_in(user_ids(users).cast(found.type), found)
+    if places.null_count:
+        stranger = list(users)[places.is_null().index(True).as_py()]
+        raise NotFoundError(f"user {stranger!r} is not among the requests")
+    return list(places.to_pylist())

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 
 from recsys.app.arguments import Count, Ids, checked
-from recsys.app.lists import long_frame, vector_frame
+from recsys.app.evaluating import evaluate_folder, explain_folder
+from recsys.app.lists import long_frame, of_users, places_of, user_ids, vector_frame
 from recsys.bundle.directory import Bundle
 from recsys.core.errors import ConfigError, DataError, NotFoundError
 from recsys.features.bundle.files import read_description, read_metrics
@@ -136,7 +136,7 @@ class Model:
             parts.append(scorer.answer(encoded, k, filter_seen, probability))
         if users is not None and parts:
             found = pa.concat_tables([part.combine_chunks() for part in parts])
-            parts = [found.take(_places(found.column(key), users))]
+            parts = [found.take(places_of(found.column(key), users))]
         return long_frame(parts, key, scorer.schema.item_key, scorer.item_ids)
 
     @checked
@@ -207,21 +207,42 @@ class Model:
         ids = [table.column(key) for table in tables]
         if users is not None and tables:
             found = pa.chunked_array([chunk for column in ids for chunk in column.chunks])
-            at = _places(found, users)
+            at = places_of(found, users)
             return vector_frame(key, [found.take(at)], [torch.cat(vectors)[torch.tensor(at)]])
         return vector_frame(key, ids, vectors)
 
-    def evaluate(self, **options: Any) -> "ModelEvaluation":
-        """Evaluate the model again; see `recsys.evaluate` for the options."""
-        from recsys.app.models import evaluate
+    @checked
+    def evaluate(
+        self,
+        *,
+        report: str | Path | None = None,
+        settings: Mapping[str, Any] | None = None,
+        quiet: bool = True,
+    ) -> "ModelEvaluation":
+        """Evaluate the model again; see `recsys.evaluate` for the arguments."""
+        return evaluate_folder(self.path, report=report, settings=settings, quiet=quiet)
 
-        return evaluate(self, **options)
-
-    def explain(self, **options: Any) -> "Explanation | RowExplanation":
-        """Return what a ranker looks at; see `recsys.explain` for the options."""
-        from recsys.app.models import explain
-
-        return explain(self, **options)
+    @checked
+    def explain(
+        self,
+        *,
+        user: Any = None,
+        item: Any = None,
+        row: Count | None = None,
+        max_rows: Count = 20_000,
+        picture: str | Path | None = None,
+        quiet: bool = True,
+    ) -> "Explanation | RowExplanation":
+        """Return what a ranker looks at; see `recsys.explain` for the arguments."""
+        return explain_folder(
+            self.path,
+            user=user,
+            item=item,
+            row=row,
+            max_rows=max_rows,
+            picture=picture,
+            quiet=quiet,
+        )
 
     def item_vectors(self) -> pd.DataFrame:
         """Return the item key and `vector`, a float32 array (E,), of the whole catalogue."""
@@ -312,7 +333,7 @@ class Model:
     ) -> list[tuple[pa.Table, RequestOrigin]]:
         """Return the request tables that arguments ask for, each with where it comes from."""
         scorer = self._scorer
-        chosen = None if users is None else _ids(users)
+        chosen = None if users is None else user_ids(users)
         if requests is None:
             with tempfile.TemporaryDirectory() as folder:
                 sources = self._sources(Path(folder), history, user_table)
@@ -331,7 +352,7 @@ class Model:
             parts = [(to_arrow(requests, REQUESTS), RequestOrigin(REQUESTS))]
         if chosen is None:
             return parts
-        return [(_of_users(table, chosen, scorer.schema.user_key), one) for table, one in parts]
+        return [(of_users(table, chosen, scorer.schema.user_key), one) for table, one in parts]
 
     def _sources(self, folder: Path, history: Any, user_table: Any) -> Sources:
         """Return the log and the tables of users: those given, else those of the training."""
@@ -342,35 +363,6 @@ class Model:
         log = given.interactions if history is None else path_of(history, "history", folder)
         users = given.users if user_table is None else path_of(user_table, "users", folder)
         return Sources(interactions=log, users=users, others=others)
-
-
-def _ids(users: Sequence[Any]) -> pa.Array:
-    try:
-        return pa.array(list(users))
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"ids of one type are expected ({reason})", file="users") from None
-
-
-def _of_users(table: pa.Table, users: pa.Array, key: str) -> pa.Table:
-    """Keep the requests of some users."""
-    if key not in table.column_names:
-        return table  # the scorer names what is missing
-    column = table.column(key)
-    return table.filter(pc.is_in(column, value_set=users.cast(column.type)))
-
-
-def _places(found: pa.ChunkedArray, users: Sequence[Any]) -> list[int]:
-    """Return the place of each user among those found.
-
-    Raises:
-        NotFoundError: one is not among them.
-    """
-    places = pc.index_in(_ids(users).cast(found.type), found)
-    if places.null_count:
-        stranger = list(users)[places.is_null().index(True).as_py()]
-        raise NotFoundError(f"user {stranger!r} is not among the requests")
-    return list(places.to_pylist())
 
 
 def _warn_of_unknown(encoded: Requests, origin: RequestOrigin) -> None:

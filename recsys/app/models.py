@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, InstanceOf
 
 from recsys.app.arguments import Count, Share, checked
+from recsys.app.evaluating import evaluate_folder, explain_folder
 from recsys.app.exporting import Target, export_model
 from recsys.app.model import Model
-from recsys.app.progress import printed
 from recsys.app.run import Run
-from recsys.core.errors import ConfigError
 from recsys.core.events import Listener, ignore
 
 if TYPE_CHECKING:
@@ -82,15 +81,8 @@ def evaluate(
         >>> sorted(evaluation.to_frame().columns)
         ['high', 'low', 'metric', 'model', 'value']
     """
-    import tempfile
-
-    from recsys.training.jobs.evaluate import evaluate_bundle
-
     folder = folder_of(model, tracking_uri)
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "report.html" if report is None else Path(report)
-        with printed(quiet):
-            return evaluate_bundle(folder, path, settings=settings)
+    return evaluate_folder(folder, report=report, settings=settings, quiet=quiet)
 
 
 @checked
@@ -216,25 +208,10 @@ def explain(
     Raises:
         UserError: the model is no ranker, or there is no such row.
     """
-    from recsys.training.jobs.explain import explain_log_row, explain_model, explain_pair
-    from recsys.training.reports.explanation_plots import check_picture, write_picture
-
-    if (user is None) != (item is None) or (user is not None and row is not None):
-        raise ConfigError("recsys.explain(): give user and item, or row, or none of them")
     folder = folder_of(model, tracking_uri)
-    if picture is not None:
-        check_picture(Path(picture))
-    found: Explanation | RowExplanation
-    with printed(quiet):
-        if user is not None:
-            found = explain_pair(folder, str(user), str(item))
-        elif row is not None:
-            found = explain_log_row(folder, row)
-        else:
-            found = explain_model(folder, max_rows=max_rows)
-    if picture is not None:
-        write_picture(Path(picture), found)
-    return found
+    return explain_folder(
+        folder, user=user, item=item, row=row, max_rows=max_rows, picture=picture, quiet=quiet
+    )
 
 
 @checked

@@ -1,0 +1,60 @@
+"""Evaluation and explanation of a model in its folder."""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recsys.app.progress import printed
+from recsys.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from recsys.training.evaluation.results import ModelEvaluation
+    from recsys.training.explain.explanation import Explanation, RowExplanation
+
+
+def evaluate_folder(
+    folder: Path,
+    *,
+    report: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    quiet: bool = True,
+) -> "ModelEvaluation":
+    """Evaluate a bundle on the test part of its own data; see `recsys.evaluate`."""
+    from recsys.training.jobs.evaluate import evaluate_bundle
+
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "report.html" if report is None else Path(report)
+        with printed(quiet):
+            return evaluate_bundle(folder, path, settings=settings)
+
+
+def explain_folder(
+    folder: Path,
+    *,
+    user: Any = None,
+    item: Any = None,
+    row: int | None = None,
+    max_rows: int = 20_000,
+    picture: str | Path | None = None,
+    quiet: bool = True,
+) -> "Explanation | RowExplanation":
+    """Say what a ranker looks at; see `recsys.explain`."""
+    from recsys.training.jobs.explain import explain_log_row, explain_model, explain_pair
+    from recsys.training.reports.explanation_plots import check_picture, write_picture
+
+    if (user is None) != (item is None) or (user is not None and row is not None):
+        raise ConfigError("explain: give user and item, or row, or none of them")
+    if picture is not None:
+        check_picture(Path(picture))
+    found: Explanation | RowExplanation
+    with printed(quiet):
+        if user is not None:
+            found = explain_pair(folder, str(user), str(item))
+        elif row is not None:
+            found = explain_log_row(folder, row)
+        else:
+            found = explain_model(folder, max_rows=max_rows)
+    if picture is not None:
+        write_picture(Path(picture), found)
+    return found
