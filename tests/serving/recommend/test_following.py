@@ -133,7 +133,7 @@ def test_from_python(bundle: Path) -> None:
 
 
 def test_what_cannot_be_followed_is_refused(scorer: Scorer, trained: Path) -> None:
-    with pytest.raises(ConfigError, match="a two_tower model reads whole histories and follows no"):
+    with pytest.raises(ConfigError, match="model of kind two_tower reads whole histories"):
         Following.start(Scorer.open(trained), {"user_id": "u000001"})
     with pytest.raises(DataError, match="the user: the requests table has no column 'user'"):
         Following.start(scorer, {"age": 3})

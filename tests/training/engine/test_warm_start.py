@@ -212,7 +212,7 @@ def test_what_cannot_be_started_from_is_named(
     def opened(base: ExperimentConfig, path: Path, **changes: Any) -> None:
         open_earlier(base.model_copy(update={"warm_start": str(path), **changes}))
 
-    with pytest.raises(ConfigError, match=r"is a dcn, model\.kind is two_tower"):
+    with pytest.raises(ConfigError, match=r"is of kind dcn, model\.kind is two_tower"):
         opened(config, ranker)
     narrow = config.embedding.model_copy(update={"dim": 8})
     with pytest.raises(ConfigError, match=r"16 wide, embedding.dim is 8: set it to 16"):
