@@ -107,14 +107,13 @@ class TableFiles:
             for file in self._files:
                 have = [*file.columns, *file.partitions]
                 if column not in have:
-                    error = DataError(
-                        f"the {self.table} table has no column '{column}'{nearest(column, have)}; "
+                    raise DataError(
+                        f"the {self.table} table has no such column{nearest(column, have)}; "
                         f"its columns are {', '.join(have)}",
                         file=file.path,
+                        column=column,
                         remedy=remedies.get(column, ""),
                     )
-                    error.column = column  # the sentence names it already
-                    raise error
 
     def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
         """Yield the rows of all files in order, with `columns` alone.

@@ -49,25 +49,28 @@ def vector_frame(key: str, ids: Sequence[pa.Array], vectors: Sequence[Tensor]) -
     return pd.DataFrame({key: flat, "vector": pd.Series(rows, dtype=object)})
 
 
-def user_ids(users: Sequence[Any]) -> pa.Array:
-    """Return ids as an array.
+def user_ids(users: Sequence[Any], kind: pa.DataType | None = None) -> pa.Array:
+    """Return ids as an array (N,), of the type `kind` where it is given.
 
     Raises:
-        DataError: they are of several types.
+        DataError: they are of several types, or none of that type.
     """
     try:
-        return pa.array(list(users))
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        ids = pa.array(list(users))
+        return ids if kind is None else ids.cast(kind)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise DataError(f"ids of one type are expected ({reason})", file="users") from None
+        what = "one type" if kind is None else f"type {kind}"
+        raise DataError(f"ids of {what} are expected ({reason})", file="users") from None
 
 
-def of_users(table: pa.Table, users: pa.Array, key: str) -> pa.Table:
+def of_users(table: pa.Table, users: Sequence[Any], key: str) -> pa.Table:
     """Keep the requests of some users."""
     if key not in table.column_names:
         return table  # the scorer names what is missing
     column = table.column(key)
-    return table.filter(pc.is_in(column, value_set=users.cast(column.type)))
+    wanted = user_ids(users, column.type)
+    return table.filter(pc.is_in(column, value_set=wanted))
 
 
 def places_of(found: pa.ChunkedArray, users: Sequence[Any]) -> list[int]:
@@ -76,7 +79,7 @@ def places_of(found: pa.ChunkedArray, users: Sequence[Any]) -> list[int]:
     Raises:
         NotFoundError: one is not among them.
     """
-    places = pc.index_in(user_ids(users).cast(found.type), found)
+    places = pc.index_in(user_ids(users, found.type), found)
     if places.null_count:
         stranger = list(users)[places.is_null().index(True).as_py()]
         raise NotFoundError(f"user {stranger!r} is not among the requests")

@@ -333,10 +333,10 @@ class Model:
     ) -> list[tuple[pa.Table, RequestOrigin]]:
         """Return the request tables that arguments ask for, each with where it comes from."""
         scorer = self._scorer
-        chosen = None if users is None else user_ids(users)
         if requests is None:
             with tempfile.TemporaryDirectory() as folder:
                 sources = self._sources(Path(folder), history, user_table)
+                chosen = None if users is None else user_ids(users)
                 shards = shards_of_log(scorer, sources, rows_per_part=_ROWS_PER_PART, users=chosen)
             return [(shard.read(), shard.origin) for shard in shards.parts]
         if history is not None or user_table is not None:
@@ -350,9 +350,9 @@ class Model:
             ]
         else:
             parts = [(to_arrow(requests, REQUESTS), RequestOrigin(REQUESTS))]
-        if chosen is None:
+        if users is None:
             return parts
-        return [(of_users(table, chosen, scorer.schema.user_key), one) for table, one in parts]
+        return [(of_users(table, users, scorer.schema.user_key), one) for table, one in parts]
 
     def _sources(self, folder: Path, history: Any, user_table: Any) -> Sources:
         """Return the log and the tables of users: those given, else those of the training."""

@@ -159,7 +159,7 @@ def shards_of_log(
     sessions = None
     if scorer.sessions is not None:
         sessions = sessions_of(schema, events, scorer.sessions)
-    chosen = _rows_of(tables, schema, users)
+    chosen = rows_of(tables, schema, users)
     starts = range(0, len(chosen), rows_per_part)
 
     def reader(start: int) -> Callable[[], pa.Table]:
@@ -261,11 +261,23 @@ def _schema_for_log(schema: Schema, *, steps: bool) -> Schema:
     )
 
 
-def _rows_of(tables: Tables, schema: Schema, users: pa.Array | None) -> np.ndarray[Any, Any]:
+def rows_of(tables: Tables, schema: Schema, users: pa.Array | None) -> np.ndarray[Any, Any]:
+    """Return the rows of the users table of some users, ascending; None: of all.
+
+    Raises:
+        DataError: one is in no table, or the ids are of another type.
+    """
     known = tables.users.column(schema.user_key).combine_chunks()
     if users is None:
         return np.arange(len(known))
-    rows = pc.index_in(users.cast(known.type), known)
+    try:
+        rows = pc.index_in(users.cast(known.type), known)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise DataError(
+            f"users are not of type {known.type} ({str(error).splitlines()[0]})",
+            column=schema.user_key,
+            remedy=f"give ids of type {known.type}",
+        ) from None
     if rows.null_count:
         stranger = users.filter(rows.is_null())[0].as_py()
         raise DataError(

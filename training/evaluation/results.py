@@ -3,6 +3,7 @@
 Shape letters: Q queries, K length of the longest list, n_items the catalogue.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -31,12 +32,12 @@ class ModelEvaluation(Protocol):
         """Return a row a model and metric: `model`, `metric`, `value`, `low`, `high`."""
 
 
-class Shown:
+class Shown(ABC):
     """An evaluation that shows as its table, in a terminal and in a notebook."""
 
+    @abstractmethod
     def to_frame(self) -> "pd.DataFrame":
         """Return a row a model and metric."""
-        raise NotImplementedError
 
     def __repr__(self) -> str:
         """Return the table as text."""

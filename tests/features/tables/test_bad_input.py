@@ -34,12 +34,12 @@ ORDER = {"time": None, "order": "place"}
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "misspelt column": (
         {"log": {"wieght": [1.0] * 5, "weight": None}},
-        r"interactions\.parquet: the interactions table has no column 'weight' "
+        r"interactions\.parquet, column 'weight': the interactions table has no such column "
         r"\(did you mean 'wieght'\?\)",
     ),
     "missing session column": (
         {"roles": {"session": "visit"}},
-        "the interactions table has no column 'visit'",
+        "column 'visit': the interactions table has no such column",
     ),
     "null session": (
         {"log": {"visit": ["a", "b", None, "b", None]}, "roles": {"session": "visit"}},

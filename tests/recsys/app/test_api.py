@@ -229,7 +229,10 @@ def test_a_saved_configuration_is_read_by_the_command_line(
         (lambda m: m.recommend("u1"), r"expected several ids, as in \['u1', 'u2'\]; got 'u1'"),
         (lambda m: m.recommend(["u1"], history=5), "history: expected a path or a data frame"),
         (lambda m: m.recommend(["nobody"]), "user 'nobody'"),
-        (lambda m: m.recommend(requests=pd.DataFrame({"a": [1]})), "no column 'user_id'"),
+        (
+            lambda m: m.recommend(requests=pd.DataFrame({"a": [1]})),
+            "column 'user_id': .* no such column",
+        ),
         (lambda m: m.recommend(requests=pd.DataFrame({"a": [1]}), history="x"), "leave history"),
         (lambda m: m.recommend(k=0), "argument 'k': input should be greater .* to 1; got 0"),
         (lambda m: recsys.score(m, "out", history="x", rows_per_part=-5), "'rows_per_part': .*-5"),
@@ -320,9 +323,21 @@ def test_a_user_or_an_item_that_requests_name_in_vain_is_said(
     requests = pa.table({"user_id": ["a"], "history": [[known, "no-such-item"]]})
     with pytest.raises(recsys.NotFoundError, match="user 'b' is not among the requests"):
         opened.recommend(["a", "b"], requests=requests)
+    numbered = requests.set_column(0, "user_id", pa.array([1]))
+    with pytest.raises(recsys.DataError, match="users: ids of type int64 are expected"):
+        opened.recommend(["a"], requests=numbered)
     assert len(opened.recommend(requests=requests, k=3)) == 3
     assert "1 items of histories are not in the catalogue" in caplog.text
     assert "'no-such-item'" in caplog.text
+
+
+def test_parts_that_are_written_are_told(
+    opened: recsys.Model, frames: dict[str, pd.DataFrame], tmp_path: Path
+) -> None:
+    told: list[object] = []
+    tables = {"history": frames["log"], "users": frames["users"], "rows_per_part": 80}
+    recsys.score(opened, tmp_path / "out", listener=told.append, **tables)
+    assert told == [recsys.PartDone(done, 3) for done in (1, 2, 3)]
 
 
 def test_what_is_returned_shows_as_a_table(opened: recsys.Model, trained: Path) -> None:

@@ -1,5 +1,6 @@
 """The command line: quick help, frozen options, errors that say what to do without a traceback."""
 
+import json
 import os
 import subprocess
 import sys
@@ -197,3 +198,16 @@ def test_mistakes_exit_with_their_code_and_a_way_out(
     assert message in result.output
     assert "Traceback" not in result.output
     assert not list(tmp_path.iterdir())
+
+
+def test_an_error_is_told_as_json_where_json_was_asked_for(tmp_path: Path) -> None:
+    """Its fields are one object on the output; the message for people is on the error stream."""
+    (tmp_path / "shop.yaml").write_text("data: {interactions: log.csv}\nspllit: {}\n")
+    plain = CliRunner().invoke(main, ["check", str(tmp_path / "shop.yaml")])
+    asked = CliRunner().invoke(main, ["check", str(tmp_path / "shop.yaml"), "--json"])
+    assert (plain.exit_code, asked.exit_code) == (2, 2)
+    assert plain.stdout == ""
+    assert asked.stderr == plain.stderr
+    told = json.loads(asked.stdout)
+    assert told["error"] == "ConfigError"
+    assert "spllit" in {one["key"] for one in told["problems"]}

@@ -15,12 +15,19 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+import recsys
 from recsys.app.cli import main
 from recsys.bundle.directory import Bundle, write_bundle
 from recsys.core.errors import ConfigError, DataError
 from recsys.features.requests.origin import RequestOrigin
-from recsys.features.tables.sources import Sources
-from recsys.serving.engines.batch import score_to_parquet, shards_of_log, shards_of_requests
+from recsys.features.tables.checked import read_tables
+from recsys.features.tables.sources import Policies, Sources
+from recsys.serving.engines.batch import (
+    rows_of,
+    score_to_parquet,
+    shards_of_log,
+    shards_of_requests,
+)
 from recsys.serving.engines.parts import JOB, write_parts
 from recsys.serving.recommend.scorer import Scorer
 from recsys.serving.recommend.seen import seen_in_words
@@ -31,6 +38,7 @@ from recsys.training.jobs.train import train
 Ask = Callable[..., tuple[int, str]]
 SETTINGS: dict[str, Any] = {
     "data": {"interactions": "log.parquet"},
+    "split": {"kind": "leave_one_out"},
     "schema": {
         "interactions": {
             "user": "user",
@@ -286,3 +294,24 @@ def test_unknown_items_are_counted_and_the_first_is_named(
     assert [shard.origin for shard in shards.parts] == [
         RequestOrigin(str(path), row) for row in range(3)
     ]
+
+
+def test_users_of_another_type_than_the_ids_are_refused(tmp_path: Path) -> None:
+    """Ids that cannot be whole numbers are named, and what they would have to be."""
+    log = {"user": [1, 1, 2, 2] * 5, "item": [*range(10)] * 2}
+    pq.write_table(pa.table(log), tmp_path / "log.parquet")
+    keys = {
+        "data": {"interactions": str(tmp_path / "log.parquet")},
+        "split": {"kind": "leave_one_out"},
+        "schema": {
+            "interactions": {"user": "user", "item": "item"},
+            "features": [{"name": "item", "table": "items", "kind": "categorical"}],
+        },
+    }
+    schema = recsys.Config(keys).experiment.schema_
+    tables = read_tables(schema, Sources(interactions=str(tmp_path / "log.parquet")), Policies())
+    assert rows_of(tables, schema, pa.array([2])).tolist() == [1]
+    with pytest.raises(
+        DataError, match=r"column 'user': users are not of type int64 .*'abc'.*give"
+    ):
+        rows_of(tables, schema, pa.array(["abc"]))

@@ -135,7 +135,9 @@ def test_from_python(bundle: Path) -> None:
 def test_what_cannot_be_followed_is_refused(scorer: Scorer, trained: Path) -> None:
     with pytest.raises(ConfigError, match="model of kind two_tower reads whole histories"):
         Following.start(Scorer.open(trained), {"user_id": "u000001"})
-    with pytest.raises(DataError, match="the user: the requests table has no column 'user'"):
+    with pytest.raises(
+        DataError, match="the user, column 'user': the requests table has no such column"
+    ):
         Following.start(scorer, {"age": 3})
     start = Following.start(scorer, {"user": "somebody"})
     with pytest.raises(DataError, match=r"the event, column 'history_wat': .* 'history_what'"):

@@ -100,8 +100,11 @@ def test_new_users_unknown_items_and_absent_columns(scorer: Scorer) -> None:
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ({"user": ["a"], "history": [[]]}, r"no column 'user_id' \(did you mean 'user'\?\)"),
-        ({"user_id": ["a"]}, "no column 'history'"),
+        (
+            {"user": ["a"], "history": [[]]},
+            r"column 'user_id': .* no such column \(did you mean 'user'\?\)",
+        ),
+        ({"user_id": ["a"]}, "column 'history': .* no such column"),
         (
             {"user_id": [None, "a"], "history": [["i00001"], []]},
             "row 1, .*: the id is null; correct",
@@ -189,7 +192,7 @@ def test_request_files_name_their_faults(
         shards_of_requests(scorer, str(twice))
     bare = tmp_path / "bare.parquet"
     pq.write_table(requests.select(["user_id"]), bare)
-    with pytest.raises(DataError, match=r"bare\.parquet: .* has no column 'history'"):
+    with pytest.raises(DataError, match=r"bare\.parquet, column 'history': .* has no such column"):
         shards_of_requests(scorer, str(bare))
     broken = tmp_path / "broken.parquet"
     broken.write_text("x")

@@ -13,6 +13,7 @@ import yaml
 from click.testing import CliRunner
 from sklearn.metrics import roc_auc_score
 
+import recsys
 from recsys.app.cli import main
 from recsys.core.errors import ConfigError
 from recsys.data.batch import FeatureLayout
@@ -221,6 +222,16 @@ def test_from_the_command_line_to_training(tmp_path: Path) -> None:
     training = ["train", str(out), "--set", "training.epochs=1", "--json"]
     trained = CliRunner().invoke(main, training, catch_exceptions=False)
     assert trained.exit_code == 0, trained.output
+
+
+def test_from_python_the_plan_is_a_configuration(tmp_path: Path) -> None:
+    given = recsys.Config.open(world(tmp_path)).with_({"output": str(tmp_path / "runs")})
+    tuned = recsys.tune_embedding(given, lookups=5, epochs=1, max_lookups=3, quiet=True)
+    features = tuned.config.experiment.schema_.features
+    read = {one.name: getattr(one, "multiplicity", 1) for one in features}
+    assert sum(read[name] for name in ("shop", "colour", "size")) == 5
+    assert "<- recommended" in str(tuned)
+    assert {"searched", "even"} < set(tuned.to_json()["trials"])
 
 
 def test_what_cannot_be_studied_is_said(tmp_path: Path, config: ExperimentConfig) -> None:
