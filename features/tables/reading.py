@@ -213,7 +213,9 @@ def _find(given: str, table: str) -> tuple[Path, list[Path]]:
         siblings = [entry.name for entry in path.parent.glob("*")] if path.parent.is_dir() else []
         there = path.parent.is_dir()
         hint = nearest(path.name, siblings) or ("" if there else " and neither does its folder")
-        raise NotFoundError(f"{given}: this path of the {table} table does not exist{hint}")
+        # Tables of `init` have no role yet and are called by their files.
+        what = "it" if table == path.name else f"this path of the {table} table"
+        raise NotFoundError(f"{given}: {what} does not exist{hint}")
     files = [file for file in found if file.is_file() and not _is_hidden(file.relative_to(root))]
     if not files:
         what = "folder holds no data file" if path.is_dir() else "glob matches no file"

@@ -256,7 +256,7 @@ def test_rows_to_score_without_weights_are_refused(tmp_path: Path) -> None:
     schema, sources = log_of(tmp_path)
     data = prepare(schema, sources, Policies(), SplitConfig(validation=0.2, test=0.2))
     rows = pq.read_table(tmp_path / "log.parquet").drop_columns(["shares"])
-    with pytest.raises(DataError, match="column 'shares': .* no such column"):
+    with pytest.raises(DataError, match=r"column 'shares': .* no such column"):
         RowEncoder(data.encoder, Policies()).encode(rows, as_rows(rows))
 
 

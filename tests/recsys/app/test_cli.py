@@ -211,3 +211,12 @@ def test_an_error_is_told_as_json_where_json_was_asked_for(tmp_path: Path) -> No
     told = json.loads(asked.stdout)
     assert told["error"] == "ConfigError"
     assert "spllit" in {one["key"] for one in told["problems"]}
+
+
+def test_a_file_that_init_does_not_find_is_named_with_the_nearest(tmp_path: Path) -> None:
+    (tmp_path / "ratings.parquet").touch()
+    path = tmp_path / "ratngs.parquet"
+    found = CliRunner().invoke(main, ["init", str(path), "--out", str(tmp_path / "out.yaml")])
+    assert found.exit_code == 4
+    wanted = f"Error: {path}: it does not exist (did you mean 'ratings.parquet'?)\n"
+    assert found.stderr == wanted
