@@ -351,3 +351,9 @@ def test_what_is_returned_shows_as_a_table(opened: recsys.Model, trained: Path) 
     assert str(recsys.check(config)).startswith("4,000 interactions")
     with pytest.raises(recsys.ConfigError, match="explain is for"):
         opened.explain()
+
+
+def test_lists_of_categories_of_polars_are_kept(tmp_path: Path) -> None:
+    tags = pl.Series([["x", "y"], []], dtype=pl.List(pl.Categorical))
+    path = path_of(pl.DataFrame({"user": ["a", "b"], "tags": tags}), "log", tmp_path)
+    assert pq.read_table(path)["tags"].to_pylist() == [["x", "y"], []]

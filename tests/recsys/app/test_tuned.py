@@ -26,8 +26,10 @@ def sessions(world_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_what_was_tuned_is_trained_and_asked(sessions: recsys.Config) -> None:
-    tuned = recsys.tune(sessions, trials=2, space={"training.learning_rate": [0.5]}, quiet=True)
-    assert tuned.config["training.learning_rate"] in (0.5, sessions["training.learning_rate"])
+    rates = ("training.learning_rate", "embedding.learning_rate")
+    slow = sessions.with_(dict.fromkeys(rates, 1e-7))  # learns nothing: the other trial is better
+    tuned = recsys.tune(slow, trials=2, space={rate: [0.01] for rate in rates}, quiet=True)
+    assert [tuned.config[rate] for rate in rates] == [0.01, 0.01]
     assert len(tuned.to_json()["trials"]) == 2
     assert "2 trials" in str(tuned)
     told: list[object] = []
