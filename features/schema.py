@@ -13,7 +13,13 @@ from pydantic import Field, model_validator
 
 from recsys.core.strict import StrictModel, nearest
 from recsys.data.feature_options import Name
-from recsys.features.kinds.derived import Declared, DerivedFeature, PastFeature, RowFeature
+from recsys.features.kinds.derived import (
+    Declared,
+    DerivedFeature,
+    LabelFeature,
+    PastFeature,
+    RowFeature,
+)
 from recsys.features.kinds.feature import Feature
 from recsys.features.kinds.registry import KINDS
 from recsys.features.tables.times import TimeUnit
@@ -214,6 +220,11 @@ class Schema(StrictModel):
     def past_features(self) -> tuple[PastFeature, ...]:
         """Those of the derived features that are of the rows before."""
         return tuple(f for f in self.derived_features if isinstance(f, PastFeature))
+
+    @property
+    def label_features(self) -> tuple[LabelFeature, ...]:
+        """Those of the derived features that are of the labels of training rows."""
+        return tuple(f for f in self.derived_features if isinstance(f, LabelFeature))
 
     def features_of(self, side: Literal["items", "users", "interactions"]) -> tuple[Feature, ...]:
         """Columns of one side in declared order, those of its side tables among them."""

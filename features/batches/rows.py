@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from recsys.core.errors import ConfigError
 from recsys.data.batch import RankingBatch
+from recsys.features.batches.memory import RowMemory
 from recsys.features.batches.negatives import (
     EVALUATION_NEGATIVES,
     kept_rows,
@@ -77,6 +78,7 @@ class RankingLoader:
         self._past = PastFeatures(
             derived, data.tables.events, data.items, encoder.layout("items"), encoder.scalers
         )
+        self._memory = RowMemory(data)
         self.events = data.events_of((TRAIN,))
         self._label = self._labels(self.events)
         self._events_an_epoch = num_kept(self._label, negative_rate)
@@ -165,8 +167,9 @@ class RankingLoader:
         where = torch.from_numpy(numbers)
         query = self.data.users.take(users).beside(self.data.context.take(where))
         columns = query.beside(self.data.items.take(items))
+        before = self._past.beside(self._crosses.beside(columns), numbers, items.numpy())
         return RankingBatch(
-            features=self._past.beside(self._crosses.beside(columns), numbers, items.numpy()),
+            features=self._memory.beside(before, numbers, items.numpy()),
             label=torch.from_numpy(label),
             weight=torch.from_numpy(events.weight[numbers]),
             examples=where,
@@ -200,7 +203,7 @@ class RankingLoader:
         features = batch.features
         for place, column in enumerate(self._ids):
             features = without_ids(features, (column,), dropped[:, place])
-        features = self._crosses.again(features)
+        features = self._memory.again(batch.features, self._crosses.again(features))
         return RankingBatch(features, batch.label, batch.weight, batch.examples)
 
 

@@ -184,7 +184,7 @@ def _check_settings(
     """Refuse what a log that is never in memory as a whole cannot do."""
     if schema.interactions.label is None:
         raise ConfigError("a streamed log is for rankers: give schema.interactions.label")
-    for derived in schema.past_features:
+    for derived in (*schema.past_features, *schema.label_features):
         raise ConfigError(
             f"feature '{derived.name}': a streamed log is never in memory as a whole, so it "
             f"has no kind: {derived.kind}; bring it as a column, or set data.stream: false"

@@ -28,6 +28,7 @@ from recsys.features.dataset.split import (
 from recsys.features.encoding.encoder import FeatureEncoder, Side
 from recsys.features.encoding.hashing import hash_values, splitmix64
 from recsys.features.encoding.history_features import past_scalers
+from recsys.features.encoding.label_features import TrainingLabels
 from recsys.features.encoding.multiplicity import settle
 from recsys.features.schema import Schema
 from recsys.features.tables.checked import Tables, read_tables
@@ -74,6 +75,17 @@ class Dataset:
         """Return the numbers of the events in `parts`, ascending."""
         return np.flatnonzero(is_among(self.part, np.array(parts, self.part.dtype)))
 
+    def training_labels(self) -> TrainingLabels:
+        """Return what the training rows say of each other, for the features of labels."""
+        return TrainingLabels(
+            self.schema.label_features,
+            self.encoder.columns_layout(),
+            self.tables.events,
+            self.events_of((TRAIN,)),
+            (self.users, self.context, self.items),
+            has_time=self.schema.interactions.time is not None,
+        )
+
     def histories(self, parts: tuple[int, ...]) -> Histories:
         """Return each user's events in `parts`, in order."""
         chosen, events = self.events_of(parts), self.tables.events
@@ -98,7 +110,7 @@ def prepare(
     tables = read_tables(schema, sources, policies, split_column=split.column)
     tables, part, cold = parted(schema, tables, split)
     encoder = fit_encoder(schema, tables, part, lookups)
-    return encoded(encoder.schema, tables, part, encoder, cold)
+    return remembering(encoded(encoder.schema, tables, part, encoder, cold))
 
 
 def encoded(
@@ -126,7 +138,15 @@ def continued(data: Dataset, earlier: FeatureEncoder | None) -> Dataset:
     if earlier is None:
         return data
     encoder = data.encoder.continuing(earlier)
-    return encoded(data.schema, data.tables, data.part, encoder, data.cold)
+    return remembering(encoded(data.schema, data.tables, data.part, encoder, data.cold))
+
+
+def remembering(data: Dataset) -> Dataset:
+    """Return the data set, its encoder with what the labels of its training rows say."""
+    if not data.schema.label_features:
+        return data
+    tables = data.training_labels().tables()
+    return replace(data, encoder=replace(data.encoder, label_tables=tables))
 
 
 def parted(

@@ -12,7 +12,7 @@ never saw would never be trained.
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -30,6 +30,8 @@ from recsys.features.encoding.columns import columns_of
 from recsys.features.encoding.crosses import Crosses
 from recsys.features.encoding.hashing import NULL_HASH
 from recsys.features.encoding.history_features import past_layout
+from recsys.features.encoding.label_features import label_layout
+from recsys.features.encoding.label_sums import LabelTable
 from recsys.features.encoding.scaling import Scaler
 from recsys.features.encoding.value_counts import ValueCounts
 from recsys.features.kinds.feature import Encoded, Feature
@@ -38,6 +40,8 @@ from recsys.features.schema import Schema
 Side = Literal["items", "users", "interactions"]
 SIDES: tuple[Side, ...] = ("items", "users", "interactions")
 _FILES = ("encoder.json", "known_ids.safetensors")
+_LABELS = "labels.safetensors"
+"""Of schemas with features of the labels alone."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ class FeatureEncoder:
     and for features with `min_count`.
     families: feature name -> "integer", "string" or "boolean", as fitted.
     scalers: feature name -> its `Scaler`.
+    label_tables: feature name -> what the labels of the training rows say of its values.
     """
 
     schema: Schema
@@ -56,6 +61,7 @@ class FeatureEncoder:
     scalers: Mapping[str, Scaler]
     reference_time: int
     """Latest training time in microseconds; ages are counted back from it."""
+    label_tables: Mapping[str, LabelTable] = field(default_factory=dict)
 
     @classmethod
     def fit(
@@ -148,7 +154,8 @@ class FeatureEncoder:
     def ranking_layout(self) -> FeatureLayout:
         """Return the layout of a row of a ranker: all columns, then what is derived from them."""
         columns, derived = self.columns_layout(), self.schema.derived_features
-        return columns + Crosses(derived, columns).layout + past_layout(derived, columns)
+        past, labels = past_layout(derived, columns), label_layout(derived, columns)
+        return columns + Crosses(derived, columns).layout + past + labels
 
     def id_columns(self, side: Side) -> tuple[int, ...]:
         """Return which single-valued columns of a side are ids."""
@@ -175,16 +182,16 @@ class FeatureEncoder:
         )
 
     def save(self, folder: Path) -> None:
-        """Write encoder.json and known_ids.safetensors into `folder` (created)."""
+        """Write encoder.json, known_ids.safetensors and what labels say into `folder` (created)."""
         folder.mkdir(parents=True, exist_ok=True)
-        for name, data in zip(_FILES, self._to_bytes(), strict=True):
+        for name, data in self._to_bytes().items():
             (folder / name).write_bytes(data)
 
     def digest(self) -> str:
         """Return a hash of all that was fitted."""
-        return hashlib.sha256(b"\0".join(self._to_bytes())).hexdigest()
+        return hashlib.sha256(b"\0".join(self._to_bytes().values())).hexdigest()
 
-    def _to_bytes(self) -> tuple[bytes, bytes]:
+    def _to_bytes(self) -> dict[str, bytes]:
         state = {
             "schema": self.schema.model_dump(mode="json"),
             "families": dict(self.families),
@@ -192,16 +199,29 @@ class FeatureEncoder:
             "reference_time": self.reference_time,
         }
         text = json.dumps(state, indent=1, sort_keys=True)
-        return text.encode(), save_arrays(dict(self.known))
+        found = dict(zip(_FILES, (text.encode(), save_arrays(dict(self.known))), strict=True))
+        if self.label_tables:
+            tables = self.label_tables.items()
+            arrays = {f"{part}.{name}": a for name, one in tables for part, a in vars(one).items()}
+            found[_LABELS] = save_arrays(arrays)
+        return found
 
     @classmethod
     def read(cls, read: Callable[[str], bytes]) -> Self:
         """Return the encoder that `save` wrote; `read` gives the bytes of its files by name."""
-        return cls.from_bytes(*(read(name) for name in _FILES))
+        found = cls.from_bytes(*(read(name) for name in _FILES))
+        features = found.schema.label_features
+        arrays = load_arrays(read(_LABELS)) if features else {}
+        parts = [one.name for one in fields(LabelTable)]
+        tables = {
+            feature.name: LabelTable(**{part: arrays[f"{part}.{feature.name}"] for part in parts})
+            for feature in features
+        }
+        return replace(found, label_tables=tables)
 
     @classmethod
     def from_bytes(cls, state: bytes, known: bytes) -> Self:
-        """Read the bytes of the two files that `save` wrote."""
+        """Read the bytes of the two files that `save` wrote of every schema."""
         raw = json.loads(state)
         return cls(
             schema=Schema.model_validate_json(json.dumps(raw["schema"])),

@@ -20,7 +20,7 @@ from recsys.embeddings.hashing import mix
 from recsys.features.kinds.derived import Declared, RowFeature
 from recsys.features.kinds.sparse import settled
 
-_SEED = 0x63726F7373656421
+SEED = 0x63726F7373656421
 
 
 class CrossFeature(RowFeature):
@@ -89,7 +89,7 @@ class CrossFeature(RowFeature):
         lists = [block.multi[multi[name]] for name in self.of if name in multi]
         # The lists of one value where none of the parts is a list.
         rows = lists[0] if lists else Jagged(block.single[:, 0], torch.arange(len(block) + 1))
-        crossed = torch.full_like(rows.values, _SEED)
+        crossed = torch.full_like(rows.values, SEED)
         for name in self.of:
             values = rows.values if name in multi else block.single[:, single[name]]
             if lists and name not in multi:

@@ -6,16 +6,20 @@ A schema lists them among the others:
     - {name: user_genre, kind: cross, of: [user_id, genres]}
     - {name: popularity, kind: count, of: item}
     - {name: pause, kind: elapsed, of: user}
+    - {name: pair_rate, kind: rate, of: [user_id, movie_id]}
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from torch import Tensor
 
 from recsys.core.strict import StrictModel
 from recsys.data.batch import FeatureBlock, FeatureLayout
 from recsys.data.feature_options import Multiplicity, Name
+from recsys.features.encoding.label_sums import Seen
 from recsys.features.encoding.past import CountedRows, Integers, Pasts
 from recsys.features.encoding.scaling import Scaler
 
@@ -87,6 +91,38 @@ class RowFeature(DerivedFeature):
     @abstractmethod
     def shown(self, parts: Mapping[str, str]) -> str:
         """Return its value as people read it; `parts`: that of each feature."""
+
+
+class LabelFeature(DerivedFeature):
+    """Numbers of what the labels were in the training rows that hold the same values.
+
+    Which training rows a training row's own numbers are of is `folds_of`; those of every other row
+    are of all training rows.
+    """
+
+    @property
+    @abstractmethod
+    def parts(self) -> tuple[str, ...]:
+        """Names under which the values that rows share are looked up."""
+
+    @abstractmethod
+    def folds_of(self, *, has_time: bool) -> int:
+        """Return how many folds training rows are parted into; 0: they see the earlier rows."""
+
+    @abstractmethod
+    def values(self, block: FeatureBlock, columns: FeatureLayout) -> Tensor:
+        """Return one value, (N,) int64, of the rows of `block`, which begin with `columns`.
+
+        Of the block its single-valued features alone are read.
+        """
+
+    @abstractmethod
+    def numbers(self, seen: Seen) -> Tensor:
+        """Return (N, D) float32, as `layout` has them, of what N rows share their values with."""
+
+    @abstractmethod
+    def shown(self, numbers: Sequence[float]) -> str:
+        """Return the D numbers of a row as people read them."""
 
 
 PastReader = Callable[[Pasts, Integers, Integers], FeatureBlock]

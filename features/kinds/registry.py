@@ -12,6 +12,7 @@ from recsys.features.kinds.feature import Feature
 from recsys.features.kinds.history import HistoryFeature
 from recsys.features.kinds.multi_categorical import MultiCategoricalFeature
 from recsys.features.kinds.numeric import NumericFeature
+from recsys.features.kinds.rate import RateFeature
 from recsys.features.kinds.text import TextFeature
 from recsys.features.kinds.timestamp import TimestampFeature
 from recsys.features.kinds.vector import VectorFeature
@@ -27,6 +28,7 @@ KINDS: dict[str, type[Feature] | type[DerivedFeature]] = {
     "count": CountFeature,
     "elapsed": ElapsedFeature,
     "cross": CrossFeature,
+    "rate": RateFeature,
 }
 
 

@@ -214,6 +214,9 @@ def _values(
                     found[name] = text
     for derived in schema.row_features:
         found[derived.name] = derived.shown(found)
+    for label in schema.label_features:
+        first, width = layout.dense.index(label.name), len(label.layout(layout).dense)
+        found[label.name] = label.shown(row.dense[0, first : first + width].tolist())
     for column, (name, _) in enumerate(layout.single):
         if int(row.single[0, column]) == UNKNOWN_HASH:
             found[name] += " (unknown to the model)"

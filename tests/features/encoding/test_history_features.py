@@ -365,7 +365,7 @@ def test_rows_of_every_part_have_their_past_behind_their_columns(shop: Dataset) 
         user_brand = crossed(["u", "v"], FeatureLayout((("u", 1), ("v", 1)), (), ()), pair)
         assert user_brand.single[0, 2] == one.single[0, -1]
     # The bundle's encoder scales as the one that was fitted.
-    again = FeatureEncoder.from_bytes(*shop.encoder._to_bytes())
+    again = FeatureEncoder.from_bytes(*shop.encoder._to_bytes().values())
     assert again.ranking_layout() == layout
     assert again.scalers == shop.encoder.scalers
     train = shop.events_of((TRAIN,))
