@@ -2,7 +2,8 @@
 
 Two passes over the files: the first counts rows and fits the encoder
 (`recsys.features.clicks.survey`), the second encodes batch by batch and appends to flat files
-(`recsys.features.clicks.store`). The folder is there whole or not at all, and keyed as
+(`recsys.features.clicks.store`). Features of the labels of training rows take one more between
+them (`recsys.features.clicks.memory`). The folder is there whole or not at all, and keyed as
 `recsys.features.dataset.cache` keys its entries, so it is never stale.
 
 Parts of a streamed log: `split.kind: column`, or `time`, which here is the order of the rows in
@@ -17,6 +18,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ from recsys.core.atomic import publish, staged_folder
 from recsys.core.distinct import distinct
 from recsys.core.errors import ConfigError, DataError, IntegrityError
 from recsys.data.batch import FeatureBlock, FeatureLayout, RankingBatch
+from recsys.features.clicks.memory import ClickMemory
 from recsys.features.clicks.rows import ClickSource, PartOrder
 from recsys.features.clicks.store import PARTS, PartFiles, PartWriter
 from recsys.features.clicks.survey import Survey, decided, survey
@@ -184,7 +187,7 @@ def _check_settings(
     """Refuse what a log that is never in memory as a whole cannot do."""
     if schema.interactions.label is None:
         raise ConfigError("a streamed log is for rankers: give schema.interactions.label")
-    for derived in (*schema.past_features, *schema.label_features):
+    for derived in schema.past_features:
         raise ConfigError(
             f"feature '{derived.name}': a streamed log is never in memory as a whole, so it "
             f"has no kind: {derived.kind}; bring it as a column, or set data.stream: false"
@@ -245,9 +248,13 @@ def _encode(
     found = survey(source, schema, split, lookups)
     if earlier is not None:
         found = replace(found, encoder=found.encoder.continuing(earlier))
+    memory = ClickMemory(
+        source, found.encoder, partial(_decided, found), lambda rows, at: _parts(rows, found, at)
+    )
+    found = replace(found, encoder=replace(found.encoder, label_tables=memory.tables))
     with staged_folder(folder.parent, folder.name) as staging:
         ledger = Ledger(source.files)
-        written = _write_parts(staging, source, schema, found, ledger)
+        written = _write_parts(staging, source, found, memory, ledger)
         found.encoder.save(staging / "encoder")
         facts = {
             "key": folder.name,
@@ -265,10 +272,10 @@ def _encode(
 
 
 def _write_parts(
-    folder: Path, source: ClickSource, schema: Schema, found: Survey, ledger: Ledger
+    folder: Path, source: ClickSource, found: Survey, memory: ClickMemory, ledger: Ledger
 ) -> tuple[int, ...]:
     """Encode every row into the files of its part; return the positive rows of each."""
-    layout = found.encoder.ranking_layout()
+    layout, schema = found.encoder.ranking_layout(), found.encoder.schema
     time = schema.interactions.time
     order = None if time is None else PartOrder(source.files, time.column)
     position = 0
@@ -282,6 +289,7 @@ def _write_parts(
             if order is not None and times is not None:
                 order.add(part, times, rows.rows)
             batch = _encoded(rows, found, source)
+            batch = replace(batch, features=memory.beside(batch.features, rows, part))
             for number, own in _by_part(batch, part):
                 writers[number].append(own)
     counts = tuple(writer.num_rows for writer in writers)
@@ -302,12 +310,16 @@ def _parts(rows: Rows, found: Survey, position: int) -> NDArray[np.int8]:
     return np.searchsorted(found.cuts, at, side="right").astype(np.int8)
 
 
-def _encoded(rows: Rows, found: Survey, source: ClickSource) -> RankingBatch:
-    columns = {
+def _decided(found: Survey, rows: Rows) -> dict[str, pa.Array]:
+    """Return the columns of a batch, those of whole numbers as such."""
+    return {
         name: decided(values, whole=name in found.whole) for name, values in rows.columns.items()
     }
+
+
+def _encoded(rows: Rows, found: Survey, source: ClickSource) -> RankingBatch:
     try:
-        encoded = found.encoder.encode("interactions", pa.table(columns))
+        encoded = found.encoder.encode("interactions", pa.table(_decided(found, rows)))
     except DataError as error:
         places = source.files.places(rows.rows)  # all of one file
         numbers = [place.number for place in places]
