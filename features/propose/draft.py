@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from recsys.features.kinds.feature import Feature
+from recsys.features.kinds.registry import KINDS
 from recsys.features.kinds.suggestion import Suggestion
 from recsys.features.propose.profile import ColumnProfile, TableProfile
 from recsys.features.propose.roles import Key, Roles
@@ -32,6 +34,8 @@ class Draft:
     values: int = 0
     autos: int = 0
     """Features of `multiplicity: auto`."""
+    categories: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Features of one category a row: table and column of each."""
     table_lines: list[str] = field(default_factory=list)
     """What `embedding` sets besides its size."""
 
@@ -67,6 +71,9 @@ class Draft:
         if not active or not one.kind:
             return f"# {line}"
         self.names.add(name)
+        kind = KINDS[one.kind]
+        if issubclass(kind, Feature) and kind.is_category and not kind.has_several:
+            self.categories[name] = (table, column)
         self.values += one.values
         self.autos += one.options.get("multiplicity") == "auto"
         return line

@@ -20,6 +20,7 @@ from recsys.features.propose.clicks import (
 )
 from recsys.features.propose.draft import Draft, side_name
 from recsys.features.propose.profile import ColumnProfile, TableProfile, profile_table
+from recsys.features.propose.rates import rate_lines
 from recsys.features.propose.roles import (
     VALIDATION_WORDS,
     Key,
@@ -75,6 +76,7 @@ def infer(paths: Sequence[Path], *, relative_to: Path | None = None) -> Inferenc
     else:
         log, split, used = stream_lines(draft)
     draft.features += context_lines(draft, used) if roles.label else _contexts(draft, used)
+    draft.features += rate_lines(draft) if roles.label else []
     more = sections(draft) if roles.label else session_lines(draft)
     return Inference(
         yaml=draft.document(log, sides, split, more),

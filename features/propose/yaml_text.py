@@ -13,6 +13,8 @@ def flow(value: object) -> str:
     """Return a value in YAML's flow style: `{column: rating, at_least: 4}`."""
     if isinstance(value, Mapping):
         return "{" + ", ".join(entry(str(key), one) for key, one in value.items()) + "}"
+    if isinstance(value, tuple):
+        return "[" + ", ".join(flow(one) for one in value) + "]"
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     if isinstance(value, str):
