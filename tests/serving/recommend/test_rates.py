@@ -1,6 +1,7 @@
 """A ranker with rates, from training to a served answer: all see what training's evaluation saw."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from recsys.serving.recommend.rows import RowScorer
 from recsys.training.engine.ranks import World
 from recsys.training.families.load import load_config
 from recsys.training.families.ranker.rows import open_rows
+from recsys.training.jobs.check import preflight
 from recsys.training.jobs.explain import explain_log_row, explain_model, explain_pair
 from recsys.training.jobs.train import train
 
@@ -111,6 +113,18 @@ def test_the_memory_of_pairs_is_what_the_model_looks_at(model: tuple[Path, Path]
     fields = dict(zip(told.contributions.names, told.values, strict=True))
     assert "log-odds" in fields["pair"]
     assert explain_pair(bundle, "3", "4").values
+
+
+def test_check_says_how_many_rows_have_a_rate(model: tuple[Path, Path]) -> None:
+    said = str(preflight(load_config(model[0])))
+    if "number" in model[0].read_text():
+        assert re.search(
+            r"note: feature 'pair': \d% of the test rows hold values that no training row holds, "
+            r"and \d% of the training rows those of none that they see",
+            said,
+        )
+    else:
+        assert re.search(r"pair +number +\d\.\d%", said)
 
 
 def test_the_graph_reads_the_rates_among_the_numbers(

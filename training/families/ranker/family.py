@@ -1,5 +1,6 @@
 """The family of rankers, which score labelled rows."""
 
+from functools import partial
 from pathlib import Path
 
 from recsys.core.errors import ConfigError
@@ -19,6 +20,7 @@ from recsys.training.families.ranker.evaluation import (
     evaluate_ranker,
     evaluation_of,
 )
+from recsys.training.families.ranker.inspecting import rate_notes
 from recsys.training.families.ranker.job import open_ranking, report_on_ranker
 from recsys.training.families.ranker.opening import opened_ranker
 from recsys.training.families.ranker.rows import encoded_log_folder, rows_of
@@ -33,7 +35,7 @@ def _check(_config: RankerExperiment) -> None:
 def _inspect(config: RankerExperiment) -> Report | ClickReport:
     """Check the tables; a streamed log is encoded to where training reads it from."""
     if not config.data.stream:
-        return inspect_tables(config)
+        return inspect_tables(config, partial(rate_notes, config))
     parts = (config.schema_, config.data, config.policies, config.split)
     log = open_click_log(*parts, encoded_log_folder(config), config.embedding.lookups)
     return inspect_clicks(log, table_bytes=config.embedding.memory_bytes)

@@ -1,0 +1,37 @@
+"""What `recsys check` says of a ranker's rates, whose log is in memory: how many rows have one."""
+
+import numpy as np
+
+from recsys.features.batches.rows import RankingLoader
+from recsys.features.dataset.dataset import encoded, fit_encoder, part_of, remembering
+from recsys.features.dataset.split import TEST, TRAIN
+from recsys.features.tables.checked import Tables
+from recsys.training.families.ranker.config import RankerExperiment
+
+_BATCH_ROWS = 65_536
+
+
+def rate_notes(config: RankerExperiment, tables: Tables) -> tuple[str, ...]:
+    """Return a sentence for each feature of labels; none where the schema has none."""
+    features = config.schema_.label_features
+    if not features:
+        return ()
+    wanted = {part for one in features for part in one.parts}
+    columns = [one for one in config.schema_.column_features if wanted & set(one.lookup_names)]
+    schema = config.schema_.model_copy(update={"features": (*columns, *features)})
+    part = part_of(schema, tables, config.split)
+    encoder = fit_encoder(schema, tables, part)
+    data = remembering(encoded(encoder.schema, tables, part, encoder))
+    loader = RankingLoader(data, batch_size=_BATCH_ROWS, seed=0)
+    place = {name: at for at, name in enumerate(loader.layout.dense)}
+    shares = {}
+    for number in (TRAIN, TEST):
+        batches = loader.ordered(number, _BATCH_ROWS)
+        dense = np.concatenate([batch.features.dense.numpy() for batch in batches])
+        shares[number] = {one.name: dense[:, place[f"{one.name}.null"]].mean() for one in features}
+    return tuple(
+        f"feature '{one.name}': {shares[TEST][one.name]:.0%} of the test rows hold values that no "
+        f"training row holds, and {shares[TRAIN][one.name]:.0%} of the training rows those of none "
+        "that they see"
+        for one in features
+    )
