@@ -16,6 +16,7 @@ from torch import Tensor
 
 from recsys.core.errors import ConfigError
 from recsys.features.batches.rows import RankingLoader
+from recsys.features.dataset.cache import cached
 from recsys.features.dataset.dataset import Dataset, continued, prepare
 from recsys.features.dataset.split import TEST, TRAIN, VALIDATION, SplitConfig
 from recsys.features.encoding import label_sums
@@ -199,6 +200,15 @@ def test_another_item_is_looked_up_in_all_training_rows(data: Dataset) -> None:
     assert torch.equal(found.dense, asked.of_all(found))
 
 
+def test_a_share_of_the_negatives_is_told_of_all_rows(data: Dataset) -> None:
+    """What is left out of an epoch was there: rates are those of the log, as scored rows see it."""
+    loader = RankingLoader(data, batch_size=400, seed=0, negative_rate=0.4)
+    (batch,) = loader.epoch(0)
+    assert len(batch) < len(loader.events)
+    known = torch.from_numpy(np.searchsorted(loader.events, batch.examples.numpy()))
+    assert torch.equal(batch.features.dense, as_trained(data)[known])
+
+
 def test_a_dropped_id_has_no_training_row_in_its_rates(data: Dataset) -> None:
     loader = RankingLoader(data, batch_size=200, seed=0, id_dropout=0.5)
     batch = next(loader.epoch(0))
@@ -230,6 +240,20 @@ def test_the_encoder_keeps_the_sums_and_scores_with_all_of_them(
     stranger = rows.slice(0, 1).set_column(0, "user", pa.array([10**6]))
     told = RowEncoder(again, Policies()).encode(stranger, as_rows(stranger)).dense[0]
     assert told[:3].tolist() == [0.0, 0.0, 1.0]
+
+
+def test_a_data_set_in_the_cache_has_the_sums(tmp_path: Path) -> None:
+    data = prepared(tmp_path, FOLDS, has_time=False)
+    parts = (
+        schema_of(has_time=False),
+        Sources(interactions=str(tmp_path / "log.parquet")),
+        Policies.model_validate({"duplicate_events": "keep"}),
+        FOLDS,
+    )
+    cached(tmp_path / "cache", lambda: data, *parts)
+    again = cached(tmp_path / "cache", lambda: pytest.fail("built again"), *parts)
+    assert again.encoder.digest() == data.encoder.digest()
+    assert torch.equal(as_trained(again), as_trained(data))
 
 
 def test_a_warm_start_counts_the_rows_of_its_own_log(data: Dataset) -> None:
