@@ -17,21 +17,25 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
-FLAGS = ("-O3", "-march=native", "-shared", "-fPIC")
+FLAGS = ("-O3", "-fno-math-errno", "-march=native", "-shared", "-fPIC")
 _log = logging.getLogger(__name__)
 
 
 @functools.cache
-def native_library(source: Path, head_dim: int) -> ctypes.CDLL | None:
-    """Return the functions of `source`, compiled with HEAD_DIM; None: not available here."""
+def native_library(source: Path, **sizes: int) -> ctypes.CDLL | None:
+    """Return the functions of `source`, compiled with `sizes` as macros; None: not available.
+
+    A size `head_dim` is the macro HEAD_DIM.
+    """
     compiler = shutil.which(os.environ.get("CXX", "c++"))
     if compiler is None or os.environ.get("RECSYS_NATIVE") == "0":
         return None
-    command = [compiler, *FLAGS, f"-DHEAD_DIM={head_dim}", str(source)]
+    command = [compiler, *FLAGS, *_macros(sizes), str(source)]
     try:
         path = _cache() / f"{source.stem}-{_key(source, command)}.so"
         if not path.exists():
@@ -40,6 +44,10 @@ def native_library(source: Path, head_dim: int) -> ctypes.CDLL | None:
     except (OSError, subprocess.CalledProcessError) as error:
         _log.warning("%s runs on torch, slower: %s", source.stem, error)
         return None
+
+
+def _macros(sizes: Mapping[str, int]) -> list[str]:
+    return [f"-D{name.upper()}={size}" for name, size in sizes.items()]
 
 
 def _cache() -> Path:

@@ -8,18 +8,22 @@ When the result is in a backward pass, the optimizer's step is applied to the ro
 were read and to nothing else. Call a table once a training step: two calls are two steps.
 A table is no `nn.Module`: its weights are no parameters of the optimizer outside.
 
-With g[r] the gradient of row r summed over all its reads, plus weight_decay * weight[r]:
+With g[r] the gradient of row r summed over all its reads, plus weight_decay * weight[r] times
+the steps since the row was last read:
 
     sgd               w[r] -= lr * g[r]
     adagrad           s[r] += g[r]^2;        w[r] -= lr * g[r] / (sqrt(s[r]) + eps)
     row_wise_adagrad  s[r] += mean(g[r]^2);  the same, one accumulator a row
-    row_wise_adam     m[r] = b1 m[r] + (1-b1) g[r];  v[r] = b2 v[r] + (1-b2) mean(g[r]^2);
+    adam              m[r] = b1 m[r] + (1-b1) g[r];  v[r] = b2 v[r] + (1-b2) g[r]^2;
                       w[r] -= lr * m^[r] / (sqrt(v^[r]) + eps), hats: divided by 1 - b^step
+    row_wise_adam     the same with mean(g[r]^2), one second moment a row
 
-Decay is L2 on the rows of the batch alone: a row that is not read neither decays nor moves, so a
-rare value is decayed as often as it is trained, and a step costs what it reads.
+Decay is L2 of the whole table, as a dense optimizer has it, at the cost of the rows read: a row
+that is not read does not move, and when it is read it gets the decay of all steps since. Without
+that, rare values would be decayed as often as they are trained, and frequent ones far more.
 """
 
+from math import prod
 from typing import Annotated, Literal, Protocol
 
 import torch
@@ -28,7 +32,8 @@ from torch import Tensor
 
 from recsys.core.strict import StrictModel
 
-Optimizer = Literal["row_wise_adagrad", "adagrad", "sgd", "row_wise_adam"]
+Optimizer = Literal["row_wise_adagrad", "adagrad", "sgd", "row_wise_adam", "adam"]
+ADAMS: tuple[Optimizer, ...] = ("adam", "row_wise_adam")
 Backend = Literal["fbgemm", "torch"]
 BLOCK_ROWS = 65_536
 """Rows that share a seed of their initial weights."""
@@ -56,15 +61,15 @@ class TableConfig(StrictModel):
     """Table reads a row, shared out among the features of `multiplicity: auto`; None: twice as
     many as there are such features."""
     optimizer: Optimizer = "row_wise_adagrad"
-    """Of the table; its state is a number a row, or a number a weight."""
+    """Of the table; its state is a number a row, or one or two a weight."""
     learning_rate: Annotated[float, Field(gt=0)] = 0.05
     """Of the table's optimizer."""
     eps: Annotated[float, Field(gt=0)] = 1e-8
     """Added to the optimizer's denominator; `sgd` has none."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """Of row-wise Adam."""
+    """Of `adam` and `row_wise_adam`."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """L2 on the rows that a batch reads, and on no other."""
+    """L2 of the table; a row that is read gets that of all steps since it was last read."""
     init_scale: Annotated[float, Field(gt=0)] = 0.1
     """Initial weights are uniform in [-init_scale, init_scale]."""
     backend: Literal["auto", "measure", "fbgemm", "torch"] = "auto"
@@ -76,13 +81,14 @@ class TableConfig(StrictModel):
     @model_validator(mode="after")
     def _runs(self) -> "TableConfig":
         if self.backend == "fbgemm" and self.lacking_in_fbgemm is not None:
-            raise ValueError("row_wise_adam and weight_decay run on backend: torch alone")
+            raise ValueError(f"{self.lacking_in_fbgemm} runs on backend: torch alone")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError("betas must be in [0, 1)")
         fields, optimizer = TableConfig.model_fields, self.optimizer
-        if self.betas != fields["betas"].default and optimizer != "row_wise_adam":
+        if self.betas != fields["betas"].default and optimizer not in ADAMS:
             raise ValueError(
-                f"betas are for optimizer: row_wise_adam, and it is {optimizer}: leave betas out"
+                f"betas are for optimizer: adam or row_wise_adam, and it is {optimizer}: leave "
+                "betas out"
             )
         if self.eps != fields["eps"].default and optimizer == "sgd":
             raise ValueError(
@@ -93,8 +99,8 @@ class TableConfig(StrictModel):
     @property
     def lacking_in_fbgemm(self) -> str | None:
         """What FBGEMM's kernels do not have, or pass over in silence; None: they have all."""
-        if self.optimizer == "row_wise_adam":
-            return "row_wise_adam"
+        if self.optimizer in ADAMS:
+            return self.optimizer
         return "weight_decay" if self.weight_decay else None
 
     @property
@@ -105,8 +111,26 @@ class TableConfig(StrictModel):
     @property
     def state_floats(self) -> int:
         """Optimizer state of one row, in float32s."""
-        sizes = {"sgd": 0, "row_wise_adagrad": 1, "adagrad": self.dim, "row_wise_adam": 1}
-        return sizes[self.optimizer] + (self.dim if self.optimizer == "row_wise_adam" else 0)
+        shapes = self.state_shapes(1)
+        return sum(prod(shape) for name, shape in shapes.items() if name != "step")
+
+    def state_shapes(self, num_rows: int) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each tensor of the optimizer's state for so many rows.
+
+        "step" counts the steps; "last" is the step at which a row was last read, where it decays.
+        """
+        rows, weights = (num_rows,), (num_rows, self.dim)
+        shapes: dict[Optimizer, dict[str, tuple[int, ...]]] = {
+            "sgd": {},
+            "adagrad": {"sum": weights},
+            "row_wise_adagrad": {"sum": rows},
+            "adam": {"exp_avg": weights, "exp_avg_sq": weights},
+            "row_wise_adam": {"exp_avg": weights, "exp_avg_sq": rows},
+        }
+        clock: dict[str, tuple[int, ...]] = {"last": rows} if self.weight_decay else {}
+        if clock or self.optimizer in ADAMS:
+            clock["step"] = (1,)
+        return shapes[self.optimizer] | clock
 
     @property
     def memory_bytes(self) -> int:

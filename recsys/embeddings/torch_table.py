@@ -1,15 +1,19 @@
-"""The pure-torch table: one `embedding_bag` forward; a sort and an `embedding_bag` back.
+"""The table of plain tensors: one `embedding_bag` forward; a pass over the rows read back.
 
-Runs wherever torch runs, on every device, with the numbers of FBGEMM's kernel to 3e-7.
+Runs wherever torch runs, on every device, with the numbers of FBGEMM's kernel to 3e-7. The way
+back is a loop of our own on CPUs with a compiler (`recsys.embeddings.row_step`), else a sort and
+an `embedding_bag`.
 """
 
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recsys.embeddings.table import TableConfig
+from recsys.embeddings.row_step import RowStep, can_step
+from recsys.embeddings.table import ADAMS, TableConfig
 
 
 class TorchTable:
@@ -22,18 +26,12 @@ class TorchTable:
         self.learning_rate = config.learning_rate
         self.num_rows = config.total_rows
         self.weight = torch.zeros(self.num_rows, config.dim, device=device)
-        by_optimizer: dict[str, dict[str, tuple[int, ...]]] = {
-            "sgd": {},
-            "adagrad": {"sum": (self.num_rows, config.dim)},
-            "row_wise_adagrad": {"sum": (self.num_rows,)},
-            "row_wise_adam": {
-                "exp_avg": (self.num_rows, config.dim),
-                "exp_avg_sq": (self.num_rows,),
-                "step": (1,),
-            },
-        }
-        shapes = by_optimizer[config.optimizer]
+        shapes = config.state_shapes(self.num_rows)
         self.state = {name: torch.zeros(shape, device=device) for name, shape in shapes.items()}
+
+    @cached_property
+    def _row_step(self) -> RowStep | None:
+        return RowStep(self.config) if can_step(self.config, self.weight.device) else None
 
     def __call__(self, rows: Tensor, offsets: Tensor, weights: Tensor | None = None) -> Tensor:
         """Return (bags, dim)."""
@@ -45,23 +43,27 @@ class TorchTable:
     @torch.no_grad()
     def update(self, rows: Tensor, offsets: Tensor, weights: Tensor | None, grad: Tensor) -> None:
         """Step on the rows read: rows (T,), offsets (bags + 1,), grad (bags, dim)."""
+        if "step" in self.state:
+            self.state["step"] += 1
+        bag_of = None
+        if len(grad) != len(rows):  # not one row a bag
+            bags = torch.arange(len(grad), device=grad.device)
+            bag_of = torch.repeat_interleave(bags, offsets.diff(), output_size=len(rows))
+        if self._row_step is not None:
+            self._row_step(rows, bag_of, weights, grad, self.weight, self.state, self.learning_rate)
+            return
         sorted_rows, order = torch.sort(rows)
         touched, counts = torch.unique_consecutive(sorted_rows, return_counts=True)
-        if len(grad) == len(rows):  # one row a bag
-            bag_of = order
-        else:
-            bags = torch.arange(len(grad), device=grad.device)
-            bag_of = torch.repeat_interleave(bags, offsets.diff(), output_size=len(rows))[order]
         starts = counts.cumsum(0) - counts
         gradient = F.embedding_bag(
-            bag_of,
+            order if bag_of is None else bag_of[order],
             grad.contiguous(),
             starts,
             mode="sum",
             per_sample_weights=None if weights is None else weights[order],
         )
         if self.config.weight_decay:
-            gradient += self.config.weight_decay * self.weight[touched]
+            gradient += self._decay(touched).unsqueeze(1) * self.weight[touched]
         step = self._step(touched, gradient)
         self.weight.index_add_(0, touched, step, alpha=-self.learning_rate)
 
@@ -69,12 +71,19 @@ class TorchTable:
         """Step `factor` times as far as configured from the next backward pass on."""
         self.learning_rate = self.config.learning_rate * factor
 
+    def _decay(self, touched: Tensor) -> Tensor:
+        """Return the decay of each row since it was last read, which is now."""
+        last, step = self.state["last"], self.state["step"]
+        steps = step - last[touched]
+        last[touched] = step
+        return self.config.weight_decay * steps
+
     def _step(self, touched: Tensor, gradient: Tensor) -> Tensor:
         """Return what to go down by, times the learning rate, and keep the optimizer's state."""
         config, state = self.config, self.state
         if config.optimizer == "sgd":
             return gradient
-        if config.optimizer == "row_wise_adam":
+        if config.optimizer in ADAMS:
             return self._adam(touched, gradient)
         square = gradient.square()
         if config.optimizer == "row_wise_adagrad":
@@ -86,13 +95,15 @@ class TorchTable:
 
     def _adam(self, touched: Tensor, gradient: Tensor) -> Tensor:
         (first, second), state = self.config.betas, self.state
-        state["step"] += 1
         count = float(state["step"])
         mean = torch.lerp(gradient, state["exp_avg"][touched], first)
-        square = torch.lerp(gradient.square().mean(1), state["exp_avg_sq"][touched], second)
+        square = gradient.square()
+        if self.config.optimizer == "row_wise_adam":
+            square = square.mean(1)
+        square = torch.lerp(square, state["exp_avg_sq"][touched], second)
         state["exp_avg"][touched], state["exp_avg_sq"][touched] = mean, square
         size = (square / (1 - second**count)).sqrt() + self.config.eps
-        return mean / (1 - first**count) / size.unsqueeze(1)
+        return mean / (1 - first**count) / (size.unsqueeze(1) if size.ndim == 1 else size)
 
 
 class _FusedBag(torch.autograd.Function):

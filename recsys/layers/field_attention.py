@@ -31,7 +31,7 @@ def can_fuse(x_BNE: Tensor, head_dim: int) -> bool:
         x_BNE.is_cpu
         and x_BNE.dtype in (torch.float32, torch.bfloat16)
         and not torch.compiler.is_compiling()
-        and native_library(SOURCE, head_dim) is not None
+        and native_library(SOURCE, head_dim=head_dim) is not None
     )
 
 
@@ -82,7 +82,7 @@ class _Kernel:
     """A function of the library with all that it takes besides tensors of some rows."""
 
     def __init__(self, name: str, x_BNE: Tensor, weight: Tensor, heads: int, scale: float) -> None:
-        library = native_library(SOURCE, len(weight) // (4 * heads))
+        library = native_library(SOURCE, head_dim=len(weight) // (4 * heads))
         assert library is not None
         self.call, self.scale = library[name], scale
         self.sizes = (x_BNE.shape[1], x_BNE.shape[2], heads)

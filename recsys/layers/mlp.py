@@ -4,11 +4,19 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from recsys.layers.norm import Norm, norm_of
 
-def mlp(in_dim: int, hidden: Sequence[int], out_dim: int, *, dropout: float) -> nn.Sequential:
-    """Return (N, in_dim) -> (N, out_dim): linear, ReLU and dropout a hidden layer, then linear."""
+
+def mlp(
+    in_dim: int, hidden: Sequence[int], out_dim: int, *, dropout: float, norm: Norm = "none"
+) -> nn.Sequential:
+    """Return (N, in_dim) -> (N, out_dim): hidden layers, then a linear one.
+
+    A hidden layer is a linear one, the normalisation `norm`, ReLU and dropout.
+    """
     layers: list[nn.Module] = []
     for width in hidden:
-        layers += [nn.Linear(in_dim, width), nn.ReLU(), nn.Dropout(dropout)]
+        layers += [nn.Linear(in_dim, width), *norm_of(norm, width)]
+        layers += [nn.ReLU(), nn.Dropout(dropout)]
         in_dim = width
     return nn.Sequential(*layers, nn.Linear(in_dim, out_dim))

@@ -23,6 +23,7 @@ from recsys.data.batch import FeatureBlock, FeatureLayout
 from recsys.embeddings.fields import Combine, Fields
 from recsys.layers.field_attention import can_fuse, fused_layer
 from recsys.layers.mlp import mlp
+from recsys.layers.norm import Norm
 from recsys.models.kind import ModelConfig
 
 Width = Annotated[int, Field(ge=1)]
@@ -55,6 +56,8 @@ class AutoIntConfig(ModelConfig):
     """Share of the fields' numbers that is dropped in training."""
     attention_dropout: Share = 0.0
     """Of the attention weights."""
+    norm: Norm = "batch"
+    """Normalisation in each hidden layer of the perceptron: `batch`, `layer` or `none`."""
     dropout: Share = 0.0
     """Of the perceptron's hidden layers."""
 
@@ -137,7 +140,7 @@ class AutoInt(nn.Module):
         self.readout = nn.Linear(num_fields * out_dim, 1)
         if config.hidden:
             in_dim = num_fields * config.field_dim
-            self.deep = mlp(in_dim, config.hidden, 1, dropout=config.dropout)
+            self.deep = mlp(in_dim, config.hidden, 1, dropout=config.dropout, norm=config.norm)
         if config.first_order:
             width = layout.num_lookups * dim + len(layout.dense)
             self.first_order = nn.Linear(width, 1, bias=False)

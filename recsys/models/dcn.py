@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from recsys.data.batch import FeatureBlock
 from recsys.layers.mlp import mlp
+from recsys.layers.norm import Norm, norm_of
 from recsys.models.kind import ModelConfig
 
 Width = Annotated[int, Field(ge=1)]
@@ -28,6 +29,8 @@ class DCNConfig(ModelConfig):
     """Cross layers."""
     hidden: tuple[Width, ...] = (128, 64)
     """Widths of the deep tower."""
+    norm: Norm = "batch"
+    """Normalisation in each hidden layer of the deep tower: `batch`, `layer` or `none`."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Of the deep tower's hidden layers."""
 
@@ -41,7 +44,10 @@ class DCN(nn.Module):
         self.config = config
         self.embedding = embedding
         self.cross = nn.ModuleList(nn.Linear(width, width) for _ in range(config.cross_layers))
-        self.deep = mlp(width, config.hidden[:-1], config.hidden[-1], dropout=config.dropout)
+        self.deep = mlp(
+            width, config.hidden[:-1], config.hidden[-1], dropout=config.dropout, norm=config.norm
+        )
+        self.deep_norm = nn.Sequential(*norm_of(config.norm, config.hidden[-1]))
         self.out = nn.Linear(width + config.hidden[-1], 1)
 
     def forward(self, features: FeatureBlock) -> Tensor:
@@ -55,7 +61,7 @@ class DCN(nn.Module):
         x_BW = x0_BW
         for layer in self.cross:
             x_BW = x0_BW * layer(x_BW) + x_BW
-        deep_BH = torch.relu(self.deep(x0_BW))
+        deep_BH = torch.relu(self.deep_norm(self.deep(x0_BW)))
         return torch.cat([x_BW, deep_BH], dim=1)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from recsys.data.batch import FeatureBlock
 from recsys.layers.mlp import mlp
+from recsys.layers.norm import Norm
 from recsys.models.kind import ModelConfig
 
 Width = Annotated[int, Field(ge=1)]
@@ -21,6 +22,8 @@ class DeepConfig(ModelConfig):
     kind: Literal["mlp"] = "mlp"
     hidden: tuple[Width, ...] = (128, 64)
     """Widths of the hidden layers."""
+    norm: Norm = "batch"
+    """Normalisation in each hidden layer: `batch`, `layer` or `none`."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Of the hidden layers."""
 
@@ -33,7 +36,7 @@ class Deep(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = embedding
-        self.deep = mlp(width, config.hidden, 1, dropout=config.dropout)
+        self.deep = mlp(width, config.hidden, 1, dropout=config.dropout, norm=config.norm)
 
     def forward(self, features: FeatureBlock) -> Tensor:
         """Return logits (B,) of the label being 1."""

@@ -37,6 +37,7 @@ from recsys.layers.geometry import (
     tower_width,
 )
 from recsys.layers.mlp import mlp
+from recsys.layers.norm import Norm
 from recsys.layers.pooling import InterestPooling, RecencyPooling
 from recsys.layers.smoothing import ItemSmoothing
 from recsys.models.kind import ModelConfig
@@ -76,6 +77,8 @@ class TwoTowerConfig(ModelConfig):
     """Vectors of a query; an item's score is the best over them."""
     smoothing: SmoothingConfig = SmoothingConfig()
     """Average item vectors over the items of the same users, as graph models do."""
+    norm: Norm = "none"
+    """Normalisation in each hidden layer of the towers: `batch`, `layer` or `none`."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Of the towers' hidden layers."""
     temperature: Annotated[float, Field(gt=0)] = 0.07
@@ -97,14 +100,16 @@ class TwoTower(nn.Module):
         self.config = config
         self.embedding = embedding
         width, dropout = tower_width(config.dim, config.geometry), config.dropout
-        self.candidate = mlp(embedding.plan.width(ITEMS), config.hidden, width, dropout=dropout)
+        self.candidate = mlp(
+            embedding.plan.width(ITEMS), config.hidden, width, dropout=dropout, norm=config.norm
+        )
         self.history = RecencyPooling(config.history_heads, config.history_length)
         query_dim = embedding.plan.width(QUERY) + config.history_heads * config.dim + 1
         self.interests: InterestPooling | None = None
         if config.interests > 1:
             self.interests = InterestPooling(config.interests, config.dim, config.history_length)
             query_dim += config.dim
-        self.query = mlp(query_dim, config.hidden, config.dim, dropout=dropout)
+        self.query = mlp(query_dim, config.hidden, config.dim, dropout=dropout, norm=config.norm)
         self.smoothing: ItemSmoothing | None = None
         self._centre_start()
         log_temperature = torch.tensor(math.log(config.temperature))

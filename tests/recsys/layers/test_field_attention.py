@@ -12,7 +12,7 @@ from recsys.core.native import native_library
 from recsys.layers.field_attention import SOURCE, can_fuse, fused_layer
 from recsys.models.autoint import InteractingLayer
 
-fused = pytest.mark.skipif(native_library(SOURCE, 5) is None, reason="no C++ compiler")
+fused = pytest.mark.skipif(native_library(SOURCE, head_dim=5) is None, reason="no C++ compiler")
 
 
 def by_formula(x: Tensor, weight: Tensor, heads: int, scale: float) -> Tensor:
@@ -140,12 +140,12 @@ def test_a_compiler_that_fails_is_told_of_once(
 ) -> None:
     monkeypatch.setenv("CXX", "false")
     with caplog.at_level(logging.WARNING):
-        assert native_library(SOURCE, 5) is None
-        assert native_library(SOURCE, 5) is None
+        assert native_library(SOURCE, head_dim=5) is None
+        assert native_library(SOURCE, head_dim=5) is None
     assert [record.getMessage()[:32] for record in caplog.records] == [
         "field_attention runs on torch, s"
     ]
     assert not list(own_cache.iterdir())
     monkeypatch.setenv("CXX", "no-such-compiler")
     native_library.cache_clear()
-    assert native_library(SOURCE, 5) is None
+    assert native_library(SOURCE, head_dim=5) is None
