@@ -83,7 +83,8 @@ class ModelDescription:
             KeyError: a part is missing, or the kind of the model is unknown.
         """
         kind = MODELS[raw["kind"]]
-        settings: Any = parse(kind.config, raw["model"], source=source)
+        model = {**kind.config.earlier, **raw["model"]}
+        settings: Any = parse(kind.config, model, source=source)
         sessions = None
         if kind.of_steps:
             sessions = parse(SessionConfig, raw["sessions"], source=source)

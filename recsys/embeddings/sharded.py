@@ -1,12 +1,9 @@
 """The table sharded by rows over the ranks of a process group, on TorchRec.
 
-`DistributedModelParallel` over one `EmbeddingBagCollection` with one table and one key: rank r
-holds rows [r * step, (r + 1) * step), step = ceil(rows / ranks). A call sends each row's number
-to the rank that holds it and gets the bags' sums back; gradients go the same way and are summed,
-so ranks that share a batch out end with the table that one process would have.
-
-Every call is a collective: all ranks make the same calls in the same order, with as many bags
-as each has. gloo on CPUs, NCCL on GPUs.
+`DistributedModelParallel` over one `EmbeddingBagCollection` with one table and one key. A call
+sends each row's number to the rank that holds it and gets the bags' sums back; gradients go the
+same way and are summed, so ranks that share a batch out end with the table that one process would
+have. gloo on CPUs, NCCL on GPUs.
 """
 
 from typing import Any
@@ -17,15 +14,37 @@ from torch import Tensor
 
 from recsys.core.errors import ConfigError
 from recsys.core.imports import logging_untouched
+from recsys.embeddings.exchanged import ExchangedTable
+from recsys.embeddings.row_shards import RowShards
 from recsys.embeddings.table import TableConfig, initial_rows
 
 _TABLE, _KEY = "table", "bags"
 
 
-class ShardedTable:
-    """A `recsys.embeddings.table.Table` of which this process holds some rows."""
+def sharded_table(
+    config: TableConfig, device: torch.device, *, seed: int, weighted: bool = False
+) -> "ShardedTable | ExchangedTable":
+    """Return this rank's shard with seeded initial weights; collective.
 
-    is_sharded = True
+    Of TorchRec where its kernels have the optimizer, else with an exchange of our own.
+
+    Args:
+        config: of the whole table.
+        device: of the shard.
+        seed: of the initial weights, the same on every rank.
+        weighted: whether rows may come with weights.
+
+    Raises:
+        ConfigError: this table cannot be sharded over so many ranks.
+    """
+    check_shards(config, dist.get_world_size())
+    if config.lacking_in_fbgemm is not None:
+        return ExchangedTable(config, device, seed=seed)
+    return ShardedTable(config, device, seed=seed, weighted=weighted)
+
+
+class ShardedTable(RowShards):
+    """A `recsys.embeddings.table.Table` of which this process holds some rows."""
 
     def __init__(
         self, config: TableConfig, device: torch.device, *, seed: int, weighted: bool = False
@@ -37,16 +56,9 @@ class ShardedTable:
             device: of the shard.
             seed: of the initial weights, the same on every rank.
             weighted: whether rows may come with weights.
-
-        Raises:
-            ConfigError: this table cannot be sharded over so many ranks.
         """
-        check_shards(config, dist.get_world_size())
-        self.config = config
-        self.num_rows, self.dim, self.device = config.total_rows, config.dim, device
-        self.weighted = weighted
-        step = -(-self.num_rows // dist.get_world_size())
-        self.first_row = min(dist.get_rank() * step, self.num_rows)
+        super().__init__(config)
+        self.dim, self.device, self.weighted = config.dim, device, weighted
         self.module = _build(config, device, weighted)
         self.weight, self.state = _local_tensors(self.module, config)
         with torch.no_grad():
@@ -78,36 +90,24 @@ class ShardedTable:
             group["lr"] = self.config.learning_rate * factor
         optimizer.step()  # the update is fused into the backward pass: this hands the rate over
 
-    def gathered(self, *, with_state: bool = True) -> dict[str, Tensor] | None:
-        """Return "weight", and the optimizer's state if asked, as whole tensors, (num_rows, ...).
-
-        On the CPU of the first rank; None elsewhere.
-        """
-        tensors = {"weight": self.weight, **(self.state if with_state else {})}
-        whole = {name: self._gathered(tensor.detach()) for name, tensor in tensors.items()}
-        found = {name: tensor for name, tensor in whole.items() if tensor is not None}
-        return found or None
-
-    def _gathered(self, own: Tensor) -> Tensor | None:
-        world = dist.get_world_size()
-        step = -(-self.num_rows // world)
-        # Pieces of one size alone can be gathered.
-        own = torch.cat([own, own.new_zeros(step - len(own), *own.shape[1:])]).contiguous()
-        if dist.get_rank() > 0:
-            dist.gather(own)
-            return None
-        whole = own.new_empty(step * world, *own.shape[1:])
-        dist.gather(own, list(whole.split(step)))
-        return whole[: self.num_rows].cpu()
-
 
 def check_shards(config: TableConfig, ranks: int) -> None:
     """Refuse a table that cannot be sharded over `ranks` processes.
 
     Raises:
-        ConfigError: TorchRec or FBGEMM is not installed, the optimizer has no fused kernel that
-            shards, or a rank would hold no row.
+        ConfigError: TorchRec or FBGEMM is needed and not installed, or a rank would hold no row.
     """
+    if config.lacking_in_fbgemm is None:
+        _check_libraries(ranks)
+    step = -(-config.total_rows // ranks)
+    if step * (ranks - 1) >= config.total_rows:
+        raise ConfigError(
+            f"the embedding table has {config.total_rows} rows, too few for {ranks} processes of "
+            f"{step} each: train with fewer --workers"
+        )
+
+
+def _check_libraries(ranks: int) -> None:
     try:
         with logging_untouched():
             import fbgemm_gpu  # noqa: F401
@@ -117,18 +117,6 @@ def check_shards(config: TableConfig, ranks: int) -> None:
             f"training in {ranks} processes needs TorchRec and FBGEMM ({error}): pip install "
             "'recsys-engine[cpu]' (for a GPU: [gpu]), or train with --workers 1"
         ) from None
-    if config.optimizer == "row_wise_adam" or config.weight_decay:
-        given = "optimizer: row_wise_adam" if not config.weight_decay else "weight_decay"
-        raise ConfigError(
-            f"embedding.{given} runs in one process only, not in {ranks}: choose row_wise_adagrad "
-            "without decay, or train with --workers 1"
-        )
-    step = -(-config.total_rows // ranks)
-    if step * (ranks - 1) >= config.total_rows:
-        raise ConfigError(
-            f"the embedding table has {config.total_rows} rows, too few for {ranks} processes of "
-            f"{step} each: train with fewer --workers"
-        )
 
 
 def _build(config: TableConfig, device: torch.device, weighted: bool) -> Any:

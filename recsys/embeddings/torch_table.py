@@ -45,6 +45,8 @@ class TorchTable:
         """Step on the rows read: rows (T,), offsets (bags + 1,), grad (bags, dim)."""
         if "step" in self.state:
             self.state["step"] += 1
+        if not len(rows):
+            return
         bag_of = None
         if len(grad) != len(rows):  # not one row a bag
             bags = torch.arange(len(grad), device=grad.device)

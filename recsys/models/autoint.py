@@ -61,6 +61,8 @@ class AutoIntConfig(ModelConfig):
     dropout: Share = 0.0
     """Of the perceptron's hidden layers."""
 
+    earlier = {"norm": "none"}
+
 
 class InteractingLayer(nn.Module):
     """Each field attends to every field, itself included (equations 5 to 8).

@@ -34,6 +34,8 @@ class DCNConfig(ModelConfig):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Of the deep tower's hidden layers."""
 
+    earlier = {"norm": "none"}
+
 
 class DCN(nn.Module):
     """Logits of rows; independent of losses, optimizers and data."""

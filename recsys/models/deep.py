@@ -27,6 +27,8 @@ class DeepConfig(ModelConfig):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Of the hidden layers."""
 
+    earlier = {"norm": "none"}
+
 
 class Deep(nn.Module):
     """Logits of rows; independent of losses, optimizers and data."""

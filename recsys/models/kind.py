@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import nn
 
@@ -30,6 +30,9 @@ class ModelConfig(StrictModel):
     """The settings of a model, of which `kind` is the name that a registry has for it."""
 
     kind: str
+
+    earlier: ClassVar[Mapping[str, Any]] = {}
+    """What models were before a setting was added, for those that were written then."""
 
 
 @dataclass(frozen=True)

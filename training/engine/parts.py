@@ -12,6 +12,7 @@ from torch import Tensor
 from recsys.data.batch import FeatureBlock, FeatureLayout, PairBatch, RankingBatch, SessionBatch
 from recsys.embeddings.backend import build_table
 from recsys.embeddings.plan import EmbeddingPlan
+from recsys.embeddings.row_shards import RowShards
 from recsys.embeddings.table import Table
 from recsys.embeddings.torch_table import TorchTable
 from recsys.embeddings.unified import UnifiedEmbedding
@@ -26,9 +27,9 @@ def table_of(config: ExperimentConfig, plan: EmbeddingPlan, world: World) -> Tab
     seed = config.training.seed
     if world.size == 1:
         return build_table(config.embedding, device=world.device, seed=seed)
-    from recsys.embeddings.sharded import ShardedTable
+    from recsys.embeddings.sharded import sharded_table
 
-    return ShardedTable(
+    return sharded_table(
         config.embedding,
         world.device,
         seed=seed,
@@ -43,9 +44,7 @@ def plain_table(config: ExperimentConfig, table: Table, world: World) -> TorchTa
     """
     tensors: dict[str, Tensor] | None = {"weight": table.weight, **table.state}
     if world.size > 1:
-        from recsys.embeddings.sharded import ShardedTable
-
-        assert isinstance(table, ShardedTable)
+        assert isinstance(table, RowShards)
         tensors = table.gathered(with_state=config.keep_optimizer_state)
     if tensors is None:
         return None

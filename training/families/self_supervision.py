@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from recsys.core.errors import ConfigError
 from recsys.data.batch import FeatureBlock, FeatureLayout, RankingBatch
 from recsys.features.dataset.split import TRAIN
+from recsys.layers.norm import statistics_kept
 from recsys.sampling.augment import fully_masked
 from recsys.training.engine.loop import Task
 from recsys.training.engine.machine import autocast
@@ -61,7 +62,7 @@ class SelfSupervisedLoss:
         self.settings, self.precision = training.self_supervision, training.precision
         self.represent, self.device = represent, device
         self.views = Views(self.settings, examples)
-        with torch.no_grad():
+        with torch.no_grad(), statistics_kept():
             blank = examples.whole(fully_masked(examples.layout, 1))
             width = represent(blank.to(device)).shape[1]
         self.head = nn.Linear(width, WIDTH, bias=False).to(device)
@@ -69,7 +70,8 @@ class SelfSupervisedLoss:
     def __call__(self, features: FeatureBlock) -> Tensor:
         """Return the weighted loss, a scalar; `features` are those of the batch."""
         block, ids_N = self.views.draw(features)
-        with autocast(self.precision, self.device):
+        # Masked rows are no sample of the data.
+        with autocast(self.precision, self.device), statistics_kept():
             projected = self.head(self.represent(block.to(self.device))).float()
         return self.settings.weight * self.views.loss(projected, ids_N)
 

@@ -14,6 +14,7 @@ from recsys.embeddings.plan import EmbeddingPlan
 from recsys.embeddings.table import Table
 from recsys.embeddings.unified import UnifiedEmbedding
 from recsys.features.dataset.split import VALIDATION
+from recsys.layers.norm import rows_weigh
 from recsys.losses.ranking import binary_cross_entropy
 from recsys.metrics.classification import auc, log_loss
 from recsys.models.rankers import build_ranker as built
@@ -53,7 +54,9 @@ def ranking_task(config: RankerExperiment, rows: RankingRows, world: World) -> T
     )
 
     def loss(batch: RankingBatch) -> Tensor:
-        with autocast(training.precision, world.device):
+        # A log without weights has 1 for all: its statistics need none.
+        weighs = None if bool((batch.weight == 1).all()) else batch.weight
+        with autocast(training.precision, world.device), rows_weigh(weighs):
             logits_B = model(batch.features)
         weight_B = torch.where(batch.label > 0, training.positive_weight, 1.0) * batch.weight
         losses_B = weight_B * binary_cross_entropy(
