@@ -1,8 +1,7 @@
 """An interacting layer of AutoInt in one pass over the rows (`field_attention.cc`).
 
 Operators one by one read and write the attention of all rows, N x N a head, again and again, in
-products of a few numbers each. Here sixteen rows are worked off at a time, one in each lane of a
-vector, and all between the layer's input and its output stays in the cache; the backward pass
+products of a few numbers each. Here a vector of rows is worked off at a time, one in each lane, and all between the layer's input and its output stays in the cache; the backward pass
 computes it again, from inputs and outputs alone.
 
 Shape letters: B rows, N fields, E width into a layer, H heads, A width of a head, D = H * A.
@@ -22,6 +21,7 @@ from recsys.core.native import native_library
 
 SOURCE = Path(__file__).with_suffix(".cc")
 LANES = 16
+"""Rows that a share of the work is a multiple of: lanes of a vector, or twice as many."""
 _LONG, _FLOAT, _TENSOR = ctypes.c_long, ctypes.c_float, ctypes.c_void_p
 
 

@@ -90,28 +90,18 @@ class BatchNorm(nn.Module):
         """Normalise with weighted sums, of all ranks."""
         x32_ND = x_ND.float()
         weight = x32_ND.new_ones(len(x_ND)) if weight_N is None else weight_N.float()
-        weight_N1 = weight.unsqueeze(1)
-        rows = (weight > 0).sum().float().unsqueeze(0)
-        sums = torch.cat(
-            [
-                (weight_N1 * x32_ND).sum(0),
-                (weight_N1 * x32_ND.square()).sum(0),
-                weight.sum().unsqueeze(0),
-                rows,
-            ]
-        )
-        if ranks:
-            sums = _summed_over_ranks(sums)
-        width = x_ND.shape[1]
-        total, rows = sums[-2].detach(), sums[-1].detach()
+        weight_N1, total = weight.unsqueeze(1), _summed if ranks else _alone
+        counts = total(torch.stack([weight.sum(), (weight > 0).sum()]))
+        weighs, rows = counts[0].clamp(min=1e-12), float(counts[1])
         if rows < 2:
             return self._by_running(x_ND)
-        mean_D = sums[:width] / total
-        var_D = (sums[width : 2 * width] / total - mean_D.square()).clamp(min=0)
+        mean_D = total((weight_N1 * x32_ND).sum(0)) / weighs
+        centred_ND = x32_ND - mean_D
+        var_D = total((weight_N1 * centred_ND.square()).sum(0)) / weighs
         with torch.no_grad():
             self._follow(mean_D, var_D * rows / (rows - 1))
         scale_D = self.weight * torch.rsqrt(var_D + self.eps)
-        return ((x32_ND - mean_D) * scale_D + self.bias).to(x_ND.dtype)
+        return (centred_ND * scale_D + self.bias).to(x_ND.dtype)
 
     @torch.no_grad()
     def _follow(self, mean_D: Tensor, var_D: Tensor) -> None:
@@ -135,8 +125,18 @@ def norm_of(norm: Norm, width: int) -> list[nn.Module]:
     return NORMS[norm](width)
 
 
-def _summed_over_ranks(sums: Tensor) -> Tensor:
+def takes_bias_off(norm: Norm) -> bool:
+    """Whether `norm` subtracts what a bias before it adds: an optimizer would only shake it."""
+    return norm == "batch"
+
+
+def _summed(values: Tensor) -> Tensor:
+    """Return the sum over ranks, with gradient."""
     from torch.distributed.nn.functional import all_reduce
 
-    total: Tensor = all_reduce(sums)
+    total: Tensor = all_reduce(values)
     return total
+
+
+def _alone(values: Tensor) -> Tensor:
+    return values

@@ -13,7 +13,8 @@ Shape letters: B rows, N fields, E width into a layer, H heads, A width of a hea
 out of a layer.
 """
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -61,7 +62,7 @@ class AutoIntConfig(ModelConfig):
     dropout: Share = 0.0
     """Of the perceptron's hidden layers."""
 
-    earlier = {"norm": "none"}
+    earlier: ClassVar[Mapping[str, Any]] = {"norm": "none"}
 
 
 class InteractingLayer(nn.Module):

@@ -7,7 +7,8 @@ any width, so features may have multiplicities of their own.
 Shape letters: B rows, W width of the embedded row.
 """
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from recsys.data.batch import FeatureBlock
 from recsys.layers.mlp import mlp
-from recsys.layers.norm import Norm, norm_of
+from recsys.layers.norm import Norm, norm_of, takes_bias_off
 from recsys.models.kind import ModelConfig
 
 Width = Annotated[int, Field(ge=1)]
@@ -34,7 +35,7 @@ class DCNConfig(ModelConfig):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Of the deep tower's hidden layers."""
 
-    earlier = {"norm": "none"}
+    earlier: ClassVar[Mapping[str, Any]] = {"norm": "none"}
 
 
 class DCN(nn.Module):
@@ -47,7 +48,12 @@ class DCN(nn.Module):
         self.embedding = embedding
         self.cross = nn.ModuleList(nn.Linear(width, width) for _ in range(config.cross_layers))
         self.deep = mlp(
-            width, config.hidden[:-1], config.hidden[-1], dropout=config.dropout, norm=config.norm
+            width,
+            config.hidden[:-1],
+            config.hidden[-1],
+            dropout=config.dropout,
+            norm=config.norm,
+            bias=not takes_bias_off(config.norm),
         )
         self.deep_norm = nn.Sequential(*norm_of(config.norm, config.hidden[-1]))
         self.out = nn.Linear(width + config.hidden[-1], 1)

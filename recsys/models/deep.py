@@ -3,7 +3,8 @@
 Shape letters: B rows, W width of the embedded row.
 """
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -27,7 +28,7 @@ class DeepConfig(ModelConfig):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Of the hidden layers."""
 
-    earlier = {"norm": "none"}
+    earlier: ClassVar[Mapping[str, Any]] = {"norm": "none"}
 
 
 class Deep(nn.Module):
