@@ -35,6 +35,7 @@ from recsys.core.strict import StrictModel
 Optimizer = Literal["row_wise_adagrad", "adagrad", "sgd", "row_wise_adam", "adam"]
 ADAMS: tuple[Optimizer, ...] = ("adam", "row_wise_adam")
 Backend = Literal["fbgemm", "torch"]
+RATE, ADAM_RATE = 0.05, 0.001
 BLOCK_ROWS = 65_536
 """Rows that share a seed of their initial weights."""
 
@@ -62,8 +63,8 @@ class TableConfig(StrictModel):
     many as there are such features."""
     optimizer: Optimizer = "row_wise_adagrad"
     """Of the table; its state is a number a row, or one or two a weight."""
-    learning_rate: Annotated[float, Field(gt=0)] = 0.05
-    """Of the table's optimizer."""
+    learning_rate: Annotated[float, Field(gt=0)] = RATE
+    """Of the table's optimizer; 0.001 where it is `adam` or `row_wise_adam` and nothing is said."""
     eps: Annotated[float, Field(gt=0)] = 1e-8
     """Added to the optimizer's denominator; `sgd` has none."""
     betas: tuple[float, float] = (0.9, 0.999)
@@ -77,6 +78,13 @@ class TableConfig(StrictModel):
     one for the same command; `measure`: the faster one of both, timed when a run starts."""
     max_memory_mib: Annotated[int, Field(ge=1)] | None = None
     """Refuse a table that needs more; None: four fifths of the memory that is free."""
+
+    @model_validator(mode="after")
+    def _rate_of_the_optimizer(self) -> "TableConfig":
+        """Steps of Adam are as long as the rate says, whatever the gradients are."""
+        if "learning_rate" not in self.model_fields_set:
+            self.__dict__["learning_rate"] = ADAM_RATE if self.optimizer in ADAMS else RATE
+        return self
 
     @model_validator(mode="after")
     def _runs(self) -> "TableConfig":

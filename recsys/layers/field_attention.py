@@ -1,8 +1,9 @@
 """An interacting layer of AutoInt in one pass over the rows (`field_attention.cc`).
 
 Operators one by one read and write the attention of all rows, N x N a head, again and again, in
-products of a few numbers each. Here a vector of rows is worked off at a time, one in each lane, and all between the layer's input and its output stays in the cache; the backward pass
-computes it again, from inputs and outputs alone.
+products of a few numbers each. Here a vector of rows is worked off at a time, one in each lane,
+and all between the layer's input and its output stays in the cache; the backward pass computes it
+again, from inputs and outputs alone.
 
 Shape letters: B rows, N fields, E width into a layer, H heads, A width of a head, D = H * A.
 """

@@ -24,7 +24,7 @@ from recsys.data.batch import FeatureBlock, FeatureLayout
 from recsys.embeddings.fields import Combine, Fields
 from recsys.layers.field_attention import can_fuse, fused_layer
 from recsys.layers.mlp import mlp
-from recsys.layers.norm import Norm
+from recsys.layers.norm import Norm, norm_of
 from recsys.models.kind import ModelConfig
 
 Width = Annotated[int, Field(ge=1)]
@@ -58,7 +58,8 @@ class AutoIntConfig(ModelConfig):
     attention_dropout: Share = 0.0
     """Of the attention weights."""
     norm: Norm = "batch"
-    """Normalisation in each hidden layer of the perceptron: `batch`, `layer` or `none`."""
+    """Normalisation of what the readout sees, and in each hidden layer of the perceptron: `batch`,
+    `layer` or `none`."""
     dropout: Share = 0.0
     """Of the perceptron's hidden layers."""
 
@@ -140,6 +141,7 @@ class AutoInt(nn.Module):
             )
             for width in widths
         )
+        self.readout_norm = nn.Sequential(*norm_of(config.norm, num_fields * out_dim))
         self.readout = nn.Linear(num_fields * out_dim, 1)
         if config.hidden:
             in_dim = num_fields * config.field_dim
@@ -152,7 +154,7 @@ class AutoInt(nn.Module):
         """Return logits (B,) of the label being 1."""
         (embedded_BW,) = self.embedding([features])
         fields_BNE = self.field_dropout(self.fields(embedded_BW))
-        logits = self.readout(self._interacted(fields_BNE).flatten(1))
+        logits = self.readout(self._read(fields_BNE))
         if self.config.hidden:
             logits = logits + self.deep(fields_BNE.flatten(1))
         if self.config.first_order:
@@ -162,7 +164,7 @@ class AutoInt(nn.Module):
     def represent(self, features: FeatureBlock) -> Tensor:
         """Return what the readout sees of each row, (B, N * D)."""
         (embedded_BW,) = self.embedding([features])
-        return self._interacted(self.field_dropout(self.fields(embedded_BW))).flatten(1)
+        return self._read(self.field_dropout(self.fields(embedded_BW)))
 
     def attention(self, features: FeatureBlock) -> Tensor:
         """Return the attention maps of all layers, (L, B, H, N, N); fields as `fields.names`."""
@@ -174,6 +176,10 @@ class AutoInt(nn.Module):
             maps.append(layer.attention(normed_BNE))
             x_BNE = layer(normed_BNE)
         return torch.stack(maps)
+
+    def _read(self, fields_BNE: Tensor) -> Tensor:
+        read: Tensor = self.readout_norm(self._interacted(fields_BNE).flatten(1))
+        return read
 
     def _interacted(self, x_BNE: Tensor) -> Tensor:
         for number, layer in enumerate(self.layers):

@@ -94,7 +94,7 @@ def test_scaling_divides_the_inner_products() -> None:
 
 
 def test_every_layer_and_every_field_reach_the_logit() -> None:
-    model = model_of(CONFIGS["autoint"])
+    model = model_of(CONFIGS["autoint"].model_copy(update={"norm": "none"}))
     features = block()
     (embedded,) = model.embedding([features])
     x = model.fields(embedded).detach().double().numpy()
@@ -106,7 +106,7 @@ def test_every_layer_and_every_field_reach_the_logit() -> None:
 
 
 def test_autoint_plus_adds_the_perceptron_and_the_linear_term() -> None:
-    config = AutoIntConfig(layers=1, field_dim=4, hidden=(8,), first_order=True)
+    config = AutoIntConfig(layers=1, field_dim=4, hidden=(8,), first_order=True, norm="none")
     model = model_of(config).eval()
     features = block()
     (embedded,) = model.embedding([features])

@@ -211,8 +211,6 @@ def test_the_rank_that_failed_is_named_and_not_those_it_took_along(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("embedding.optimizer=row_wise_adam", "optimizer: row_wise_adam runs in one process only"),
-        ("embedding.weight_decay=0.1", "weight_decay runs in one process only, not in 2"),
         ("embedding.num_rows=1", "the embedding table has 1 rows, too few for 2 processes"),
     ],
 )

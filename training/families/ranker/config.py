@@ -6,6 +6,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from recsys.bundle.calibration import Kind as CalibrationKind
 from recsys.core.strict import listed, nearest
+from recsys.embeddings.table import ADAM_RATE, Optimizer, TableConfig
 from recsys.features.tables.sources import LabelledSources
 from recsys.models.rankers import RANKERS, RankerConfig
 from recsys.training.config.experiment import ExperimentConfig
@@ -26,8 +27,26 @@ class RowSelfSupervision(SelfSupervision):
     """Of items drawn uniformly from the catalogue, or of the batch's rows."""
 
 
+class RankerTableConfig(TableConfig):
+    """The table of a ranker: what published figures of rankers rest on."""
+
+    optimizer: Optimizer = "adam"
+    """Of the table; its state is a number a row, or one or two a weight."""
+    learning_rate: Annotated[float, Field(gt=0)] = ADAM_RATE
+    """Of the table's optimizer; 0.05 where it is another than `adam` and `row_wise_adam`."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.03
+    """L2 of the table; a row that is read gets that of all steps since it was last read."""
+    init_scale: Annotated[float, Field(gt=0)] = 0.01
+    """Initial weights are uniform in [-init_scale, init_scale]."""
+
+
 class RankerTrainingConfig(TrainingConfig):
     """How a ranker is trained."""
+
+    average_epochs: Annotated[float, Field(ge=0)] = 1.0
+    """Evaluate and keep the average of all weights over about so many of the last epochs, the
+    table's among them (one copy more of it in memory); 0: the weights of the last step. It suits a
+    `constant` schedule, whose weights do not settle by themselves."""
 
     metric: str = "auc"
     """Validation metric that decides the best checkpoint; larger is better. There is but this."""
@@ -70,6 +89,8 @@ class RankerExperiment(ExperimentConfig):
     """The whole file."""
 
     data: LabelledSources
+    embedding: RankerTableConfig = RankerTableConfig()
+    """The shared table."""
     model: RankerConfig
     """Sizes and options of the model; its kind decides which."""
     training: RankerTrainingConfig = RankerTrainingConfig()

@@ -214,7 +214,8 @@ def test_a_log_of_positive_rows(tmp_path: Path) -> None:
         "training.negatives=4",
         "training.epochs=8",
         "evaluation.rankers=[]",
-        "embedding.learning_rate=0.05",
+        "embedding.optimizer=row_wise_adagrad",
+        "embedding.weight_decay=0",
     )
     result = trained(config)
     assert isinstance(result.evaluation, RankingEvaluation)
