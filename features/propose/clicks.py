@@ -16,10 +16,11 @@ from recsys.features.propose.roles import (
     time_columns,
     weight_columns,
 )
+from recsys.features.propose.sizes import SMALL_LOG, ranker_sizes
 from recsys.features.propose.suggest import suggest
 from recsys.features.propose.yaml_text import flow, section
 
-_FEW_ROWS, _MANY_ROWS = 50_000, 1_000_000
+_MANY_ROWS = 1_000_000
 
 
 def stream_lines(draft: Draft) -> tuple[list[str], list[str], set[str]]:
@@ -125,26 +126,33 @@ def context_lines(draft: Draft, used: set[str]) -> list[str]:
 
 
 def sections(draft: Draft) -> list[str]:
-    """Return the sections `model` and `training` of a ranker for as many rows.
+    """Return the sections `model` and `training` of a ranker, and settle its table's lines.
 
     Sizes for few rows were tried on 10,000 rows of Criteo: one lookup a feature, not up to three,
     and then batches of 256 rows, not 1,024, had the better test AUC with both seeds.
     """
     log = draft.roles.log
-    rows = log.rows if log.complete else _MANY_ROWS
-    batch = 256 if rows < _FEW_ROWS else 1024 if rows < _MANY_ROWS else 4096
-    if rows < _FEW_ROWS and draft.autos:
+    rows = log.rows if log.complete else max(log.rows, _MANY_ROWS)
+    sizes = ranker_sizes(rows, draft.values)
+    draft.table_rows = sizes.num_rows
+    if rows < SMALL_LOG and draft.autos:
         line = f"lookups: {draft.autos}   # one a feature: more would overfit so few rows"
         draft.table_lines.append(line)
+    counted = f"{'' if log.complete else 'at least '}{log.rows:,} rows"
+    draft.table_lines.append(
+        f"weight_decay: {sizes.weight_decay:g}   # L2 for {counted}; the first thing to tune"
+    )
+    model = [
+        "kind: autoint   # or dcn, mlp, fm, logistic",
+        f"hidden: {flow(list(sizes.hidden))}   # with a perceptron beside it: AutoInt+",
+        f"dropout: {sizes.dropout:g}",
+    ]
     training = [
-        f"batch_size: {batch}   # for {'' if log.complete else 'at least '}{log.rows:,} rows",
-        "epochs: 10   # the best one on the validation rows is kept",
-        "patience: 2",
+        f"batch_size: {sizes.batch_size}   # for {counted}",
+        "epochs: 100   # at most: training ends after `patience` epochs without a better one,",
+        "patience: 3   # and the best one on the validation rows is kept",
     ]
-    return [
-        section("model", ["kind: autoint   # or dcn, mlp, fm, logistic"], "ranks by the label"),
-        section("training", training),
-    ]
+    return [section("model", model, "ranks by the label"), section("training", training)]
 
 
 def weight_lines(draft: Draft) -> list[str]:

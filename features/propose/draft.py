@@ -36,6 +36,8 @@ class Draft:
     """Features of `multiplicity: auto`."""
     categories: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Features of one category a row: table and column of each."""
+    table_rows: int = 0
+    """Rows of the table; 0: as many as its values ask for."""
     table_lines: list[str] = field(default_factory=list)
     """What `embedding` sets besides its size."""
 
@@ -141,7 +143,9 @@ class Draft:
         return os.path.relpath(path, self.relative_to)
 
     def _table(self) -> str:
-        num_rows = max(_LEAST_ROWS, 1 << max(0, 2 * self.values - 1).bit_length())
+        num_rows = self.table_rows or max(
+            _LEAST_ROWS, 1 << max(0, 2 * self.values - 1).bit_length()
+        )
         megabytes = num_rows * (_DIM + 1) * 4 / 1e6
         return (
             f"num_rows: {num_rows}   # the memory: {megabytes:,.1f} MB at {_DIM} numbers a row, "

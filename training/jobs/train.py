@@ -242,6 +242,20 @@ def doubts(steps: int, training: TrainingConfig) -> Iterator[str]:
         )
 
 
+def still_rising(state: LoopState, training: TrainingConfig) -> Iterator[str]:
+    """Yield that the last epoch of several was the best, where it was: more would be better."""
+    if state.epoch < training.epochs or state.epoch < 2 or state.best_step != state.global_step:
+        return
+    name = f"validation/{training.metric}"
+    curve = [point[name] for point in state.history if name in point]
+    gained = f" by {curve[-1] - curve[-2]:.4f}" if len(curve) > 1 else ""
+    yield (
+        f"validation {training.metric} was still rising{gained} in the last of "
+        f"{training.epochs:,} epochs: the model is not converged; set more training.epochs "
+        f"(training ends by itself after {training.patience} epochs without a better one)"
+    )
+
+
 def _run(
     config: ExperimentConfig,
     job: Job,
@@ -257,6 +271,8 @@ def _run(
     else:
         best = f"best validation {config.training.metric}: {state.best_metric:.4f}"
         LOG.info(f"{best}; evaluating on test")
+        for line in still_rising(state, config.training):
+            LOG.warning(line)
     embedding: Any = model.embedding
     diagnosis = diagnose(embedding.plan, job.feature_values(), embedding.table.weight)
     done = job.finish(run_dir, model, state.history, diagnosis)

@@ -145,7 +145,7 @@ def test_a_range_holds_what_it_can_draw() -> None:
 
 
 def test_values_that_do_not_go_together_are_refused(config: ExperimentConfig) -> None:
-    with pytest.raises(ConfigError, match="row_wise_adam and weight_decay run on backend: torch"):
+    with pytest.raises(ConfigError, match="weight_decay runs on backend: torch alone"):
         with_values(config, {"embedding.backend": "fbgemm", "embedding.weight_decay": 0.1})
 
 

@@ -1,10 +1,13 @@
 """What is said while a model trains: the metric that decides, and steps that are too few."""
 
+from dataclasses import replace
+
 import pytest
 
 from recsys.core.events import PointLogged, StepDone
 from recsys.training.config.sections import TrainingConfig
-from recsys.training.jobs.train import doubts
+from recsys.training.engine.checkpoint import LoopState
+from recsys.training.jobs.train import doubts, still_rising
 from recsys.training.tracking.progress import Progress
 
 
@@ -54,3 +57,15 @@ def test_steps_are_counted_and_what_is_hardly_meant_is_said() -> None:
     )
     (long,) = doubts(4500, TrainingConfig(metric="auc", epochs=3, average_epochs=2.0))
     assert "training.average_epochs: 2 of 3 epochs includes much of the first" in long
+
+
+def test_a_curve_that_still_rose_at_the_end_is_said() -> None:
+    training = TrainingConfig(metric="auc", epochs=3, patience=2)
+    history = [{"step": 5.0 * n, "validation/auc": 0.6 + 0.0125 * n} for n in (1, 2, 3)]
+    rising = LoopState(epoch=3, global_step=15, best_step=15, history=history)
+    (line,) = still_rising(rising, training)
+    assert "validation auc was still rising by 0.0125 in the last of 3 epochs" in line
+    assert "ends by itself after 2 epochs without a better one" in line
+    assert not list(still_rising(replace(rising, best_step=10), training))
+    assert not list(still_rising(replace(rising, epoch=2), training))  # out of patience
+    assert not list(still_rising(replace(rising, best_step=None), training))

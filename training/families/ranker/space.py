@@ -20,6 +20,8 @@ _OF_ONE_WEIGHT = ("logistic",)
 def ranker_space(config: RankerExperiment) -> Space:
     """Return what is searched, around what `config` has."""
     space = rates_and_batches(config)
+    # The best one differs tenfold from log to log.
+    space["embedding.weight_decay"] = Range(1e-5, 0.3, log=True)
     if config.model.kind not in _OF_ONE_WEIGHT:
         space |= table_width(config)
     if not config.data.stream:
