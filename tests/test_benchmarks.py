@@ -22,6 +22,7 @@ NOT_IN_SMOKE = {
     "cml_release": {f"random: {how}" for how in ("genres", "history mean", "metric", "softmax")},
     "graph_features": {"ml1m"},
     "interests": {"interests 4, seed 0", "interests 8, seed 0"},
+    "losses": {"beauty"},
     "retrieval_peers": {"gowalla"},
     "session_cold": {"diginetica", "diginetica_of_each_seed", "diginetica_seeds", "sports_seeds"},
     "session_epoch": {"rectools", "sasrec_bce", "vs_fastest_peer"},
