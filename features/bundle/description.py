@@ -83,8 +83,7 @@ class ModelDescription:
             KeyError: a part is missing, or the kind of the model is unknown.
         """
         kind = MODELS[raw["kind"]]
-        model = {**kind.config.earlier, **raw["model"]}
-        settings: Any = parse(kind.config, model, source=source)
+        settings: Any = parse(kind.config, kind.config.of_earlier(raw["model"]), source=source)
         sessions = None
         if kind.of_steps:
             sessions = parse(SessionConfig, raw["sessions"], source=source)

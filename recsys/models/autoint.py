@@ -14,7 +14,7 @@ out of a layer.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -51,8 +51,10 @@ class AutoIntConfig(ModelConfig):
     """Add a linear term of the embedded row."""
     scaled: bool = False
     """Divide attention's inner products by sqrt(head_dim); the paper compares raw ones."""
-    layer_norm: bool = False
-    """Normalise the fields before each layer."""
+    field_norm: Norm = "batch"
+    """Normalisation of the fields before each interacting layer: `batch`, each number of a field
+    over the rows; `layer`, each field by itself; or `none`, as the paper has it. Without any the
+    small vectors that decay leaves make all attention even."""
     field_dropout: Share = 0.0
     """Share of the fields' numbers that is dropped in training."""
     attention_dropout: Share = 0.0
@@ -63,7 +65,28 @@ class AutoIntConfig(ModelConfig):
     dropout: Share = 0.0
     """Of the perceptron's hidden layers."""
 
-    earlier: ClassVar[Mapping[str, Any]] = {"norm": "none"}
+    @classmethod
+    def of_earlier(cls, raw: Mapping[str, Any]) -> dict[str, Any]:
+        """Fields alone were normalised, by `layer_norm`."""
+        kept = {name: value for name, value in raw.items() if name != "layer_norm"}
+        by_layer = "layer" if raw.get("layer_norm") else "none"
+        return {"norm": "none", "field_norm": by_layer, **kept}
+
+
+class FieldNorm(nn.Module):
+    """Normalisation of fields (B, N, E): over the rows, of each field by itself, or none."""
+
+    def __init__(self, norm: Norm, num_fields: int, width: int) -> None:
+        super().__init__()
+        self.by_row = norm == "batch"
+        self.norm = nn.Sequential(*norm_of(norm, num_fields * width if self.by_row else width))
+
+    def forward(self, x_BNE: Tensor) -> Tensor:
+        """Return (B, N, E)."""
+        if self.by_row:
+            return self.norm(x_BNE.flatten(1)).view_as(x_BNE)
+        normed: Tensor = self.norm(x_BNE)
+        return normed
 
 
 class InteractingLayer(nn.Module):
@@ -130,7 +153,9 @@ class AutoInt(nn.Module):
         self.field_dropout = nn.Dropout(config.field_dropout)
         num_fields, out_dim = len(self.fields.names), config.heads * config.head_dim
         widths = [config.field_dim] + [out_dim] * (config.layers - 1)
-        self.norms = nn.ModuleList(nn.LayerNorm(w) for w in widths if config.layer_norm)
+        self.norms = nn.ModuleList(
+            FieldNorm(config.field_norm, num_fields, width) for width in widths
+        )
         self.layers = nn.ModuleList(
             InteractingLayer(
                 width,
@@ -187,4 +212,5 @@ class AutoInt(nn.Module):
         return x_BNE
 
     def _normed(self, number: int, x_BNE: Tensor) -> Tensor:
-        return self.norms[number](x_BNE) if self.config.layer_norm else x_BNE
+        normed: Tensor = self.norms[number](x_BNE)
+        return normed

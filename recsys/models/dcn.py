@@ -8,7 +8,7 @@ Shape letters: B rows, W width of the embedded row.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -35,7 +35,10 @@ class DCNConfig(ModelConfig):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Of the deep tower's hidden layers."""
 
-    earlier: ClassVar[Mapping[str, Any]] = {"norm": "none"}
+    @classmethod
+    def of_earlier(cls, raw: Mapping[str, Any]) -> dict[str, Any]:
+        """Nothing was normalised."""
+        return {"norm": "none", **raw}
 
 
 class DCN(nn.Module):

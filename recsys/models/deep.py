@@ -4,7 +4,7 @@ Shape letters: B rows, W width of the embedded row.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -28,7 +28,10 @@ class DeepConfig(ModelConfig):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Of the hidden layers."""
 
-    earlier: ClassVar[Mapping[str, Any]] = {"norm": "none"}
+    @classmethod
+    def of_earlier(cls, raw: Mapping[str, Any]) -> dict[str, Any]:
+        """Nothing was normalised."""
+        return {"norm": "none", **raw}
 
 
 class Deep(nn.Module):

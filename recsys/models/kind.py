@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from torch import nn
 
@@ -31,8 +31,10 @@ class ModelConfig(StrictModel):
 
     kind: str
 
-    earlier: ClassVar[Mapping[str, Any]] = {}
-    """What models were before a setting was added, for those that were written then."""
+    @classmethod
+    def of_earlier(cls, raw: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings of a model that was written before some of them were added."""
+        return dict(raw)
 
 
 @dataclass(frozen=True)

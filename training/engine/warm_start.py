@@ -99,6 +99,9 @@ def start_from(earlier: Earlier, config: ExperimentConfig, model: Any, table: Ta
     like = model.state_dict()
     model.load_state_dict(transferred(earlier.plan, plan, axes, earlier.dense, like))
     known = dict(earlier.table)
+    if "last" in table.state and "last" not in known:  # no row of it has missed any decay
+        known.setdefault("step", torch.zeros(1))
+        known["last"] = known["step"].expand(len(known["weight"]))
     keeps_state = earlier.optimizer == config.embedding.optimizer and set(known) > set(table.state)
     if not keeps_state:
         known = {"weight": known["weight"]}

@@ -16,7 +16,7 @@ from recsys.embeddings.backend import build_table
 from recsys.embeddings.plan import EmbeddingPlan
 from recsys.embeddings.table import TableConfig
 from recsys.embeddings.unified import UnifiedEmbedding
-from recsys.models.autoint import AutoIntConfig, InteractingLayer
+from recsys.models.autoint import AutoIntConfig, FieldNorm, InteractingLayer
 from recsys.models.dcn import DCNConfig
 from recsys.models.deep import DeepConfig
 from recsys.models.fm import FMConfig
@@ -29,7 +29,7 @@ LAYOUT = FeatureLayout(
 CONFIGS: dict[str, RankerConfig] = {
     "autoint": AutoIntConfig(layers=2, head_dim=5, field_dim=6),
     "autoint+": AutoIntConfig(
-        layers=2, field_dim=4, hidden=(8,), first_order=True, layer_norm=True, scaled=True
+        layers=2, field_dim=4, hidden=(8,), first_order=True, field_norm="layer", scaled=True
     ),
     "dcn": DCNConfig(hidden=(8, 4)),
     "mlp": DeepConfig(hidden=(8,)),
@@ -94,7 +94,7 @@ def test_scaling_divides_the_inner_products() -> None:
 
 
 def test_every_layer_and_every_field_reach_the_logit() -> None:
-    model = model_of(CONFIGS["autoint"].model_copy(update={"norm": "none"}))
+    model = model_of(CONFIGS["autoint"].model_copy(update={"norm": "none", "field_norm": "none"}))
     features = block()
     (embedded,) = model.embedding([features])
     x = model.fields(embedded).detach().double().numpy()
@@ -106,7 +106,9 @@ def test_every_layer_and_every_field_reach_the_logit() -> None:
 
 
 def test_autoint_plus_adds_the_perceptron_and_the_linear_term() -> None:
-    config = AutoIntConfig(layers=1, field_dim=4, hidden=(8,), first_order=True, norm="none")
+    config = AutoIntConfig(
+        layers=1, field_dim=4, hidden=(8,), first_order=True, norm="none", field_norm="none"
+    )
     model = model_of(config).eval()
     features = block()
     (embedded,) = model.embedding([features])
@@ -239,3 +241,29 @@ def test_gradients_match_finite_differences() -> None:
     layer = InteractingLayer(3, 2, 4, scaled=False, dropout=0.0).double()
     rows = torch.randn(2, 3, 3, dtype=torch.double, requires_grad=True)
     assert torch.autograd.gradcheck(layer, rows)
+
+
+@pytest.mark.parametrize(
+    ("config", "before", "now"),
+    [
+        (DeepConfig, {"kind": "mlp"}, {"norm": "none"}),
+        (DCNConfig, {"kind": "dcn", "norm": "layer"}, {"norm": "layer"}),
+        (AutoIntConfig, {"layer_norm": True}, {"norm": "none", "field_norm": "layer"}),
+        (AutoIntConfig, {"layer_norm": False}, {"norm": "none", "field_norm": "none"}),
+        (AutoIntConfig, {"norm": "none", "field_norm": "batch"}, {"field_norm": "batch"}),
+    ],
+)
+def test_a_model_from_before_a_setting_is_what_it_was(
+    config: Any, before: dict[str, Any], now: dict[str, str]
+) -> None:
+    found = config.model_validate(config.of_earlier(before))
+    assert {name: getattr(found, name) for name in now} == now
+
+
+def test_fields_are_normalised_over_rows_or_each_by_itself() -> None:
+    x = torch.randn(50, 4, 6) * 3 + 2
+    by_row = FieldNorm("batch", 4, 6).train()(x)
+    torch.testing.assert_close(by_row.mean(0), torch.zeros(4, 6), atol=1e-5, rtol=0)
+    by_field = FieldNorm("layer", 4, 6)(x)
+    torch.testing.assert_close(by_field.mean(2), torch.zeros(50, 4), atol=1e-5, rtol=0)
+    assert torch.equal(FieldNorm("none", 4, 6)(x), x)

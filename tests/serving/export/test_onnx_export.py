@@ -50,7 +50,7 @@ SMALL_TABLE = TableConfig(num_rows=997, dim=4, backend="torch", init_scale=0.5)
 CONFIGS: dict[str, RankerConfig] = {
     "autoint": AutoIntConfig(layers=2, head_dim=5, field_dim=6),
     "autoint+": AutoIntConfig(
-        layers=2, field_dim=4, hidden=(8,), first_order=True, layer_norm=True, scaled=True
+        layers=2, field_dim=4, hidden=(8,), first_order=True, field_norm="layer", scaled=True
     ),
     "dcn": DCNConfig(hidden=(8, 4)),
     "mlp": DeepConfig(hidden=(8,)),

@@ -767,7 +767,7 @@ def test_what_another_setting_leaves_without_effect_is_refused(
 def test_a_stream_whose_share_of_dropped_ids_is_not_given_drops_none(shop: Path) -> None:
     assert configured("streamed", shop).training.id_dropout == 0
     assert configured("streamed", shop, {"training.id_dropout": 0.0}).training.id_dropout == 0
-    assert configured("mlp", shop).training.id_dropout == 0.1
+    assert configured("mlp", shop).training.id_dropout == 0.02
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -43,6 +43,8 @@ class RankerTableConfig(TableConfig):
 class RankerTrainingConfig(TrainingConfig):
     """How a ranker is trained."""
 
+    id_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.02
+    """Share of ids replaced by the unknown id, so that cold items and users have a meaning."""
     average_epochs: Annotated[float, Field(ge=0)] = 1.0
     """Evaluate and keep the average of all weights over about so many of the last epochs, the
     table's among them (one copy more of it in memory); 0: the weights of the last step. It suits a
