@@ -7,7 +7,7 @@ weight 2 counts as two rows. The running statistics, which evaluation uses, are 
 first steps and then exponential ones, so that a short training does not end with their initial
 values.
 
-Shape letters: N rows, D activations.
+Shape letters: N rows, D activations; of fields: B rows, N fields, E width of a field.
 """
 
 from collections.abc import Callable, Iterator
@@ -128,6 +128,22 @@ def norm_of(norm: Norm, width: int) -> list[nn.Module]:
 def takes_bias_off(norm: Norm) -> bool:
     """Whether `norm` subtracts what a bias before it adds: an optimizer would only shake it."""
     return norm == "batch"
+
+
+class FieldNorm(nn.Module):
+    """Normalisation of fields (B, N, E): over the rows, of each field by itself, or none."""
+
+    def __init__(self, norm: Norm, num_fields: int, width: int) -> None:
+        super().__init__()
+        self.by_row = norm == "batch"
+        self.norm = nn.Sequential(*norm_of(norm, num_fields * width if self.by_row else width))
+
+    def forward(self, x_BNE: Tensor) -> Tensor:
+        """Return (B, N, E)."""
+        if self.by_row:
+            return self.norm(x_BNE.flatten(1)).view_as(x_BNE)
+        normed: Tensor = self.norm(x_BNE)
+        return normed
 
 
 def _summed(values: Tensor) -> Tensor:

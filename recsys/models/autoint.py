@@ -24,7 +24,7 @@ from recsys.data.batch import FeatureBlock, FeatureLayout
 from recsys.embeddings.fields import Combine, Fields
 from recsys.layers.field_attention import can_fuse, fused_layer
 from recsys.layers.mlp import mlp
-from recsys.layers.norm import Norm, norm_of
+from recsys.layers.norm import FieldNorm, Norm, norm_of
 from recsys.models.kind import ModelConfig
 
 Width = Annotated[int, Field(ge=1)]
@@ -71,22 +71,6 @@ class AutoIntConfig(ModelConfig):
         kept = {name: value for name, value in raw.items() if name != "layer_norm"}
         by_layer = "layer" if raw.get("layer_norm") else "none"
         return {"norm": "none", "field_norm": by_layer, **kept}
-
-
-class FieldNorm(nn.Module):
-    """Normalisation of fields (B, N, E): over the rows, of each field by itself, or none."""
-
-    def __init__(self, norm: Norm, num_fields: int, width: int) -> None:
-        super().__init__()
-        self.by_row = norm == "batch"
-        self.norm = nn.Sequential(*norm_of(norm, num_fields * width if self.by_row else width))
-
-    def forward(self, x_BNE: Tensor) -> Tensor:
-        """Return (B, N, E)."""
-        if self.by_row:
-            return self.norm(x_BNE.flatten(1)).view_as(x_BNE)
-        normed: Tensor = self.norm(x_BNE)
-        return normed
 
 
 class InteractingLayer(nn.Module):

@@ -12,16 +12,24 @@ from pydantic import Field
 from torch import nn
 
 from recsys.embeddings.unified import UnifiedEmbedding
-from recsys.models import dcn, deep
+from recsys.models import dcn, deep, finalmlp
 from recsys.models.autoint import AutoInt, AutoIntConfig
 from recsys.models.dcn import DCN, DCNConfig
 from recsys.models.deep import Deep, DeepConfig
+from recsys.models.finalmlp import FinalMLP, FinalMLPConfig
 from recsys.models.fm import FM, FMConfig
 from recsys.models.kind import ModelKind
 from recsys.models.logistic import Logistic, LogisticConfig
+from recsys.models.masknet import MaskNet, MaskNetConfig
 
 RankerConfig = Annotated[
-    AutoIntConfig | DCNConfig | DeepConfig | FMConfig | LogisticConfig,
+    AutoIntConfig
+    | DCNConfig
+    | DeepConfig
+    | FinalMLPConfig
+    | MaskNetConfig
+    | FMConfig
+    | LogisticConfig,
     Field(discriminator="kind"),
 ]
 
@@ -46,6 +54,10 @@ RANKERS: dict[str, ModelKind] = {
     "autoint": _ranker(AutoIntConfig, _of_fields(AutoInt), has_representation=True),
     "dcn": _ranker(DCNConfig, _of_row(DCN), dcn.embedded_axes, has_representation=True),
     "mlp": _ranker(DeepConfig, _of_row(Deep), deep.embedded_axes, has_representation=True),
+    "finalmlp": _ranker(
+        FinalMLPConfig, _of_row(FinalMLP), finalmlp.embedded_axes, has_representation=True
+    ),
+    "masknet": _ranker(MaskNetConfig, _of_fields(MaskNet), has_representation=True),
     "fm": _ranker(FMConfig, _of_fields(FM)),
     "logistic": _ranker(LogisticConfig, _of_fields(Logistic)),
 }

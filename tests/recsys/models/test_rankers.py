@@ -16,11 +16,14 @@ from recsys.embeddings.backend import build_table
 from recsys.embeddings.plan import EmbeddingPlan
 from recsys.embeddings.table import TableConfig
 from recsys.embeddings.unified import UnifiedEmbedding
-from recsys.models.autoint import AutoIntConfig, FieldNorm, InteractingLayer
+from recsys.layers.norm import FieldNorm
+from recsys.models.autoint import AutoIntConfig, InteractingLayer
 from recsys.models.dcn import DCNConfig
 from recsys.models.deep import DeepConfig
+from recsys.models.finalmlp import FinalMLPConfig
 from recsys.models.fm import FMConfig
 from recsys.models.logistic import LogisticConfig
+from recsys.models.masknet import MaskNetConfig
 from recsys.models.rankers import RANKERS, RankerConfig, build_ranker
 
 LAYOUT = FeatureLayout(
@@ -33,6 +36,11 @@ CONFIGS: dict[str, RankerConfig] = {
     ),
     "dcn": DCNConfig(hidden=(8, 4)),
     "mlp": DeepConfig(hidden=(8,)),
+    "finalmlp": FinalMLPConfig(hidden=(8, 6), second_hidden=(9, 4), gate_hidden=5),
+    "masknet": MaskNetConfig(blocks=2, block_dim=6, hidden=(5,)),
+    "masknet in series": MaskNetConfig(
+        structure="serial", blocks=2, block_dim=6, hidden=(), field_norm="layer", mask_ratio=0.3
+    ),
     "fm": FMConfig(),
     "logistic": LogisticConfig(),
 }
@@ -166,6 +174,60 @@ def test_dcn_crosses_with_the_first_row() -> None:
     torch.testing.assert_close(model(features), expected)
 
 
+def test_finalmlp_weighs_the_row_for_each_stream_and_fuses_by_heads() -> None:
+    model = model_of(CONFIGS["finalmlp"]).eval()
+    features = block()
+    (x,) = model.embedding([features])
+    found = []
+    for gate, stream in zip(model.gates, model.streams, strict=True):
+        first, second = gate.weights[0], gate.weights[-1]
+        inner = F.relu(x @ first.weight.T + first.bias) @ second.weight.T + second.bias
+        found.append(stream(x * 2 / (1 + (-inner).exp())))
+    left, right = found
+    expected = torch.cat([left, right], 1) @ model.fusion.linear.weight[0]
+    expected = expected + model.fusion.linear.bias
+    for row in range(7):
+        for head in range(2):
+            one, other = left[row, head * 3 : head * 3 + 3], right[row, head * 2 : head * 2 + 2]
+            expected[row] = expected[row] + one @ model.fusion.bilinear[head] @ other
+    torch.testing.assert_close(model(features), expected)
+
+
+def test_heads_divide_both_streams() -> None:
+    with pytest.raises(ValueError, match=r"model.second_hidden ends with 9, which 2 heads do not"):
+        FinalMLPConfig(hidden=(8,), second_hidden=(9,))
+
+
+def paper_block(layer: Any, row: Tensor, x: Tensor) -> Tensor:
+    """Equations 6 and 8 of MaskNet for one row."""
+    first, second = layer.mask[0], layer.mask[-1]
+    mask = second.weight @ F.relu(first.weight @ x + first.bias) + second.bias
+    out = layer.hidden[0].weight @ (mask * row) + layer.hidden[0].bias
+    normed = (out - out.mean()) / (out.var(correction=0) + 1e-5).sqrt()
+    return F.relu(normed * layer.hidden[1].weight + layer.hidden[1].bias)
+
+
+@pytest.mark.parametrize("name", ["masknet", "masknet in series"])
+def test_masknet_is_the_papers(name: str) -> None:
+    config = CONFIGS[name].model_copy(update={"field_norm": "layer"})
+    model, features = model_of(config).eval(), block()
+    for layer in model.blocks:  # so that scale and shift are not those of no normalisation
+        nn.init.normal_(layer.hidden[1].weight)
+        nn.init.normal_(layer.hidden[1].bias)
+    nn.init.normal_(model.field_norm.norm[0].weight)
+    (x,) = model.embedding([features])
+    for number, row in enumerate(x):
+        lookups = row[:16].view(4, 4)
+        centred = lookups - lookups.mean(1, keepdim=True)
+        normed = centred / (centred.square().mean(1, keepdim=True) + 1e-5).sqrt()
+        start = torch.cat([(normed * model.field_norm.norm[0].weight).flatten(), row[16:]])
+        if model.in_parallel:
+            read = torch.cat([paper_block(layer, start, row) for layer in model.blocks])
+        else:
+            read = paper_block(model.blocks[1], paper_block(model.blocks[0], start, row), row)
+        torch.testing.assert_close(model(features)[number], model.deep(read[None])[0, 0])
+
+
 def test_the_kinds_of_configurations_are_the_rankers() -> None:
     assert {config.kind for config in CONFIGS.values()} == set(RANKERS)
 
@@ -174,6 +236,9 @@ READOUTS = {
     "autoint": lambda model, seen: model.readout(seen),
     "dcn": lambda model, seen: model.out(seen),
     "mlp": lambda model, seen: model.deep[-1](seen),
+    "finalmlp": lambda model, seen: model.fusion(seen),
+    "masknet": lambda model, seen: model.deep[-1](seen),
+    "masknet in series": lambda model, seen: model.deep[-1](seen),
 }
 
 
@@ -223,7 +288,9 @@ def learnt(config: RankerConfig, shuffled: bool) -> float:
     return float(((model(test) > 0) == label[256:].bool()).float().mean())
 
 
-CROSSING: Sequence[str] = ("autoint", "autoint+", "dcn", "mlp", "fm")
+CROSSING: Sequence[str] = (
+    "autoint", "autoint+", "dcn", "mlp", "finalmlp", "masknet", "masknet in series", "fm"
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CROSSING)

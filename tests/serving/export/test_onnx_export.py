@@ -20,8 +20,10 @@ from recsys.embeddings.unified import UnifiedEmbedding
 from recsys.models.autoint import AutoIntConfig
 from recsys.models.dcn import DCNConfig
 from recsys.models.deep import DeepConfig
+from recsys.models.finalmlp import FinalMLPConfig
 from recsys.models.fm import FMConfig
 from recsys.models.logistic import LogisticConfig
+from recsys.models.masknet import MaskNetConfig
 from recsys.models.rankers import RankerConfig, build_ranker
 from recsys.serving.export.onnx_export import OnnxRanker
 from recsys.serving.export.onnx_graph import (
@@ -54,6 +56,9 @@ CONFIGS: dict[str, RankerConfig] = {
     ),
     "dcn": DCNConfig(hidden=(8, 4)),
     "mlp": DeepConfig(hidden=(8,)),
+    "finalmlp": FinalMLPConfig(hidden=(8, 6), second_hidden=(8,), gate_hidden=5),
+    "masknet": MaskNetConfig(blocks=2, block_dim=6, hidden=(5,)),
+    "masknet in series": MaskNetConfig(structure="serial", field_norm="layer"),
     "fm": FMConfig(),
     "logistic": LogisticConfig(),
 }
@@ -64,6 +69,9 @@ LAYOUTS = {
     "autoint+": FeatureLayout((("user", 2), ("city", 1)), (), ("price", "price.null")),
     "dcn": FeatureLayout((("user", 3),), (("tags", 2),), (), ("sqrtn",)),
     "mlp": FeatureLayout((), (), ("price", "price.null")),
+    "finalmlp": FeatureLayout((("user", 2), ("city", 1)), (("tags", 2),), ("price", "price.null")),
+    "masknet": FeatureLayout((("user", 2), ("city", 1)), (("tags", 2),), ("price", "price.null")),
+    "masknet in series": FeatureLayout((("user", 2), ("city", 1)), (), ()),
     "fm": FeatureLayout((("user", 2), ("city", 1)), (), ()),
     "logistic": FeatureLayout((), (("tags", 2),), ("price", "price.null")),
 }
@@ -71,6 +79,7 @@ INPUTS = {
     "autoint+": ["single", "dense"],
     "dcn": ["single", "values.tags", "weights.tags"],
     "mlp": ["dense"],
+    "masknet in series": ["single"],
     "fm": ["single"],
     "logistic": ["values.tags", "weights.tags", "dense"],
 }
@@ -84,6 +93,9 @@ CALIBRATORS = {
     "autoint+": Calibrator(),
     "dcn": Calibrator(offset=-1.25),
     "mlp": Calibrator("temperature", 0.5, 0.05),
+    "finalmlp": Calibrator(offset=0.5),
+    "masknet": Calibrator("temperature", 2.0),
+    "masknet in series": Calibrator(),
     "fm": Calibrator("isotonic", 0.0, logits=(-0.5, 0.5), probabilities=(0.25, 0.75)),
     "logistic": Calibrator("isotonic", 0.0, logits=(0.5,), probabilities=(0.4,)),
 }

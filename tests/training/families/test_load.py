@@ -19,7 +19,9 @@ Raw = dict[str, Any]
 CLASSES = {
     "two_tower": TwoTowerExperiment,
     "session": SessionExperiment,
-    **dict.fromkeys(("autoint", "dcn", "mlp", "fm", "logistic"), RankerExperiment),
+    **dict.fromkeys(
+        ("autoint", "dcn", "mlp", "finalmlp", "masknet", "fm", "logistic"), RankerExperiment
+    ),
 }
 
 
@@ -117,7 +119,7 @@ FOREIGN: list[tuple[str, Raw, str]] = [
     ),
     ("dcn", {"split": {"join_validation": True}}, "split.join_validation is for two-towers and mo"),
     ("dcn", {"model": {"heads": 2}}, "model.heads is for model.kind: autoint"),
-    ("fm", {"model": {"hidden": [8]}}, "model.hidden is for model.kind: autoint, dcn and mlp"),
+    ("fm", {"model": {"hidden": [8]}}, "model.hidden is for model.kind: autoint, dcn, mlp, fin"),
     ("logistic", {"model": {"dim": 8}}, "model.dim is for two-towers and models of sessions"),
 ]
 
@@ -175,11 +177,11 @@ def test_what_no_family_knows_is_told_the_nearest_place() -> None:
     ]
     assert refusal("two_tower", model={"kind": "towtower"}) == [
         "shop.yaml: model: kind 'towtower' is none of 'two_tower', 'session', 'autoint', 'dcn', "
-        "'mlp', 'fm', 'logistic' (did you mean 'two_tower'?)"
+        "'mlp', 'finalmlp', 'masknet', 'fm', 'logistic' (did you mean 'two_tower'?)"
     ]
     assert refusal("dcn", evaluation={"rankers": ["dnc"]}) == [
-        "shop.yaml: evaluation.rankers.0: 'dnc' is none of autoint, dcn, mlp, fm, logistic (did "
-        "you mean 'dcn'?) (got 'dnc')"
+        "shop.yaml: evaluation.rankers.0: 'dnc' is none of autoint, dcn, mlp, finalmlp, masknet, "
+        "fm, logistic (did you mean 'dcn'?) (got 'dnc')"
     ]
 
 

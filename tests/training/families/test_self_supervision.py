@@ -260,7 +260,10 @@ def test_a_streamed_log_trains_with_views_of_rows(config_of: Config, tmp_path: P
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model": "fm"}, "is for autoint, dcn and mlp, which have a repr.* and model.kind is fm"),
+        (
+            {"model": "fm"},
+            "is for autoint, dcn, mlp, finalmlp and masknet, which have a repr.*kind is fm",
+        ),
         ({"model": "logistic"}, "model.kind is logistic: set its kind to none"),
         ({"stream": True}, "views: item draws from the items table, .* set views: row"),
         (

@@ -32,7 +32,9 @@ def ranker(kind: str, **more: Any) -> ExperimentConfig:
     return parse_config(raw, source="test")
 
 
-@pytest.mark.parametrize("kind", ["two_tower", "autoint", "dcn", "mlp", "fm", "logistic"])
+@pytest.mark.parametrize(
+    "kind", ["two_tower", "autoint", "dcn", "mlp", "finalmlp", "masknet", "fm", "logistic"]
+)
 def test_by_default_every_kind_is_searched_around_what_it_has(
     kind: str, config: ExperimentConfig
 ) -> None:

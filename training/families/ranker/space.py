@@ -6,11 +6,15 @@ from recsys.training.families.space import model_sizes, rates_and_batches, table
 
 _MODEL: Space = {
     "hidden": Choice(([128], [256, 128], [128, 64], [400, 400])),
+    "second_hidden": Choice(([128], [256, 128], [128, 64], [400, 400])),
     "dropout": Range(0.0, 0.5),
     "cross_layers": Choice((1, 2, 3, 4)),
     "layers": Choice((1, 2, 3)),
     "heads": Choice((1, 2, 4)),
     "head_dim": Choice((8, 16, 32)),
+    "structure": Choice(("parallel", "serial")),
+    "blocks": Choice((1, 2, 3, 5)),
+    "block_dim": Choice((32, 64, 128)),
 }
 """By the name of a model's setting, whichever kinds have it."""
 _OF_ONE_WEIGHT = ("logistic",)
