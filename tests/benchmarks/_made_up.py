@@ -28,7 +28,11 @@ def write_made_up(folder: Path) -> None:
     ):
         (folder / name).mkdir(parents=True)
         write(folder / name, user, item, rng)
-    for name, write_alone in (("diginetica", _diginetica), ("criteo-sample", _criteo)):
+    for name, write_alone in (
+        ("diginetica", _diginetica),
+        ("criteo-sample", _criteo),
+        ("frappe", _frappe),
+    ):
         (folder / name).mkdir(parents=True)
         write_alone(folder / name, rng)
 
@@ -161,3 +165,20 @@ def _criteo(folder: Path, rng: np.random.Generator) -> None:
         values = rng.integers(0, 4 * one**2, CRITEO_ROWS)
         columns[f"C{one}"] = pa.array([f"{value:08x}" for value in values], pa.large_string())
     _write(folder, "criteo_10k", **columns)
+
+
+def _frappe(folder: Path, rng: np.random.Generator) -> None:
+    """A user opens apps of a group of its own, and others by chance of the hour."""
+    user, item = (rng.integers(0, n, 2400) for n in (60, 90))
+    daytime = rng.integers(0, 7, 2400)
+    liked = (user % GROUPS == item % GROUPS).astype(float) + 0.2 * (daytime == item % 7)
+    _write(
+        folder,
+        "frappe",
+        user_id=user.astype(np.int32),
+        item_id=(item + 60).astype(np.int32),
+        daytime=(daytime + 200).astype(np.int32),
+        weekday=rng.integers(210, 217, 2400).astype(np.int32),
+        label=(rng.random(2400) < 0.1 + 0.7 * np.minimum(liked, 1)).astype(np.int8),
+        split=rng.choice(["train", "validation", "test"], 2400, p=[0.7, 0.15, 0.15]),
+    )

@@ -16,10 +16,8 @@ Needs the data on loan (RECSYS_DATA).
 """
 
 import os
-import statistics
 import sys
 import tempfile
-import time
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,57 +25,41 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pyarrow.parquet as pq
-import torch
 from _harness import Benchmark
 from _loaned import loaned
+from _ranker_runs import averaged, trained
 from embedding_pareto import read_joined
 
-from recsys.features.dataset.split import TEST
-from recsys.metrics.classification import auc, log_loss
 from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.engine.checkpoint import Checkpoints
-from recsys.training.engine.loop import fit
-from recsys.training.engine.machine import keep_freed_memory
 from recsys.training.engine.ranks import World
 from recsys.training.families.load import parse_config
 from recsys.training.families.ranker.rows import RankingRows, open_rows
-from recsys.training.families.ranker.task import predictions, ranking_task
 
 ATTRIBUTES = ("gender", "age", "occupation", "zip_code", "year")
+DEEP = {"hidden": [400, 400], "dropout": 0.1}
 MODELS: dict[str, dict[str, Any]] = {
     "logistic": {"kind": "logistic"},
     "fm": {"kind": "fm"},
-    "mlp": {"kind": "mlp", "hidden": [256, 128], "dropout": 0.2},
-    "dcn": {"kind": "dcn"},
+    "mlp": {"kind": "mlp", **DEEP},
+    "dcn": {"kind": "dcn", **DEEP},
     "autoint": {"kind": "autoint"},
-    "autoint+": {"kind": "autoint", "hidden": [256, 128], "dropout": 0.2},
+    "autoint+": {"kind": "autoint", **DEEP},
 }
 SETTINGS: dict[str, dict[str, Any]] = {
-    "a": {"embedding": {"num_rows": 65_536, "dim": 16, "learning_rate": 0.1}},
-    "b": {"embedding": {"num_rows": 65_536, "dim": 16, "learning_rate": 0.2}},
+    "a": {"embedding": {"num_rows": 262_144, "dim": 16, "weight_decay": 0.01}},
+    "b": {"embedding": {"num_rows": 524_288, "dim": 16, "weight_decay": 0.01}},
 }
 TRAINING = {
     "batch_size": 4096,
-    "epochs": 15,
+    "epochs": 30,
     "patience": 2,
     "learning_rate": 0.002,
     "id_dropout": 0.0,
     "metric": "auc",
 }
-ADAM = {
-    "embedding": {"optimizer": "row_wise_adam", "backend": "torch", "learning_rate": 0.001},
-    "training": {"batch_size": 1024, "learning_rate": 0.001},
-}
-CHOSEN: dict[str, dict[str, dict[str, dict[str, Any]]]] = {
-    "a": {
-        "autoint": ADAM,
-        "autoint+": ADAM,
-    },
-    "b": {
-        "fm": {"embedding": {"learning_rate": 0.1}},
-        "autoint": ADAM,
-    },
-}
+LINEAR = {"optimizer": "row_wise_adagrad", "learning_rate": 0.1, "weight_decay": 0.0}
+PLAIN = {"logistic": {"embedding": LINEAR}, "fm": {"embedding": LINEAR}}
+CHOSEN: dict[str, dict[str, dict[str, dict[str, Any]]]] = {"a": PLAIN, "b": PLAIN}
 """What the validation rows chose for a model, beyond its setting's."""
 FILE = "rows.parquet"
 
@@ -119,28 +101,13 @@ def rows_for(setting: str, folder: str, batch_size: int, seed: int) -> RankingRo
 
 def run(setting: str, name: str, seed: int, folder: str, extra: dict[str, Any]) -> dict[str, float]:
     """Train one model; return its figures."""
-    torch.set_num_threads(1)
-    keep_freed_memory()
     chosen = CHOSEN[setting].get(name, {})
     merged = {
         section: {**chosen.get(section, {}), **extra.get(section, {})}
         for section in ("model", "embedding", "training")
     }
     config = config_of(setting, MODELS[name], seed, Path(folder), merged)
-    rows = rows_for(setting, folder, config.training.batch_size, seed)
-    started = time.process_time()
-    task = ranking_task(config, rows, World())
-    with tempfile.TemporaryDirectory(prefix="autoint_ml1m-") as checkpoints:
-        state = fit(task, config.training, Checkpoints(Path(checkpoints)))
-    found = predictions(task.trained.model, rows, TEST, config.training.batch_size, World())
-    assert state.best_metric is not None
-    return {
-        "auc": auc(found.logit, found.label, found.weight),
-        "logloss": log_loss(found.probability, found.label, found.weight),
-        "validation_auc": state.best_metric,
-        "best_epoch": (state.best_step or 0) / task.num_steps,
-        "cpu_s": time.process_time() - started,
-    }
+    return trained(config, rows_for(setting, folder, config.training.batch_size, seed)).figures()
 
 
 def nested(overrides: dict[str, str]) -> dict[str, Any]:
@@ -153,10 +120,6 @@ def nested(overrides: dict[str, str]) -> dict[str, Any]:
         if name:
             tree.setdefault(section, {})[name] = yaml.safe_load(value)
     return tree
-
-
-def mean_and_deviation(values: list[float]) -> tuple[float, float]:
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 def main() -> None:
@@ -182,10 +145,7 @@ def main() -> None:
         for setting in settings:
             for name in names:
                 runs = [started[setting, name, seed].result() for seed in seeds]
-                point: dict[str, Any] = {"runs": runs}
-                for key in ("auc", "logloss"):
-                    mean, deviation = mean_and_deviation([one[key] for one in runs])
-                    point |= {key: round(mean, 5), f"{key}_deviation": round(deviation, 5)}
+                point: dict[str, Any] = {"runs": runs, **averaged(runs)}
                 figures.setdefault(setting, {})[name] = point
                 bench.row(
                     f"({setting}) {name}",

@@ -33,7 +33,8 @@ import pyarrow.parquet as pq
 import torch
 from _harness import Benchmark, peak_memory_mib
 from _loaned import loaned
-from autoint_ml1m import MODELS, SETTINGS, mean_and_deviation, nested
+from _ranker_runs import mean_and_deviation
+from autoint_ml1m import MODELS, SETTINGS, nested
 from numpy.typing import NDArray
 
 from recsys.features.batches.rows import RankingLoader

@@ -1,0 +1,79 @@
+"""Training one ranker for a benchmark, and the figures of its test rows."""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from recsys.features.dataset.split import TEST
+from recsys.metrics.classification import auc, log_loss
+from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.engine.checkpoint import Checkpoints
+from recsys.training.engine.loop import fit
+from recsys.training.engine.machine import keep_freed_memory
+from recsys.training.engine.ranks import World
+from recsys.training.families.ranker.rows import RankingRows
+from recsys.training.families.ranker.task import Predictions, predictions, ranking_task
+
+
+@dataclass(frozen=True)
+class Run:
+    """A ranker trained once: its test predictions, best epoch and processor time."""
+
+    found: Predictions
+    validation_auc: float
+    best_epoch: float
+    cpu_s: float
+
+    def figures(self) -> dict[str, float]:
+        """Return the figures by name."""
+        return {
+            **figures_of(self.found.logit, self.found.probability, self.found.label),
+            "validation_auc": self.validation_auc,
+            "best_epoch": self.best_epoch,
+            "cpu_s": self.cpu_s,
+        }
+
+
+def figures_of(
+    score: NDArray[Any], probability: NDArray[Any], label: NDArray[Any]
+) -> dict[str, float]:
+    """Return AUC and log loss of rows that all weigh the same."""
+    ones = np.ones(len(label), np.float32)
+    return {"auc": auc(score, label, ones), "logloss": log_loss(probability, label, ones)}
+
+
+def trained(config: ExperimentConfig, rows: RankingRows) -> Run:
+    """Train on one thread; keep the epoch with the best validation AUC."""
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    started = time.process_time()
+    task = ranking_task(config, rows, World())  # type: ignore[arg-type]
+    with tempfile.TemporaryDirectory(prefix="ranker-") as checkpoints:
+        state = fit(task, config.training, Checkpoints(Path(checkpoints)))
+    cpu_s = time.process_time() - started
+    found = predictions(task.trained.model, rows, TEST, config.training.batch_size, World())
+    assert state.best_metric is not None
+    epoch = (state.best_step or 0) / task.num_steps
+    return Run(found, state.best_metric, epoch, cpu_s)
+
+
+def averaged(runs: Sequence[Mapping[str, float]], *names: str) -> dict[str, float]:
+    """Return mean and deviation of some figures over the seeds."""
+    point: dict[str, float] = {}
+    for name in names or ("auc", "logloss"):
+        mean, deviation = mean_and_deviation([run[name] for run in runs])
+        point |= {name: round(mean, 5), f"{name}_deviation": round(deviation, 5)}
+    return point
+
+
+def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
+    """Return the mean, and the deviation of a sample; 0 of one value."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
