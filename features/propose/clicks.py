@@ -143,7 +143,7 @@ def sections(draft: Draft) -> list[str]:
         f"weight_decay: {sizes.weight_decay:g}   # L2 for {counted}; the first thing to tune"
     )
     model = [
-        "kind: autoint   # or dcn, mlp, fm, logistic",
+        "kind: autoint   # or dcn, mlp, finalmlp, masknet, fm, logistic",
         f"hidden: {flow(list(sizes.hidden))}   # with a perceptron beside it: AutoInt+",
         f"dropout: {sizes.dropout:g}",
     ]
