@@ -38,6 +38,7 @@ IMPORTERS = {
     "fbgemm_gpu": {"recsys/embeddings/fbgemm_table.py", "recsys/embeddings/sharded.py"},
     "faiss": {"recsys/retrieval/index/faiss_hnsw.py"},
     "usearch": {"recsys/retrieval/index/usearch_hnsw.py"},
+    "lightgbm": {"training/families/ranker/trees.py"},
     "implicit": {"training/families/plain/factorised.py"},
     "onnx": {"serving/export/onnx_graph.py"},
     "onnxscript": {"serving/export/onnx_graph.py"},

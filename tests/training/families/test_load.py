@@ -181,7 +181,7 @@ def test_what_no_family_knows_is_told_the_nearest_place() -> None:
     ]
     assert refusal("dcn", evaluation={"rankers": ["dnc"]}) == [
         "shop.yaml: evaluation.rankers.0: 'dnc' is none of autoint, dcn, mlp, finalmlp, masknet, "
-        "fm, logistic (did you mean 'dcn'?) (got 'dnc')"
+        "fm, logistic, lightgbm (did you mean 'dcn'?) (got 'dnc')"
     ]
 
 

@@ -1,7 +1,9 @@
-"""Other rankers, trained on the same rows in the same loop, for the report to compare."""
+"""Other rankers, trained on the same rows, for the report to compare."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from torch import nn
@@ -10,12 +12,47 @@ from recsys.models.rankers import RANKERS
 from recsys.training.engine.checkpoint import Checkpoints
 from recsys.training.engine.loop import fit
 from recsys.training.engine.ranks import World
+from recsys.training.families.ranker import trees
 from recsys.training.families.ranker.config import RankerExperiment
-from recsys.training.families.ranker.evaluation import Evaluated, calibrator_of, evaluate_ranker
+from recsys.training.families.ranker.evaluation import (
+    Evaluated,
+    calibrator_by,
+    calibrator_of,
+    evaluate_by,
+    evaluate_ranker,
+)
 from recsys.training.families.ranker.rows import RankingRows
 from recsys.training.families.ranker.task import ranking_task
+from recsys.training.families.ranker.trees import TreeModel
 
 LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Alone:
+    """What is compared with rankers and is none of the engine's.
+
+    fit: trains on rows. is_installed: whether its package is. missing: what to say where it is not.
+    """
+
+    fit: Callable[[RankerExperiment, RankingRows], TreeModel]
+    is_installed: Callable[[], bool]
+    missing: str
+
+
+ALONE: Mapping[str, Alone] = {
+    "lightgbm": Alone(
+        TreeModel.fit,
+        trees.is_installed,
+        "left out, as the package lightgbm is not installed (pip install 'recsys-engine[trees]')",
+    ),
+}
+
+
+def left_out(config: RankerExperiment) -> dict[str, str]:
+    """Return which of `config.evaluation.rankers` cannot be trained here, and why."""
+    named = {name: ALONE[name] for name in config.evaluation.rankers if name in ALONE}
+    return {name: one.missing for name, one in named.items() if not one.is_installed()}
 
 
 def evaluated_baselines(
@@ -27,10 +64,13 @@ def evaluated_baselines(
     """Train and evaluate the rankers of `config.evaluation.rankers` but the model's own kind.
 
     Each has its sizes by default and all else as the model has it: table, optimizer, epochs,
-    stopping, calibration. One that was stopped continues from its checkpoint in `run_dir`.
+    stopping, calibration. One that was stopped continues from its checkpoint in `run_dir`. Those
+    of `ALONE` have settings of their own.
     """
-    for name in config.evaluation.rankers:
-        if name == config.model.kind:
+    without = {config.model.kind, *left_out(config)}
+    for name in (one for one in config.evaluation.rankers if one not in without):
+        if name in ALONE:
+            yield _evaluated_alone(name, config, rows)
             continue
         other = config.model_copy(update={"model": RANKERS[name].config(kind=name)})
         task = ranking_task(other, rows, World(device=world.device))
@@ -41,3 +81,10 @@ def evaluated_baselines(
         LOG.info(f"{name}, trained for comparison: validation AUC {state.best_metric:.4f}")
         checkpoints.clear()
         yield found
+
+
+def _evaluated_alone(name: str, config: RankerExperiment, rows: RankingRows) -> Evaluated:
+    predict = partial(ALONE[name].fit(config, rows).predictions, rows)
+    found = evaluate_by(config, rows, predict, calibrator_by(config, rows, predict), name)
+    LOG.info(f"{name}, trained for comparison: test AUC {found.result.metrics['auc'].value:.4f}")
+    return found

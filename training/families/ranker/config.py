@@ -13,10 +13,14 @@ from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.config.sections import EvaluationConfig, PositiveInt, TrainingConfig
 from recsys.training.config.self_supervision import SelfSupervision
 
+COMPARED_ALONE = ("lightgbm",)
+"""What rankers are compared with beside each other, and no model of the engine."""
+
 
 def _known_ranker(name: str) -> str:
-    if name not in RANKERS:
-        raise ValueError(f"'{name}' is none of {', '.join(RANKERS)}{nearest(name, list(RANKERS))}")
+    known = [*RANKERS, *COMPARED_ALONE]
+    if name not in known:
+        raise ValueError(f"'{name}' is none of {', '.join(known)}{nearest(name, known)}")
     return name
 
 
@@ -83,8 +87,10 @@ class RankerEvaluationConfig(EvaluationConfig):
         "fm",
         "dcn",
         "mlp",
+        "lightgbm",
     )
-    """Rankers trained on the same rows to compare with; empty: none."""
+    """Rankers trained on the same rows to compare with; empty: none. `lightgbm`: boosted trees,
+    where the package is installed."""
 
 
 class RankerExperiment(ExperimentConfig):

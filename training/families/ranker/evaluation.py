@@ -1,6 +1,6 @@
 """Results of rankers on labelled test rows: the model, and those trained to compare it with."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -118,11 +118,20 @@ class Evaluated:
     """Of positive rows, by weight."""
 
 
+Predict = Callable[[int], Predictions]
+"""What a ranker says of the rows of a part, `TEST` or another."""
+
+
 def calibrator_of(config: RankerExperiment, rows: RankingRows, model: nn.Module) -> Calibrator:
     """Return the calibrator that `config.calibration` asks for, fitted on the validation rows."""
+    return calibrator_by(config, rows, _said_by(config, rows, model))
+
+
+def calibrator_by(config: RankerExperiment, rows: RankingRows, predict: Predict) -> Calibrator:
+    """Return `calibrator_of` a ranker that is no module."""
     if config.calibration == "none":
         return Calibrator(offset=rows.logit_offset)
-    found = predictions(model, rows, VALIDATION, config.training.batch_size, World())
+    found = predict(VALIDATION)
     return fit_calibrator(
         config.calibration, found.logit, found.label, found.weight, offset=found.offset
     )
@@ -136,8 +145,19 @@ def evaluate_ranker(
     name: str | None = None,
 ) -> Evaluated:
     """Evaluate `model`, whole in this process, on the test rows; `name`: its kind where None."""
-    found = predictions(model, rows, TEST, config.training.batch_size, World())
     name = config.model.kind if name is None else name
+    return evaluate_by(config, rows, _said_by(config, rows, model), calibrator, name)
+
+
+def evaluate_by(
+    config: RankerExperiment,
+    rows: RankingRows,
+    predict: Predict,
+    calibrator: Calibrator,
+    name: str,
+) -> Evaluated:
+    """Evaluate a ranker that need not be a module on the test rows."""
+    found = predict(TEST)
     probability = calibrator.probability(found.logit)
     samples = min(config.evaluation.bootstrap_samples, MOST_SAMPLES)
     seed = config.training.seed
@@ -165,11 +185,14 @@ def evaluate_ranker(
 
 
 def evaluation_of(
-    config: RankerExperiment, own: Evaluated, others: Sequence[Evaluated] = (), alone: str = ""
+    config: RankerExperiment,
+    own: Evaluated,
+    others: Sequence[Evaluated] = (),
+    missing: Mapping[str, str] | None = None,
 ) -> RankingEvaluation:
     """Return the evaluation of a model and `others`, all evaluated on the same rows.
 
-    alone: why there are no others, for readers.
+    missing: which others there are not, and why, for readers.
     """
     results = {own.name: own.result}
     for other in others:
@@ -185,8 +208,7 @@ def evaluation_of(
             f"{own.rows:,}: each event and up to {EVALUATION_NEGATIVES} other items of the "
             "catalogue, drawn at random and weighted up to all of it"
         )
-    if alone:
-        protocol["other rankers"] = alone
+    protocol |= missing or {}
     return RankingEvaluation(protocol, results, base_rate(own.share), config.training.metric)
 
 
@@ -194,6 +216,10 @@ def base_rate(share: float) -> float:
     """Return the log loss of always predicting the share of positives, in nats."""
     share = min(max(share, 1e-7), 1 - 1e-7)
     return float(-share * np.log(share) - (1 - share) * np.log(1 - share))
+
+
+def _said_by(config: RankerExperiment, rows: RankingRows, model: nn.Module) -> Predict:
+    return lambda part: predictions(model, rows, part, config.training.batch_size, World())
 
 
 def _within_users(

@@ -23,7 +23,7 @@ from recsys.training.engine.loop import Task
 from recsys.training.engine.warm_start import kept_optimizer_state, parent_of
 from recsys.training.explain.explanation import Explanation, explain_rows
 from recsys.training.families.family import Finished, Given
-from recsys.training.families.ranker.baselines import evaluated_baselines
+from recsys.training.families.ranker.baselines import evaluated_baselines, left_out
 from recsys.training.families.ranker.config import RankerExperiment
 from recsys.training.families.ranker.evaluation import (
     Evaluated,
@@ -109,13 +109,13 @@ class RankingJob:
         )
         return Finished(evaluation, bundle, report)
 
-    def _others(self, run_dir: Path) -> tuple[list[Evaluated], str]:
-        """Return the rankers to compare with, and why there are none."""
+    def _others(self, run_dir: Path) -> tuple[list[Evaluated], dict[str, str]]:
+        """Return the rankers to compare with, and which are missing and why."""
         world = self.given.world
         if world.size > 1:
-            return [], "left out, as several processes trained the model"
+            return [], {"other rankers": "left out, as several processes trained the model"}
         others = evaluated_baselines(self.config, self.rows, world, run_dir)
-        return list(others), ""
+        return list(others), left_out(self.config)
 
 
 def open_ranking(config: RankerExperiment, given: Given) -> RankingJob:

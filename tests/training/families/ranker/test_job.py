@@ -41,7 +41,7 @@ schema:
 model: {kind: fm}
 embedding: {num_rows: 512, dim: 8, learning_rate: 0.2, backend: torch}
 training: {batch_size: 256, epochs: 2, id_dropout: 0.0}
-evaluation: {rankers: [logistic, fm, mlp], bootstrap_samples: 40}
+evaluation: {rankers: [logistic, fm, mlp, lightgbm], bootstrap_samples: 40}
 tracking: {enabled: false}
 """
 
@@ -94,14 +94,15 @@ def result(log: Path) -> TrainResult:
 def test_the_report_holds_the_baselines(result: TrainResult) -> None:
     evaluation = result.evaluation
     assert isinstance(evaluation, RankingEvaluation)
-    assert list(evaluation.results) == ["fm", "logistic", "mlp"]
+    assert list(evaluation.results) == ["fm", "logistic", "mlp", "lightgbm"]
     aucs = {name: one.metrics["auc"].value for name, one in evaluation.results.items()}
     assert aucs["fm"] > aucs["logistic"] + 0.02  # half of the signal is an interaction
     less = evaluation.results["logistic"].less_auc
     assert less is not None
     assert less.value == pytest.approx(aucs["fm"] - aucs["logistic"])
     assert 0 < less.low < less.value < less.high
-    assert "other rankers" not in evaluation.protocol
+    assert aucs["lightgbm"] > aucs["logistic"] + 0.02
+    assert not {"other rankers", "lightgbm"} & set(evaluation.protocol)
     text = result.report.read_text()
     assert "By AUC fm is better than logistic" in text
     assert "before calibration" in text
