@@ -1,7 +1,7 @@
 """What one kind of model is to those who build, load and grow models without knowing it."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from torch import nn
@@ -45,7 +45,8 @@ class ModelKind:
     weights. axes: settings to which axes of which weights run over the embedded rows
     (`recsys.bundle.transfer`); None where that is not known. reads: what one example is. answers:
     what the model gives. has_representation: whether it has a
-    method `represent`, what the readout sees of each row.
+    method `represent`, what the readout sees of each row. table: settings of the embedding table
+    that suit it and are used where a configuration has none, beside those of its family.
     """
 
     config: type[ModelConfig]
@@ -54,6 +55,7 @@ class ModelKind:
     reads: Reads = "request"
     answers: Answers = "lists"
     has_representation: bool = False
+    table: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def of_steps(self) -> bool:

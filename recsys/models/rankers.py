@@ -4,7 +4,7 @@ A ranker turns a block of rows into logits (B,). To add one: a file next to this
 `RANKERS`, and its settings among `RankerConfig`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Annotated, Any
 
@@ -50,6 +50,10 @@ def _of_row(model: Callable[..., nn.Module]) -> Callable[[Any, UnifiedEmbedding]
 
 _ranker = partial(ModelKind, reads="row", answers="rows")
 
+_LINEAR_IN_THE_TABLE: Mapping[str, Any] = {"optimizer": "row_wise_adagrad", "weight_decay": 0.0}
+"""Of models without normalisation, whose weights of values have to grow as large as the data say:
+decay keeps them small, and steps of Adam, as long for every value, take long to get there."""
+
 RANKERS: dict[str, ModelKind] = {
     "autoint": _ranker(AutoIntConfig, _of_fields(AutoInt), has_representation=True),
     "dcn": _ranker(DCNConfig, _of_row(DCN), dcn.embedded_axes, has_representation=True),
@@ -58,8 +62,8 @@ RANKERS: dict[str, ModelKind] = {
         FinalMLPConfig, _of_row(FinalMLP), finalmlp.embedded_axes, has_representation=True
     ),
     "masknet": _ranker(MaskNetConfig, _of_fields(MaskNet), has_representation=True),
-    "fm": _ranker(FMConfig, _of_fields(FM)),
-    "logistic": _ranker(LogisticConfig, _of_fields(Logistic)),
+    "fm": _ranker(FMConfig, _of_fields(FM), table=_LINEAR_IN_THE_TABLE),
+    "logistic": _ranker(LogisticConfig, _of_fields(Logistic), table=_LINEAR_IN_THE_TABLE),
 }
 
 

@@ -222,3 +222,27 @@ def test_a_configuration_whose_kind_was_changed_loses_the_keys_of_the_old_one(
     changed["training"]["epoch"] = 3
     with pytest.raises(ConfigError, match=r"unknown key 'training\.epoch'"):
         parse_config(without_foreign_keys(changed), source="shop.yaml")
+
+
+def test_a_kind_has_its_own_table_where_none_is_given() -> None:
+    learning = ("optimizer", "learning_rate", "weight_decay")
+
+    def table(kind: str, **given: Any) -> tuple[Any, ...]:
+        embedding = parsed(kind, embedding=given).embedding
+        return tuple(getattr(embedding, name) for name in learning)
+
+    assert table("mlp") == ("adam", 0.001, 0.03)
+    assert table("fm") == table("logistic") == ("row_wise_adagrad", 0.05, 0.0)
+    assert table("fm", weight_decay=0.5) == ("row_wise_adagrad", 0.05, 0.5)
+    assert table("fm", optimizer="adam") == ("adam", 0.001, 0.0)
+
+
+def test_rankers_are_compared_at_their_own_settings_of_the_table() -> None:
+    own = parsed("mlp", embedding={"num_rows": 77, "dim": 3, "weight_decay": 0.5})
+    assert isinstance(own, RankerExperiment)
+    fm = own.compared_with("fm")
+    assert fm.model.kind == "fm"
+    assert fm.embedding == parsed("fm", embedding={"num_rows": 77, "dim": 3}).embedding
+    assert own.compared_with("dcn").embedding == own.embedding
+    back = fm.compared_with("mlp").embedding
+    assert back == parsed("mlp", embedding={"num_rows": 77, "dim": 3}).embedding

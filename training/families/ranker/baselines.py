@@ -8,7 +8,6 @@ from pathlib import Path
 
 from torch import nn
 
-from recsys.models.rankers import RANKERS
 from recsys.training.engine.checkpoint import Checkpoints
 from recsys.training.engine.loop import fit
 from recsys.training.engine.ranks import World
@@ -63,16 +62,17 @@ def evaluated_baselines(
 ) -> Iterator[Evaluated]:
     """Train and evaluate the rankers of `config.evaluation.rankers` but the model's own kind.
 
-    Each has its sizes by default and all else as the model has it: table, optimizer, epochs,
-    stopping, calibration. One that was stopped continues from its checkpoint in `run_dir`. Those
-    of `ALONE` have settings of their own.
+    Each has its sizes by default and nearly all else as the model has it: size of the table,
+    optimizers, epochs, stopping, calibration; where its kind learns its table by other settings
+    than the model's kind, these. One that was stopped continues from its checkpoint in `run_dir`.
+    Those of `ALONE` have settings of their own.
     """
     without = {config.model.kind, *left_out(config)}
     for name in (one for one in config.evaluation.rankers if one not in without):
         if name in ALONE:
             yield _evaluated_alone(name, config, rows)
             continue
-        other = config.model_copy(update={"model": RANKERS[name].config(kind=name)})
+        other = config.compared_with(name)
         task = ranking_task(other, rows, World(device=world.device))
         checkpoints = Checkpoints(run_dir / "baselines" / name)
         state = fit(task, config.training, checkpoints)

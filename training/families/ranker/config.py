@@ -35,11 +35,13 @@ class RankerTableConfig(TableConfig):
     """The table of a ranker: what published figures of rankers rest on."""
 
     optimizer: Optimizer = "adam"
-    """Of the table; its state is a number a row, or one or two a weight."""
+    """Of the table; its state is a number a row, or one or two a weight. `row_wise_adagrad` by
+    default for `logistic` and `fm`."""
     learning_rate: Annotated[float, Field(gt=0)] = ADAM_RATE
     """Of the table's optimizer; 0.05 where it is another than `adam` and `row_wise_adam`."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.03
-    """L2 of the table; a row that is read gets that of all steps since it was last read."""
+    """L2 of the table; a row that is read gets that of all steps since it was last read. 0 by
+    default for `logistic` and `fm`."""
     init_scale: Annotated[float, Field(gt=0)] = 0.01
     """Initial weights are uniform in [-init_scale, init_scale]."""
 
@@ -105,6 +107,29 @@ class RankerExperiment(ExperimentConfig):
     evaluation: RankerEvaluationConfig = RankerEvaluationConfig()
     calibration: CalibrationKind = "none"
     """How logits become probabilities, on the validation rows."""
+
+    @model_validator(mode="after")
+    def _table_of_the_kind(self) -> Self:
+        """Take the table's settings that suit the model where none are given."""
+        given = self.embedding.model_dump(include=self.embedding.model_fields_set)
+        usual = RANKERS[self.model.kind].table
+        if not usual.keys() <= given.keys():
+            self.__dict__["embedding"] = RankerTableConfig.model_validate({**usual, **given})
+        return self
+
+    def compared_with(self, kind: str) -> Self:
+        """Return the experiment with another kind of model, of default size, to compare with.
+
+        Its table is as large and learns as this one's where the same settings suit both kinds,
+        else by default.
+        """
+        other, table = RANKERS[kind], self.embedding
+        if other.table != RANKERS[self.model.kind].table:
+            usual = RankerTableConfig.model_validate(other.table)
+            learning = ("optimizer", "learning_rate", "weight_decay", "init_scale", "betas", "eps")
+            table = table.model_copy(update={name: getattr(usual, name) for name in learning})
+        model = other.config.model_validate({"kind": kind})
+        return self.model_copy(update={"model": model, "embedding": table})
 
     @model_validator(mode="after")
     def _rows_have_labels(self) -> Self:
