@@ -28,7 +28,8 @@ class HistoryFeature(PastFeature):
     last: Annotated[int, Field(ge=1, le=10_000)] = 20
     """At most so many items, the latest ones."""
     pooling: HistoryPooling = "mean"
-    """`attention`: each value weighs as much as it is like the row's own value of `of`."""
+    """`attention`: each value weighs as much as it is like the row's own value of `of`;
+    `activation`: as a small perceptron says of both, as in DIN."""
     rows: CountedRows = "positives"
     """Which rows count: those with label 1, or all."""
 

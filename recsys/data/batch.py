@@ -118,9 +118,10 @@ class FeatureLayout:
 
     pooling: how the values of each multi-valued feature become one vector, "mean" for all where
     empty. With weights w: "sum" is sum(w e), "mean" sum(w e) / sum(w), "sqrtn"
-    sum(w e) / sqrt(sum(w^2)). "attention" is described in `recsys.layers.pooling.attended`.
-    reads: (feature, source) of each multi-valued feature whose values read the rows of another
-    feature of the layout, its source; that is what attention compares them with.
+    sum(w e) / sqrt(sum(w^2)). "attention" is described in `recsys.layers.pooling.attended`,
+    "activation" in `recsys.layers.pooling.ActivationPooling`. reads: (feature, source) of each
+    multi-valued feature whose values read the rows of another feature of the layout, its source;
+    that is what both compare them with.
     """
 
     single: tuple[tuple[str, int], ...]

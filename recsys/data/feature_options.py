@@ -7,4 +7,6 @@ from pydantic import Field
 Name = Annotated[str, Field(min_length=1)]
 Multiplicity = Annotated[int, Field(ge=1, le=16)] | Literal["auto"]
 Pooling = Literal["mean", "sum", "sqrtn"]
-HistoryPooling = Literal["mean", "sum", "sqrtn", "attention"]
+HistoryPooling = Literal["mean", "sum", "sqrtn", "attention", "activation"]
+BY_CANDIDATE: tuple[HistoryPooling, ...] = ("attention", "activation")
+"""Poolings that weigh each value by what the row's own value reads."""

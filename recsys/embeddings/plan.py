@@ -8,6 +8,7 @@ from typing import Self
 from torch import Tensor
 
 from recsys.data.batch import FeatureLayout
+from recsys.data.feature_options import BY_CANDIDATE
 from recsys.embeddings.hashing import MAX_ROWS, salts_of, table_rows
 from recsys.embeddings.table import TableConfig
 
@@ -141,8 +142,8 @@ def _check_reads(layout: FeatureLayout) -> None:
                 f"{multiplicities[source]}"
             )
     for (name, _), pooling in zip(layout.multi, layout.poolings, strict=True):
-        if pooling == "attention" and layout.source_of(name) == name:
-            raise ValueError(f"'{name}' is pooled by attention, but reads no other feature's rows")
+        if pooling in BY_CANDIDATE and layout.source_of(name) == name:
+            raise ValueError(f"'{name}' is pooled by {pooling}, but reads no other feature's rows")
 
 
 def allocate(cardinalities: Mapping[str, int], lookups: int) -> dict[str, int]:

@@ -6,7 +6,8 @@ multiplicity m_t reads the rows h(value, salt[t, 0..m_t-1]) and concatenates the
 
 All lookups of a batch are one stream of bags through one kernel call, so the table takes one
 optimizer step a batch, whatever the number of features, sides and groups. A history pooled by
-attention is read a value a bag, and weighed by what its candidate reads in the same call.
+attention or activation is read a value a bag, and weighed by what its candidate reads in the same
+call; the weights of activation are the embedding's only ones beside the table.
 
 Shape letters: N rows of a side, F single-valued features, S lookups of a side, M lookups of a
 feature, T values of a multi-valued feature.
@@ -21,11 +22,11 @@ import torch
 from torch import Tensor, nn
 
 from recsys.data.batch import FeatureBlock, FeatureLayout, Jagged
-from recsys.data.feature_options import HistoryPooling
+from recsys.data.feature_options import BY_CANDIDATE, HistoryPooling
 from recsys.embeddings.hashing import salts_of, table_rows
 from recsys.embeddings.plan import EmbeddingPlan
 from recsys.embeddings.table import Table
-from recsys.layers.pooling import attended
+from recsys.layers.pooling import ActivationPooling, attended
 
 
 class UnifiedEmbedding(nn.Module):
@@ -41,6 +42,14 @@ class UnifiedEmbedding(nn.Module):
         for number, layout in enumerate(plan.layouts):
             for kind, tensor in _lookups(plan, layout).items():
                 self.register_buffer(f"{kind}_{number}", tensor, persistent=False)
+        self.activations = nn.ModuleDict(
+            {
+                _key(name): ActivationPooling(multiplicity * plan.dim)
+                for layout in plan.layouts
+                for (name, multiplicity), pooling in zip(layout.multi, layout.poolings, strict=True)
+                if pooling == "activation"
+            }
+        )
 
     def forward(self, blocks: Sequence[FeatureBlock]) -> list[Tensor]:
         """Return one (N, width) float32 a side: lookups in declared order, then dense columns.
@@ -65,7 +74,7 @@ class UnifiedEmbedding(nn.Module):
                 layout.multi, block.multi, layout.poolings, strict=True
             ):
                 rows_TM = self.plan.rows_of(name, jagged.values)
-                if pooling == "attention":
+                if pooling in BY_CANDIDATE:
                     stream.add_single(rows_TM)
                 else:
                     stream.add_multi(rows_TM, jagged, pooling)
@@ -83,9 +92,10 @@ class UnifiedEmbedding(nn.Module):
     def _attend(self, layout: FeatureLayout, block: FeatureBlock, parts: list[Tensor]) -> None:
         """Pool, in place, the parts that were read a value a bag by what their source reads."""
         for place, (name, _) in enumerate(layout.multi):
-            if layout.poolings[place] == "attention":
+            if layout.poolings[place] in BY_CANDIDATE:
                 query = self._read_by(layout, parts, layout.source_of(name))
-                parts[1 + place] = attended(query, parts[1 + place], block.multi[place])
+                pooled = activation_in(self.activations, name) or attended
+                parts[1 + place] = pooled(query, parts[1 + place], block.multi[place])
 
     def _read_by(self, layout: FeatureLayout, parts: list[Tensor], feature: str) -> Tensor:
         """Return what `feature` has read, (N, multiplicity * dim)."""
@@ -105,6 +115,20 @@ class UnifiedEmbedding(nn.Module):
             return table_rows(values_NF, salts, self.plan.num_rows)
         first, count = self.get_buffer(f"first_{number}"), self.get_buffer(f"count_{number}")
         return table_rows(values_NF, salts, count) + first
+
+
+def _key(feature: str) -> str:
+    """Return a name for a module: none of a `ModuleDict`'s own, and without a dot."""
+    return f"of_{feature.replace('.', '_')}"
+
+
+def activation_in(activations: nn.ModuleDict, feature: str) -> ActivationPooling | None:
+    """Return how the values of `feature` are weighed, where its pooling is `activation`."""
+    if _key(feature) not in activations:
+        return None
+    found = activations[_key(feature)]
+    assert isinstance(found, ActivationPooling)
+    return found
 
 
 class BagStream:

@@ -198,9 +198,8 @@ def attended(query_BE: Tensor, vectors_TE: Tensor, history: Jagged) -> Tensor:
         sum_t a_t v_t,   a_t = w_t exp(s_t) / sum_u w_u exp(s_u),   s_t = <q_b, v_t> / sqrt(E)
 
     Scaled dot-product attention (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, equation
-    1) of one query over its own history; zeros where that is empty or weighs nothing. Deep
-    Interest Network (https://arxiv.org/abs/1706.06978, section 4.3) has a learnt activation in
-    place of the product and does not normalise; this has no parameter.
+    1) of one query over its own history; zeros where that is empty or weighs nothing. It has no
+    parameter; `ActivationPooling` has.
 
     history: B rows, whose T values themselves are not looked at.
     """
@@ -220,3 +219,45 @@ def attended(query_BE: Tensor, vectors_TE: Tensor, history: Jagged) -> Tensor:
     share_T = share_T / total_B.clamp(min=torch.finfo(total_B.dtype).tiny).index_select(0, row_T)
     summed_BE = vectors_TE.new_zeros(num_rows, vectors_TE.shape[1])
     return summed_BE.index_add(0, row_T, share_T.unsqueeze(1) * vectors_TE)
+
+
+class ActivationPooling(nn.Module):
+    """The sum of each history's vectors by what a perceptron makes of each and its query.
+
+    Zhou et al., "Deep Interest Network for Click-Through Rate Prediction", KDD 2018,
+    https://arxiv.org/abs/1706.06978, equation 3: with w_t the weight of event t (1 without
+    weights), sums over the events of query b:
+
+        sum_t w_t a(q_b, v_t) v_t,   a(q, v) = unit([q, v, q - v, q * v])
+
+    The shares a do not sum to 1, so that the length says how strong the interest is. The unit has
+    one hidden layer of PReLU, which the paper's Dice has as a special case; a batch of events is no
+    batch of rows, over which Dice would normalise. It sees q and v normalised each by itself, as
+    the table's L2 makes the scale of both small; the sum is of the vectors as they are.
+    """
+
+    def __init__(self, width: int, hidden: int = 36) -> None:
+        super().__init__()
+        self.unit = nn.Sequential(nn.Linear(4 * width, hidden), nn.PReLU(), nn.Linear(hidden, 1))
+
+    def forward(self, query_BE: Tensor, vectors_TE: Tensor, history: Jagged) -> Tensor:
+        """Return (B, E); zeros for an empty history.
+
+        history: B rows, whose T values themselves are not looked at.
+        """
+        row_T = torch.repeat_interleave(
+            torch.arange(len(history), device=vectors_TE.device),
+            history.lengths(),
+            output_size=len(vectors_TE),
+        )
+        share_T = self.shares(query_BE.index_select(0, row_T), vectors_TE)
+        if history.weights is not None:
+            share_T = share_T * history.weights
+        summed_BE = vectors_TE.new_zeros(len(history), vectors_TE.shape[1])
+        return summed_BE.index_add(0, row_T, share_T.unsqueeze(1) * vectors_TE)
+
+    def shares(self, query: Tensor, vectors: Tensor) -> Tensor:
+        """Return a(q, v) of queries and vectors of the same shape (..., E)."""
+        q, v = (F.layer_norm(one, one.shape[-1:], eps=1e-8) for one in (query, vectors))
+        found: Tensor = self.unit(torch.cat([q, v, q - v, q * v], dim=-1)).squeeze(-1)
+        return found.to(vectors.dtype)

@@ -36,9 +36,9 @@ from torch.nn import functional as F
 from recsys.bundle.calibration import Calibrator
 from recsys.core.errors import ConfigError
 from recsys.data.batch import FeatureBlock, FeatureLayout, Jagged
-from recsys.data.feature_options import HistoryPooling
+from recsys.data.feature_options import BY_CANDIDATE, HistoryPooling
 from recsys.embeddings.hashing import FIRST_FACTOR, SECOND_FACTOR, salts_of, table_rows
-from recsys.embeddings.unified import UnifiedEmbedding
+from recsys.embeddings.unified import UnifiedEmbedding, activation_in
 
 OPSET = 18
 _LOOKUP = ("salts", "count", "first")
@@ -70,6 +70,7 @@ class PaddedRanker(nn.Module):
         self.register_buffer("table", embedding.table.weight.detach())
         # The embedded row replaces the lookup of the model.
         self.above = copy.deepcopy(model, {id(embedding): _Given()}).eval()
+        self.activations = copy.deepcopy(embedding.activations).eval()
         self.inputs = input_names(layout)
         single = [(column, *pair) for column, pair in enumerate(layout.single)]
         where = [self._lookups(name, m) for _, name, m in single]
@@ -100,10 +101,16 @@ class PaddedRanker(nn.Module):
             )
         ]
         # What attention asks with comes first.
-        for lookups, name, pooling in sorted(multi, key=lambda one: one[2] == "attention"):
+        for lookups, name, pooling in sorted(multi, key=lambda one: one[2] in BY_CANDIDATE):
             vectors_BLE = self._read(lookups, inputs[f"values.{name}"].unsqueeze(2)).flatten(2)
-            query_BE = found.get(self.layout.source_of(name))
-            found[name] = _pooled(vectors_BLE, inputs[f"weights.{name}"], pooling, query_BE)
+            query_BE, weights_BL = found.get(self.layout.source_of(name)), inputs[f"weights.{name}"]
+            if pooling == "activation":
+                unit = activation_in(self.activations, name)
+                assert query_BE is not None
+                assert unit is not None
+                query_BLE = query_BE.unsqueeze(1).expand_as(vectors_BLE)
+                weights_BL = weights_BL * unit.shares(query_BLE, vectors_BLE)
+            found[name] = _pooled(vectors_BLE, weights_BL, pooling, query_BE)
         embedded = [found[name] for name, _ in self.layout.features]
         embedded += [inputs["dense"]] if "dense" in inputs else []
         logits_B: Tensor = self.above(torch.cat(embedded, dim=1))
@@ -159,7 +166,7 @@ def _pooled(
         total_B1 = weights_BL.sum(1, keepdim=True).clamp(min=torch.finfo(score_BL.dtype).tiny)
         weights_BL = weights_BL / total_B1
     summed_BE = (weights_BL.unsqueeze(1) @ vectors_BLE).squeeze(1)
-    if pooling in ("sum", "attention"):
+    if pooling in ("sum", *BY_CANDIDATE):
         return summed_BE
     squares_BL = weights_BL if pooling == "mean" else weights_BL.square()
     total_B1 = squares_BL.sum(1, keepdim=True)

@@ -546,7 +546,7 @@ def test_layouts_of_the_past_follow_what_they_read() -> None:
     assert layout.dense[:4] == ("user_count", "user_count.null", "item_rows", "item_rows.null")
 
 
-def clicks(folder: Path, *, planted: bool, history: bool) -> Dataset:
+def clicks(folder: Path, *, planted: bool, pooling: str) -> Dataset:
     """80 users are shown 20 films each; a click where the kind is that of the last click."""
     rng = np.random.default_rng(2)
     users, length, kinds = 80, 20, 3
@@ -567,8 +567,9 @@ def clicks(folder: Path, *, planted: bool, history: bool) -> Dataset:
     pq.write_table(pa.table(log), folder / "log.parquet")
     pq.write_table(pa.table(films), folder / "items.parquet")
     features: list[dict[str, Any]] = [{"name": "kind", "table": "items", "kind": "categorical"}]
-    if history:
-        features.append({"name": "last", "kind": "history", "of": "kind", "last": 1})
+    if pooling:
+        last = {"name": "last", "kind": "history", "of": "kind", "last": 1, "pooling": pooling}
+        features.append(last)
     roles = {"user": "user", "item": "item", "label": {"column": "click"}, "order": "time"}
     raw = {"interactions": roles, "items": {"key": "item"}, "features": features}
     return prepare(
@@ -580,14 +581,19 @@ def clicks(folder: Path, *, planted: bool, history: bool) -> Dataset:
 
 
 @pytest.mark.parametrize(
-    ("planted", "history", "low", "high"),
-    [(True, True, 0.85, 1.0), (True, False, 0.4, 0.6), (False, True, 0.4, 0.6)],
+    ("planted", "pooling", "low", "high"),
+    [
+        (True, "mean", 0.85, 1.0),
+        (True, "activation", 0.85, 1.0),
+        (True, "", 0.4, 0.6),
+        (False, "mean", 0.4, 0.6),
+    ],
 )
 def test_a_ranker_learns_from_the_last_click_what_nothing_else_tells(
-    tmp_path: Path, planted: bool, history: bool, low: float, high: float
+    tmp_path: Path, planted: bool, pooling: str, low: float, high: float
 ) -> None:
     loader = RankingLoader(
-        clicks(tmp_path, planted=planted, history=history), batch_size=100, seed=0
+        clicks(tmp_path, planted=planted, pooling=pooling), batch_size=100, seed=0
     )
     config = TableConfig(num_rows=500, dim=8, backend="torch", learning_rate=0.1)
     plan = EmbeddingPlan.of(config, (loader.layout,))

@@ -1,5 +1,7 @@
 """UnifiedEmbedding against a loop over features; its two kernels against each other and Adagrad."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -10,8 +12,8 @@ from recsys.embeddings.hashing import salt_of, table_rows
 from recsys.embeddings.plan import EmbeddingPlan, Group
 from recsys.embeddings.table import Table, TableConfig
 from recsys.embeddings.torch_table import TorchTable
-from recsys.embeddings.unified import UnifiedEmbedding
-from recsys.layers.pooling import attended
+from recsys.embeddings.unified import UnifiedEmbedding, activation_in
+from recsys.layers.pooling import ActivationPooling, attended
 
 CPU = torch.device("cpu")
 ITEMS = FeatureLayout((("id", 2), ("brand", 1)), (("genres", 3), ("words", 1)), ("price",))
@@ -297,6 +299,53 @@ def test_attention_is_finite_for_large_scores_and_for_weights_of_zero() -> None:
     assert found.tolist() == [[900.0], [5.0]]
     nothing = Jagged(history.values, history.offsets, torch.zeros(3))
     assert attended(torch.ones(2, 1), vectors, nothing).tolist() == [[0.0], [0.0]]
+
+
+def test_activation_is_the_sum_by_what_the_unit_says_of_each_pair() -> None:
+    layout = replace(SHOWN, pooling=("mean", "activation", "activation", "mean"))
+    plan = EmbeddingPlan(num_rows=60, dim=4, layouts=(layout,))
+    table = build_table(TableConfig(num_rows=60, dim=4, backend="torch"), device=CPU, seed=3)
+    embedding, block = UnifiedEmbedding(plan, table), shown_block()
+    parts = embedding.side(0, block).split([4, 8, 4, 8, 4, 8, 1], dim=1)
+    even = UnifiedEmbedding(replace(plan, layouts=(replace(SHOWN, pooling=()),)), table)
+
+    def normed(v: torch.Tensor) -> torch.Tensor:
+        return (v - v.mean()) / v.std(correction=0)
+
+    for place, query_BE, name in ((1, parts[1], "taken"), (2, parts[2], "liked")):
+        unit, jagged = activation_in(embedding.activations, name).unit, block.multi[place]  # type: ignore
+        rows = plan.rows_of(name, jagged.values)
+        weights = torch.ones(len(rows)) if jagged.weights is None else jagged.weights
+        for n in range(len(block)):
+            total = torch.zeros(query_BE.shape[1])
+            for t in range(int(jagged.offsets[n]), int(jagged.offsets[n + 1])):
+                v = table.weight[rows[t]].flatten()
+                x, y = normed(query_BE[n]), normed(v)
+                inner = unit[0].weight @ torch.cat([x, y, x - y, x * y]) + unit[0].bias
+                hidden = torch.where(inner > 0, inner, unit[1].weight * inner)
+                total += weights[t] * (unit[2].weight @ hidden + unit[2].bias) * v
+            if query_BE[n].abs().sum() > 0:  # a row without genres asks with zeros
+                torch.testing.assert_close(parts[2 + place][n], total, atol=1e-5, rtol=1e-4)
+    assert not list(even.activations.parameters())
+
+
+def test_gradients_of_activation_match_finite_differences() -> None:
+    history = Jagged(torch.zeros(7, dtype=torch.int64), torch.tensor([0, 3, 3, 4, 7]))
+    weighted = Jagged(history.values, history.offsets, torch.rand(7, dtype=torch.float64))
+    query, vectors = (torch.randn(n, 3, dtype=torch.double, requires_grad=True) for n in (4, 7))
+    pooling = ActivationPooling(3, hidden=5).double()
+    for one in (history, weighted):
+        assert torch.autograd.gradcheck(lambda q, v, h=one: pooling(q, v, h), (query, vectors))
+    assert pooling(query, vectors, history)[1].tolist() == [0, 0, 0]
+
+
+def test_activation_sees_the_direction_of_vectors_alone() -> None:
+    pooling = ActivationPooling(6)
+    query, vectors = torch.randn(5, 6), torch.randn(5, 6)
+    shares = pooling.shares(query, vectors)
+    torch.testing.assert_close(
+        pooling.shares(query * 0.1, vectors * 0.3), shares, atol=1e-5, rtol=0
+    )
 
 
 def test_a_history_of_the_item_itself_reads_its_vector_whatever_the_pooling() -> None:
