@@ -50,9 +50,13 @@ def _of_row(model: Callable[..., nn.Module]) -> Callable[[Any, UnifiedEmbedding]
 
 _ranker = partial(ModelKind, reads="row", answers="rows")
 
-_LINEAR_IN_THE_TABLE: Mapping[str, Any] = {"optimizer": "row_wise_adagrad", "weight_decay": 0.0}
-"""Of models without normalisation, whose weights of values have to grow as large as the data say:
-decay keeps them small, and steps of Adam, as long for every value, take long to get there."""
+_WITHOUT_NORMALISATION: Mapping[str, Any] = {
+    "optimizer": "row_wise_adagrad",
+    "learning_rate": 0.1,
+    "weight_decay": 1e-5,
+}
+"""The weights of values have to grow as large as the data say: the decay that suits models with
+normalisation keeps them small, and steps of Adam take long to get there."""
 
 RANKERS: dict[str, ModelKind] = {
     "autoint": _ranker(AutoIntConfig, _of_fields(AutoInt), has_representation=True),
@@ -62,8 +66,8 @@ RANKERS: dict[str, ModelKind] = {
         FinalMLPConfig, _of_row(FinalMLP), finalmlp.embedded_axes, has_representation=True
     ),
     "masknet": _ranker(MaskNetConfig, _of_fields(MaskNet), has_representation=True),
-    "fm": _ranker(FMConfig, _of_fields(FM), table=_LINEAR_IN_THE_TABLE),
-    "logistic": _ranker(LogisticConfig, _of_fields(Logistic), table=_LINEAR_IN_THE_TABLE),
+    "fm": _ranker(FMConfig, _of_fields(FM), table=_WITHOUT_NORMALISATION),
+    "logistic": _ranker(LogisticConfig, _of_fields(Logistic), table=_WITHOUT_NORMALISATION),
 }
 
 

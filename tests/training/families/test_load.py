@@ -232,9 +232,9 @@ def test_a_kind_has_its_own_table_where_none_is_given() -> None:
         return tuple(getattr(embedding, name) for name in learning)
 
     assert table("mlp") == ("adam", 0.001, 0.03)
-    assert table("fm") == table("logistic") == ("row_wise_adagrad", 0.05, 0.0)
-    assert table("fm", weight_decay=0.5) == ("row_wise_adagrad", 0.05, 0.5)
-    assert table("fm", optimizer="adam") == ("adam", 0.001, 0.0)
+    assert table("fm") == table("logistic") == ("row_wise_adagrad", 0.1, 1e-5)
+    assert table("fm", weight_decay=0.5) == ("row_wise_adagrad", 0.1, 0.5)
+    assert table("fm", optimizer="adam") == ("adam", 0.001, 1e-5)
 
 
 def test_rankers_are_compared_at_their_own_settings_of_the_table() -> None:

@@ -36,12 +36,12 @@ class RankerTableConfig(TableConfig):
 
     optimizer: Optimizer = "adam"
     """Of the table; its state is a number a row, or one or two a weight. `row_wise_adagrad` by
-    default for `logistic` and `fm`."""
+    default for `logistic` and `fm`, at a rate of 0.1."""
     learning_rate: Annotated[float, Field(gt=0)] = ADAM_RATE
     """Of the table's optimizer; 0.05 where it is another than `adam` and `row_wise_adam`."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.03
-    """L2 of the table; a row that is read gets that of all steps since it was last read. 0 by
-    default for `logistic` and `fm`."""
+    """L2 of the table; a row that is read gets that of all steps since it was last read. 0.00001
+    by default for `logistic` and `fm`."""
     init_scale: Annotated[float, Field(gt=0)] = 0.01
     """Initial weights are uniform in [-init_scale, init_scale]."""
 
@@ -112,7 +112,9 @@ class RankerExperiment(ExperimentConfig):
     def _table_of_the_kind(self) -> Self:
         """Take the table's settings that suit the model where none are given."""
         given = self.embedding.model_dump(include=self.embedding.model_fields_set)
-        usual = RANKERS[self.model.kind].table
+        usual = dict(RANKERS[self.model.kind].table)
+        if "optimizer" in given:  # the rate is that of the kind's own
+            usual.pop("learning_rate", None)
         if not usual.keys() <= given.keys():
             self.__dict__["embedding"] = RankerTableConfig.model_validate({**usual, **given})
         return self
