@@ -116,7 +116,8 @@ def start_from(earlier: Earlier, config: ExperimentConfig, model: Any, table: Ta
     if keeps_state:
         for name, state in table.state.items():
             state.copy_(grown[name] if name == "step" else grown[name][own])
-    return _in_words(earlier, plan, keeps_state or not table.state)
+    without = set(table.state) <= {"last", "step"}  # a clock alone makes no step large
+    return _in_words(earlier, plan, keeps_state or without)
 
 
 def _axes(config: ExperimentConfig, old: EmbeddingPlan, new: EmbeddingPlan) -> Axes:

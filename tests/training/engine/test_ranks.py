@@ -39,7 +39,8 @@ from recsys.training.families.registry import family_of
 SIZES = (1, 2, 4)
 LONG = {1: None, 2: None, 4: 25}
 """Steps of the long run, by ranks; None: all of them."""
-OPTIMIZERS = ("row_wise_adagrad", "adagrad", "sgd")
+OPTIMIZERS = ("row_wise_adagrad", "adagrad", "sgd", "adam")
+"""On TorchRec, but Adam, which has decay too."""
 SAVED_AT, KILLED_AT, READ_TO = 5, 7, 14
 OPENED = {1: (1, 2), 2: (1, 4), 4: (2,)}
 """Whose checkpoints are opened, by ranks."""
@@ -160,8 +161,10 @@ def trained(
 
 
 def with_optimizer(config: ExperimentConfig, optimizer: str) -> ExperimentConfig:
-    rate = {"sgd": 1.0}.get(optimizer, 0.05)
-    table = config.embedding.model_copy(update={"optimizer": optimizer, "learning_rate": rate})
+    rate = {"sgd": 1.0, "adam": 0.01}.get(optimizer, 0.05)
+    decay = 0.03 if optimizer == "adam" else 0.0
+    settings = {"optimizer": optimizer, "learning_rate": rate, "weight_decay": decay}
+    table = config.embedding.model_copy(update=settings)
     training = config.training.model_copy(update={"checkpoint_every": SAVED_AT})
     return config.model_copy(update={"embedding": table, "training": training})
 

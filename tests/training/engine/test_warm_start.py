@@ -1,5 +1,6 @@
 """A training that starts from an earlier model: the same answers at first, then newer rows."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,26 @@ def test_a_larger_table_and_a_new_feature_answer_as_the_earlier_model(
     torch.testing.assert_close(torch.from_numpy(found.logit), answers_of(ranker, job))
 
     # The state of the table's optimizer came along: no row takes its first step again.
-    assert float(task.trained.table.state["sum"].max()) > 0
+    state = task.trained.table.state
+    assert float(state["exp_avg_sq"].max()) > 0
+    assert float(state["step"]) == float(state["last"].max()) > 0
+
+
+def test_decay_that_is_new_starts_from_now(ranker: Path, tmp_path: Path) -> None:
+    """No row has missed any of it: without a clock of its rows all would be decayed at once."""
+    clicks(tmp_path / "new.parquet", 1_000, seed=1, first=1_710_000_000)
+    path = settings(tmp_path / "new.parquet", tmp_path / "new", warm_start=str(ranker))
+    config = load_config(path)
+    earlier = open_earlier(config)
+    assert earlier is not None
+    state = {name: tensor for name, tensor in earlier.table.items() if name != "last"}
+    earlier = replace(earlier, table=state)
+    task = open_ranking(config, Given(World(), earlier)).task()
+    said = start_from(earlier, config, task.trained.model, task.trained.table)
+    assert not any("first steps will be large" in line for line in said)
+    now = task.trained.table.state
+    assert torch.equal(now["last"], now["step"].expand(64))
+    assert float(now["step"]) > 0
 
 
 def answers_of(ranker: Path, job: RankingJob) -> Tensor:
