@@ -7,8 +7,9 @@ Of each run the epoch with the best validation AUC counts. In 87 % of the positi
 user had used the app before: figures of pairs seen and not seen in training are given apart.
 LightGBM reads the same columns as native categories, then the same rates beside them.
 
-    --set models=mlp,dcn         some of the models
-    --set rates=no               without rates alone (or: yes)
+    --set models=mlp,dcn         some of the models (out_of_the_box among them)
+    --set rates=no,all           which rates: none, those that `init` proposes (init), or those of
+                                 item, user, item x user and of both x every other column (all)
     --set seeds=1                fewer seeds (default 3)
     --set training.epochs=4      any key of the configuration, for all models
     --set workers=2              so many runs at a time, a thread each
@@ -57,10 +58,12 @@ CHOSEN: dict[str, dict[str, dict[str, dict[str, Any]]]] = {
         **{key: {"embedding": LINEAR} for key in ("logistic", "fm")},
         **dict.fromkeys(("mlp", "dcn", "autoint", "autoint+"), DECAYED),
     },
-    "yes": {key: {"embedding": LINEAR} for key in ("logistic", "fm")},
+    "init": {key: {"embedding": LINEAR} for key in ("logistic", "fm")},
+    "all": {key: {"embedding": LINEAR} for key in ("logistic", "fm")},
 }
 """What the validation rows chose for a model, beyond what `init` writes."""
-RATES = ("no", "yes")
+OUT_OF_THE_BOX = "out_of_the_box"
+RATES = ("no", "init", "all")
 
 
 def config_of(
@@ -69,15 +72,26 @@ def config_of(
     """Return the experiment that `init` writes, with the model `name` and without rates if so."""
     raw: dict[str, Any] = yaml.safe_load(infer([Path(path)]).yaml)
     features = raw["schema"]["features"]
-    if rates == "no":
-        raw["schema"]["features"] = [one for one in features if one["kind"] != "rate"]
-    if name != "out_of_the_box":
+    if rates != "init":
+        others = [one for one in features if one["kind"] != "rate"]
+        raw["schema"]["features"] = [*others, *(all_rates(others) if rates == "all" else [])]
+    if name != OUT_OF_THE_BOX:
         raw["model"] = MODELS[name]
     for section in ("model", "embedding", "training"):
         own = CHOSEN[rates].get(name, {}).get(section, {})
         raw[section] = {**raw[section], **own, **extra.get(section, {})}
     raw["training"]["seed"] = seed
     return parse_config(raw, source="frappe")
+
+
+def all_rates(features: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return rates of items, of users, of both, and of each with every other column."""
+    others = [one["name"] for one in features if one["table"] == "interactions"]
+    ids = ("item_id", "user_id")
+    combinations = [ids[:1], ids[1:], ids, *((own, other) for own in ids for other in others)]
+    return [
+        {"name": "_".join((*of, "rate")), "kind": "rate", "of": list(of)} for of in combinations
+    ]
 
 
 @cache
@@ -157,7 +171,8 @@ def main() -> None:
     bench = Benchmark("frappe", __doc__ or "")
     given = dict(override.split("=", 1) for override in bench.overrides)
     path = str(loaned("frappe") / "frappe.parquet")
-    names = given.get("models", "mlp,autoint+" if bench.quick else ",".join(MODELS)).split(",")
+    default = "mlp,autoint+" if bench.quick else ",".join(MODELS)
+    names = given.get("models", f"{default},{OUT_OF_THE_BOX}").split(",")
     ways = given.get("rates", ",".join(RATES)).split(",")
     seeds = range(1 if bench.quick else int(given.get("seeds", 3)))
     extra = nested(given)
@@ -167,16 +182,16 @@ def main() -> None:
         small = {"embedding": {"num_rows": 512}, "training": {"batch_size": 256}}
         extra = {name: {**small.get(name, {}), **own} for name, own in {**small, **extra}.items()}
     workers = bench.workers(int(given.get("workers", 1)))
-    jobs = [(name, rates, seed) for rates in ways for name in names for seed in seeds]
-    if "models" not in given:
-        jobs += [("out_of_the_box", "yes", seed) for seed in seeds]
+    jobs = [(n, rates, seed) for rates in ways for n in names if n in MODELS for seed in seeds]
+    if OUT_OF_THE_BOX in names:
+        jobs += [(OUT_OF_THE_BOX, "init", seed) for seed in seeds]
     started = {job: workers.submit(run, *job, path, extra) for job in jobs}
     figures: dict[str, Any] = {}
     for name, rates, seed in jobs:
         if seed:
             continue
         runs = [started[name, rates, seed].result() for seed in seeds]
-        place = "out_of_the_box" if name == "out_of_the_box" else f"rates_{rates}"
+        place = OUT_OF_THE_BOX if name == OUT_OF_THE_BOX else f"rates_{rates}"
         point = {**averaged(runs), "runs": runs}
         figures.setdefault(place, {})[name] = point
         bench.row(
