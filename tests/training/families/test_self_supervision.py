@@ -89,7 +89,13 @@ def config_of(tmp_path_factory: pytest.TempPathFactory) -> Config:
             "data": data,
             "schema": schema,
             "model": {"kind": model},
-            "embedding": {"num_rows": 512, "dim": 4, "backend": changes.pop("backend", "torch")},
+            "embedding": {
+                "num_rows": 512,
+                "dim": 4,
+                "optimizer": "row_wise_adagrad",
+                "weight_decay": 0.0,
+                "backend": changes.pop("backend", "torch"),
+            },
             "training": {
                 "batch_size": 200,
                 "epochs": 3,

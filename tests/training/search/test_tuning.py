@@ -433,7 +433,7 @@ def test_a_base_outside_the_space_is_tried_all_the_same(tmp_path: Path) -> None:
         "embedding.dim": [2, 3],
     }
     found = searched(load_config(clicks(tmp_path)), tmp_path, space, trials=3)
-    assert found.baseline.values == {"embedding.weight_decay": 0.0, "embedding.dim": 4}
+    assert found.baseline.values == {"embedding.weight_decay": 0.03, "embedding.dim": 4}
     for one in found.trials[1:]:
         assert 1e-6 <= one.values["embedding.weight_decay"] <= 1e-2
         assert one.values["embedding.dim"] in (2, 3)
@@ -615,7 +615,8 @@ def test_the_table_shows_the_best_next_to_the_given_configuration() -> None:
 
 
 def test_all_trials_have_one_kernel_however_the_machine_is_now(tmp_path: Path) -> None:
-    config = load_config(clicks(tmp_path), ("embedding.backend=auto",))
+    adagrad = ("embedding.optimizer=row_wise_adagrad", "embedding.weight_decay=0")
+    config = load_config(clicks(tmp_path), ("embedding.backend=auto", *adagrad))
     for kernel, table in (("torch", "TorchTable"), ("fbgemm", "FbgemmTable")):
         data = TrialData(config, kernel)  # type: ignore[arg-type]
         assert type(data.task(config).trained.table).__name__ == table

@@ -105,5 +105,6 @@ def test_a_collapse_is_said_when_training_ends(
         train(changed(config, {**changes, **output}))
         records = [one for one in caplog.records if one.name.startswith("recsys.")]
         warnings = [one.getMessage() for one in records if one.levelno == logging.WARNING]
+        warnings = [line for line in warnings if "still rising" not in line]  # so few epochs
         assert bool(warnings) == warned
         assert all("The representation has collapsed" in line for line in warnings)
