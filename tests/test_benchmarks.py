@@ -31,6 +31,7 @@ NOT_IN_SMOKE = {
     "two_processes": {"features_39"},
 }
 NOT_SAVED = {
+    "frappe": {"rates_no", "rates_init", "rates_all", "out_of_the_box", "seeds", "chosen"},
     "session_ssl": {"validation", "seeds"},
 }
 OTHER_WAYS = {

@@ -99,7 +99,7 @@ def test_the_feature_that_matters_gets_the_lookups(tmp_path: Path) -> None:
     assert found.verdict().startswith("the searched plan is better than both others (+0.")
 
 
-@pytest.mark.parametrize("seed", [0, 2, 4])
+@pytest.mark.parametrize("seed", [0, 2])
 def test_of_noise_nothing_is_worth_anything_and_no_gain_is_claimed(
     tmp_path: Path, seed: int
 ) -> None:
