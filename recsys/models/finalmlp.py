@@ -31,17 +31,17 @@ class FinalMLPConfig(ModelConfig):
     """Sizes of a `FinalMLP`."""
 
     kind: Literal["finalmlp"] = "finalmlp"
-    hidden: Widths = (128, 64)
+    hidden: Widths = (400, 400)
     """Widths of the hidden layers of the first stream."""
-    second_hidden: Widths = (128, 64)
+    second_hidden: Widths = (400,)
     """Of the second stream."""
-    heads: Width = 2
+    heads: Width = 8
     """Parts into which what either stream found is cut for the bilinear form."""
     gate_hidden: Annotated[int, Field(ge=0)] = 0
     """Width of the hidden layer of the gates, which weigh the row for each stream; 0: no gates."""
     norm: Norm = "batch"
     """Normalisation in each hidden layer: `batch`, `layer` or `none`."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Of the hidden layers."""
 
     @model_validator(mode="after")

@@ -36,7 +36,7 @@ CONFIGS: dict[str, RankerConfig] = {
     ),
     "dcn": DCNConfig(hidden=(8, 4)),
     "mlp": DeepConfig(hidden=(8,)),
-    "finalmlp": FinalMLPConfig(hidden=(8, 6), second_hidden=(9, 4), gate_hidden=5),
+    "finalmlp": FinalMLPConfig(hidden=(8, 6), second_hidden=(9, 4), heads=2, gate_hidden=5),
     "masknet": MaskNetConfig(blocks=2, block_dim=6, hidden=(5,)),
     "masknet in series": MaskNetConfig(
         structure="serial", blocks=2, block_dim=6, hidden=(), field_norm="layer", mask_ratio=0.3
@@ -195,7 +195,7 @@ def test_finalmlp_weighs_the_row_for_each_stream_and_fuses_by_heads() -> None:
 
 def test_heads_divide_both_streams() -> None:
     with pytest.raises(ValueError, match=r"model.second_hidden ends with 9, which 2 heads do not"):
-        FinalMLPConfig(hidden=(8,), second_hidden=(9,))
+        FinalMLPConfig(hidden=(8,), second_hidden=(9,), heads=2)
 
 
 def paper_block(layer: Any, row: Tensor, x: Tensor) -> Tensor:

@@ -56,7 +56,7 @@ CONFIGS: dict[str, RankerConfig] = {
     ),
     "dcn": DCNConfig(hidden=(8, 4)),
     "mlp": DeepConfig(hidden=(8,)),
-    "finalmlp": FinalMLPConfig(hidden=(8, 6), second_hidden=(8,), gate_hidden=5),
+    "finalmlp": FinalMLPConfig(hidden=(8, 6), second_hidden=(8,), heads=2, gate_hidden=5),
     "masknet": MaskNetConfig(blocks=2, block_dim=6, hidden=(5,)),
     "masknet in series": MaskNetConfig(structure="serial", field_norm="layer"),
     "fm": FMConfig(),

@@ -300,6 +300,13 @@ PROBES: dict[str, Probe] = {
     "model[autoint].dropout": Probe(
         {"model.kind": "autoint", "model.hidden": [8]}, {"model.dropout": 0.5}
     ),
+    "model[finalmlp].hidden": Probe(
+        {"model.kind": "finalmlp", "model.hidden": [8]}, {"model.hidden": [16]}
+    ),
+    "model[finalmlp].second_hidden": Probe(
+        {"model.kind": "finalmlp", "model.second_hidden": [8]}, {"model.second_hidden": [16]}
+    ),
+    "model[finalmlp].heads": Probe({"model.kind": "finalmlp"}, {"model.heads": 4}),
     "model.kind": Probe(other={"model.kind": "fm", "model.hidden": None}),
     "training.metric": Probe(other={"training.metric": "recall_at_5"}),
     "model.hidden": Probe(other={"model.hidden": [9]}),
