@@ -11,7 +11,7 @@ with x the embedded row. Every block has a mask of its own. In parallel all bloc
 normalised row and a perceptron reads what they give; in series each block reads the one before.
 
 The paper has layer normalisation of each embedding, here `field_norm: layer`, and in each block,
-`norm: layer`.
+`norm: layer`; the default is batch normalisation of both.
 
 Shape letters: B rows, W width of the embedded row, S of its lookups, N lookups, E width of a row
 of the table, D width of a block.
@@ -39,18 +39,19 @@ class MaskNetConfig(ModelConfig):
     """`parallel`: all blocks read the row; `serial`: each block reads the one before."""
     blocks: Width = 3
     """Mask blocks."""
-    block_dim: Width = 64
+    block_dim: Width = 128
     """Width of a block."""
     mask_ratio: Annotated[float, Field(gt=0)] = 1.0
     """Width of the hidden layer of a mask, as a multiple of the embedded row's."""
-    hidden: tuple[Width, ...] = (64,)
+    hidden: tuple[Width, ...] = (400,)
     """Widths of the perceptron that reads the blocks; empty: a linear readout."""
     field_norm: Norm = "batch"
     """Normalisation of what is read from the table: `batch`, each number over the rows; `layer`,
     each lookup by itself, as the paper has it; or `none`."""
-    norm: Norm = "layer"
-    """In each block and in each hidden layer of the perceptron: `layer`, `batch` or `none`."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    norm: Norm = "batch"
+    """In each block and in each hidden layer of the perceptron: `batch`, `layer`, as the paper has
+    it, or `none`."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Of the perceptron's hidden layers and of the blocks."""
 
 

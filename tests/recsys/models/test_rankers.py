@@ -209,7 +209,7 @@ def paper_block(layer: Any, row: Tensor, x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("name", ["masknet", "masknet in series"])
 def test_masknet_is_the_papers(name: str) -> None:
-    config = CONFIGS[name].model_copy(update={"field_norm": "layer"})
+    config = CONFIGS[name].model_copy(update={"field_norm": "layer", "norm": "layer"})
     model, features = model_of(config).eval(), block()
     for layer in model.blocks:  # so that scale and shift are not those of no normalisation
         nn.init.normal_(layer.hidden[1].weight)
