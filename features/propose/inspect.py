@@ -220,7 +220,8 @@ def _warnings(
             "split lets training see the future"
         )
     held_out = int((parts > 0).sum())
-    if held_out and across > 0.5 * held_out:
+    unlabelled = schema.interactions.label is None
+    if unlabelled and held_out and across > 0.5 * held_out:
         found.append(
             f"{across / held_out:.0%} of the held-out rows repeat a pair of user and item seen "
             "before: evaluation.filter_seen leaves them out of what counts"

@@ -23,6 +23,7 @@ def report(
     *,
     context: list[dict[str, Any]] | None = None,
     items: dict[str, Any] | None = None,
+    label: str | None = None,
 ) -> Report:
     """Write, read and inspect; parts are those of the events in their sorted order."""
     pq.write_table(pa.table(log), folder / "log.parquet")
@@ -32,6 +33,7 @@ def report(
             "user": "user",
             "item": "item",
             "time": {"column": "time", "unit": "s"},
+            **({} if label is None else {"label": {"column": label}}),
         },
         "items": {"key": "item"},
         "features": [
@@ -105,6 +107,10 @@ def test_clean_data_has_no_warning(tmp_path: Path) -> None:
     found = report(tmp_path, log, parts.tolist(), context=context)
     # Four items and twenty rows a user: held-out pairs come again, and that is said.
     assert ["repeat a pair" in one for one in found.warnings] == [True]
+    # Rows with a label are all evaluated: none are left out as seen.
+    log["clicked"] = rng.integers(0, 2, size)
+    found = report(tmp_path, log, parts.tolist(), context=context, label="clicked")
+    assert not found.warnings
 
 
 def test_leaks_are_found(tmp_path: Path) -> None:
