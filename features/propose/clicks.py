@@ -136,7 +136,7 @@ def sections(draft: Draft) -> list[str]:
     sizes = ranker_sizes(rows, draft.values)
     draft.table_rows = sizes.num_rows
     if rows < SMALL_LOG and draft.autos:
-        line = f"lookups: {draft.autos}   # one a feature: more would overfit so few rows"
+        line = f"lookups: {draft.autos}   # one an `auto` feature: more would overfit so few rows"
         draft.table_lines.append(line)
     counted = f"{'' if log.complete else 'at least '}{log.rows:,} rows"
     draft.table_lines.append(
