@@ -16,7 +16,11 @@ def code_cells(notebook: Any) -> list[Any]:
 
 
 def test_the_notebooks_are_there() -> None:
-    assert [path.stem for path in NOTEBOOKS] == ["01_quick_tour", "02_your_own_tables"]
+    assert [path.stem for path in NOTEBOOKS] == [
+        "01_quick_tour",
+        "02_your_own_tables",
+        "03_ranking_and_explanations",
+    ]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
