@@ -40,7 +40,7 @@ import torch
 from _harness import Benchmark, timed
 from _loaned import folder_of
 from autoint_ml1m import FILE, config_of
-from embedding_pareto import SINGLE, read_joined
+from embedding_methods.datasets import SINGLE, read_joined
 from peers.process import PEERS, Trainer, number, peers_are_there, write_part
 
 NUMBERS, CATEGORIES, EXPONENT, BUCKETS = 13, 26, 1.05, 100

@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 from _harness import Benchmark
 from _loaned import loaned
 from _ranker_runs import averaged, trained
-from embedding_pareto import read_joined
+from embedding_methods.datasets import read_joined
 
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.engine.ranks import World

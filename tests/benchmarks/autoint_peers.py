@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from _harness import Benchmark
 from _loaned import loaned
-from embedding_pareto import SINGLE, read_joined
+from embedding_methods.datasets import SINGLE, read_joined
 from peers.process import Trainer, number, peers_are_there, write_part
 
 from recsys.metrics.classification import auc, log_loss

@@ -27,7 +27,8 @@ import torch
 import yaml
 from _harness import Benchmark, peak_memory_mib
 from _loaned import loaned
-from embedding_pareto import interval, read_joined
+from embedding_methods.datasets import read_joined
+from embedding_pareto import interval
 
 from recsys.features.dataset.split import TEST
 from recsys.metrics.classification import auc, log_loss

@@ -3,25 +3,37 @@
 Coleman et al., "Unified Embedding: Battle-Tested Feature Representations for Web-Scale ML
 Systems", NeurIPS 2023, https://arxiv.org/abs/2305.12102, section 5, asks which embedding predicts
 best at a given number of parameters. Each method here turns one value of a feature into one
-vector of `dim` floats, from a budget of floats for all features together:
+vector of `dim` floats, from a budget of floats for all features together.
+
+Tables of their own, one a feature:
 
     collisionless       a row a value, and one for all unseen values: the reference, of fixed size
     hashing_trick       one hash into the feature's own rows (Weinberger et al. 2009)
     multi_hash          two hashes into them, half as wide, concatenated
     quotient_remainder  two rows multiplied, one each for a value's number div and mod R
-    robe                `dim / 2` consecutive floats at each of two hashed places of one array
-    unified             one hash into the rows that all features share
-    unified_auto        rows half as wide; `allocate` gives a feature between one and eight
+    robe                `dim / 2` consecutive floats at each of two hashed places of an own array
+
+Multiplexed (`MULTIPLEXED`): one table, whose rows all features share, told apart by salts:
+
+    unified                         one hash: the hashing trick
+    multi_hash_multiplexed          two hashes, half as wide, concatenated
+    quotient_remainder_multiplexed  two hashed rows multiplied, without a vocabulary
+    robe_multiplexed                two chunks of one array, as ROBE is published
+    unified_auto                    rows half as wide; `allocate` gives a feature one to eight
+    unified_fine                    rows a quarter as wide; `allocate` gives it one to eight
+    unified_wide                    rows as wide as `dim`, as many lookups as of `unified_auto`
 
 A feature's own rows are a range of the one table. They are shared out in proportion to how many
 values the features have, after a row a value, up to a quarter of an equal share, for each; for
 `quotient_remainder` after the rows that it needs to tell the values apart, if there are as many.
 
 So optimizer, kernel and initial spread are the same for all methods, and the embedded row is as
-wide: F x dim for F features. Only `unified_auto` moves width from a feature of few values to one
-of many, at the same sum, where F x 2 lookups can all be placed.
+wide: F x dim for F features. `unified_auto` and `unified_fine` move width from a feature of few
+values to one of many, at the same sum, where all lookups can be placed; `unified_wide` alone has
+up to twice the width, from as many floats in the table.
 
-The vocabularies of `collisionless` and `quotient_remainder` are counted in no budget.
+The vocabularies of `collisionless` and `quotient_remainder` are counted in no budget
+(`StudyEmbedding.numbered_values`).
 
     embedding = build_embedding("robe", [layout], TableConfig(dim=16), parameters=10_000,
                                 values={"user": hashes, "item": hashes}, device=cpu, seed=0)
@@ -37,6 +49,7 @@ from embedding_methods.lookups import (
     Enumerated,
     Hashed,
     Lookup,
+    Product,
     QuotientRemainder,
     rows_to_split,
     split_number,
@@ -73,6 +86,12 @@ class StudyEmbedding(nn.Module):
     def num_parameters(self) -> int:
         """Floats of the table; the optimizer's state comes on top."""
         return self.table.num_rows * self.table.weight.shape[1]
+
+    @property
+    def numbered_values(self) -> int:
+        """Values that vocabularies hold, 8 bytes each, to number them."""
+        found = (getattr(lookup, "vocabulary", None) for lookup in self.lookups.values())
+        return sum(len(one.values) for one in found if one is not None)
 
     def width(self, side: int) -> int:
         """Return how wide the embedded row of layout number `side` is, dense columns included."""
@@ -147,16 +166,24 @@ class _Budget:
         """How many rows of `dim` there are."""
         return self.parameters // dim
 
+    def allocated(self, each: int) -> dict[str, int]:
+        """Share out `each` lookups for every feature by how many values they have."""
+        return allocate(self.cardinalities, each * len(self.values))
+
     @property
     def half(self) -> int:
-        """Half the width of a vector.
+        """Half the width of a vector."""
+        return self.part(NUM_HASHES)
+
+    def part(self, count: int) -> int:
+        """Return the width of a vector over `count`.
 
         Raises:
             ValueError: it is no whole number.
         """
-        if self.dim % NUM_HASHES:
-            raise ValueError(f"this method halves dim, which is odd: {self.dim}")
-        return self.dim // NUM_HASHES
+        if self.dim % count:
+            raise ValueError(f"this method cuts dim into {count} equal parts, and it is {self.dim}")
+        return self.dim // count
 
 
 _Design = tuple[int, int, dict[str, Lookup]]
@@ -186,16 +213,20 @@ def _multi_hash(budget: _Budget) -> _Design:
 
 
 def _own_hashed(budget: _Budget, dim: int, num_hashes: int) -> _Design:
-    num_rows = budget.rows(dim)
-    # In proportion alone, a feature of few values has one row and tells nothing: on MovieLens-1M
-    # at a tenth of the rows AUC 0.853 against 0.869, at a hundredth 0.707 against 0.785.
-    floor = num_rows // (4 * len(budget.values))
-    least = {name: max(min(count, floor), 1) for name, count in budget.cardinalities.items()}
-    ranges = share_rows(budget.cardinalities, least, num_rows)
+    ranges = _own_ranges(budget, budget.rows(dim))
     lookups: dict[str, Lookup] = {
         name: Hashed(name, *found, num_hashes) for name, found in ranges.items()
     }
     return sum(count for _, count in ranges.values()), dim, lookups
+
+
+def _own_ranges(budget: _Budget, num_rows: int) -> dict[str, tuple[int, int]]:
+    """Share the rows out by how many values the features have, first row and number each."""
+    # In proportion alone, a feature of few values has one row and tells nothing: on MovieLens-1M
+    # at a tenth of the rows AUC 0.853 against 0.869, at a hundredth 0.707 against 0.785.
+    floor = num_rows // (4 * len(budget.values))
+    least = {name: max(min(count, floor), 1) for name, count in budget.cardinalities.items()}
+    return share_rows(budget.cardinalities, least, num_rows)
 
 
 def _quotient_remainder(budget: _Budget) -> _Design:
@@ -214,24 +245,57 @@ def _quotient_remainder(budget: _Budget) -> _Design:
 
 
 def _robe(budget: _Budget) -> _Design:
-    num_rows = budget.rows(budget.half)
-    if num_rows * budget.half > MAX_ROWS:
-        raise ValueError(f"robe has at most {MAX_ROWS} parameters, got {budget.parameters}")
+    num_rows = _robe_rows(budget)
+    ranges = _own_ranges(budget, num_rows)
     lookups: dict[str, Lookup] = {
-        name: Chunked(name, num_rows, budget.half, NUM_HASHES) for name in budget.values
+        name: Chunked(name, *found, budget.half, NUM_HASHES) for name, found in ranges.items()
+    }
+    return sum(count for _, count in ranges.values()), budget.half, lookups
+
+
+def _robe_multiplexed(budget: _Budget) -> _Design:
+    num_rows = _robe_rows(budget)
+    lookups: dict[str, Lookup] = {
+        name: Chunked(name, 0, num_rows, budget.half, NUM_HASHES) for name in budget.values
     }
     return num_rows, budget.half, lookups
 
 
-def _unified(budget: _Budget) -> _Design:
+def _robe_rows(budget: _Budget) -> int:
+    num_rows = budget.rows(budget.half)
+    if num_rows * budget.half > MAX_ROWS:
+        raise ValueError(f"robe has at most {MAX_ROWS} parameters, got {budget.parameters}")
+    return num_rows
+
+
+def _quotient_remainder_multiplexed(budget: _Budget) -> _Design:
     num_rows = budget.rows(budget.dim)
-    return num_rows, budget.dim, {name: Hashed(name, 0, num_rows, 1) for name in budget.values}
+    return num_rows, budget.dim, {name: Product(name, 0, num_rows) for name in budget.values}
+
+
+def _shared(budget: _Budget, dim: int, lookups: Mapping[str, int]) -> _Design:
+    num_rows = budget.rows(dim)
+    return num_rows, dim, {name: Hashed(name, 0, num_rows, m) for name, m in lookups.items()}
+
+
+def _unified(budget: _Budget) -> _Design:
+    return _shared(budget, budget.dim, dict.fromkeys(budget.values, 1))
+
+
+def _multi_hash_multiplexed(budget: _Budget) -> _Design:
+    return _shared(budget, budget.half, dict.fromkeys(budget.values, NUM_HASHES))
 
 
 def _unified_auto(budget: _Budget) -> _Design:
-    num_rows = budget.rows(budget.half)
-    found = allocate(budget.cardinalities, NUM_HASHES * len(budget.values))
-    return num_rows, budget.half, {name: Hashed(name, 0, num_rows, m) for name, m in found.items()}
+    return _shared(budget, budget.half, budget.allocated(NUM_HASHES))
+
+
+def _unified_fine(budget: _Budget) -> _Design:
+    return _shared(budget, budget.part(4), budget.allocated(4))
+
+
+def _unified_wide(budget: _Budget) -> _Design:
+    return _shared(budget, budget.dim, budget.allocated(NUM_HASHES))
 
 
 METHODS: dict[str, Callable[[_Budget], _Design]] = {
@@ -241,9 +305,16 @@ METHODS: dict[str, Callable[[_Budget], _Design]] = {
     "quotient_remainder": _quotient_remainder,
     "robe": _robe,
     "unified": _unified,
+    "multi_hash_multiplexed": _multi_hash_multiplexed,
+    "quotient_remainder_multiplexed": _quotient_remainder_multiplexed,
+    "robe_multiplexed": _robe_multiplexed,
     "unified_auto": _unified_auto,
+    "unified_fine": _unified_fine,
+    "unified_wide": _unified_wide,
 }
 """By name; what each is stands at the top of this file."""
+MULTIPLEXED = tuple(METHODS)[5:]
+"""Those in which all features share the rows of one table."""
 
 
 def collisionless_parameters(values: Mapping[str, Tensor], dim: int) -> int:
@@ -300,6 +371,6 @@ def _initial_scale(init_scale: float, lookups: Mapping[str, Lookup]) -> float:
 
     Of a uniform u in [-a, a] the variance is a^2 / 3; of a product of two of them a^4 / 9.
     """
-    if any(isinstance(lookup, QuotientRemainder) for lookup in lookups.values()):
+    if any(isinstance(lookup, QuotientRemainder | Product) for lookup in lookups.values()):
         return float((init_scale * 3**0.5) ** 0.5)
     return init_scale

@@ -100,6 +100,30 @@ class QuotientRemainder:
         return read_TLD[:, 0] * read_TLD[:, 1]
 
 
+@dataclass(frozen=True)
+class Product:
+    """Element-wise product of two hashed rows among the `num_rows` from `first` on.
+
+    What quotient and remainder become without a vocabulary: of a hash in 0..R^2 - 1 they are two
+    independent numbers in 0..R - 1, so that two values meet in both with 1 / R^2. Rows of the whole
+    table make it multiplexed (Coleman et al. 2023, section 3).
+    """
+
+    feature: str
+    first: int
+    num_rows: int
+    num_vectors: int = 1
+
+    def rows(self, values: Tensor) -> Tensor:
+        """Return (T, 2) int64."""
+        salts = salts_of(self.feature, 2).to(values.device)
+        return table_rows(values.unsqueeze(1), salts, self.num_rows) + self.first
+
+    def compose(self, read_TLD: Tensor, values: Tensor) -> Tensor:
+        """Return (T, D)."""
+        return read_TLD[:, 0] * read_TLD[:, 1]
+
+
 def split_number(count: int, num_rows: int) -> int:
     """Return the most remainders R with R + ceil(count / R) <= num_rows, at least 2 rows.
 
@@ -118,15 +142,17 @@ def rows_to_split(count: int) -> int:
 
 @dataclass(frozen=True)
 class Chunked:
-    """`num_vectors` chunks of `dim` consecutive floats at hashed places of the whole table.
+    """`num_vectors` chunks of `dim` consecutive floats at hashed places of `num_rows` rows.
 
     ROBE-Z of Desai et al., "Random Offset Block Embedding Array (ROBE) for CriteoTB Benchmark
     MLPerf DLRM Model", MLSys 2022 (https://arxiv.org/abs/2108.02191), Z = `dim`, without its sign
-    hash: the table is one circular array, and a chunk may begin at any float of it. It lies in
-    two neighbouring rows, which are both read; what is read of them and not used has no gradient.
+    hash: the rows from `first` on are one circular array, and a chunk may begin at any float of
+    it. It lies in two neighbouring rows, which are both read; what is read of them and not used
+    has no gradient.
     """
 
     feature: str
+    first: int
     num_rows: int
     dim: int
     num_vectors: int
@@ -134,7 +160,8 @@ class Chunked:
     def rows(self, values: Tensor) -> Tensor:
         """Return (T, 2 * C) int64: each chunk's two rows beside each other."""
         first_TC = self._places(values) // self.dim
-        return torch.stack([first_TC, (first_TC + 1) % self.num_rows], dim=2).flatten(1)
+        pairs = torch.stack([first_TC, (first_TC + 1) % self.num_rows], dim=2)
+        return pairs.flatten(1) + self.first
 
     def compose(self, read_TLD: Tensor, values: Tensor) -> Tensor:
         """Return (T, C * D)."""
