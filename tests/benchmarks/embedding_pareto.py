@@ -9,7 +9,8 @@ best validation AUC counts. Bytes are those of the table and of the values that 
 keep to number them; a wider embedded row needs a wider perceptron, so that all bytes of the model,
 dense weights included, are given beside them.
 
-    --set data=frappe            or ml1m (ids among the fields), planted (clicks with a known truth)
+    --set data=frappe            or ml1m (ids among the fields), planted (clicks with a known
+                                 truth), or several of them; all unless given
     --set rows=5000000           of planted (default 1,000,000)
     --set methods=unified,robe   some of the methods
     --set percents=100,20        sizes, in per cent of the floats of a collision-free table
@@ -20,8 +21,8 @@ dense weights included, are given beside them.
                                  on from there
     --set plot=PATH              where --save draws (default docs/embedding_pareto.png)
 
-`--save` writes results/embedding_pareto_DATA.json and draws all of these that are there. The data
-on loan are needed (RECSYS_DATA), but for planted.
+`--save` keeps what is saved of the other data sets, and draws all. The data on loan are needed
+(RECSYS_DATA), but for planted.
 """
 
 import json
@@ -158,14 +159,10 @@ def ranked(points: list[Figures]) -> dict[str, list[str]]:
     return found
 
 
-def saved_points() -> dict[str, list[Figures]]:
-    """Return the saved points of each data set that has some."""
-    found = {}
-    for name in DATA:
-        path = RESULTS / f"embedding_pareto_{name}.json"
-        if path.is_file():
-            found[name] = json.loads(path.read_text())["figures"]["points"]
-    return found
+def saved(path: Path) -> dict[str, Figures]:
+    """Return the figures that were saved before, by data set."""
+    figures = json.loads(path.read_text())["figures"] if path.is_file() else {}
+    return {name: figures[name] for name in DATA if name in figures}
 
 
 def plot(points: Mapping[str, list[Figures]], path: Path) -> None:
@@ -235,45 +232,50 @@ def grid(bench: Benchmark, data: str, options: Mapping[str, str]) -> list[Run]:
     return [Run(method=m, percent=p, seed=s, **shared) for s in seeds for m, p in points]
 
 
-def main() -> None:
-    bench = Benchmark("embedding_pareto", __doc__ or "")
-    options = dict(override.split("=", 1) for override in bench.overrides)
-    data = options.get("data", "frappe")
-    if data not in DATA:
-        sys.exit(f"data is one of {', '.join(DATA)}, and it is {data}")
-    bench.name = f"embedding_pareto_{data}"
-    if data in FOLDERS:
-        loaned(FOLDERS[data])
+def measured(bench: Benchmark, data: str, options: Mapping[str, str]) -> Figures:
+    """Run the grid on one data set; return its figures."""
     runs = grid(bench, data, options)
     log = Path(options["log"]) if "log" in options else None
     points = summary(run_all(bench, runs, int(options.get("workers", 1)), log))
     for point in points:
         bench.row(
-            f"{point['method']}, {point['parameters']} floats ({point['percent']:g} %)",
+            f"{data}: {point['method']}, {point['percent']:g} %",
             f"AUC {point['auc']:.5f} +- {point['auc_half_width']:.5f}, {point['kib']} KiB",
         )
     found = study_data(data, runs[0].num_rows)
-    bench.finish(
-        {
-            "points": points,
-            "frontier": frontier(points, "percent"),
-            "frontier_by_bytes": frontier(points, "kib"),
-            "frontier_by_model_bytes": frontier(points, "model_kib"),
-            "best_first": ranked(points),
-            "best_of_both": best_of_both(points),
-            "cardinalities": {name: len(v) for name, v in found.training_values().items()},
-            "best_reachable_auc": found.best_auc,
-            "training_rows": len(found.parts["train"]),
-            "hidden": list(runs[0].hidden),
-            "dim": DIM,
-            "batch_size": BATCH_SIZE,
-            "epochs": runs[0].epochs,
-            "weight_decay": runs[0].weight_decay or found.weight_decay,
-            "peak_memory_mib": peak_memory_mib(),
-        }
-    )
+    return {
+        "points": points,
+        "frontier": frontier(points, "percent"),
+        "frontier_by_bytes": frontier(points, "kib"),
+        "frontier_by_model_bytes": frontier(points, "model_kib"),
+        "best_first": ranked(points),
+        "best_of_both": best_of_both(points),
+        "cardinalities": {name: len(v) for name, v in found.training_values().items()},
+        "best_reachable_auc": found.best_auc,
+        "training_rows": len(found.parts["train"]),
+        "hidden": list(runs[0].hidden),
+        "dim": DIM,
+        "batch_size": BATCH_SIZE,
+        "epochs": runs[0].epochs,
+        "weight_decay": runs[0].weight_decay or found.weight_decay,
+    }
+
+
+def main() -> None:
+    bench = Benchmark("embedding_pareto", __doc__ or "")
+    options = dict(override.split("=", 1) for override in bench.overrides)
+    names = options["data"].split(",") if "data" in options else list(DATA)
+    if set(names) - set(DATA):
+        sys.exit(f"data is some of {', '.join(DATA)}, and it is {options['data']}")
+    for name in names:
+        if name in FOLDERS:
+            loaned(FOLDERS[name])
+    figures = saved(RESULTS / f"{bench.name}.json") if bench.save else {}
+    figures |= {name: measured(bench, name, options) for name in names}
     if bench.save and not bench.quick:
-        plot(saved_points(), Path(options.get("plot", PLOT)))
+        points = {name: figures[name]["points"] for name in DATA if name in figures}
+        plot(points, Path(options.get("plot", PLOT)))
+    bench.finish({**figures, "peak_memory_mib": peak_memory_mib()})
 
 
 if __name__ == "__main__":
