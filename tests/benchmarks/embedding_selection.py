@@ -74,7 +74,7 @@ def configured(folder: Path, options: dict[str, int]) -> ExperimentConfig:
     ]
     roles = {"user": "user_id", "item": "movie_id", "label": {"column": "label"}}
     floats = COLLISIONLESS_FLOATS * options["percent"] // 100
-    training = {"batch_size": options["batch_size"], "learning_rate": 0.001, "id_dropout": 0.0}
+    training = {"batch_size": options["batch_size"], "learning_rate": 0.002, "id_dropout": 0.0}
     whole = {
         "data": {"interactions": "joined.parquet"},
         "schema": {"interactions": roles, "features": [*single, GENRES]},
@@ -83,7 +83,7 @@ def configured(folder: Path, options: dict[str, int]) -> ExperimentConfig:
         "embedding": {
             "num_rows": floats // options["dim"],
             "dim": options["dim"],
-            "learning_rate": 0.2,
+            "weight_decay": 0.01,  # of Adam, which rankers have
         },
         "training": {**training, "precision": "float32", "epochs": options["epochs"]},
         "cache": str(folder / "cache"),
