@@ -85,9 +85,7 @@ class LabelSums:
         Raises:
             ConfigError: there are more distinct values than can be kept.
         """
-        rows = weight.astype(np.float64)
-        sums = np.stack([rows * (label > 0), rows], axis=1)
-        self._pending.append(_summed(values, folds_of(row, self.folds), sums))
+        self._pending.append(_summed(values, folds_of(row, self.folds), _weighed(label, weight)))
         waiting = sum(len(one[0]) for one in self._pending)
         if waiting > max(_PENDING, len(self._hashes) // 4):
             self._merge()
@@ -159,11 +157,16 @@ def earlier(
     weight: NDArray[np.float32],
 ) -> Seen:
     """Return what each of N rows is told by those of a strictly earlier time."""
-    rows = weight.astype(np.float64)
-    sums = np.stack([rows * (label > 0), rows], axis=1)
+    sums = _weighed(label, weight)
     every = _before(np.zeros(len(values), np.int64), time, sums)
     own = _before(values, time, sums)
     return Seen(own[:, 0], own[:, 1], every[:, 0], every[:, 1])
+
+
+def _weighed(label: NDArray[np.float32], weight: NDArray[np.float32]) -> Floats:
+    """Return how much each row counts as positive and at all, (N, 2)."""
+    rows = weight.astype(np.float64)
+    return np.stack([rows * (label > 0), rows], axis=1)
 
 
 def _before(values: Integers, time: Integers, sums: Floats) -> Floats:
@@ -208,8 +211,7 @@ class Running:
         """
         if len(time) and (time[0] < self._instant or (time[1:] < time[:-1]).any()):
             raise ValueError("the rows are not in the order of time")
-        codes, rows = np.searchsorted(self._hashes, values), weight.astype(np.float64)
-        sums = np.stack([rows * (label > 0), rows], axis=1)
+        codes, sums = np.searchsorted(self._hashes, values), _weighed(label, weight)
         found, every = np.empty_like(sums), np.empty_like(sums)
         same = int(np.searchsorted(time, self._instant, side="right"))
         found[:same], every[:same] = self._known[codes[:same]], self._every

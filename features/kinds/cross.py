@@ -13,7 +13,6 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 
-from recsys.core.strict import nearest
 from recsys.data.batch import FeatureBlock, FeatureLayout, Jagged
 from recsys.data.feature_options import Multiplicity, Name, Pooling
 from recsys.embeddings.hashing import mix
@@ -56,11 +55,7 @@ class CrossFeature(RowFeature):
         """Refuse a cross of what is no value, of a feature with itself, or of two lists."""
         parts = declared.parts
         for name in self.of:
-            if name not in parts:
-                raise ValueError(
-                    f"feature '{self.name}' crosses '{name}', which is none of the features that "
-                    f"are looked up: {', '.join(parts)}{nearest(name, list(parts))}"
-                )
+            declared.check_part(self.name, "crosses", name)
         if len(set(self.of)) < len(self.of):
             raise ValueError(f"feature '{self.name}' crosses a feature with itself")
         lists = [name for name in self.of if parts[name]]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from recsys.core.strict import StrictModel
+from recsys.core.strict import StrictModel, nearest
 from recsys.data.batch import FeatureBlock, FeatureLayout
 from recsys.data.feature_options import Multiplicity, Name
 from recsys.features.encoding.label_sums import Seen
@@ -38,6 +38,18 @@ class Declared:
     has_time: bool
     has_order: bool
     has_label: bool
+
+    def check_part(self, feature: str, verb: str, part: str) -> None:
+        """Refuse a part of a feature that is not looked up.
+
+        Raises:
+            ValueError: it is none of `parts`; the nearest right one is named.
+        """
+        if part not in self.parts:
+            raise ValueError(
+                f"feature '{feature}' {verb} '{part}', which is none of the features that are "
+                f"looked up: {', '.join(self.parts)}{nearest(part, list(self.parts))}"
+            )
 
 
 class DerivedFeature(StrictModel):

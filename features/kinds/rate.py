@@ -13,7 +13,6 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from recsys.core.strict import nearest
 from recsys.data.batch import FeatureBlock, FeatureLayout
 from recsys.data.feature_options import Name
 from recsys.embeddings.hashing import mix
@@ -51,11 +50,7 @@ class RateFeature(LabelFeature):
         """Refuse what has no single value a row, and a log without labels or without the time."""
         parts = declared.parts
         for name in self.of:
-            if name not in parts:
-                raise ValueError(
-                    f"feature '{self.name}' is of '{name}', which is none of the features that "
-                    f"are looked up: {', '.join(parts)}{nearest(name, list(parts))}"
-                )
+            declared.check_part(self.name, "is of", name)
             if parts[name]:
                 raise ValueError(
                     f"feature '{self.name}' is of '{name}', which holds several values a row, and "
@@ -112,4 +107,6 @@ class RateFeature(LabelFeature):
         log_odds, count, unseen = numbers
         if unseen:
             return "no training row"
-        return f"log-odds {log_odds:+.2f} of {np.expm1(count):,.3g} rows"
+        rows = float(np.expm1(count))
+        counted = f"{rows:,.0f}" if rows >= 100 else f"{rows:.3g}"
+        return f"log-odds {log_odds:+z.2f} of {counted} row{'' if counted == '1' else 's'}"

@@ -140,7 +140,8 @@ def sections(draft: Draft) -> list[str]:
         draft.table_lines.append(line)
     counted = f"{'' if log.complete else 'at least '}{log.rows:,} rows"
     draft.table_lines.append(
-        f"weight_decay: {sizes.weight_decay:g}   # L2 for {counted}; the first thing to tune"
+        f"weight_decay: {sizes.weight_decay:g}   # L2 for {counted}; the first thing to tune "
+        "(fm, logistic: leave it out)"
     )
     model = [
         "kind: autoint   # or dcn, mlp, finalmlp, masknet, fm, logistic",

@@ -104,7 +104,7 @@ class Draft:
         ]
         rule = "what to do with rows that break a rule"
         parts = [
-            "# Written by `recsys init` from the tables below. Look at it, then: recsys check",
+            "# Written by `recsys init` from the tables below. Look at it, then: recsys check FILE",
             section("data", self._paths()),
             section("policies", policies, rule) if policies else "",
             section("schema", schema),

@@ -8,8 +8,9 @@ MovieLens-1M (591,000, 8 columns), with the validation rows.
 - L2 is a prior: as the loss is a mean over rows, it weighs as much as a number of rows does, and
   its best value falls with their number: 0.05 to 0.1 on the first log, 0.01 on the second.
 - A batch leaves an epoch a few dozen steps at least. More rows are cheaper a row.
-- The table has enough rows that few values share one: on Frappe collisions in 12 rows a value
-  cost 0.002 of AUC. Above a million rows values share, as there is little to learn of most.
+- The table has enough rows that few values share one: on Frappe, with one lookup a value,
+  validation AUC / log loss were 0.9851 / 0.1345 with 12 rows a value and 0.9859 / 0.1298 with 195.
+  Above a million rows values share, as there is little to learn of most.
 """
 
 from dataclasses import dataclass

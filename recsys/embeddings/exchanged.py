@@ -41,9 +41,17 @@ class ExchangedTable(RowShards):
 
     def __call__(self, rows: Tensor, offsets: Tensor, weights: Tensor | None = None) -> Tensor:
         """Return (bags, dim) of this rank's bags."""
+        rows_U, place_T = torch.unique(rows, return_inverse=True)
         trigger = torch.zeros((), device=self.weight.device, requires_grad=True)
-        pooled: Tensor = _ExchangedBags.apply(trigger, rows, offsets, weights, self)  # type: ignore[no-untyped-call]
-        return pooled
+        vectors_UD: Tensor = _Exchanged.apply(trigger, rows_U, self)  # type: ignore[no-untyped-call]
+        return F.embedding_bag(
+            place_T,
+            vectors_UD,
+            offsets,
+            mode="sum",
+            include_last_offset=True,
+            per_sample_weights=weights,
+        )
 
     def scale_learning_rate(self, factor: float) -> None:
         """Step `factor` times as far as configured from the next backward pass on."""
@@ -84,42 +92,17 @@ def _exchanged(values: Tensor, there: list[int], here: list[int]) -> Tensor:
     return found
 
 
-class _ExchangedBags(torch.autograd.Function):
-    """Sum-pooled bags of rows that others hold; their steps as the backward."""
+class _Exchanged(torch.autograd.Function):
+    """The rows that this rank reads, fetched from their holders; these step as the backward."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        trigger: Tensor,
-        rows: Tensor,
-        offsets: Tensor,
-        weights: Tensor | None,
-        table: ExchangedTable,
-    ) -> Any:
-        rows_U, place = torch.unique(rows, return_inverse=True)
-        route = table.route(rows_U)
-        vectors_UD = route.to_readers(table.weight[route.rows])
-        ctx.table, ctx.route, ctx.count = table, route, len(rows_U)
-        ctx.save_for_backward(place, offsets, weights)
-        return F.embedding_bag(
-            place,
-            vectors_UD,
-            offsets,
-            mode="sum",
-            include_last_offset=True,
-            per_sample_weights=weights,
-        )
+    def forward(ctx: Any, trigger: Tensor, rows_U: Tensor, table: ExchangedTable) -> Any:
+        ctx.table, ctx.route = table, table.route(rows_U)
+        return ctx.route.to_readers(table.weight[ctx.route.rows])
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        place, offsets, weights = ctx.saved_tensors
-        grad, lengths = grads[0], offsets.diff()
-        read = grad.repeat_interleave(lengths, dim=0, output_size=len(place))
-        if weights is not None:
-            read = read * weights.unsqueeze(1)
-        grad_UD = grad.new_zeros(ctx.count, grad.shape[1]).index_add_(0, place, read)
-        grad_VD = ctx.route.to_holders(grad_UD)
-        rows_V = ctx.route.rows
+        grad_VD, rows_V = ctx.route.to_holders(grads[0]), ctx.route.rows
         one_each = torch.arange(len(rows_V) + 1, device=rows_V.device)
         ctx.table.own.update(rows_V, one_each, None, grad_VD)
-        return None, None, None, None, None
+        return None, None, None

@@ -89,7 +89,10 @@ class TableConfig(StrictModel):
     @model_validator(mode="after")
     def _runs(self) -> "TableConfig":
         if self.backend == "fbgemm" and self.lacking_in_fbgemm is not None:
-            raise ValueError(f"{self.lacking_in_fbgemm} runs on backend: torch alone")
+            raise ValueError(
+                f"{self.lacking_in_fbgemm} runs on backend: torch alone: leave backend out, or set "
+                "optimizer: row_wise_adagrad and weight_decay: 0"
+            )
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError("betas must be in [0, 1)")
         fields, optimizer = TableConfig.model_fields, self.optimizer

@@ -159,6 +159,11 @@ class AutoInt(nn.Module):
             width = layout.num_lookups * dim + len(layout.dense)
             self.first_order = nn.Linear(width, 1, bias=False)
 
+    @property
+    def output_bias(self) -> Tensor:
+        """What is added to every logit, (1,)."""
+        return self.readout.bias
+
     def forward(self, features: FeatureBlock) -> Tensor:
         """Return logits (B,) of the label being 1."""
         (embedded_BW,) = self.embedding([features])

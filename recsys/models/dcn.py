@@ -61,6 +61,11 @@ class DCN(nn.Module):
         self.deep_norm = nn.Sequential(*norm_of(config.norm, config.hidden[-1]))
         self.out = nn.Linear(width + config.hidden[-1], 1)
 
+    @property
+    def output_bias(self) -> Tensor:
+        """What is added to every logit, (1,)."""
+        return self.out.bias
+
     def forward(self, features: FeatureBlock) -> Tensor:
         """Return logits (B,) of the label being 1."""
         logits: Tensor = self.out(self.represent(features)).squeeze(1)

@@ -44,6 +44,13 @@ class Deep(nn.Module):
         self.embedding = embedding
         self.deep = mlp(width, config.hidden, 1, dropout=config.dropout, norm=config.norm)
 
+    @property
+    def output_bias(self) -> Tensor:
+        """What is added to every logit, (1,)."""
+        last = self.deep[-1]
+        assert isinstance(last, nn.Linear)
+        return last.bias
+
     def forward(self, features: FeatureBlock) -> Tensor:
         """Return logits (B,) of the label being 1."""
         (embedded_BW,) = self.embedding([features])

@@ -107,6 +107,11 @@ class FinalMLP(nn.Module):
         )
         self.fusion = Fusion(config.hidden[-1], config.second_hidden[-1], config.heads)
 
+    @property
+    def output_bias(self) -> Tensor:
+        """What is added to every logit, (1,)."""
+        return self.fusion.linear.bias
+
     def forward(self, features: FeatureBlock) -> Tensor:
         """Return logits (B,) of the label being 1."""
         logits: Tensor = self.fusion(self.represent(features)).squeeze(1)

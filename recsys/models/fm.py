@@ -37,6 +37,11 @@ class FM(nn.Module):
         self.fields = Fields(layout, dim=dim, width=dim, combine=config.combine)
         self.linear = nn.Linear(layout.num_lookups * dim + len(layout.dense), 1)
 
+    @property
+    def output_bias(self) -> Tensor:
+        """What is added to every logit, (1,)."""
+        return self.linear.bias
+
     def forward(self, features: FeatureBlock) -> Tensor:
         """Return logits (B,) of the label being 1."""
         (embedded_BW,) = self.embedding([features])

@@ -37,6 +37,11 @@ class Logistic(nn.Module):
         self.dense = nn.Linear(len(layout.dense), 1, bias=False) if layout.dense else None
         self.bias = nn.Parameter(torch.zeros(1))
 
+    @property
+    def output_bias(self) -> Tensor:
+        """What is added to every logit, (1,)."""
+        return self.bias
+
     def forward(self, features: FeatureBlock) -> Tensor:
         """Return logits (B,) of the label being 1."""
         (embedded_BW,) = self.embedding([features])

@@ -98,6 +98,13 @@ class MaskNet(nn.Module):
         read = config.block_dim * (config.blocks if self.in_parallel else 1)
         self.deep = mlp(read, config.hidden, 1, dropout=config.dropout, norm=config.norm)
 
+    @property
+    def output_bias(self) -> Tensor:
+        """What is added to every logit, (1,)."""
+        last = self.deep[-1]
+        assert isinstance(last, nn.Linear)
+        return last.bias
+
     def forward(self, features: FeatureBlock) -> Tensor:
         """Return logits (B,) of the label being 1."""
         logits: Tensor = self.deep(self._masked(features)).squeeze(1)

@@ -1,7 +1,7 @@
 """The rankers by the name of their kind: what a configuration may ask for, and how it is built.
 
-A ranker turns a block of rows into logits (B,). To add one: a file next to this one, an entry in
-`RANKERS`, and its settings among `RankerConfig`.
+A ranker turns a block of rows into logits (B,) and has an `output_bias`. To add one: a file next to
+this one, an entry in `RANKERS`, and its settings among `RankerConfig`.
 """
 
 from collections.abc import Callable, Mapping

@@ -5,7 +5,7 @@ notes), so other libraries have to be run on the same rows. The configuration is
 `recsys init` writes for the file, with another model in it; `out_of_the_box` is that file as it is.
 Of each run the epoch with the best validation AUC counts. In 87 % of the positive test rows the
 user had used the app before: figures of pairs seen and not seen in training are given apart.
-LightGBM reads the same columns as native categories, then the same rates beside them.
+LightGBM reads the same rows, their columns as native categories.
 
     --set models=mlp,dcn         some of the models (out_of_the_box among them)
     --set rates=no,all           which rates: none, those that `init` proposes (init), or those of
@@ -35,12 +35,13 @@ from _ranker_runs import averaged, figures_of, trained
 from autoint_ml1m import nested
 from numpy.typing import NDArray
 
-from recsys.features.dataset.split import TEST, TRAIN, VALIDATION
+from recsys.features.dataset.split import TEST
 from recsys.features.propose.tables import infer
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.engine.ranks import World
 from recsys.training.families.load import parse_config
 from recsys.training.families.ranker.rows import RankingRows, open_rows
+from recsys.training.families.ranker.trees import TreeModel
 
 DEEP = {"hidden": [400, 400], "dropout": 0.1}
 MODELS: dict[str, dict[str, Any]] = {
@@ -127,44 +128,15 @@ def by_memory(
     }
 
 
-def trees(rates: str, path: str, smoke: bool) -> dict[str, Any]:
-    """Train LightGBM on native categories and, if so, the rates that the engine's rows hold."""
-    import lightgbm
-
-    rows = rows_for(rates, path, 4096, 0)
-    table = pq.read_table(path).to_pandas()
-    names = [name for name, _ in rows.layout.single]
-    parts: dict[int, tuple[Any, NDArray[Any]]] = {}
-    for part, word in ((TRAIN, "train"), (VALIDATION, "validation"), (TEST, "test")):
-        batches = list(rows.loader.ordered(part, 65_536))
-        codes = table.loc[table["split"] == word, names].to_numpy(np.float64)
-        dense = np.concatenate([batch.features.dense.numpy() for batch in batches])
-        label = np.concatenate([batch.label.numpy() for batch in batches])
-        parts[part] = np.concatenate([codes, dense], axis=1), label
-    settings = {
-        "objective": "binary",
-        "learning_rate": 0.1,
-        "num_leaves": 63,
-        "num_threads": 1,
-        "verbose": -1,
-    }
+def trees(rates: str, path: str) -> dict[str, Any]:
+    """Train LightGBM on the same encoded rows, as the report of a ranker does."""
+    config = config_of("mlp", rates, 0, path, {})
+    rows = rows_for(rates, path, config.training.batch_size, 0)
     started = time.process_time()
-    data = lightgbm.Dataset(*parts[TRAIN], categorical_feature=list(range(len(names))))
-    model = lightgbm.train(
-        settings,
-        data,
-        num_boost_round=5 if smoke else 2000,
-        valid_sets=[lightgbm.Dataset(*parts[VALIDATION], reference=data)],
-        callbacks=[lightgbm.early_stopping(50, verbose=False)],
-    )
+    found = TreeModel.fit(config, rows).predictions(rows, TEST)  # type: ignore[arg-type]
     cpu_s = time.process_time() - started
-    inputs, label = parts[TEST]
-    found: Any = model.predict(inputs)
-    return {
-        **figures_of(found, found, label),
-        **by_memory(found, found, label, path),
-        "cpu_s": cpu_s,
-    }
+    told = (found.logit, found.probability, found.label)
+    return {**figures_of(*told), **by_memory(*told, path), "cpu_s": cpu_s}
 
 
 def main() -> None:
@@ -201,7 +173,7 @@ def main() -> None:
             f"{[run['best_epoch'] for run in runs]}, {runs[0]['cpu_s']:.0f} CPU s a run",
         )
     for rates in ways:
-        point = trees(rates, path, bench.smoke)
+        point = trees(rates, path)
         figures[f"rates_{rates}"]["lightgbm"] = point
         bench.row(
             f"rates_{rates} lightgbm",

@@ -146,7 +146,7 @@ def _rows(found: Explanation, paint: _Paint, sheet: Sheet, num_pairs: int = 0) -
         f"AUC of {importance.auc:.4f} less that with the field permuted",
         importance.auc_fall[at],
         importance.auc_deviation[at],
-        ".4f",
+        "z.4f",
     )
     pairs = found.interactions.strongest(num_pairs)
     labels = [_short(name, 28 if sheet.columns > 1 else 16) for name in names]

@@ -38,6 +38,9 @@ def test_numbers_by_hand() -> None:
     assert feature.layout(LAYOUT).dense == ("f", "f.count", "f.null")
     assert feature.shown(expected[0].tolist()) == f"log-odds {beyond:+.2f} of 4 rows"
     assert feature.shown(expected[1].tolist()) == "no training row"
+    assert feature.shown([-0.001, float(np.log(2)), 0]) == "log-odds +0.00 of 1 row"
+    assert feature.shown([0.5, float(np.log1p(20_202)), 0]) == "log-odds +0.50 of 20,202 rows"
+    assert feature.shown([0.5, float(np.log1p(2.5)), 0]) == "log-odds +0.50 of 2.5 rows"
 
 
 def test_a_value_is_that_of_all_its_features_in_their_order() -> None:

@@ -334,3 +334,12 @@ def test_fields_are_normalised_over_rows_or_each_by_itself() -> None:
     by_field = FieldNorm("layer", 4, 6)(x)
     torch.testing.assert_close(by_field.mean(2), torch.zeros(50, 4), atol=1e-5, rtol=0)
     assert torch.equal(FieldNorm("none", 4, 6)(x), x)
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_the_output_bias_is_added_to_every_logit(kind: str) -> None:
+    model = model_of(CONFIGS[kind]).eval()
+    with torch.no_grad():
+        before = model(block())
+        model.output_bias.add_(1.5)
+        torch.testing.assert_close(model(block()), before + 1.5)

@@ -2,6 +2,9 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
+from math import log
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,13 +31,39 @@ from recsys.training.families.ranker.config import RankerExperiment
 from recsys.training.families.ranker.rows import RankingRows
 from recsys.training.families.self_supervision import self_supervised
 
+_BASE_RATE_BATCHES = 16
+
 
 def build_ranker(config: RankerExperiment, rows: RankingRows, world: World) -> nn.Module:
     """Return the model with seeded initial weights, its table sharded over the ranks."""
     plan = EmbeddingPlan.of(config.embedding, (rows.layout,))
     table = table_of(config, plan, world)
     torch.manual_seed(config.training.seed)
-    return built(config.model, UnifiedEmbedding(plan, table)).to(world.device)
+    model = built(config.model, UnifiedEmbedding(plan, table)).to(world.device)
+    _start_at_base_rate(config, rows, model, world)
+    return model
+
+
+@torch.no_grad()
+def _start_at_base_rate(
+    config: RankerExperiment, rows: RankingRows, model: nn.Module, world: World
+) -> None:
+    """Let the first logits be about those of the share of positives in the first batches.
+
+    Otherwise a model of a log with few steps ends before it has learnt even that.
+    """
+    positive = total = 0.0
+    for batch in islice(
+        rows.loader.epoch(0, rank=world.rank, world=world.size), _BASE_RATE_BATCHES
+    ):
+        weight_B = torch.where(batch.label > 0, config.training.positive_weight, 1.0)
+        weight_B = weight_B * batch.weight
+        positive += float((weight_B * batch.label).sum())
+        total += float(weight_B.sum())
+    positive, total = world.sum(positive, total)
+    share = (positive + 0.5) / (total + 1)  # never 0 or 1
+    bias: Any = model.output_bias
+    bias.fill_(log(share / (1 - share)))
 
 
 def table_in(model: nn.Module) -> Table:

@@ -64,9 +64,18 @@ def smoothing_of(config: TwoTowerExperiment, data: Dataset) -> ItemSmoothing | N
 def two_tower_task(
     config: TwoTowerExperiment, data: Dataset, validation: Queries, world: World
 ) -> Task[PairBatch]:
-    """Return everything that the loop needs to train a two-tower on `data`."""
+    """Return everything that the loop needs to train a two-tower on `data`.
+
+    Raises:
+        ConfigError: several ranks cannot train it as one would.
+    """
     training = config.training
     device = world.device
+    if world.size > 1 and config.model.norm == "batch":
+        raise ConfigError(
+            "model.norm: batch takes its statistics from all items of a step, and the processes of "
+            "a two-tower encode some of them twice: set layer or none, or train in one process"
+        )
     model = build_two_tower(config, data, world)
     optimizer = build_optimizer(
         model, learning_rate=training.learning_rate, weight_decay=training.weight_decay

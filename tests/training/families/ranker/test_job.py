@@ -12,6 +12,7 @@ from recsys.bundle.calibration import Calibrator
 from recsys.bundle.directory import Bundle
 from recsys.core.errors import ConfigError
 from recsys.features.bundle.files import read_calibration, read_metrics
+from recsys.features.dataset.split import TRAIN
 from recsys.metrics.grouped import GroupedRows, gauc
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.engine.ranks import World
@@ -206,6 +207,23 @@ def test_the_loss_is_of_softened_labels_and_weighted_positives(log: Path) -> Non
     assert float(task.loss(batch).detach()) == pytest.approx(
         np.average(losses, weights=weight), rel=1e-5
     )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [(), ("training.positive_weight=5",), ("training.negative_rate=0.5",)],
+    ids=["as it is", "heavy positives", "few negatives"],
+)
+def test_an_untrained_ranker_predicts_about_the_base_rate(
+    tmp_path: Path, changes: tuple[str, ...]
+) -> None:
+    config = config_of(clicks(tmp_path, rare=True), "model={kind: logistic}", *changes)
+    rows = open_rows(config, World())  # type: ignore[arg-type]
+    task = ranking_task(config, rows, World())  # type: ignore[arg-type]
+    found = predictions(task.trained.model, rows, TRAIN, 512, World())
+    share = float(found.label.mean())
+    assert share < 0.25
+    assert float(found.probability.mean()) == pytest.approx(share, abs=0.01)
 
 
 def test_a_log_of_positive_rows(tmp_path: Path) -> None:

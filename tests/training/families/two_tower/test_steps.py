@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from recsys.core.errors import ConfigError
 from recsys.data.batch import PairBatch
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.queries import Queries, build_queries
@@ -116,3 +117,12 @@ def test_a_bad_batch_is_named_by_its_rows_and_columns(
     batch.items.dense[3, 0] = torch.nan
     name = dataset.encoder.layout("items").dense[0]
     assert task.describe(batch).endswith(f"not finite in the data: {name}")
+
+
+def test_batch_statistics_over_ranks_that_share_items_are_refused(
+    config: ExperimentConfig, dataset: Dataset
+) -> None:
+    model = config.model.model_copy(update={"norm": "batch"})
+    batch = config.model_copy(update={"model": model})
+    with pytest.raises(ConfigError, match=r"model\.norm: batch .* set layer or none"):
+        two_tower_task(batch, dataset, None, World(rank=0, size=2))  # type: ignore[arg-type]
