@@ -193,6 +193,23 @@ def test_the_labels_loss_is_as_it_was_and_the_other_reaches_all_it_should(
         assert moved[embedding.plan.rows_of(name, torch.tensor([MASK_HASH]))].all()
 
 
+def test_masked_views_do_not_move_the_statistics_of_rows(config_of: Config) -> None:
+    found = []
+    for weight in (0.0, 0.5):
+        task, _ = task_of(config_of("dcn", weight=weight))
+        task.trained.model.train()
+        batch = next(iter(task.batches(0, 0)))
+        torch.manual_seed(3)  # of its dropout
+        task.loss(batch)
+        buffers = dict(task.trained.model.named_buffers())
+        found.append({n: b.clone() for n, b in buffers.items() if "running" in n or "steps" in n})
+    plain, beside = found
+    assert plain
+    assert any(one.any() for one in plain.values())
+    for name, one in plain.items():
+        torch.testing.assert_close(beside[name], one)
+
+
 def test_items_are_drawn_alike_and_alone(config_of: Config) -> None:
     """What the model is shown: the catalogue in equal shares, with nothing of user and place."""
     config = config_of(dropout=0.0)

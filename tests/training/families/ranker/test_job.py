@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from recsys.bundle.calibration import Calibrator
 from recsys.bundle.directory import Bundle
@@ -207,6 +208,25 @@ def test_the_loss_is_of_softened_labels_and_weighted_positives(log: Path) -> Non
     assert float(task.loss(batch).detach()) == pytest.approx(
         np.average(losses, weights=weight), rel=1e-5
     )
+
+
+def test_a_row_of_weight_2_is_trained_on_as_two_rows(log: Path) -> None:
+    """In the loss and in the statistics that it is normalised by."""
+    config = config_of(log, "model={kind: mlp, dropout: 0}", "training.precision=float32")
+    task = ranking_task(config, open_rows(config, World()), World())  # type: ignore[arg-type]
+    batch = next(iter(task.batches(0, 0)))
+    weight = torch.where(torch.arange(len(batch)) % 3 == 0, 2.0, 1.0)
+    twice = torch.repeat_interleave(torch.arange(len(batch)), weight.long())
+    copies = replace(
+        batch,
+        features=batch.features.take(twice),
+        label=batch.label[twice],
+        weight=torch.ones(len(twice)),
+        examples=batch.examples[twice],
+    )
+    task.trained.model.train()
+    losses = [float(task.loss(one).detach()) for one in (replace(batch, weight=weight), copies)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 
 @pytest.mark.parametrize(
