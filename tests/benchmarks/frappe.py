@@ -51,13 +51,15 @@ MODELS: dict[str, dict[str, Any]] = {
     "dcn": {"kind": "dcn", **DEEP},
     "autoint": {"kind": "autoint"},
     "autoint+": {"kind": "autoint", **DEEP},
+    "finalmlp": {"kind": "finalmlp"},
+    "masknet": {"kind": "masknet"},
 }
-LINEAR = {"optimizer": "row_wise_adagrad", "learning_rate": 0.05, "weight_decay": 0.0}
+LINEAR = {"optimizer": "row_wise_adagrad", "learning_rate": 0.1, "weight_decay": 1e-5}
 DECAYED = {"embedding": {"weight_decay": 0.1}}
 CHOSEN: dict[str, dict[str, dict[str, dict[str, Any]]]] = {
     "no": {
         **{key: {"embedding": LINEAR} for key in ("logistic", "fm")},
-        **dict.fromkeys(("mlp", "dcn", "autoint", "autoint+"), DECAYED),
+        **dict.fromkeys(("mlp", "dcn", "autoint", "autoint+", "finalmlp", "masknet"), DECAYED),
     },
     "init": {key: {"embedding": LINEAR} for key in ("logistic", "fm")},
     "all": {key: {"embedding": LINEAR} for key in ("logistic", "fm")},
