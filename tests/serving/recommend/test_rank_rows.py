@@ -98,7 +98,7 @@ def tables() -> dict[str, pa.Table]:
 def trained(folder: Path, raw: dict[str, Any]) -> tuple[ExperimentConfig, Path]:
     shared = {
         "model": {"kind": "dcn", "hidden": [8]},
-        "embedding": {"num_rows": 256, "dim": 4, "backend": "torch"},
+        "embedding": {"num_rows": 256, "dim": 4, "init_scale": 0.5, "backend": "torch"},
         "training": {"epochs": 1, "batch_size": 64, "positive_weight": 3.0},
         "evaluation": {"bootstrap_samples": 5, "rankers": []},
         "calibration": "temperature",
