@@ -3,6 +3,8 @@
     none         p = sigmoid(logit)
     temperature  p = sigmoid(logit / T) (Guo et al., "On Calibration of Modern Neural Networks",
                  ICML 2017, section 4.2)
+    beta         p = sigmoid(a log q - b log(1 - q) + c), q = sigmoid(logit); a, b > 0 (Kull, Silva
+                 Filho and Flach, "Beta calibration", AISTATS 2017, section 3)
     isotonic     p = f(logit), f non-decreasing and piecewise linear (Zadrozny and Elkan, KDD 2002)
 
 The order of rows stays, but for ties that `isotonic` makes.
@@ -15,7 +17,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-Kind = Literal["none", "temperature", "isotonic"]
+Kind = Literal["none", "temperature", "beta", "isotonic"]
 Floats = NDArray[np.floating[Any]]
 
 
@@ -24,24 +26,32 @@ class Calibrator:
     """Turns logits of a model into probabilities.
 
     offset: added to the logits first, for the rows that the model was trained on may have been
-    sampled. temperature: T, above 0. logits, probabilities: the knots of f, ascending; outside
-    of them f is constant.
+    sampled. temperature: T, above 0. slopes, shift: a and b, above 0, and c. logits, probabilities:
+    the knots of f, ascending; outside of them f is constant.
     """
 
     kind: Kind = "none"
     offset: float = 0.0
     temperature: float = 1.0
+    slopes: tuple[float, float] = (1.0, 1.0)
+    shift: float = 0.0
     logits: tuple[float, ...] = ()
     probabilities: tuple[float, ...] = ()
 
     def probability(self, logits: Floats) -> NDArray[np.float64]:
         """Return the probability of label 1 for `logits` (N,) as the model gives them, (N,)."""
-        z = logits.astype(np.float64) + self.offset
         if self.kind == "isotonic":
+            z = logits.astype(np.float64) + self.offset
             return np.interp(z, self.logits, self.probabilities)
-        # The exponent of the one sign that cannot overflow.
-        small = np.exp(-np.abs(z / self.temperature))
-        return np.where(z >= 0, 1 / (1 + small), small / (1 + small))
+        return sigmoid(self.logit(logits))
+
+    def logit(self, logits: Floats) -> NDArray[np.float64]:
+        """Return the calibrated logits of `logits` (N,), (N,), of a kind that has such."""
+        z = logits.astype(np.float64) + self.offset
+        if self.kind != "beta":
+            return z / self.temperature
+        above, below = self.slopes  # log q is -log(1 + exp(-z)), and -log(1 - q) log(1 + exp(z))
+        return below * np.logaddexp(0, z) - above * np.logaddexp(0, -z) + self.shift
 
     def to_json(self) -> str:
         """Return the calibrator as text that `from_json` reads."""
@@ -51,5 +61,11 @@ class Calibrator:
     def from_json(cls, text: str) -> Self:
         """Read what `to_json` wrote."""
         raw = json.loads(text)
-        knots = {name: tuple(raw[name]) for name in ("logits", "probabilities")}
-        return cls(**{**raw, **knots})
+        several = {name: tuple(own) for name, own in raw.items() if isinstance(own, list)}
+        return cls(**{**raw, **several})
+
+
+def sigmoid(z: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return 1 / (1 + exp(-z)) of each, without overflow."""
+    small = np.exp(-np.abs(z))  # the exponent of the one sign that cannot overflow
+    return np.where(z >= 0, 1 / (1 + small), small / (1 + small))

@@ -134,6 +134,10 @@ class PaddedRanker(nn.Module):
 
     def _probability(self, logits_B: Tensor) -> Tensor:
         z_B = logits_B.double() + self.calibrator.offset
+        if self.calibrator.kind == "beta":
+            above, below = self.calibrator.slopes
+            z_B = below * F.softplus(z_B) - above * F.softplus(-z_B) + self.calibrator.shift
+            return torch.sigmoid(z_B).float()
         if self.calibrator.kind != "isotonic":
             return torch.sigmoid(z_B / self.calibrator.temperature).float()
         x_K, y_K = self.get_buffer("x_K"), self.get_buffer("y_K")

@@ -5,29 +5,37 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
-from recsys.features.dataset.split import TEST
+from recsys.features.dataset.split import TEST, VALIDATION
 from recsys.metrics.classification import auc, log_loss
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.engine.checkpoint import Checkpoints
 from recsys.training.engine.loop import fit
 from recsys.training.engine.machine import keep_freed_memory
 from recsys.training.engine.ranks import World
+from recsys.training.families.ranker.evaluation import calibrator_by, calibrator_of
 from recsys.training.families.ranker.rows import RankingRows
 from recsys.training.families.ranker.task import Predictions, predictions, ranking_task
+from recsys.training.families.ranker.trees import TreeModel
 
 
 @dataclass(frozen=True)
 class Run:
-    """A ranker trained once: its test predictions, best epoch and processor time."""
+    """A ranker trained once: its test predictions, best epoch and processor time.
+
+    calibrated: the probabilities as a bundle gives them.
+    """
 
     found: Predictions
+    calibrated: NDArray[np.float64]
     validation_auc: float
     best_epoch: float
     cpu_s: float
@@ -35,7 +43,8 @@ class Run:
     def figures(self) -> dict[str, float]:
         """Return the figures by name."""
         return {
-            **figures_of(self.found.logit, self.found.probability, self.found.label),
+            **figures_of(self.found.logit, self.calibrated, self.found.label),
+            "logloss_uncalibrated": log_loss(self.found.probability, self.found.label),
             "validation_auc": self.validation_auc,
             "best_epoch": self.best_epoch,
             "cpu_s": self.cpu_s,
@@ -51,7 +60,7 @@ def figures_of(
 
 
 def trained(config: ExperimentConfig, rows: RankingRows) -> Run:
-    """Train on one thread; keep the epoch with the best validation AUC."""
+    """Train on one thread; keep the epoch with the best validation AUC, and calibrate it."""
     torch.set_num_threads(1)
     keep_freed_memory()
     started = time.process_time()
@@ -59,10 +68,24 @@ def trained(config: ExperimentConfig, rows: RankingRows) -> Run:
     with tempfile.TemporaryDirectory(prefix="ranker-") as checkpoints:
         state = fit(task, config.training, Checkpoints(Path(checkpoints)))
     cpu_s = time.process_time() - started
-    found = predictions(task.trained.model, rows, TEST, config.training.batch_size, World())
+    model: nn.Module = task.trained.model
+    found = predictions(model, rows, TEST, config.training.batch_size, World())
+    calibrator = calibrator_of(config, rows, model)  # type: ignore[arg-type]
     assert state.best_metric is not None
     epoch = (state.best_step or 0) / task.num_steps
-    return Run(found, state.best_metric, epoch, cpu_s)
+    calibrated = calibrator.probability(found.logit)
+    return Run(found, calibrated, state.best_metric, epoch, cpu_s)
+
+
+def trees_on(config: ExperimentConfig, rows: RankingRows) -> Run:
+    """Train LightGBM on `rows`, as the report of a ranker does."""
+    started = time.process_time()
+    predict = partial(TreeModel.fit(config, rows).predictions, rows)  # type: ignore[arg-type]
+    calibrator = calibrator_by(config, rows, predict)  # type: ignore[arg-type]
+    cpu_s = time.process_time() - started
+    found, known = predict(TEST), predict(VALIDATION)
+    calibrated = calibrator.probability(found.logit)
+    return Run(found, calibrated, auc(known.logit, known.label, known.weight), 0.0, cpu_s)
 
 
 def averaged(runs: Sequence[Mapping[str, float]], *names: str) -> dict[str, float]:

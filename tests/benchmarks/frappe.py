@@ -19,7 +19,6 @@ Needs the data on loan (RECSYS_DATA).
 
 import os
 import sys
-import time
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -31,17 +30,14 @@ import pyarrow.parquet as pq
 import yaml
 from _harness import Benchmark
 from _loaned import loaned
-from _ranker_runs import averaged, figures_of, trained
+from _ranker_runs import Run, averaged, figures_of, trained, trees_on
 from autoint_ml1m import nested
-from numpy.typing import NDArray
 
-from recsys.features.dataset.split import TEST
 from recsys.features.propose.tables import infer
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.engine.ranks import World
 from recsys.training.families.load import parse_config
 from recsys.training.families.ranker.rows import RankingRows, open_rows
-from recsys.training.families.ranker.trees import TreeModel
 
 DEEP = {"hidden": [400, 400], "dropout": 0.1}
 MODELS: dict[str, dict[str, Any]] = {
@@ -109,17 +105,12 @@ def run(name: str, rates: str, seed: int, path: str, extra: dict[str, Any]) -> d
     config = config_of(name, rates, seed, path, extra)
     rows = rows_for(rates, path, config.training.batch_size, seed)
     done = trained(config, rows)
-    label = done.found.label
-    return {
-        **done.figures(),
-        **by_memory(done.found.logit, done.found.probability, label, path),
-    }
+    return {**done.figures(), **by_memory(done, path)}
 
 
-def by_memory(
-    score: NDArray[Any], probability: NDArray[Any], label: NDArray[Any], path: str
-) -> dict[str, Any]:
+def by_memory(done: Run, path: str) -> dict[str, Any]:
     """Return the figures of test rows whose pair of user and app is in training, and of others."""
+    score, probability, label = done.found.logit, done.calibrated, done.found.label
     table = pq.read_table(path, columns=["user_id", "item_id", "split"]).to_pandas()
     pair = table["user_id"].astype(np.int64) * 10**6 + table["item_id"]
     seen = pair[table["split"] == "test"].isin(set(pair[table["split"] == "train"])).to_numpy()
@@ -134,11 +125,8 @@ def trees(rates: str, path: str) -> dict[str, Any]:
     """Train LightGBM on the same encoded rows, as the report of a ranker does."""
     config = config_of("mlp", rates, 0, path, {})
     rows = rows_for(rates, path, config.training.batch_size, 0)
-    started = time.process_time()
-    found = TreeModel.fit(config, rows).predictions(rows, TEST)  # type: ignore[arg-type]
-    cpu_s = time.process_time() - started
-    told = (found.logit, found.probability, found.label)
-    return {**figures_of(*told), **by_memory(*told, path), "cpu_s": cpu_s}
+    done = trees_on(config, rows)
+    return {**done.figures(), **by_memory(done, path)}
 
 
 def main() -> None:

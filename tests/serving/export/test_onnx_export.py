@@ -99,7 +99,7 @@ CALIBRATORS = {
     "autoint+": Calibrator(),
     "dcn": Calibrator(offset=-1.25),
     "mlp": Calibrator("temperature", 0.5, 0.05),
-    "finalmlp": Calibrator(offset=0.5),
+    "finalmlp": Calibrator("beta", 0.5, slopes=(0.6, 1.1), shift=-1.0),
     "masknet": Calibrator("temperature", 2.0),
     "masknet in series": Calibrator(),
     "fm": Calibrator("isotonic", 0.0, logits=(-0.5, 0.5), probabilities=(0.25, 0.75)),

@@ -138,7 +138,7 @@ def test_a_key_of_another_family_is_told_whose_it_is(kind: str, sections: Raw, s
             "dcn",
             {"calibration": "logistic"},
             "calibration: logistic is for two-towers, and model.kind is dcn: Input should be "
-            "'none', 'temperature' or 'isotonic'",
+            "'none', 'temperature', 'beta' or 'isotonic'",
         ),
         (
             "two_tower",

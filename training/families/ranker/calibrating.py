@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.bundle.calibration import Calibrator, Kind
+from recsys.bundle.calibration import Calibrator, Kind, sigmoid
 from recsys.metrics.classification import log_loss
 
 Floats = NDArray[np.floating[Any]]
@@ -25,7 +25,7 @@ def fit_calibrator(
         weight: (N,) of the rows.
         offset: what undoes the sampling of the training rows.
     """
-    from scipy.optimize import minimize_scalar
+    from scipy.optimize import minimize, minimize_scalar
     from sklearn.isotonic import IsotonicRegression
 
     if kind == "none":
@@ -37,8 +37,14 @@ def fit_calibrator(
             return log_loss(tried.probability(logit), label, weight)
 
         # The loss is convex in 1 / T, so it has one valley in log T as well.
-        found = minimize_scalar(loss, bounds=(-_WIDEST, _WIDEST), method="bounded")
-        return Calibrator("temperature", offset, float(np.exp(found.x)))
+        best = minimize_scalar(loss, bounds=(-_WIDEST, _WIDEST), method="bounded")
+        return Calibrator("temperature", offset, float(np.exp(best.x)))
+    if kind == "beta":
+        z = logit.astype(np.float64) + offset
+        powers_N2 = np.stack([-np.logaddexp(0, -z), np.logaddexp(0, z)], axis=1)
+        found = minimize(_beta_loss, np.zeros(3), (powers_N2, label, weight), jac=True).x
+        slopes = (float(np.exp(found[0])), float(np.exp(found[1])))
+        return Calibrator("beta", offset, slopes=slopes, shift=float(found[2]))
     # A step at 0 or 1 would make the log loss of one wrong row infinite.
     edge = 0.5 / (len(label) + 1)
     steps = IsotonicRegression(y_min=edge, y_max=1 - edge, out_of_bounds="clip")
@@ -49,3 +55,18 @@ def fit_calibrator(
         logits=tuple(steps.X_thresholds_.tolist()),
         probabilities=tuple(steps.y_thresholds_.tolist()),
     )
+
+
+def _beta_loss(
+    given: Floats, powers_N2: Floats, label: Floats, weight: Floats
+) -> tuple[float, Floats]:
+    """Return the log loss of all rows, summed, and its gradient.
+
+    given: log a, log b and c, which are normal with deviation 1 before a row is seen: so few rows
+    change little, and many rows decide alone. powers_N2: log q and -log(1 - q).
+    """
+    slopes = np.exp(given[:2])
+    z = powers_N2 @ slopes + given[2]
+    loss = weight @ (np.logaddexp(0, z) - label * z) + given @ given / 2
+    wrong = weight * (sigmoid(z) - label)
+    return loss, given + np.append(slopes * (wrong @ powers_N2), wrong.sum())

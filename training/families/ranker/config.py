@@ -105,7 +105,7 @@ class RankerExperiment(ExperimentConfig):
     """Sizes and options of the model; its kind decides which."""
     training: RankerTrainingConfig = RankerTrainingConfig()
     evaluation: RankerEvaluationConfig = RankerEvaluationConfig()
-    calibration: CalibrationKind = "none"
+    calibration: CalibrationKind = "beta"
     """How logits become probabilities, on the validation rows."""
 
     @model_validator(mode="after")

@@ -23,6 +23,9 @@ def test_probabilities_by_hand() -> None:
     assert half[1:4] == pytest.approx([1 / 2, 3 / 4, 9 / 10])
     cooled = Calibrator("temperature", np.log(3), 2.0).probability(np.array([np.log(27)]))
     assert cooled == pytest.approx([9 / 10])
+    # q = 3/4 of the shifted logit: a = 2, b = 3 and c = log 2 give odds 2 (3/4)^2 / (1/4)^3 = 72.
+    bent = Calibrator("beta", np.log(9), slopes=(2.0, 3.0), shift=np.log(2))
+    assert bent.probability(np.array([-np.log(3)])) == pytest.approx([72 / 73])
     steps = Calibrator("isotonic", 1.0, logits=(0.0, 2.0), probabilities=(0.2, 0.6))
     assert steps.probability(np.array([-9.0, 0.0, 9.0])) == pytest.approx([0.2, 0.4, 0.6])
 
@@ -32,6 +35,25 @@ def test_the_temperature_of_logits_that_are_too_large_or_small_is_found(factor: 
     logit, label = drawn()
     found = fit_calibrator("temperature", logit * factor, label, np.ones(len(label)))
     assert found.temperature == pytest.approx(factor, rel=0.05)
+
+
+@pytest.mark.parametrize("powers", [(0.5, 2.0, -1.0), (3.0, 0.3, 0.5)])
+def test_the_powers_of_a_beta_distribution_are_found(powers: tuple[float, float, float]) -> None:
+    logit, label = drawn(200_000)
+    # What gives back the true logit after a log q - b log(1 - q) + c, found between grid points.
+    above, below, shift = powers
+    grid = np.linspace(-30, 30, 100_001)
+    bent = below * np.logaddexp(0, grid) - above * np.logaddexp(0, -grid) + shift
+    found = fit_calibrator("beta", np.interp(logit, bent, grid), label, np.ones(len(label)))
+    assert (*found.slopes, found.shift) == pytest.approx(powers, abs=0.05)
+
+
+def test_few_rows_bend_little_and_one_label_is_no_proof() -> None:
+    logit = np.array([-1.0, 0.0, 1.0])
+    found = fit_calibrator("beta", logit, np.ones(3), np.ones(3))
+    assert 0.7 < found.probability(np.zeros(1))[0] < 0.9
+    none = fit_calibrator("beta", logit[:0], np.ones(0), np.ones(0))
+    assert none.probability(logit) == pytest.approx(Calibrator().probability(logit))
 
 
 def test_isotonic_mends_what_no_temperature_can() -> None:
@@ -60,7 +82,7 @@ def test_isotonic_is_scikit_learns_between_its_knots_and_beyond() -> None:
     assert np.isfinite(log_loss(found.probability(grid), np.ones(99)))
 
 
-@pytest.mark.parametrize("kind", ["none", "temperature", "isotonic"])
+@pytest.mark.parametrize("kind", ["none", "temperature", "beta", "isotonic"])
 def test_saved_and_read_it_says_the_same(kind: str) -> None:
     logit, label = drawn(500)
     found = fit_calibrator(kind, logit, label, np.ones(500), offset=-1.5)  # type: ignore[arg-type]
@@ -76,3 +98,6 @@ def test_rows_count_by_their_weight() -> None:
     by_weight = fit_calibrator("temperature", logit * 2, label, weight)
     by_rows = fit_calibrator("temperature", twice[0] * 2, twice[1], np.ones(2500))
     assert by_weight.temperature == pytest.approx(by_rows.temperature, rel=1e-3)
+    by_weight = fit_calibrator("beta", logit * 2, label, weight)
+    by_rows = fit_calibrator("beta", twice[0] * 2, twice[1], np.ones(2500))
+    assert by_weight.slopes == pytest.approx(by_rows.slopes, rel=1e-3)
