@@ -56,7 +56,8 @@ _WITHOUT_NORMALISATION: Mapping[str, Any] = {
     "weight_decay": 1e-5,
 }
 """The weights of values have to grow as large as the data say: the decay that suits models with
-normalisation keeps them small, and steps of Adam take long to get there."""
+normalisation keeps them small, and steps of Adam take long to get there. Logistic regression takes
+no decay at all: the weight of a value is one number, which its rows decide."""
 
 RANKERS: dict[str, ModelKind] = {
     "autoint": _ranker(AutoIntConfig, _of_fields(AutoInt), has_representation=True),
@@ -67,7 +68,9 @@ RANKERS: dict[str, ModelKind] = {
     ),
     "masknet": _ranker(MaskNetConfig, _of_fields(MaskNet), has_representation=True),
     "fm": _ranker(FMConfig, _of_fields(FM), table=_WITHOUT_NORMALISATION),
-    "logistic": _ranker(LogisticConfig, _of_fields(Logistic), table=_WITHOUT_NORMALISATION),
+    "logistic": _ranker(
+        LogisticConfig, _of_fields(Logistic), table={**_WITHOUT_NORMALISATION, "weight_decay": 0.0}
+    ),
 }
 
 

@@ -61,7 +61,7 @@ TRAINING = {
     "metric": "auc",
 }
 LINEAR = {"optimizer": "row_wise_adagrad", "learning_rate": 0.1, "weight_decay": 0.0}
-PLAIN = {"logistic": {"embedding": LINEAR}, "fm": {"embedding": LINEAR}}
+PLAIN = {"logistic": {"embedding": LINEAR}, "fm": {"embedding": {**LINEAR, "weight_decay": 1e-5}}}
 CHOSEN: dict[str, dict[str, dict[str, dict[str, Any]]]] = {"a": PLAIN, "b": PLAIN}
 """What the validation rows chose for a model, beyond its setting's."""
 FILE = "rows.parquet"

@@ -50,15 +50,16 @@ MODELS: dict[str, dict[str, Any]] = {
     "finalmlp": {"kind": "finalmlp"},
     "masknet": {"kind": "masknet"},
 }
-LINEAR = {"optimizer": "row_wise_adagrad", "learning_rate": 0.1, "weight_decay": 1e-5}
+LINEAR = {"optimizer": "row_wise_adagrad", "learning_rate": 0.1, "weight_decay": 0.0}
+PLAIN = {"logistic": {"embedding": LINEAR}, "fm": {"embedding": {**LINEAR, "weight_decay": 1e-5}}}
 DECAYED = {"embedding": {"weight_decay": 0.1}}
 CHOSEN: dict[str, dict[str, dict[str, dict[str, Any]]]] = {
     "no": {
-        **{key: {"embedding": LINEAR} for key in ("logistic", "fm")},
+        **PLAIN,
         **dict.fromkeys(("mlp", "dcn", "autoint", "autoint+", "finalmlp", "masknet"), DECAYED),
     },
-    "init": {key: {"embedding": LINEAR} for key in ("logistic", "fm")},
-    "all": {key: {"embedding": LINEAR} for key in ("logistic", "fm")},
+    "init": PLAIN,
+    "all": PLAIN,
 }
 """What the validation rows chose for a model, beyond what `init` writes."""
 OUT_OF_THE_BOX = "out_of_the_box"

@@ -60,8 +60,9 @@ def parse_config(raw: Any, *, source: object) -> ExperimentConfig:
 def without_foreign_keys(raw: dict[str, Any]) -> dict[str, Any]:
     """Return the keys of `raw` without those that its model's family has not and another one has.
 
-    What is left of a configuration whose `model.kind` was changed. Keys that no family knows stay,
-    to be refused.
+    What is left of a configuration whose `model.kind` was changed. So are values that another
+    family takes at their place and this one does not. Keys that no family knows stay, and values
+    that none takes, to be refused.
 
     Raises:
         ConfigError: there is no such kind of model.
@@ -77,7 +78,13 @@ def without_foreign_keys(raw: dict[str, Any]) -> dict[str, Any]:
             key: kept(value, (*above, key)) if isinstance(value, dict) else value
             for key, value in node.items()
             if (*above, key) not in foreign
+            and (isinstance(value, dict) or fits((*above, key), value))
         }
+
+    def fits(place: tuple[str, ...], value: Any) -> bool:
+        return accepts(family.experiment, place, value) or not any(
+            accepts(other.experiment, place, value) for other in FAMILIES
+        )
 
     return kept(raw, ())
 

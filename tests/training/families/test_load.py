@@ -232,7 +232,8 @@ def test_a_kind_has_its_own_table_where_none_is_given() -> None:
         return tuple(getattr(embedding, name) for name in learning)
 
     assert table("mlp") == ("adam", 0.001, 0.03)
-    assert table("fm") == table("logistic") == ("row_wise_adagrad", 0.1, 1e-5)
+    assert table("fm") == ("row_wise_adagrad", 0.1, 1e-5)
+    assert table("logistic") == ("row_wise_adagrad", 0.1, 0.0)
     assert table("fm", weight_decay=0.5) == ("row_wise_adagrad", 0.1, 0.5)
     assert table("fm", optimizer="adam") == ("adam", 0.001, 1e-5)
 

@@ -41,7 +41,7 @@ class RankerTableConfig(TableConfig):
     """Of the table's optimizer; 0.05 where it is another than `adam` and `row_wise_adam`."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.03
     """L2 of the table; a row that is read gets that of all steps since it was last read. 0.00001
-    by default for `logistic` and `fm`."""
+    by default for `fm`, 0 for `logistic`."""
     init_scale: Annotated[float, Field(gt=0)] = 0.01
     """Initial weights are uniform in [-init_scale, init_scale]."""
 

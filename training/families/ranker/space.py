@@ -18,15 +18,16 @@ _MODEL: Space = {
 }
 """By the name of a model's setting, whichever kinds have it."""
 _OF_ONE_WEIGHT = ("logistic",)
-"""Kinds for which the width of a table's row means nothing: they take its mean for a weight."""
+"""Kinds for which the width of a table's row means nothing, as they take its mean for a weight,
+and to which decay does harm."""
 
 
 def ranker_space(config: RankerExperiment) -> Space:
     """Return what is searched, around what `config` has."""
     space = rates_and_batches(config)
-    # The best one differs tenfold from log to log.
-    space["embedding.weight_decay"] = Range(1e-5, 0.3, log=True)
     if config.model.kind not in _OF_ONE_WEIGHT:
+        # The best one differs tenfold from log to log.
+        space["embedding.weight_decay"] = Range(1e-6, 0.3, log=True)
         space |= table_width(config)
     if not config.data.stream:
         space["training.id_dropout"] = Range(0.0, 0.3)

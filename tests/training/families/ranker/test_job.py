@@ -261,8 +261,8 @@ def test_a_log_of_positive_rows(tmp_path: Path) -> None:
     own = result.evaluation.own
     assert own.metrics["auc"].low > 0.53
     assert "ndcg_at_10" not in own.metrics  # the list was drawn: no catalogue was ranked
-    rows = open_rows(config, World())
-    calibrator = calibrator_of(config, rows, None)  # type: ignore[arg-type]
+    calibrator = read_calibration(Bundle.open(result.bundle), Calibrator)
+    assert calibrator is not None
     assert calibrator.offset == pytest.approx(np.log(4 / 39))
     found = own.calibration
     assert np.average(found.predicted) == pytest.approx(1 / 40, rel=0.2)
