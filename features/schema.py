@@ -62,6 +62,15 @@ class LabelColumn(StrictModel):
     """Numbers from here on are positive."""
 
 
+class Outcome(LabelColumn):
+    """What a ranker of several outcomes predicts of a row beside its label, where it is known."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+    """What metrics (`auc_<name>`) and columns of answers (`probability_<name>`) call it."""
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    """How much its loss counts; that of the label counts 1."""
+
+
 class InteractionsTable(StrictModel):
     """Columns of the log: user, item, time. `time` or `order` says what came first.
 
@@ -69,6 +78,7 @@ class InteractionsTable(StrictModel):
     `weight` is a non-negative number, the importance of a row. `where` keeps the rows that
     count as positive (a rating of at least 4). `label` is for rankers, whose log also holds what
     was shown without an interaction; a streamed click log with a label needs neither user nor item.
+    `outcomes` are predicted beside it, by rankers that have several outputs.
     """
 
     user: str = ""
@@ -77,6 +87,9 @@ class InteractionsTable(StrictModel):
     """Column of the item's id."""
     label: LabelColumn | None = None
     """What a ranker predicts."""
+    outcomes: tuple[Outcome, ...] = ()
+    """What else is predicted of a row: a purchase beside the click. An outcome that is null in a
+    row is unknown there, and such a row counts neither for its loss nor for its metrics."""
     time: TimeColumn | None = None
     """When the interaction happened."""
     order: Name | None = None
@@ -95,6 +108,21 @@ class InteractionsTable(StrictModel):
         if bool(self.user) != bool(self.item) or (not self.user and self.label is None):
             raise ValueError("the interactions need the columns 'user' and 'item'")
         return self
+
+    @model_validator(mode="after")
+    def _outcomes_beside_a_label(self) -> Self:
+        names = self.outcome_names
+        if names and self.label is None:
+            raise ValueError("'outcomes' are further ones beside the 'label': give that, too")
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two outcomes are named '{name}'")
+        return self
+
+    @property
+    def outcome_names(self) -> tuple[str, ...]:
+        """Names of the outcomes beside the label, in declared order."""
+        return tuple(outcome.name for outcome in self.outcomes)
 
 
 class ItemsTable(StrictModel):

@@ -98,6 +98,13 @@ class RankingLoader:
         """Return how many rows `ordered` gives of `part`."""
         return int((self.data.part == part).sum()) * (1 + self._num_drawn)
 
+    def num_known(self, part: int) -> tuple[int, ...]:
+        """Return in how many rows of `part` each further outcome is known."""
+        outcomes = self.data.tables.events.outcomes
+        if outcomes is None:
+            return ()
+        return tuple((~np.isnan(outcomes[self.data.events_of((part,))])).sum(axis=0).tolist())
+
     def users(self, part: int) -> NDArray[np.int32]:
         """Return the user of each row that `ordered` gives of `part`."""
         users = self.data.tables.events.user_row[self.data.events_of((part,))]
@@ -168,11 +175,13 @@ class RankingLoader:
         query = self.data.users.take(users).beside(self.data.context.take(where))
         columns = query.beside(self.data.items.take(items))
         before = self._past.beside(self._crosses.beside(columns), numbers, items.numpy())
+        further = events.outcomes
         return RankingBatch(
             features=self._memory.beside(before, numbers, items.numpy()),
             label=torch.from_numpy(label),
             weight=torch.from_numpy(events.weight[numbers]),
             examples=where,
+            outcomes=None if further is None else torch.from_numpy(further[numbers]),
         )
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
@@ -204,7 +213,7 @@ class RankingLoader:
         for place, column in enumerate(self._ids):
             features = without_ids(features, (column,), dropped[:, place])
         features = self._memory.again(batch.features, self._crosses.again(features))
-        return RankingBatch(features, batch.label, batch.weight, batch.examples)
+        return replace(batch, features=features)
 
 
 def _rng(seed: int, epoch: int, stream: int) -> np.random.Generator:

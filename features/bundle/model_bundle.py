@@ -88,7 +88,9 @@ class ModelBundle:
             IntegrityError: the weights are not those of such a model.
         """
         about, (layout,) = self.description, self.description.layouts
-        return load_ranker(read_weights(self.bundle), self._settings(), about.embedding, layout)
+        outcomes = 1 + len(self.schema.interactions.outcomes)
+        weights = read_weights(self.bundle)
+        return load_ranker(weights, self._settings(), about.embedding, layout, outcomes)
 
     def _settings(self) -> Any:
         """Return the settings of the model; the caller knows their type."""

@@ -53,6 +53,9 @@ class RowModel(ModelBundle):
 
     @torch.no_grad()
     def logits(self, features: FeatureBlock) -> NDArray[np.float32]:
-        """Return the model's logits of encoded rows, (N,), before anything is calibrated."""
+        """Return the model's logits of encoded rows before anything is calibrated.
+
+        (N,), or (N, T) where the model predicts T outcomes, the label's first.
+        """
         found: NDArray[np.float32] = self.model(features).numpy()
         return found

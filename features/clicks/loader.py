@@ -188,6 +188,7 @@ def joined(pieces: list[RankingBatch]) -> RankingBatch:
     """Return the rows of all pieces, one after another."""
     blocks = [piece.features for piece in pieces]
     multi = zip(*(block.multi for block in blocks), strict=True)
+    outcomes = [piece.outcomes for piece in pieces if piece.outcomes is not None]
     return RankingBatch(
         features=FeatureBlock(
             torch.cat([block.single for block in blocks]),
@@ -197,6 +198,7 @@ def joined(pieces: list[RankingBatch]) -> RankingBatch:
         label=torch.cat([piece.label for piece in pieces]),
         weight=torch.cat([piece.weight for piece in pieces]),
         examples=torch.cat([piece.examples for piece in pieces]),
+        outcomes=torch.cat(outcomes) if outcomes else None,
     )
 
 

@@ -46,7 +46,7 @@ from recsys.features.tables.reading import open_table
 from recsys.features.tables.rows import Rows
 from recsys.features.tables.sources import Policies, Sources
 
-_FORMAT = "click log 3"
+_FORMAT = "click log 4"
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +54,8 @@ class ClickLog:
     """An encoded click log on disk; parts are numbered as in `recsys.features.dataset.split`.
 
     layout: what the features of a batch are. fingerprint: of the source files. counts and
-    positives: rows of each part, and those of them with label 1. drops: rows that conditions
-    and policies left out.
+    positives: rows of each part, and those of them with label 1. known: the same of the rows in
+    which each further outcome is known. drops: rows that conditions and policies left out.
     """
 
     schema: Schema
@@ -65,6 +65,7 @@ class ClickLog:
     folder: Path
     counts: tuple[int, ...]
     positives: tuple[int, ...]
+    known: tuple[tuple[int, ...], ...]
     drops: tuple[Drop, ...]
 
     def num_rows(self, part: int) -> int:
@@ -73,7 +74,8 @@ class ClickLog:
 
     def files(self, part: int) -> PartFiles:
         """Return the files of `part`, which give any ranges of its rows."""
-        return PartFiles(self.folder / PARTS[part], self.layout, self.counts[part])
+        outcomes = len(self.schema.interactions.outcomes)
+        return PartFiles(self.folder / PARTS[part], self.layout, self.counts[part], outcomes)
 
     def read(self, part: int, rows: slice) -> RankingBatch:
         """Return consecutive rows of `part`, as a slice without a step says.
@@ -177,6 +179,7 @@ def load_click_log(folder: Path) -> ClickLog:
         folder=folder,
         counts=tuple(facts["rows"]),
         positives=tuple(facts["positives"]),
+        known=tuple(tuple(counts) for counts in facts["known"]),
         drops=tuple(Drop.from_json(raw) for raw in facts["drops"]),
     )
 
@@ -260,8 +263,9 @@ def _encode(
             "key": folder.name,
             "fingerprint": fingerprint,
             "rows": found.counts,
-            "positives": written,
-            "positive_rate": [p / max(n, 1) for p, n in zip(written, found.counts, strict=True)],
+            "positives": [part.num_positive for part in written],
+            "positive_rate": [part.num_positive / max(part.num_rows, 1) for part in written],
+            "known": [part.num_known for part in written],
             "layout": asdict(found.encoder.ranking_layout()),
             "drops": [asdict(drop) for drop in ledger.settle()],
             "bytes": _sizes(staging),
@@ -273,14 +277,17 @@ def _encode(
 
 def _write_parts(
     folder: Path, source: ClickSource, found: Survey, memory: ClickMemory, ledger: Ledger
-) -> tuple[int, ...]:
-    """Encode every row into the files of its part; return the positive rows of each."""
+) -> list[PartWriter]:
+    """Encode every row into the files of its part; return what wrote each, with its counts."""
     layout, schema = found.encoder.ranking_layout(), found.encoder.schema
     time = schema.interactions.time
     order = None if time is None else PartOrder(source.files, time.column)
     position = 0
     with ExitStack() as stack:
-        writers = [stack.enter_context(PartWriter(folder / name, layout)) for name in PARTS]
+        outcomes = len(schema.interactions.outcomes)
+        writers = [
+            stack.enter_context(PartWriter(folder / name, layout, outcomes)) for name in PARTS
+        ]
         for rows in source.batches(schema.features_of("interactions"), ledger):
             ledger.check()
             part = _parts(rows, found, position)
@@ -299,7 +306,7 @@ def _write_parts(
             file=source.files.paths[0],
             remedy="do not change the files while they are read",
         )
-    return tuple(writer.num_positive for writer in writers)
+    return writers
 
 
 def _parts(rows: Rows, found: Survey, position: int) -> NDArray[np.int8]:
@@ -332,6 +339,7 @@ def _encoded(rows: Rows, found: Survey, source: ClickSource) -> RankingBatch:
         label=torch.from_numpy(rows.label),
         weight=torch.from_numpy(weight),
         examples=torch.from_numpy(rows.rows),
+        outcomes=None if rows.outcomes is None else torch.from_numpy(rows.outcomes),
     )
 
 
@@ -352,7 +360,10 @@ def take_rows(batch: RankingBatch, rows: torch.Tensor) -> RankingBatch:
         tuple(jagged.take(rows) for jagged in batch.features.multi),
         batch.features.dense.index_select(0, rows),
     )
-    return RankingBatch(features, batch.label[rows], batch.weight[rows], batch.examples[rows])
+    outcomes = None if batch.outcomes is None else batch.outcomes[rows]
+    return RankingBatch(
+        features, batch.label[rows], batch.weight[rows], batch.examples[rows], outcomes
+    )
 
 
 def _sizes(folder: Path) -> dict[str, Any]:

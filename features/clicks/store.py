@@ -2,7 +2,8 @@
 
 One folder a part (train, validation, test), N rows each, little-endian, row by row:
 `single.bin` (N, F) int64; `dense.bin` (N, D) float32; `label.bin`, `weight.bin` (N,) float32;
-`row.bin` (N,) int64, row numbers over the source files; and for the i-th multi-valued feature
+`row.bin` (N,) int64, row numbers over the source files; `outcomes.bin` (N, K) float32 where there
+are K further outcomes than the label; and for the i-th multi-valued feature
 `multi-<i>.values.bin` (T,) int64, `multi-<i>.offsets.bin` (N + 1,) int64 and, where values are
 weighted, `multi-<i>.weights.bin` (T,) float32.
 
@@ -34,10 +35,11 @@ Range = tuple[int, int]
 class PartWriter:
     """Appends batches to the files of one part; a context manager that closes them."""
 
-    def __init__(self, folder: Path, layout: FeatureLayout) -> None:
+    def __init__(self, folder: Path, layout: FeatureLayout, num_outcomes: int = 0) -> None:
         folder.mkdir(parents=True)
         self.num_rows = 0
         self.num_positive = 0
+        self.num_known = [0] * num_outcomes
         self._folder = folder
         self._open = ExitStack()
         self._files: dict[str, BinaryIO] = {}
@@ -64,6 +66,10 @@ class PartWriter:
         self._write("label", batch.label)
         self._write("weight", batch.weight)
         self._write("row", batch.examples)
+        if batch.outcomes is not None:
+            self._write("outcomes", batch.outcomes)
+            for number, known in enumerate((~batch.outcomes.isnan()).sum(0).tolist()):
+                self.num_known[number] += known
         for number, jagged in enumerate(block.multi):
             self._write(f"multi-{number}.values", jagged.values)
             self._write(f"multi-{number}.offsets", jagged.offsets[1:] + self._ends[number])
@@ -90,6 +96,7 @@ class PartFiles:
     folder: Path
     layout: FeatureLayout
     num_rows: int
+    num_outcomes: int = 0
 
     def read(self, ranges: Sequence[Range]) -> RankingBatch:
         """Return the rows of each (start, stop) one after another.
@@ -100,6 +107,9 @@ class PartFiles:
         for start, stop in ranges:
             if not 0 <= start <= stop <= self.num_rows:
                 raise ValueError(f"rows {start} to {stop} of {self.num_rows:,}")
+        outcomes = None
+        if self.num_outcomes:
+            outcomes = self._rows("outcomes", np.float32, self.num_outcomes, ranges)
         return RankingBatch(
             features=FeatureBlock(
                 self._rows("single", np.int64, len(self.layout.single), ranges),
@@ -109,6 +119,7 @@ class PartFiles:
             label=self._rows("label", np.float32, 1, ranges).squeeze(1),
             weight=self._rows("weight", np.float32, 1, ranges).squeeze(1),
             examples=self._rows("row", np.int64, 1, ranges).squeeze(1),
+            outcomes=outcomes,
         )
 
     def _rows(self, name: str, dtype: DTypeLike, width: int, ranges: Sequence[Range]) -> Tensor:

@@ -31,7 +31,9 @@ from recsys.features.tables.checked import Events, Tables, source_fingerprint
 from recsys.features.tables.ledger import Drop
 from recsys.features.tables.sources import Policies, Sources
 
-_EVENTS = ("user_row", "item_row", "time", "weight", "row", "label", "split", "session")
+_EVENTS = (
+    "user_row", "item_row", "time", "weight", "row", "label", "outcomes", "split", "session"
+)  # fmt: skip
 _FORMAT = "5"
 _SIDES = ("items", "users", "context")
 

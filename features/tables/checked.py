@@ -40,8 +40,9 @@ class Events:
     microseconds since 1970 UTC, the order value, or 0..E-1 in file order where neither is
     declared; weight (E,) float32; row (E,) int64, row number over the source files, from 0;
     split (E,) int8, 0 train, 1 validation, 2 test, from the split column; context: E rows;
-    label (E,) float32, 0 or 1, where the schema declares one; session (E,) int32, the same number
-    for the rows of one session id, where the schema names a session column.
+    label (E,) float32, 0 or 1, where the schema declares one; outcomes (E, K) float32, 0, 1 or NaN
+    where unknown, where the schema declares some; session (E,) int32, the same number for the rows
+    of one session id, where the schema names a session column.
     """
 
     user_row: NDArray[np.int32]
@@ -52,6 +53,7 @@ class Events:
     split: NDArray[np.int8] | None
     context: pa.Table
     label: NDArray[np.float32] | None = None
+    outcomes: NDArray[np.float32] | None = None
     session: NDArray[np.int32] | None = None
 
     def __len__(self) -> int:
@@ -68,6 +70,7 @@ class Events:
             None if self.split is None else self.split[rows],
             take_rows(self.context, rows),
             None if self.label is None else self.label[rows],
+            None if self.outcomes is None else self.outcomes[rows],
             None if self.session is None else self.session[rows],
         )
 
@@ -302,6 +305,7 @@ def _events(
         split=None if log.split is None else log.split[order],
         context=take_rows(log.context, order),
         label=None if log.label is None else log.label[order],
+        outcomes=None if log.outcomes is None else log.outcomes[order],
         session=None if log.sessions is None else log.sessions.codes[order],
     )
 

@@ -11,15 +11,16 @@ _FIRST = 1 << 16
 class GrowingArray:
     """Doubles its space when full; pages of the space that is not yet used cost no memory."""
 
-    def __init__(self, dtype: DTypeLike) -> None:
-        self._room: NDArray[Any] = np.empty(_FIRST, dtype)
+    def __init__(self, dtype: DTypeLike, *shape: int) -> None:
+        self._room: NDArray[Any] = np.empty((_FIRST, *shape), dtype)
         self._size = 0
 
     def append(self, part: NDArray[Any]) -> None:
-        """Add `part` (N,) at the end."""
+        """Add `part` (N, *shape) at the end."""
         end = self._size + len(part)
         if end > len(self._room):
-            room = np.empty(max(end, 2 * len(self._room)), self._room.dtype)
+            size = max(end, 2 * len(self._room))
+            room = np.empty((size, *self._room.shape[1:]), self._room.dtype)
             room[: self._size] = self._room[: self._size]
             self._room = room
         self._room[self._size : end] = part

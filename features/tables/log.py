@@ -35,6 +35,7 @@ class Log:
     context: pa.Table
     ledger: Ledger
     label: NDArray[np.float32] | None = None
+    outcomes: NDArray[np.float32] | None = None
     sessions: Ids | None = None
 
     def keep(self, mask: Mask) -> "Log":
@@ -52,6 +53,7 @@ class Log:
             split=None if self.split is None else self.split[mask],
             context=take_rows(self.context, np.flatnonzero(mask)),
             label=None if self.label is None else self.label[mask],
+            outcomes=None if self.outcomes is None else self.outcomes[mask],
             sessions=None
             if self.sessions is None
             else self.sessions.with_rows(self.sessions.codes[mask], rows),
@@ -102,6 +104,8 @@ class _LogColumns:
         self._numbers = {
             name: GrowingArray(dtype) for name, (role, dtype) in numbers.items() if role
         }
+        if roles.outcomes:
+            self._numbers["outcomes"] = GrowingArray(np.float32, len(roles.outcomes))
         self._context: dict[str, list[pa.Array]] = {name: [] for name in roles.converted}
 
     def add(self, rows: Rows) -> None:
@@ -133,6 +137,7 @@ class _LogColumns:
             context=_table(context, len(rows)),
             ledger=self._ledger,
             label=numbers.get("label"),
+            outcomes=numbers.get("outcomes"),
             sessions=ids.get("session"),
         )
 

@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 from recsys.core.errors import DataError
 from recsys.features.kinds.convert import columns_of, common_type, convert_columns
 from recsys.features.kinds.feature import Feature
-from recsys.features.schema import Condition, LabelColumn, Schema, TimeColumn
+from recsys.features.schema import Condition, LabelColumn, Outcome, Schema, TimeColumn
 from recsys.features.tables.conditions import conditions_met
 from recsys.features.tables.ids import IdCheck
 from recsys.features.tables.ledger import Cells, Drop, Ledger, Mask, cells
 from recsys.features.tables.reading import Batch, TableFiles
 from recsys.features.tables.sources import Policies
 from recsys.features.tables.times import TimeCheck
-from recsys.features.tables.values import labels, orders, split_parts, weights
+from recsys.features.tables.values import labels, orders, outcomes, split_parts, weights
 
 IdRole = Literal["user", "item", "session", "key"]
 """Whose ids: of a log, or the key of a table with one row a key."""
@@ -46,6 +46,7 @@ class RowRoles:
     time: TimeColumn | None = None
     order: str | None = None
     label: LabelColumn | None = None
+    outcomes: Sequence[Outcome] = ()
     part: str | None = None
     where: Sequence[Condition] = ()
     features: Sequence[Feature] = ()
@@ -75,6 +76,7 @@ class RowRoles:
             time=roles.time,
             order=roles.order,
             label=roles.label,
+            outcomes=roles.outcomes,
             part=part,
             where=roles.where,
             features=schema.features_of("interactions") if features is None else features,
@@ -91,6 +93,7 @@ class RowRoles:
         clock = self.time.column if self.time else self.order
         wanted = [*self.ids.values(), clock, self.weight, self.part]
         wanted += [self.label.column] if self.label else []
+        wanted += [outcome.column for outcome in self.outcomes]
         wanted += [condition.column for condition in self.where]
         wanted += self.converted
         return list(dict.fromkeys(name for name in wanted if name is not None))
@@ -103,8 +106,9 @@ class Rows:
     rows (N,) int64: numbers over the files. ids: role -> (N,) dictionary of whole numbers (int64,
     uint64) or text (large_string), none null. clock (N,) int64: times in the unit of their column
     (microseconds for `datetime`), or order values. weight (N,) float32, zero or more. label (N,)
-    float32, 0 or 1. part (N,) int8: 0 train, 1 validation, 2 test. columns: source column -> (N,)
-    values as `recsys.features.kinds.convert.convert_columns` gives them, or as they are.
+    float32, 0 or 1. outcomes (N, K) float32, 0, 1 or NaN where unknown. part (N,) int8: 0 train,
+    1 validation, 2 test. columns: source column -> (N,) values as
+    `recsys.features.kinds.convert.convert_columns` gives them, or as they are.
     """
 
     rows: NDArray[np.int64]
@@ -113,6 +117,7 @@ class Rows:
     clock: NDArray[np.int64] | None = None
     weight: NDArray[np.float32] | None = None
     label: NDArray[np.float32] | None = None
+    outcomes: NDArray[np.float32] | None = None
     part: NDArray[np.int8] | None = None
 
     def __len__(self) -> int:
@@ -230,6 +235,10 @@ class RowReader:
             found["clock"] = orders(cell(roles.order), policies)
         if roles.label is not None:
             found["label"] = labels(cell(roles.label.column), roles.label, policies)
+        if roles.outcomes:
+            each = [outcomes(cell(one.column), one, policies) for one in roles.outcomes]
+            columns, usable = zip(*each, strict=True)
+            found["outcomes"] = np.stack(columns, axis=1), np.logical_and.reduce(usable)
         if roles.part is not None:
             found["part"] = split_parts(cell(roles.part))
         return found
@@ -256,7 +265,7 @@ class RowReader:
 
 
 def _kept(values: Any, good: Mask) -> Any:
-    """Return the values, (N,) of NumPy or Arrow, where `good` (N,) holds."""
+    """Return the values, (N, ...) of NumPy or (N,) of Arrow, where `good` (N,) holds."""
     if good.all():
         return values
     return values[good] if isinstance(values, np.ndarray) else values.filter(pa.array(good))

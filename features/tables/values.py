@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recsys.features.kinds.convert import number
-from recsys.features.schema import LabelColumn
+from recsys.features.schema import LabelColumn, Outcome
 from recsys.features.tables.ledger import Cells, Mask, is_text, mask_of
 from recsys.features.tables.sources import Policies
 
@@ -22,18 +22,16 @@ def labels(
     column: Cells, role: LabelColumn, policies: Policies
 ) -> tuple[NDArray[np.float32], Mask]:
     """Return 0 or 1, (N,) float32: the column itself, or whether it is at least a threshold."""
-    values = np.asarray(number(column, policies).fill_null(np.nan))
-    null = np.isnan(values)
+    found, usable = _zero_or_one(column, role, policies, "label", "interactions.label.at_least")
+    null = np.isnan(found)
     column.note(null, "the label is null", _FILL, show=False)
-    if role.at_least is not None:
-        return (values >= role.at_least).astype(np.float32), ~null
-    other = ~null & (values != 0) & (values != 1)
-    column.note(
-        other,
-        "the label is neither 0 nor 1",
-        "set interactions.label.at_least to the least value that counts as 1",
-    )
-    return values.astype(np.float32), ~null & ~other
+    return found, usable & ~null
+
+
+def outcomes(column: Cells, role: Outcome, policies: Policies) -> tuple[NDArray[np.float32], Mask]:
+    """Return 0, 1 or, where the column is null, NaN, (N,) float32; null is usable."""
+    what = f"outcome '{role.name}'"
+    return _zero_or_one(column, role, policies, what, f"at_least of the {what}")
 
 
 def weights(column: Cells, policies: Policies) -> tuple[NDArray[np.float32], Mask]:
@@ -73,6 +71,20 @@ def split_parts(column: Cells) -> tuple[NDArray[np.int8], Mask]:
     at = np.asarray(pc.index_in(words, pa.array(list(_PARTS))).fill_null(-1))
     column.note(at < 0, "no known part of the split", remedy)
     return np.asarray(np.array([*_PARTS.values(), 0], np.int8)[at]), at >= 0
+
+
+def _zero_or_one(
+    column: Cells, role: LabelColumn, policies: Policies, what: str, key: str
+) -> tuple[NDArray[np.float32], Mask]:
+    values = np.asarray(number(column, policies).fill_null(np.nan))
+    null = np.isnan(values)
+    if role.at_least is not None:
+        found = np.where(null, np.nan, values >= role.at_least)
+        return found.astype(np.float32), np.ones(len(values), bool)
+    other = ~null & (values != 0) & (values != 1)
+    remedy = f"set {key} to the least value that counts as 1"
+    column.note(other, f"the {what} is neither 0 nor 1", remedy)
+    return values.astype(np.float32), ~other
 
 
 def _infinite(column: Cells) -> Mask:

@@ -278,7 +278,8 @@ class Model:
             tables: attribute tables to join, by name: `users=`, `items=`, or a side table's.
 
         Returns:
-            The keys of the rows and `probability`, in the order of the rows.
+            The keys of the rows and `probability`, in the order of the rows; `probability_<name>`
+            of further outcomes.
 
         Raises:
             ConfigError: the model is no ranker.

@@ -11,7 +11,8 @@ The order of rows stays, but for ties that `isotonic` makes.
 """
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -27,7 +28,8 @@ class Calibrator:
 
     offset: added to the logits first, for the rows that the model was trained on may have been
     sampled. temperature: T, above 0. slopes, shift: a and b, above 0, and c. logits, probabilities:
-    the knots of f, ascending; outside of them f is constant.
+    the knots of f, ascending; outside of them f is constant. others: what does the same for further
+    outcomes of a row, by name, in the order of the model's logits.
     """
 
     kind: Kind = "none"
@@ -37,6 +39,7 @@ class Calibrator:
     shift: float = 0.0
     logits: tuple[float, ...] = ()
     probabilities: tuple[float, ...] = ()
+    others: Mapping[str, "Calibrator"] = field(default_factory=dict)
 
     def probability(self, logits: Floats) -> NDArray[np.float64]:
         """Return the probability of label 1 for `logits` (N,) as the model gives them, (N,)."""
@@ -53,6 +56,19 @@ class Calibrator:
         above, below = self.slopes  # log q is -log(1 + exp(-z)), and -log(1 - q) log(1 + exp(z))
         return below * np.logaddexp(0, z) - above * np.logaddexp(0, -z) + self.shift
 
+    def by_outcome(self, logits: Floats) -> dict[str, NDArray[np.float64]]:
+        """Return the probabilities of each outcome, (N,) each, by its name; "" is the label.
+
+        logits: (N,) as the model gives them, or (N, T) where there are T outcomes.
+        """
+        if not self.others:
+            return {"": self.probability(logits)}
+        each = {"": self, **self.others}
+        return {
+            name: one.probability(column)
+            for (name, one), column in zip(each.items(), logits.T, strict=True)
+        }
+
     def to_json(self) -> str:
         """Return the calibrator as text that `from_json` reads."""
         return json.dumps(asdict(self))
@@ -60,9 +76,13 @@ class Calibrator:
     @classmethod
     def from_json(cls, text: str) -> Self:
         """Read what `to_json` wrote."""
-        raw = json.loads(text)
+        return cls._of(json.loads(text))
+
+    @classmethod
+    def _of(cls, raw: dict[str, Any]) -> Self:
         several = {name: tuple(own) for name, own in raw.items() if isinstance(own, list)}
-        return cls(**{**raw, **several})
+        others = {name: cls._of(one) for name, one in raw.get("others", {}).items()}
+        return cls(**{**raw, **several, "others": others})
 
 
 def sigmoid(z: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -20,9 +20,9 @@ PROBE_TOLERANCE = 1e-4
 def write_probe(model: nn.Module, features: FeatureBlock) -> bytes:
     """Return the probe of `model`, in evaluation mode, on the rows of `features`."""
     was_training = model.training
-    logits_B: Tensor = model.eval()(features.to(next(model.parameters()).device))
+    logits: Tensor = model.eval()(features.to(next(model.parameters()).device))
     model.train(was_training)
-    tensors = {"single": features.single, "dense": features.dense, "logit": logits_B.float()}
+    tensors = {"single": features.single, "dense": features.dense, "logit": logits.float()}
     for number, jagged in enumerate(features.multi):
         tensors[f"multi.{number}.values"] = jagged.values
         tensors[f"multi.{number}.offsets"] = jagged.offsets
@@ -33,7 +33,7 @@ def write_probe(model: nn.Module, features: FeatureBlock) -> bytes:
 
 
 def read_probe(probe: bytes) -> tuple[FeatureBlock, Tensor]:
-    """Return the rows and their logits (B,) float32."""
+    """Return the rows and their logits (B,) or (B, T) float32."""
     tensors = load(probe)
     numbers = range(sum(name.endswith(".values") for name in tensors))
     multi = tuple(
@@ -47,18 +47,19 @@ def read_probe(probe: bytes) -> tuple[FeatureBlock, Tensor]:
     return FeatureBlock(tensors["single"], multi, tensors["dense"]), tensors["logit"]
 
 
-def check_replay(got_B: Tensor, expected_B: Tensor, who: str) -> float:
-    """Return the largest difference of replayed logits, (B,) each; `who` computed them.
+def check_replay(got: Tensor, expected: Tensor, who: str) -> float:
+    """Return the largest difference of replayed logits, (B,) or (B, T); `who` computed them.
 
     Raises:
         IntegrityError: one is further off than `PROBE_TOLERANCE`, or is not a number.
     """
-    off_B = (got_B - expected_B).abs()
-    worst = int(off_B.argmax())  # a NaN is the largest of all
-    if not off_B[worst] <= PROBE_TOLERANCE:
+    off = (got - expected).abs().flatten()
+    worst = int(off.argmax())  # a NaN is the largest of all
+    if not off[worst] <= PROBE_TOLERANCE:
+        row = worst * len(got) // len(off)
         raise IntegrityError(
-            f"{who}: row {worst + 1} of the probe has logit {float(got_B[worst]):.6f}, "
-            f"{float(expected_B[worst]):.6f} was recorded: this installation computes other "
-            "logits than the one that trained the model"
+            f"{who}: row {row + 1} of the probe has logit {float(got.flatten()[worst]):.6f}, "
+            f"{float(expected.flatten()[worst]):.6f} was recorded: this installation computes "
+            "other logits than the one that trained the model"
         )
-    return float(off_B[worst])
+    return float(off[worst])

@@ -64,16 +64,20 @@ def load_retrieval(
 
 
 def load_ranker(
-    weights: bytes, config: RankerConfig, table: TableConfig, layout: FeatureLayout
+    weights: bytes,
+    config: RankerConfig,
+    table: TableConfig,
+    layout: FeatureLayout,
+    outcomes: int = 1,
 ) -> nn.Module:
-    """Return the model in evaluation mode on plain tensors.
+    """Return the model in evaluation mode on plain tensors; outcomes: how many it predicts.
 
     Raises:
         IntegrityError: the weights are not those of such a model.
     """
     plan = EmbeddingPlan.of(table, (layout,))
     embedding = UnifiedEmbedding(plan, TorchTable(table, torch.device("cpu")))
-    model = build_ranker(config, embedding)
+    model = build_ranker(config, embedding, outcomes)
     _fill(model, embedding, weights)
     return model
 

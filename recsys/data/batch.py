@@ -277,16 +277,24 @@ class RankingBatch(OnDevice):
     """Rows to be scored one by one: all features of a row, and its label.
 
     features: B rows. label (B,) float32, 0 or 1. weight (B,) float32. examples (B,) int64, row
-    numbers in the log, to name a bad row.
+    numbers in the log, to name a bad row. outcomes (B, K) float32, further labels: 0, 1 or NaN
+    where one is not known; None: there are none.
     """
 
     features: FeatureBlock
     label: Tensor
     weight: Tensor
     examples: Tensor
+    outcomes: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.label)
+
+    @property
+    def targets(self) -> Tensor:
+        """The label, then the further ones, (B, 1 + K); NaN where one is not known."""
+        label_B1 = self.label.unsqueeze(1)
+        return label_B1 if self.outcomes is None else torch.cat([label_B1, self.outcomes], dim=1)
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

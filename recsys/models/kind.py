@@ -7,7 +7,6 @@ from typing import Any, Literal
 from torch import nn
 
 from recsys.core.strict import StrictModel
-from recsys.embeddings.unified import UnifiedEmbedding
 
 Axes = Mapping[str, tuple[tuple[int, int], ...]]
 """Name of a weight -> (axis, side) of each axis whose first columns are the side's embedded row;
@@ -42,19 +41,22 @@ class ModelKind:
     """The entry of a registry, whose key is the `kind` of the settings.
 
     config: the class of the settings. build: settings and the embedding to a model with fresh
-    weights. axes: settings to which axes of which weights run over the embedded rows
-    (`recsys.bundle.transfer`); None where that is not known. reads: what one example is. answers:
-    what the model gives. has_representation: whether it has a
-    method `represent`, what the readout sees of each row. table: settings of the embedding table
-    that suit it and are used where a configuration has none, beside those of its family.
+    weights; where it has_outcomes, the number of them comes third. axes: settings to which axes of
+    which weights run over the embedded rows (`recsys.bundle.transfer`); None where that is not
+    known. reads: what one example is. answers: what the model gives. has_representation: whether it
+    has a method `represent`, what the readout sees of each row. has_outcomes: whether it predicts
+    as many outcomes of a row as it is asked to, not the label alone. table: settings of the
+    embedding table that suit it and are used where a configuration has none, beside those of its
+    family.
     """
 
     config: type[ModelConfig]
-    build: Callable[[Any, UnifiedEmbedding], nn.Module]
+    build: Callable[..., nn.Module]
     axes: Callable[[Any], Axes | None] = unknown_axes
     reads: Reads = "request"
     answers: Answers = "lists"
     has_representation: bool = False
+    has_outcomes: bool = False
     table: Mapping[str, Any] = field(default_factory=dict)
 
     @property

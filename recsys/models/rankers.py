@@ -1,7 +1,8 @@
 """The rankers by the name of their kind: what a configuration may ask for, and how it is built.
 
-A ranker turns a block of rows into logits (B,) and has an `output_bias`. To add one: a file next to
-this one, an entry in `RANKERS`, and its settings among `RankerConfig`.
+A ranker turns a block of rows into logits (B,) and has an `output_bias`; one that `has_outcomes`
+turns it into logits (B, T) where there are T > 1 outcomes, those of the label first. To add one: a
+file next to this one, an entry in `RANKERS`, and its settings among `RankerConfig`.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,10 +10,10 @@ from functools import partial
 from typing import Annotated, Any
 
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from recsys.embeddings.unified import UnifiedEmbedding
-from recsys.models import dcn, deep, finalmlp
+from recsys.models import dcn, deep, finalmlp, mmoe, shared_bottom
 from recsys.models.autoint import AutoInt, AutoIntConfig
 from recsys.models.dcn import DCN, DCNConfig
 from recsys.models.deep import Deep, DeepConfig
@@ -21,6 +22,8 @@ from recsys.models.fm import FM, FMConfig
 from recsys.models.kind import ModelKind
 from recsys.models.logistic import Logistic, LogisticConfig
 from recsys.models.masknet import MaskNet, MaskNetConfig
+from recsys.models.mmoe import MMoE, MMoEConfig
+from recsys.models.shared_bottom import SharedBottom, SharedBottomConfig
 
 RankerConfig = Annotated[
     AutoIntConfig
@@ -28,6 +31,8 @@ RankerConfig = Annotated[
     | DeepConfig
     | FinalMLPConfig
     | MaskNetConfig
+    | SharedBottomConfig
+    | MMoEConfig
     | FMConfig
     | LogisticConfig,
     Field(discriminator="kind"),
@@ -43,12 +48,16 @@ def _of_fields(model: Callable[..., nn.Module]) -> Callable[[Any, UnifiedEmbeddi
     return build
 
 
-def _of_row(model: Callable[..., nn.Module]) -> Callable[[Any, UnifiedEmbedding], nn.Module]:
+def _of_row(model: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
     """Return what builds a model that reads the embedded row as a whole."""
-    return lambda config, embedding: model(config, embedding, embedding.plan.width(0))
+    return lambda config, embedding, *outcomes: model(
+        config, embedding, embedding.plan.width(0), *outcomes
+    )
 
 
 _ranker = partial(ModelKind, reads="row", answers="rows")
+
+_of_outcomes = partial(_ranker, has_representation=True, has_outcomes=True)
 
 _WITHOUT_NORMALISATION: Mapping[str, Any] = {
     "optimizer": "row_wise_adagrad",
@@ -67,6 +76,10 @@ RANKERS: dict[str, ModelKind] = {
         FinalMLPConfig, _of_row(FinalMLP), finalmlp.embedded_axes, has_representation=True
     ),
     "masknet": _ranker(MaskNetConfig, _of_fields(MaskNet), has_representation=True),
+    "shared_bottom": _of_outcomes(
+        SharedBottomConfig, _of_row(SharedBottom), shared_bottom.embedded_axes
+    ),
+    "mmoe": _of_outcomes(MMoEConfig, _of_row(MMoE), mmoe.embedded_axes),
     "fm": _ranker(FMConfig, _of_fields(FM), table=_WITHOUT_NORMALISATION),
     "logistic": _ranker(
         LogisticConfig, _of_fields(Logistic), table={**_WITHOUT_NORMALISATION, "weight_decay": 0.0}
@@ -74,10 +87,23 @@ RANKERS: dict[str, ModelKind] = {
 }
 
 
-def build_ranker(config: RankerConfig, embedding: UnifiedEmbedding) -> nn.Module:
-    """Return the model over the one side of `embedding`; it turns a block into logits (B,).
+def build_ranker(config: RankerConfig, embedding: UnifiedEmbedding, outcomes: int = 1) -> nn.Module:
+    """Return the model over the one side of `embedding`, for the label and `outcomes` - 1 others.
+
+    It turns a block into logits (B,), or (B, outcomes) where these are several.
 
     Raises:
         ConfigError: its options do not go with the features.
+        ValueError: it predicts the label alone, and several outcomes are asked of it.
     """
-    return RANKERS[config.kind].build(config, embedding)
+    kind = RANKERS[config.kind]
+    if kind.has_outcomes:
+        return kind.build(config, embedding, outcomes)
+    if outcomes != 1:
+        raise ValueError(f"{config.kind} predicts the label alone, not {outcomes} outcomes")
+    return kind.build(config, embedding)
+
+
+def of_label(logits: Tensor) -> Tensor:
+    """Return the label's own of a ranker's logits (B,) or (B, T), (B,)."""
+    return logits if logits.ndim == 1 else logits[:, 0]

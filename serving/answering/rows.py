@@ -14,7 +14,7 @@ from recsys.features.requests.origin import RequestOrigin
 from recsys.features.requests.rows import RowEncoder
 from recsys.serving.export.onnx_export import ONNX, export_onnx
 from recsys.serving.export.query_encoding import EncodingSize
-from recsys.serving.recommend.rows import RowScorer
+from recsys.serving.recommend.rows import RowScorer, probability_column
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class RowServer:
         return self.scorer.rows.types
 
     def answer(self, table: pa.Table, params: Mapping[str, Any], origin: RequestOrigin) -> pa.Table:
-        """Return the keys of the rows and their probability."""
+        """Return the keys of the rows and their probability, or probabilities."""
         return self.scorer.score(table)
 
 
@@ -65,7 +65,9 @@ class Rows:
         from recsys.serving.answering.signatures import row_signature
 
         model = ModelBundle.read(bundle.path)
-        return None, row_signature(RowEncoder(model.encoder, model.policies).types)
+        outcomes = ("", *model.schema.interactions.outcome_names)
+        columns = RowEncoder(model.encoder, model.policies).types
+        return None, row_signature(columns, [probability_column(one) for one in outcomes])
 
     def requirements(self, bundle: Bundle) -> list[str]:
         """Need nothing more."""

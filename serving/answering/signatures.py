@@ -1,6 +1,6 @@
 """MLflow's descriptions of what a model is asked and answers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -39,15 +39,15 @@ def request_signature(
     )
 
 
-def row_signature(columns: pa.Schema) -> ModelSignature:
-    """Return MLflow's description of rows with these columns, and of their probability."""
+def row_signature(columns: pa.Schema, answers: Sequence[str]) -> ModelSignature:
+    """Return MLflow's description of rows with these columns, and of the probabilities."""
     specs = []
     for field in columns:
         # MLflow refuses whole numbers where floats are declared: those are left unchecked.
         kind = None if pa.types.is_floating(field.type) else _mlflow_type(field.type)
         specs.append(types.ColSpec(kind or types.AnyType(), field.name, required=kind is not None))
     return ModelSignature(
-        types.Schema(specs), types.Schema([types.ColSpec("double", "probability")])
+        types.Schema(specs), types.Schema([types.ColSpec("double", name) for name in answers])
     )
 
 

@@ -38,7 +38,8 @@ def score_rows(
     """Score every row of Parquet files into `output`, a part a row group, each row once.
 
     A part has the keys of the rows, `row`, its number over all files in reading order from 0,
-    and `probability`. A job that was stopped continues where it stopped.
+    and `probability`, with those of further outcomes after it. A job that was stopped continues
+    where it stopped.
 
     Args:
         scorer: the model.
@@ -117,6 +118,6 @@ def _reader(
             ) from None
         answers = scorer.score(table, files, start)
         rows = pa.array(np.arange(first, first + table.num_rows))
-        return answers.add_column(answers.num_columns - 1, ROW, rows)
+        return answers.add_column(answers.column_names.index(PROBABILITY), ROW, rows)
 
     return read

@@ -44,7 +44,7 @@ class OnnxRanker:
         self.layout = layout
 
     def __call__(self, features: FeatureBlock) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return logits and probabilities, (B,) each."""
+        """Return logits and probabilities, (B,) each, or (B, T) of T outcomes."""
         logit, probability = self.run(graph_inputs(features, self.layout))
         return logit, probability
 
@@ -58,7 +58,8 @@ def export_onnx(bundle: Path, out: Path) -> dict[str, Any]:
     """Write the graph of the ranker in `bundle` to the folder `out`, checked and timed.
 
     `out` gets `model.onnx` (with `model.onnx.data` above 2 GB) and `onnx.json`, which says what
-    the columns of each input are. The bundle's probe is replayed through ONNX Runtime.
+    the columns of each input are, and of the outputs where there are several outcomes. The bundle's
+    probe is replayed through ONNX Runtime.
 
     Raises:
         ConfigError: `out` exists or is named as a file, the bundle has no probe, or the
@@ -73,15 +74,16 @@ def export_onnx(bundle: Path, out: Path) -> dict[str, Any]:
     probe = read_row_probe(ranker.bundle)
     if probe is None:
         raise ConfigError(f"{bundle}: no {ROW_PROBE} to check an export with; train it again")
-    features, expected_B = read_probe(probe)
+    features, expected = read_probe(probe)
     layout = ranker.layout
     with staged_folder(out.resolve().parent, out.name) as staging:
         write_onnx(staging / MODEL_FILE, ranker.model, layout, ranker.calibrator)
         exported = OnnxRanker(staging / MODEL_FILE, layout)
-        logit_B, probability_B = exported(features)
-        difference = check_replay(torch.from_numpy(logit_B), expected_B, str(out / MODEL_FILE))
-        wanted_B = ranker.calibrator.probability(logit_B)
-        if not np.abs(probability_B - wanted_B).max() <= PROBE_TOLERANCE:
+        logit, probability = exported(features)
+        difference = check_replay(torch.from_numpy(logit), expected, str(out / MODEL_FILE))
+        wanted_T = list(ranker.calibrator.by_outcome(logit).values())
+        wanted = np.stack(wanted_T, axis=1).reshape(probability.shape)
+        if not np.abs(probability - wanted).max() <= PROBE_TOLERANCE:
             raise IntegrityError(f"{out / MODEL_FILE}: calibrates differently from the bundle")
         facts = {
             "model_id": ranker.bundle.model_id,
@@ -95,6 +97,8 @@ def export_onnx(bundle: Path, out: Path) -> dict[str, Any]:
             "multi": [name for name, _ in layout.multi],
             "dense": list(layout.dense),
         }
+        if ranker.calibrator.others:
+            columns["outcomes"] = ["label", *ranker.calibrator.others]
         (staging / FACTS_FILE).write_text(json.dumps({**facts, "columns": columns}, indent=1))
         publish(staging, out.resolve())
     return {"out": str(out), **facts}

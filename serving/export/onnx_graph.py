@@ -9,8 +9,8 @@ encoder, which makes value hashes and scaled numbers of raw columns.
     weights.NAME  (B, L) float32, how much each counts: 1 without weights, 0 for padding
     dense         (B, D) float32
     ->
-    logit         (B,) float32, the model's own
-    probability   (B,) float32, calibrated
+    logit         (B,) float32, the model's own; (B, T) of a model of T outcomes, the label's first
+    probability   of the same shape, calibrated
 
 Inputs that the features do not call for are absent. Lists are padded since gathers and products
 of fixed shape are what ONNX Runtime does well; it has no fast sum over rows of unlike length.
@@ -66,7 +66,7 @@ class PaddedRanker(nn.Module):
         super().__init__()
         embedding = model.embedding
         assert isinstance(embedding, UnifiedEmbedding)
-        self.layout, self.calibrator, self.plan = layout, calibrator, embedding.plan
+        self.layout, self.plan = layout, embedding.plan
         self.register_buffer("table", embedding.table.weight.detach())
         # The embedded row replaces the lookup of the model.
         self.above = copy.deepcopy(model, {id(embedding): _Given()}).eval()
@@ -79,13 +79,11 @@ class PaddedRanker(nn.Module):
         self.register_buffer("columns", torch.tensor(columns, dtype=torch.int64))
         for number, (name, multiplicity) in enumerate(layout.multi):
             self._add(f"multi_{number}", self._lookups(name, multiplicity))
-        if calibrator.kind == "isotonic":  # one more knot, from which on all is constant
-            x, y = calibrator.logits, calibrator.probabilities
-            self.register_buffer("x_K", torch.tensor((*x, x[-1] + 1), dtype=torch.float64))
-            self.register_buffer("y_K", torch.tensor((*y, y[-1]), dtype=torch.float64))
+        self.probability = _Probability(calibrator)
+        self.others = nn.ModuleList(_Probability(one) for one in calibrator.others.values())
 
     def forward(self, *given: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits and probabilities (B,) of inputs in the order of `inputs`."""
+        """Return logits and probabilities, (B,) or (B, T), of inputs in the order of `inputs`."""
         inputs = dict(zip(self.inputs, given, strict=True))
         found: dict[str, Tensor] = {}
         if "single" in inputs:
@@ -113,8 +111,11 @@ class PaddedRanker(nn.Module):
             found[name] = _pooled(vectors_BLE, weights_BL, pooling, query_BE)
         embedded = [found[name] for name, _ in self.layout.features]
         embedded += [inputs["dense"]] if "dense" in inputs else []
-        logits_B: Tensor = self.above(torch.cat(embedded, dim=1))
-        return logits_B, self._probability(logits_B)
+        logits: Tensor = self.above(torch.cat(embedded, dim=1))
+        if not self.others:
+            return logits, self.probability(logits)
+        each = zip((self.probability, *self.others), logits.unbind(1), strict=True)
+        return logits, torch.stack([one(logits_B) for one, logits_B in each], dim=1)
 
     def _lookups(self, name: str, multiplicity: int) -> list[Tensor]:
         """Return salt, number of rows and first row of each lookup, (M,) int64 each."""
@@ -132,7 +133,20 @@ class PaddedRanker(nn.Module):
         rows = torch.ops.recsys.table_rows(values, salts, count) + first
         return F.embedding(rows, self.get_buffer("table"))
 
-    def _probability(self, logits_B: Tensor) -> Tensor:
+
+class _Probability(nn.Module):
+    """A calibrator: logits to probabilities."""
+
+    def __init__(self, calibrator: Calibrator) -> None:
+        super().__init__()
+        self.calibrator = calibrator
+        if calibrator.kind == "isotonic":  # one more knot, from which on all is constant
+            x, y = calibrator.logits, calibrator.probabilities
+            self.register_buffer("x_K", torch.tensor((*x, x[-1] + 1), dtype=torch.float64))
+            self.register_buffer("y_K", torch.tensor((*y, y[-1]), dtype=torch.float64))
+
+    def forward(self, logits_B: Tensor) -> Tensor:
+        """Return probabilities (B,)."""
         z_B = logits_B.double() + self.calibrator.offset
         if self.calibrator.kind == "beta":
             above, below = self.calibrator.slopes

@@ -4,6 +4,8 @@ One code path for batch scoring, the MLflow model and the Python API.
 
     scorer = RowScorer.open(path, {"items": "movies.parquet"})
     scorer.score(rows)   # keys and probability, a row each, in order
+
+Where the model predicts further outcomes, their probabilities follow: `probability_<name>`.
 """
 
 from collections.abc import Mapping
@@ -69,6 +71,8 @@ class RowScorer:
     ) -> pa.Table:
         """Return the keys of the rows (user and item, where they have them) and `probability`.
 
+        Of further outcomes `probability_<name>` follows.
+
         Args:
             table: the rows.
             files: the file they come from, for messages.
@@ -82,13 +86,21 @@ class RowScorer:
         parts = []
         for start in range(0, table.num_rows, _CHUNK_ROWS):
             chunk = table.slice(start, _CHUNK_ROWS)
-            parts.append(self._probability(self.rows.encode(chunk, files, first_row + start)))
+            parts.append(self._probabilities(self.rows.encode(chunk, files, first_row + start)))
         keys = [name for name in self.rows.keys if name in table.column_names]
-        found = np.concatenate(parts) if parts else np.zeros(0)
-        return table.select(keys).append_column(PROBABILITY, pa.array(found))
+        answers = table.select(keys)
+        for outcome in ("", *self.ranker.calibrator.others):
+            found = np.concatenate([part[outcome] for part in parts]) if parts else np.zeros(0)
+            answers = answers.append_column(probability_column(outcome), pa.array(found))
+        return answers
 
-    def _probability(self, features: FeatureBlock) -> NDArray[np.float64]:
+    def _probabilities(self, features: FeatureBlock) -> dict[str, NDArray[np.float64]]:
         parts = []
         for rows in torch.arange(len(features)).split(_BATCH_ROWS):
             parts.append(self.ranker.logits(features.take(rows)))
-        return self.ranker.calibrator.probability(np.concatenate(parts))
+        return self.ranker.calibrator.by_outcome(np.concatenate(parts))
+
+
+def probability_column(outcome: str) -> str:
+    """Return the column of an outcome's probability; "" is the label."""
+    return f"{PROBABILITY}_{outcome}" if outcome else PROBABILITY

@@ -41,6 +41,7 @@ from recsys.features.dataset.split import TRAIN, VALIDATION
 from recsys.features.encoding.feature_values import block_feature_values
 from recsys.losses.ranking import binary_cross_entropy
 from recsys.metrics.classification import Interval, auc
+from recsys.models.rankers import of_label
 from recsys.training.engine.checkpoint import Checkpoints
 from recsys.training.engine.loop import fit
 from recsys.training.engine.machine import keep_freed_memory, pick_device, seed_generators
@@ -315,8 +316,8 @@ def step_gates(model: Any, batch: RankingBatch) -> None:
 
 
 def mean_loss(model: Any, batch: RankingBatch) -> Tensor:
-    """Return the weighted mean of the cross-entropy, a scalar in nats."""
-    losses_B = binary_cross_entropy(model(batch.features), batch.label) * batch.weight
+    """Return the weighted mean of the label's cross-entropy, a scalar in nats."""
+    losses_B = binary_cross_entropy(of_label(model(batch.features)), batch.label) * batch.weight
     return losses_B.sum() / batch.weight.sum().clamp(min=1e-12)
 
 

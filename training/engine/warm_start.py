@@ -48,7 +48,7 @@ def open_earlier(config: ExperimentConfig) -> Earlier | None:
 
     Raises:
         NotFoundError, IntegrityError: there is no such bundle, or it is damaged.
-        ConfigError: it is of another kind or width.
+        ConfigError: it is of another kind or width, or predicts other outcomes.
     """
     if config.warm_start is None:
         return None
@@ -58,6 +58,13 @@ def open_earlier(config: ExperimentConfig) -> Earlier | None:
         raise ConfigError(
             f"warm_start: {bundle.path} is of kind {described.kind}, model.kind is "
             f"{config.model.kind}: start from a model of the same kind"
+        )
+    before, now = (one.interactions.outcome_names for one in (found.schema, config.schema_))
+    if before != now:
+        raise ConfigError(
+            f"warm_start: schema.interactions.outcomes: the earlier model predicts "
+            f"{', '.join(before) or 'none'}, this one {', '.join(now) or 'none'}: keep them, in "
+            "their order"
         )
     settings = described.embedding
     if settings.dim != config.embedding.dim:

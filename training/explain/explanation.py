@@ -28,6 +28,7 @@ from recsys.explanation.explanations import (
 from recsys.features.clicks.loader import joined
 from recsys.features.clicks.log import take_rows
 from recsys.features.dataset.split import TEST, TRAIN
+from recsys.models.rankers import of_label
 from recsys.training.families.ranker.config import RankerExperiment
 from recsys.training.families.ranker.rows import RankingRows
 
@@ -210,7 +211,7 @@ def _scoring(model: nn.Module, calibrator: Calibrator) -> Iterator[Score]:
     @torch.no_grad()
     def score(features: FeatureBlock) -> Tensor:
         chunks = torch.arange(len(features)).split(_CHUNK_ROWS)
-        logits = [model(features.take(chunk)) for chunk in chunks]
+        logits = [of_label(model(features.take(chunk))) for chunk in chunks]
         return torch.cat(logits) + calibrator.offset
 
     was_training = model.training

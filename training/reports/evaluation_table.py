@@ -78,10 +78,30 @@ def ranking_table(evaluation: RankingEvaluation) -> None:
     )
     if evaluation.metric in names:
         print_line(_DECIDES)
+    if evaluation.own.outcomes:
+        print_table(_outcomes_table(evaluation))
     base_rate, loss = evaluation.base_rate, evaluation.own.metrics["log_loss"].value
     print_line(
         f"the model's log loss, {loss:.4f}, is {loss_compared(loss, base_rate)} that of always "
         f"predicting the mean, {base_rate:.4f}"
+    )
+
+
+def _outcomes_table(evaluation: RankingEvaluation) -> TextTable:
+    rows = []
+    for ranker, result in evaluation.results.items():
+        for name, one in result.outcomes.items():
+            auc, loss = one.metrics["auc"], one.metrics["log_loss"]
+            cells = [_cell(each.value, each.low, each.high, ".4f") for each in (auc, loss)]
+            rows.append(
+                (name, ranker, *cells, f"{one.base_rate:.4f}", f"{one.calibration.error:.4f}")
+            )
+    numbers = ("auc", "log_loss", "of the mean", "calibration")
+    first = (Column("outcome", text=True), Column("ranker", text=True))
+    return TextTable(
+        (*first, *(Column(name) for name in numbers)),
+        tuple(rows),
+        "further outcomes, of the test rows in which each is known",
     )
 
 

@@ -60,6 +60,7 @@ def write_ranking_report(
         columns=[_WORDS[name] for name in _WORDS if name in own.metrics],
         table=_table(evaluation),
         compared=compared(evaluation) if len(evaluation.results) > 1 else None,
+        outcomes=[cell for result in evaluation.results.values() for cell in _outcome_rows(result)],
         curves=ranking_curves(history),
         calibrated=calibrated(own.calibration, own.calibration_before),
         explanation=None if explanation is None else explanation_section(explanation),
@@ -78,6 +79,8 @@ _WORDS = {
     "gauc": "AUC within users",
     "ndcg_at_10": "NDCG@10 within users",
 }
+_OF_OUTCOMES = dict(list(_WORDS.items())[:3])
+"""Metrics of further outcomes."""
 
 
 def _table(evaluation: RankingEvaluation) -> list[dict[str, Any]]:
@@ -96,6 +99,20 @@ def _table(evaluation: RankingEvaluation) -> list[dict[str, Any]]:
             shown = f"{one.low:.4f} to {one.high:.4f}"
             cells.append((f"{one.value:.4f}", shown, one.value == best[name]))
         rows.append({"name": ranker, "cells": cells, "error": f"{result.calibration.error:.4f}"})
+    return rows
+
+
+def _outcome_rows(result: RankerResult) -> list[dict[str, Any]]:
+    """Return a row a further outcome that the ranker predicts."""
+    rows = []
+    for name, one in result.outcomes.items():
+        cells = []
+        for metric, words in _OF_OUTCOMES.items():
+            found = one.metrics[metric]
+            cells.append((words, f"{found.value:.4f}", f"{found.low:.4f} to {found.high:.4f}"))
+        known = f"{one.rows:,} rows, {one.share:.1%} positive"
+        cells.append(("calibration error", f"{one.calibration.error:.4f}", known))
+        rows.append({"name": name, "ranker": result.name, "cells": cells})
     return rows
 
 

@@ -14,7 +14,11 @@ from recsys.explanation.explanations import Importance, Interactions
 from recsys.metrics.classification import Interval, calibration
 from recsys.training.evaluation.results import ColdItems
 from recsys.training.explain.explanation import Explanation
-from recsys.training.families.ranker.evaluation import RankerResult, RankingEvaluation
+from recsys.training.families.ranker.evaluation import (
+    OutcomeResult,
+    RankerResult,
+    RankingEvaluation,
+)
 from recsys.training.reports.ranking import write_ranking_report
 from tests.training.reports.test_report import KS, made_up, write
 
@@ -99,11 +103,12 @@ def write_ranker(path: Path) -> None:
     rankers = ("autoint", "logistic", "fm", "dcn", "mlp")
     results = {
         name: RankerResult(
-            name,
             {n: replace(one, value=one.value - place / 99) for n, one in metrics.items()},
             after,
             None if place else before,
-            wide if place else None,
+            name=name,
+            less_auc=wide if place else None,
+            outcomes={} if place else {"purchase": OutcomeResult(metrics, after, None, 1234, 0.05)},
         )
         for place, name in enumerate(rankers)
     }

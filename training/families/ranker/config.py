@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from recsys.bundle.calibration import Kind as CalibrationKind
 from recsys.core.strict import listed, nearest
 from recsys.embeddings.table import ADAM_RATE, Optimizer, TableConfig
+from recsys.features.schema import Outcome
 from recsys.features.tables.sources import LabelledSources
 from recsys.models.rankers import RANKERS, RankerConfig
 from recsys.training.config.experiment import ExperimentConfig
@@ -59,9 +60,10 @@ class RankerTrainingConfig(TrainingConfig):
     metric: str = "auc"
     """Validation metric that decides the best checkpoint; larger is better. There is but this."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """The model learns label * (1 - this) + this / 2."""
+    """The model learns label * (1 - this) + this / 2; further outcomes as they are."""
     positive_weight: Annotated[float, Field(gt=0)] = 1.0
-    """How much a positive row counts in training; the probabilities undo it."""
+    """How much a row with label 1 counts in training; the probabilities undo it. For further
+    outcomes all rows count alike."""
     negative_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of the negative rows that each epoch sees, drawn again every time; the probabilities
     undo it."""
@@ -119,6 +121,12 @@ class RankerExperiment(ExperimentConfig):
             self.__dict__["embedding"] = RankerTableConfig.model_validate({**usual, **given})
         return self
 
+    @property
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """What the model predicts beside the label: nothing where its kind has one output."""
+        several = RANKERS[self.model.kind].has_outcomes
+        return self.schema_.interactions.outcomes if several else ()
+
     def compared_with(self, kind: str) -> Self:
         """Return the experiment with another kind of model, of default size, to compare with.
 
@@ -160,6 +168,25 @@ class RankerExperiment(ExperimentConfig):
             raise ValueError(
                 "training.negative_rate: a streamed log is read as it is; leave rows out in the "
                 "source, or set data.stream: false"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _outcomes_are_predicted(self) -> Self:
+        kind = self.model.kind
+        if not self.schema_.interactions.outcomes:
+            return self
+        if not RANKERS[kind].has_outcomes:
+            able = [name for name, one in RANKERS.items() if one.has_outcomes]
+            raise ValueError(
+                f"schema.interactions.outcomes: model.kind: {kind} predicts the label alone; "
+                f"{listed(able, 'and')} predict further outcomes"
+            )
+        if self.training.negative_rate < 1:
+            raise ValueError(
+                "training.negative_rate: a share of the rows whose label is 0 is no such share of "
+                "other outcomes, whose probabilities it would distort: leave it out, or leave out "
+                "schema.interactions.outcomes"
             )
         return self
 

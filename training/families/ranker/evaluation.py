@@ -40,21 +40,38 @@ _WORDS = {
 
 
 @dataclass(frozen=True)
-class RankerResult:
-    """How one ranker did.
+class OutcomeResult:
+    """How a ranker predicts an outcome of the test rows in which it is known.
 
     metrics: "auc", "log_loss", "relative_information_gain" with intervals over rows; "gauc" and
     "ndcg_at_10" with intervals over users, where rows have users. calibration: of the calibrated
     probabilities; calibration_before: of those that the model gave, where a calibrator changed
-    them. less_auc: how much less AUC than the model's, on the same draws of rows; None: it is
-    the model.
+    them. rows: how many there are. share: of positive rows, by weight.
     """
 
-    name: str
     metrics: Mapping[str, Interval]
     calibration: Calibration
     calibration_before: Calibration | None = None
+    rows: int = 0
+    share: float = 0.0
+
+    @property
+    def base_rate(self) -> float:
+        """The log loss of always predicting the share of positives, in nats."""
+        return base_rate(self.share)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankerResult(OutcomeResult):
+    """How one ranker did.
+
+    less_auc: how much less AUC than the model's, on the same draws of rows; None: it is the model.
+    outcomes: what it predicts beside the label, by name; no metrics within users.
+    """
+
+    name: str
     less_auc: Interval | None = None
+    outcomes: Mapping[str, OutcomeResult] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, repr=False)
@@ -78,14 +95,16 @@ class RankingEvaluation(Shown):
     def to_frame(self) -> "pd.DataFrame":
         """Return a row a model and metric: `model`, `metric`, `value`, `low`, `high`.
 
-        `low` and `high` are the ends of the 95 % interval over rows or users.
+        `low` and `high` are the ends of the 95 % interval over rows or users. A further outcome's
+        name follows its metrics: `auc_<name>`.
         """
         import pandas as pd
 
         rows = [
-            (name, metric, one.value, one.low, one.high)
+            (name, f"{metric}{ending}", one.value, one.low, one.high)
             for name, result in self.results.items()
-            for metric, one in result.metrics.items()
+            for ending, outcome in _by_ending(result).items()
+            for metric, one in outcome.metrics.items()
         ]
         return pd.DataFrame(rows, columns=["model", "metric", "value", "low", "high"])
 
@@ -113,9 +132,6 @@ class Evaluated:
     result: RankerResult
     drawn: NDArray[np.float64] = field(repr=False)
     """AUC on resampled rows, (samples,)."""
-    rows: int
-    share: float
-    """Of positive rows, by weight."""
 
 
 Predict = Callable[[int], Predictions]
@@ -130,11 +146,17 @@ def calibrator_of(config: RankerExperiment, rows: RankingRows, model: nn.Module)
 def calibrator_by(config: RankerExperiment, rows: RankingRows, predict: Predict) -> Calibrator:
     """Return `calibrator_of` a ranker that is no module."""
     if config.calibration == "none":
-        return Calibrator(offset=rows.logit_offset)
+        others = {outcome.name: Calibrator() for outcome in config.outcomes}
+        return Calibrator(offset=rows.logit_offset, others=others)
     found = predict(VALIDATION)
-    return fit_calibrator(
-        config.calibration, found.logit, found.label, found.weight, offset=found.offset
-    )
+    others = {name: _fitted(config, one) for name, one in found.outcomes.items()}
+    return replace(_fitted(config, found), others=others)
+
+
+def _fitted(config: RankerExperiment, found: Predictions) -> Calibrator:
+    """Return what mends the probabilities of an outcome; nothing where it is known of no row."""
+    kind = config.calibration if found.weight.sum() > 0 else "none"
+    return fit_calibrator(kind, found.logit, found.label, found.weight, offset=found.offset)
 
 
 def evaluate_ranker(
@@ -158,6 +180,21 @@ def evaluate_by(
 ) -> Evaluated:
     """Evaluate a ranker that need not be a module on the test rows."""
     found = predict(TEST)
+    label, drawn = _of_outcome(config, found, calibrator)
+    others = {
+        other: _of_outcome(config, one, calibrator.others[other])[0]
+        for other, one in found.outcomes.items()
+        if one.weight.sum() > 0
+    }
+    metrics = {**label.metrics, **_within_users(config, rows, found)}
+    result = RankerResult(**{**vars(label), "metrics": metrics}, name=name, outcomes=others)
+    return Evaluated(name, result, drawn)
+
+
+def _of_outcome(
+    config: RankerExperiment, found: Predictions, calibrator: Calibrator
+) -> tuple[OutcomeResult, NDArray[np.float64]]:
+    """Return how an outcome is predicted, and its AUC on resampled rows, (samples,)."""
     probability = calibrator.probability(found.logit)
     samples = min(config.evaluation.bootstrap_samples, MOST_SAMPLES)
     seed = config.training.seed
@@ -174,14 +211,12 @@ def evaluate_by(
         "relative_information_gain": Interval(
             1 - nats.value / base, 1 - nats.high / base, 1 - nats.low / base
         ),
-        **_within_users(config, rows, found),
     }
     before = None
     if calibrator.kind != "none":
         before = calibration(found.probability, found.label, found.weight)
     after = calibration(probability, found.label, found.weight)
-    result = RankerResult(name, metrics, after, before)
-    return Evaluated(name, result, drawn[:, 0], len(found.label), share)
+    return OutcomeResult(metrics, after, before, len(found.label), share), drawn[:, 0]
 
 
 def evaluation_of(
@@ -194,22 +229,27 @@ def evaluation_of(
 
     missing: which others there are not, and why, for readers.
     """
-    results = {own.name: own.result}
+    results, whole = {own.name: own.result}, own.result
     for other in others:
         less = own.result.metrics["auc"].value - other.result.metrics["auc"].value
         difference = interval_of(less, own.drawn - other.drawn)
         results[other.name] = replace(other.result, less_auc=difference)
     protocol = {
         "split": _WORDS[config.split.kind],
-        "test rows": f"{own.rows:,} rows, {own.share:.1%} of them positive",
+        "test rows": f"{whole.rows:,} rows, {whole.share:.1%} of them positive",
     }
     if config.training.negatives:
         protocol["test rows"] = (
-            f"{own.rows:,}: each event and up to {EVALUATION_NEGATIVES} other items of the "
+            f"{whole.rows:,}: each event and up to {EVALUATION_NEGATIVES} other items of the "
             "catalogue, drawn at random and weighted up to all of it"
         )
+    for outcome in config.outcomes:
+        one, words = whole.outcomes.get(outcome.name), "known of no test row"
+        if one is not None:
+            words = f"known of {one.rows:,} test rows, {one.share:.1%} of them positive"
+        protocol[f"outcome {outcome.name}"] = words
     protocol |= missing or {}
-    return RankingEvaluation(protocol, results, base_rate(own.share), config.training.metric)
+    return RankingEvaluation(protocol, results, whole.base_rate, config.training.metric)
 
 
 def base_rate(share: float) -> float:
@@ -240,8 +280,21 @@ def _within_users(
     return {name: one for name, one in metrics.items() if not np.isnan(one.value)}
 
 
+def _by_ending(result: RankerResult) -> dict[str, OutcomeResult]:
+    """Return the results of all outcomes by what follows the names of their metrics."""
+    return {"": result, **{f"_{name}": one for name, one in result.outcomes.items()}}
+
+
 def _flat(result: RankerResult) -> dict[str, float]:
-    found = {name: interval.value for name, interval in result.metrics.items()}
-    if result.calibration_before is not None:
-        found["calibration_error_before"] = result.calibration_before.error
-    return {**found, "calibration_error": result.calibration.error}
+    found: dict[str, float] = {}
+    for ending, one in _by_ending(result).items():
+        own = {name: interval.value for name, interval in one.metrics.items()}
+        if one.calibration_before is not None:
+            own["calibration_error_before"] = one.calibration_before.error
+        own["calibration_error"] = one.calibration.error
+        if ending:
+            own["base_rate_log_loss"] = one.base_rate
+            # Of an outcome that is always the same there is no AUC.
+            own = {name: value for name, value in own.items() if not np.isnan(value)}
+        found |= {f"{name}{ending}": value for name, value in own.items()}
+    return found

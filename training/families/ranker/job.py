@@ -37,6 +37,7 @@ from recsys.training.families.ranker.task import ranking_task
 
 DIAGNOSED_ROWS = 2_000_000
 """Training rows that the diagnostics of the embedding look at."""
+_IN_PARTS = "{:,} training, {:,} validation and {:,} test rows"
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,9 @@ def open_ranking(config: RankerExperiment, given: Given) -> RankingJob:
 def row_facts(rows: RankingRows) -> dict[str, str]:
     """Describe how many rows there are and which were left out."""
     counts = [rows.rows[part] for part in (TRAIN, VALIDATION, TEST)]
-    facts = {"rows": "{:,} training, {:,} validation and {:,} test rows".format(*counts)}
+    facts = {"rows": _IN_PARTS.format(*counts)}
+    for place, name in enumerate(rows.schema.interactions.outcome_names):
+        facts[f"outcome {name} is known of"] = _IN_PARTS.format(*(n[place] for n in rows.known))
     for drop in rows.drops:
         facts[f"{drop.table}.{drop.column}: {drop.reason}"] = f"{drop.rows:,} rows ({drop.policy})"
     return {**facts, "data fingerprint": rows.fingerprint}

@@ -51,7 +51,7 @@ class RankingRows:
 
     logit_offset: what turns the logit of a model that saw the training batches into the logit of
     the log itself: batches may hold a sample of the negative rows alone. items: the features of
-    the catalogue, where there is one.
+    the catalogue, where there is one. known: by part, in how many rows each further outcome is.
     """
 
     loader: RowLoader
@@ -63,6 +63,7 @@ class RankingRows:
     drops: tuple[Drop, ...]
     logit_offset: float = 0.0
     items: FeatureBlock | None = None
+    known: tuple[tuple[int, ...], ...] = ()
 
 
 def open_rows(
@@ -73,13 +74,20 @@ def open_rows(
     `earlier`: whose scales and known ids the encoder takes over.
 
     Raises:
-        ConfigError, DataError: the settings or the data are wrong, or a part has no rows.
+        ConfigError, DataError: the settings or the data are wrong, a part has no rows, or an
+            outcome is known of no training row.
     """
     read = _streamed if config.data.stream else _in_memory
     rows = read(config, world, earlier)
     for part, name in ((TRAIN, "training"), (VALIDATION, "validation"), (TEST, "test")):
         if rows.rows[part] == 0:
             raise ConfigError(f"split: the {name} part has no rows; choose a larger share")
+    for outcome, count in zip(config.schema_.interactions.outcomes, rows.known[TRAIN], strict=True):
+        if count == 0:
+            raise ConfigError(
+                f"schema.interactions.outcomes: '{outcome.column}' is null in all training rows: "
+                f"nothing can be learnt of '{outcome.name}'"
+            )
     return rows
 
 
@@ -117,6 +125,7 @@ def rows_of(config: RankerExperiment, data: Dataset) -> RankingRows:
         tables.drops,
         loader.logit_offset - log(training.positive_weight),
         data.items,
+        tuple(loader.num_known(part) for part in (TRAIN, VALIDATION, TEST)),
     )
 
 
@@ -154,4 +163,5 @@ def _streamed(
         click_log.counts,
         click_log.drops,
         -log(training.positive_weight),
+        known=click_log.known,
     )

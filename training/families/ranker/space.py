@@ -13,6 +13,8 @@ _MODEL: Space = {
     "heads": Choice((1, 2, 4)),
     "head_dim": Choice((8, 16, 32)),
     "structure": Choice(("parallel", "serial")),
+    "experts": Choice((2, 4, 8)),
+    "towers": Choice(([], [32], [64])),
     "blocks": Choice((1, 2, 3, 5)),
     "block_dim": Choice((32, 64, 128)),
 }

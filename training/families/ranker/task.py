@@ -1,9 +1,12 @@
-"""The ranking task: binary cross-entropy on labelled rows, evaluated by AUC and log loss."""
+"""The ranking task: binary cross-entropy on labelled rows, evaluated by AUC and log loss.
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+Of several outcomes the loss is that of the label plus, by their weights, those of the others, each
+the mean over the rows in which it is known. Shape letters: B rows, T outcomes, the label first.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import islice
-from math import log
 from typing import Any
 
 import numpy as np
@@ -39,7 +42,8 @@ def build_ranker(config: RankerExperiment, rows: RankingRows, world: World) -> n
     plan = EmbeddingPlan.of(config.embedding, (rows.layout,))
     table = table_of(config, plan, world)
     torch.manual_seed(config.training.seed)
-    model = built(config.model, UnifiedEmbedding(plan, table)).to(world.device)
+    embedding = UnifiedEmbedding(plan, table)
+    model = built(config.model, embedding, 1 + len(config.outcomes)).to(world.device)
     _start_at_base_rate(config, rows, model, world)
     return model
 
@@ -52,18 +56,30 @@ def _start_at_base_rate(
 
     Otherwise a model of a log with few steps ends before it has learnt even that.
     """
-    positive = total = 0.0
+    positive_T = total_T = torch.zeros(1 + len(config.outcomes), dtype=torch.float64)
     for batch in islice(
         rows.loader.epoch(0, rank=world.rank, world=world.size), _BASE_RATE_BATCHES
     ):
-        weight_B = torch.where(batch.label > 0, config.training.positive_weight, 1.0)
-        weight_B = weight_B * batch.weight
-        positive += float((weight_B * batch.label).sum())
-        total += float(weight_B.sum())
-    positive, total = world.sum(positive, total)
-    share = (positive + 0.5) / (total + 1)  # never 0 or 1
+        label_BT, weight_BT = _counted(config, batch)
+        positive_T = positive_T + (weight_BT * label_BT).sum(0)
+        total_T = total_T + weight_BT.sum(0)
+    sums = world.sum(*positive_T.tolist(), *total_T.tolist())
+    positive_T, total_T = torch.tensor(sums, dtype=torch.float64).chunk(2)
+    share_T = (positive_T + 0.5) / (total_T + 1)  # never 0 or 1
     bias: Any = model.output_bias
-    bias.fill_(log(share / (1 - share)))
+    bias.copy_(share_T.logit())
+
+
+def _counted(config: RankerExperiment, batch: RankingBatch) -> tuple[Tensor, Tensor]:
+    """Return the outcomes that the model predicts and how much each counts, (B, T) each.
+
+    One that is not known is 0 and counts 0.
+    """
+    label_BT = batch.targets[:, : 1 + len(config.outcomes)]
+    weight_BT = batch.weight.unsqueeze(1) * ~label_BT.isnan()
+    factor_B = torch.where(batch.label > 0, config.training.positive_weight, 1.0)
+    weight_BT[:, 0] *= factor_B
+    return label_BT.nan_to_num(0.0), weight_BT
 
 
 def table_in(model: nn.Module) -> Table:
@@ -86,20 +102,23 @@ def ranking_task(config: RankerExperiment, rows: RankingRows, world: World) -> T
         # A log without weights has 1 for all: its statistics need none.
         weighs = None if bool((batch.weight == 1).all()) else batch.weight
         with autocast(training.precision, world.device), rows_weigh(weighs):
-            logits_B = model(batch.features)
-        weight_B = torch.where(batch.label > 0, training.positive_weight, 1.0) * batch.weight
-        losses_B = weight_B * binary_cross_entropy(
-            logits_B, batch.label, label_smoothing=training.label_smoothing
-        )
-        (total,) = world.sum(float(weight_B.sum()))
-        return losses_B.sum() / max(total, 1e-12)
+            logits = model(batch.features)
+        label_BT, weight_BT = _counted(config, batch)
+        logits_BT = logits.view_as(label_BT)
+        smoothing = (training.label_smoothing, *(0.0 for _ in config.outcomes))
+        losses = [
+            binary_cross_entropy(logits_B, label_B, label_smoothing=softer) @ weight_B
+            for logits_B, label_B, weight_B, softer in zip(
+                logits_BT.T, label_BT.T, weight_BT.T, smoothing, strict=True
+            )
+        ]
+        totals = world.sum(*weight_BT.sum(0).tolist())
+        scales = (1.0, *(outcome.weight for outcome in config.outcomes))
+        each = zip(losses, scales, totals, strict=True)
+        return torch.stack([scale * one / max(total, 1e-12) for one, scale, total in each]).sum()
 
     def validate() -> dict[str, float]:
-        found = predictions(model, rows, VALIDATION, training.batch_size, world)
-        return {
-            "auc": auc(found.logit, found.label, found.weight),
-            "log_loss": log_loss(found.probability, found.label, found.weight),
-        }
+        return measured(predictions(model, rows, VALIDATION, training.batch_size, world))
 
     task = Task(
         trained=Trained(model, table, optimizer),
@@ -118,13 +137,15 @@ def ranking_task(config: RankerExperiment, rows: RankingRows, world: World) -> T
 class Predictions:
     """What a ranker said of the rows of a part, and what came of them; (N,) each.
 
-    logit: as the model gives it. offset: what undoes the sampling of the training rows.
+    logit: as the model gives it. offset: what undoes the sampling of the training rows. outcomes:
+    by name, the same of further outcomes, of the rows in which each is known.
     """
 
     logit: NDArray[np.float32]
     label: NDArray[np.float32]
     weight: NDArray[np.float32]
     offset: float = 0.0
+    outcomes: Mapping[str, "Predictions"] = field(default_factory=dict)
 
     @property
     def probability(self) -> NDArray[np.float64]:
@@ -144,23 +165,43 @@ def predictions(
     model.eval()
     # Filled in place: small results kept between the large blocks of a step would hold on to
     # the memory around them, gigabytes on millions of rows.
-    columns = [torch.empty(rows.rows[part]) for _ in range(3)]
+    output_bias: Any = model.output_bias
+    count, outcomes = rows.rows[part], len(output_bias)
+    columns = [torch.empty(count, outcomes), torch.empty(count, outcomes), torch.empty(count)]
     done = 0
     batches: Iterator[RankingBatch] = rows.loader.ordered(
         part, batch_size, rank=world.rank, world=world.size
     )
     for batch in on_device(batches, world.device):
         here = slice(done, done + len(batch))
-        for column, found in zip(
-            columns,
-            (model(batch.features), batch.label, batch.weight),
-            strict=True,
-        ):
-            column[here] = found
+        label_BT = batch.targets[:, :outcomes]
+        found = (model(batch.features).view_as(label_BT), label_BT, batch.weight)
+        for column, values in zip(columns, found, strict=True):
+            column[here] = values
         done = here.stop
     model.train(was_training)
     logit, label, weight = (world.collect(column[:done]).numpy() for column in columns)
-    return Predictions(logit, label, weight, rows.logit_offset)
+    others = {}
+    for place, name in enumerate(rows.schema.interactions.outcome_names[: outcomes - 1], 1):
+        known = ~np.isnan(label[:, place])
+        others[name] = Predictions(logit[known, place], label[known, place], weight[known])
+    return Predictions(logit[:, 0], label[:, 0], weight, rows.logit_offset, others)
+
+
+def measured(found: Predictions) -> dict[str, float]:
+    """Return AUC and log loss, of further outcomes as `auc_<name>` and `log_loss_<name>`.
+
+    An outcome that is known of no row, or that is always the same, has none, or no AUC.
+    """
+    metrics = {
+        "auc": auc(found.logit, found.label, found.weight),
+        "log_loss": log_loss(found.probability, found.label, found.weight),
+    }
+    for name, one in found.outcomes.items():
+        if one.weight.sum() > 0:
+            own = {f"{metric}_{name}": value for metric, value in measured(one).items()}
+            metrics |= {metric: value for metric, value in own.items() if not np.isnan(value)}
+    return metrics
 
 
 def _description(model: nn.Module, rows: RankingRows) -> Callable[[RankingBatch], str]:
