@@ -24,7 +24,9 @@ from recsys.models.finalmlp import FinalMLPConfig
 from recsys.models.fm import FMConfig
 from recsys.models.logistic import LogisticConfig
 from recsys.models.masknet import MaskNetConfig
-from recsys.models.rankers import RANKERS, RankerConfig, build_ranker
+from recsys.models.mmoe import MMoEConfig
+from recsys.models.rankers import RANKERS, RankerConfig, build_ranker, of_label
+from recsys.models.shared_bottom import SharedBottomConfig
 
 LAYOUT = FeatureLayout(
     (("user", 2), ("city", 1)), (("tags", 1),), ("price", "price.null", "age", "age.null")
@@ -41,16 +43,23 @@ CONFIGS: dict[str, RankerConfig] = {
     "masknet in series": MaskNetConfig(
         structure="serial", blocks=2, block_dim=6, hidden=(), field_norm="layer", mask_ratio=0.3
     ),
+    "shared_bottom": SharedBottomConfig(hidden=(8, 6), towers=(5,)),
+    "mmoe": MMoEConfig(experts=3, hidden=(8, 6), towers=(5,)),
     "fm": FMConfig(),
     "logistic": LogisticConfig(),
 }
 
 
-def model_of(config: RankerConfig, layout: FeatureLayout = LAYOUT, rows: int = 5000) -> Any:
+SEVERAL = [name for name, kind in RANKERS.items() if kind.has_outcomes]
+
+
+def model_of(
+    config: RankerConfig, layout: FeatureLayout = LAYOUT, rows: int = 5000, outcomes: int = 1
+) -> Any:
     table = TableConfig(num_rows=rows, dim=4, backend="torch", learning_rate=0.1)
     plan = EmbeddingPlan.of(table, (layout,))
     embedding = UnifiedEmbedding(plan, build_table(table, device=torch.device("cpu"), seed=0))
-    return build_ranker(config, embedding)
+    return build_ranker(config, embedding, outcomes)
 
 
 def block(rows: int = 7) -> FeatureBlock:
@@ -228,6 +237,65 @@ def test_masknet_is_the_papers(name: str) -> None:
         torch.testing.assert_close(model(features)[number], model.deep(read[None])[0, 0])
 
 
+@pytest.mark.parametrize("outcomes", [1, 2, 3])
+def test_mmoe_is_the_papers(outcomes: int) -> None:
+    """Each row, outcome and expert by itself, all layers written out in NumPy."""
+    config = MMoEConfig(experts=3, hidden=(5,), towers=(4,), norm="none", dropout=0.0)
+    model = model_of(config, outcomes=outcomes).eval()
+    with torch.no_grad():
+        model.output_bias.copy_(torch.arange(outcomes) - 0.5)
+        model.gates.weight *= 20  # the gates of the rows and outcomes differ
+    features = block()
+    own = {name: tensor.double().numpy() for name, tensor in model.state_dict().items()}
+    (embedded,) = model.embedding([features])
+    expected = np.zeros((7, outcomes))
+    for row, x in enumerate(embedded.detach().double().numpy()):
+        experts = [
+            np.maximum(own[f"experts.{e}.0.weight"] @ x + own[f"experts.{e}.0.bias"], 0)
+            for e in range(3)
+        ]
+        for t in range(outcomes):
+            scores = np.exp(own["gates.weight"][3 * t : 3 * t + 3] @ x)
+            mixed = sum(s / scores.sum() * seen for s, seen in zip(scores, experts, strict=True))
+            tower = f"towers.parts.{t}"
+            hidden = np.maximum(own[f"{tower}.0.weight"] @ mixed + own[f"{tower}.0.bias"], 0)
+            logit = own[f"{tower}.3.weight"] @ hidden + own["towers.bias"][t]
+            expected[row, t] = logit.item()
+    found = model(features)
+    assert found.shape == ((7, outcomes) if outcomes > 1 else (7,))
+    np.testing.assert_allclose(found.detach().view(7, -1), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_outcomes_of_a_shared_bottom_differ_in_their_towers_alone() -> None:
+    config = SharedBottomConfig(hidden=(6,), towers=(), norm="none", dropout=0.0)
+    model, features = model_of(config, outcomes=2).eval(), block()
+    (embedded,) = model.embedding([features])
+    seen = torch.relu(model.bottom[0](embedded))
+    weights = torch.cat([tower[0].weight for tower in model.towers.parts])
+    torch.testing.assert_close(model(features), seen @ weights.T + model.output_bias)
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_every_outcome_trains_what_all_share_and_its_own_tower(name: str) -> None:
+    model, features = model_of(CONFIGS[name], outcomes=3).eval(), block()
+    alone = torch.cat([model(features.take(torch.tensor([row]))) for row in range(7)])
+    torch.testing.assert_close(model(features), alone)
+    torch.testing.assert_close(of_label(model(features)), alone[:, 0])
+    for outcome in range(3):
+        model.zero_grad()
+        (model(features)[:, outcome] * torch.randn(7)).sum().backward()
+        moved = {n for n, one in model.named_parameters() if one.grad.abs().sum() > 0}
+        towers = {one.split(".")[2] for one in moved if one.startswith("towers.parts")}
+        assert towers == {str(outcome)}
+        shared = {n for n, _ in model.named_parameters() if "towers" not in n}
+        assert shared <= moved
+
+
+def test_a_model_of_the_label_alone_is_not_asked_for_more() -> None:
+    with pytest.raises(ValueError, match="mlp predicts the label alone, not 2 outcomes"):
+        model_of(CONFIGS["mlp"], outcomes=2)
+
+
 def test_the_kinds_of_configurations_are_the_rankers() -> None:
     assert {config.kind for config in CONFIGS.values()} == set(RANKERS)
 
@@ -239,6 +307,8 @@ READOUTS = {
     "finalmlp": lambda model, seen: model.fusion(seen),
     "masknet": lambda model, seen: model.deep[-1](seen),
     "masknet in series": lambda model, seen: model.deep[-1](seen),
+    "shared_bottom": lambda model, seen: model.towers([seen]).unsqueeze(1),
+    "mmoe": lambda model, seen: model.towers([seen]).unsqueeze(1),
 }
 
 
@@ -289,7 +359,8 @@ def learnt(config: RankerConfig, shuffled: bool) -> float:
 
 
 CROSSING: Sequence[str] = (
-    "autoint", "autoint+", "dcn", "mlp", "finalmlp", "masknet", "masknet in series", "fm"
+    "autoint", "autoint+", "dcn", "mlp", "finalmlp", "masknet", "masknet in series",
+    "shared_bottom", "mmoe", "fm",
 )  # fmt: skip
 
 

@@ -24,7 +24,9 @@ from recsys.models.finalmlp import FinalMLPConfig
 from recsys.models.fm import FMConfig
 from recsys.models.logistic import LogisticConfig
 from recsys.models.masknet import MaskNetConfig
+from recsys.models.mmoe import MMoEConfig
 from recsys.models.rankers import RankerConfig, build_ranker
+from recsys.models.shared_bottom import SharedBottomConfig
 from recsys.serving.export.onnx_export import OnnxRanker
 from recsys.serving.export.onnx_graph import (
     PaddedRanker,
@@ -59,9 +61,13 @@ CONFIGS: dict[str, RankerConfig] = {
     "finalmlp": FinalMLPConfig(hidden=(8, 6), second_hidden=(8,), heads=2, gate_hidden=5),
     "masknet": MaskNetConfig(blocks=2, block_dim=6, hidden=(5,)),
     "masknet in series": MaskNetConfig(structure="serial", field_norm="layer"),
+    "shared_bottom": SharedBottomConfig(hidden=(8,), towers=()),
+    "mmoe": MMoEConfig(experts=3, hidden=(8,), towers=(4,)),
     "fm": FMConfig(),
     "logistic": LogisticConfig(),
 }
+OUTCOMES = {"shared_bottom": 2, "mmoe": 3}
+"""How many outcomes are predicted, where more than the label."""
 
 
 LAYOUTS = {
@@ -78,6 +84,8 @@ LAYOUTS = {
     ),
     "masknet": FeatureLayout((("user", 2), ("city", 1)), (("tags", 2),), ("price", "price.null")),
     "masknet in series": FeatureLayout((("user", 2), ("city", 1)), (), ()),
+    "shared_bottom": FeatureLayout((("user", 2), ("city", 1)), (), ()),
+    "mmoe": FeatureLayout((("user", 2),), (("tags", 2),), ("price", "price.null")),
     "fm": FeatureLayout((("user", 2), ("city", 1)), (), ()),
     "logistic": FeatureLayout((), (("tags", 2),), ("price", "price.null")),
 }
@@ -86,6 +94,7 @@ INPUTS = {
     "dcn": ["single", "values.tags", "weights.tags"],
     "mlp": ["dense"],
     "masknet in series": ["single"],
+    "shared_bottom": ["single"],
     "fm": ["single"],
     "logistic": ["values.tags", "weights.tags", "dense"],
 }
@@ -102,15 +111,27 @@ CALIBRATORS = {
     "finalmlp": Calibrator("beta", 0.5, slopes=(0.6, 1.1), shift=-1.0),
     "masknet": Calibrator("temperature", 2.0),
     "masknet in series": Calibrator(),
+    "shared_bottom": Calibrator(offset=-1.0, others={"purchase": Calibrator()}),
+    "mmoe": Calibrator(
+        "temperature",
+        0.5,
+        2.0,
+        others={
+            "purchase": Calibrator("isotonic", 0.0, logits=(-0.5, 0.5), probabilities=(0.25, 0.75)),
+            "kept": Calibrator("isotonic", 0.0, logits=(0.0, 1.0), probabilities=(0.1, 0.2)),
+        },
+    ),
     "fm": Calibrator("isotonic", 0.0, logits=(-0.5, 0.5), probabilities=(0.25, 0.75)),
     "logistic": Calibrator("isotonic", 0.0, logits=(0.5,), probabilities=(0.4,)),
 }
 
 
-def model_of(config: RankerConfig, layout: FeatureLayout, table: TableConfig) -> nn.Module:
+def model_of(
+    config: RankerConfig, layout: FeatureLayout, table: TableConfig, outcomes: int = 1
+) -> nn.Module:
     plan = EmbeddingPlan.of(table, (layout,))
     embedding = UnifiedEmbedding(plan, build_table(table, device=torch.device("cpu"), seed=0))
-    return build_ranker(config, embedding).eval()
+    return build_ranker(config, embedding, outcomes).eval()
 
 
 def anything(shape: tuple[int, ...]) -> Tensor:
@@ -134,7 +155,8 @@ def block(rows: int, layout: FeatureLayout = LAYOUT) -> FeatureBlock:
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_the_graph_computes_the_models_logits_and_probabilities(kind: str, tmp_path: Path) -> None:
     layout = LAYOUTS[kind]
-    model = model_of(CONFIGS[kind], layout, TABLE if layout is LAYOUT else SMALL_TABLE)
+    table, outcomes = TABLE if layout is LAYOUT else SMALL_TABLE, OUTCOMES.get(kind, 1)
+    model = model_of(CONFIGS[kind], layout, table, outcomes)
     calibrator = CALIBRATORS[kind]
     write_onnx(tmp_path / "model.onnx", model, layout, calibrator)
     exported = OnnxRanker(tmp_path / "model.onnx", layout)
@@ -144,9 +166,10 @@ def test_the_graph_computes_the_models_logits_and_probabilities(kind: str, tmp_p
             expected = model(features).numpy()
         assert list(graph_inputs(features, layout)) == INPUTS.get(kind, list(input_names(layout)))
         logit, probability = exported(features)
-        assert logit.shape == probability.shape == (rows,)
+        assert logit.shape == probability.shape == ((rows, outcomes) if outcomes > 1 else (rows,))
         assert np.abs(logit - expected).max() < 1e-5
-        wanted = calibrator.probability(logit)
+        wanted = np.stack(list(calibrator.by_outcome(logit).values()), axis=1)
+        wanted = wanted.reshape(probability.shape)
         np.testing.assert_allclose(probability, wanted, rtol=0, atol=1e-6)
 
 

@@ -142,6 +142,15 @@ SLOW = {"training.learning_rate": 1e-12, "embedding.learning_rate": 1e-12}
 WHERE = {"column": "stars", "at_least": 2, "at_most": 4}
 
 
+STARS: Json = {"column": "stars", "at_least": 3}
+
+
+def bought(**outcome: Any) -> Json:
+    """Return what has a ranker predict a further outcome."""
+    outcomes = [{"name": "bought", "column": "bought", **outcome}]
+    return {"model.kind": "shared_bottom", "schema.interactions.outcomes": outcomes}
+
+
 def where(**condition: Any) -> Json:
     return {"schema.interactions.where": [{**WHERE, **condition}]}
 
@@ -178,6 +187,18 @@ PROBES: dict[str, Probe] = {
         {"schema.interactions.label": {"column": "stars", "at_least": 3}},
         {"schema.interactions.label": {"column": "stars", "at_least": 4}},
     ),
+    **{
+        f"{kind}schema.interactions.outcomes[].{key}": Probe(
+            bought(**before) if kind else {}, bought(**after), see
+        )
+        for kind in ("mlp: ", "streamed: ", "")
+        for key, before, after, see in (
+            ("column", {}, {"column": "click"}, ""),
+            ("at_least", STARS, {**STARS, "at_least": 4}, ""),
+            ("name", {}, {"name": "purchase"}, "evaluated"),
+            ("weight", {}, {"weight": 0.5}, "trained"),
+        )
+    },
     "schema.interactions.time.column": Probe(
         other={"schema.interactions.time": {"column": "later", "unit": "s"}}
     ),

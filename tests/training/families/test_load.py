@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from recsys.core.errors import ConfigError
+from recsys.models.rankers import RANKERS
 from recsys.models.registry import MODELS
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.config.file import dump_config
@@ -19,9 +20,7 @@ Raw = dict[str, Any]
 CLASSES = {
     "two_tower": TwoTowerExperiment,
     "session": SessionExperiment,
-    **dict.fromkeys(
-        ("autoint", "dcn", "mlp", "finalmlp", "masknet", "fm", "logistic"), RankerExperiment
-    ),
+    **dict.fromkeys(tuple(RANKERS), RankerExperiment),
 }
 
 
@@ -177,11 +176,12 @@ def test_what_no_family_knows_is_told_the_nearest_place() -> None:
     ]
     assert refusal("two_tower", model={"kind": "towtower"}) == [
         "shop.yaml: model: kind 'towtower' is none of 'two_tower', 'session', 'autoint', 'dcn', "
-        "'mlp', 'finalmlp', 'masknet', 'fm', 'logistic' (did you mean 'two_tower'?)"
+        "'mlp', 'finalmlp', 'masknet', 'shared_bottom', 'mmoe', 'fm', 'logistic' "
+        "(did you mean 'two_tower'?)"
     ]
     assert refusal("dcn", evaluation={"rankers": ["dnc"]}) == [
         "shop.yaml: evaluation.rankers.0: 'dnc' is none of autoint, dcn, mlp, finalmlp, masknet, "
-        "fm, logistic, lightgbm (did you mean 'dcn'?) (got 'dnc')"
+        "shared_bottom, mmoe, fm, logistic, lightgbm (did you mean 'dcn'?) (got 'dnc')"
     ]
 
 

@@ -285,7 +285,8 @@ def test_a_streamed_log_trains_with_views_of_rows(config_of: Config, tmp_path: P
     [
         (
             {"model": "fm"},
-            "is for autoint, dcn, mlp, finalmlp and masknet, which have a repr.*kind is fm",
+            "is for autoint, dcn, mlp, finalmlp, masknet, shared_bottom and mmoe, which have a "
+            "repr.*kind is fm",
         ),
         ({"model": "logistic"}, "model.kind is logistic: set its kind to none"),
         ({"stream": True}, "views: item draws from the items table, .* set views: row"),

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from recsys.core.errors import ConfigError
+from recsys.models.rankers import RANKERS
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.config.file import read_yaml
 from recsys.training.config.ranges import Choice, Range
@@ -32,9 +33,7 @@ def ranker(kind: str, **more: Any) -> ExperimentConfig:
     return parse_config(raw, source="test")
 
 
-@pytest.mark.parametrize(
-    "kind", ["two_tower", "autoint", "dcn", "mlp", "finalmlp", "masknet", "fm", "logistic"]
-)
+@pytest.mark.parametrize("kind", ["two_tower", *RANKERS])
 def test_by_default_every_kind_is_searched_around_what_it_has(
     kind: str, config: ExperimentConfig
 ) -> None:
