@@ -64,6 +64,11 @@ embedding: {num_rows: 102, dim: 4, groups: {apart: {num_rows: 13, features: [pla
 training: {epochs: 9, patience: 99, batch_size: 29, precision: float32, device: cpu}
 cache: cache
 """  # 115 rows of table and 29 rows of batch on 2 and 4 ranks: nothing can be divided evenly
+SEVERAL_OUTCOMES = (
+    "model={kind: mmoe, experts: 2, hidden: [8], towers: [4], dropout: 0}",
+    "schema.interactions.outcomes=[{name: purchase, column: bought, weight: 0.5}]",
+)
+"""The second one is known of clicked rows alone, so of few rows of a batch on each rank."""
 TWO_TOWER = (
     "model.dropout=0",
     "model.dim=8",
@@ -96,7 +101,7 @@ def write_log(folder: Path) -> None:
     rng = np.random.default_rng(5)
     item = rng.integers(0, 30, 400)
     tags = [rng.integers(0, 9, n).tolist() for n in rng.integers(0, 4, 400)]
-    columns = {
+    columns: dict[str, Any] = {
         "user": rng.integers(0, 50, 400),
         "item": item,
         "click": (rng.random(400) < 0.2 + 0.5 * (item % 2)).astype(int),
@@ -108,6 +113,8 @@ def write_log(folder: Path) -> None:
         "words": [rng.integers(0, 40, n).tolist() for n in rng.integers(0, 3, 400)],
         "price": rng.normal(size=400),
     }
+    bought = rng.integers(0, 2, 400)
+    columns["bought"] = pa.array(bought, mask=columns["click"] == 0)
     pq.write_table(pa.table(columns), folder / "log.parquet")
     (folder / "ranker.yaml").write_text(RANKER)
 
@@ -116,6 +123,7 @@ def configs_in(folder: Path) -> dict[str, ExperimentConfig]:
     cache = f"cache={folder / 'cache'}"
     return {
         "dcn": load_config(folder / "ranker.yaml", (cache,)),
+        "mmoe": load_config(folder / "ranker.yaml", (*SEVERAL_OUTCOMES, cache)),
         "two_tower": load_config(folder / "recsys.yaml", (*TWO_TOWER, cache)),
     }
 
@@ -230,7 +238,7 @@ def apart(found: dict[int, Any], what: str, kind: str, size: int) -> float:
 
 
 @pytest.mark.parametrize("size", SIZES[1:])
-@pytest.mark.parametrize("kind", ["dcn", "two_tower"])
+@pytest.mark.parametrize("kind", ["dcn", "mmoe", "two_tower"])
 def test_losses_are_those_of_one_process(found: dict[int, Any], kind: str, size: int) -> None:
     losses = found[1][0][kind]["losses"]
     assert len(losses) > 100
@@ -239,7 +247,7 @@ def test_losses_are_those_of_one_process(found: dict[int, Any], kind: str, size:
     assert together == pytest.approx(losses[: len(together)], rel=1e-6, abs=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["dcn", "two_tower"])
+@pytest.mark.parametrize("kind", ["dcn", "mmoe", "two_tower"])
 def test_weights_and_validation_are_those_of_one_process(found: dict[int, Any], kind: str) -> None:
     assert apart(found, "table", kind, 2) < 1e-5
     assert apart(found, "dense", kind, 2) < 1e-5
@@ -311,9 +319,10 @@ class Logs:
 def logs(tmp_path_factory: pytest.TempPathFactory) -> Logs:
     folder = tmp_path_factory.mktemp("logs")
     write_tables(folder)
+    configs = configs_in(folder)
     rows, pairs = (
         prepare(config.schema_, config.data, config.policies, config.split)
-        for config in configs_in(folder).values()
+        for config in (configs["dcn"], configs["two_tower"])
     )
     return Logs(rows, pairs)
 
