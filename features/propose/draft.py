@@ -1,6 +1,7 @@
 """The configuration that `recsys init` writes, as it grows: features, policies, doubts."""
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,8 @@ class Draft:
     policies: dict[str, tuple[str, str]] = field(default_factory=dict)
     features: list[str] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
+    active: Counter[str] = field(default_factory=Counter)
+    """Features in use by table."""
     values: int = 0
     autos: int = 0
     """Features of `multiplicity: auto`."""
@@ -73,6 +76,7 @@ class Draft:
         if not active or not one.kind:
             return f"# {line}"
         self.names.add(name)
+        self.active[table] += 1
         kind = KINDS[one.kind]
         if issubclass(kind, Feature) and kind.is_category and not kind.has_several:
             self.categories[name] = (table, column)

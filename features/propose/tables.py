@@ -19,6 +19,7 @@ from recsys.features.propose.clicks import (
     weight_lines,
 )
 from recsys.features.propose.draft import Draft, side_name
+from recsys.features.propose.few_rows import few_rows_lines
 from recsys.features.propose.profile import ColumnProfile, TableProfile, profile_table
 from recsys.features.propose.rates import rate_lines
 from recsys.features.propose.roles import (
@@ -77,7 +78,7 @@ def infer(paths: Sequence[Path], *, relative_to: Path | None = None) -> Inferenc
         log, split, used = stream_lines(draft)
     draft.features += context_lines(draft, used) if roles.label else _contexts(draft, used)
     draft.features += rate_lines(draft) if roles.label else []
-    more = sections(draft) if roles.label else session_lines(draft)
+    more = sections(draft) if roles.label else session_lines(draft) or few_rows_lines(draft)
     return Inference(
         yaml=draft.document(log, sides, split, more),
         unsure=tuple(draft.unsure),

@@ -53,6 +53,21 @@ def test_by_default_every_kind_is_searched_around_what_it_has(
     assert space_of(base, to_raw(space), "test") == space  # what is printed can be read again
 
 
+def test_a_self_supervised_loss_is_searched_where_there_is_one(config: ExperimentConfig) -> None:
+    key = "training.self_supervision"
+    assert not any(name.startswith(key) for name in default_space(config))
+    on = with_values(config, {f"{key}.kind": "contrastive", f"{key}.weight": 0.5})
+    space = default_space(on)
+    assert space[f"{key}.weight"] == Range(0.05, 2.5, log=True)
+    assert space[f"{key}.masking"] == Choice(("random", "correlated", "none"))
+    for name in (f"{key}.weight", f"{key}.masking"):
+        for end in space[name].ends():
+            assert values_of(with_values(on, {name: end}), space)[name] == end
+    spread = with_values(on, {f"{key}.kind": "spread_out"})
+    assert {*default_space(on)} - {*default_space(spread)} == {f"{key}.masking"}
+    assert {*default_space(with_values(on, {f"{key}.weight": 0.0}))} == {*default_space(config)}
+
+
 def test_a_warm_start_keeps_the_shapes(config: ExperimentConfig) -> None:
     warm = config.model_copy(update={"warm_start": "earlier"})
     gone = {"embedding.dim", "model.dim", "model.hidden", "model.history_length"}

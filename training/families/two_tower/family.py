@@ -7,9 +7,9 @@ from recsys.training.families.family import Family
 from recsys.training.families.inspecting import inspect_tables
 from recsys.training.families.retrieval.evaluating import check_settings, evaluate_opened
 from recsys.training.families.retrieval.job import open_retrieval
-from recsys.training.families.retrieval.space import retrieval_space
 from recsys.training.families.two_tower.config import TwoTowerExperiment
 from recsys.training.families.two_tower.reading import TwoTowerData
+from recsys.training.families.two_tower.space import two_tower_space
 from recsys.training.reports.evaluation_table import evaluation_table
 
 _TITLE = "Two-tower retrieval"
@@ -24,5 +24,5 @@ TWO_TOWER = Family(
     evaluate=partial(evaluate_opened, _TITLE, TwoTowerData),
     evaluation=Evaluation,
     show=evaluation_table,
-    space=retrieval_space,
+    space=two_tower_space,
 )
