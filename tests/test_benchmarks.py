@@ -26,17 +26,15 @@ NOT_IN_SMOKE = {
     "retrieval_peers": {"gowalla"},
     "session_cold": {"diginetica", "diginetica_of_each_seed", "diginetica_seeds", "sports_seeds"},
     "session_epoch": {"rectools", "sasrec_bce", "vs_fastest_peer"},
-    "ssl_ranker": {"dcn"},
     "ssl_tail": {"ml1m"},
     "two_processes": {"features_39"},
 }
 NOT_SAVED = {
     "frappe": {"rates_no", "rates_init", "rates_all", "out_of_the_box", "seeds", "chosen"},
-    "session_ssl": {"validation", "seeds"},
 }
 OTHER_WAYS = {
     "retrieval_peers": ("budget=0.01", "retrieval_peers_recall"),
-    "ssl_ranker": ("search=item", "ssl_ranker"),
+    "ssl_curves": ("rates=0.5", "ssl_curves"),
     "ssl_tail": ("cost=true", "ssl_tail"),
 }
 """An option that makes a benchmark do something else, and under which name it then prints."""

@@ -24,6 +24,7 @@ def write_made_up(folder: Path) -> None:
     for name, write in (
         ("ml-1m", _ml1m),
         ("amazon-sports", _sports),
+        ("amazon-beauty", _beauty),
         ("gowalla", _gowalla),
     ):
         (folder / name).mkdir(parents=True)
@@ -117,6 +118,21 @@ def _sports(
         brand=[f"brand {one % 7}" for one in number],
         categories=_lists(rng, ["balls", "boats", "boots"], ITEMS),
     )
+
+
+def _beauty(
+    folder: Path, user: NDArray[np.int64], item: NDArray[np.int64], rng: np.random.Generator
+) -> None:
+    _write(
+        folder,
+        "interactions",
+        user_id=user.astype(np.int32),
+        item_id=item.astype(np.int32),
+        position=np.tile(np.arange(EVENTS_A_USER, dtype=np.int16), USERS),
+    )
+    number = np.arange(1, ITEMS + 1)
+    attributes = [sorted({one % GROUPS, *rng.integers(10, 40, 2).tolist()}) for one in number]
+    _write(folder, "items", item_id=number.astype(np.int32), attributes=attributes)
 
 
 def _gowalla(
