@@ -28,7 +28,8 @@ def panels_of(points: Sequence[Figures]) -> dict[tuple[str, str], list[Figures]]
     for point in sorted(points, key=lambda one: one["percent"]):
         if point["features"] in (None, USUAL) and (point["rates"], point["keep"]) == (1, "rows"):
             panels.setdefault((point["family"], point["data"]), []).append(point)
-    return panels
+    families = list(METRICS)
+    return dict(sorted(panels.items(), key=lambda one: families.index(one[0][0])))
 
 
 def draw(points: Sequence[Figures], path: Path) -> None:

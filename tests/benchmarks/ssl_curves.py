@@ -26,7 +26,7 @@ with other seeds, have an interval that leaves out zero.
                                  the world and Sports 0.25, too)
     --set keep=rows,users        what is drawn for training: single rows, or all rows of some users,
                                  and then queries have whole histories (default rows; at 3 % of
-                                 two-towers on Sports, Beauty and MovieLens-1M users, too)
+                                 two-towers users, too)
     --set workers=2              so many runs at a time, a thread each
     --set log=FOLDER             keeps what is done; a second call goes on from there, and with
                                  train=no shows what is there
@@ -116,7 +116,7 @@ def _variants(usual: Run, options: Mapping[str, str]) -> list[Run]:
         features = tuple(int(one) for one in options["features"].split(","))
     if "rates" in options:
         rates = tuple(float(one) for one in options["rates"].split(","))
-    keep: tuple[str, ...] = KEEP if here and not made else KEEP[:1]
+    keep: tuple[str, ...] = KEEP if here else KEEP[:1]
     if "keep" in options and usual.family == "towers":
         keep = tuple(options["keep"].split(","))
     first = replace(usual, features=features[0], rates=rates[0], keep=keep[0])
