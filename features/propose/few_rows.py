@@ -6,8 +6,8 @@ rows an item; popularity has 0.0172), 0.0177 and 0.0208 on Sports (0.36; 0.0162)
 both intervals leave out zero; on Sports one of the seeds lost. On 3 % of the rows, which leave
 users hardly a history, it gained 0.0034 and 0.0056, and popularity was better than either model.
 With 1.3 rows an item it gained 0.0026 on Beauty; with 1.2 on Sports and 4.3 on MovieLens-1M no gain
-over all queries was sure, and a built-in world lost with 3.6. So it is proposed where rows are fewer
-than items, and commented out.
+over all queries was sure, and a built-in world lost with 3.6. So it is proposed where rows are
+fewer than items, and commented out.
 """
 
 from recsys.features.propose.draft import Draft
