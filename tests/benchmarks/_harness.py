@@ -79,6 +79,13 @@ class Benchmark:
 
     def finish(self, figures: dict[str, Any]) -> None:
         """Print the figures as the last line, and keep them where asked."""
+        self.keep(figures)
+        if self._made_up is not None:
+            self._made_up.cleanup()
+        print(json.dumps({"benchmark": self.name, **figures}))
+
+    def keep(self, figures: dict[str, Any]) -> None:
+        """Keep the figures so far where asked, so that a long run that is ended leaves them."""
         if self.save:
             RESULTS.mkdir(exist_ok=True)
             record = {
@@ -92,9 +99,6 @@ class Benchmark:
             }
             path = RESULTS / f"{self.name}.json"
             path.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
-        if self._made_up is not None:
-            self._made_up.cleanup()
-        print(json.dumps({"benchmark": self.name, **figures}))
 
 
 class _Here(Executor):

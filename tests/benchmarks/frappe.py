@@ -158,6 +158,14 @@ def main() -> None:
         jobs += [(OUT_OF_THE_BOX, "init", seed) for seed in seeds]
     started = {job: workers.submit(run, *job, path, extra) for job in jobs}
     figures: dict[str, Any] = {}
+    made_with = {"seeds": list(seeds), "chosen": CHOSEN}
+    for rates in ways:
+        point = trees(rates, path)
+        figures.setdefault(f"rates_{rates}", {})["lightgbm"] = point
+        bench.row(
+            f"rates_{rates} lightgbm",
+            f"AUC {point['auc']:.4f}, log loss {point['logloss']:.4f}, {point['cpu_s']:.0f} CPU s",
+        )
     for name, rates, seed in jobs:
         if seed:
             continue
@@ -171,15 +179,9 @@ def main() -> None:
             f"{point['logloss']:.4f} +- {point['logloss_deviation']:.4f}, epochs "
             f"{[run['best_epoch'] for run in runs]}, {runs[0]['cpu_s']:.0f} CPU s a run",
         )
-    for rates in ways:
-        point = trees(rates, path)
-        figures[f"rates_{rates}"]["lightgbm"] = point
-        bench.row(
-            f"rates_{rates} lightgbm",
-            f"AUC {point['auc']:.4f}, log loss {point['logloss']:.4f}, {point['cpu_s']:.0f} CPU s",
-        )
+        bench.keep({**figures, **made_with})
     workers.shutdown()
-    bench.finish({**figures, "seeds": list(seeds), "chosen": CHOSEN})
+    bench.finish({**figures, **made_with})
 
 
 if __name__ == "__main__":
