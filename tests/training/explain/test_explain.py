@@ -174,7 +174,10 @@ def test_one_row_with_its_values_as_they_were_written(
     with torch.no_grad():
         logit = opened.model(batch.features)[torch.from_numpy(at)]
     assert found["logit"] == pytest.approx(float(logit), abs=1e-5)
-    assert found["probability"] == pytest.approx(float(torch.sigmoid(logit)), abs=1e-5)
+    calibrator = opened.calibrator
+    assert calibrator.kind == "beta"
+    probability = calibrator.probability(logit.numpy())
+    assert found["probability"] == pytest.approx(float(probability[0]), abs=1e-5)
 
 
 def test_a_pair_of_the_log_is_its_latest_row(explain: Any, folder: Path) -> None:
