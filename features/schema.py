@@ -9,7 +9,7 @@ from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from recsys.core.strict import StrictModel, nearest
 from recsys.data.feature_options import Name
@@ -69,6 +69,13 @@ class Outcome(LabelColumn):
     """What metrics (`auc_<name>`) and columns of answers (`probability_<name>`) call it."""
     weight: Annotated[float, Field(gt=0)] = 1.0
     """How much its loss counts; that of the label counts 1."""
+
+    @field_validator("name")
+    @classmethod
+    def _is_no_metrics_own(cls, name: str) -> str:
+        if name == "before":  # calibration_error_before is the label's, before calibration
+            raise ValueError("'before' is what metrics call another thing: choose another name")
+        return name
 
 
 class InteractionsTable(StrictModel):

@@ -1,5 +1,6 @@
 """What `recsys init` proposes for a labelled log: the label, the split, a ranker, its features."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,7 @@ BY_ORDER_OF_ROWS = "kind: time   # by the order of the rows: the last tenth is t
 
 
 def label_lines(draft: Draft) -> list[str]:
-    """Return the line of the label, and say what other columns may be one."""
+    """Return the line of the label, and say what other columns may be one or stand beside it."""
     roles = draft.roles
     positive = float(np.mean(roles.log.columns[roles.label].numbers))
     others = [name for name in label_columns(roles.log, perhaps=True) if name != roles.label]
@@ -72,7 +73,16 @@ def label_lines(draft: Draft) -> list[str]:
         draft.unsure.append(
             f"'{roles.label}' is used as the label; other candidates: {', '.join(others)}"
         )
-    return [f"label: {flow({'column': roles.label})}   # 1 in {positive:.1%} of the rows"]
+    lines = [f"label: {flow({'column': roles.label})}   # 1 in {positive:.1%} of the rows"]
+    if others:
+        beside = flow(tuple({"name": _outcome_name(name), "column": name} for name in others))
+        lines.append(f"# outcomes: {beside}   # predicted beside it; with model.kind: mmoe")
+    return lines
+
+
+def _outcome_name(column: str) -> str:
+    """Return what an outcome may be called: letters, digits and '_' from a letter on."""
+    return re.sub(r"[^A-Za-z0-9_]", "_", column).lstrip("_0123456789") or "outcome"
 
 
 def null_label_lines(draft: Draft) -> list[str]:

@@ -18,7 +18,7 @@ from recsys.features.clicks.inspect import ClickReport
 from recsys.features.dataset.dataset import prepare
 from recsys.features.propose.tables import Inference, infer
 from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.families.load import load_config
+from recsys.training.families.load import load_config, parse_config
 from recsys.training.jobs.check import preflight
 from recsys.training.jobs.train import train
 
@@ -210,6 +210,11 @@ def test_users_items_and_clicks_make_a_ranker_in_memory(write: Write, tmp_path: 
     said = "\n".join(found.unsure)
     assert "'rating', 'purchased': known only after the answer?" in said
     assert "'clicked' is used as the label; other candidates: purchased" in said
+    beside = "    # outcomes: [{name: purchased, column: purchased}]"
+    assert beside in found.yaml
+    both = found.yaml.replace(beside, beside.replace("# ", "")).replace("autoint  ", "mmoe  ")
+    parsed = parse_config(yaml.safe_load(both), source="both")
+    assert parsed.schema_.interactions.outcome_names == ("purchased",)
     assert set(prepare(config.schema_, config.data, config.policies, config.split).part) == {
         0,
         1,
