@@ -84,6 +84,11 @@ class Benchmark:
             self._made_up.cleanup()
         print(json.dumps({"benchmark": self.name, **figures}))
 
+    def kept(self) -> dict[str, Any]:
+        """Return the figures that are saved, none where there are none."""
+        path = RESULTS / f"{self.name}.json"
+        return dict(json.loads(path.read_text())["figures"]) if path.is_file() else {}
+
     def keep(self, figures: dict[str, Any]) -> None:
         """Keep the figures so far where asked, so that a long run that is ended leaves them."""
         if self.save:

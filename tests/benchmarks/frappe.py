@@ -12,6 +12,8 @@ LightGBM reads the same rows, their columns as native categories.
                                  item, user, item x user and of both x every other column (all)
     --set seeds=1                fewer seeds (default 3)
     --set training.epochs=4      any key of the configuration, for all models
+    --set add=true               beside the figures that are saved already
+    --set trees=no               without LightGBM
     --set workers=2              so many runs at a time, a thread each
 
 Needs the data on loan (RECSYS_DATA).
@@ -157,9 +159,9 @@ def main() -> None:
     if OUT_OF_THE_BOX in names:
         jobs += [(OUT_OF_THE_BOX, "init", seed) for seed in seeds]
     started = {job: workers.submit(run, *job, path, extra) for job in jobs}
-    figures: dict[str, Any] = {}
+    figures: dict[str, Any] = bench.kept() if given.get("add") else {}
     made_with = {"seeds": list(seeds), "chosen": CHOSEN}
-    for rates in ways:
+    for rates in () if given.get("trees") == "no" else ways:
         point = trees(rates, path)
         figures.setdefault(f"rates_{rates}", {})["lightgbm"] = point
         bench.row(
