@@ -11,27 +11,13 @@ from recsys.data.batch import FeatureBlock, FeatureLayout
 from recsys.features.clicks.log import ClickLog
 from recsys.features.dataset.split import TEST, TRAIN
 from recsys.features.encoding.hashing import NULL_HASH, UNKNOWN_HASH
-from recsys.features.propose.inspect import grid
+from recsys.features.propose.labels import LabelledPart, label_lines, label_warnings
+from recsys.features.propose.text_grid import grid
 from recsys.features.tables.ledger import Drop
 
 SEEN_ROWS = {TRAIN: 1_000_000, TEST: 100_000}
 """Rows of a part whose features are looked at, the first ones."""
 _PARTS = ("train", "validation", "test")
-_SHIFT = 1.5
-
-
-@dataclass(frozen=True)
-class ClickPart:
-    """One part of the split: its rows, and those of them with label 1."""
-
-    part: str
-    rows: int
-    positives: int
-
-    @property
-    def share(self) -> float:
-        """Share of the rows with label 1."""
-        return self.positives / max(self.rows, 1)
 
 
 @dataclass(frozen=True)
@@ -55,7 +41,7 @@ class ClickFeature:
 class ClickReport:
     """Everything `recsys check` prints of a click log."""
 
-    parts: tuple[ClickPart, ...]
+    parts: tuple[LabelledPart, ...]
     features: tuple[ClickFeature, ...]
     drops: tuple[Drop, ...]
     warnings: tuple[str, ...]
@@ -65,9 +51,8 @@ class ClickReport:
 
     def lines(self) -> list[str]:
         """Return the report as text."""
-        rows = [(p.part, f"{p.rows:,}", f"{p.positives:,}", f"{p.share:.2%}") for p in self.parts]
         out = [f"{sum(part.rows for part in self.parts):,} interactions", ""]
-        out += grid(("part", "rows", "label 1", "share"), rows)
+        out += label_lines(self.parts)
         head = ("feature", "lookups", "null", "distinct", "rare", "new in test")
         out += ["", *grid(head, [_row(feature) for feature in self.features]), ""]
         out += [f"embedding table with its optimizer state: {self.table_bytes / 1e6:,.1f} MB"]
@@ -92,7 +77,7 @@ def inspect_clicks(log: ClickLog, *, table_bytes: int) -> ClickReport:
         log: what `open_click_log` gave.
         table_bytes: memory of the embedding table with its optimizer state.
     """
-    parts = tuple(map(ClickPart, _PARTS, log.counts, log.positives))
+    parts = tuple(map(LabelledPart, _PARTS, log.counts, log.positives))
     train, test = (log.read(part, slice(SEEN_ROWS[part])).features for part in (TRAIN, TEST))
     features = tuple(_features(log.layout, train, test))
     return ClickReport(
@@ -140,24 +125,13 @@ def _share(mask: Tensor) -> float:
     return float(mask.double().mean()) if len(mask) else 0.0
 
 
-def _warnings(parts: tuple[ClickPart, ...], features: tuple[ClickFeature, ...]) -> list[str]:
-    found = []
-    for one in parts:
-        if one.rows == 0:
-            found.append(f"no {one.part} rows: choose a larger share in the section 'split'")
-        elif one.positives in (0, one.rows):
-            found.append(
-                f"all {one.part} rows have the label {int(one.positives > 0)}: nothing to "
-                "distinguish there; are the rows sorted by it?"
-            )
-    train, test = parts[TRAIN].share, parts[TEST].share
-    noise = (train * (1 - train) / max(parts[TEST].rows, 1)) ** 0.5
-    far = abs(test - train) > 5 * noise and not train / _SHIFT < test < train * _SHIFT
-    if 0 < train < 1 and far:
-        found.append(
-            f"the label is 1 in {train:.1%} of the training rows and in {test:.1%} of the test "
-            "rows: are the rows in the order of time?"
-        )
+def _warnings(parts: tuple[LabelledPart, ...], features: tuple[ClickFeature, ...]) -> list[str]:
+    found = [
+        f"no {one.part} rows: choose a larger share in the section 'split'"
+        for one in parts
+        if not one.rows
+    ]
+    found += label_warnings(parts)
     found += [
         f"feature '{one.feature}': {one.unseen:.0%} of its test values are in no training row; "
         "it has no information on later rows"

@@ -14,7 +14,15 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recsys.core.distinct import distinct, distinct_codes, distinct_counts, is_among
+from recsys.features.propose.labels import (
+    LABEL,
+    LabelledPart,
+    label_lines,
+    label_warnings,
+    labelled_parts,
+)
 from recsys.features.propose.roles import names_a_rating
+from recsys.features.propose.text_grid import grid
 from recsys.features.schema import Schema
 from recsys.features.tables.checked import Events, Tables
 from recsys.features.tables.ledger import Drop, is_list
@@ -66,6 +74,8 @@ class Report:
     fingerprint: str
     notes: tuple[str, ...] = ()
     """What is well, and good to know."""
+    labels: tuple[LabelledPart, ...] = ()
+    """Of a log with a label, part by part, and then of each further outcome."""
 
     def lines(self) -> list[str]:
         """Return the report as text."""
@@ -82,6 +92,7 @@ class Report:
         out += ["", *grid(head, [_part_row(one) for one in self.parts])]
         times = [(one.part, one.first, one.last) for one in self.parts]
         out += ["", *grid(("part", "from", "to"), times)]
+        out += ["", *label_lines(self.labels)] if self.labels else []
         out += [
             "",
             f"repeats of a user and an item: {self.repeated_events:,} rows; held-out rows whose "
@@ -133,6 +144,7 @@ def inspect(
     across = int(_seen_earlier(pair, parts).sum())
     num_items, num_users = tables.items.num_rows, tables.users.num_rows
     interaction_counts = np.bincount(events.item_row, minlength=num_items)
+    outcomes = _outcome_facts(schema, events, parts)
     active = np.bincount(events.user_row, minlength=num_users)
     return Report(
         rows={"interactions": len(events), "items": num_items, "users": num_users},
@@ -143,11 +155,29 @@ def inspect(
         users_without_events=int((active == 0).sum()),
         items_without_events=int((interaction_counts == 0).sum()),
         drops=tables.drops,
-        warnings=tuple(_warnings(schema, tables, parts, len(pairs_there), across)),
+        warnings=(
+            *_warnings(schema, tables, parts, len(pairs_there), across),
+            *(warning for one in outcomes for warning in label_warnings(one)),
+        ),
         table_bytes=table_bytes,
         fingerprint=tables.fingerprint,
         notes=tuple(notes),
+        labels=tuple(part for one in outcomes for part in one),
     )
+
+
+def _outcome_facts(
+    schema: Schema, events: Events, parts: NDArray[np.int8]
+) -> list[tuple[LabelledPart, ...]]:
+    """Return the parts of the label and of each further outcome, of a log that has them."""
+    if events.label is None:
+        return []
+    found = [labelled_parts(_PARTS, LABEL, events.label, parts)]
+    if events.outcomes is not None:
+        names = schema.interactions.outcome_names
+        for name, column in zip(names, events.outcomes.T, strict=True):
+            found.append(labelled_parts(_PARTS, name, column, parts))
+    return found
 
 
 def _column_facts(table: str, name: str, column: pa.ChunkedArray) -> ColumnFacts:
@@ -297,12 +327,3 @@ def _instant(value: np.int64, has_clock: bool) -> str:
 def _part_row(one: PartFacts) -> tuple[str, ...]:
     numbers = (one.rows, one.users, one.items, one.cold_item_rows, one.cold_user_rows)
     return (one.part, *(f"{number:,}" for number in numbers))
-
-
-def grid(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Columns of text, as wide as they need."""
-    widths = [max(len(row[at]) for row in [head, *rows]) for at in range(len(head))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in [head, *rows]
-    ]

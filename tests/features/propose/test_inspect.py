@@ -24,6 +24,7 @@ def report(
     context: list[dict[str, Any]] | None = None,
     items: dict[str, Any] | None = None,
     label: str | None = None,
+    outcomes: tuple[str, ...] = (),
 ) -> Report:
     """Write, read and inspect; parts are those of the events in their sorted order."""
     pq.write_table(pa.table(log), folder / "log.parquet")
@@ -34,6 +35,7 @@ def report(
             "item": "item",
             "time": {"column": "time", "unit": "s"},
             **({} if label is None else {"label": {"column": label}}),
+            "outcomes": [{"name": name, "column": name} for name in outcomes],
         },
         "items": {"key": "item"},
         "features": [
@@ -137,3 +139,33 @@ def test_leaks_are_found(tmp_path: Path) -> None:
     assert "'receipt' is nearly unique for each user and item" in text
     assert "held-out rows are earlier than the last training row of their user" in text
     assert "no validation rows" in text
+
+
+def test_labels_and_further_outcomes_are_counted_where_they_are_known(tmp_path: Path) -> None:
+    log = {
+        "user": [1, 1, 1, 2, 2, 2, 3, 3],
+        "item": [1, 2, 3, 1, 2, 3, 1, 2],
+        "time": [START + 10 * k for k in range(8)],
+        "clicked": [1, 0, 1, 0, 1, 0, 1, 1],
+        "bought": [1, None, 0, None, 0, None, None, 0],
+    }
+    parts = [0, 0, 0, 0, 1, 1, 2, 2]
+    found = report(tmp_path, log, parts, label="clicked", outcomes=("bought",))
+    counted = [(one.outcome, one.part, one.rows, one.positives) for one in found.labels]
+    assert counted == [
+        ("label", "train", 4, 2),
+        ("label", "validation", 2, 1),
+        ("label", "test", 2, 2),
+        ("bought", "train", 2, 1),
+        ("bought", "validation", 1, 0),
+        ("bought", "test", 1, 0),
+    ]
+    lines = [" ".join(line.split()) for line in found.lines()]
+    assert "outcome part rows label 1 share" in lines
+    assert "bought train 2 1 50.00%" in lines
+    warned = "\n".join(found.warnings)
+    assert "all test rows have the label 1: nothing to distinguish there" in warned
+    assert "all validation rows have the outcome 'bought' 0: nothing" in warned
+    alone = report(tmp_path, log, parts, label="clicked")
+    assert "part rows label 1 share" in [" ".join(line.split()) for line in alone.lines()]
+    assert report(tmp_path, log, parts).labels == ()
