@@ -172,4 +172,11 @@ def _print(summary: dict[str, Any], as_json: bool) -> None:
     for name, value in summary.items():
         shown = "null" if first is None else repr(first)
         named = f", the first {shown}" if name == "unknown_history_items" and value else ""
-        click.echo(f"{name.replace('_', ' ')}: {value}{named}")
+        click.echo(f"{name.replace('_', ' ')}: {_said(value)}{named}")
+
+
+def _said(value: Any) -> str:
+    """Return a value as people read it: counts with commas, chances with four digits."""
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1 else f"{value:,.1f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -73,8 +73,10 @@ class Progress:
             return
         self.bar.update(self.task, visible=False)  # until the next step, if there is one
         decides = f"validation/{self.metric}"
-        shown = {n: v for n, v in point.items() if n.endswith("_at_20") or n == decides}
-        shown = shown or {n: v for n, v in point.items() if n.startswith("validation/")}
+        measured = {n: v for n, v in point.items() if n.startswith("validation/")}
+        shown = {n: v for n, v in measured.items() if n.endswith("_at_20") or n == decides}
+        if not any(name.endswith("_at_20") for name in shown):  # of rows, not of lists
+            shown = measured
         words = [f"{n.removeprefix('validation/')} {v:.4f}" for n, v in shown.items()]
         parts = [
             f"epoch {int(point['epoch']) + 1}",

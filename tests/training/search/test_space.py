@@ -45,6 +45,7 @@ def test_by_default_every_kind_is_searched_around_what_it_has(
     assert ("training.uniform_negatives" in space) == (kind == "two_tower")
     assert ("training.id_dropout" in space) == (kind == "two_tower")  # the others' log is streamed
     assert ("embedding.dim" in space) == (kind != "logistic")
+    assert ("embedding.weight_decay" in space) == (kind not in ("two_tower", "logistic"))
     for key, value in values_of(base, space).items():
         assert space[key].holds(value), key
         for end in space[key].ends():  # every value of it is one that the configuration takes

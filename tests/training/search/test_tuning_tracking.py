@@ -167,7 +167,6 @@ def test_the_space_can_be_seen_and_given_back(tmp_path: Path) -> None:
     assert {*read} == {
         "training.learning_rate",
         "embedding.learning_rate",
-        "embedding.weight_decay",
         "training.weight_decay",
         "training.batch_size",
     }

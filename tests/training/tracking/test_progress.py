@@ -27,6 +27,15 @@ def test_the_metric_that_decides_is_in_the_line_of_an_epoch(
     assert "rankme" not in line
 
 
+def test_of_a_ranker_all_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    found = {"auc": 0.75, "log_loss": 0.5, "auc_bought": 0.625}
+    with Progress(3, metric="auc", quiet=False) as progress:
+        point = {f"validation/{name}": value for name, value in found.items()}
+        progress(PointLogged({"epoch": 0.0, "epoch_loss": 1.5, **point}))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "auc 0.7500  log_loss 0.5000  auc_bought 0.6250  " in line
+
+
 def test_an_epoch_without_a_validation_part_has_its_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

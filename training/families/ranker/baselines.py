@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from shutil import rmtree
 
 from torch import nn
 
@@ -81,6 +82,7 @@ def evaluated_baselines(
         LOG.info(f"{name}, trained for comparison: validation AUC {state.best_metric:.4f}")
         checkpoints.clear()
         yield found
+    rmtree(run_dir / "baselines", ignore_errors=True)  # of checkpoints, all cleared
 
 
 def _evaluated_alone(name: str, config: RankerExperiment, rows: RankingRows) -> Evaluated:
