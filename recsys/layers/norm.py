@@ -13,7 +13,7 @@ Shape letters: N rows, D activations; of fields: B rows, N fields, E width of a 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -146,11 +146,25 @@ class FieldNorm(nn.Module):
         return normed
 
 
+class _Summed(torch.autograd.Function):
+    """The sum over ranks, whose gradient is the sum of theirs: each rank's loss depends on it."""
+
+    @staticmethod
+    def forward(_context: Any, values: Tensor) -> Tensor:
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(_context: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone()
+        dist.all_reduce(total)
+        return total
+
+
 def _summed(values: Tensor) -> Tensor:
     """Return the sum over ranks, with gradient."""
-    from torch.distributed.nn.functional import all_reduce
-
-    total: Tensor = all_reduce(values)
+    total: Tensor = _Summed.apply(values)  # type: ignore[no-untyped-call]
     return total
 
 
