@@ -35,6 +35,7 @@ from _loaned import loaned
 from _ranker_runs import Run, averaged, figures_of, trained, trees_on
 from autoint_ml1m import nested
 
+from recsys.features.dataset.split import TEST
 from recsys.features.propose.tables import infer
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.engine.ranks import World
@@ -110,19 +111,23 @@ def run(name: str, rates: str, seed: int, path: str, extra: dict[str, Any]) -> d
     config = config_of(name, rates, seed, path, extra)
     rows = rows_for(rates, path, config.training.batch_size, seed)
     done = trained(config, rows)
-    return {**done.figures(), **by_memory(done, path)}
+    return {**done.figures(), **by_memory(done, rows, path)}
 
 
-def by_memory(done: Run, path: str) -> dict[str, Any]:
+def by_memory(done: Run, rows: RankingRows, path: str) -> dict[str, Any]:
     """Return the figures of test rows whose pair of user and app is in training, and of others."""
     score, probability, label = done.found.logit, done.calibrated, done.found.label
     table = pq.read_table(path, columns=["user_id", "item_id", "split"]).to_pandas()
     pair = table["user_id"].astype(np.int64) * 10**6 + table["item_id"]
-    seen = pair[table["split"] == "test"].isin(set(pair[table["split"] == "train"])).to_numpy()
+    # Test rows come in the order of their users, not in that of the file.
+    examples = np.concatenate([one.examples for one in rows.loader.ordered(TEST, 65_536)])
+    place = rows.loader.data.tables.events.row[examples]  # type: ignore[attr-defined]
+    known = set(pair[table["split"] == "train"])
+    of_pair = pair.isin(known).to_numpy()[place]
     return {
-        name: {"rows": int(rows.sum()), **figures_of(score[rows], probability[rows], label[rows])}
-        for name, rows in (("seen", seen), ("unseen", ~seen))
-        if len(set(label[rows].tolist())) > 1
+        name: {"rows": int(here.sum()), **figures_of(score[here], probability[here], label[here])}
+        for name, here in (("seen", of_pair), ("unseen", ~of_pair))
+        if len(set(label[here].tolist())) > 1
     }
 
 
@@ -131,7 +136,7 @@ def trees(rates: str, path: str) -> dict[str, Any]:
     config = config_of("mlp", rates, 0, path, {})
     rows = rows_for(rates, path, config.training.batch_size, 0)
     done = trees_on(config, rows)
-    return {**done.figures(), **by_memory(done, path)}
+    return {**done.figures(), **by_memory(done, rows, path)}
 
 
 def main() -> None:
