@@ -29,9 +29,6 @@ NOT_IN_SMOKE = {
     "ssl_tail": {"ml1m"},
     "two_processes": {"features_39"},
 }
-NOT_SAVED = {
-    "frappe": {"rates_no", "rates_init", "rates_all", "out_of_the_box", "seeds", "chosen"},
-}
 OTHER_WAYS = {
     "retrieval_peers": ("budget=0.01", "retrieval_peers_recall"),
     "ssl_curves": ("rates=0.5", "ssl_curves"),
@@ -53,8 +50,6 @@ def _as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def keys_of(name: str) -> set[str]:
     """Return the figures that the benchmark's saved results have."""
-    if name in NOT_SAVED:
-        return NOT_SAVED[name]
     saved = json.loads((FOLDER / "results" / f"{name}.json").read_text())
     return set(saved["figures"]) - NOT_IN_SMOKE.get(name, set())
 
