@@ -502,6 +502,9 @@ def test_the_command_line_scores_and_exports_rankers(
     assert json.loads(result.stdout)["rows"] == ROWS
     found = pq.read_table(tmp_path / "out").sort_by("row").column("probability")
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-7)
+    shown = recsys("score", bundle, *rows, *given).output
+    assert f"\nmean probability: {expected.mean():.4g}\n" in shown
+    assert "\nparts already there: 6\n" in shown
     for wrong in (("--k", "3", *rows), ("--interactions", "x", "--output", tmp_path / "no")):
         result = recsys("score", bundle, *wrong)
         assert result.exit_code == 2

@@ -62,8 +62,9 @@ def _beta_loss(
 ) -> tuple[float, Floats]:
     """Return the log loss of all rows, summed, and its gradient.
 
-    given: log a, log b and c, which are normal with deviation 1 before a row is seen: so few rows
-    change little, and many rows decide alone. powers_N2: log q and -log(1 - q).
+    given: (3,) log a, log b and c, which are normal with deviation 1 before a row is seen: so few
+    rows change little, and many rows decide alone. powers_N2: log q and -log(1 - q). label, weight:
+    (N,) each. The gradient is (3,).
     """
     slopes = np.exp(given[:2])
     z = powers_N2 @ slopes + given[2]

@@ -108,7 +108,7 @@ def test_the_report_holds_the_baselines(result: TrainResult) -> None:
     text = result.report.read_text()
     assert "By AUC fm is better than logistic" in text
     assert "before calibration" in text
-    assert not list(result.run_dir.glob("baselines/*/step-*"))
+    assert not (result.run_dir / "baselines").exists()
     tracked = evaluation.tracked()
     assert tracked["test/auc"] == aucs["fm"]
     assert tracked["test/mlp/auc"] == aucs["mlp"]

@@ -436,6 +436,7 @@ def test_explanations_and_self_supervision_take_the_label(log: Path, result: Tra
             "two outcomes are named 'a'",
         ),
         (["schema.interactions.outcomes=[{name: 'a b', column: bought}]"], "outcomes.0.name"),
+        (["schema.interactions.outcomes=[{name: before, column: bought}]"], "choose another name"),
     ],
 )
 def test_what_cannot_be_predicted_is_refused(log: Path, overrides: list[str], said: str) -> None:
