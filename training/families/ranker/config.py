@@ -180,7 +180,8 @@ class RankerExperiment(ExperimentConfig):
             able = [name for name, one in RANKERS.items() if one.has_outcomes]
             raise ValueError(
                 f"schema.interactions.outcomes: model.kind: {kind} predicts the label alone; "
-                f"{listed(able, 'and')} predict further outcomes"
+                f"{listed(able, 'and')} predict further outcomes: set one of them, or leave the "
+                "outcomes out"
             )
         if self.training.negative_rate < 1:
             raise ValueError(

@@ -424,7 +424,8 @@ def test_explanations_and_self_supervision_take_the_label(log: Path, result: Tra
     [
         (
             ["model={kind: mlp}"],
-            "outcomes: model.kind: mlp predicts the label alone; shared_bottom and mmoe predict",
+            "outcomes: model.kind: mlp predicts the label alone; shared_bottom and mmoe predict "
+            "further outcomes: set one of them, or leave",
         ),
         (["training.negative_rate=0.5"], "training.negative_rate: .* other outcomes"),
         (
