@@ -188,7 +188,7 @@ def test_what_no_family_knows_is_told_the_nearest_place() -> None:
 def test_a_ranker_is_decided_by_its_auc() -> None:
     assert parsed("fm").training.metric == "auc"
     assert refusal("fm", training={"metric": "log_loss"}) == [
-        "shop.yaml: training.metric: 'log_loss' is not computed; a ranker's is auc (got 'log_loss')"
+        "shop.yaml: training.metric: 'log_loss' is not computed; there is auc"
     ]
 
 

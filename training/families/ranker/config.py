@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from recsys.bundle.calibration import Kind as CalibrationKind
 from recsys.core.strict import listed, nearest
@@ -58,7 +58,8 @@ class RankerTrainingConfig(TrainingConfig):
     `constant` schedule, whose weights do not settle by themselves."""
 
     metric: str = "auc"
-    """Validation metric that decides the best checkpoint; larger is better. There is but this."""
+    """Validation metric that decides the best checkpoint; larger is better: `auc`, of the label, or
+    `auc_<name>` of a further outcome."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """The model learns label * (1 - this) + this / 2; further outcomes as they are."""
     positive_weight: Annotated[float, Field(gt=0)] = 1.0
@@ -71,13 +72,6 @@ class RankerTrainingConfig(TrainingConfig):
     """For a log without a label, whose rows are all positive: other items drawn for each row,
     uniformly. The probability is then that of being the next item."""
     self_supervision: RowSelfSupervision = RowSelfSupervision()
-
-    @field_validator("metric")
-    @classmethod
-    def _is_computed(cls, name: str) -> str:
-        if name != "auc":
-            raise ValueError(f"'{name}' is not computed; a ranker's is auc")
-        return name
 
 
 class RankerEvaluationConfig(EvaluationConfig):
@@ -130,6 +124,8 @@ class RankerExperiment(ExperimentConfig):
     def compared_with(self, kind: str) -> Self:
         """Return the experiment with another kind of model, of default size, to compare with.
 
+        It is trained on the label, whatever metric decides this one's training.
+
         Its table is as large and learns as this one's where the same settings suit both kinds,
         else by default.
         """
@@ -139,7 +135,8 @@ class RankerExperiment(ExperimentConfig):
             learning = ("optimizer", "learning_rate", "weight_decay", "init_scale", "betas", "eps")
             table = table.model_copy(update={name: getattr(usual, name) for name in learning})
         model = other.config.model_validate({"kind": kind})
-        return self.model_copy(update={"model": model, "embedding": table})
+        training = self.training.model_copy(update={"metric": "auc"})
+        return self.model_copy(update={"model": model, "embedding": table, "training": training})
 
     @model_validator(mode="after")
     def _rows_have_labels(self) -> Self:
@@ -168,6 +165,16 @@ class RankerExperiment(ExperimentConfig):
             raise ValueError(
                 "training.negative_rate: a streamed log is read as it is; leave rows out in the "
                 "source, or set data.stream: false"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _metric_is_computed(self) -> Self:
+        name = self.training.metric
+        computed = ["auc", *(f"auc_{outcome.name}" for outcome in self.outcomes)]
+        if name not in computed:
+            raise ValueError(
+                f"training.metric: '{name}' is not computed; there is {listed(computed, 'and')}"
             )
         return self
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from recsys.bundle.calibration import Calibrator
+from recsys.core.errors import DataError
 from recsys.data.batch import RankingBatch
 from recsys.embeddings.plan import EmbeddingPlan
 from recsys.embeddings.table import Table
@@ -118,7 +119,14 @@ def ranking_task(config: RankerExperiment, rows: RankingRows, world: World) -> T
         return torch.stack([scale * one / max(total, 1e-12) for one, scale, total in each]).sum()
 
     def validate() -> dict[str, float]:
-        return measured(predictions(model, rows, VALIDATION, training.batch_size, world))
+        metrics = measured(predictions(model, rows, VALIDATION, training.batch_size, world))
+        if training.metric not in metrics:
+            raise DataError(
+                f"training.metric: {training.metric} needs validation rows in which that outcome "
+                "is 1 and rows in which it is 0, and there are none of one of them: set "
+                "training.metric: auc, or a split with more validation rows"
+            )
+        return metrics
 
     task = Task(
         trained=Trained(model, table, optimizer),

@@ -1,10 +1,12 @@
 """Several outcomes of a row: read, trained, evaluated, kept, scored and exported, for real."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,6 +16,7 @@ from torch.nn import functional as F
 
 import recsys
 from recsys.bundle.calibration import Calibrator
+from recsys.bundle.directory import Bundle
 from recsys.core.errors import ConfigError, DataError
 from recsys.data.batch import RankingBatch
 from recsys.features.bundle.files import read_calibration, read_metrics
@@ -24,6 +27,7 @@ from recsys.serving.answering.rows import Rows
 from recsys.serving.engines.rows import score_rows
 from recsys.serving.export.onnx_export import export_onnx
 from recsys.serving.recommend.rows import RowScorer
+from recsys.serving.registry import register
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.engine.checkpoint import Checkpoints
 from recsys.training.engine.loop import fit
@@ -61,6 +65,7 @@ training: {batch_size: 128, epochs: 4, precision: float32, learning_rate: 0.005}
 evaluation: {rankers: [], bootstrap_samples: 20}
 tracking: {enabled: false}
 """
+PROBABILITIES = ["probability", "probability_purchase", "probability_long_stay"]
 NO_ID_DROPOUT = "training.id_dropout=0"
 
 
@@ -308,6 +313,22 @@ def test_each_outcome_has_test_metrics_of_the_rows_in_which_it_is_known(
     assert again.flat() == pytest.approx(evaluation.flat(), abs=1e-6)
 
 
+def test_another_outcome_may_decide_the_best_epoch(log: Path, tmp_path: Path) -> None:
+    config = config_of(log, "training.metric=auc_purchase", "training.epochs=3")
+    task = ranking_task(config, open_rows(config, World()), World())
+    found: list[dict[str, float]] = []
+
+    def validate() -> dict[str, float]:
+        # Purchases get worse where clicks get better.
+        epoch = len(found)
+        found.append(task.validate() | {"auc": 0.5 + epoch / 10, "auc_purchase": 0.9 - epoch / 10})
+        return found[-1]
+
+    state = fit(replace(task, validate=validate), config.training, Checkpoints(tmp_path))
+    assert (state.best_metric, state.best_step) == (0.9, task.num_steps)
+    assert config.compared_with("shared_bottom").training.metric == "auc"
+
+
 def test_others_compare_on_the_label(log: Path) -> None:
     config = config_of(
         log, "evaluation.rankers=[mlp, mmoe, lightgbm]", "training.epochs=1", "calibration=isotonic"
@@ -331,6 +352,12 @@ def test_an_outcome_that_is_always_the_same_has_no_auc_and_one_without_rows_noth
     outcomes[~trained_on, 1] = np.nan
     outcomes[~trained_on & (outcomes[:, 0] == 0), 0] = 1
     job = replace(open_ranking(config, Given()), rows=rows)
+    asked = config.training.model_copy(update={"metric": "auc_purchase"})
+    purchases = ranking_task(config.model_copy(update={"training": asked}), rows, World())
+    with pytest.raises(
+        DataError, match=r"auc_purchase needs validation rows .* set training\.metr"
+    ):
+        purchases.validate()
     task = job.task()
     validated = task.validate()
     assert {"auc", "log_loss", "log_loss_purchase"} == set(validated)
@@ -353,9 +380,7 @@ def test_rows_are_scored_as_training_predicts_them(
     table = pq.read_table(log.parent / "log.parquet").drop(["clicked", "bought", "minutes"])
     score_rows(RowScorer.open(result.bundle), _written(table, tmp_path), tmp_path / "out")
     scored = pq.read_table(tmp_path / "out")
-    assert scored.column_names == [
-        "user", "item", "row", "probability", "probability_purchase", "probability_long_stay"
-    ]  # fmt: skip
+    assert scored.column_names == ["user", "item", "row", *PROBABILITIES]
     wanted = ranker.calibrator.probability(found.logit)
     np.testing.assert_allclose(scored.column("probability").to_numpy()[numbers], wanted, atol=1e-6)
     known = ~np.isnan(whole(rows, TEST).targets[:, 1].numpy())
@@ -369,7 +394,25 @@ def test_rows_are_scored_as_training_predicts_them(
         frame["probability_long_stay"], scored.column("probability_long_stay").to_numpy(), atol=1e-9
     )
     _, signature = Rows().described(ranker.bundle)
-    assert signature.outputs.input_names() == scored.column_names[3:]
+    assert signature.outputs.input_names() == PROBABILITIES
+
+
+def test_a_registered_model_answers_with_all_outcomes(
+    log: Path,
+    result: TrainResult,
+    mlflow_template: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shutil.copy(mlflow_template, tmp_path / "mlflow.db")
+    monkeypatch.chdir(tmp_path)
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    register(Bundle.open(result.bundle), "clicks", uri=store, alias="champion")
+    frame = pq.read_table(log.parent / "log.parquet").to_pandas()[["user", "item", "shop"]][:50]
+    answer = mlflow.pyfunc.load_model("models:/clicks@champion").predict(frame)
+    wanted = recsys.load(result.bundle).predict(frame)
+    assert list(answer) == ["user", "item", *PROBABILITIES]
+    np.testing.assert_allclose(answer[PROBABILITIES], wanted[PROBABILITIES], rtol=0, atol=1e-7)
 
 
 def _written(table: pa.Table, folder: Path) -> str:
@@ -426,6 +469,10 @@ def test_explanations_and_self_supervision_take_the_label(log: Path, result: Tra
             ["model={kind: mlp}"],
             "outcomes: model.kind: mlp predicts the label alone; shared_bottom and mmoe predict "
             "further outcomes: set one of them, or leave",
+        ),
+        (
+            ["training.metric=auc_sale"],
+            "'auc_sale' is not computed; there is auc, auc_purchase and auc_long_stay",
         ),
         (["training.negative_rate=0.5"], "training.negative_rate: .* other outcomes"),
         (
