@@ -2,7 +2,8 @@
 
 A machine with a C++ compiler (`CXX`, else `c++`) compiles a file once in a second or two, for its
 own processor, into `$XDG_CACHE_HOME/recsys` (`~/.cache/recsys`). Without a compiler, or with
-`RECSYS_NATIVE=0`, the caller gets the same numbers from torch, only slower.
+`RECSYS_NATIVE=0`, the caller gets the same numbers from torch, only slower; what dropout draws is
+another sample.
 
 Not `torch.utils.cpp_extension`: it needs ninja and compiles torch's headers, 25 CPU seconds instead
 of 1.8 the first time and 0.2 instead of less than 0.01 each time after, and a library built into
@@ -17,12 +18,15 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 FLAGS = ("-O3", "-fno-math-errno", "-march=native", "-shared", "-fPIC")
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
@@ -44,6 +48,20 @@ def native_library(source: Path, **sizes: int) -> ctypes.CDLL | None:
     except (OSError, subprocess.CalledProcessError) as error:
         _log.warning("%s runs on torch, slower: %s", source.stem, error)
         return None
+
+
+def in_parallel(num_rows: int, call: Callable[[slice], T], multiple: int = 1) -> list[T]:
+    """Call with slices of the rows, one for each of torch's threads; return what came, in order.
+
+    multiple: what the length of every slice but the last is a multiple of.
+    """
+    blocks = max(-(-num_rows // multiple), 1)
+    size = -(-blocks // min(torch.get_num_threads(), blocks)) * multiple
+    slices = [slice(start, start + size) for start in range(0, max(num_rows, 1), size)]
+    if len(slices) == 1:
+        return [call(slices[0])]
+    with ThreadPoolExecutor(len(slices)) as pool:
+        return list(pool.map(call, slices))
 
 
 def _macros(sizes: Mapping[str, int]) -> list[str]:

@@ -9,8 +9,6 @@ Shape letters: B rows, N fields, E width into a layer, H heads, A width of a hea
 """
 
 import ctypes
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from recsys.core.native import native_library
+from recsys.core.native import in_parallel, native_library
 
 SOURCE = Path(__file__).with_suffix(".cc")
 LANES = 16
@@ -58,7 +56,7 @@ class _FusedLayer(torch.autograd.Function):
         num_rows, num_fields, _ = x_BNE.shape
         y_BND = x_BNE.new_empty(num_rows, num_fields, len(weight) // 4)
         run = _Kernel("forward", x_BNE, weight, heads, scale)
-        _in_parallel(num_rows, lambda rows: run([x_BNE[rows], weight, y_BND[rows]]))
+        in_parallel(num_rows, lambda rows: run([x_BNE[rows], weight, y_BND[rows]]), LANES)
         ctx.save_for_backward(x_BNE, weight, y_BND)
         ctx.heads, ctx.scale = heads, scale
         return y_BND
@@ -75,7 +73,7 @@ class _FusedLayer(torch.autograd.Function):
             run([x_BNE[rows], weight, y_BND[rows], dy_BND[rows], dx_BNE[rows], dweight])
             return dweight
 
-        dweights = _in_parallel(len(x_BNE), rows_backward)
+        dweights = in_parallel(len(x_BNE), rows_backward, LANES)
         return dx_BNE, torch.stack(dweights).sum(0), None, None
 
 
@@ -99,14 +97,3 @@ class _Kernel:
             _FLOAT(self.scale),
             _TENSOR(work.data_ptr()),
         )
-
-
-def _in_parallel(num_rows: int, call: Callable[[slice], Any]) -> list[Any]:
-    """Call with slices of the rows, one for each of torch's threads; return what came, in order."""
-    blocks = max(-(-num_rows // LANES), 1)
-    size = -(-blocks // min(torch.get_num_threads(), blocks)) * LANES
-    slices = [slice(start, start + size) for start in range(0, max(num_rows, 1), size)]
-    if len(slices) == 1:
-        return [call(slices[0])]
-    with ThreadPoolExecutor(len(slices)) as pool:
-        return list(pool.map(call, slices))

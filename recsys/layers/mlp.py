@@ -2,9 +2,24 @@
 
 from collections.abc import Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
-from recsys.layers.norm import Norm, norm_of, takes_bias_off
+from recsys.layers.norm import BatchNorm, Norm, norm_of, takes_bias_off
+
+
+class Perceptron(nn.Sequential):
+    """Layers in a row, of which batch normalisation, ReLU and dropout are computed at once."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return what the last layer gives."""
+        layers = iter(self)
+        for layer in layers:
+            if isinstance(layer, BatchNorm):
+                _, dropout = next(layers), next(layers)
+                x = layer(x, relu=True, dropout=dropout.p)
+            else:
+                x = layer(x)
+        return x
 
 
 def mlp(
@@ -15,7 +30,7 @@ def mlp(
     dropout: float,
     norm: Norm = "none",
     bias: bool = True,
-) -> nn.Sequential:
+) -> Perceptron:
     """Return (N, in_dim) -> (N, out_dim): hidden layers, then a linear one.
 
     A hidden layer is a linear one, the normalisation `norm`, ReLU and dropout. `bias`: of the last
@@ -26,4 +41,4 @@ def mlp(
         layers += [nn.Linear(in_dim, width, bias=not takes_bias_off(norm)), *norm_of(norm, width)]
         layers += [nn.ReLU(), nn.Dropout(dropout)]
         in_dim = width
-    return nn.Sequential(*layers, nn.Linear(in_dim, out_dim, bias=bias))
+    return Perceptron(*layers, nn.Linear(in_dim, out_dim, bias=bias))

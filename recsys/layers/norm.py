@@ -20,6 +20,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recsys.layers.normed_relu import can_fuse, normed
+
 Norm = Literal["batch", "layer", "none"]
 MOMENTUM = 0.1
 """Share of the newest step in the running statistics, once there were ten steps."""
@@ -63,16 +65,26 @@ class BatchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(width))
         self.register_buffer("steps", torch.zeros(1))
 
-    def forward(self, x_ND: Tensor) -> Tensor:
-        """Return (N, D), of the dtype of `x_ND`."""
-        if not self.training:
-            return self._by_running(x_ND)
+    def forward(self, x_ND: Tensor, *, relu: bool = False, dropout: float = 0.0) -> Tensor:
+        """Return (N, D), of the dtype of `x_ND`; with `relu`, of a hidden layer with dropout."""
         weight_N = _row_weights.get()
         ranks = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-        if ranks or weight_N is not None:
-            return self._of_weighted(x_ND, weight_N, ranks)
-        if len(x_ND) < 2:
-            return self._by_running(x_ND)
+        alone = self.training and not ranks and weight_N is None and len(x_ND) > 1
+        if alone and can_fuse(x_ND):
+            y_ND, mean_D, var_D = normed(
+                x_ND, self.weight, self.bias, self.eps, relu=relu, dropout=dropout
+            )
+            self._follow(mean_D, var_D)
+            return y_ND.to(x_ND.dtype)
+        if alone:
+            y_ND = self._of_rows(x_ND)
+        elif self.training and (ranks or weight_N is not None):
+            y_ND = self._of_weighted(x_ND, weight_N, ranks)
+        else:
+            y_ND = self._by_running(x_ND)
+        return F.dropout(y_ND.relu(), dropout, self.training) if relu else y_ND
+
+    def _of_rows(self, x_ND: Tensor) -> Tensor:
         # The operator gives no statistics; with a momentum of 1 it leaves them where it is told.
         mean_D, var_D = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
         y_ND = F.batch_norm(
