@@ -11,6 +11,7 @@
     items.parquet          of models that answer with lists: the catalogue, and the number of
                            training rows of each item
     index/                 the index over the items' vectors
+    memory.safetensors     what followed each item, of models that add it to their scores
     probe.parquet          requests with the answers that were given to them
     probe.safetensors      of models that answer with rows: encoded rows with their logits
 
@@ -37,6 +38,7 @@ from recsys.features.encoding.encoder import FeatureEncoder
 from recsys.features.schema import Schema
 from recsys.retrieval.index.build import build_index
 from recsys.retrieval.index.protocol import IndexRequest, Read
+from recsys.retrieval.memory import PairMemory
 
 CONFIG = "config.yaml"
 MODEL = "model.json"
@@ -48,6 +50,7 @@ CALIBRATOR = "calibrator.json"
 METRICS = "metrics.json"
 ITEMS = "items.parquet"
 INDEX = "index/"
+MEMORY = "memory.safetensors"
 REQUEST_PROBE = "probe.parquet"
 ROW_PROBE = "probe.safetensors"
 TRAIN_COUNT = "train_count"
@@ -191,6 +194,28 @@ def write_index(folder: Path, request: IndexRequest) -> None:
 def index_files(bundle: Bundle) -> Read:
     """Return what reads the files of the index, for `recsys.retrieval.index.build`."""
     return lambda name: bundle.read(f"{INDEX}{name}")
+
+
+def write_memory(folder: Path, memory: PairMemory) -> None:
+    """Write what followed each item."""
+    (folder / MEMORY).write_bytes(memory.to_bytes())
+
+
+def read_memory(bundle: Bundle, num_items: int) -> PairMemory | None:
+    """Return what followed each of the items; None where the model has no memory.
+
+    Raises:
+        IntegrityError: it is of another catalogue.
+    """
+    if not bundle.has(MEMORY):
+        return None
+    memory = PairMemory.from_bytes(bundle.read(MEMORY))
+    if len(memory) != num_items:
+        raise IntegrityError(
+            f"{bundle.path / MEMORY}: it is of {len(memory):,} items, the catalogue has "
+            f"{num_items:,}"
+        )
+    return memory
 
 
 def write_request_probe(folder: Path, requests: pa.Table) -> None:

@@ -17,6 +17,7 @@ from recsys.features.bundle.files import (
     index_files,
     read_calibration,
     read_items,
+    read_memory,
     read_request_probe,
 )
 from recsys.features.bundle.model_bundle import ModelBundle
@@ -28,6 +29,7 @@ from recsys.models.retrieval import RetrievalModel
 from recsys.retrieval.index.build import load_index, read_facts
 from recsys.retrieval.index.exact import ExactVectors
 from recsys.retrieval.index.protocol import Index
+from recsys.retrieval.memory import PairMemory
 from recsys.retrieval.recommend import recommend
 
 _UNNAMED = RequestOrigin()
@@ -41,6 +43,7 @@ class ListModel(ModelBundle):
         vectors: (n, E) float32 of the catalogue.
         item_ids: (n,) of the catalogue, ascending.
         is_new: (n,) which items have no training row.
+        memory: of pairs of items, which adds to the scores.
     """
 
     model: RetrievalModel
@@ -49,6 +52,7 @@ class ListModel(ModelBundle):
     item_ids: pa.Array
     is_new: NDArray[np.bool_]
     calibration: InteractionProbability | None
+    memory: PairMemory | None
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -80,6 +84,7 @@ class ListModel(ModelBundle):
             item_ids=item_ids,
             is_new=np.asarray(items.column(TRAIN_COUNT)) == 0,
             calibration=read_calibration(found.bundle, InteractionProbability),
+            memory=read_memory(found.bundle, len(item_ids)),
         )
         model.replay_probe()
         return model
@@ -122,6 +127,7 @@ class ListModel(ModelBundle):
             requests.history,
             k=min(k, len(self.item_ids)),
             exclude=requests.seen if filter_seen else None,
+            memory=self.memory,
         )
 
     def replay_probe(self) -> None:

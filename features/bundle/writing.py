@@ -19,6 +19,7 @@ from recsys.features.bundle.files import (
     write_encoder,
     write_index,
     write_items,
+    write_memory,
     write_metrics,
     write_optimizer_state,
     write_request_probe,
@@ -28,6 +29,7 @@ from recsys.features.bundle.files import (
 )
 from recsys.features.encoding.encoder import FeatureEncoder
 from recsys.retrieval.index.protocol import IndexRequest
+from recsys.retrieval.memory import PairMemory
 
 
 class Answers(Protocol):
@@ -42,13 +44,14 @@ class ListAnswers:
     """Of a model that gives lists.
 
     items: the catalogue. train_counts (n,): the number of training rows of each item. index:
-    what is built over their vectors. probe: requests with their lists.
+    what is built over their vectors. probe: requests with their lists. memory: of pairs of items.
     """
 
     items: pa.Table
     train_counts: NDArray[Any]
     index: IndexRequest
     probe: pa.Table
+    memory: PairMemory | None = None
 
     def write(self, folder: Path) -> None:
         """Write catalogue, index and probe.
@@ -58,6 +61,8 @@ class ListAnswers:
         """
         write_items(folder, self.items, self.train_counts)
         write_index(folder, self.index)
+        if self.memory is not None:
+            write_memory(folder, self.memory)
         write_request_probe(folder, self.probe)
 
 

@@ -50,6 +50,11 @@ class Jagged(OnDevice):
         """Return (N,) int64."""
         return self.offsets.diff()
 
+    def owners(self) -> Tensor:
+        """Return the row of each value, (T,) int64."""
+        rows = torch.arange(len(self), device=self.offsets.device)
+        return torch.repeat_interleave(rows, self.lengths(), output_size=len(self.values))
+
     def take(self, rows: Tensor) -> "Jagged":
         """Return the rows `rows` (M,) int64 in that order, repeats allowed."""
         lengths = self.lengths()[rows]

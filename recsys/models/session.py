@@ -16,9 +16,9 @@ D width of a point, W of a vector (`recsys.layers.geometry`), V and X widths in.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -39,6 +39,7 @@ from recsys.layers.mlp import mlp
 from recsys.layers.readout import ItemReadout
 from recsys.layers.transformer import Cache, Packing, Transformer, TransformerConfig
 from recsys.models.kind import ModelConfig
+from recsys.retrieval.memory import Memory, MemoryConfig
 
 ITEMS, USERS, EVENTS = 0, 1, 2
 """The sides of the embedding's plan, in order."""
@@ -71,6 +72,9 @@ class SessionTransformerConfig(ModelConfig):
     repeats: bool = False
     """Whether a query says how much the items of its session gain or lose by being in it: for
     sessions that come back to what they saw, ranked with evaluation.filter_seen: false."""
+    memory: Memory = MemoryConfig()
+    """What is remembered of pairs of items and added to the scores after training: `pairs` or
+    `none`, or a mapping with settings."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Of what goes into the transformer; inside it is `transformer.dropout`."""
     temperature: Annotated[float, Field(gt=0)] = 0.07
@@ -82,6 +86,11 @@ class SessionTransformerConfig(ModelConfig):
     def _heads_share_the_width(self) -> "SessionTransformerConfig":
         self.transformer.check_width(self.dim)
         return self
+
+    @classmethod
+    def of_earlier(cls, raw: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings of a model that was written before some of them were added."""
+        return {"memory": "none", **raw}
 
     @property
     def interests(self) -> int:

@@ -41,6 +41,7 @@ from recsys.layers.norm import Norm
 from recsys.layers.pooling import InterestPooling, RecencyPooling
 from recsys.layers.smoothing import ItemSmoothing
 from recsys.models.kind import ModelConfig
+from recsys.retrieval.memory import Memory, MemoryConfig
 
 ITEMS, QUERY = 0, 1
 """The sides of the embedding's plan, in order."""
@@ -77,6 +78,9 @@ class TwoTowerConfig(ModelConfig):
     """Vectors of a query; an item's score is the best over them."""
     smoothing: SmoothingConfig = SmoothingConfig()
     """Average item vectors over the items of the same users, as graph models do."""
+    memory: Memory = MemoryConfig(kind="none")
+    """What is remembered of pairs of items and added to the scores after training: `pairs` or
+    `none`, or a mapping with settings."""
     norm: Norm = "none"
     """Normalisation in each hidden layer of the towers: `batch`, `layer` or `none`."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1

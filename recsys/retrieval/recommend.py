@@ -1,13 +1,20 @@
 """From encoded queries to the best item rows: one path for probes and scoring."""
 
+from functools import reduce
+
 import torch
 from torch import Tensor
 
 from recsys.data.batch import FeatureBlock, History, Jagged
 from recsys.models.retrieval import RetrievalModel, vectors_of
+from recsys.retrieval.gains import joined, search_with_gains
 from recsys.retrieval.index.protocol import Index
 from recsys.retrieval.interests import search
-from recsys.retrieval.repeats import search_with_repeats
+from recsys.retrieval.memory import PairMemory
+from recsys.retrieval.repeats import repeat_gains
+
+CHUNK_ROWS = 8192
+"""Queries that are encoded and searched together."""
 
 
 @torch.no_grad()
@@ -20,32 +27,46 @@ def recommend(
     *,
     k: int,
     exclude: Jagged | None,
-    chunk_rows: int = 8192,
+    memory: PairMemory | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return scores (Q, k) float32 and item rows (Q, k) int64, best first; -1 where short.
 
-    `model` must be in evaluation mode; `exclude` holds Q rows of item rows to leave out.
+    `model` must be in evaluation mode; `exclude` holds Q rows of item rows to leave out; `memory`
+    adds what followed the last items before.
     """
     tops = []
-    for rows in torch.arange(len(query)).split(chunk_rows):
+    for rows in torch.arange(len(query)).split(CHUNK_ROWS):
         asked = history.take(rows)
         queries = vectors_of(model, query.take(rows), item_vectors, asked)
         seen = exclude.take(rows) if exclude is not None else None
-        steps = asked.items if isinstance(asked, History) else None
-        tops.append(best_items(model, index, item_vectors, queries, steps, k=k, exclude=seen))
+        steps = asked.items if isinstance(asked, History) else asked
+        vectors, gain = model.without_gain(queries)
+        gains = gains_of(steps, gain, memory)
+        tops.append(best_items(index, item_vectors, vectors, gains, k=k, exclude=seen))
     if not tops:
         return torch.zeros(0, k), torch.zeros(0, k, dtype=torch.int64)
     scores, items = zip(*tops, strict=True)
     return torch.cat(scores), torch.cat(items)
 
 
-@torch.no_grad()
+def gains_of(history: Jagged, gain_Q: Tensor | None, memory: PairMemory | None) -> Jagged | None:
+    """Return what items gain beyond their vectors, as `search_with_gains` reads; None: nothing.
+
+    Args:
+        history: Q rows of item rows, oldest first.
+        gain_Q: (Q,) what the items of a history gain by being in it.
+        memory: what followed the last items before.
+    """
+    found = [] if gain_Q is None else [repeat_gains(history, gain_Q)]
+    found += [] if memory is None else [memory.gains(history)]
+    return reduce(joined, found) if found else None
+
+
 def best_items(
-    model: RetrievalModel,
     index: Index,
     item_vectors: Tensor,
-    queries: Tensor,
-    steps: Jagged | None,
+    vectors: Tensor,
+    gains: Jagged | None,
     *,
     k: int,
     exclude: Jagged | None,
@@ -53,15 +74,13 @@ def best_items(
     """Return what `recommend` does, for queries that are encoded already.
 
     Args:
-        model: in evaluation mode.
         index: what is searched.
         item_vectors: (N, E) of the catalogue.
-        queries: as the model's `encode_queries` gives them, Q of them.
-        steps: of a model of sessions: Q rows of the item rows that it saw.
+        vectors: (Q, E) or (Q, I, E) of the queries.
+        gains: as `gains_of` gives them.
         k: longest list.
         exclude: Q rows of item rows to leave out.
     """
-    vectors, gain = model.without_gain(queries)
-    if gain is not None and steps is not None:
-        return search_with_repeats(index, item_vectors, vectors, gain, steps, k, exclude)
-    return search(index, vectors, k, exclude)
+    if gains is None:
+        return search(index, vectors, k, exclude)
+    return search_with_gains(index, item_vectors, vectors, gains, k, exclude)

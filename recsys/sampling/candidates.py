@@ -25,14 +25,14 @@ def columns_of(own_items: Jagged, item_rows_K: Tensor, num_items: int) -> Jagged
     place[item_rows_K] = torch.arange(len(item_rows_K), device=device)
     column = place[own_items.values]
     there = column >= 0
-    pairs = (_owners(own_items)[there] * width + column[there]).unique()
+    pairs = (own_items.owners()[there] * width + column[there]).unique()
     offsets = torch.searchsorted(pairs, torch.arange(len(own_items) + 1, device=device) * width)
     return Jagged(pairs % width, offsets)
 
 
 def row_by_row(first: Jagged, second: Jagged) -> Jagged:
     """Return each row of `first` with the same row of `second` behind it; weights are dropped."""
-    owner = torch.cat([_owners(first), _owners(second)])
+    owner = torch.cat([first.owners(), second.owners()])
     order = owner.argsort(stable=True)
     values = torch.cat([first.values, second.values])[order]
     return Jagged(values, first.offsets + second.offsets)
@@ -88,9 +88,3 @@ def with_candidates(
         history=replace(batch.history, values=place[batch.history.values]),
         log_inclusion=torch.cat([batch.log_inclusion, batch.log_inclusion.new_zeros(len(joins))]),
     )
-
-
-def _owners(jagged: Jagged) -> Tensor:
-    """Return whose row each value is in, (T,) int64."""
-    count = torch.arange(len(jagged), device=jagged.values.device)
-    return torch.repeat_interleave(count, jagged.lengths(), output_size=len(jagged.values))

@@ -26,6 +26,10 @@ from recsys.serving.export.query_encoding import (
 )
 from recsys.serving.recommend.scorer import Scorer
 
+_NO_MEMORY = (
+    "the model adds what followed the last items before to its scores; that is not in the index, "
+    "whose lists are those of the model without its memory"
+)
 VECTORS = "parquet"
 """What `recsys export --to` calls vectors without an index."""
 
@@ -40,8 +44,8 @@ def export_index(
     `out` gets `ids.parquet` (row, item id) next to the index, or for `parquet` one table of item
     id and vector; `export.json` says how to ask. With `encoded`, items are written as encodings
     that one vector of a query with several interests searches
-    (`recsys.serving.export.query_encoding`). Returns what was written and, for an index, its
-    measured recall.
+    (`recsys.serving.export.query_encoding`). A memory of pairs is not exported. Returns what was
+    written and, for an index, its measured recall.
 
     Raises:
         ConfigError: `out` exists or is named as a file, `min_recall` is no share, or
@@ -86,6 +90,7 @@ def export_index(
             facts |= write_encoding(staging, scorer, encoding, encoded, queries)
         write_facts(staging, facts)
         how = {"model_id": scorer.bundle.model_id, "queries": how_to_ask(scorer, encoding), **facts}
+        how |= {} if scorer.memory is None else {"memory": _NO_MEMORY}
         (staging / EXPORT_FILE).write_text(json.dumps(how, indent=1))
         publish(staging, out.resolve())
     return {"out": str(out), "model_id": scorer.bundle.model_id, **facts}

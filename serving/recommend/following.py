@@ -25,7 +25,7 @@ from recsys.features.requests.table import HISTORY, Requests
 from recsys.features.tables.times import NULL_TIME
 from recsys.models.session import SessionTransformer
 from recsys.models.session_state import SessionState
-from recsys.retrieval.recommend import best_items
+from recsys.retrieval.recommend import best_items, gains_of
 from recsys.serving.recommend.scorer import Scorer
 
 _USER, _EVENT = RequestOrigin("the user"), RequestOrigin("the event")
@@ -119,6 +119,7 @@ class Following:
             last_at=now,
         )
 
+    @torch.no_grad()
     def recommend(
         self,
         k: int | None = None,
@@ -135,12 +136,12 @@ class Following:
         if wanted < 1:
             raise ConfigError(f"k must be at least 1, got {wanted}")
         without_seen = scorer.filter_seen if filter_seen is None else filter_seen
+        vectors, gain = scorer.model.without_gain(self.state.query().float())
         scores, rows = best_items(
-            _stepwise(scorer),
             scorer.index,
             scorer.vectors,
-            self.state.query().float(),
-            _one_row(self.items),
+            vectors,
+            gains_of(_one_row(self.items), gain, scorer.memory),
             k=min(wanted, len(scorer.item_ids)),
             exclude=self.asked.seen if without_seen else None,
         )

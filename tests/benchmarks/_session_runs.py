@@ -14,6 +14,7 @@ from recsys.training.engine.machine import keep_freed_memory
 from recsys.training.evaluation.results import Evaluation
 from recsys.training.families.load import load_config
 from recsys.training.families.retrieval.evaluating import evaluate_model
+from recsys.training.families.retrieval.memory import memory_of
 from recsys.training.families.session.reading import SessionData
 from recsys.training.jobs.opening import open_model
 from recsys.training.jobs.train import train
@@ -54,7 +55,9 @@ def evaluated_otherwise(bundle: Path, **evaluation: Any) -> Evaluation:
     settings = opened.config.evaluation.model_copy(update=evaluation)
     config = opened.config.model_copy(update={"evaluation": settings})
     data = opened.data()
-    return evaluate_model(SessionData.of(config, data), opened.retrieval_model()).evaluation
+    reading = SessionData.of(config, data)
+    model = opened.retrieval_model()
+    return evaluate_model(reading, model, fitted=memory_of(opened, reading, model)).evaluation
 
 
 def metrics_of(evaluation: Evaluation, names: Mapping[str, str]) -> Figures:

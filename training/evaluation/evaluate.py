@@ -5,6 +5,7 @@ out the same seen items, and is evaluated by the same functions.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -27,8 +28,8 @@ from recsys.metrics.ranking import (
     recall_at_k,
 )
 from recsys.retrieval.index.exact import ExactVectors
-from recsys.retrieval.interests import search
-from recsys.retrieval.repeats import search_with_repeats
+from recsys.retrieval.memory import PairMemory
+from recsys.retrieval.recommend import best_items, gains_of
 from recsys.retrieval.topk import topk_of_scores
 from recsys.training.config.retrieval import RetrievalEvaluationConfig
 from recsys.training.evaluation.collapse import representation_metrics
@@ -128,7 +129,12 @@ def score_ranker(
 
 
 def vector_ranker(
-    items: Tensor, vectors: Tensor, *, filter_seen: bool, gain: Tensor | None = None
+    items: Tensor,
+    vectors: Tensor,
+    *,
+    filter_seen: bool,
+    gain: Tensor | None = None,
+    memory: PairMemory | None = None,
 ) -> Ranker:
     """Return the ranker by inner products of query and item vectors.
 
@@ -137,6 +143,7 @@ def vector_ranker(
         vectors: (Q, E) or (Q, I, E), of the very queries that will be asked for.
         filter_seen: whether what a query has seen is left out.
         gain: (Q,) what the items of a query's history gain; None: nothing.
+        memory: what adds to the scores by what followed the last items before.
     """
 
     def rank(
@@ -144,12 +151,9 @@ def vector_ranker(
     ) -> NDArray[np.int32]:
         chosen = items if among is None else items[torch.from_numpy(among)]
         hidden = _hidden(queries.seen, filter_seen, among)
-        index = ExactVectors(chosen)
-        if gain is None:
-            top = search(index, vectors, k, hidden)[1]
-        else:
-            history = _places(queries.history_items, among)
-            top = search_with_repeats(index, chosen, vectors, gain, history, k, hidden)[1]
+        gains = gains_of(queries.history_items, gain, memory)
+        placed = None if gains is None else _places(gains, among)
+        top = best_items(ExactVectors(chosen), chosen, vectors, placed, k=k, exclude=hidden)[1]
         return _catalogue_rows(top, among).numpy().astype(np.int32)
 
     return rank
@@ -161,15 +165,18 @@ def _hidden(seen: Jagged, filter_seen: bool, ranked: NDArray[np.int64] | None) -
 
 
 def _places(items: Jagged, ranked: NDArray[np.int64] | None) -> Jagged:
-    """Return item rows as places in what is ranked, without those that are not."""
+    """Return item rows as places in what is ranked, without those that are not; weights stay."""
     if ranked is None:
         return items
     rows = items.values.numpy()
     place_of = np.full(max(int(ranked.max(initial=-1)), int(rows.max(initial=-1))) + 1, -1)
     place_of[ranked] = np.arange(len(ranked))
     place = place_of[rows]
-    owner = np.repeat(np.arange(len(items)), items.lengths().numpy())[place >= 0]
-    return Jagged.of_lengths(place[place >= 0], np.bincount(owner, minlength=len(items)))
+    ranks = place >= 0
+    owner = items.owners().numpy()[ranks]
+    found = Jagged.of_lengths(place[ranks], np.bincount(owner, minlength=len(items)))
+    weights = None if items.weights is None else items.weights[torch.from_numpy(ranks)]
+    return replace(found, weights=weights)
 
 
 def _catalogue_rows(top: Tensor, ranked: NDArray[np.int64] | None) -> Tensor:

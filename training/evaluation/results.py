@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import pandas as pd
 
+WITHOUT_MEMORY = "without_memory"
+"""What a model without its memory of pairs is called beside it."""
+
 
 class ModelEvaluation(Protocol):
     """Results of a model of any family on the test part, compared with others."""

@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLoc
 from numpy.typing import NDArray
 
 from recsys.core.distinct import distinct
-from recsys.training.evaluation.results import Evaluation
+from recsys.training.evaluation.results import WITHOUT_MEMORY, Evaluation
 from recsys.training.reports.drawing import (
     BEST_COLOUR,
     COLOURS,
@@ -40,6 +40,7 @@ _WORDS = {
     "markov_10": "Markov, 10 steps",
     "v_sknn": "V-SKNN",
     "sasrec": "SASRec, ids alone",
+    WITHOUT_MEMORY: "without memory of pairs",
     BEST: "best reachable",
 }
 METRICS = {"recall": "recall", "hit_rate": "hit rate", "ndcg": "NDCG", "mrr": "MRR"}

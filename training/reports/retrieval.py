@@ -14,7 +14,12 @@ from numpy.typing import NDArray
 from recsys.embeddings.diagnostics import Diagnosis
 from recsys.metrics.intervals import paired_difference
 from recsys.training.evaluation.collapse import collapse_warning, group_spread
-from recsys.training.evaluation.results import Evaluation, Example, RankerResult
+from recsys.training.evaluation.results import (
+    WITHOUT_MEMORY,
+    Evaluation,
+    Example,
+    RankerResult,
+)
 from recsys.training.reports import plots
 from recsys.training.reports.embedding import embedding_section
 from recsys.training.reports.map import embedding_map
@@ -111,7 +116,10 @@ def verdict(evaluation: Evaluation, k: int) -> str:
         f"{plots.words(model.name).capitalize()} finds {model.metrics[metric]:.1%} of the items "
     )
     text = f"{found}users interacted with next within its first {k} recommendations"
-    baselines = [other for other in others if other.name != plots.BEST]
+    baselines = [other for other in others if other.name not in (plots.BEST, WITHOUT_MEMORY)]
+    if WITHOUT_MEMORY in evaluation.results:
+        bare = evaluation.results[WITHOUT_MEMORY].metrics[metric]
+        text = f"{text}, {bare:.1%} without its memory of pairs"
     if not baselines:
         return f"{text}."
     best = max(baselines, key=lambda other: other.metrics[metric])

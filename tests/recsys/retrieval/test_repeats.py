@@ -11,8 +11,9 @@ from torch.nn import functional as F
 
 from recsys.data.batch import Jagged
 from recsys.losses.next_item import full_softmax, sampled_softmax, softmax_with_repeats
+from recsys.retrieval.gains import search_with_gains
 from recsys.retrieval.index.exact import ExactVectors
-from recsys.retrieval.repeats import distinct, earlier_items, search_with_repeats
+from recsys.retrieval.repeats import distinct, earlier_items, repeat_gains
 
 
 def rows(*lists: list[int]) -> Jagged:
@@ -58,9 +59,8 @@ def test_the_search_finds_what_scoring_everything_finds(seed: int, hide: bool, k
     ]
     history, hidden = rows(*lists), rows([1], [2, 2], [], [7, 3], list(range(20)))
     exclude = hidden if hide else None
-    scores, found = search_with_repeats(
-        ExactVectors(items), items, queries, gain, history, k, exclude
-    )
+    gains = repeat_gains(history, gain)
+    scores, found = search_with_gains(ExactVectors(items), items, queries, gains, k, exclude)
     wanted = logits_by_hand(queries, items, gain, history, exclude)
     for query in range(5):
         best = wanted[query].sort(descending=True).values[:k]

@@ -138,9 +138,12 @@ def test_the_tower_sees_the_last_events_and_the_filter_sees_all(
     assert set(items) & set(longest["history"])  # `seen` is taken at its word
 
 
-def test_many_requests_are_answered_like_each_alone(scorer: Scorer, requests: pa.Table) -> None:
+def test_many_requests_are_answered_like_each_alone(
+    scorer: Scorer, requests: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In chunks each query keeps its own history and its own exclusions."""
     whole = scorer.score(requests).column("items").to_pylist()
+    monkeypatch.setattr("recsys.retrieval.recommend.CHUNK_ROWS", 64)
     encoded = scorer.encode(requests)
     rows = recommend(
         scorer.model,
@@ -150,7 +153,6 @@ def test_many_requests_are_answered_like_each_alone(scorer: Scorer, requests: pa
         encoded.history,
         k=7,
         exclude=encoded.seen,
-        chunk_rows=64,
     )[1]
     ids = scorer.item_ids.to_pylist()
     assert [[ids[row] for row in line if row >= 0] for line in rows.tolist()] == whole

@@ -44,6 +44,7 @@ from recsys.training.families.ranker.job import RankingJob
 from recsys.training.families.registry import FAMILY_OF_KIND, family_of
 from recsys.training.families.retrieval.contents import _index_request, describe
 from recsys.training.families.retrieval.evaluating import evaluate_model
+from recsys.training.families.retrieval.memory import fit_memory
 from recsys.training.jobs.train import new_run_dir
 
 Json = dict[str, Any]
@@ -331,6 +332,19 @@ PROBES: dict[str, Probe] = {
     "model.kind": Probe(other={"model.kind": "fm", "model.hidden": None}),
     "training.metric": Probe(other={"training.metric": "recall_at_5"}),
     "model.hidden": Probe(other={"model.hidden": [9]}),
+    "model.memory.kind": Probe(see="evaluated"),
+    **{
+        f"model.memory.{key}": Probe(other={f"model.memory.{key}": value}, see="evaluated")
+        for key, value in (
+            ("weight", 30.0),
+            ("steps", 1),
+            ("lag_decay", 0.01),
+            ("decay", 0.01),
+            ("shrinkage", 0.0),
+            ("cells", 1),
+            ("scale", 0.01),
+        )
+    },
     "model.smoothing.rounds": Probe(other={"model.smoothing.rounds": 1}),
     "model.smoothing.weight": Probe({"model.smoothing.rounds": 1}),
     "training.positives": Probe({"training.examples": "users"}, {"training.positives": 2}),
@@ -376,6 +390,7 @@ PROBES: dict[str, Probe] = {
 }
 """By key, or by kind and key, which goes first."""
 AMONG: dict[str, Json] = {
+    "model.memory.": {"model.memory.kind": "pairs"},
     "training.self_supervision.": {
         "training.self_supervision.kind": "contrastive",
         "training.self_supervision.weight": 1.0,
@@ -636,7 +651,8 @@ class Laboratory:
         if isinstance(job, RankingJob):
             own = evaluate_ranker(config, job.rows, model, calibrator_of(config, job.rows, model))
             return plain(evaluation_of(config, own, *job._others(self.shop / "beside")))
-        return plain([evaluate_model(job.reading, model), job.reading.probability(model)])
+        found = evaluate_model(job.reading, model, fitted=fit_memory(job.reading, model))
+        return plain([found, job.reading.probability(model)])
 
     def _state(self, config: ExperimentConfig) -> Any:
         return plain(kept_optimizer_state(config, self.job(config).task().trained.model))

@@ -9,14 +9,8 @@ from scipy import sparse
 
 from recsys.core.distinct import distinct, distinct_codes
 from recsys.features.dataset.dataset import Dataset
+from recsys.retrieval.follow import Matrix, follow_counts, row_sums, scaled_rows, weighted_steps
 from recsys.training.families.plain.interactions import Integers
-from recsys.training.families.plain.ordered import (
-    Matrix,
-    follow_counts,
-    row_sums,
-    scaled_rows,
-    weighted_steps,
-)
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,13 @@
 """Which baselines a retrieval model is compared with, and why others are left out."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 
-import numpy as np
-from numpy.typing import NDArray
-
 from recsys.core.errors import ConfigError
-from recsys.embeddings.memory import free_memory_bytes
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.sessions import Sessions
-from recsys.features.dataset.split import TEST, TRAIN
+from recsys.features.dataset.split import TEST
 from recsys.training.config.baselines import BaselineName, about_sessions
 from recsys.training.config.retrieval import RetrievalEvaluationConfig, RetrievalExperiment
 from recsys.training.families.plain.attributes import AttributePopularity, item_values
@@ -23,8 +18,12 @@ from recsys.training.families.plain.interactions import Baseline, Integers
 from recsys.training.families.plain.linear import Ease
 from recsys.training.families.plain.markov import MarkovChain
 from recsys.training.families.plain.neighbours import ItemKNN
-from recsys.training.families.plain.ordered import follow_bytes
 from recsys.training.families.plain.popularity import Popularity
+from recsys.training.families.plain.rows import (
+    TrainingRows,
+    why_not_counted,
+    why_not_in_memory,
+)
 from recsys.training.families.plain.session_items import SessionItems
 from recsys.training.families.plain.session_knn import SessionKNN, vote_products
 
@@ -72,32 +71,6 @@ _OF_SEQUENCES: dict[str, Callable[[Integers, Integers, int], Baseline]] = {
 }
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """The training rows, sequence after sequence, each in order, (E,) each.
-
-    A sequence is a session, or where the log is not cut into any, all of a user.
-    """
-
-    user: NDArray[np.int32]
-    sequence: NDArray[np.int64]
-    item: NDArray[np.int32]
-    time: NDArray[np.int64] | None
-
-    @classmethod
-    def of(cls, data: Dataset, sessions: Sessions | None) -> "_Rows":
-        events = data.tables.events
-        rows = data.events_of((TRAIN,))
-        sequence = events.user_row[rows].astype(np.int64)
-        if sessions is not None:
-            trained = sessions.only(data.part == TRAIN)
-            rows = trained.order
-            sequence = np.repeat(np.arange(len(trained)), trained.lengths())
-        has_clock = data.schema.interactions.time is not None
-        time = events.time[rows] if has_clock else None
-        return cls(events.user_row[rows], sequence, events.item_row[rows], time)
-
-
 def check_baselines(config: RetrievalExperiment) -> None:
     """Refuse baselines that were asked for by name and are not available, before any work is done.
 
@@ -136,7 +109,7 @@ def baseline_rankers(
     if "auto" in names:
         names = BASELINES if sessions is None else SESSION_BASELINES
     names = tuple(name for name in names if name != "sasrec")  # trained, not fitted: the job's
-    training_rows = _Rows.of(data, sessions)
+    training_rows = TrainingRows.of(data, sessions)
     of_users = (training_rows.user, training_rows.item, data.num_items)
     popular = PopularFirst.of(*of_users, time=training_rows.time, window=_window(config))
     rankers: dict[str, PlainRanker] = {}
@@ -158,7 +131,7 @@ def baseline_rankers(
 
 
 def _fitted(
-    name: str, data: Dataset, config: RetrievalEvaluationConfig, training_rows: _Rows
+    name: str, data: Dataset, config: RetrievalEvaluationConfig, training_rows: TrainingRows
 ) -> Baseline:
     of_users = (training_rows.user, training_rows.item, data.num_items)
     of_sequences = (training_rows.sequence, training_rows.item, data.num_items)
@@ -181,12 +154,12 @@ def _implicit_is_installed() -> bool:
     return find_spec("implicit") is not None
 
 
-def _no_reason(_data: Dataset, _config: RetrievalEvaluationConfig, _rows: _Rows) -> None:
+def _no_reason(_data: Dataset, _config: RetrievalEvaluationConfig, _rows: TrainingRows) -> None:
     return None
 
 
 def _not_recent(
-    _data: Dataset, config: RetrievalEvaluationConfig, training_rows: _Rows
+    _data: Dataset, config: RetrievalEvaluationConfig, training_rows: TrainingRows
 ) -> str | None:
     if training_rows.time is None:
         return _NO_TIMES
@@ -199,16 +172,16 @@ def _not_recent(
     )
 
 
-def _not_ease(data: Dataset, config: RetrievalEvaluationConfig, _rows: _Rows) -> str | None:
+def _not_ease(data: Dataset, config: RetrievalEvaluationConfig, _rows: TrainingRows) -> str | None:
     needed = data.num_items**2 * 4
     words = f"a matrix of {data.num_items:,} x {data.num_items:,} items needs {needed / 1e9:.1f} GB"
     if data.num_items > config.ease_max_items:
         return f"{words}; evaluation.ease_max_items is {config.ease_max_items:,}"
-    return _not_in_memory(needed, words)
+    return why_not_in_memory(needed, words)
 
 
 def _not_graph(
-    data: Dataset, config: RetrievalEvaluationConfig, training_rows: _Rows
+    data: Dataset, config: RetrievalEvaluationConfig, training_rows: TrainingRows
 ) -> str | None:
     num_queries = min(data.num_users, config.max_queries)
     products = graph_products(len(training_rows.item), data.num_items, num_queries)
@@ -216,14 +189,13 @@ def _not_graph(
 
 
 def _not_following(
-    data: Dataset, _config: RetrievalEvaluationConfig, training_rows: _Rows
+    data: Dataset, _config: RetrievalEvaluationConfig, training_rows: TrainingRows
 ) -> str | None:
-    needed = follow_bytes(len(training_rows.item), data.num_items)
-    return _not_in_memory(needed, f"counts of item pairs may need {needed / 1e9:.1f} GB")
+    return why_not_counted(len(training_rows.item), data.num_items)
 
 
 def _not_neighbours(
-    data: Dataset, config: RetrievalEvaluationConfig, training_rows: _Rows
+    data: Dataset, config: RetrievalEvaluationConfig, training_rows: TrainingRows
 ) -> str | None:
     num_queries = min(len(data.events_of((TEST,))), config.max_queries)
     products = vote_products(training_rows.sequence, num_queries)
@@ -231,7 +203,7 @@ def _not_neighbours(
 
 
 def _not_session_items(
-    _data: Dataset, config: RetrievalEvaluationConfig, _rows: _Rows
+    _data: Dataset, config: RetrievalEvaluationConfig, _rows: TrainingRows
 ) -> str | None:
     if not config.filter_seen:
         return None
@@ -239,24 +211,16 @@ def _not_session_items(
 
 
 def _not_attributes(
-    data: Dataset, config: RetrievalEvaluationConfig, training_rows: _Rows
+    data: Dataset, config: RetrievalEvaluationConfig, training_rows: TrainingRows
 ) -> str | None:
     return _not_following(data, config, training_rows) if item_values(data) else _NO_ATTRIBUTES
-
-
-def _not_in_memory(needed: float, words: str) -> str | None:
-    free = free_memory_bytes()
-    # A tenth more, and half a gigabyte, for what else is in memory meanwhile.
-    if free is not None and 1.1 * needed + 5e8 > free:
-        return f"{words}, and {free / 1e9:.1f} GB of memory are free"
-    return None
 
 
 def _too_long(products: float) -> str:
     return f"its scores would take some {products:.0e} multiplications, minutes to hours"
 
 
-def _not_ials(_data: Dataset, config: RetrievalEvaluationConfig, _rows: _Rows) -> str | None:
+def _not_ials(_data: Dataset, config: RetrievalEvaluationConfig, _rows: TrainingRows) -> str | None:
     if _implicit_is_installed():
         return None
     if "ials" in config.baselines:
@@ -264,7 +228,7 @@ def _not_ials(_data: Dataset, config: RetrievalEvaluationConfig, _rows: _Rows) -
     return _NO_IMPLICIT
 
 
-_REASONS: dict[str, Callable[[Dataset, RetrievalEvaluationConfig, _Rows], str | None]] = {
+_REASONS: dict[str, Callable[[Dataset, RetrievalEvaluationConfig, TrainingRows], str | None]] = {
     "popularity_recent": _not_recent,
     "ease": _not_ease,
     "gf_cf": _not_graph,

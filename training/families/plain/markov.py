@@ -5,16 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.retrieval.follow import Matrix, follow_counts, row_sums, scaled_rows, weighted_steps
 from recsys.training.families.plain.interactions import Integers, user_items
-from recsys.training.families.plain.ordered import (
-    TIE,
-    Matrix,
-    follow_counts,
-    popularity_share,
-    row_sums,
-    scaled_rows,
-    weighted_steps,
-)
+from recsys.training.families.plain.ordered import TIE, popularity_share
 
 
 @dataclass(frozen=True)
@@ -22,7 +15,7 @@ class MarkovChain:
     """Items by how often they followed the last items of the history.
 
     With C_ij how often j came at most `steps` after i in a training sequence, nearer pairs
-    weighing more (`ordered.follow_counts`), and h_1, h_2, ... the history from its newest step,
+    weighing more (`recsys.retrieval.follow`), and h_1, h_2, ... the history from its newest step,
 
         W = C + backward C^T
         P_ij = (W_ij / (sum over j of W_ij + shrinkage)) ^ power

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.retrieval.follow import last_steps
 from recsys.training.families.plain.interactions import Integers, user_items
-from recsys.training.families.plain.ordered import last_steps, popularity_share
+from recsys.training.families.plain.ordered import popularity_share
 
 
 @dataclass(frozen=True)

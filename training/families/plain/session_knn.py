@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recsys.core.distinct import distinct_codes
+from recsys.retrieval.follow import Matrix, last_steps
 from recsys.training.families.plain.interactions import Integers, Ones, user_items
-from recsys.training.families.plain.ordered import TIE, Matrix, last_steps, popularity_share
+from recsys.training.families.plain.ordered import TIE, popularity_share
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from recsys.features.requests.table import encode_requests, ids_sha256, request_
 from recsys.models.retrieval import RetrievalModel, catalogue_vectors
 from recsys.retrieval.index.exact import ExactVectors
 from recsys.retrieval.index.protocol import IndexRequest
+from recsys.retrieval.memory import PairMemory
 from recsys.retrieval.recommend import recommend
 from recsys.training.config.file import dump_config
 from recsys.training.config.retrieval import RetrievalExperiment
@@ -41,11 +42,12 @@ def write_retrieval(
     metrics: dict[str, Any],
     origin: Mapping[str, str],
     probability: InteractionProbability | None = None,
+    memory: PairMemory | None = None,
 ) -> Path:
     """Write the bundle of `model` below `parent` and return its folder.
 
     origin: facts on the model that the training started from. probability: of an interaction with
-    an item.
+    an item. memory: of pairs of items.
     """
     config, data = reading.config, reading.data
     weights = save_weights(model)
@@ -62,7 +64,8 @@ def write_retrieval(
             items=data.tables.items,
             train_counts=data.train_counts,
             index=_index_request(config, data, vectors, query_vectors, described),
-            probe=_probe(reading, served, vectors),
+            probe=_probe(reading, served, vectors, memory),
+            memory=memory,
         ),
         config=dump_config(config),
         metrics=metrics,
@@ -111,7 +114,9 @@ def _item_ids(data: Dataset) -> pa.Array:
     return data.tables.items.column(data.schema.item_key).combine_chunks()
 
 
-def _probe(reading: RetrievalData, model: RetrievalModel, vectors: Tensor) -> pa.Table:
+def _probe(
+    reading: RetrievalData, model: RetrievalModel, vectors: Tensor, memory: PairMemory | None
+) -> pa.Table:
     """Return golden requests with the answers that a loader must reproduce."""
     data, sessions = reading.data, reading.sessions
     ids = _item_ids(data)
@@ -134,6 +139,7 @@ def _probe(reading: RetrievalData, model: RetrievalModel, vectors: Tensor) -> pa
         requests.history,
         k=PROBE_K,
         exclude=requests.seen,
+        memory=memory,
     )
     return with_answers(table, ids, scores, rows)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
@@ -17,9 +18,10 @@ from recsys.retrieval.index.registry import require
 from recsys.training.config.file import dump_config
 from recsys.training.config.retrieval import RetrievalExperiment
 from recsys.training.evaluation.evaluate import ExtraRankers, Ranker, evaluate, vector_ranker
-from recsys.training.evaluation.results import Evaluation
+from recsys.training.evaluation.results import WITHOUT_MEMORY, Evaluation
 from recsys.training.families.opened import OpenedModel
 from recsys.training.families.plain.choose import baseline_rankers, check_baselines
+from recsys.training.families.retrieval.memory import FittedMemory, memory_of
 from recsys.training.families.retrieval.reading import Read, RetrievalData
 from recsys.training.reports.showcase import examples, item_groups, item_titles
 
@@ -53,18 +55,23 @@ def check_settings(config: RetrievalExperiment) -> None:
 
 
 def evaluate_model(
-    reading: RetrievalData, model: RetrievalModel, extra_rankers: ExtraRankers | None = None
+    reading: RetrievalData,
+    model: RetrievalModel,
+    extra_rankers: ExtraRankers | None = None,
+    fitted: FittedMemory | None = None,
 ) -> Evaluated:
-    """Evaluate `model` on the test part."""
+    """Evaluate `model` with its memory on the test part, and beside it without."""
     config, data, sessions = reading.config, reading.data, reading.sessions
     settings, geometry = config.evaluation, config.model.geometry
     queries = reading.queries(TEST, settings.max_queries)
     items = catalogue_vectors(model, data.items)
     vectors, gain = model.without_gain(query_vectors(model, queries.block, items, queries.history))
     filter_seen = settings.filter_seen
-    rankers: dict[str, Ranker] = {
-        config.model.kind: vector_ranker(items, vectors, filter_seen=filter_seen, gain=gain)
-    }
+    of_vectors = partial(vector_ranker, items, vectors, filter_seen=filter_seen, gain=gain)
+    memory = None if fitted is None else fitted.memory
+    rankers: dict[str, Ranker] = {config.model.kind: of_vectors(memory=memory)}
+    if memory is not None:
+        rankers[WITHOUT_MEMORY] = of_vectors()
     baselines, left_out = baseline_rankers(data, settings, sessions)
     rankers.update(baselines)
     rankers |= reading.trained_baselines()
@@ -75,7 +82,7 @@ def evaluate_model(
         queries,
         rankers,
         settings,
-        protocol=_protocol(config, data),
+        protocol=_protocol(config, data) | ({} if fitted is None else {"memory": fitted.words}),
         seed=config.training.seed,
         item_vectors=directions_of(items, geometry),
         query_vectors=directions_of(vectors, geometry),
@@ -104,7 +111,7 @@ def evaluate_opened(title: str, read: Read, opened: OpenedModel, report: Path) -
     reading = read(config, opened.data())
     model = opened.retrieval_model()
     reading.restore(model)
-    evaluated = evaluate_model(reading, model)
+    evaluated = evaluate_model(reading, model, fitted=memory_of(opened, reading, model))
     report_on(report, title, reading, evaluated)
     return evaluated.evaluation
 

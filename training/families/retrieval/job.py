@@ -21,6 +21,7 @@ from recsys.training.evaluation.results import Evaluation
 from recsys.training.families.family import Finished, Given
 from recsys.training.families.retrieval.contents import write_retrieval
 from recsys.training.families.retrieval.evaluating import data_facts, evaluate_model, report_on
+from recsys.training.families.retrieval.memory import fit_memory
 from recsys.training.families.retrieval.reading import Read, RetrievalData
 
 
@@ -82,7 +83,8 @@ class RetrievalJob:
     ) -> Finished:
         """Evaluate `model`, write bundle and report."""
         reading, given = self.reading, self.given
-        evaluated = evaluate_model(reading, model, given.extra_rankers)
+        fitted = fit_memory(reading, model)
+        evaluated = evaluate_model(reading, model, given.extra_rankers, fitted)
         probability = reading.probability(model)
         if probability is not None:
             found = reading.probability_metrics(model, probability)
@@ -98,6 +100,7 @@ class RetrievalJob:
             metrics={"test": evaluation.own()},
             origin=parent_of(given.earlier),
             probability=probability,
+            memory=None if fitted is None else fitted.memory,
         )
         report = run_dir / "report.html"
         report_on(report, self.title, reading, evaluated, history, embedding)

@@ -124,6 +124,15 @@ class TwoTowerExperiment(RetrievalExperiment):
             )
         return self
 
+    @model_validator(mode="after")
+    def _scores_are_those_of_the_calibration(self) -> Self:
+        if self.calibration != "none" and self.model.memory.kind != "none":
+            raise ValueError(
+                "calibration is of the scores of the towers, and model.memory adds to them: set "
+                "model.memory: none, or calibration: none"
+            )
+        return self
+
     @property
     def every_item_each_step(self) -> bool:
         """Whether the whole catalogue is encoded at every training step."""

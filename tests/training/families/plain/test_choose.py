@@ -22,6 +22,7 @@ from recsys.training.config.retrieval import RetrievalEvaluationConfig
 from recsys.training.evaluation import evaluate as evaluating
 from recsys.training.families.load import load_config, parse_config
 from recsys.training.families.plain import choose, fallback
+from recsys.training.families.plain import rows as counted
 from recsys.training.families.plain.attributes import AttributePopularity, item_values
 from recsys.training.families.plain.choose import (
     BASELINES,
@@ -120,10 +121,10 @@ def test_ease_is_left_out_above_its_limit_of_items_and_of_memory(
     )
     needed = 120 * 120 * 4
     for free, out in ((int(1.1 * needed + 5e8) - 1, True), (int(1.1 * needed + 5e8) + 1, False)):
-        monkeypatch.setattr(choose, "free_memory_bytes", lambda free=free: free)
+        monkeypatch.setattr(counted, "free_memory_bytes", lambda free=free: free)
         left_out = baseline_rankers(dataset, named)[1]
         assert ("0.5 GB of memory are free" in left_out.get("ease", "")) == out
-    monkeypatch.setattr(choose, "free_memory_bytes", lambda: None)  # a system that does not say
+    monkeypatch.setattr(counted, "free_memory_bytes", lambda: None)  # a system that does not say
     assert baseline_rankers(dataset, named)[1] == {}
 
 
@@ -340,7 +341,7 @@ def test_they_are_left_out_where_they_cannot_be_had(
     }
     needed = min(10 * len(dataset.events_of((TRAIN,))), dataset.num_items**2) * 24
     for free, out in ((int(1.1 * needed + 5e8) - 1, True), (int(1.1 * needed + 5e8) + 1, False)):
-        monkeypatch.setattr(choose, "free_memory_bytes", lambda free=free: free)
+        monkeypatch.setattr(counted, "free_memory_bytes", lambda free=free: free)
         left_out = baseline_rankers(dataset, config, sessions)[1]
         assert set(left_out) == ({"markov_10", "attributes"} if out else set())
         for why in left_out.values():

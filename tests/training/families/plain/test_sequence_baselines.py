@@ -9,9 +9,9 @@ import pytest
 from scipy import sparse
 
 from recsys.features.dataset.dataset import Dataset
+from recsys.retrieval.follow import follow_bytes, last_steps
 from recsys.training.families.plain.attributes import AttributePopularity, item_values
 from recsys.training.families.plain.markov import MarkovChain
-from recsys.training.families.plain.ordered import follow_bytes, last_steps
 from recsys.training.families.plain.session_items import SessionItems
 from recsys.training.families.plain.session_knn import SessionKNN, vote_products
 

@@ -1,5 +1,7 @@
 """Sessions from a log to recommendations: trained, evaluated, bundled, reopened, scored."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +10,28 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
 
+from recsys.bundle.directory import Bundle
+from recsys.core.errors import IntegrityError
+from recsys.features.bundle.files import read_memory
+from recsys.features.dataset.split import VALIDATION
 from recsys.features.tables.sources import Sources
+from recsys.models.retrieval import catalogue_vectors, query_vectors
+from recsys.models.session import SessionTransformerConfig
 from recsys.serving.engines.batch import score_to_parquet, shards_of_log
+from recsys.serving.export.retrieval import export_index
 from recsys.serving.recommend.scorer import Scorer
+from recsys.training.evaluation.evaluate import ranking_metrics, vector_ranker
 from recsys.training.evaluation.results import Evaluation
 from recsys.training.families.load import load_config
+from recsys.training.families.plain import rows as counted
+from recsys.training.families.plain.rows import TrainingRows
+from recsys.training.families.retrieval import memory
+from recsys.training.families.session.reading import SessionData
 from recsys.training.jobs.evaluate import evaluate_bundle
+from recsys.training.jobs.opening import open_model
 from recsys.training.jobs.train import TrainResult, train
 
 NUM_ITEMS, MINUTE = 30, 60
@@ -101,6 +117,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def opened_config(result: TrainResult) -> Any:
+    return open_model(result.bundle).config
+
+
 @pytest.fixture(scope="module")
 def result(folder: Path) -> TrainResult:
     return trained(folder, ("markov", "sasrec"), repeats=True)
@@ -125,6 +145,139 @@ def test_a_bundle_evaluated_again_says_the_same(result: TrainResult, tmp_path: P
     np.testing.assert_array_equal(
         again.results["session"].top, result.evaluation.results["session"].top
     )
+
+
+def test_the_memory_adds_what_the_training_rows_say(
+    result: TrainResult, folder: Path, tmp_path: Path
+) -> None:
+    scorer = Scorer.open(result.bundle, k=NUM_ITEMS, filter_seen=False)
+    requests = pa.table({"user": ["u000", "u001"], "history": [["i03", "i04"], ["i29"]]})
+    with_it, without = scorer.score(requests), replace(scorer, memory=None).score(requests)
+    reading = SessionData.of(opened_config(result), open_model(result.bundle).data())
+    rows = TrainingRows.of(reading.data, reading.sessions)
+    walks = [rows.item[rows.sequence == one] for one in np.unique(rows.sequence)]
+    settings = reading.config.model.memory
+    logit = float(scorer.model.temperature.detach())
+    for asked, history in enumerate(([3, 4], [29])):
+        wanted = np.zeros(NUM_ITEMS)
+        for age, item in enumerate(reversed(history)):
+            follows = np.zeros(NUM_ITEMS)
+            for walk in walks:
+                for place in np.flatnonzero(walk == item):
+                    for lag, later in enumerate(walk[place + 1 : place + 1 + settings.steps]):
+                        follows[later] += settings.lag_decay**lag
+            wanted += settings.decay**age * follows / (follows.sum() + settings.shrinkage)
+        gains = 1.25 * logit * np.log1p(settings.scale * wanted)
+        scores = [
+            dict(zip(table["items"][asked].as_py(), table["scores"][asked].as_py(), strict=True))
+            for table in (with_it, without)
+        ]
+        for item in range(NUM_ITEMS):
+            name = f"i{item:02}"
+            assert scores[0][name] - scores[1][name] == pytest.approx(gains[item], abs=1e-5)
+
+
+def test_the_report_shows_the_model_without_its_memory(result: TrainResult) -> None:
+    evaluation = result.evaluation
+    assert isinstance(evaluation, Evaluation)
+    assert list(evaluation.results)[:2] == ["session", "without_memory"]
+    bare = evaluation.results["without_memory"].metrics["recall_at_5"]
+    said = result.report.read_text()
+    assert f"{bare:.1%} without its memory of pairs" in said
+    assert "the best baseline, without" not in said
+    assert "pairs of items, weight 1.25 (by default, as there are" in said
+
+
+def test_the_weight_is_the_best_one_on_enough_validation_queries(
+    result: TrainResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = open_model(result.bundle)
+    reading = SessionData.of(opened_config(result), opened.data())
+    model = opened.retrieval_model()
+    monkeypatch.setattr(memory, "LEAST_QUERIES", 10)
+    monkeypatch.setattr(memory, "WEIGHTS", (0.0, 1.0, 400.0))
+    torch.nn.init.normal_(model.position.weight, std=3.0)  # type: ignore[union-attr]
+    fitted = memory.fit_memory(reading, model)
+    assert fitted is not None
+    found = {}
+    for weight in (0.0, 1.0, 400.0):
+        settings = reading.config.model.memory.model_copy(update={"weight": weight})
+        changed = reading.config.model.model_copy(update={"memory": settings})
+        fixed = memory.fit_memory(
+            reading.under(reading.config.model_copy(update={"model": changed})), model
+        )
+        assert fixed is not None
+        queries = reading.queries(VALIDATION, 10_000)
+        items = catalogue_vectors(model, reading.data.items)
+        vectors, gain = model.without_gain(
+            query_vectors(model, queries.block, items, queries.history)
+        )
+        rank = vector_ranker(items, vectors, filter_seen=False, gain=gain, memory=fixed.memory)
+        metrics = ranking_metrics(rank(queries, 5), queries.relevant, (5,))
+        found[weight] = metrics["mrr_at_5"].mean()
+    best = max(found, key=found.__getitem__)
+    assert best > 0
+    assert f"weight {best:g} (mrr_at_5 {found[best]:.4f} on the validation" in fitted.words
+    assert f"{found[0.0]:.4f} without)" in fitted.words
+    assert fitted.memory is not None
+    logit = float(model.temperature.detach())
+    assert fitted.memory.gain == pytest.approx(best * logit)
+
+
+def test_an_export_says_that_it_lacks_the_memory(result: TrainResult, tmp_path: Path) -> None:
+    export_index(result.bundle, "parquet", tmp_path / "out", min_recall=0)
+    said = json.loads((tmp_path / "out" / "export.json").read_text())
+    assert "without its memory" in said["memory"]
+
+
+def test_counts_that_do_not_fit_are_left_out_and_said(
+    result: TrainResult, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    opened = open_model(result.bundle)
+    reading = SessionData.of(opened.config, opened.data())
+    monkeypatch.setattr(counted, "free_memory_bytes", lambda: 10**8)
+    fitted = memory.fit_memory(reading, opened.retrieval_model())
+    assert fitted is not None
+    assert fitted.memory is None
+    assert fitted.words.startswith("left out: counts of item pairs may need 0.0 GB, and 0.1 GB")
+    assert "memory: left out" in caplog.text
+
+
+def test_a_catalogue_that_grew_keeps_the_memory_of_its_items(
+    result: TrainResult, folder: Path
+) -> None:
+    opened = open_model(result.bundle)
+    grown = pd.read_parquet(folder / "items.parquet")
+    grown.loc[len(grown)] = ["a new one", "0"]
+    grown.to_parquet(folder / "more.parquet")
+    config = opened.config.model_copy(
+        update={
+            "data": opened.config.data.model_copy(update={"items": str(folder / "more.parquet")})
+        }
+    )
+    reading = SessionData.of(config, replace(opened, config=config).data())
+    found = memory.memory_of(opened, reading, opened.retrieval_model())
+    kept = read_memory(opened.bundle, NUM_ITEMS)
+    assert found is not None
+    assert kept is not None
+    moved = found.memory
+    assert moved is not None
+    assert found.words.endswith("pairs of items, weight 1.25 (as in the bundle)")
+    assert moved.shares.shape == (NUM_ITEMS + 1, NUM_ITEMS + 1)
+    assert np.array_equal(moved.shares.toarray()[1:, 1:], kept.shares.toarray())
+    with pytest.raises(IntegrityError, match=f"of {NUM_ITEMS} items, the catalogue has 31"):
+        read_memory(opened.bundle, 31)
+
+
+def test_without_a_memory_nothing_is_written_or_shown(tmp_path: Path) -> None:
+    write_log(tmp_path)
+    found = trained(tmp_path, memory="none")
+    assert isinstance(found.evaluation, Evaluation)
+    assert "without_memory" not in found.evaluation.results
+    assert read_memory(Bundle.open(found.bundle), NUM_ITEMS) is None
+    assert Scorer.open(found.bundle).memory is None
+    earlier = SessionTransformerConfig.of_earlier({"kind": "session"})
+    assert SessionTransformerConfig.model_validate(earlier).memory.kind == "none"
 
 
 def test_requests_go_on_from_a_session(result: TrainResult) -> None:

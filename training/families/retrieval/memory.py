@@ -1,0 +1,103 @@
+"""The memory of pairs of a model that retrieves: counted, and weighed on the validation queries."""
+
+import logging
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow.compute as pc
+
+from recsys.features.bundle.files import read_items, read_memory
+from recsys.features.dataset.queries import Queries
+from recsys.features.dataset.split import VALIDATION
+from recsys.models.retrieval import RetrievalModel, catalogue_vectors, query_vectors
+from recsys.retrieval.memory import WEIGHT, PairMemory
+from recsys.training.evaluation.evaluate import ranking_metrics, vector_ranker
+from recsys.training.families.opened import OpenedModel
+from recsys.training.families.plain.rows import TrainingRows, why_not_counted
+from recsys.training.families.retrieval.reading import RetrievalData
+
+LOG = logging.getLogger(__name__)
+WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
+"""What `auto` chooses from."""
+LEAST_QUERIES = 2_000
+"""Validation queries that `auto` needs to choose."""
+
+
+@dataclass(frozen=True)
+class FittedMemory:
+    """A memory, or None where none is better, and what to say of it."""
+
+    memory: PairMemory | None
+    words: str
+
+
+def fit_memory(reading: RetrievalData, model: RetrievalModel) -> FittedMemory | None:
+    """Count pairs in the training rows, and choose how much they gain; None: none is wanted."""
+    config = reading.config.model.memory
+    if config.kind == "none":
+        return None
+    data = reading.data
+    rows = TrainingRows.of(data, reading.sessions)
+    why_not = why_not_counted(len(rows.item), data.num_items)
+    if why_not is not None:
+        LOG.warning("memory: left out: %s; model.memory: none says so", why_not)
+        return FittedMemory(None, f"left out: {why_not}")
+    in_scores = float(model.temperature.detach())  # one logit
+    memory = PairMemory.of(rows.sequence, rows.item, data.num_items, config, gain=in_scores)
+    weight, how = config.weight, "as configured"
+    if weight == "auto":
+        weight, how = _chosen(reading, model, memory)
+    words = _in_words(memory, weight, how)
+    LOG.info("memory: %s", words)
+    if not weight:
+        return FittedMemory(None, words)
+    return FittedMemory(replace(memory, gain=weight * in_scores), words)
+
+
+def memory_of(
+    opened: OpenedModel, reading: RetrievalData, model: RetrievalModel
+) -> FittedMemory | None:
+    """Return the memory of an opened model, of the catalogue of `reading`; None: it has none."""
+    items = read_items(opened.bundle).column(opened.schema.item_key)
+    memory = read_memory(opened.bundle, len(items))
+    if memory is None:
+        return None
+    today = reading.data.tables.items.column(opened.schema.item_key).combine_chunks()
+    rows = pc.index_in(items.combine_chunks(), value_set=today)
+    place = np.asarray(pc.fill_null(rows, -1)).astype(np.int64)
+    moved = memory.onto(place, len(today))
+    weight = memory.gain / float(model.temperature.detach())
+    return FittedMemory(moved, _in_words(moved, weight, "as in the bundle"))
+
+
+def _in_words(memory: PairMemory, weight: float, how: str) -> str:
+    return f"{memory.shares.nnz:,} pairs of items, weight {weight:.3g} ({how})"
+
+
+def _chosen(reading: RetrievalData, model: RetrievalModel, memory: PairMemory) -> tuple[float, str]:
+    """Return the weight with the best metric on the validation queries, and how it was found."""
+    metric, evaluation = reading.config.training.metric, reading.config.evaluation
+    queries = reading.queries(VALIDATION, reading.config.training.max_validation_queries)
+    if len(queries) < LEAST_QUERIES:
+        return WEIGHT, f"by default, as there are {len(queries):,} validation queries"
+    found = _metric_by_weight(reading, model, memory, queries, max(evaluation.ks))
+    best = max(WEIGHTS, key=lambda weight: found[weight])
+    words = f"{metric} {found[best]:.4f} on the validation queries, {found[0.0]:.4f} without"
+    return best, words
+
+
+def _metric_by_weight(
+    reading: RetrievalData, model: RetrievalModel, memory: PairMemory, queries: Queries, k: int
+) -> dict[float, float]:
+    settings = reading.config.evaluation
+    items = catalogue_vectors(model, reading.data.items)
+    vectors, gain = model.without_gain(query_vectors(model, queries.block, items, queries.history))
+    found = {}
+    for weight in WEIGHTS:
+        scaled = replace(memory, gain=memory.gain * weight) if weight else None
+        rank = vector_ranker(
+            items, vectors, filter_seen=settings.filter_seen, gain=gain, memory=scaled
+        )
+        metrics = ranking_metrics(rank(queries, k), queries.relevant, settings.ks)
+        found[weight] = float(metrics[reading.config.training.metric].mean())
+    return found
