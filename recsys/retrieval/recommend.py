@@ -15,6 +15,8 @@ from recsys.retrieval.repeats import repeat_gains
 
 CHUNK_ROWS = 8192
 """Queries that are encoded and searched together."""
+MEMORY_ROWS = 1024
+"""The same with a memory, which names up to a thousand items of each."""
 
 
 @torch.no_grad()
@@ -35,7 +37,7 @@ def recommend(
     adds what followed the last items before.
     """
     tops = []
-    for rows in torch.arange(len(query)).split(CHUNK_ROWS):
+    for rows in torch.arange(len(query)).split(CHUNK_ROWS if memory is None else MEMORY_ROWS):
         asked = history.take(rows)
         queries = vectors_of(model, query.take(rows), item_vectors, asked)
         seen = exclude.take(rows) if exclude is not None else None

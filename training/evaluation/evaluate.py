@@ -150,11 +150,20 @@ def vector_ranker(
         queries: Queries, k: int, /, among: NDArray[np.int64] | None = None
     ) -> NDArray[np.int32]:
         chosen = items if among is None else items[torch.from_numpy(among)]
-        hidden = _hidden(queries.seen, filter_seen, among)
-        gains = gains_of(queries.history_items, gain, memory)
-        placed = None if gains is None else _places(gains, among)
-        top = best_items(ExactVectors(chosen), chosen, vectors, placed, k=k, exclude=hidden)[1]
-        return _catalogue_rows(top, among).numpy().astype(np.int32)
+        index = ExactVectors(chosen)
+        # What a memory names of each query takes kilobytes.
+        at_once = max(len(queries), 1) if memory is None else CHUNK
+        tops = []
+        for rows in torch.arange(len(queries)).split(at_once):
+            asked = queries.take(rows)
+            own = None if gain is None else gain[rows]
+            gains = gains_of(asked.history_items, own, memory)
+            placed = None if gains is None else _places(gains, among)
+            hidden = _hidden(asked.seen, filter_seen, among)
+            found = best_items(index, chosen, vectors[rows], placed, k=k, exclude=hidden)
+            tops.append(_catalogue_rows(found[1], among))
+        top = torch.cat(tops) if tops else torch.zeros(0, k)
+        return top.numpy().astype(np.int32)
 
     return rank
 

@@ -23,12 +23,14 @@ from recsys.models.session import SessionTransformerConfig
 from recsys.serving.engines.batch import score_to_parquet, shards_of_log
 from recsys.serving.export.retrieval import export_index
 from recsys.serving.recommend.scorer import Scorer
+from recsys.training.evaluation import evaluate as evaluate_module
 from recsys.training.evaluation.evaluate import ranking_metrics, vector_ranker
 from recsys.training.evaluation.results import Evaluation
 from recsys.training.families.load import load_config
 from recsys.training.families.plain import rows as counted
 from recsys.training.families.plain.rows import TrainingRows
 from recsys.training.families.retrieval import memory
+from recsys.training.families.retrieval.evaluating import evaluate_model
 from recsys.training.families.session.reading import SessionData
 from recsys.training.jobs.evaluate import evaluate_bundle
 from recsys.training.jobs.opening import open_model
@@ -175,6 +177,26 @@ def test_the_memory_adds_what_the_training_rows_say(
         for item in range(NUM_ITEMS):
             name = f"i{item:02}"
             assert scores[0][name] - scores[1][name] == pytest.approx(gains[item], abs=1e-5)
+
+
+def test_a_few_queries_at_a_time_are_answered_as_all_together(
+    result: TrainResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scorer = Scorer.open(result.bundle, k=5, filter_seen=False)
+    requests = pa.table({"user": ["a", "b", "c"], "history": [["i03", "i04"], [], ["i29"]]})
+    whole = scorer.score(requests).column("items")
+    opened = open_model(result.bundle)
+    reading = SessionData.of(opened.config, opened.data())
+    fitted = memory.memory_of(opened, reading, opened.retrieval_model())
+    tops = []
+    for chunk in (1024, 1, 7):
+        monkeypatch.setattr("recsys.retrieval.recommend.MEMORY_ROWS", chunk)
+        monkeypatch.setattr(evaluate_module, "CHUNK", chunk)
+        assert scorer.score(requests).column("items").equals(whole)
+        found = evaluate_model(reading, opened.retrieval_model(), fitted=fitted).evaluation
+        tops.append(found.results["session"].top)
+    assert np.array_equal(tops[0], tops[1])
+    assert np.array_equal(tops[0], tops[2])
 
 
 def test_the_report_shows_the_model_without_its_memory(result: TrainResult) -> None:
