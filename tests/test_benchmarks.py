@@ -18,7 +18,7 @@ NAMES = sorted(path.stem for path in FOLDER.glob("[a-z]*.py"))
 NOT_IN_SMOKE = {
     "autoint_epoch": {"vs_deepctr", "vs_fuxictr", "vs_fastest_peer"}
     | {f"vs_fastest_peer_{how}" for how in ("auto", "keeping_memory", "without_reading")},
-    "autoint_ml1m": {"a"},
+    "autoint_ml1m": {"a", "new"},
     "cml_release": {f"random: {how}" for how in ("genres", "history mean", "metric", "softmax")},
     "graph_features": {"ml1m"},
     "interests": {"interests 4, seed 0", "interests 8, seed 0"},

@@ -86,8 +86,7 @@ class Benchmark:
 
     def kept(self) -> dict[str, Any]:
         """Return the figures that are saved, none where there are none."""
-        path = RESULTS / f"{self.name}.json"
-        return dict(json.loads(path.read_text())["figures"]) if path.is_file() else {}
+        return kept_of(self.name)
 
     def keep(self, figures: dict[str, Any]) -> None:
         """Keep the figures so far where asked, so that a long run that is ended leaves them."""
@@ -140,6 +139,12 @@ def alternated(calls: Mapping[str, Callable[[], object]], repeats: int) -> dict[
         for name, call in calls.items():
             found[name].append(timed(call))
     return {name: median(timings[1:]) for name, timings in found.items()}
+
+
+def kept_of(name: str) -> dict[str, Any]:
+    """Return the saved figures of the benchmark `name`, none where there are none."""
+    path = RESULTS / f"{name}.json"
+    return dict(json.loads(path.read_text())["figures"]) if path.is_file() else {}
 
 
 def median(timings: Sequence[Timing]) -> Timing:

@@ -4,7 +4,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,8 @@ from recsys.training.families.ranker.trees import TreeModel
 class Run:
     """A ranker trained once: its test predictions, best epoch and processor time.
 
-    calibrated: the probabilities as a bundle gives them.
+    calibrated: the probabilities as a bundle gives them. curve: after each epoch, the processor
+    time so far, and AUC and log loss of the validation and test rows, not calibrated.
     """
 
     found: Predictions
@@ -39,8 +40,9 @@ class Run:
     validation_auc: float
     best_epoch: float
     cpu_s: float
+    curve: tuple[dict[str, float], ...] = ()
 
-    def figures(self) -> dict[str, float]:
+    def figures(self) -> dict[str, Any]:
         """Return the figures by name."""
         return {
             **figures_of(self.found.logit, self.calibrated, self.found.label),
@@ -48,6 +50,7 @@ class Run:
             "validation_auc": self.validation_auc,
             "best_epoch": self.best_epoch,
             "cpu_s": self.cpu_s,
+            "curve": list(self.curve),
         }
 
 
@@ -65,16 +68,34 @@ def trained(config: ExperimentConfig, rows: RankingRows) -> Run:
     keep_freed_memory()
     started = time.process_time()
     task = ranking_task(config, rows, World())  # type: ignore[arg-type]
-    with tempfile.TemporaryDirectory(prefix="ranker-") as checkpoints:
-        state = fit(task, config.training, Checkpoints(Path(checkpoints)))
-    cpu_s = time.process_time() - started
     model: nn.Module = task.trained.model
+    curve: list[dict[str, float]] = []
+    aside = 0.0
+
+    def validate() -> dict[str, float]:
+        nonlocal aside
+        own = task.validate()
+        reached = time.process_time()
+        there = predictions(model, rows, TEST, config.training.batch_size, World())
+        found = figures_of(there.logit, there.probability, there.label)
+        curve.append(
+            {"cpu_s": round(reached - started - aside, 1)}
+            | {f"validation_{name}": round(own[name], 5) for name in ("auc", "log_loss")}
+            | {f"test_{name}": round(value, 5) for name, value in found.items()}
+        )
+        aside += time.process_time() - reached
+        return own
+
+    followed = replace(task, validate=validate)
+    with tempfile.TemporaryDirectory(prefix="ranker-") as checkpoints:
+        state = fit(followed, config.training, Checkpoints(Path(checkpoints)))
+    cpu_s = time.process_time() - started - aside
     found = predictions(model, rows, TEST, config.training.batch_size, World())
     calibrator = calibrator_of(config, rows, model)  # type: ignore[arg-type]
     assert state.best_metric is not None
     epoch = (state.best_step or 0) / task.num_steps
     calibrated = calibrator.probability(found.logit)
-    return Run(found, calibrated, state.best_metric, epoch, cpu_s)
+    return Run(found, calibrated, state.best_metric, epoch, cpu_s, tuple(curve))
 
 
 def trees_on(config: ExperimentConfig, rows: RankingRows) -> Run:

@@ -2,15 +2,20 @@
 
 The authors' own split (a rating of 3 dropped, above is 1; 591,209 / 73,901 / 73,902 rows), two
 settings: (a) gender, age, occupation, zip code, genres, year; (b) user and film ids as well. The
-paper's setting is (a) with a timestamp, which the data at hand do not have. Every model goes
-through the engine's own rows, loop and evaluation; of each run the epoch with the best validation
-AUC counts, and what is chosen (`CHOSEN`) was chosen on the validation rows. LightGBM reads the same
-rows, their columns as native categories (of the genres one).
+paper's setting is (a) with a timestamp, which the data at hand do not have. A third setting, `new`,
+has the fields of (b) and other parts: no user of the validation and test rows, the newest two
+tenths of the users, has a training row (the later a user came, the lower the number).
+
+Every model goes through the engine's own rows, loop and evaluation; of each run the epoch with the
+best validation AUC counts, and what is chosen (`CHOSEN`) was chosen on the validation rows.
+LightGBM reads the same rows, their columns as native categories (of the genres one).
 
     --set models=autoint,dcn     some of the models
     --set seeds=1                fewer seeds (default 3)
-    --set settings=b             one of the settings
+    --set settings=b             one of the settings (a, b, new)
     --set training.epochs=4      any key of the configuration, for all models
+    --set add=true               beside the figures that are saved already
+    --set trees=no               without LightGBM
     --set workers=2              so many runs at a time, a thread each
 
 Needs the data on loan (RECSYS_DATA).
@@ -25,6 +30,8 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from _harness import Benchmark
 from _loaned import loaned
@@ -51,6 +58,10 @@ MODELS: dict[str, dict[str, Any]] = {
 SETTINGS: dict[str, dict[str, Any]] = {
     "a": {"embedding": {"num_rows": 262_144, "dim": 16, "weight_decay": 0.01}},
     "b": {"embedding": {"num_rows": 524_288, "dim": 16, "weight_decay": 0.01}},
+    "new": {
+        "embedding": {"num_rows": 524_288, "dim": 16, "weight_decay": 0.01},
+        "training": {"id_dropout": 0.02},
+    },
 }
 TRAINING = {
     "batch_size": 4096,
@@ -62,7 +73,7 @@ TRAINING = {
 }
 LINEAR = {"optimizer": "row_wise_adagrad", "learning_rate": 0.1, "weight_decay": 0.0}
 PLAIN = {"logistic": {"embedding": LINEAR}, "fm": {"embedding": {**LINEAR, "weight_decay": 1e-5}}}
-CHOSEN: dict[str, dict[str, dict[str, dict[str, Any]]]] = {"a": PLAIN, "b": PLAIN}
+CHOSEN: dict[str, dict[str, dict[str, dict[str, Any]]]] = dict.fromkeys(SETTINGS, PLAIN)
 """What the validation rows chose for a model, beyond its setting's."""
 FILE = "rows.parquet"
 
@@ -75,7 +86,7 @@ def features(setting: str) -> list[dict[str, Any]]:
         {"name": "user_id", "table": "users", "kind": "categorical"},
         {"name": "movie_id", "table": "items", "kind": "categorical"},
     ]
-    return [*(ids if setting == "b" else []), *sparse, {**genres, "separator": "|"}]
+    return [*([] if setting == "a" else ids), *sparse, {**genres, "separator": "|"}]
 
 
 def config_of(
@@ -84,15 +95,33 @@ def config_of(
     """Return the experiment."""
     roles = {"user": "user_id", "item": "movie_id", "label": {"column": "label"}}
     raw = {
-        "data": {"interactions": str(folder / FILE)},
+        "data": {"interactions": str(folder / file_of(setting))},
         "policies": {"duplicate_events": "keep"},
         "schema": {"interactions": roles, "features": features(setting)},
         "split": {"kind": "column", "column": "split"},
         "model": {**model, **extra.get("model", {})},
         "embedding": {**SETTINGS[setting]["embedding"], **extra.get("embedding", {})},
-        "training": {**TRAINING, **extra.get("training", {}), "seed": seed},
+        "training": {
+            **TRAINING,
+            **SETTINGS[setting].get("training", {}),
+            **extra.get("training", {}),
+            "seed": seed,
+        },
     }
     return parse_config(raw, source="autoint_ml1m")
+
+
+def file_of(setting: str) -> str:
+    """Return the name of the file with the rows of a setting."""
+    return "new_users.parquet" if setting == "new" else FILE
+
+
+def of_new_users(rows: pa.Table) -> pa.Table:
+    """Return the rows with parts that have no user in common, the newest users last."""
+    numbers = rows["user_id"].to_numpy()
+    age = np.unique(-numbers, return_inverse=True)[1] / np.unique(numbers).size
+    part = np.where(age < 0.8, "train", np.where(age < 0.9, "validation", "test"))
+    return rows.set_column(rows.schema.get_field_index("split"), "split", pa.array(part))
 
 
 @cache
@@ -136,14 +165,16 @@ def main() -> None:
     given = dict(override.split("=", 1) for override in bench.overrides)
     loaned("ml-1m")
     names = given.get("models", "logistic,autoint" if bench.quick else ",".join(MODELS)).split(",")
-    settings = given.get("settings", "b" if bench.quick else "a,b").split(",")
+    settings = given.get("settings", "b" if bench.quick else "a,b,new").split(",")
     seeds = range(1 if bench.quick else int(given.get("seeds", 3)))
     extra = nested(given)
     if bench.quick:
         extra.setdefault("training", {}).setdefault("epochs", 1)
-    figures: dict[str, Any] = {}
+    figures: dict[str, Any] = bench.kept() if given.get("add") else {}
+    made_with = {"seeds": list(seeds), "training": TRAINING, "chosen": CHOSEN}
     with tempfile.TemporaryDirectory(prefix="autoint_ml1m-") as folder:
         pq.write_table(read_joined(), Path(folder) / FILE)
+        pq.write_table(of_new_users(read_joined()), Path(folder) / file_of("new"))
         workers = bench.workers(int(given.get("workers", 1)))
         started = {
             (setting, name, seed): workers.submit(run, setting, name, seed, folder, extra)
@@ -162,6 +193,9 @@ def main() -> None:
                     f"{point['logloss']:.4f}, epochs {[one['best_epoch'] for one in runs]}, "
                     f"{sum(one['cpu_s'] for one in runs):.0f} CPU s",
                 )
+                bench.keep({**figures, **made_with})
+            if given.get("trees") == "no":
+                continue
             point = trees(setting, folder)
             figures[setting]["lightgbm"] = point
             bench.row(
@@ -170,7 +204,7 @@ def main() -> None:
                 f"{point['cpu_s']:.0f} CPU s",
             )
         workers.shutdown()
-    bench.finish({**figures, "seeds": list(seeds), "training": TRAINING, "chosen": CHOSEN})
+    bench.finish({**figures, **made_with})
 
 
 if __name__ == "__main__":

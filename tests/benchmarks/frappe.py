@@ -139,6 +139,20 @@ def trees(rates: str, path: str) -> dict[str, Any]:
     return {**done.figures(), **by_memory(done, rows, path)}
 
 
+def headline(figures: dict[str, Any]) -> dict[str, float]:
+    """Return the main figures: AutoInt+ and the best model without rates, and `init`'s own file."""
+    plain = {name: one for name, one in figures.get("rates_no", {}).items() if "runs" in one}
+    found = {}
+    if "autoint+" in plain:
+        found |= {f"autoint_plus_{key}": plain["autoint+"][key] for key in ("auc", "logloss")}
+    if plain:
+        found["best_auc"] = max(one["auc"] for one in plain.values())
+        found["best_logloss"] = min(one["logloss"] for one in plain.values())
+    if OUT_OF_THE_BOX in figures:
+        found["out_of_the_box_auc"] = figures[OUT_OF_THE_BOX][OUT_OF_THE_BOX]["auc"]
+    return found
+
+
 def main() -> None:
     bench = Benchmark("frappe", __doc__ or "")
     given = dict(override.split("=", 1) for override in bench.overrides)
@@ -188,7 +202,7 @@ def main() -> None:
         )
         bench.keep({**figures, **made_with})
     workers.shutdown()
-    bench.finish({**figures, **made_with})
+    bench.finish({**figures, **headline(figures), **made_with})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""AutoInt as two other libraries train it; runs in an environment of its own (`make peers`).
+"""Rankers as two other libraries train them; runs in an environment of its own (`make peers`).
 
     python rivals.py PEER DATA SETTINGS
 
@@ -6,10 +6,11 @@ PEER is deepctr or fuxictr, DATA a folder of fields.npy (N, F) float64, label.np
 sizes.npy (F,) int64, the number of values of a field or 0 for numbers, with the same for the
 validation and test rows where they exist; SETTINGS is JSON. Each line of standard input is an
 order, answered by a line of JSON on standard output: "epoch" trains on all rows once with the
-library's own loop, "load" only reads them as that loop does, "evaluate PART" predicts a part.
+library's own loop, "load" only reads them as that loop does, "slower" divides the learning rate by
+ten, "evaluate PART" predicts a part.
 
-FuxiCTR's wheel holds its layers, losses and loops, its AutoInt stands in its repository alone:
-here the model is put together of the wheel's own parts.
+FuxiCTR's wheel holds its layers, losses and loops, its models stand in its repository alone: here
+they are put together of the wheel's own parts (fuxictr_rankers.py).
 """
 
 import contextlib
@@ -25,7 +26,6 @@ from typing import Any
 import numpy as np
 import torch
 
-SEED = 0
 torch.set_num_threads(1)
 
 
@@ -50,7 +50,10 @@ class DeepCtr:
             att_layer_num=settings["layers"],
             att_head_num=settings["heads"],
             dnn_hidden_units=tuple(settings["hidden"]),
-            seed=SEED,
+            dnn_use_bn=settings.get("batch_norm", False),
+            dnn_dropout=settings.get("dropout", 0.0),
+            l2_reg_embedding=settings.get("regularizer", 1e-5),
+            seed=settings.get("seed", 0),
         )
         self.model.compile("adam", "binary_crossentropy", metrics=[])
         self.columns = self._columns("")
@@ -64,6 +67,9 @@ class DeepCtr:
         self.model.fit(
             self.columns, self.label, batch_size=self.settings["batch_size"], epochs=1, verbose=0
         )
+
+    def slower(self) -> None:
+        slow_down(self.model.optim)
 
     def load(self) -> None:
         """As `fit` reads."""
@@ -84,6 +90,7 @@ class FuxiCtr:
 
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
         from fuxictr.features import FeatureMap
+        from fuxictr_rankers import Ranker
 
         self.folder, self.settings = folder, settings
         sizes = np.load(folder / "sizes.npy")
@@ -94,8 +101,8 @@ class FuxiCtr:
             self.map.features[f"f{i}"] = {"source": "", **kind}
         self.map.num_fields = len(sizes)
         self.map.set_column_index()
-        torch.manual_seed(SEED)
-        self.model = fuxictr_model(self.map, settings)
+        torch.manual_seed(settings.get("seed", 0))
+        self.model = Ranker(self.map, settings)
         self.scratch = tempfile.TemporaryDirectory()
         self.batches = self._loader("", shuffle=True)
         # What `fit` sets before its first `train_epoch`; no validation within an epoch.
@@ -115,6 +122,9 @@ class FuxiCtr:
     def epoch(self) -> None:
         self.model.train_epoch(self.batches)
 
+    def slower(self) -> None:
+        slow_down(self.model.optimizer)
+
     def load(self) -> None:
         for _ in self.batches:
             pass
@@ -123,68 +133,10 @@ class FuxiCtr:
         return self.model.predict(self._loader(f"{part}_", shuffle=False))
 
 
-def fuxictr_model(feature_map: Any, settings: dict[str, Any]) -> Any:
-    """Return AutoInt, or DCN-V2 where `settings` ask for it, of FuxiCTR's parts."""
-    from fuxictr.pytorch.layers import (
-        CrossNetV2,
-        FeatureEmbedding,
-        MLP_Block,
-        ScaledDotProductAttention,
-    )
-    from fuxictr.pytorch.models import BaseModel
-    from torch import nn
-
-    dim, heads, hidden = settings["dim"], settings["heads"], settings["hidden"]
-
-    class Attention(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.q, self.k, self.v = (nn.Linear(dim, dim, bias=False) for _ in range(3))
-            self.attend = ScaledDotProductAttention()
-
-        def forward(self, x: Any) -> Any:
-            q, k, v = (
-                part(x).view(len(x), -1, heads, dim // heads).transpose(1, 2)
-                for part in (self.q, self.k, self.v)
-            )
-            mixed, _ = self.attend(q, k, v)
-            return (mixed.transpose(1, 2).flatten(2) + x).relu()
-
-    class Ranker(BaseModel):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__(
-                feature_map,
-                embedding_regularizer=settings.get("regularizer"),
-                model_root=str(tempfile.gettempdir()),
-                metrics=["AUC"],
-                verbose=0,
-            )
-            self.embedding_layer = FeatureEmbedding(feature_map, dim)
-            width = feature_map.num_fields * dim
-            self.is_dcn = bool(settings.get("dcn"))
-            if self.is_dcn:
-                self.interact = CrossNetV2(width, settings["layers"])
-            else:
-                self.interact = nn.Sequential(*(Attention() for _ in range(settings["layers"])))
-            self.fc = nn.Linear(width, 1)
-            self.dnn = (
-                MLP_Block(width, hidden_units=hidden, hidden_activations="ReLU", output_dim=1)
-                if hidden
-                else None
-            )
-            self.compile("adam", "binary_crossentropy", settings["learning_rate"])
-            self.reset_parameters()
-            self.model_to_device()
-
-        def forward(self, inputs: Any) -> Any:
-            fields = self.embedding_layer(self.get_inputs(inputs))
-            seen = fields.flatten(1) if self.is_dcn else fields
-            logit = self.fc(self.interact(seen).flatten(1))
-            if self.dnn is not None:
-                logit = logit + self.dnn(fields.flatten(1))
-            return {"y_pred": self.output_activation(logit)}
-
-    return Ranker()
+def slow_down(optimizer: Any) -> None:
+    """Divide the learning rate by ten, as FuxiCTR's own loop does without progress."""
+    for group in optimizer.param_groups:
+        group["lr"] *= 0.1
 
 
 def high_water_mib() -> int:
@@ -204,7 +156,7 @@ def main() -> None:
             if verb == "evaluate":
                 np.save(folder / f"{peer}_{part}.npy", rival.predict(part))
             elif verb != "ready":
-                {"epoch": rival.epoch, "load": rival.load}[verb]()
+                {"epoch": rival.epoch, "load": rival.load, "slower": rival.slower}[verb]()
             answer = {"cpu": time.process_time() - started, "peak_mib": high_water_mib()}
             print(json.dumps(answer), file=answers, flush=True)
 
