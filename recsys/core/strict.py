@@ -28,6 +28,11 @@ class StrictModel(BaseModel):
     )
 
 
+def named(value: Any) -> Any:
+    """Return the mapping of what is given by the name of its kind alone, to validate."""
+    return {"kind": value} if isinstance(value, str) else value
+
+
 @dataclass(frozen=True)
 class Misfit:
     """Something in the wrong place: a key that is unknown there, or a value of the wrong kind.

@@ -1,10 +1,10 @@
 // Batch normalisation, ReLU and dropout of a hidden layer and their gradient, for
 // recsys/layers/normed_relu.py.
 //
-// x, y, dy and dx are [rows][D]. Each function works on some rows of a step; what is of all rows
-// (means, deviations, sums of gradients) comes in or goes out by column, so that threads can share
-// a step. A block of rows at a time stays in the cache and is summed in single precision, the
-// blocks in double.
+// x, y, dy and dx are [rows][D]. Each function works on a slice of the batch, so that threads can
+// share it; statistics of the whole batch (means, deviations, sums of gradients) are passed in or
+// returned for each of the D columns. A block of rows at a time stays in the cache and is summed in
+// single precision, the blocks in double.
 
 #include <cstdint>
 #include <cstring>
@@ -16,7 +16,7 @@ constexpr long BLOCK = 32;
 inline long block_size(long left) { return left < BLOCK ? left : BLOCK; }
 
 // Whether each of `size` numbers from `first` on is kept, as `scale` or 0: random bits are a hash
-// of the number's place in the step and of the seed.
+// of the number's index in the batch and of the seed.
 inline void keep(float *kept, uint32_t first, long size, uint32_t seed, uint32_t dropped,
                  float scale) {
     for (long i = 0; i < size; i++) {
@@ -99,7 +99,7 @@ extern "C" void moments(const float *x, double *mean, double *square, long rows,
 }
 
 // y = (x - mean) * scale + shift, its negative numbers 0 where `relu`, of which some are dropped.
-// `work` holds D floats; `first` is the place of the first number in the step.
+// `work` holds D floats; `first` is the index of the first number in the batch.
 extern "C" void apply(const float *x, float *y, const float *mean, const float *scale,
                       const float *shift, long rows, long D, long relu, long seed, long first,
                       long dropped, float grown, float *work) {

@@ -2,7 +2,7 @@
 
 Operators one by one write the activations of all rows five times over, and drawing what dropout
 zeroes costs more than all else of a layer but its product. Here statistics take one pass, all the
-rest another one, and dropout is a hash of an activation's place; the backward pass computes what it
+rest another one, and dropout is a hash of an activation's index; the backward pass computes what it
 needs from the input and the output alone.
 
 Shape letters: N rows, D activations.

@@ -12,7 +12,7 @@ with h_1, h_2, ... the history from its newest step and P the shares of `recsys.
 """
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from pydantic import BeforeValidator, Field
 from safetensors.numpy import load, save
 from scipy import sparse
 
-from recsys.core.strict import StrictModel
+from recsys.core.strict import StrictModel, named
 from recsys.data.batch import Jagged
 from recsys.retrieval.follow import (
     Integers,
@@ -34,13 +34,7 @@ from recsys.retrieval.follow import (
 
 WEIGHT = 1.25
 """What suits a log whose validation rows are too few to choose by."""
-
-
 _NUMBERS = ("gain", "steps", "decay", "scale")
-
-
-def _named(value: Any) -> Any:
-    return {"kind": value} if isinstance(value, str) else value
 
 
 class MemoryConfig(StrictModel):
@@ -65,7 +59,7 @@ class MemoryConfig(StrictModel):
     """What shares are multiplied by before the logarithm."""
 
 
-Memory = Annotated[MemoryConfig, BeforeValidator(_named)]
+Memory = Annotated[MemoryConfig, BeforeValidator(named)]
 """As a configuration has it: the name of a kind, or all settings."""
 
 

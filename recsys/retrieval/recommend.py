@@ -16,7 +16,7 @@ from recsys.retrieval.repeats import repeat_gains
 CHUNK_ROWS = 8192
 """Queries that are encoded and searched together."""
 MEMORY_ROWS = 1024
-"""The same with a memory, which names up to a thousand items of each."""
+"""The same with a memory, which names up to a thousand items for each query: kilobytes."""
 
 
 @torch.no_grad()

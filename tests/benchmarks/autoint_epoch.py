@@ -1,24 +1,26 @@
-"""CPU time of training AutoInt beside two other libraries, whole epochs of each taken in turn.
+"""CPU time of training rankers beside two other libraries, whole epochs of each taken in turn.
 
     ml1m     MovieLens-1M, the AutoInt authors' training rows, eight fields (a sample of the rows)
     criteo   39 fields in the manner of Criteo's logs: 13 numbers, 26 categories of 10 to 10,000
              values, Zipf's; small vocabularies, so that tables decide nothing
 
-as AutoInt and as AutoInt+ with a perceptron of (400, 400). The same in all: 3 layers of 2 heads, 16
-wide like the fields, batches of 4,096, Adam, single precision, one thread. Every library trains
+as AutoInt, as AutoInt+ with a perceptron of (400, 400), and, of FuxiCTR alone, as DCN-V2 and a
+perceptron of that size. The same in all: 3 layers, of AutoInt with 2 heads, fields 16 wide, batch
+normalisation and dropout 0.1 in perceptrons, batches of 4,096, Adam with L2 on the embedding,
+single precision, one thread. Every library trains
 with its own loop, reading included, in a process of its own: the engine with `fit` (checkpoint
 included), DeepCTR-Torch with `fit`, FuxiCTR with `train_epoch`. What differs:
 
     for the peers     where widths are equal FuxiCTR's residual is no product; MovieLens genres are
                       one value for each combination, lists for the engine
     for the engine    its allocator setting (`keep_freed_memory`), which the peers do not make:
-                      with it they run once more, as *_keeping_memory; its table is updated row by
-                      row, theirs by Adam as a whole
+                      with it they run once more, as *_keeping_memory; its table is updated where
+                      rows were read, theirs as a whole; its AutoInt normalises its fields, too
     either way        DeepCTR's attention reads no numbers: there they come as buckets; its `fit`
                       penalises embeddings. FuxiCTR's AutoInt is not in its wheel and is put
                       together of the wheel's parts (peers/rivals.py)
 
-`vs_fastest_peer` is the median over the four of CPU time a row, the faster peer's by the
+`vs_fastest_peer` is the median over all cells of CPU time a row, the faster peer's by the
 engine's; `_without_reading` leaves out what each spends on reading alone, `_keeping_memory` is
 against the peers with the engine's allocator setting, `_auto` the engine's with `precision: auto`.
 `share_of_peak` counts the model's multiplications and additions, three times those of the forward
@@ -47,7 +49,13 @@ NUMBERS, CATEGORIES, EXPONENT, BUCKETS = 13, 26, 1.05, 100
 ENGINES = (("engine", "float32"), ("engine_auto", "auto"))
 """The engine's trainers, and `training.precision` of each."""
 BATCH_SIZE, LAYERS, HEADS, DIM = 4096, 3, 2, 16
-HIDDEN: dict[str, tuple[int, ...]] = {"autoint": (), "autoint+": (400, 400)}
+DROPOUT, WEIGHT_DECAY = 0.1, 0.01
+HIDDEN: dict[str, tuple[int, ...]] = {
+    "autoint": (),
+    "autoint+": (400, 400),
+    "dcn": (400, 400),
+    "mlp": (400, 400),
+}
 PEAK_SIZE = 1024
 VS, KEEPING = "vs_fastest_peer", "_keeping_memory"
 Figures = dict[str, Any]
@@ -73,9 +81,26 @@ def criteo(num_rows: int) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def engine_config(data: str, hidden: tuple[int, ...], folder: Path, precision: str) -> Figures:
+def peers_of(kind: str) -> tuple[str, ...]:
+    """Return the libraries that have the model."""
+    return PEERS if kind.startswith("autoint") else ("fuxictr",)
+
+
+def model_of(kind: str) -> Figures:
+    """Return the engine's settings of a model."""
+    model: Figures = {"kind": kind.removesuffix("+"), "hidden": list(HIDDEN[kind])}
+    if HIDDEN[kind]:
+        model["dropout"] = DROPOUT
+    if kind.startswith("autoint"):
+        model |= {"head_dim": DIM // HEADS, "layers": LAYERS, "heads": HEADS}
+    if kind == "dcn":
+        model["cross_layers"] = LAYERS
+    return model
+
+
+def engine_config(data: str, kind: str, folder: Path, precision: str) -> Figures:
     """Return the experiment; the schema of `ml1m` is that of `autoint_ml1m`."""
-    model = {"kind": "autoint", "head_dim": DIM // HEADS, "hidden": list(hidden)}
+    model = model_of(kind)
     raw = config_of("b", model, 0, folder, {}).model_dump(mode="json", by_alias=True)
     raw["training"] |= {"epochs": 1, "precision": precision, "batch_size": BATCH_SIZE}
     raw["training"]["checkpoint_every"] = 10**6
@@ -113,12 +138,15 @@ def write_rows(data: str, rows: pd.DataFrame, folder: Path) -> None:
     pd.concat([rows, *others]).to_parquet(folder / FILE)
 
 
-def flops(num_fields: int, hidden: tuple[int, ...]) -> int:
+def flops(num_fields: int, kind: str) -> int:
     """Multiplications and additions of a row's forward pass."""
-    layer = 2 * num_fields * DIM * 4 * DIM + 2 * 2 * num_fields**2 * DIM
-    widths = [num_fields * DIM, *hidden, 1] if hidden else []
+    width, hidden = num_fields * DIM, HIDDEN[kind]
+    layer = {"dcn": 2 * width**2, "mlp": 0}.get(
+        kind, 2 * width * 4 * DIM + 2 * 2 * num_fields**2 * DIM
+    )
+    widths = [width, *hidden, 1] if hidden else []
     deep = sum(2 * a * b for a, b in pairwise(widths))
-    return LAYERS * layer + deep + 2 * num_fields * DIM
+    return LAYERS * layer + deep + 2 * width
 
 
 def peak_gflops() -> float:
@@ -135,7 +163,11 @@ def measure(bench: Benchmark, data: str, kind: str, num_rows: int, rounds: int) 
         "layers": LAYERS,
         "heads": HEADS,
         "dim": DIM,
+        "kind": kind.removesuffix("+"),
         "hidden": list(hidden),
+        "batch_norm": True,
+        "dropout": DROPOUT,
+        "regularizer": WEIGHT_DECAY,
         "batch_size": BATCH_SIZE,
         "learning_rate": 0.001,
     }
@@ -144,11 +176,11 @@ def measure(bench: Benchmark, data: str, kind: str, num_rows: int, rounds: int) 
         rows = (ml1m if data == "ml1m" else criteo)(num_rows)
         write_rows(data, rows, folder)
         trainers = {
-            name: Trainer(name, folder, {"config": engine_config(data, hidden, folder, precision)})
+            name: Trainer(name, folder, {"config": engine_config(data, kind, folder, precision)})
             for name, precision in bench.sized(ENGINES, ENGINES, ENGINES[:1])
         }
         if peers_are_there(bench):
-            for peer in PEERS:
+            for peer in peers_of(kind):
                 for suffix in ("", KEEPING):
                     trainers[peer + suffix] = Trainer(
                         peer, folder / peer, peer_settings, keeps_memory=bool(suffix)
@@ -166,14 +198,14 @@ def measure(bench: Benchmark, data: str, kind: str, num_rows: int, rounds: int) 
         for trainer in trainers.values():
             trainer.close()
     num_fields = 8 if data == "ml1m" else NUMBERS + CATEGORIES
-    return report(bench, f"{data} {kind}", num_fields, hidden, found, reading, memory, peaks)
+    return report(bench, data, kind, num_fields, found, reading, memory, peaks)
 
 
 def report(
     bench: Benchmark,
-    cell: str,
+    data: str,
+    kind: str,
     num_fields: int,
-    hidden: tuple[int, ...],
     found: dict[str, list[float]],
     reading: dict[str, list[float]],
     memory: dict[str, int],
@@ -183,7 +215,7 @@ def report(
     time = {name: statistics.median(values[1:]) for name, values in found.items()}
     alone = {name: time[name] - statistics.median(reading[name][1:]) for name in time}
     peak = statistics.median(peaks)
-    share = 3 * flops(num_fields, hidden) / time["engine"] / 1e3 / peak
+    share = 3 * flops(num_fields, kind) / time["engine"] / 1e3 / peak
     figures: Figures = {
         "cpu_us_a_row": {name: round(value, 2) for name, value in time.items()},
         "cpu_us_a_row_without_reading": {name: round(value, 2) for name, value in alone.items()},
@@ -191,17 +223,18 @@ def report(
         "share_of_peak": round(share, 3),
         "peak_gflops": round(peak, 1),
     }
-    bench.row(cell, f"{share:.2f} of the peak of {peak:.0f} GFLOP a CPU second")
+    bench.row(f"{data} {kind}", f"{share:.2f} of the peak of {peak:.0f} GFLOP a CPU second")
     for name, value in time.items():
         words = f"{value:8.2f} CPU us a row, {alone[name]:8.2f} without reading"
         if name.removesuffix(KEEPING) in PEERS:
             figures[f"vs_{name}"] = round(value / time["engine"], 2)
             words += f", {figures[f'vs_{name}']:.2f} times the engine's"
         bench.row(f"  {name}", f"{words}; {memory[name]} MiB")
-    if PEERS[0] in time:
-        fastest = min(time[name] for name in PEERS)
-        keeping = min(time[name + KEEPING] for name in PEERS)
-        reading_apart = min(alone[name] for name in PEERS) / alone["engine"]
+    peers = [name for name in peers_of(kind) if name in time]
+    if peers:
+        fastest = min(time[name] for name in peers)
+        keeping = min(time[name + KEEPING] for name in peers)
+        reading_apart = min(alone[name] for name in peers) / alone["engine"]
         figures |= {
             VS: round(fastest / time["engine"], 2),
             VS + KEEPING: round(keeping / time["engine"], 2),
@@ -227,7 +260,7 @@ def main() -> None:
     keys = (VS, VS + KEEPING, f"{VS}_without_reading", f"{VS}_auto")
     figures: Figures = {
         key: round(statistics.median(cell[key] for cell in cells.values()), 2)
-        for key in (*keys, *(f"vs_{peer}" for peer in PEERS), "share_of_peak")
+        for key in (*keys, "share_of_peak")
         if all(key in cell for cell in cells.values())
     }
     bench.finish(

@@ -1,6 +1,6 @@
 """The sections of an experiment whose model retrieves, whatever its family."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -25,11 +25,6 @@ class FullSoftmax(StrictModel):
 
     whole_catalogue: ClassVar[bool] = True
     kind: Literal["full_softmax"] = "full_softmax"
-
-
-def named(value: Any) -> Any:
-    """Return the mapping of a loss that is given by its name alone."""
-    return {"kind": value} if isinstance(value, str) else value
 
 
 class RetrievalTrainingConfig(TrainingConfig):

@@ -29,7 +29,7 @@ from recsys.metrics.ranking import (
 )
 from recsys.retrieval.index.exact import ExactVectors
 from recsys.retrieval.memory import PairMemory
-from recsys.retrieval.recommend import best_items, gains_of
+from recsys.retrieval.recommend import MEMORY_ROWS, best_items, gains_of
 from recsys.retrieval.topk import topk_of_scores
 from recsys.training.config.retrieval import RetrievalEvaluationConfig
 from recsys.training.evaluation.collapse import representation_metrics
@@ -151,15 +151,13 @@ def vector_ranker(
     ) -> NDArray[np.int32]:
         chosen = items if among is None else items[torch.from_numpy(among)]
         index = ExactVectors(chosen)
-        # What a memory names of each query takes kilobytes.
-        at_once = max(len(queries), 1) if memory is None else CHUNK
+        at_once = max(len(queries), 1) if memory is None else MEMORY_ROWS
         tops = []
         for rows in torch.arange(len(queries)).split(at_once):
-            asked = queries.take(rows)
             own = None if gain is None else gain[rows]
-            gains = gains_of(asked.history_items, own, memory)
+            gains = gains_of(queries.history_items.take(rows), own, memory)
             placed = None if gains is None else _places(gains, among)
-            hidden = _hidden(asked.seen, filter_seen, among)
+            hidden = _hidden(queries.seen.take(rows), filter_seen, among)
             found = best_items(index, chosen, vectors[rows], placed, k=k, exclude=hidden)
             tops.append(_catalogue_rows(found[1], among))
         top = torch.cat(tops) if tops else torch.zeros(0, k)

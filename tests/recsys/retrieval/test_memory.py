@@ -1,21 +1,16 @@
-"""The memory of pairs: its counts by hand, its search beside scoring everything, its bytes."""
+"""The memory of pairs: its counts by hand, its bytes, another catalogue."""
 
 import math
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from recsys.core.errors import ConfigError
 from recsys.core.strict import parse
 from recsys.data.batch import Jagged
-from recsys.retrieval.gains import joined, search_with_gains
-from recsys.retrieval.index.exact import ExactVectors
 from recsys.retrieval.memory import MemoryConfig, PairMemory
 from recsys.retrieval.recommend import gains_of
-from recsys.retrieval.repeats import repeat_gains
 
 Lists = list[list[int]]
 
@@ -74,44 +69,14 @@ def test_the_largest_cells_of_an_item_are_kept() -> None:
     assert np.array_equal(shares[4], whole[4])
 
 
-@given(st.integers(0, 2**31), st.booleans(), st.booleans(), st.integers(1, 30), st.integers(1, 2))
-def test_the_search_finds_what_scoring_everything_finds(
-    seed: int, hide: bool, repeats: bool, k: int, interests: int
-) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    rng = np.random.default_rng(seed)
-    items = torch.randn(23, 4, generator=generator)
-    queries = torch.randn(5, interests, 4, generator=generator)
-    memory = memory_of([rng.integers(0, 23, 12).tolist() for _ in range(9)], 23, gain=0.8)
-    lists = [rng.integers(0, 23, length).tolist() for length in (0, 1, 3, 9, 30)]
-    history, hidden = rows(*lists), rows([1], [2, 2], [], [7, 3], list(range(20)))
-    gain_Q = torch.randn(5, generator=generator) * 3 if repeats else None
-    gains = gains_of(history, gain_Q, memory)
-    assert gains is not None
-    exclude = hidden if hide else None
-    asked = queries[:, 0] if interests == 1 else queries
-    scores, found = search_with_gains(ExactVectors(items), items, asked, gains, k, exclude)
-    wanted = (queries @ items.T).amax(1)
-    wanted[gains.owners(), gains.values] += gains.weights
-    if hide:
-        wanted[hidden.owners(), hidden.values] = -torch.inf
-    for query in range(5):
-        best = wanted[query].sort(descending=True).values[:k]
-        best = best[best > -torch.inf]
-        there = found[query] >= 0
-        assert int(there.sum()) == len(best)
-        torch.testing.assert_close(scores[query][there], best)
-        torch.testing.assert_close(wanted[query][found[query][there]], best)
-        assert len(set(found[query][there].tolist())) == len(best)
-
-
 def test_gains_of_repeats_and_of_the_memory_add_up() -> None:
     memory = memory_of([[0, 1, 2, 0, 3]], 5)
     history = rows([0, 1], [4])
-    repeats = repeat_gains(history, torch.tensor([-2.0, 5.0]))
-    both, own = joined(repeats, memory.gains(history)), memory.gains(history)
+    both = gains_of(history, torch.tensor([-2.0, 5.0]), memory)
+    own = memory.gains(history)
     dense = torch.zeros(2, 5)
     assert own.weights is not None
+    assert both is not None
     assert both.weights is not None
     dense[own.owners(), own.values] = own.weights
     dense[0, [0, 1]] -= 2

@@ -4,15 +4,11 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
 from recsys.data.batch import Jagged
 from recsys.losses.next_item import full_softmax, sampled_softmax, softmax_with_repeats
-from recsys.retrieval.gains import search_with_gains
-from recsys.retrieval.index.exact import ExactVectors
 from recsys.retrieval.repeats import distinct, earlier_items, repeat_gains
 
 
@@ -49,27 +45,11 @@ def logits_by_hand(
     return scores
 
 
-@given(st.integers(0, 2**31), st.booleans(), st.integers(1, 30))
-def test_the_search_finds_what_scoring_everything_finds(seed: int, hide: bool, k: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    items = torch.randn(23, 4, generator=generator)
-    queries, gain = torch.randn(5, 4, generator=generator), torch.randn(5, generator=generator) * 3
-    lists = [
-        torch.randint(0, 23, (length,), generator=generator).tolist() for length in (0, 1, 3, 9, 30)
-    ]
-    history, hidden = rows(*lists), rows([1], [2, 2], [], [7, 3], list(range(20)))
-    exclude = hidden if hide else None
-    gains = repeat_gains(history, gain)
-    scores, found = search_with_gains(ExactVectors(items), items, queries, gains, k, exclude)
-    wanted = logits_by_hand(queries, items, gain, history, exclude)
-    for query in range(5):
-        best = wanted[query].sort(descending=True).values[:k]
-        best = best[best > -torch.inf]
-        there = found[query] >= 0
-        assert int(there.sum()) == len(best)
-        torch.testing.assert_close(scores[query][there], best)
-        torch.testing.assert_close(wanted[query][found[query][there]], best)
-        assert len(set(found[query][there].tolist())) == len(best)
+def test_every_distinct_item_of_a_history_gains() -> None:
+    found = repeat_gains(rows([5, 3, 5], [], [2]), torch.tensor([0.5, 9.0, -1.0]))
+    assert as_lists(found) == [[3, 5], [], [2]]
+    assert found.weights is not None
+    assert found.weights.tolist() == [0.5, 0.5, -1.0]
 
 
 TAKEN = ([0, 2], [], [1, 4], [3], [0, 1, 2, 3, 4, 5])

@@ -40,7 +40,7 @@ def fit_memory(reading: RetrievalData, model: RetrievalModel) -> FittedMemory | 
     rows = TrainingRows.of(data, reading.sessions)
     why_not = why_not_counted(len(rows.item), data.num_items)
     if why_not is not None:
-        LOG.warning("memory: left out: %s; model.memory: none says so", why_not)
+        LOG.warning("memory: left out: %s; set model.memory: none to go without it", why_not)
         return FittedMemory(None, f"left out: {why_not}")
     in_scores = float(model.temperature.detach())  # one logit
     memory = PairMemory.of(rows.sequence, rows.item, data.num_items, config, gain=in_scores)

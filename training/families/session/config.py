@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from recsys.core.strict import StrictModel
+from recsys.core.strict import StrictModel, named
 from recsys.data.feature_options import Name
 from recsys.features.dataset.sessions import SessionConfig
 from recsys.features.kinds.feature import Feature
@@ -18,7 +18,6 @@ from recsys.training.config.retrieval import (
     RetrievalExperiment,
     RetrievalTrainingConfig,
     SampledSoftmax,
-    named,
 )
 from recsys.training.families.session.self_supervision_config import SessionSelfSupervision
 

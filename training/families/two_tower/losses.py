@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 from torch import Tensor
 
-from recsys.core.strict import StrictModel
+from recsys.core.strict import StrictModel, named
 from recsys.data.batch import Jagged
 from recsys.layers.geometry import points_of
 from recsys.losses.retrieval import (
@@ -24,7 +24,7 @@ from recsys.losses.retrieval import (
     softmax_loss,
 )
 from recsys.models.two_tower import TwoTower
-from recsys.training.config.retrieval import FullSoftmax, SampledSoftmax, named
+from recsys.training.config.retrieval import FullSoftmax, SampledSoftmax
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]

@@ -191,7 +191,7 @@ def test_a_few_queries_at_a_time_are_answered_as_all_together(
     tops = []
     for chunk in (1024, 1, 7):
         monkeypatch.setattr("recsys.retrieval.recommend.MEMORY_ROWS", chunk)
-        monkeypatch.setattr(evaluate_module, "CHUNK", chunk)
+        monkeypatch.setattr(evaluate_module, "MEMORY_ROWS", chunk)
         assert scorer.score(requests).column("items").equals(whole)
         found = evaluate_model(reading, opened.retrieval_model(), fitted=fitted).evaluation
         tops.append(found.results["session"].top)
