@@ -185,6 +185,13 @@ def test_what_no_family_knows_is_told_the_nearest_place() -> None:
     ]
 
 
+def test_a_calibration_is_of_scores_without_a_memory() -> None:
+    (line,) = refusal("two_tower", calibration="logistic", model={"memory": "pairs"})
+    assert "calibration is of the scores of the towers" in line
+    assert parsed("two_tower", model={"memory": "pairs"}).model.memory.weight == "auto"
+    assert parsed("two_tower", calibration="logistic").model.memory.kind == "none"
+
+
 def test_a_ranker_is_decided_by_its_auc() -> None:
     assert parsed("fm").training.metric == "auc"
     assert refusal("fm", training={"metric": "log_loss"}) == [

@@ -199,6 +199,21 @@ def test_a_few_queries_at_a_time_are_answered_as_all_together(
     assert np.array_equal(tops[0], tops[2])
 
 
+def test_some_items_alone_are_ranked_as_among_all(result: TrainResult) -> None:
+    opened = open_model(result.bundle)
+    reading, model = SessionData.of(opened.config, opened.data()), opened.retrieval_model()
+    fitted = memory.memory_of(opened, reading, model)
+    assert fitted is not None
+    queries = reading.queries(VALIDATION, 40)
+    items = catalogue_vectors(model, reading.data.items)
+    vectors, gain = model.without_gain(query_vectors(model, queries.block, items, queries.history))
+    rank = vector_ranker(items, vectors, filter_seen=False, gain=gain, memory=fitted.memory)
+    some = np.arange(1, NUM_ITEMS, 2)
+    whole, alone = rank(queries, NUM_ITEMS), rank(queries, len(some), among=some)
+    for every, own in zip(whole, alone, strict=True):
+        assert every[np.isin(every, some)].tolist() == own.tolist()
+
+
 def test_the_report_shows_the_model_without_its_memory(result: TrainResult) -> None:
     evaluation = result.evaluation
     assert isinstance(evaluation, Evaluation)
