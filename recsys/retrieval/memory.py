@@ -32,8 +32,8 @@ from recsys.retrieval.follow import (
     weighted_steps,
 )
 
-WEIGHT = 1.25
-"""What suits a log whose validation rows are too few to choose by."""
+WEIGHT = 0.25
+"""Where the validation rows are too few to choose by: so little has done no harm anywhere."""
 _NUMBERS = ("gain", "steps", "decay", "scale")
 
 
@@ -44,7 +44,7 @@ class MemoryConfig(StrictModel):
     """`pairs`: add to an item's score by how often it followed the last items; `none`: do not."""
     weight: Literal["auto"] | Annotated[float, Field(ge=0)] = "auto"
     """What is added is so many times the logarithm, in logits. `auto`: the best of a few on the
-    validation queries by `training.metric`; 1.25 where they are fewer than 2,000."""
+    validation queries by `training.metric`; 0.25 where they are fewer than 200."""
     steps: Annotated[int, Field(ge=1)] = 10
     """How far apart a pair may be, and how many of the last items are looked up."""
     lag_decay: Annotated[float, Field(gt=0, le=1)] = 0.6

@@ -390,7 +390,7 @@ PROBES: dict[str, Probe] = {
 }
 """By key, or by kind and key, which goes first."""
 AMONG: dict[str, Json] = {
-    "model.memory.": {"model.memory.kind": "pairs"},
+    "model.memory.": {"model.memory.kind": "pairs", "model.memory.weight": 5.0},
     "training.self_supervision.": {
         "training.self_supervision.kind": "contrastive",
         "training.self_supervision.weight": 1.0,

@@ -119,13 +119,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def with_weight(config: Any, weight: float | str) -> Any:
+    settings = config.model.memory.model_copy(update={"weight": weight})
+    changed = config.model.model_copy(update={"memory": settings})
+    return config.model_copy(update={"model": changed})
+
+
 def opened_config(result: TrainResult) -> Any:
     return open_model(result.bundle).config
 
 
 @pytest.fixture(scope="module")
 def result(folder: Path) -> TrainResult:
-    return trained(folder, ("markov", "sasrec"), repeats=True)
+    return trained(folder, ("markov", "sasrec"), repeats=True, memory={"weight": 1.25})
 
 
 def test_it_learns_what_follows_what(result: TrainResult) -> None:
@@ -222,15 +228,19 @@ def test_the_report_shows_the_model_without_its_memory(result: TrainResult) -> N
     said = result.report.read_text()
     assert f"{bare:.1%} without its memory of pairs" in said
     assert "the best baseline, without" not in said
-    assert "pairs of items, weight 1.25 (by default, as there are" in said
+    assert "pairs of items, weight 1.25 (as configured)" in said
 
 
 def test_the_weight_is_the_best_one_on_enough_validation_queries(
     result: TrainResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = open_model(result.bundle)
-    reading = SessionData.of(opened_config(result), opened.data())
+    reading = SessionData.of(with_weight(opened.config, "auto"), opened.data())
     model = opened.retrieval_model()
+    monkeypatch.setattr(memory, "LEAST_QUERIES", 10_000)
+    fitted = memory.fit_memory(reading, model)
+    assert fitted is not None
+    assert "weight 0.25 (by default, as there are" in fitted.words
     monkeypatch.setattr(memory, "LEAST_QUERIES", 10)
     monkeypatch.setattr(memory, "WEIGHTS", (0.0, 1.0, 400.0))
     torch.nn.init.normal_(model.position.weight, std=3.0)  # type: ignore[union-attr]
@@ -238,11 +248,7 @@ def test_the_weight_is_the_best_one_on_enough_validation_queries(
     assert fitted is not None
     found = {}
     for weight in (0.0, 1.0, 400.0):
-        settings = reading.config.model.memory.model_copy(update={"weight": weight})
-        changed = reading.config.model.model_copy(update={"memory": settings})
-        fixed = memory.fit_memory(
-            reading.under(reading.config.model_copy(update={"model": changed})), model
-        )
+        fixed = memory.fit_memory(reading.under(with_weight(opened.config, weight)), model)
         assert fixed is not None
         queries = reading.queries(VALIDATION, 10_000)
         items = catalogue_vectors(model, reading.data.items)
