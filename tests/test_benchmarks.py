@@ -16,7 +16,7 @@ FOLDER = Path(__file__).with_name("benchmarks")
 NAMES = sorted(path.stem for path in FOLDER.glob("[a-z]*.py"))
 # Figures against other libraries, of other sizes, or of further data sets.
 NOT_IN_SMOKE = {
-    "autoint_epoch": {"vs_deepctr", "vs_fuxictr", "vs_fastest_peer"}
+    "autoint_epoch": {"vs_fastest_peer"}
     | {f"vs_fastest_peer_{how}" for how in ("auto", "keeping_memory", "without_reading")},
     "autoint_ml1m": {"a", "new"},
     "cml_release": {f"random: {how}" for how in ("genres", "history mean", "metric", "softmax")},
