@@ -39,7 +39,7 @@ IMPORTERS = {
     "faiss": {"recsys/retrieval/index/faiss_hnsw.py"},
     "usearch": {"recsys/retrieval/index/usearch_hnsw.py"},
     "lightgbm": {"training/families/ranker/trees.py"},
-    "implicit": {"training/families/plain/factorised.py"},
+    "implicit": {"recsys/plain/factorised.py"},
     "onnx": {"serving/export/onnx_graph.py"},
     "onnxscript": {"serving/export/onnx_graph.py"},
     "onnxruntime": {"serving/export/onnx_graph.py"},
@@ -132,8 +132,8 @@ MANY_PARAMETERS = {
     "recsys/app/models.py: score",
     "recsys/app/models.py: score_new_items",
     "training/evaluation/evaluate.py: evaluate",
-    "training/families/plain/markov.py: fit",
-    "training/families/plain/session_knn.py: fit",
+    "recsys/plain/markov.py: fit",
+    "recsys/plain/session_knn.py: fit",
     "training/reports/retrieval.py: write_report",
 }
 """Functions of more than 8 parameters, nearly all of them by name; no other may join them."""

@@ -18,9 +18,9 @@ def unknown_axes(_config: Any) -> Axes | None:
     return None
 
 
-Reads = Literal["row", "request", "steps"]
-"""A row of the log; a request with items and its history as a whole; or a history step by step,
-with what the log says of each step."""
+Reads = Literal["row", "request", "steps", "history"]
+"""A row of the log; a request with items and its history as a whole; a history step by step,
+with what the log says of each step; or the items of a history alone."""
 Answers = Literal["lists", "rows"]
 """Lists of items for requests, or a probability for each row."""
 
@@ -37,29 +37,37 @@ class ModelConfig(StrictModel):
 
 
 @dataclass(frozen=True)
-class ModelKind:
-    """The entry of a registry, whose key is the `kind` of the settings.
+class Kind:
+    """What the name of a kind of model stands for, learned or not.
 
-    config: the class of the settings. build: settings and the embedding to a model with fresh
-    weights; where it has_outcomes, the number of them comes third. axes: settings to which axes of
-    which weights run over the embedded rows (`recsys.bundle.transfer`); None where that is not
-    known. reads: what one example is. answers: what the model gives. has_representation: whether it
+    config: the class of the settings. reads: what one example is. answers: what the model gives.
+    """
+
+    config: type[ModelConfig]
+    reads: Reads = field(default="request", kw_only=True)
+    answers: Answers = field(default="lists", kw_only=True)
+
+    @property
+    def of_steps(self) -> bool:
+        """Whether the model reads a history step by step."""
+        return self.reads == "steps"
+
+
+@dataclass(frozen=True)
+class ModelKind(Kind):
+    """A kind of model that learns: the entry of a registry, whose key is `kind` of the settings.
+
+    build: settings and the embedding to a model with fresh weights; where it has_outcomes, the
+    number of them comes third. axes: settings to which axes of which weights run over the embedded
+    rows (`recsys.bundle.transfer`); None where that is not known. has_representation: whether it
     has a method `represent`, what the readout sees of each row. has_outcomes: whether it predicts
     as many outcomes of a row as it is asked to, not the label alone. table: settings of the
     embedding table that suit it and are used where a configuration has none, beside those of its
     family.
     """
 
-    config: type[ModelConfig]
     build: Callable[..., nn.Module]
     axes: Callable[[Any], Axes | None] = unknown_axes
-    reads: Reads = "request"
-    answers: Answers = "lists"
     has_representation: bool = False
     has_outcomes: bool = False
     table: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def of_steps(self) -> bool:
-        """Whether the model reads a history step by step."""
-        return self.reads == "steps"

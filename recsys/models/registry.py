@@ -1,7 +1,10 @@
 """Every kind of model that a configuration may name as `model.kind`."""
 
-from recsys.models.kind import ModelKind
+from recsys.models.kind import Kind, ModelKind
 from recsys.models.rankers import RANKERS
 from recsys.models.retrieval import RETRIEVAL
+from recsys.plain.registry import PLAIN
 
-MODELS: dict[str, ModelKind] = {**RETRIEVAL, **RANKERS}
+LEARNED: dict[str, ModelKind] = {**RETRIEVAL, **RANKERS}
+"""Those that are trained."""
+MODELS: dict[str, Kind] = {**LEARNED, **PLAIN}

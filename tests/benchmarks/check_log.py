@@ -24,9 +24,9 @@ from _harness import Benchmark, peak_memory_mib, timed
 from recsys.features.dataset.dataset import prepare
 from recsys.features.dataset.queries import build_queries
 from recsys.features.dataset.split import TEST, TRAIN
+from recsys.plain.interactions import user_items
 from recsys.training.engine.machine import keep_freed_memory
 from recsys.training.families.load import load_config
-from recsys.training.families.plain.interactions import user_items
 from recsys.training.jobs.check import preflight
 
 SEED, SKEW = 0, 3.0

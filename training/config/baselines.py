@@ -9,6 +9,7 @@ BaselineName = Literal[
     "item_knn",
     "ease",
     "gf_cf",
+    "cheby_cf",
     "ials",
     "session_items",
     "markov",

@@ -25,7 +25,7 @@ from recsys.features.bundle.files import read_optimizer_state, read_weights
 from recsys.features.bundle.model_bundle import ModelBundle
 from recsys.features.encoding.encoder import FeatureEncoder
 from recsys.models.kind import Axes
-from recsys.models.registry import MODELS
+from recsys.models.registry import LEARNED
 from recsys.training.config.experiment import ExperimentConfig
 
 
@@ -129,7 +129,7 @@ def start_from(earlier: Earlier, config: ExperimentConfig, model: Any, table: Ta
 
 def _axes(config: ExperimentConfig, old: EmbeddingPlan, new: EmbeddingPlan) -> Axes:
     model = config.model
-    axes = MODELS[model.kind].axes(model)
+    axes = LEARNED[model.kind].axes(model)
     if axes is None and old.layouts != new.layouts:
         before, after = (", ".join(f"{n} x{m}" for n, m in plan.features) for plan in (old, new))
         raise ConfigError(

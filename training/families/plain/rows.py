@@ -1,54 +1,67 @@
-"""The training rows as baselines and memories count them, and whether they can."""
-
-from dataclasses import dataclass
+"""The training rows as plain models and memories count them."""
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
-from recsys.embeddings.memory import free_memory_bytes
+from recsys.core.distinct import distinct, distinct_codes
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.sessions import Sessions
 from recsys.features.dataset.split import TRAIN
-from recsys.retrieval.follow import follow_bytes
+from recsys.plain.kind import Counted
+from recsys.retrieval.follow import Matrix
 
 
-@dataclass(frozen=True)
-class TrainingRows:
-    """The training rows, sequence after sequence, each in order, (E,) each.
+def counted(data: Dataset, sessions: Sessions | None, *, attributes: bool = False) -> Counted:
+    """Return the training rows of `data`.
 
-    A sequence is a session, or where the log is not cut into any, all of a user.
+    Args:
+        data: the encoded log.
+        sessions: how it is cut; None: a sequence is all of a user.
+        attributes: whether those of the items are read as well.
     """
-
-    user: NDArray[np.int32]
-    sequence: NDArray[np.int64]
-    item: NDArray[np.int32]
-    time: NDArray[np.int64] | None
-
-    @classmethod
-    def of(cls, data: Dataset, sessions: Sessions | None) -> "TrainingRows":
-        """Return those of `data`; sessions: how the log is cut, None where it is not."""
-        events = data.tables.events
-        rows = data.events_of((TRAIN,))
-        sequence = events.user_row[rows].astype(np.int64)
-        if sessions is not None:
-            trained = sessions.only(data.part == TRAIN)
-            rows = trained.order
-            sequence = np.repeat(np.arange(len(trained)), trained.lengths())
-        has_clock = data.schema.interactions.time is not None
-        time = events.time[rows] if has_clock else None
-        return cls(events.user_row[rows], sequence, events.item_row[rows], time)
+    events = data.tables.events
+    rows = data.events_of((TRAIN,))
+    sequence = events.user_row[rows].astype(np.int64)
+    if sessions is not None:
+        trained = sessions.only(data.part == TRAIN)
+        rows = trained.order
+        sequence = np.repeat(np.arange(len(trained)), trained.lengths())
+    has_clock = data.schema.interactions.time is not None
+    return Counted(
+        user=events.user_row[rows],
+        sequence=sequence,
+        item=events.item_row[rows],
+        time=events.time[rows] if has_clock else None,
+        num_items=data.num_items,
+        attributes=tuple(item_values(data)) if attributes else (),
+    )
 
 
-def why_not_counted(num_rows: int, num_items: int) -> str | None:
-    """Return why so many training rows are too many for counts of item pairs; None: they fit."""
-    needed = follow_bytes(num_rows, num_items)
-    return why_not_in_memory(needed, f"counts of item pairs may need {needed / 1e9:.1f} GB")
+def item_values(data: Dataset) -> list[Matrix]:
+    """Return which item has which value, (n_items, V) CSR of ones for each attribute.
+
+    Attributes are the categorical and multi-categorical features of the items but their id.
+    """
+    layout = data.encoder.layout("items")
+    single = [name for name, _ in layout.single]
+    multi = [name for name, _ in layout.multi]
+    found = []
+    for feature in data.schema.features_of("items"):
+        if not feature.is_category or data.schema.is_id(feature):
+            continue
+        if feature.name in single:
+            hashes = data.items.single[:, single.index(feature.name)].numpy()
+            found.append(_incidence(hashes, np.ones(len(hashes), np.int64)))
+        else:
+            values = data.items.multi[multi.index(feature.name)]
+            found.append(_incidence(values.values.numpy(), values.lengths().numpy()))
+    return found
 
 
-def why_not_in_memory(needed: float, words: str) -> str | None:
-    """Return `words` with how much memory is free, where `needed` bytes are not; else None."""
-    free = free_memory_bytes()
-    # A tenth more, and half a gigabyte, for what else is in memory meanwhile.
-    if free is not None and 1.1 * needed + 5e8 > free:
-        return f"{words}, and {free / 1e9:.1f} GB of memory are free"
-    return None
+def _incidence(values: NDArray[np.int64], lengths: NDArray[np.int64]) -> Matrix:
+    known, code = distinct_codes(values)
+    pairs = distinct(np.repeat(np.arange(len(lengths)), lengths) * len(known) + code)
+    rows, columns = np.divmod(pairs, len(known))
+    ones = np.ones(len(pairs), np.float32)
+    return sparse.coo_array((ones, (rows, columns)), shape=(len(lengths), len(known))).tocsr()

@@ -94,7 +94,7 @@ def evaluate_model(
         evaluation,
         metric=config.training.metric,
         fell_back={name: count for name, count in fell_back.items() if count},
-        fallback=next((one.popular.words for one in baselines.values()), "popularity"),
+        fallback=next((one.model.popular.words for one in baselines.values()), "popularity"),
     )
     return Evaluated(evaluation, queries, items, vectors)
 

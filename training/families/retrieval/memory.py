@@ -10,10 +10,11 @@ from recsys.features.bundle.files import read_items, read_memory
 from recsys.features.dataset.queries import Queries
 from recsys.features.dataset.split import VALIDATION
 from recsys.models.retrieval import RetrievalModel, catalogue_vectors, query_vectors
+from recsys.plain.limits import why_not_counted
 from recsys.retrieval.memory import WEIGHT, PairMemory
 from recsys.training.evaluation.evaluate import ranking_metrics, vector_ranker
 from recsys.training.families.opened import OpenedModel
-from recsys.training.families.plain.rows import TrainingRows, why_not_counted
+from recsys.training.families.plain.rows import counted
 from recsys.training.families.retrieval.reading import RetrievalData
 
 LOG = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ def fit_memory(reading: RetrievalData, model: RetrievalModel) -> FittedMemory | 
     if config.kind == "none":
         return None
     data = reading.data
-    rows = TrainingRows.of(data, reading.sessions)
+    rows = counted(data, reading.sessions)
     why_not = why_not_counted(len(rows.item), data.num_items)
     if why_not is not None:
         LOG.warning("memory: left out: %s; set model.memory: none to go without it", why_not)

@@ -16,25 +16,25 @@ from recsys.features.dataset.queries import Queries, build_queries
 from recsys.features.dataset.session_queries import build_session_queries
 from recsys.features.dataset.sessions import SessionConfig, Sessions, cut_sessions
 from recsys.features.dataset.split import TEST, TRAIN
+from recsys.plain import answering, limits, registry
+from recsys.plain.attributes import AttributePopularity
+from recsys.plain.interactions import Baseline
+from recsys.plain.markov import MarkovChain
+from recsys.plain.neighbours import ItemKNN
+from recsys.plain.session_items import SessionItems
+from recsys.plain.session_knn import SessionKNN
 from recsys.training.config.baselines import NEED_SESSIONS
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.config.retrieval import RetrievalEvaluationConfig
-from recsys.training.evaluation import evaluate as evaluating
+from recsys.training.evaluation.evaluate import evaluate
 from recsys.training.families.load import load_config, parse_config
-from recsys.training.families.plain import choose, fallback
-from recsys.training.families.plain import rows as counted
-from recsys.training.families.plain.attributes import AttributePopularity, item_values
 from recsys.training.families.plain.choose import (
     BASELINES,
     SESSION_BASELINES,
     baseline_rankers,
     check_baselines,
 )
-from recsys.training.families.plain.interactions import Baseline
-from recsys.training.families.plain.markov import MarkovChain
-from recsys.training.families.plain.neighbours import ItemKNN
-from recsys.training.families.plain.session_items import SessionItems
-from recsys.training.families.plain.session_knn import SessionKNN
+from recsys.training.families.plain.rows import item_values
 from recsys.training.jobs.check import preflight
 from recsys.training.jobs.train import train
 from recsys.training.reports.evaluation_table import evaluation_table
@@ -121,10 +121,10 @@ def test_ease_is_left_out_above_its_limit_of_items_and_of_memory(
     )
     needed = 120 * 120 * 4
     for free, out in ((int(1.1 * needed + 5e8) - 1, True), (int(1.1 * needed + 5e8) + 1, False)):
-        monkeypatch.setattr(counted, "free_memory_bytes", lambda free=free: free)
+        monkeypatch.setattr(limits, "free_memory_bytes", lambda free=free: free)
         left_out = baseline_rankers(dataset, named)[1]
         assert ("0.5 GB of memory are free" in left_out.get("ease", "")) == out
-    monkeypatch.setattr(counted, "free_memory_bytes", lambda: None)  # a system that does not say
+    monkeypatch.setattr(limits, "free_memory_bytes", lambda: None)  # a system that does not say
     assert baseline_rankers(dataset, named)[1] == {}
 
 
@@ -138,7 +138,7 @@ def test_the_graph_filter_is_left_out_where_its_answers_take_too_long(
         asked.append(counts)
         return 10**12
 
-    monkeypatch.setattr(choose, "graph_products", products)
+    monkeypatch.setattr(limits, "graph_products", products)
     assert "some 1e+12 multiplications" in baseline_rankers(dataset, named)[1]["gf_cf"]
     assert asked == [((dataset.part == TRAIN).sum(), dataset.num_items, 7)]
     many = named.model_copy(update={"max_queries": 10**6})
@@ -151,15 +151,15 @@ def test_large_catalogues_are_scored_in_smaller_blocks(
 ) -> None:
     config = RetrievalEvaluationConfig(baselines=("item_knn",))
     whole = baseline_rankers(dataset, config)[0]["item_knn"](queries, 20)
-    monkeypatch.setattr(fallback, "CELLS_AT_ONCE", 3 * dataset.num_items)
+    monkeypatch.setattr(answering, "CELLS_AT_ONCE", 3 * dataset.num_items)
     sizes = []
-    real = evaluating.topk_of_scores
+    real = answering.topk_of_scores
 
     def counting(scores, *rest):  # type: ignore[no-untyped-def]
         sizes.append(len(scores))
         return real(scores, *rest)
 
-    monkeypatch.setattr(evaluating, "topk_of_scores", counting)
+    monkeypatch.setattr(answering, "topk_of_scores", counting)
     assert (baseline_rankers(dataset, config)[0]["item_knn"](queries, 20) == whole).all()
     assert max(sizes) == 3
 
@@ -200,7 +200,7 @@ def test_the_table_says_what_was_left_out(
 ) -> None:
     config = RetrievalEvaluationConfig(baselines=("popularity", "ease"), ease_max_items=5, ks=(20,))
     rankers, left_out = baseline_rankers(dataset, config)
-    found = evaluating.evaluate(
+    found = evaluate(
         dataset, queries, rankers, config, protocol={"split": "s"}, seed=0, left_out=left_out
     )
     evaluation_table(found)
@@ -254,7 +254,7 @@ class FewNeighbours:
 def test_they_learn_from_training_sessions_and_answer_from_the_sessions_so_far(
     dataset: Dataset, sessions: Sessions, asked: Queries, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(choose, "SessionKNN", FewNeighbours)
+    monkeypatch.setattr(registry, "SessionKNN", FewNeighbours)
     events = dataset.tables.events
     lists = [
         [event for event in one if dataset.part[event] == TRAIN]
@@ -281,11 +281,11 @@ def test_they_learn_from_training_sessions_and_answer_from_the_sessions_so_far(
         scores = fitted.score(history.values.numpy(), history.offsets.numpy())
         ties = np.arange(dataset.num_items)
         if name == "item_knn":  # alone in leaving items that nothing speaks for in no order
-            ties = rankers[name].popular.order
+            ties = rankers[name].model.popular.order
         best = ties[np.argsort(-scores[:, ties], axis=1, kind="stable")[:, :10]]
         fell_back = rankers[name].fell_back(asked)
         assert not fell_back.all(), name
-        best[fell_back] = rankers[name].popular.order[:10]
+        best[fell_back] = rankers[name].model.popular.order[:10]
         assert rankers[name](asked, 10).tolist() == best.tolist(), name
     # What is popular is popular with users, however they cut their time.
     popular = config.model_copy(update={"baselines": ("popularity",)})
@@ -341,18 +341,18 @@ def test_they_are_left_out_where_they_cannot_be_had(
     }
     needed = min(10 * len(dataset.events_of((TRAIN,))), dataset.num_items**2) * 24
     for free, out in ((int(1.1 * needed + 5e8) - 1, True), (int(1.1 * needed + 5e8) + 1, False)):
-        monkeypatch.setattr(counted, "free_memory_bytes", lambda free=free: free)
+        monkeypatch.setattr(limits, "free_memory_bytes", lambda free=free: free)
         left_out = baseline_rankers(dataset, config, sessions)[1]
         assert set(left_out) == ({"markov_10", "attributes"} if out else set())
         for why in left_out.values():
             assert re.fullmatch(r"counts of item pairs may need .* 0.5 GB of memory are free", why)
     asked = []
 
-    def products(sequence: np.ndarray, num_queries: int) -> float:
+    def products(sequence: np.ndarray, num_queries: int, **_settings: int) -> float:
         asked.append((len(sequence), num_queries))
         return 1e12
 
-    monkeypatch.setattr(choose, "vote_products", products)
+    monkeypatch.setattr(limits, "vote_products", products)
     assert "some 1e+12 multiplications" in baseline_rankers(dataset, config, sessions)[1]["v_sknn"]
     num_rows = int((dataset.part == TRAIN).sum())
     assert asked == [(num_rows, 7)]
@@ -363,11 +363,11 @@ def test_they_are_left_out_where_they_cannot_be_had(
 def test_a_log_without_a_clock_has_no_recent_sessions(
     dataset: Dataset, sessions: Sessions, asked: Queries, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(choose, "SessionKNN", FewNeighbours)
+    monkeypatch.setattr(registry, "SessionKNN", FewNeighbours)
     timeless = without_times(dataset)
     named = RetrievalEvaluationConfig(baselines=("v_sknn",), filter_seen=False)
     rank = baseline_rankers(timeless, named, sessions)[0]["v_sknn"]
-    assert rank.popular.words == "popularity"
+    assert rank.model.popular.words == "popularity"
     trained = sessions.only(dataset.part == TRAIN)
     sequence = np.repeat(np.arange(len(trained)), trained.lengths())
     rows = dataset.tables.events.item_row[trained.order]
@@ -375,5 +375,5 @@ def test_a_log_without_a_clock_has_no_recent_sessions(
     history = asked.history_items
     scores = fitted.score(history.values.numpy(), history.offsets.numpy())
     best = np.argsort(-scores, axis=1, kind="stable")[:, :10]
-    best[rank.fell_back(asked)] = rank.popular.order[:10]
+    best[rank.fell_back(asked)] = rank.model.popular.order[:10]
     assert rank(asked, 10).tolist() == best.tolist()

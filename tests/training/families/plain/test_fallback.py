@@ -12,16 +12,17 @@ from recsys.data.batch import FeatureBlock, Jagged
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.queries import Queries, build_queries
 from recsys.features.dataset.split import TEST
+from recsys.plain.answering import PlainModel, PopularFirst
+from recsys.plain.graph import GraphFilter
+from recsys.plain.interactions import Baseline
+from recsys.plain.linear import Ease
+from recsys.plain.markov import MarkovChain
+from recsys.plain.neighbours import ItemKNN
+from recsys.plain.session_knn import SessionKNN
 from recsys.training.config.retrieval import RetrievalEvaluationConfig
 from recsys.training.evaluation.evaluate import evaluate
 from recsys.training.families.plain.choose import baseline_rankers
-from recsys.training.families.plain.fallback import Answering, PlainRanker, PopularFirst
-from recsys.training.families.plain.graph import GraphFilter
-from recsys.training.families.plain.interactions import Baseline
-from recsys.training.families.plain.linear import Ease
-from recsys.training.families.plain.markov import MarkovChain
-from recsys.training.families.plain.neighbours import ItemKNN
-from recsys.training.families.plain.session_knn import SessionKNN
+from recsys.training.families.plain.fallback import Answering, PlainRanker
 from recsys.training.reports.evaluation_table import evaluation_table
 
 USER, ITEM, TIME = np.array(
@@ -58,8 +59,8 @@ def asked(histories: list[list[int]]) -> Queries:
 def ranker(
     name: str, *, filter_seen: bool, breaks_ties: bool = False, by: PopularFirst | None = None
 ) -> PlainRanker:
-    answering = Answering(filter_seen=filter_seen, breaks_ties=breaks_ties)
-    return PlainRanker(FITTED[name](), by or popular(), answering)
+    model = PlainModel(FITTED[name](), by or popular(), breaks_ties=breaks_ties)
+    return PlainRanker(model, Answering(filter_seen=filter_seen))
 
 
 def test_recent_popularity_comes_before_that_of_all_time() -> None:
@@ -90,13 +91,13 @@ def test_item_knn_ends_in_popularity_and_says_where_that_is_all() -> None:
 def test_factors_and_weights_fall_back_where_no_item_was_trained(name: str) -> None:
     if name == "ials":
         pytest.importorskip("implicit")
-        from recsys.training.families.plain.factorised import ImplicitAls
+        from recsys.plain.factorised import ImplicitAls
 
         fitted: Baseline = ImplicitAls.fit(USER, ITEM, 5, factors=2)
     else:
         fitted = FITTED[name]()
     queries = asked(HISTORIES)
-    rank = PlainRanker(fitted, popular(), Answering(filter_seen=False))
+    rank = PlainRanker(PlainModel(fitted, popular()), Answering(filter_seen=False))
     assert rank(queries, 5)[:2].tolist() == [RECENT, RECENT]
     assert rank.fell_back(queries).tolist() == [True, True, False, False]
     scores = fitted.score(queries.seen.values.numpy(), queries.seen.offsets.numpy())

@@ -9,11 +9,12 @@ import pytest
 from scipy import sparse
 
 from recsys.features.dataset.dataset import Dataset
+from recsys.plain.attributes import AttributePopularity
+from recsys.plain.markov import MarkovChain
+from recsys.plain.session_items import SessionItems
+from recsys.plain.session_knn import SessionKNN, vote_products
 from recsys.retrieval.follow import follow_bytes, last_steps
-from recsys.training.families.plain.attributes import AttributePopularity, item_values
-from recsys.training.families.plain.markov import MarkovChain
-from recsys.training.families.plain.session_items import SessionItems
-from recsys.training.families.plain.session_knn import SessionKNN, vote_products
+from recsys.training.families.plain.rows import item_values
 
 ITEMS = 11
 Lists = list[list[int]]

@@ -20,6 +20,7 @@ from recsys.features.dataset.split import VALIDATION
 from recsys.features.tables.sources import Sources
 from recsys.models.retrieval import catalogue_vectors, query_vectors
 from recsys.models.session import SessionTransformerConfig
+from recsys.plain import limits
 from recsys.serving.engines.batch import score_to_parquet, shards_of_log
 from recsys.serving.export.retrieval import export_index
 from recsys.serving.recommend.scorer import Scorer
@@ -27,8 +28,7 @@ from recsys.training.evaluation import evaluate as evaluate_module
 from recsys.training.evaluation.evaluate import ranking_metrics, vector_ranker
 from recsys.training.evaluation.results import Evaluation
 from recsys.training.families.load import load_config
-from recsys.training.families.plain import rows as counted
-from recsys.training.families.plain.rows import TrainingRows
+from recsys.training.families.plain.rows import counted
 from recsys.training.families.retrieval import memory
 from recsys.training.families.retrieval.evaluating import evaluate_model
 from recsys.training.families.session.reading import SessionData
@@ -162,7 +162,7 @@ def test_the_memory_adds_what_the_training_rows_say(
     requests = pa.table({"user": ["u000", "u001"], "history": [["i03", "i04"], ["i29"]]})
     with_it, without = scorer.score(requests), replace(scorer, memory=None).score(requests)
     reading = SessionData.of(opened_config(result), open_model(result.bundle).data())
-    rows = TrainingRows.of(reading.data, reading.sessions)
+    rows = counted(reading.data, reading.sessions)
     walks = [rows.item[rows.sequence == one] for one in np.unique(rows.sequence)]
     settings = reading.config.model.memory
     logit = float(scorer.model.temperature.detach())
@@ -278,7 +278,7 @@ def test_counts_that_do_not_fit_are_left_out_and_said(
 ) -> None:
     opened = open_model(result.bundle)
     reading = SessionData.of(opened.config, opened.data())
-    monkeypatch.setattr(counted, "free_memory_bytes", lambda: 10**8)
+    monkeypatch.setattr(limits, "free_memory_bytes", lambda: 10**8)
     fitted = memory.fit_memory(reading, opened.retrieval_model())
     assert fitted is not None
     assert fitted.memory is None

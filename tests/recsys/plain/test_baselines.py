@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from recsys.training.families.plain import graph, interactions
-from recsys.training.families.plain.factorised import ImplicitAls
-from recsys.training.families.plain.graph import GraphFilter, graph_products
-from recsys.training.families.plain.interactions import Baseline
-from recsys.training.families.plain.linear import Ease
-from recsys.training.families.plain.neighbours import ItemKNN
-from recsys.training.families.plain.popularity import Popularity
+from recsys.plain import graph, interactions
+from recsys.plain.factorised import ImplicitAls
+from recsys.plain.graph import GraphFilter, graph_products
+from recsys.plain.interactions import Baseline
+from recsys.plain.linear import Ease
+from recsys.plain.neighbours import ItemKNN
+from recsys.plain.popularity import Popularity
 
 USERS, ITEMS = 30, 17
 
@@ -155,8 +155,8 @@ def test_als_ends_where_users_items_and_queries_solve_their_least_squares() -> N
     settings = {"confidence": 6.0, "l2_share": 0.25}
     l2 = 0.25 * ones.sum() / ITEMS
     fitted = ImplicitAls.fit(users, items, ITEMS, factors=3, iterations=300, **settings)
-    item_ME = np.asarray(fitted.model.item_factors)
-    user_NE = np.asarray(fitted.model.user_factors)
+    item_ME = fitted.item_factors.astype(np.float64)
+    user_NE = als_objective_is_least(ones, np.empty((USERS, 3)), item_ME, 6.0, l2)
     assert item_ME.shape == (ITEMS, 3)
     best = als_objective_is_least(ones.T, item_ME, user_NE, 6.0, l2)
     np.testing.assert_allclose(item_ME, best, atol=2e-3)

@@ -1,13 +1,35 @@
 """What follows what: chains of one step, and of several."""
 
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
+from recsys.plain.interactions import Integers, user_items
+from recsys.plain.kind import PlainConfig
+from recsys.plain.ordered import TIE, popularity_share
 from recsys.retrieval.follow import Matrix, follow_counts, row_sums, scaled_rows, weighted_steps
-from recsys.training.families.plain.interactions import Integers, user_items
-from recsys.training.families.plain.ordered import TIE, popularity_share
+
+
+class MarkovConfig(PlainConfig):
+    """Settings of a `MarkovChain`."""
+
+    kind: Literal["markov"] = "markov"
+    steps: Annotated[int, Field(ge=1)] = 10
+    """How far apart a pair may be, and how many of the last items answer; 1 with `power: 1` and
+    `backward: 0` is the first-order chain."""
+    lag_decay: Annotated[float, Field(gt=0, le=1)] = 0.6
+    """What a pair loses of its weight for each step between its items."""
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.65
+    """What an item of the history loses of its weight for each step since."""
+    power: Annotated[float, Field(gt=0, le=1)] = 0.4
+    """Of the shares; below 1, what several items agree on counts more."""
+    shrinkage: Annotated[float, Field(ge=0)] = 20.0
+    """Added to what followed an item in all, in pairs: items with few pairs say less."""
+    backward: Annotated[float, Field(ge=0)] = 0.05
+    """What a pair counts in the other direction."""
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,33 @@
 """Matrix factorisation of interactions against all other pairs; needs `implicit`."""
 
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 from scipy import sparse
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from recsys.training.families.plain.interactions import Integers, history_items, user_items
+from recsys.plain.interactions import Integers, history_items, user_items
+from recsys.plain.kind import PlainConfig
+
+
+class ImplicitAlsConfig(PlainConfig):
+    """Settings of an `ImplicitAls`."""
+
+    kind: Literal["ials"] = "ials"
+    factors: Annotated[int, Field(ge=1)] = 128
+    """Width of the vectors."""
+    iterations: Annotated[int, Field(ge=1)] = 15
+    """How often users and items are solved for in turn."""
+    confidence: Annotated[float, Field(ge=1)] = 10.0
+    """Weight of an interaction; pairs without one weigh 1."""
+    l2_share: Annotated[float, Field(gt=0)] = 0.5
+    """L2 over the mean number of users an item: dense logs need more of it."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Of the first vectors."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +43,12 @@ class ImplicitAls:
     query's vector is solved for from its history, exactly as a user's is, so that histories that
     training never saw are answered too.
 
-    model: an `implicit.cpu.als.AlternatingLeastSquares`.
+    item_factors: (n_items, factors) float32. l2: what is added to the diagonal.
     """
 
-    model: Any
+    item_factors: NDArray[np.float32]
+    confidence: float
+    l2: float
 
     @classmethod
     def fit(
@@ -60,24 +81,33 @@ class ImplicitAls:
         from implicit.cpu.als import AlternatingLeastSquares
 
         user_matrix = user_items(user_row, item_row, num_items)
+        l2 = l2_share * user_matrix.nnz / num_items
         # `implicit` has threads of its own over rows; those of BLAS would compete with them.
         with threadpool_limits(1, "blas"):
             model = AlternatingLeastSquares(
                 factors=factors,
-                regularization=l2_share * user_matrix.nnz / num_items,
+                regularization=l2,
                 alpha=confidence,
                 iterations=iterations,
                 random_state=seed,
             )
             model.fit(sparse.csr_matrix(user_matrix), show_progress=False)
-        return cls(model)
+        return cls(np.ascontiguousarray(model.item_factors, np.float32), confidence, l2)
+
+    @cached_property
+    def _of_all(self) -> NDArray[np.float64]:
+        """Y^T Y + l2 I, (factors, factors)."""
+        factors = self.item_factors.astype(np.float64)
+        return factors.T @ factors + self.l2 * np.eye(factors.shape[1])
 
     def score(self, history_values: Integers, history_offsets: Integers) -> NDArray[np.float32]:
         """Return products of the histories' vectors with the items', (B, n_items)."""
-        items: NDArray[np.float32] = self.model.item_factors
-        history = history_items(history_values, history_offsets, len(items))
-        with threadpool_limits(1, "blas"):
-            rows = np.arange(history.shape[0])
-            vectors = self.model.recalculate_user(rows, sparse.csr_matrix(history))
-        scores: NDArray[np.float32] = vectors @ items.T
+        history = history_items(history_values, history_offsets, len(self.item_factors))
+        vectors = np.zeros((history.shape[0], self.item_factors.shape[1]), np.float32)
+        for query in np.flatnonzero(np.diff(history.indptr)):
+            items = history.indices[history.indptr[query] : history.indptr[query + 1]]
+            known = self.item_factors[items].astype(np.float64)
+            gram = self._of_all + (self.confidence - 1) * known.T @ known
+            vectors[query] = np.linalg.solve(gram, self.confidence * known.sum(0))
+        scores: NDArray[np.float32] = vectors @ self.item_factors.T
         return scores

@@ -1,18 +1,31 @@
 """One linear model from the history to every item, in closed form."""
 
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 from scipy.linalg import lapack
 
-from recsys.training.families.plain.interactions import (
+from recsys.plain.interactions import (
     Integers,
     blocks_of,
     gram_of,
     history_items,
     user_items,
 )
+from recsys.plain.kind import PlainConfig
+
+
+class EaseConfig(PlainConfig):
+    """Settings of an `Ease`."""
+
+    kind: Literal["ease"] = "ease"
+    l2: Annotated[float, Field(ge=1)] = 200.0
+    """Added to the diagonal of the items' matrix, in users: with more, a few users say less."""
+    max_items: Annotated[int, Field(ge=1)] = 20_000
+    """Largest catalogue: it takes the square of it x 4 bytes, and the cube of work."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.training.families.plain.interactions import Ones
+from recsys.plain.interactions import Ones
 
 TIE = np.float32(1e-6)
 """Weight of popularity where it only orders items with equal scores."""

@@ -1,24 +1,38 @@
 """Filters of the user-item graph, without any training."""
 
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 from scipy import sparse
 from scipy.sparse.linalg import svds
 
-from recsys.training.families.plain.interactions import (
+from recsys.plain.interactions import (
     CELLS_AT_ONCE,
     Integers,
+    Ones,
     blocks_of,
     gram_of,
     history_items,
     user_items,
 )
+from recsys.plain.kind import PlainConfig
 
 WHOLE_ITEMS = 10_000
 """Catalogues up to this size have the filters as one matrix, 0.4 GB at most."""
+
+
+class GraphFilterConfig(PlainConfig):
+    """Settings of a `GraphFilter`."""
+
+    kind: Literal["gf_cf"] = "gf_cf"
+    rank: Annotated[int, Field(ge=1)] = 256
+    """Singular vectors of the low-pass filter; fewer where there are no more."""
+    alpha: Annotated[float, Field(ge=0)] = 0.3
+    """Weight of the low-pass filter."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +53,13 @@ class GraphFilter:
     nearly full, and the history goes through the factors.
 
     normalised: (users, n_items) float32 CSR, R~. vectors: (rank, n_items) float32, V^T.
-    root: (n_items,) float32, sqrt(n_i). whole: (n_items, n_items) float32, both filters, or None.
+    root: (n_items,) float32, sqrt(n_i).
     """
 
     normalised: sparse.csr_array[Any]
     vectors: NDArray[np.float32]
     root: NDArray[np.float32]
     alpha: float
-    whole: NDArray[np.float32] | None
 
     @classmethod
     def fit(
@@ -67,22 +80,21 @@ class GraphFilter:
             rank: singular vectors kept; fewer where the matrix has no more.
             alpha: weight of the low-pass filter.
         """
-        user_matrix = user_items(user_row, item_row, num_items)
-        root = np.sqrt(np.bincount(user_matrix.indices, minlength=num_items)).astype(np.float32)
-        of_user = np.sqrt(np.diff(user_matrix.indptr)).astype(np.float32)
-        user_matrix.data /= (
-            np.repeat(of_user, np.diff(user_matrix.indptr)) * root[user_matrix.indices]
-        )
-        vectors = _right_vectors(user_matrix, rank)
-        vectors[:, root == 0] = 0  # but for rounding they are
-        whole = None
-        if num_items <= WHOLE_ITEMS:
-            whole = gram_of(user_matrix).T  # symmetric; in row order
-            from_items = vectors / np.where(root > 0, root, 1)
-            for start, stop in blocks_of(num_items):
-                smooth = (from_items[:, start:stop].T @ vectors) * root
-                whole[start:stop] += np.float32(alpha) * smooth
-        return cls(user_matrix, vectors, root, alpha, whole)
+        matrix, root = normalised(user_items(user_row, item_row, num_items))
+        return cls(matrix, right_vectors(matrix, root, rank), root, alpha)
+
+    @cached_property
+    def whole(self) -> NDArray[np.float32] | None:
+        """Both filters as one matrix, (n_items, n_items) float32; None of large catalogues."""
+        num_items = len(self.root)
+        if num_items > WHOLE_ITEMS:
+            return None
+        whole = gram_of(self.normalised).T  # symmetric; in row order
+        from_items = self.vectors / np.where(self.root > 0, self.root, 1)
+        for start, stop in blocks_of(num_items):
+            smooth = (from_items[:, start:stop].T @ self.vectors) * self.root
+            whole[start:stop] += np.float32(self.alpha) * smooth
+        return whole
 
     def score(self, history_values: Integers, history_offsets: Integers) -> NDArray[np.float32]:
         """Return the sum of both filters, (B, n_items)."""
@@ -116,12 +128,25 @@ def graph_products(num_rows: int, num_items: int, num_queries: int) -> int:
     return 0 if num_items <= WHOLE_ITEMS else 2 * num_rows * num_queries
 
 
-def _right_vectors(matrix: sparse.csr_array[Any], rank: int) -> NDArray[np.float32]:
-    """Return the right singular vectors (rank, n_items) to the largest singular values."""
+def normalised(user_matrix: Ones) -> tuple[sparse.csr_array[Any], NDArray[np.float32]]:
+    """Return R~ (users, n_items) float32 CSR of R, whose cells it overwrites, and sqrt(n_i)."""
+    num_items = user_matrix.shape[1]
+    root = np.sqrt(np.bincount(user_matrix.indices, minlength=num_items)).astype(np.float32)
+    of_user = np.sqrt(np.diff(user_matrix.indptr)).astype(np.float32)
+    user_matrix.data /= np.repeat(of_user, np.diff(user_matrix.indptr)) * root[user_matrix.indices]
+    return user_matrix, root
+
+
+def right_vectors(
+    matrix: sparse.csr_array[Any], root: NDArray[np.float32], rank: int
+) -> NDArray[np.float32]:
+    """Return the right singular vectors of R~ to its largest singular values, (rank, n_items)."""
     most = min(matrix.shape)
     if rank >= most:
         vectors = np.linalg.svd(matrix.toarray(), full_matrices=False)[2][:rank]
     else:
         start = np.full(most, most**-0.5, np.float32)
         vectors = svds(matrix, k=rank, v0=start, return_singular_vectors="vh")[2]  # type: ignore[arg-type]
-    return np.ascontiguousarray(vectors, np.float32)
+    vectors = np.ascontiguousarray(vectors, np.float32)
+    vectors[:, root == 0] = 0  # but for rounding they are
+    return vectors

@@ -2,15 +2,29 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
+from pydantic import Field
 
-from recsys.core.distinct import distinct, distinct_codes
-from recsys.features.dataset.dataset import Dataset
+from recsys.plain.interactions import Integers
+from recsys.plain.kind import PlainConfig
 from recsys.retrieval.follow import Matrix, follow_counts, row_sums, scaled_rows, weighted_steps
-from recsys.training.families.plain.interactions import Integers
+
+
+class AttributesConfig(PlainConfig):
+    """Settings of an `AttributePopularity`."""
+
+    kind: Literal["attributes"] = "attributes"
+    steps: Annotated[int, Field(ge=1)] = 10
+    """How far apart a pair may be, and how many of the last items answer."""
+    lag_decay: Annotated[float, Field(gt=0, le=1)] = 0.6
+    """What a pair loses of its weight for each step between its items."""
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.65
+    """What an item of the history loses of its weight for each step since."""
+    shrinkage: Annotated[float, Field(gt=0)] = 20.0
+    """Pairs of rows at which half of what follows a value is believed."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +117,7 @@ class AttributePopularity:
             sequence: (E,) the sequence of each training row, ascending.
             item_row: (E,) the items, in order within a sequence.
             num_items: size of the catalogue.
-            values: an attribute each, (n_items, V) CSR of ones; see `item_values`. At least one.
+            values: an attribute each, (n_items, V) CSR of ones; at least one.
             steps: how far apart a pair may be, and how many last items answer.
             lag_decay: what a pair loses of its weight a step.
             decay: what an item of the history loses of its weight a step.
@@ -133,32 +147,3 @@ class AttributePopularity:
         for attribute in self.attributes:
             scores += (attribute.items @ attribute.log_lift(steps).T).T
         return scores
-
-
-def item_values(data: Dataset) -> list[Matrix]:
-    """Return which item has which value, (n_items, V) CSR of ones for each attribute.
-
-    Attributes are the categorical and multi-categorical features of the items but their id.
-    """
-    layout = data.encoder.layout("items")
-    single = [name for name, _ in layout.single]
-    multi = [name for name, _ in layout.multi]
-    found = []
-    for feature in data.schema.features_of("items"):
-        if not feature.is_category or data.schema.is_id(feature):
-            continue
-        if feature.name in single:
-            hashes = data.items.single[:, single.index(feature.name)].numpy()
-            found.append(_incidence(hashes, np.ones(len(hashes), np.int64)))
-        else:
-            values = data.items.multi[multi.index(feature.name)]
-            found.append(_incidence(values.values.numpy(), values.lengths().numpy()))
-    return found
-
-
-def _incidence(values: NDArray[np.int64], lengths: NDArray[np.int64]) -> Matrix:
-    known, code = distinct_codes(values)
-    pairs = distinct(np.repeat(np.arange(len(lengths)), lengths) * len(known) + code)
-    rows, columns = np.divmod(pairs, len(known))
-    ones = np.ones(len(pairs), np.float32)
-    return sparse.coo_array((ones, (rows, columns)), shape=(len(lengths), len(known))).tocsr()

@@ -1,15 +1,34 @@
 """Neighbours among sessions: the items of the most similar sessions."""
 
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 from scipy import sparse
 
 from recsys.core.distinct import distinct_codes
+from recsys.plain.interactions import Integers, Ones, user_items
+from recsys.plain.kind import PlainConfig
+from recsys.plain.ordered import TIE, popularity_share
 from recsys.retrieval.follow import Matrix, last_steps
-from recsys.training.families.plain.interactions import Integers, Ones, user_items
-from recsys.training.families.plain.ordered import TIE, popularity_share
+
+
+class SessionKNNConfig(PlainConfig):
+    """Settings of a `SessionKNN`."""
+
+    kind: Literal["v_sknn"] = "v_sknn"
+    recent: Annotated[int, Field(ge=1)] = 500
+    """Sessions that an item finds, the latest ones."""
+    neighbours: Annotated[int, Field(ge=1)] = 500
+    """Sessions that vote."""
+    steps: Annotated[int, Field(ge=1)] = 10
+    """How many of the last items look for neighbours."""
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.7
+    """What an item of the history loses of its weight for each step since."""
+    idf_power: Annotated[float, Field(ge=0)] = 2.0
+    """Of the weight of rare items."""
 
 
 @dataclass(frozen=True)

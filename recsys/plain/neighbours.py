@@ -1,18 +1,30 @@
 """Neighbours in the item-item graph: the other items of the users of these items."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 from scipy import sparse
 
-from recsys.training.families.plain.interactions import (
+from recsys.plain.interactions import (
     Integers,
     blocks_of,
     history_items,
     user_items,
 )
+from recsys.plain.kind import PlainConfig
+
+
+class ItemKNNConfig(PlainConfig):
+    """Settings of an `ItemKNN`."""
+
+    kind: Literal["item_knn"] = "item_knn"
+    neighbours: Annotated[int, Field(ge=1)] = 200
+    """Most similar items that are kept of an item."""
+    shrinkage: Annotated[float, Field(ge=0)] = 10.0
+    """Added to the denominator of the cosine, in users: what a few users share says less."""
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,21 @@
 """What is in the session already, the latest first: hard to beat where people come back."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.plain.interactions import Integers, user_items
+from recsys.plain.kind import PlainConfig
+from recsys.plain.ordered import popularity_share
 from recsys.retrieval.follow import last_steps
-from recsys.training.families.plain.interactions import Integers, user_items
-from recsys.training.families.plain.ordered import popularity_share
+
+
+class SessionItemsConfig(PlainConfig):
+    """Settings of a `SessionItems`: there are none."""
+
+    kind: Literal["session_items"] = "session_items"
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,22 @@
 """The same list for everybody: items by their number of users, ever or recently."""
 
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
-from recsys.training.families.plain.interactions import Integers, user_items
+from recsys.plain.interactions import Integers, user_items
+from recsys.plain.kind import PlainConfig
+
+
+class PopularityConfig(PlainConfig):
+    """Settings of a `Popularity`."""
+
+    kind: Literal["popularity"] = "popularity"
+    window_days: Annotated[float, Field(gt=0)] | None = None
+    """How long before the last training row is counted; null: all rows."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,202 @@
+"""A plain model asked: lists of items, and which of them are by popularity alone.
+
+A plain model scores items by what it knows of a history. Of a history that is empty, or none of
+whose items training saw, it knows nothing and scores all items as it would for anybody: what it
+recommends then is what is popular, not whichever items the table happens to have first. The same
+order decides among items with equal scores, above all those of which it knows nothing.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recsys.core.distinct import is_among
+from recsys.data.batch import Jagged
+from recsys.plain.interactions import CELLS_AT_ONCE, Baseline, Integers
+from recsys.plain.kind import PlainKind
+from recsys.plain.popularity import Popularity
+from recsys.plain.registry import PLAIN
+from recsys.plain.saved import arrays_of, from_bytes, model_of, to_bytes
+from recsys.retrieval.topk import topk_of_scores
+
+CHUNK = 1024
+"""Most histories that are scored together."""
+_ORDER, _RECENT = "popular.order", "popular.recent"
+
+
+@dataclass(frozen=True)
+class PopularFirst:
+    """The catalogue in the order that plain models fall back on.
+
+    words: what it is ordered by. order (n_items,) int64: item rows, the most popular one first.
+    """
+
+    words: str
+    order: NDArray[np.int64]
+
+    @classmethod
+    def of(
+        cls,
+        user_row: Integers,
+        item_row: Integers,
+        num_items: int,
+        *,
+        time: Integers | None,
+        window: int,
+    ) -> "PopularFirst":
+        """Order by users within the window where times are known, then by users of all time.
+
+        Args:
+            user_row: (E,) the users, training rows only.
+            item_row: (E,) the items.
+            num_items: size of the catalogue.
+            time: (E,) when, where that is known.
+            window: how long before the last row counts as recent, in units of `time`.
+        """
+        ever = Popularity.fit(user_row, item_row, num_items).num_users
+        if time is None or not len(time):
+            return cls("popularity", np.argsort(-ever, kind="stable"))
+        recent = Popularity.fit(user_row, item_row, num_items, time=time, window=window).num_users
+        return cls("recent popularity", np.lexsort((-ever, -recent)))
+
+
+class Top(NamedTuple):
+    """Lists of B histories.
+
+    scores: (B, k) float32, best first. rows: (B, k) int64, -1 where a list is short. popular: (B,)
+    bool, whether a list is by popularity alone, because the model knows nothing of the history.
+    """
+
+    scores: Tensor
+    rows: Tensor
+    popular: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class PlainModel:
+    """A fitted model, and the order of items that it falls back on.
+
+    breaks_ties: whether it orders items without a score by itself. falls_back: whether it has no
+    scores for histories that it knows nothing of.
+    """
+
+    fitted: Baseline
+    popular: PopularFirst
+    breaks_ties: bool = False
+    falls_back: bool = True
+
+    @classmethod
+    def of(cls, kind: PlainKind, fitted: Baseline, popular: PopularFirst) -> "PlainModel":
+        """Return the model of a kind."""
+        return cls(fitted, popular, kind.breaks_ties, kind.falls_back)
+
+    @property
+    def num_items(self) -> int:
+        """Size of the catalogue."""
+        return len(self.popular.order)
+
+    def top(
+        self,
+        history: Jagged,
+        k: int,
+        *,
+        exclude: Jagged | None = None,
+        among: NDArray[np.int64] | None = None,
+    ) -> Top:
+        """Return the best k items of each history.
+
+        Args:
+            history: B rows of item rows, oldest first.
+            k: length of the lists, at least 1.
+            exclude: B rows of item rows to leave out.
+            among: ascending item rows, the only ones to rank; None: the whole catalogue.
+        """
+        ranked = among
+        if not self.breaks_ties:
+            order = self.popular.order
+            ranked = order if among is None else order[is_among(order, among)]
+        tops = [
+            self._top(
+                history.take(rows), k, None if exclude is None else exclude.take(rows), ranked
+            )
+            for rows in _chunks(len(history), self.num_items)
+        ]
+        if not tops:
+            return Top(torch.zeros(0, k), torch.zeros(0, k, dtype=torch.int64), np.zeros(0, bool))
+        scores, rows, popular = zip(*tops, strict=True)
+        return Top(torch.cat(scores), torch.cat(rows), np.concatenate(popular))
+
+    def scores(self, history: Jagged) -> NDArray[np.float32]:
+        """Return the model's own scores, (B, n_items), without a fallback."""
+        return self.fitted.score(history.values.numpy(), history.offsets.numpy())
+
+    def to_bytes(self) -> bytes:
+        """Return the model as safetensors bytes, for `from_bytes`."""
+        recent = np.array([self.popular.words.startswith("recent")])
+        kept = {_ORDER: self.popular.order, _RECENT: recent.astype(np.uint8)}
+        return to_bytes({**arrays_of(self.fitted), **kept})
+
+    @classmethod
+    def from_bytes(cls, config: Any, data: bytes) -> "PlainModel":
+        """Return what `to_bytes` wrote of a model of these settings.
+
+        Raises:
+            IntegrityError: it is of another kind.
+        """
+        kind, arrays = PLAIN[config.kind], from_bytes(data)
+        fitted = model_of(kind.model, arrays)
+        words = "recent popularity" if arrays[_RECENT][0] else "popularity"
+        return cls.of(kind, fitted, PopularFirst(words, arrays[_ORDER]))
+
+    @cached_property
+    def _of_unknown(self) -> NDArray[np.float32]:
+        """What an empty history scores, (n_items,)."""
+        found: NDArray[np.float32] = self.fitted.score(np.zeros(0, np.int64), np.zeros(2, np.int64))
+        return found[0]
+
+    @cached_property
+    def _by_popularity(self) -> NDArray[np.float32]:
+        """Scores by popularity, (n_items,): they fall by one an item, exact up to 2^24 items."""
+        found = np.empty(self.num_items, np.float32)
+        found[self.popular.order] = -np.arange(self.num_items)
+        return found
+
+    def _top(
+        self, history: Jagged, k: int, exclude: Jagged | None, ranked: NDArray[np.int64] | None
+    ) -> Top:
+        scores = self.scores(history)
+        popular = self._says_nothing(scores, exclude)
+        scores[popular] = self._by_popularity
+        if exclude is not None:
+            scores[exclude.owners().numpy(), exclude.values.numpy()] = -np.inf
+        matrix = torch.from_numpy(scores if ranked is None else scores[:, ranked])
+        found, place = topk_of_scores(matrix, k)
+        rows = place
+        if ranked is not None:
+            rows = torch.where(place >= 0, torch.from_numpy(ranked)[place.clamp(min=0)], -1)
+        return Top(found, rows, popular)
+
+    def _says_nothing(
+        self, scores: NDArray[np.float32], exclude: Jagged | None
+    ) -> NDArray[np.bool_]:
+        """Whether a history changes no score of what may be recommended after it, (B,)."""
+        if not self.falls_back:
+            return np.zeros(len(scores), bool)
+        scored = scores != self._of_unknown
+        if exclude is not None:
+            scored[exclude.owners().numpy(), exclude.values.numpy()] = False
+        return ~scored.any(1)
+
+
+def _chunks(count: int, num_items: int) -> Iterator[Tensor]:
+    return iter(
+        torch.arange(count).split(min(CHUNK, max(1, CELLS_AT_ONCE // max(1, num_items))))
+        if count
+        else ()
+    )
