@@ -13,8 +13,9 @@ from recsys.models.kind import Answers
 from recsys.models.rankers import RankerConfig
 from recsys.models.registry import MODELS
 from recsys.models.retrieval import RetrievalConfig
+from recsys.plain.registry import PlainModelConfig
 
-ModelSettings = RetrievalConfig | RankerConfig
+ModelSettings = RetrievalConfig | RankerConfig | PlainModelConfig
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class ModelDescription:
 
     Attributes:
         model: the settings of the model; `model.kind` is the name of its kind.
-        embedding: the settings of the shared table.
+        embedding: the settings of the shared table; None of models without one.
         policies: what was done with rows that break a rule.
         layouts: what each side of the model reads, as the encoder lays it out.
         sessions: how a log is cut into sessions; None where the model reads whole histories.
@@ -33,7 +34,7 @@ class ModelDescription:
     """
 
     model: ModelSettings
-    embedding: TableConfig
+    embedding: TableConfig | None
     policies: Policies
     layouts: tuple[FeatureLayout, ...]
     sessions: SessionConfig | None = None
@@ -51,6 +52,11 @@ class ModelDescription:
         return MODELS[self.kind].answers
 
     @property
+    def reads_features(self) -> bool:
+        """Whether the model reads more of a request than the items of its history."""
+        return MODELS[self.kind].reads != "history"
+
+    @property
     def gives_rows(self) -> bool:
         """Whether the model gives a probability for each row, and no lists."""
         return self.answers == "rows"
@@ -58,6 +64,7 @@ class ModelDescription:
     def to_json(self) -> dict[str, Any]:
         """Return plain values, for `of_json`."""
         found: dict[str, Any] = {"kind": self.kind, "answers": self.answers}
+        table = self.embedding
         if not self.gives_rows:
             found["space_id"] = self.space_id
             found["evaluation"] = {"filter_seen": self.filter_seen}
@@ -65,7 +72,7 @@ class ModelDescription:
             found["sessions"] = self.sessions.model_dump(mode="json")
         return found | {
             "model": self.model.model_dump(mode="json"),
-            "embedding": self.embedding.model_dump(mode="json"),
+            "embedding": None if table is None else table.model_dump(mode="json"),
             "policies": self.policies.model_dump(mode="json"),
             "layouts": [asdict(layout) for layout in self.layouts],
         }
@@ -82,14 +89,14 @@ class ModelDescription:
             ConfigError: a setting is unknown or wrong; `source` is named.
             KeyError: a part is missing, or the kind of the model is unknown.
         """
-        kind = MODELS[raw["kind"]]
+        kind, table = MODELS[raw["kind"]], raw["embedding"]
         settings: Any = parse(kind.config, kind.config.of_earlier(raw["model"]), source=source)
         sessions = None
-        if kind.of_steps:
+        if kind.of_steps or "sessions" in raw:
             sessions = parse(SessionConfig, raw["sessions"], source=source)
         return cls(
             model=settings,
-            embedding=parse(TableConfig, raw["embedding"], source=source),
+            embedding=None if table is None else parse(TableConfig, table, source=source),
             policies=parse(Policies, raw["policies"], source=source),
             layouts=tuple(FeatureLayout.from_json(layout) for layout in raw["layouts"]),
             sessions=sessions,

@@ -4,13 +4,13 @@
     model.json             what the model is (`ModelDescription`)
     schema.json            the schema of its data
     encoder/               the fitted encoder
-    weights.safetensors    the shared table and the dense weights
+    weights.safetensors    the shared table and the dense weights; of plain models what they counted
     optimizer.safetensors  the state of the table's optimizer, if it was kept
     calibrator.json        how scores become probabilities, if they do
     metrics.json           what was measured on the test part
     items.parquet          of models that answer with lists: the catalogue, and the number of
                            training rows of each item
-    index/                 the index over the items' vectors
+    index/                 the index over the items' vectors, of models that have them
     memory.safetensors     what followed each item, of models that add it to their scores
     probe.parquet          requests with the answers that were given to them
     probe.safetensors      of models that answer with rows: encoded rows with their logits

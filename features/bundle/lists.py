@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, NoReturn, Self
 
 import numpy as np
 import pyarrow as pa
@@ -22,37 +22,33 @@ from recsys.features.bundle.files import (
 )
 from recsys.features.bundle.model_bundle import ModelBundle
 from recsys.features.bundle.request_probe import check_answers, longest_list
+from recsys.features.bundle.searching import Found, PlainSearch, Search, VectorSearch
 from recsys.features.dataset.sessions import SessionConfig
 from recsys.features.requests.origin import RequestOrigin
 from recsys.features.requests.table import Requests, encode_requests, ids_sha256
 from recsys.models.retrieval import RetrievalModel
 from recsys.retrieval.index.build import load_index, read_facts
-from recsys.retrieval.index.exact import ExactVectors
 from recsys.retrieval.index.protocol import Index
 from recsys.retrieval.memory import PairMemory
-from recsys.retrieval.recommend import recommend
 
 _UNNAMED = RequestOrigin()
 
 
 @dataclass(frozen=True)
 class ListModel(ModelBundle):
-    """A model that retrieves, out of a verified bundle, its probe replayed.
+    """A model that gives lists, out of a verified bundle, its probe replayed.
 
     Attributes:
-        vectors: (n, E) float32 of the catalogue.
+        found_by: how it finds items.
         item_ids: (n,) of the catalogue, ascending.
         is_new: (n,) which items have no training row.
-        memory: of pairs of items, which adds to the scores.
+        calibration: what makes probabilities of scores, where the model has that.
     """
 
-    model: RetrievalModel
-    index: Index
-    vectors: Tensor
+    found_by: Search
     item_ids: pa.Array
     is_new: NDArray[np.bool_]
     calibration: InteractionProbability | None
-    memory: PairMemory | None
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -65,26 +61,25 @@ class ListModel(ModelBundle):
                 together, or the probe's answers are not reproduced here.
         """
         found = ModelBundle.read(path)
-        about, read = found.description, index_files(found.bundle)
+        about = found.description
         if about.gives_rows:
             raise ConfigError(
                 f"{path}: a {about.kind} gives a probability for each row, and no lists of items: "
                 "give it rows"
             )
-        index, vectors = load_index(read, expected_space_id=str(about.space_id), source=path)
         items = read_items(found.bundle)
         item_ids = items.column(found.schema.item_key).combine_chunks()
-        if read_facts(read)["item_ids_sha256"] != ids_sha256(item_ids):
-            raise IntegrityError(f"{path}: the index was built over other items than {ITEMS}")
+        search: Search
+        if about.space_id is None:
+            search = PlainSearch(found.plain_model())
+        else:
+            search = _vector_search(found, item_ids)
         model = cls(
             **vars(found),
-            model=found.retrieval_model(),
-            index=index,
-            vectors=vectors,
+            found_by=search,
             item_ids=item_ids,
             is_new=np.asarray(items.column(TRAIN_COUNT)) == 0,
             calibration=read_calibration(found.bundle, InteractionProbability),
-            memory=read_memory(found.bundle, len(item_ids)),
         )
         model.replay_probe()
         return model
@@ -94,14 +89,46 @@ class ListModel(ModelBundle):
         """How a log is cut into sessions; None where the model reads whole histories."""
         return self.description.sessions
 
+    @property
+    def by_vectors(self) -> VectorSearch:
+        """The model, its vectors and its index.
+
+        Raises:
+            ConfigError: it has no vectors.
+        """
+        if not isinstance(self.found_by, VectorSearch):
+            self._has_no_vectors()
+        return self.found_by
+
+    @property
+    def model(self) -> RetrievalModel:
+        """The model that encodes requests and items; see `by_vectors`."""
+        return self.by_vectors.model
+
+    @property
+    def index(self) -> Index:
+        """The index over the items' vectors; see `by_vectors`."""
+        return self.by_vectors.index
+
+    @property
+    def vectors(self) -> Tensor:
+        """Vectors of the catalogue, (n, E) float32; see `by_vectors`."""
+        return self.by_vectors.vectors
+
+    @property
+    def memory(self) -> PairMemory | None:
+        """The memory of pairs of items, which adds to the scores; see `by_vectors`."""
+        return self.by_vectors.memory
+
     def encode(self, requests: pa.Table, origin: RequestOrigin = _UNNAMED) -> Requests:
         """Return `requests` as tensors; refuses a table without user key or history."""
-        sessions = self.sessions
+        sessions, settings = self.sessions, self.description.model
+        length: Any = getattr(settings, "history_length")  # noqa: B009 - of models of lists
         return encode_requests(
             self.encoder,
             self.item_ids,
             requests,
-            history_length=self.model.config.history_length,
+            history_length=length,
             steps=sessions is not None,
             inactivity_minutes=None if sessions is None else sessions.inactivity_minutes,
             policies=self.policies,
@@ -109,26 +136,18 @@ class ListModel(ModelBundle):
         )
 
     def search(
-        self, requests: Requests, k: int, *, filter_seen: bool, index: Index | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Return scores (B, k) float32 and rows of the catalogue (B, k) int64, -1 where short.
+        self, requests: Requests, k: int, *, filter_seen: bool, exact: bool = False
+    ) -> Found:
+        """Return the best items of B requests.
 
         Args:
             requests: B of them.
             k: longest list; no more than there are items.
             filter_seen: leave out what the user has seen.
-            index: what is searched; None: the bundle's index.
+            exact: search all vectors and not the bundle's index.
         """
-        return recommend(
-            self.model,
-            self.index if index is None else index,
-            self.vectors,
-            requests.block,
-            requests.history,
-            k=min(k, len(self.item_ids)),
-            exclude=requests.seen if filter_seen else None,
-            memory=self.memory,
-        )
+        exclude = requests.seen if filter_seen else None
+        return self.found_by(requests, min(k, len(self.item_ids)), exclude=exclude, exact=exact)
 
     def replay_probe(self) -> None:
         """Answer the bundle's golden requests again with exact search and compare.
@@ -136,8 +155,26 @@ class ListModel(ModelBundle):
         Raises:
             IntegrityError: another item, or a score further off than the tolerance.
         """
-        probe, exact = read_request_probe(self.bundle), ExactVectors(self.vectors)
+        probe = read_request_probe(self.bundle)
         requests, k = self.encode(probe), longest_list(probe)
-        scores, rows = self.search(requests, k, filter_seen=True, index=exact)
+        found = self.search(requests, k, filter_seen=True, exact=True)
         user_key, who = self.schema.user_key, str(self.bundle.path)
-        check_answers(probe, self.item_ids, scores, rows, user_key=user_key, who=who)
+        check_answers(probe, self.item_ids, found.scores, found.rows, user_key=user_key, who=who)
+
+    def _has_no_vectors(self) -> NoReturn:
+        raise ConfigError(
+            f"{self.bundle.path}: a model of kind {self.description.kind} scores items by what it "
+            "counted, and has no vectors: recommend, score and similar_items answer with it; for "
+            "vectors or an index train model.kind: two_tower or session"
+        )
+
+
+def _vector_search(found: ModelBundle, item_ids: pa.Array) -> VectorSearch:
+    path, read = found.bundle.path, index_files(found.bundle)
+    index, vectors = load_index(
+        read, expected_space_id=str(found.description.space_id), source=path
+    )
+    if read_facts(read)["item_ids_sha256"] != ids_sha256(item_ids):
+        raise IntegrityError(f"{path}: the index was built over other items than {ITEMS}")
+    memory = read_memory(found.bundle, len(item_ids))
+    return VectorSearch(found.retrieval_model(), index, vectors, memory)

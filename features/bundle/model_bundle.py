@@ -11,6 +11,7 @@ from recsys.bundle.directory import Bundle
 from recsys.bundle.weights import load_ranker, load_retrieval
 from recsys.core.errors import IntegrityError
 from recsys.data.batch import FeatureLayout
+from recsys.embeddings.table import TableConfig
 from recsys.features.bundle.description import ModelDescription
 from recsys.features.bundle.files import read_description, read_encoder, read_weights
 from recsys.features.encoding.encoder import FeatureEncoder
@@ -19,6 +20,7 @@ from recsys.features.tables.sources import Policies, policies_with
 from recsys.models.kind import Reads
 from recsys.models.registry import MODELS
 from recsys.models.retrieval import RetrievalModel
+from recsys.plain.answering import PlainModel
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,15 @@ class ModelBundle:
             IntegrityError: the weights are not those of such a model.
         """
         about, model = self.description, self._settings()
-        return load_retrieval(read_weights(self.bundle), model, about.embedding, about.layouts)
+        return load_retrieval(read_weights(self.bundle), model, self._embedding(), about.layouts)
+
+    def plain_model(self) -> PlainModel:
+        """Return a model that counts and solves.
+
+        Raises:
+            IntegrityError: the weights are not those of such a model.
+        """
+        return PlainModel.from_bytes(self._settings(), read_weights(self.bundle))
 
     def ranker(self) -> nn.Module:
         """Return a ranker, with its weights, in evaluation mode.
@@ -87,10 +97,15 @@ class ModelBundle:
         Raises:
             IntegrityError: the weights are not those of such a model.
         """
-        about, (layout,) = self.description, self.description.layouts
+        (layout,) = self.description.layouts
         outcomes = 1 + len(self.schema.interactions.outcomes)
         weights = read_weights(self.bundle)
-        return load_ranker(weights, self._settings(), about.embedding, layout, outcomes)
+        return load_ranker(weights, self._settings(), self._embedding(), layout, outcomes)
+
+    def _embedding(self) -> TableConfig:
+        """Return the settings of the table of a model that has one."""
+        assert self.description.embedding is not None
+        return self.description.embedding
 
     def _settings(self) -> Any:
         """Return the settings of the model; the caller knows their type."""
@@ -101,6 +116,7 @@ _LAYOUTS: dict[Reads, Callable[[FeatureEncoder], tuple[FeatureLayout, ...]]] = {
     "row": lambda encoder: (encoder.ranking_layout(),),
     "request": lambda encoder: encoder.retrieval_layouts(of_steps=False),
     "steps": lambda encoder: encoder.retrieval_layouts(of_steps=True),
+    "history": lambda encoder: (),
 }
 
 

@@ -43,14 +43,15 @@ class Answers(Protocol):
 class ListAnswers:
     """Of a model that gives lists.
 
-    items: the catalogue. train_counts (n,): the number of training rows of each item. index:
-    what is built over their vectors. probe: requests with their lists. memory: of pairs of items.
+    items: the catalogue. train_counts (n,): the number of training rows of each item. probe:
+    requests with their lists. index: what is built over the items' vectors, where there are any.
+    memory: of pairs of items.
     """
 
     items: pa.Table
     train_counts: NDArray[Any]
-    index: IndexRequest
     probe: pa.Table
+    index: IndexRequest | None = None
     memory: PairMemory | None = None
 
     def write(self, folder: Path) -> None:
@@ -60,7 +61,8 @@ class ListAnswers:
             UserError: the index does not reach the recall that is asked of it.
         """
         write_items(folder, self.items, self.train_counts)
-        write_index(folder, self.index)
+        if self.index is not None:
+            write_index(folder, self.index)
         if self.memory is not None:
             write_memory(folder, self.memory)
         write_request_probe(folder, self.probe)

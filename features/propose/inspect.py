@@ -70,7 +70,7 @@ class Report:
     items_without_events: int
     drops: tuple[Drop, ...]
     warnings: tuple[str, ...]
-    table_bytes: int
+    table_bytes: int | None
     fingerprint: str
     notes: tuple[str, ...] = ()
     """What is well, and good to know."""
@@ -99,8 +99,10 @@ class Report:
             f"pair was seen before: {self.repeated_across_parts:,}",
             f"without an interaction: {self.items_without_events:,} items, "
             f"{self.users_without_events:,} users",
-            f"embedding table with its optimizer state: {self.table_bytes / 1e6:,.1f} MB",
         ]
+        if self.table_bytes is not None:
+            size = f"{self.table_bytes / 1e6:,.1f} MB"
+            out.append(f"embedding table with its optimizer state: {size}")
         out += [str(drop) for drop in self.drops]
         out += ["", *(f"note: {note}" for note in self.notes)]
         out += [f"warning: {warning}" for warning in self.warnings]
@@ -120,7 +122,7 @@ def inspect(
     tables: Tables,
     parts: NDArray[np.int8],
     *,
-    table_bytes: int,
+    table_bytes: int | None,
     notes: Sequence[str] = (),
 ) -> Report:
     """Describe checked tables.
@@ -129,7 +131,7 @@ def inspect(
         schema: what the tables are.
         tables: what `read_tables` gave.
         parts: (E,) the part of each event: 0 train, 1 validation, 2 test.
-        table_bytes: memory of the embedding table with its optimizer state.
+        table_bytes: memory of the embedding table with its optimizer state; None: there is none.
         notes: what is good to know besides.
     """
     events = tables.events

@@ -1,4 +1,4 @@
-"""`recsys explain`: what a ranker looks at."""
+"""`recsys explain`: what a ranker looks at, and which items speak for a recommendation."""
 
 import json as json_format
 from pathlib import Path
@@ -41,12 +41,16 @@ def explain(
     """Show what a ranker looks at: over the test rows, or when it scores one row.
 
     Each field is exchanged for that of other rows, and the answers compared; of AutoInt the
-    attention is shown too. MODEL is a bundle folder, a run id or models:/name@alias.
+    attention is shown too. Of a plain model (ease, markov, ...) --user and --item show which items
+    of the history speak for the item; there is no picture.
+
+    MODEL is a bundle folder, a run id or models:/name@alias.
 
     Example: recsys explain models:/shop@champion --user u000123 --item i00042 --out why.png
     """
     from recsys.app.models import explain as explain_model
     from recsys.app.models import folder_of
+    from recsys.training.explain.because import ListExplanation
     from recsys.training.explain.explanation import RowExplanation
     from recsys.training.reports.explanation_table import explanation_table, row_table
 
@@ -63,6 +67,9 @@ def explain(
         picture=picture,
         quiet=as_json,
     )
+    if isinstance(found, ListExplanation):  # which has no picture
+        click.echo(json_format.dumps(found.to_json(), indent=1) if as_json else repr(found))
+        return
     if as_json:
         click.echo(json_format.dumps({**found.to_json(), "picture": str(picture)}, indent=1))
         return

@@ -170,6 +170,8 @@ def _print(summary: dict[str, Any], as_json: bool) -> None:
         return
     first = summary.pop("first_unknown_history_item", None)
     for name, value in summary.items():
+        if value is None:
+            continue
         shown = "null" if first is None else repr(first)
         named = f", the first {shown}" if name == "unknown_history_items" and value else ""
         click.echo(f"{name.replace('_', ' ')}: {_said(value)}{named}")

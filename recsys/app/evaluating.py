@@ -10,6 +10,7 @@ from recsys.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from recsys.training.evaluation.results import ModelEvaluation
+    from recsys.training.explain.because import ListExplanation
     from recsys.training.explain.explanation import Explanation, RowExplanation
 
 
@@ -38,8 +39,9 @@ def explain_folder(
     max_rows: int = 20_000,
     picture: str | Path | None = None,
     quiet: bool = True,
-) -> "Explanation | RowExplanation":
-    """Say what a ranker looks at; see `recsys.explain`."""
+) -> "Explanation | RowExplanation | ListExplanation":
+    """Say what a model looks at; see `recsys.explain`."""
+    from recsys.training.explain.because import ListExplanation
     from recsys.training.jobs.explain import explain_log_row, explain_model, explain_pair
     from recsys.training.reports.explanation_plots import check_picture, write_picture
 
@@ -47,7 +49,7 @@ def explain_folder(
         raise ConfigError("explain: give user and item, or row, or none of them")
     if picture is not None:
         check_picture(Path(picture))
-    found: Explanation | RowExplanation
+    found: Explanation | RowExplanation | ListExplanation
     with printed(quiet):
         if user is not None:
             found = explain_pair(folder, str(user), str(item))
@@ -55,6 +57,6 @@ def explain_folder(
             found = explain_log_row(folder, row)
         else:
             found = explain_model(folder, max_rows=max_rows)
-    if picture is not None:
+    if picture is not None and not isinstance(found, ListExplanation):
         write_picture(Path(picture), found)
     return found

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from recsys.serving.recommend.following import Following
     from recsys.training.config.experiment import ExperimentConfig
     from recsys.training.evaluation.results import ModelEvaluation
+    from recsys.training.explain.because import ListExplanation
     from recsys.training.explain.explanation import Explanation, RowExplanation
 
 _ROWS_PER_PART = 10_000
@@ -143,8 +144,11 @@ class Model:
     def similar_items(self, items: Ids, *, k: Count = 10) -> pd.DataFrame:
         """Return the items whose vectors are nearest by cosine to those of `items`.
 
+        Of a model that counts and has no vectors: what it recommends after that item alone.
+
         Returns:
-            Columns: the item key, `similar_item`, `rank` from 1, `score` (the cosine).
+            Columns: the item key, `similar_item`, `rank` from 1, `score` (the cosine, or the score
+            of the model).
 
         Raises:
             NotFoundError: an id is not in the catalogue; the first is named.
@@ -154,13 +158,9 @@ class Model:
             >>> len(model.similar_items(model.items[:2], k=5))
             10
         """
-        from recsys.retrieval.topk import exact_topk
-
         scorer = self._scorer
         rows = self._item_rows(items)
-        vectors = torch.nn.functional.normalize(scorer.vectors, dim=1)
-        count = min(k + 1, len(vectors))
-        scores, found = exact_topk(vectors[rows], vectors, count)
+        scores, found = scorer.found_by.similar(rows, min(k + 1, len(scorer.item_ids)))
         keep = found != rows.unsqueeze(1)
         keep[keep.all(1), -1] = False  # ties above the item itself left it out
         kept = found[keep].numpy().reshape(len(rows), -1)
@@ -232,7 +232,7 @@ class Model:
         max_rows: Count = 20_000,
         picture: str | Path | None = None,
         quiet: bool = True,
-    ) -> "Explanation | RowExplanation":
+    ) -> "Explanation | RowExplanation | ListExplanation":
         """Return what a ranker looks at; see `recsys.explain` for the arguments."""
         return explain_folder(
             self.path,

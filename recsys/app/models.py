@@ -19,6 +19,7 @@ from recsys.core.events import Listener, ignore
 
 if TYPE_CHECKING:
     from recsys.training.evaluation.results import ModelEvaluation
+    from recsys.training.explain.because import ListExplanation
     from recsys.training.explain.explanation import Explanation, RowExplanation
 
 Reference = InstanceOf[Model] | InstanceOf[Run] | str | Path
@@ -192,7 +193,7 @@ def explain(
     picture: str | Path | None = None,
     tracking_uri: str | None = None,
     quiet: bool = True,
-) -> "Explanation | RowExplanation":
+) -> "Explanation | RowExplanation | ListExplanation":
     """Return what a ranker looks at: over the test rows, or on one row.
 
     Args:

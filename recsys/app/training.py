@@ -14,10 +14,11 @@ from recsys.core.events import Listener
 from recsys.core.tracking_store import store_uri
 from recsys.serving.registry import register as add_version
 from recsys.serving.registry import resolve
-from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.config.experiment import ExperimentConfig, LearnedExperiment, passes, start_of
 from recsys.training.engine.ranks import join, leave
 from recsys.training.families.registry import family_of
-from recsys.training.jobs.train import config_of_run, new_run_dir, train
+from recsys.training.jobs.runs import config_of_run, new_run_dir
+from recsys.training.jobs.train import train
 from recsys.training.tracking.progress import Progress
 
 LOG = logging.getLogger(__name__)
@@ -50,9 +51,14 @@ def configured(
     if tracking_uri is not None:
         tracking = config.tracking.model_copy(update={"uri": store_uri(tracking_uri)})
         config = config.model_copy(update={"tracking": tracking})
-    reference = warm_start or config.warm_start
+    reference = warm_start or start_of(config)
     if reference is None:
         return config, None
+    if not isinstance(config, LearnedExperiment):
+        raise ConfigError(
+            f"warm_start: a model of kind {config.model.kind} is counted anew each time, and has "
+            "nothing to start from: leave it out"
+        )
     folder = resolve(reference, uri=config.tracking.uri).resolve()
     return config.model_copy(update={"warm_start": str(folder)}), None
 
@@ -71,9 +77,9 @@ def train_once(
     """
     # In a notebook without widgets tqdm, which MLflow brings, warns when it is imported.
     warnings.filterwarnings("ignore", message="IProgress not found")
-    world = join(config.training.device)
+    world = join(config.training.device if isinstance(config, LearnedExperiment) else "cpu")
     quiet = quiet or not world.is_first
-    watched = Progress(config.training.epochs, metric=config.training.metric, quiet=quiet)
+    watched = Progress(passes(config), metric=config.training.metric, quiet=quiet)
     with printed(quiet), watched as progress:
         result = train(
             config,
@@ -133,6 +139,10 @@ def launch_workers(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("--workers starts ranks of its own: leave it out under torchrun")
     family_of(config).check(config)
+    if not isinstance(config, LearnedExperiment):
+        raise ConfigError(
+            f"model.kind: {config.model.kind} is fitted in one process: leave --workers out"
+        )
     check_shards(config.embedding, workers)
     run_dir = resume or new_run_dir(config)
     arguments = ("--json",) if quiet else ()

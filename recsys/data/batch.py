@@ -66,6 +66,15 @@ class Jagged(OnDevice):
         weights = None if self.weights is None else self.weights[where]
         return Jagged(self.values[where], offsets, weights)
 
+    def renamed(self, name_of: NDArray[np.int64]) -> "Jagged":
+        """Return the values by other names, name_of[value]; those named -1 are left out."""
+        values = name_of[self.values.numpy()]
+        kept = values >= 0
+        owners = self.owners().numpy()[kept]
+        found = Jagged.of_lengths(values[kept], np.bincount(owners, minlength=len(self)))
+        weights = None if self.weights is None else self.weights[torch.from_numpy(kept)]
+        return Jagged(found.values, found.offsets, weights)
+
     def above(self, other: "Jagged") -> "Jagged":
         """Return these rows, then those of `other`."""
         weights = None

@@ -138,9 +138,9 @@ class PlainModel:
 
     def to_bytes(self) -> bytes:
         """Return the model as safetensors bytes, for `from_bytes`."""
-        recent = np.array([self.popular.words.startswith("recent")])
-        kept = {_ORDER: self.popular.order, _RECENT: recent.astype(np.uint8)}
-        return to_bytes({**arrays_of(self.fitted), **kept})
+        recent = np.array([self.popular.words.startswith("recent")], np.uint8)
+        arrays = arrays_of(self.fitted)
+        return to_bytes({**arrays, _ORDER: self.popular.order, _RECENT: recent})
 
     @classmethod
     def from_bytes(cls, config: Any, data: bytes) -> "PlainModel":
@@ -192,6 +192,41 @@ class PlainModel:
         if exclude is not None:
             scored[exclude.owners().numpy(), exclude.values.numpy()] = False
         return ~scored.any(1)
+
+
+@dataclass(frozen=True)
+class MovedModel:
+    """A fitted model asked about another catalogue: items that either lacks are not there.
+
+    own: (n_items,) the row of the model that each item of the other catalogue has, -1: none.
+    """
+
+    model: PlainModel
+    own: NDArray[np.int64]
+
+    @property
+    def popular(self) -> PopularFirst:
+        """The order of the model's own catalogue."""
+        return self.model.popular
+
+    def top(
+        self,
+        history: Jagged,
+        k: int,
+        *,
+        exclude: Jagged | None = None,
+        among: NDArray[np.int64] | None = None,
+    ) -> Top:
+        """Return what `PlainModel.top` does, in rows of the other catalogue."""
+        known = self.own if among is None else self.own[among]
+        hidden = None if exclude is None else exclude.renamed(self.own)
+        top = self.model.top(
+            history.renamed(self.own), k, exclude=hidden, among=np.sort(known[known >= 0])
+        )
+        of_model = np.full(self.model.num_items, -1)
+        of_model[self.own[self.own >= 0]] = np.flatnonzero(self.own >= 0)
+        rows = torch.from_numpy(of_model)[top.rows.clamp(min=0)]
+        return top._replace(rows=torch.where(top.rows >= 0, rows, -1))
 
 
 def _chunks(count: int, num_items: int) -> Iterator[Tensor]:

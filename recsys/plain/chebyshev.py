@@ -140,4 +140,8 @@ def response(x: NDArray[np.float64], flatness: float) -> NDArray[np.float64]:
 
 
 def _coefficients(order: int, flatness: float) -> NDArray[np.float64]:
-    return chebyshev.chebinterpolate(response, order, (flatness,))
+    found: NDArray[np.float64] = chebyshev.chebinterpolate(
+        lambda x: response(x, flatness),  # type: ignore[arg-type,return-value]
+        order,
+    )
+    return found

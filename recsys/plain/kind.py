@@ -54,7 +54,8 @@ class PlainKind(Kind):
     the class of what a field of the model holds several of. of_order: whether the order of a
     history matters. breaks_ties: whether it orders items without a score by itself. falls_back:
     whether it has no scores for histories that it knows nothing of. reads_attributes: whether it
-    is fitted on the items' attributes as well.
+    is fitted on the items' attributes as well. of_seen: whether it has scores for the items of the
+    history alone.
     """
 
     model: type[Baseline]
@@ -64,4 +65,4 @@ class PlainKind(Kind):
     breaks_ties: bool = False
     falls_back: bool = True
     reads_attributes: bool = False
-    has_vectors: bool = False
+    of_seen: bool = False

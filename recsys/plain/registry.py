@@ -96,7 +96,9 @@ PLAIN: dict[str, PlainKind] = {
         too_long_for_chebyshev,
     ),
     "ials": _kind(ImplicitAlsConfig, ImplicitAls, _of_sequences(ImplicitAls.fit), no_implicit),
-    "session_items": _ordered(SessionItemsConfig, SessionItems, _of_sequences(SessionItems.fit)),
+    "session_items": _ordered(
+        SessionItemsConfig, SessionItems, _of_sequences(SessionItems.fit), of_seen=True
+    ),
     "markov": _ordered(MarkovConfig, MarkovChain, _of_sequences(MarkovChain.fit), too_many_pairs),
     "v_sknn": _ordered(SessionKNNConfig, SessionKNN, _neighbours, too_long_for_votes),
     "attributes": _ordered(

@@ -63,9 +63,10 @@ def model_of(form: type[M], arrays: Mapping[str, NDArray[Any]], at: str = "") ->
 
 
 def _parts(name: str, value: Any) -> Arrays:
+    """Return the arrays of one field."""
     if isinstance(value, np.ndarray):
         return {name: value}
-    if sparse.issparse(value):
+    if isinstance(value, sparse.csr_array):
         shape = np.array(value.shape, np.int64)
         parts = (value.data, value.indices, value.indptr, shape)
         return {f"{name}.{part}": one for part, one in zip(_MATRIX, parts, strict=True)}
@@ -86,6 +87,6 @@ def _value(hint: Any, arrays: Mapping[str, NDArray[Any]], name: str) -> Any:
     if form is sparse.csr_array:
         data, indices, indptr, shape = (arrays[f"{name}.{part}"] for part in _MATRIX)
         return sparse.csr_array((data, indices, indptr), shape=tuple(shape.tolist()))
-    if is_dataclass(form):
+    if is_dataclass(form) and isinstance(form, type):
         return model_of(form, arrays, f"{name}.")
     return form(arrays[name][0]) if form in (int, float) else arrays[name]

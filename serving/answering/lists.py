@@ -86,7 +86,9 @@ class Lists:
         return example, request_signature(columns, key, params)
 
     def requirements(self, bundle: Bundle) -> list[str]:
-        """Return the library of the index."""
+        """Return the library of the index, if there is one."""
+        if read_description(bundle).space_id is None:
+            return []
         kind = read_facts(index_files(bundle))["kind"]
         library = BACKENDS[kind].distribution
         return [] if library is None else [library]

@@ -27,7 +27,7 @@ from recsys.features.tables.checked import Tables, read_tables
 from recsys.features.tables.reading import open_table, table_at
 from recsys.features.tables.sources import Sources
 from recsys.serving.engines.parts import mark_done, write_parts
-from recsys.serving.recommend.scorer import Scorer
+from recsys.serving.recommend.scorer import POPULAR, Scorer
 
 UNKNOWN, FIRST_UNKNOWN = b"unknown_history_items", b"first_unknown_history_item"
 
@@ -53,7 +53,9 @@ class Shards:
 class Summary:
     """What a job wrote, in users and lists.
 
-    seen_items: what became of them, and why. first_unknown_history_item: null where none is.
+    lists_by_popularity: of users of whose history a model that counts knows nothing; null of
+    models that always have something to say. seen_items: what became of them, and why.
+    first_unknown_history_item: null where none is.
     """
 
     output: str
@@ -62,6 +64,7 @@ class Summary:
     parts_already_there: int
     users: int
     short_lists: int
+    lists_by_popularity: int | None
     seen_items: str
     unknown_history_items: int
     first_unknown_history_item: Any
@@ -111,9 +114,13 @@ def score_to_parquet(
     parts = {shard.name: partial(_answers, scorer, shard) for shard in shards.parts}
     there = write_parts(output, job, parts, listener)
     users = short = 0
+    popular: int | None = None
     unknown = UnknownItems()
     for shard in shards.parts:
         answers = pq.read_table(output / shard.name, columns=["reason"])
+        by_popularity = (answers.schema.metadata or {}).get(POPULAR)
+        if by_popularity is not None:
+            popular = (popular or 0) + int(by_popularity)
         unknown.add(answers)
         users += answers.num_rows
         short += answers.num_rows - answers.column("reason").null_count
@@ -124,6 +131,7 @@ def score_to_parquet(
         parts_already_there=there,
         users=users,
         short_lists=short,
+        lists_by_popularity=popular,
         seen_items=scorer.seen_items,
         unknown_history_items=unknown.count,
         first_unknown_history_item=unknown.first,
@@ -146,6 +154,8 @@ def shards_of_log(
     if rows_per_part < 1:
         raise ConfigError(f"--rows-per-part must be at least 1, got {rows_per_part}")
     schema = _schema_for_log(scorer.schema, steps=scorer.sessions is not None)
+    if not scorer.description.reads_features:
+        schema, sources = _of_ids_alone(schema, sources)
     open_table(sources.interactions, "interactions")  # what is not there is said first
     if schema.users is not None and sources.users is None:
         names = ", ".join(feature.name for feature in schema.features_of("users"))
@@ -261,6 +271,17 @@ def _schema_for_log(schema: Schema, *, steps: bool) -> Schema:
     )
 
 
+def _of_ids_alone(schema: Schema, sources: Sources) -> tuple[Schema, Sources]:
+    """Return both for a model that reads the items of histories alone.
+
+    A table of users, where one is given, says which users there are.
+    """
+    users = None if sources.users is None else schema.users
+    items = tuple(one for one in schema.features if one.table == "items")
+    changes = {"users": users, "others": {}, "features": items}
+    return schema.model_copy(update=changes), sources.model_copy(update={"others": {}})
+
+
 def rows_of(tables: Tables, schema: Schema, users: pa.Array | None) -> np.ndarray[Any, Any]:
     """Return the rows of the users table of some users, ascending; None: of all.
 
@@ -291,4 +312,6 @@ def rows_of(tables: Tables, schema: Schema, users: pa.Array | None) -> np.ndarra
 def _answers(scorer: Scorer, shard: Shard) -> pa.Table:
     """Return one part, with the number of history items that the catalogue lacks."""
     requests = scorer.encode(shard.read(), shard.origin)
-    return scorer.answer(requests).replace_schema_metadata(unknown_metadata(requests))
+    answers = scorer.answer(requests)
+    metadata = {**(answers.schema.metadata or {}), **unknown_metadata(requests)}
+    return answers.replace_schema_metadata(metadata)

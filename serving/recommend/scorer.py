@@ -21,6 +21,8 @@ from recsys.serving.recommend.seen import seen_in_words
 
 EXHAUSTED = "exhausted"
 """Why a list is short: no further item is left that may be shown."""
+POPULAR = b"lists_by_popularity"
+"""Of the answers' metadata: how many lists are by popularity alone, of models that fall back."""
 _UNNAMED = RequestOrigin()
 
 
@@ -108,8 +110,11 @@ class Scorer(ListModel):
         """Return what `score` returns, for requests that are encoded already."""
         wanted = _checked_k(self.k if k is None else k)
         without_seen = self.filter_seen if filter_seen is None else filter_seen
-        scores, rows = self.search(requests, wanted, filter_seen=without_seen)
-        return self.lists(requests, scores, rows, wanted, probability)
+        found = self.search(requests, wanted, filter_seen=without_seen)
+        lists = self.lists(requests, found.scores, found.rows, wanted, probability)
+        if found.popular is None:
+            return lists
+        return lists.replace_schema_metadata({POPULAR: str(int(found.popular.sum()))})
 
     def lists(
         self,

@@ -44,9 +44,9 @@ from recsys.training.engine.machine import keep_freed_memory
 from recsys.training.engine.ranks import World
 from recsys.training.evaluation.evaluate import item_slices
 from recsys.training.families.load import load_config
+from recsys.training.families.loading import load_data
 from recsys.training.families.ranker.config import RankerExperiment
 from recsys.training.families.ranker.rows import rows_of
-from recsys.training.families.retrieval.job import load_data
 from recsys.training.families.retrieval.validation import rank_with
 from recsys.training.families.session.config import SessionExperiment
 from recsys.training.families.session.task import session_task

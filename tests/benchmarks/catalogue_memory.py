@@ -38,7 +38,7 @@ from recsys.features.dataset.split import VALIDATION
 from recsys.training.engine.machine import keep_freed_memory
 from recsys.training.engine.ranks import World
 from recsys.training.families.load import parse_config
-from recsys.training.families.retrieval.job import load_data
+from recsys.training.families.loading import load_data
 from recsys.training.families.two_tower.task import CONTEXT_DROPOUT, two_tower_task
 
 EVENTS, USERS, STEPS = 200_000, 10_000, 12

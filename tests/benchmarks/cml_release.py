@@ -62,7 +62,7 @@ from recsys.training.engine.loop import fit
 from recsys.training.engine.machine import keep_freed_memory
 from recsys.training.engine.ranks import World
 from recsys.training.families.load import parse_config
-from recsys.training.families.retrieval.job import load_data
+from recsys.training.families.loading import load_data
 from recsys.training.families.two_tower.pair_calibrating import fit_pairs, pair_scores
 from recsys.training.families.two_tower.task import two_tower_task
 

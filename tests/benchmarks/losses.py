@@ -68,7 +68,7 @@ from recsys.training.engine.optim import build_optimizer
 from recsys.training.engine.ranks import World
 from recsys.training.evaluation.evaluate import ranking_metrics
 from recsys.training.families.load import load_config
-from recsys.training.families.retrieval.job import load_data
+from recsys.training.families.loading import load_data
 from recsys.training.families.retrieval.validation import Validation
 from recsys.training.families.two_tower.config import TwoTowerExperiment
 from recsys.training.families.two_tower.objective import RetrievalObjective

@@ -36,7 +36,7 @@ from peers.session_engine import answers
 from recsys.models.session import SessionTransformerConfig
 from recsys.training.engine.ranks import ALONE
 from recsys.training.families.load import load_config
-from recsys.training.families.retrieval.job import load_data
+from recsys.training.families.loading import load_data
 from recsys.training.families.session.task import build_session_model
 
 SETTINGS = Path(__file__).with_name("session_ml1m.yaml")

@@ -14,11 +14,16 @@ from recsys.features.dataset.split import SplitConfig
 from recsys.features.schema import Schema
 from recsys.features.tables.sources import Policies, Sources
 from recsys.models.kind import ModelConfig
-from recsys.training.config.sections import EvaluationConfig, TrackingConfig, TrainingConfig
+from recsys.training.config.sections import (
+    EvaluationConfig,
+    FittingConfig,
+    TrackingConfig,
+    TrainingConfig,
+)
 
 
 class ExperimentConfig(StrictModel):
-    """The sections that every family has."""
+    """The sections that every family has, of models that learn and of those that count."""
 
     model_config = ConfigDict(protected_namespaces=())
 
@@ -27,14 +32,8 @@ class ExperimentConfig(StrictModel):
     schema_: Schema = Field(alias="schema")
     split: SplitConfig = SplitConfig()
     model: ModelConfig
-    embedding: TableConfig = TableConfig()
-    training: TrainingConfig
+    training: FittingConfig
     evaluation: EvaluationConfig
-    warm_start: str | None = None
-    """Model whose weights, scales and known ids the training starts from: a bundle or run folder
-    (`recsys train --warm-start` also takes models:/name@alias)."""
-    keep_optimizer_state: bool = True
-    """Leave the state of the table's optimizer in the bundle, for a later warm start."""
     tracking: TrackingConfig = TrackingConfig()
     output: str = "runs"
     """Folder that runs (checkpoints, bundles, reports) are written to."""
@@ -42,3 +41,25 @@ class ExperimentConfig(StrictModel):
     """Folder that keeps encoded data between runs, for logs that take long to read."""
     tune: dict[str, Any] = Field(default_factory=dict)
     """What `recsys tune` searches (`recsys.training.search.space`); empty: what suits the model."""
+
+
+class LearnedExperiment(ExperimentConfig):
+    """The sections of families whose models learn, step by step, with one embedding table."""
+
+    embedding: TableConfig = TableConfig()
+    training: TrainingConfig
+    warm_start: str | None = None
+    """Model whose weights, scales and known ids the training starts from: a bundle or run folder
+    (`recsys train --warm-start` also takes models:/name@alias)."""
+    keep_optimizer_state: bool = True
+    """Leave the state of the table's optimizer in the bundle, for a later warm start."""
+
+
+def start_of(config: ExperimentConfig) -> str | None:
+    """Return the model that an experiment starts from; None: it starts from scratch."""
+    return config.warm_start if isinstance(config, LearnedExperiment) else None
+
+
+def passes(config: ExperimentConfig) -> int:
+    """Return how often the training rows are passed over at most."""
+    return config.training.epochs if isinstance(config, LearnedExperiment) else 1

@@ -13,8 +13,8 @@ _OF_THE_RUN = ("warm_start", "keep_optimizer_state", "tracking", "output", "cach
 """Keys that say how a run goes, not what is trained; they are written last."""
 
 
-def read_raw(path: Path, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return the keys that `path` (YAML) and `overrides` give, without any default.
+def read_raw(path: Path) -> dict[str, Any]:
+    """Return the keys that `path` (YAML) gives, without any default.
 
     Raises:
         NotFoundError: no such file.
@@ -25,8 +25,6 @@ def read_raw(path: Path, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
     raw = read_yaml(path.read_text(), source=path)
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: expected a mapping of keys, got {type(raw).__name__}")
-    for given in overrides:
-        _override(raw, given)
     return raw
 
 
@@ -57,7 +55,8 @@ def dump_config(config: ExperimentConfig) -> str:
     """Return the configuration as YAML, every default written out."""
     tree = config.model_dump(mode="json", by_alias=True)
     ordered = {key: tree[key] for key in tree if key not in _OF_THE_RUN}
-    return yaml.safe_dump({**ordered, **{k: tree[k] for k in _OF_THE_RUN}}, sort_keys=False)
+    last = {key: tree[key] for key in _OF_THE_RUN if key in tree}
+    return yaml.safe_dump({**ordered, **last}, sort_keys=False)
 
 
 def parse_override(override: str) -> tuple[str, Any]:
@@ -72,10 +71,15 @@ def parse_override(override: str) -> tuple[str, Any]:
     return key, read_yaml(value, source=f"--set {override}")
 
 
-def _override(raw: dict[str, object], override: str) -> None:
+def set_key(raw: dict[str, Any], override: str) -> None:
+    """Set `key.sub=value` in a mapping of keys, its sections made where missing.
+
+    Raises:
+        ConfigError: it has no "=", the value is not YAML, or a section is none.
+    """
     key, value = parse_override(override)
     *parents, last = key.split(".")
-    node = raw
+    node: dict[str, Any] = raw
     for parent in parents:
         child = node.setdefault(parent, {})
         if not isinstance(child, dict):

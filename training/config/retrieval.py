@@ -1,6 +1,6 @@
 """The sections of an experiment whose model retrieves, whatever its family."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -9,7 +9,7 @@ from recsys.features.dataset.split import RetrievalSplitConfig
 from recsys.models.retrieval import RetrievalConfig
 from recsys.retrieval.index.registry import AUTO, BACKENDS
 from recsys.training.config.baselines import BaselineName
-from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.config.experiment import ExperimentConfig, LearnedExperiment
 from recsys.training.config.sections import EvaluationConfig, PositiveInt, TrainingConfig
 
 
@@ -84,8 +84,8 @@ class IndexConfig(StrictModel):
     """That build a graph. With more than one, two identical trainings write different graphs."""
 
 
-class RetrievalExperiment(ExperimentConfig):
-    """The settings shared by all experiments with models that retrieve."""
+class RetrievalExperiment(LearnedExperiment):
+    """The settings shared by all experiments with models that learn to retrieve."""
 
     split: RetrievalSplitConfig = RetrievalSplitConfig()
     model: RetrievalConfig
@@ -94,18 +94,27 @@ class RetrievalExperiment(ExperimentConfig):
     index: IndexConfig = IndexConfig()
 
     @model_validator(mode="after")
-    def _rows_are_positive(self) -> "RetrievalExperiment":
-        kind = self.model.kind
-        if self.schema_.interactions.label is not None:
-            raise ValueError(
-                f"model.kind: {kind} learns from interactions and does not use "
-                "schema.interactions.label: keep the positive rows with schema.interactions.where "
-                "instead"
-            )
-        if self.schema_.derived_features:
-            feature = self.schema_.derived_features[0]
-            raise ValueError(
-                f"feature '{feature.name}': kind: {feature.kind} is for rankers, and model.kind is "
-                f"{kind}"
-            )
+    def _rows_are_positive(self) -> Self:
+        refuse_labels(self)
         return self
+
+
+def refuse_labels(config: ExperimentConfig) -> None:
+    """Refuse what is about labelled rows, for a model that retrieves.
+
+    Raises:
+        ValueError: the log has a label, or a feature is derived from one.
+    """
+    kind, schema = config.model.kind, config.schema_
+    if schema.interactions.label is not None:
+        raise ValueError(
+            f"model.kind: {kind} learns from interactions and does not use "
+            "schema.interactions.label: keep the positive rows with schema.interactions.where "
+            "instead"
+        )
+    if schema.derived_features:
+        feature = schema.derived_features[0]
+        raise ValueError(
+            f"feature '{feature.name}': kind: {feature.kind} is for rankers, and model.kind is "
+            f"{kind}"
+        )

@@ -10,11 +10,18 @@ PositiveInt = Annotated[int, Field(ge=1)]
 Schedule = Literal["constant", "cosine", "linear"]
 
 
-class TrainingConfig(StrictModel):
-    """The optimisation: how long, how fast, when to stop."""
+class FittingConfig(StrictModel):
+    """What is drawn, and which metric compares settings."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Of weights, batches and everything that is drawn."""
+    metric: str
+    """Validation metric that decides; larger is better."""
+
+
+class TrainingConfig(FittingConfig):
+    """The optimisation: how long, how fast, when to stop."""
+
     epochs: PositiveInt = 20
     """Passes over the training rows at most."""
     batch_size: PositiveInt = 1024
@@ -35,8 +42,6 @@ class TrainingConfig(StrictModel):
     """Largest norm of the dense gradient; longer ones are shortened to it."""
     patience: PositiveInt = 3
     """Evaluations without a better `metric` before training stops."""
-    metric: str
-    """Validation metric that decides the best checkpoint; larger is better."""
     id_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of ids replaced by the unknown id, so that cold items and users have a meaning."""
     checkpoint_every: PositiveInt = 1000

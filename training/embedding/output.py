@@ -3,7 +3,7 @@
 from datetime import datetime
 from pathlib import Path
 
-from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.config.experiment import ExperimentConfig, LearnedExperiment
 from recsys.training.config.file import dump_config
 from recsys.training.embedding.study import Study, study
 from recsys.training.families.ranker.config import RankerExperiment
@@ -61,6 +61,7 @@ def planned(config: ExperimentConfig, found: Study) -> ExperimentConfig:
     changes: dict[str, object] = {"schema_": schema}
     if not any(one.asked_multiplicity == "auto" for one in schema.features):
         # No feature is left that lookups could be shared out among.
+        assert isinstance(config, LearnedExperiment), "rankers alone are studied"
         changes["embedding"] = config.embedding.model_copy(update={"lookups": None})
     return config.model_copy(update=changes)
 

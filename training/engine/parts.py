@@ -16,13 +16,13 @@ from recsys.embeddings.row_shards import RowShards
 from recsys.embeddings.table import Table
 from recsys.embeddings.torch_table import TorchTable
 from recsys.embeddings.unified import UnifiedEmbedding
-from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.config.experiment import LearnedExperiment
 from recsys.training.engine.ranks import World
 
 B = TypeVar("B", PairBatch, RankingBatch, SessionBatch)
 
 
-def table_of(config: ExperimentConfig, plan: EmbeddingPlan, world: World) -> Table:
+def table_of(config: LearnedExperiment, plan: EmbeddingPlan, world: World) -> Table:
     """Return the table of `plan` with seeded initial weights, sharded where there are ranks."""
     seed = config.training.seed
     if world.size == 1:
@@ -37,7 +37,7 @@ def table_of(config: ExperimentConfig, plan: EmbeddingPlan, world: World) -> Tab
     )
 
 
-def plain_table(config: ExperimentConfig, table: Table, world: World) -> TorchTable | None:
+def plain_table(config: LearnedExperiment, table: Table, world: World) -> TorchTable | None:
     """Return the whole table in this process's memory on the first rank, None on the others.
 
     All ranks call this. What a bundle is written from, and what the final model is evaluated on.

@@ -26,7 +26,7 @@ from recsys.features.bundle.model_bundle import ModelBundle
 from recsys.features.encoding.encoder import FeatureEncoder
 from recsys.models.kind import Axes
 from recsys.models.registry import LEARNED
-from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.config.experiment import LearnedExperiment
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Earlier:
     dense: Mapping[str, Tensor]
 
 
-def open_earlier(config: ExperimentConfig) -> Earlier | None:
+def open_earlier(config: LearnedExperiment) -> Earlier | None:
     """Return the model that `config` starts from, None where it starts from scratch.
 
     Raises:
@@ -67,6 +67,7 @@ def open_earlier(config: ExperimentConfig) -> Earlier | None:
             "their order"
         )
     settings = described.embedding
+    assert settings is not None, "models that learn have a table"
     if settings.dim != config.embedding.dim:
         raise ConfigError(
             f"warm_start: rows of the earlier table are {settings.dim} wide, embedding.dim is "
@@ -84,7 +85,7 @@ def open_earlier(config: ExperimentConfig) -> Earlier | None:
     )
 
 
-def kept_optimizer_state(config: ExperimentConfig, model: Any) -> bytes | None:
+def kept_optimizer_state(config: LearnedExperiment, model: Any) -> bytes | None:
     """Return the state of the table's optimizer for a later start; None: it is not to be kept."""
     return save_optimizer_state(model.embedding.table) if config.keep_optimizer_state else None
 
@@ -95,7 +96,7 @@ def parent_of(earlier: Earlier | None) -> dict[str, str]:
 
 
 @torch.no_grad()
-def start_from(earlier: Earlier, config: ExperimentConfig, model: Any, table: Table) -> list[str]:
+def start_from(earlier: Earlier, config: LearnedExperiment, model: Any, table: Table) -> list[str]:
     """Put the earlier weights into `model` and `table`; return a description of what was done.
 
     Raises:
@@ -127,7 +128,7 @@ def start_from(earlier: Earlier, config: ExperimentConfig, model: Any, table: Ta
     return _in_words(earlier, plan, keeps_state or without)
 
 
-def _axes(config: ExperimentConfig, old: EmbeddingPlan, new: EmbeddingPlan) -> Axes:
+def _axes(config: LearnedExperiment, old: EmbeddingPlan, new: EmbeddingPlan) -> Axes:
     model = config.model
     axes = LEARNED[model.kind].axes(model)
     if axes is None and old.layouts != new.layouts:

@@ -5,7 +5,6 @@ out the same seen items, and is evaluated by the same functions.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -178,12 +177,7 @@ def _places(items: Jagged, ranked: NDArray[np.int64] | None) -> Jagged:
     rows = items.values.numpy()
     place_of = np.full(max(int(ranked.max(initial=-1)), int(rows.max(initial=-1))) + 1, -1)
     place_of[ranked] = np.arange(len(ranked))
-    place = place_of[rows]
-    ranks = place >= 0
-    owner = items.owners().numpy()[ranks]
-    found = Jagged.of_lengths(place[ranks], np.bincount(owner, minlength=len(items)))
-    weights = None if items.weights is None else items.weights[torch.from_numpy(ranks)]
-    return replace(found, weights=weights)
+    return items.renamed(place_of)
 
 
 def _catalogue_rows(top: Tensor, ranked: NDArray[np.int64] | None) -> Tensor:

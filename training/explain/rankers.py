@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from torch import nn
 
 from recsys.bundle.calibration import Calibrator
@@ -30,6 +29,7 @@ from recsys.training.explain.explanation import (
     explain_row,
     explain_rows,
 )
+from recsys.training.explain.ids import row_of
 from recsys.training.families.opened import OpenedModel
 from recsys.training.families.ranker.config import RankerExperiment
 from recsys.training.families.ranker.opening import opened_ranker
@@ -87,8 +87,8 @@ def explain_pair(model: OpenedModel, user: str, item: str) -> RowExplanation:
     opened = open_ranker(model)
     data = _in_memory(opened)
     schema, events = data.schema, data.tables.events
-    user_row = _row_of(data.tables.users, schema.user_key, user, "user")
-    item_row = _row_of(data.tables.items, schema.item_key, item, "item")
+    user_row = row_of(data.tables.users, schema.user_key, user, "user")
+    item_row = row_of(data.tables.items, schema.item_key, item, "item")
     of_user = np.flatnonzero(events.user_row == user_row)
     if len(of_user) == 0:
         raise NotFoundError(
@@ -143,22 +143,6 @@ def _in_memory(opened: OpenedRanker) -> Dataset:
             "model as a whole: leave out --user, --item and --row"
         )
     return opened.data
-
-
-def _row_of(table: pa.Table, key: str, given: str, what: str) -> int:
-    """Return the row of the id that was given as text."""
-    column = table.column(key).combine_chunks()
-    some = ", ".join(str(one) for one in column[:3].to_pylist())
-    try:
-        value = pa.scalar(given).cast(column.type)
-    except pa.ArrowInvalid:
-        raise ConfigError(
-            f"--{what} {given}: the {what} ids in '{key}' are whole numbers, such as {some}"
-        ) from None
-    at = int(pc.index(column, value).as_py())
-    if at < 0:
-        raise NotFoundError(f"the data have no {what} {given} in '{key}', which holds {some}, ...")
-    return at
 
 
 def _explained(

@@ -11,7 +11,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 
 from recsys.data.batch import FeatureLayout
 from recsys.embeddings.diagnostics import Diagnosis, FeatureValues
-from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.config.experiment import ExperimentConfig, LearnedExperiment
 from recsys.training.config.ranges import Space
 from recsys.training.engine.loop import Task
 from recsys.training.engine.ranks import ALONE, World
@@ -21,6 +21,7 @@ from recsys.training.evaluation.results import ModelEvaluation
 from recsys.training.families.opened import OpenedModel
 
 C = TypeVar("C", bound=ExperimentConfig)
+L = TypeVar("L", bound=LearnedExperiment)
 
 
 @dataclass(frozen=True)
@@ -46,16 +47,12 @@ class Finished:
     warnings: tuple[str, ...] = ()
 
 
-class Job(Protocol):
-    """A training whose data are read: what is trained, evaluated and written."""
-
-    @property
-    def config(self) -> ExperimentConfig:
-        """The experiment."""
+class OpenedData(Protocol):
+    """Data that are read for a training."""
 
     @property
     def given(self) -> Given:
-        """What it was given besides its configuration."""
+        """What the training was given besides its configuration."""
 
     @property
     def facts(self) -> dict[str, str]:
@@ -65,12 +62,41 @@ class Job(Protocol):
     def fingerprint(self) -> str:
         """A hash of the data."""
 
+    def under(self, config: Any) -> Self:
+        """Return the same on the same data with other settings of the model and its training."""
+
+
+class FittedJob(OpenedData, Protocol):
+    """The fitting of a model that counts and solves: what is fitted, evaluated and written."""
+
+    @property
+    def config(self) -> ExperimentConfig:
+        """The experiment."""
+
+    def fit(self) -> Any:
+        """Return the model, fitted on the training rows.
+
+        Raises:
+            ConfigError: it cannot be, on such rows and this machine.
+        """
+
+    def validate(self, model: Any) -> dict[str, float]:
+        """Return the metrics of the model on the validation queries; none where there are none."""
+
+    def finish(self, run_dir: Path, model: Any) -> Finished:
+        """Evaluate the model, write bundle and report."""
+
+
+class Job(OpenedData, Protocol):
+    """A training whose data are read: what is trained, evaluated and written."""
+
+    @property
+    def config(self) -> LearnedExperiment:
+        """The experiment."""
+
     @property
     def layouts(self) -> tuple[FeatureLayout, ...]:
         """The sides of the model's embedding."""
-
-    def under(self, config: Any) -> Self:
-        """Return the job on the same data with other settings of the model and its training."""
 
     def task(self) -> Task[Any]:
         """Return what the loop trains."""
@@ -121,7 +147,6 @@ class Family(Generic[C]):
         experiment: the class of its configuration.
         check: refuses settings that the type allows and the machine or the metric does not.
         inspect: reads the data and finds what training would trip over (`recsys check`).
-        open: reads the data for a training.
         evaluate: evaluates a bundle again, and writes a report.
         evaluation: the class of what `evaluate` returns.
         show: prints it as a table.
@@ -136,7 +161,6 @@ class Family(Generic[C]):
     experiment: type[C]
     check: Callable[[C], None]
     inspect: Callable[[C], Findings]
-    open: Callable[[C, Given], Job]
     evaluate: Callable[[OpenedModel, Path], ModelEvaluation]
     evaluation: type[ModelEvaluation]
     show: Callable[[Any], None]
@@ -144,3 +168,17 @@ class Family(Generic[C]):
     explain: Explainer | None = None
     study_embedding: Callable[..., Any] | None = None
     evaluated_once: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnedFamily(Family[L]):
+    """A family of models that learn; open: reads the data for a training."""
+
+    open: Callable[[L, Given], Job]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedFamily(Family[C]):
+    """A family of models that count and solve; open: reads the data to fit one on."""
+
+    open: Callable[[C, Given], FittedJob]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from recsys.features.dataset.dataset import drawn_validation, parted
 from recsys.features.propose.inspect import Report, inspect
 from recsys.features.tables.checked import Tables, read_tables
-from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.config.experiment import ExperimentConfig, LearnedExperiment
 
 
 def inspect_tables(
@@ -29,6 +29,11 @@ def inspect_tables(
         config.schema_,
         tables,
         part,
-        table_bytes=config.embedding.memory_bytes,
+        table_bytes=table_bytes(config),
         notes=(*notes, *notes_on(tables)),
     )
+
+
+def table_bytes(config: ExperimentConfig) -> int | None:
+    """Return the memory of the embedding table with its optimizer state; None: there is none."""
+    return config.embedding.memory_bytes if isinstance(config, LearnedExperiment) else None

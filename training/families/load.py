@@ -1,5 +1,7 @@
 """An experiment's configuration, read: the kind of its model decides which keys it has."""
 
+import logging
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,11 +11,13 @@ from recsys.core.key_tree import accepts, key_tree
 from recsys.core.strict import Misfit, listed, nearest, parse
 from recsys.features.tables.sources import Sources
 from recsys.models.registry import MODELS
-from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.config.file import read_raw
+from recsys.training.config.experiment import ExperimentConfig, start_of
+from recsys.training.config.file import read_raw, set_key
 from recsys.training.families.family import Family
 from recsys.training.families.registry import FAMILIES, FAMILY_OF_KIND
 
+LOG = logging.getLogger(__name__)
+KIND = "model.kind"
 DEFAULT_KIND = "two_tower"
 """Of the model, where a configuration does not say."""
 
@@ -21,12 +25,41 @@ DEFAULT_KIND = "two_tower"
 def load_config(path: Path, overrides: tuple[str, ...] = ()) -> ExperimentConfig:
     """Read `path` (YAML), apply `key.sub=value` overrides, resolve data paths relative to the file.
 
+    An override of `model.kind` leaves out the keys of the file that are another family's.
+
     Raises:
         NotFoundError: no such file.
         ConfigError: not YAML, unknown keys (the nearest right one is named), wrong values.
     """
-    raw = read_raw(path, overrides)
+    raw = read_raw(path)
+    kinds = [one for one in overrides if one.partition("=")[0] == KIND]
+    for given in kinds:
+        set_key(raw, given)
+    if kinds:
+        raw = _suiting(raw)
+    for given in overrides:
+        if given not in kinds:
+            set_key(raw, given)
     return config_of(raw, source=path, folder=path.resolve().parent)
+
+
+def _suiting(raw: dict[str, Any]) -> dict[str, Any]:
+    """Return the keys without those that another family has, and say which these are."""
+    kept = without_foreign_keys(raw)
+    lost = sorted(".".join(place) for place in {*_leaves(raw)} - {*_leaves(kept)})
+    if lost:
+        LOG.warning(
+            f"model.kind: {kept['model']['kind']} has no use for {listed(lost, 'and')}: left out"
+        )
+    return kept
+
+
+def _leaves(node: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for key, value in node.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, (*above, key))
+        else:
+            yield (*above, key)
 
 
 def config_of(raw: dict[str, Any], *, source: object, folder: Path) -> ExperimentConfig:
@@ -36,10 +69,11 @@ def config_of(raw: dict[str, Any], *, source: object, folder: Path) -> Experimen
         ConfigError: unknown keys (the nearest right one is named), wrong values; `source` is named.
     """
     config = parse_config(raw, source=source)
-    earlier = config.warm_start
+    update: dict[str, Any] = {"data": _resolved(config.data, folder)}
+    earlier = start_of(config)
     if earlier is not None and (folder / earlier).is_dir():
-        earlier = str(folder / earlier)
-    return config.model_copy(update={"data": _resolved(config.data, folder), "warm_start": earlier})
+        update["warm_start"] = str(folder / earlier)
+    return config.model_copy(update=update)
 
 
 def parse_config(raw: Any, *, source: object) -> ExperimentConfig:

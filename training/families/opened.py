@@ -4,6 +4,12 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from recsys.features.bundle.files import read_items
 from recsys.features.bundle.model_bundle import ModelBundle
 from recsys.features.dataset.dataset import Dataset, encoded, parted
 from recsys.features.tables.checked import read_tables
@@ -16,6 +22,16 @@ class OpenedModel(ModelBundle):
     """A verified bundle with the configuration of its training, of its family's class."""
 
     config: Any
+
+    def rows_in(self, data: Dataset) -> NDArray[np.int64]:
+        """Return the row in `data` that each item of the model's catalogue has, -1: none."""
+        items = read_items(self.bundle).column(self.schema.item_key).combine_chunks()
+        return _rows_of(items, _ids(data))
+
+    def own_rows(self, data: Dataset) -> NDArray[np.int64]:
+        """Return the row of the model's catalogue that each item of `data` has, -1: none."""
+        items = read_items(self.bundle).column(self.schema.item_key).combine_chunks()
+        return _rows_of(_ids(data), items)
 
     def data(self) -> Dataset:
         """Return the data that the configuration names, as the model's encoder sees them.
@@ -38,3 +54,12 @@ class OpenedModel(ModelBundle):
             )
         tables, part, cold = parted(schema, tables, config.split)
         return encoded(schema, tables, part, self.encoder, cold)
+
+
+def _ids(data: Dataset) -> pa.Array:
+    return data.tables.items.column(data.schema.item_key).combine_chunks()
+
+
+def _rows_of(ids: pa.Array, others: pa.Array) -> NDArray[np.int64]:
+    """Return the place of each id among `others`, -1: none."""
+    return np.asarray(pc.fill_null(pc.index_in(ids, value_set=others), -1)).astype(np.int64)

@@ -1,10 +1,10 @@
 """What `recsys tune` searches of every model, around what a configuration has."""
 
-from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.config.experiment import LearnedExperiment
 from recsys.training.config.ranges import Choice, Range, Space, around, choice
 
 
-def rates_and_batches(config: ExperimentConfig) -> Space:
+def rates_and_batches(config: LearnedExperiment) -> Space:
     """Return what changes no shape, around what `config` has."""
     training, size = config.training, config.training.batch_size
     return {
@@ -15,12 +15,12 @@ def rates_and_batches(config: ExperimentConfig) -> Space:
     }
 
 
-def table_width(config: ExperimentConfig) -> Space:
+def table_width(config: LearnedExperiment) -> Space:
     """Return the widths of the table's rows."""
     return {"embedding.dim": choice(config.embedding.dim, [8, 16, 32])}
 
 
-def model_sizes(config: ExperimentConfig, known: Space) -> Space:
+def model_sizes(config: LearnedExperiment, known: Space) -> Space:
     """Return those of `known`, by the name of a model's setting, that the model has.
 
     A choice also has what the configuration says.

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from recsys.core.errors import ConfigError
 from recsys.core.strict import listed
+from recsys.training.explain.because import ListExplanation
 from recsys.training.explain.explanation import Explanation, RowExplanation
 from recsys.training.families.family import Explainer
 from recsys.training.families.opened import OpenedModel
@@ -25,7 +26,7 @@ def explain_model(path: Path, *, max_rows: int) -> Explanation:
     return found
 
 
-def explain_pair(path: Path, user: str, item: str) -> RowExplanation:
+def explain_pair(path: Path, user: str, item: str) -> RowExplanation | ListExplanation:
     """Return what the model at `path` looks at when it scores `item` for `user`.
 
     Raises:
@@ -33,7 +34,7 @@ def explain_pair(path: Path, user: str, item: str) -> RowExplanation:
         UserError: as `explain_model`.
     """
     opened, explainer = _opened(path)
-    found: RowExplanation = explainer.pair(opened, user, item)
+    found: RowExplanation | ListExplanation = explainer.pair(opened, user, item)
     return found
 
 

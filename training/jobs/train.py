@@ -2,53 +2,40 @@
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from recsys.bundle.directory import bundles_of_run
 from recsys.core.atomic import whole_file
-from recsys.core.errors import ConfigError, NotFoundError
-from recsys.core.events import Event, Listener, PointLogged
+from recsys.core.errors import ConfigError
+from recsys.core.events import Listener
 from recsys.embeddings.backend import pick_backend
 from recsys.embeddings.diagnostics import diagnose
 from recsys.embeddings.memory import check_memory, costs, free_memory_bytes
 from recsys.embeddings.plan import EmbeddingPlan
 from recsys.embeddings.sharded import check_shards
-from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.config.experiment import ExperimentConfig, LearnedExperiment
 from recsys.training.config.file import dump_config
 from recsys.training.config.sections import TrainingConfig
 from recsys.training.engine.checkpoint import Checkpoints, LoopState
-from recsys.training.engine.loop import Terminated, fit
+from recsys.training.engine.loop import fit
 from recsys.training.engine.machine import keep_freed_memory, peak_memory_mib, pick_device
 from recsys.training.engine.parts import plain_table
 from recsys.training.engine.ranks import World, ranks_here
 from recsys.training.engine.warm_start import open_earlier, start_from
 from recsys.training.evaluation.evaluate import ExtraRankers
-from recsys.training.evaluation.results import ModelEvaluation
-from recsys.training.families.family import Given, Job
-from recsys.training.families.load import load_config
+from recsys.training.families.family import FittedFamily, Given, Job, LearnedFamily
 from recsys.training.families.registry import family_of
-from recsys.training.tracking.run import Tracker, start_run
+from recsys.training.jobs.fitting import fit_tracked
+from recsys.training.jobs.runs import TrackingListener, TrainResult, new_run_dir, tracked
+from recsys.training.tracking.run import Tracker
 
 LOG = logging.getLogger(__name__)
 
 FEW_STEPS = 50
 """A training of fewer is warned about."""
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """Where everything went."""
-
-    run_dir: Path
-    bundle: Path
-    report: Path
-    evaluation: ModelEvaluation
-    run_id: str | None
 
 
 def train(
@@ -76,6 +63,23 @@ def train(
     keep_freed_memory()
     family = family_of(config)
     family.check(config)
+    if isinstance(family, FittedFamily):
+        given = Given(world or World(), extra_rankers=extra_rankers)
+        return fit_tracked(config, family, resume, listeners, given)
+    assert isinstance(family, LearnedFamily)
+    assert isinstance(config, LearnedExperiment)
+    return _learn(config, family, resume, listeners, world, extra_rankers)
+
+
+def _learn(
+    config: LearnedExperiment,
+    family: LearnedFamily[Any],
+    resume: Path | None,
+    listeners: tuple[Listener, ...],
+    world: World | None,
+    extra_rankers: ExtraRankers | None,
+) -> TrainResult | None:
+    """Train a model that learns; see `train`."""
     world = World(device=pick_device(config.training.device)) if world is None else world
     if world.size > 1:
         check_shards(config.embedding, world.size)
@@ -105,80 +109,19 @@ def train(
         LOG.info(f"{name}: {value}")
     LOG.info(f"table kernel: {kernel}")
     tags = {"kind": config.model.kind, "workers": str(world.size), "table_kernel": kernel}
-    return _tracked(config, job, run_dir, listeners, world, tags)
+    run = partial(_run, config, job, run_dir, listeners, world)
+    return tracked(config, run_dir, job, tags, run)
 
 
-def _tracked(
-    config: ExperimentConfig,
-    job: Job,
-    run_dir: Path,
-    listeners: tuple[Listener, ...],
-    world: World,
-    tags: dict[str, str],
-) -> TrainResult:
-    """Train as the first rank, every step of it tracked."""
-    tracker = start_run(
-        config.tracking,
-        run_dir=run_dir,
-        name=run_dir.name,
-        params=_flat(config.model_dump(mode="json", by_alias=True)),
-        tags=tags,
-    )
-    status = "FAILED"
-    try:
-        tracker.dataset("training", job.fingerprint, job.facts)
-        result = _run(config, job, run_dir, tracker, listeners, world)
-        status = "FINISHED"
-    except Terminated:
-        status = "KILLED"
-        LOG.info(f"stopped; continue with: recsys train --resume {run_dir}")
-        raise
-    finally:
-        tracker.finish(status)
-    # The run is made in the background: only now is it sure to have an id, if it has one.
-    return replace(result, run_id=tracker.run_id)
-
-
-def _gathered_bytes(config: ExperimentConfig) -> int:
+def _gathered_bytes(config: LearnedExperiment) -> int:
     """What the first rank collects of the table to evaluate it and to write the bundle."""
     table = config.embedding
     return table.memory_bytes if config.keep_optimizer_state else table.total_rows * table.dim * 4
 
 
-def new_run_dir(config: ExperimentConfig) -> Path:
-    """Create the folder of a new run, with the configuration in it."""
-    parent = Path(config.output)
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    for suffix in ("", *(f"-{number}" for number in range(2, 1000))):
-        run_dir = parent / f"{config.model.kind}-{stamp}{suffix}"
-        try:
-            run_dir.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        (run_dir / "config.yaml").write_text(dump_config(config))
-        return run_dir
-    raise ConfigError(f"{parent}: cannot make a new run folder")
-
-
-def config_of_run(run_dir: Path) -> ExperimentConfig:
-    """Return the configuration that the run in `run_dir` was started with.
-
-    Raises:
-        NotFoundError: there is no run.
-        ConfigError: the run is finished.
-    """
-    path = run_dir / "config.yaml"
-    if not path.is_file():
-        raise NotFoundError(f"{run_dir}: no run to resume (config.yaml is missing)")
-    bundles = bundles_of_run(run_dir)
-    if bundles and not Checkpoints.of_run(run_dir).steps():
-        raise ConfigError(f"{run_dir}: this run is finished; its bundle is {bundles[0]}")
-    return load_config(path)
-
-
 def _with_backend(
-    config: ExperimentConfig, job: Job, world: World, run_dir: Path
-) -> tuple[ExperimentConfig, str]:
+    config: LearnedExperiment, job: Job, world: World, run_dir: Path
+) -> tuple[LearnedExperiment, str]:
     """Settle which kernel runs the table, and write it down: a resumed run must use the same.
 
     Returns:
@@ -200,7 +143,7 @@ def _with_backend(
 def fit_in(
     world: World,
     job: Job,
-    config: ExperimentConfig,
+    config: LearnedExperiment,
     run_dir: Path,
     listeners: tuple[Listener, ...],
 ) -> tuple[nn.Module, LoopState]:
@@ -257,12 +200,12 @@ def still_rising(state: LoopState, training: TrainingConfig) -> Iterator[str]:
 
 
 def _run(
-    config: ExperimentConfig,
+    config: LearnedExperiment,
     job: Job,
     run_dir: Path,
-    tracker: Tracker,
     listeners: tuple[Listener, ...],
     world: World,
+    tracker: Tracker,
 ) -> TrainResult:
     watching: tuple[Listener, ...] = (*listeners, TrackingListener(tracker))
     model, state = fit_in(world, job, config, run_dir, watching)
@@ -286,29 +229,3 @@ def _run(
     LOG.info(f"peak memory: {peak_memory_mib():,} MiB")
     Checkpoints.of_run(run_dir).clear()
     return TrainResult(run_dir, done.bundle, done.report, done.evaluation, None)
-
-
-class TrackingListener:
-    """Sends what the loop logs to the tracker."""
-
-    def __init__(self, tracker: Tracker) -> None:
-        self.tracker = tracker
-
-    def __call__(self, event: Event) -> None:
-        """Send one point of the curves; steps are not tracked one by one."""
-        if not isinstance(event, PointLogged):
-            return
-        step = int(event.values["step"])
-        values = {name: one for name, one in event.values.items() if name not in ("step", "epoch")}
-        values = {n if "/" in n else f"train/{n}": value for n, value in values.items()}
-        self.tracker.metrics(values, step)
-
-
-def _flat(tree: dict[str, object], prefix: str = "") -> dict[str, object]:
-    flat: dict[str, object] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

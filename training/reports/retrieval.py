@@ -22,7 +22,7 @@ from recsys.training.evaluation.results import (
 )
 from recsys.training.reports import plots
 from recsys.training.reports.embedding import embedding_section
-from recsys.training.reports.map import embedding_map
+from recsys.training.reports.map import Map, embedding_map
 from recsys.training.reports.representation import representation_curves
 
 TEMPLATE = Path(__file__).with_name("report.html")
@@ -51,7 +51,7 @@ def write_report(
     history: Sequence[Mapping[str, float]],
     item_titles: Sequence[str],
     item_groups: Sequence[str] | None,
-    item_vectors: NDArray[np.float32],
+    item_vectors: NDArray[np.float32] | None,
     examples: Sequence[Example],
     facts: Mapping[str, str],
     embedding: Diagnosis | None = None,
@@ -67,7 +67,7 @@ def write_report(
             "validation/ndcg_at_20" and the like.
         item_titles: n_items titles.
         item_groups: n_items groups that colour the map, or None.
-        item_vectors: (n_items, E).
+        item_vectors: (n_items, E); None of models without any.
         examples: a few users with what they were shown.
         facts: rows, users, drops: whatever a reader should know of the data.
         embedding: diagnostics of the table.
@@ -82,7 +82,7 @@ def write_report(
         k=k,
         colours={plots.words(n): c for n, c in plots.colour_variables(evaluation).items()},
         charts=_charts(evaluation, history, k),
-        map=embedding_map(item_vectors, item_titles, item_groups, evaluation.train_counts),
+        map=_map(item_vectors, item_titles, item_groups, evaluation),
         examples=examples,
         tables=_tables(evaluation),
         representation={n: f"{v:.3f}" for n, v in evaluation.representation.items()},
@@ -162,14 +162,27 @@ def _tiles(evaluation: Evaluation, k: int) -> list[tuple[str, str, str]]:
 def _alarm(
     evaluation: Evaluation,
     history: Sequence[Mapping[str, float]],
-    item_vectors: NDArray[np.float32],
+    item_vectors: NDArray[np.float32] | None,
     item_groups: Sequence[str] | None,
 ) -> str | None:
     """Describe the collapse of the item vectors; the test's figures come last."""
+    if item_vectors is None:
+        return None
     vectors = torch.from_numpy(item_vectors)
     spread = None if item_groups is None else group_spread(vectors, item_groups)
     points = [*history, evaluation.representation]
     return collapse_warning(points, vectors.shape[1], len(vectors), spread=spread)
+
+
+def _map(
+    item_vectors: NDArray[np.float32] | None,
+    item_titles: Sequence[str],
+    item_groups: Sequence[str] | None,
+    evaluation: Evaluation,
+) -> Map | None:
+    if item_vectors is None:
+        return None
+    return embedding_map(item_vectors, item_titles, item_groups, evaluation.train_counts)
 
 
 def _charts(

@@ -18,7 +18,7 @@ from pydantic import Field
 from recsys.core.errors import ConfigError
 from recsys.core.key_tree import key_tree
 from recsys.core.strict import StrictModel, nearest, parse
-from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.config.experiment import ExperimentConfig, start_of
 from recsys.training.config.ranges import Choice, Range, Space
 from recsys.training.families.load import parse_config
 from recsys.training.families.registry import family_of
@@ -60,7 +60,7 @@ def space_of(config: ExperimentConfig, raw: Mapping[str, Any], source: object) -
     if not isinstance(with_defaults, bool):
         raise ConfigError(f"{source}: defaults: true or false (got {with_defaults!r})")
     tree = config.model_dump(mode="json", by_alias=True)
-    leaves = [key for section in SECTIONS for key in _leaves(tree[section], f"{section}.")]
+    leaves = [key for section in SECTIONS for key in _leaves(tree.get(section, {}), f"{section}.")]
     space: Space = {}
     for key, entry in _entries(own, leaves, config, source):
         space[key] = _entry(config, key, entry, f"{source}: {key}")
@@ -77,7 +77,7 @@ def default_space(config: ExperimentConfig) -> Space:
     A warm start keeps every shape: only rates, shares and batches are searched then.
     """
     space: Space = family_of(config).space(config)
-    if config.warm_start is None:
+    if start_of(config) is None:
         return space
     return {
         key: one
@@ -163,7 +163,7 @@ def _are_sections(entry: Any) -> bool:
 
 
 def _entry(config: ExperimentConfig, key: str, entry: Any, source: str) -> Range | Choice:
-    if key == "embedding.dim" and config.warm_start is not None:
+    if key == "embedding.dim" and start_of(config) is not None:
         raise ConfigError(f"{source}: a warm start takes over rows of a fixed width")
     if isinstance(entry, list):
         one: Range | Choice = _checked_choice(entry, source)

@@ -16,7 +16,7 @@ from typing import Any
 from recsys.core.events import Event, PointLogged
 from recsys.core.tracking_store import JOURNAL, sqlite_path, store_uri
 from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.jobs.train import TrackingListener
+from recsys.training.jobs.runs import TrackingListener
 from recsys.training.search.store import INTERRUPTED, Tried
 from recsys.training.tracking.background import (
     DELIVER_EVERY_SECONDS,

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -18,14 +18,15 @@ from recsys.embeddings.fbgemm_table import supports
 from recsys.embeddings.memory import check_memory, free_memory_bytes
 from recsys.embeddings.plan import EmbeddingPlan
 from recsys.embeddings.table import Backend
-from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.config.experiment import ExperimentConfig, LearnedExperiment
 from recsys.training.engine.checkpoint import Checkpoints, LoopState, Trained
 from recsys.training.engine.loop import Task, fit
 from recsys.training.engine.machine import keep_freed_memory, pick_device
 from recsys.training.engine.ranks import World
 from recsys.training.engine.warm_start import open_earlier, start_from
-from recsys.training.families.family import Given
+from recsys.training.families.family import FittedFamily, FittedJob, Given, Job, OpenedData
 from recsys.training.families.registry import family_of
+from recsys.training.jobs.fitting import validated
 
 LOG = logging.getLogger(__name__)
 
@@ -38,8 +39,62 @@ class TrialPrunedError(TrialStoppedError):
     """The trial is worse than what others had at this epoch."""
 
 
-class TrialData:
+class TrialData(Protocol):
     """The data of a configuration, for trainings with other settings of the model.
+
+    backend: the kernel of the table that trials have; None of models without one.
+    """
+
+    backend: Backend | None
+
+    @property
+    def job(self) -> OpenedData:
+        """The data that were read."""
+
+    def train(self, config: Any, listeners: tuple[Listener, ...]) -> object:
+        """Train under `config`, which differs in SECTIONS of the space alone.
+
+        Raises:
+            ConfigError: the settings do not go together, or do not fit the machine.
+            NumericalError: a loss was not finite.
+            Terminated: a signal came.
+        """
+
+
+def trial_data(config: ExperimentConfig, backend: Backend | None = None) -> TrialData:
+    """Read the data of a search.
+
+    Args:
+        config: the experiment.
+        backend: the kernel of the table that trials before had; None: it is settled here.
+
+    Raises:
+        UserError: the configuration or the data are wrong.
+    """
+    family = family_of(config)
+    if isinstance(family, FittedFamily):
+        return FittedTrials(config, family)
+    assert isinstance(config, LearnedExperiment)
+    return LearnedTrials(config, backend)
+
+
+class FittedTrials:
+    """Those of a model that counts and solves: one fit a trial; see `TrialData`."""
+
+    def __init__(self, config: ExperimentConfig, family: FittedFamily[Any]) -> None:
+        keep_freed_memory()
+        self.job: FittedJob = family.open(config, Given())
+        self.backend: Backend | None = None
+
+    def train(self, config: Any, listeners: tuple[Listener, ...]) -> object:
+        """Fit and validate; the only epoch's metrics go to the listeners."""
+        gc.collect()
+        job = self.job.under(config)
+        return validated(job, job.fit(), listeners)
+
+
+class LearnedTrials:
+    """Those of a model that learns; see `TrialData`.
 
     backend: the kernel of the table that trials before had; None: it is settled here.
 
@@ -49,7 +104,7 @@ class TrialData:
 
     def __init__(
         self,
-        config: ExperimentConfig,
+        config: LearnedExperiment,
         backend: Backend | None = None,
     ) -> None:
         keep_freed_memory()
@@ -57,11 +112,12 @@ class TrialData:
         self.free_bytes = free_memory_bytes()
         check_memory(config.embedding, self.free_bytes)
         world, earlier = World(device=pick_device(config.training.device)), open_earlier(config)
-        self.job = family_of(config).open(config, Given(world, earlier))
+        family: Any = family_of(config)
+        self.job: Job = family.open(config, Given(world, earlier))
         # Kernels agree to the last digits alone, which a training makes larger: one for all trials.
-        self.backend = backend or self._settled(config, world)
+        self.backend: Backend | None = backend or self._settled(config, world)
 
-    def _settled(self, config: ExperimentConfig, world: World) -> Backend:
+    def _settled(self, config: LearnedExperiment, world: World) -> Backend:
         choice = pick_backend(
             config.embedding,
             EmbeddingPlan.of(config.embedding, self.job.layouts),
@@ -71,13 +127,13 @@ class TrialData:
         LOG.info(f"table kernel: {choice}")
         return choice.backend
 
-    def task(self, config: ExperimentConfig) -> Task[Any]:
+    def task(self, config: LearnedExperiment) -> Task[Any]:
         """Return what is trained under `config`, which differs in SECTIONS of the space alone."""
         backend = self.backend if supports(config.embedding) else "torch"
         table = config.embedding.model_copy(update={"backend": backend})
         return self.job.under(config.model_copy(update={"embedding": table})).task()
 
-    def train(self, config: ExperimentConfig, listeners: tuple[Listener, ...]) -> LoopState:
+    def train(self, config: LearnedExperiment, listeners: tuple[Listener, ...]) -> LoopState:
         """Train under `config`; return the loop's state at the end.
 
         Raises:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from recsys.core.errors import ConfigError, UserError
-from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.config.experiment import ExperimentConfig, passes
 from recsys.training.config.ranges import Space
 from recsys.training.engine.loop import Terminated
 from recsys.training.families.registry import family_of
@@ -38,6 +38,7 @@ from recsys.training.search.trial import (
     TrialStoppedError,
     Watcher,
     is_lack_of_memory,
+    trial_data,
 )
 
 LOG = logging.getLogger(__name__)
@@ -181,9 +182,10 @@ class _Search:
         if why:
             return self._found(why, self._run_dir() or Path(self.config.output))
         kernel: Any = self.store.recall(_KERNEL)
-        data = TrialData(self.config, kernel)
+        data = trial_data(self.config, kernel)
         self.store.check_data(data.job.fingerprint)
-        self.store.remember(_KERNEL, data.backend)
+        if data.backend is not None:
+            self.store.remember(_KERNEL, data.backend)
         for fact, value in data.job.facts.items():
             LOG.info(f"{fact}: {value}")
         LOG.info(
@@ -245,7 +247,7 @@ class _Search:
         child = tracking.trial(number, values)
         watcher = Watcher(
             metric,
-            self.config.training.epochs,
+            passes(self.config),
             self._reporter(),
             self.deadline if earlier else None,
             self.check,

@@ -29,7 +29,7 @@ from recsys.training.engine.machine import keep_freed_memory
 from recsys.training.engine.ranks import World
 from recsys.training.evaluation.evaluate import ranking_metrics
 from recsys.training.families.load import parse_config
-from recsys.training.families.retrieval.job import load_data
+from recsys.training.families.loading import load_data
 from recsys.training.families.retrieval.validation import rank_with
 from recsys.training.families.two_tower.task import two_tower_task
 

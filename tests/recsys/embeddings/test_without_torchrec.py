@@ -36,7 +36,7 @@ from recsys.features.dataset.queries import build_queries
 from recsys.features.dataset.split import VALIDATION
 from recsys.training.families.load import load_config
 from recsys.training.engine.ranks import ALONE
-from recsys.training.families.retrieval.job import load_data
+from recsys.training.families.loading import load_data
 from recsys.training.families.two_tower.task import two_tower_task
 from recsys.training.jobs import train
 

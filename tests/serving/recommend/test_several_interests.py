@@ -34,7 +34,8 @@ from recsys.serving.recommend.scorer import Scorer
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.families.load import load_config
 from recsys.training.jobs.evaluate import evaluate_bundle
-from recsys.training.jobs.train import TrainResult, train
+from recsys.training.jobs.runs import TrainResult
+from recsys.training.jobs.train import train
 
 
 def trained_with(world_config: Path, output: Path, **changes: object) -> TrainResult:

@@ -45,7 +45,7 @@ from recsys.training.families.registry import FAMILY_OF_KIND, family_of
 from recsys.training.families.retrieval.contents import _index_request, describe
 from recsys.training.families.retrieval.evaluating import evaluate_model
 from recsys.training.families.retrieval.memory import fit_memory
-from recsys.training.jobs.train import new_run_dir
+from recsys.training.jobs.runs import new_run_dir
 
 Json = dict[str, Any]
 ROOT = Path(__file__).parents[3]

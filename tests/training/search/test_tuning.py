@@ -34,7 +34,7 @@ from recsys.training.search.store import (
     Tried,
     open_search,
 )
-from recsys.training.search.trial import TrialData, TrialPrunedError, TrialStoppedError, Watcher
+from recsys.training.search.trial import TrialPrunedError, TrialStoppedError, Watcher, trial_data
 from recsys.training.search.tuning import Budget, Found, search, search_facts
 
 SPACE = {
@@ -168,7 +168,7 @@ def test_what_is_written_trains_to_what_is_promised(seven: tuple[Path, Found]) -
     tuned = load_config(out)
     assert values_of(tuned, found.space) == found.best.values
     watcher = Watcher("auc", tuned.training.epochs, lambda epoch, value: False)
-    TrialData(tuned).train(tuned, (watcher,))
+    trial_data(tuned).train(tuned, (watcher,))
     assert watcher.best == found.best.value
 
 
@@ -373,7 +373,7 @@ def both_ways(base: ExperimentConfig, values: dict[str, Any]) -> bool:
     varied = with_values(base, values)
     curves = []
     for opened in (base, varied):
-        data = TrialData(opened, "torch")  # kernels agree to the last digits alone
+        data = trial_data(opened, "torch")  # kernels agree to the last digits alone
         assert data.train(base, ()).history  # a trial before leaves nothing behind
         if opened is varied:
             assert data.task(varied).num_steps == data.job.task().num_steps
@@ -395,7 +395,7 @@ def test_minutes_end_a_search_but_not_before_its_first_trial(tmp_path: Path) -> 
     )
     space = {"training.learning_rate": [0.001, 0.002, 0.003]}
     with open_search(tmp_path / "tune.db", "long", **facts_of(long, space)) as store:
-        store.check_data(TrialData(long).job.fingerprint)
+        store.check_data(trial_data(long).job.fingerprint)
         store.propose()
         store.report(1, 0.5)
         store.done(0.5, 1.0)
@@ -618,7 +618,7 @@ def test_all_trials_have_one_kernel_however_the_machine_is_now(tmp_path: Path) -
     adagrad = ("embedding.optimizer=row_wise_adagrad", "embedding.weight_decay=0")
     config = load_config(clicks(tmp_path), ("embedding.backend=auto", *adagrad))
     for kernel, table in (("torch", "TorchTable"), ("fbgemm", "FbgemmTable")):
-        data = TrialData(config, kernel)  # type: ignore[arg-type]
+        data = trial_data(config, kernel)  # type: ignore[arg-type]
         assert type(data.task(config).trained.table).__name__ == table
         decayed = with_values(config, {"embedding.weight_decay": 0.1})
         assert type(data.task(decayed).trained.table).__name__ == "TorchTable"

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.features.dataset.queries import Queries
-from recsys.plain.answering import PlainModel
+from recsys.plain.answering import MovedModel, PlainModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class Answering:
 class PlainRanker:
     """A `recsys.training.evaluation.evaluate.Ranker` by the scores of a plain model."""
 
-    def __init__(self, model: PlainModel, answering: Answering) -> None:
+    def __init__(self, model: PlainModel | MovedModel, answering: Answering) -> None:
         self.model, self.answering = model, answering
         self._last: tuple[Queries, NDArray[np.bool_]] | None = None
 

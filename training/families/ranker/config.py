@@ -10,7 +10,7 @@ from recsys.embeddings.table import ADAM_RATE, Optimizer, TableConfig
 from recsys.features.schema import Outcome
 from recsys.features.tables.sources import LabelledSources
 from recsys.models.rankers import RANKERS, RankerConfig
-from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.config.experiment import LearnedExperiment
 from recsys.training.config.sections import EvaluationConfig, PositiveInt, TrainingConfig
 from recsys.training.config.self_supervision import SelfSupervision
 
@@ -91,7 +91,7 @@ class RankerEvaluationConfig(EvaluationConfig):
     where the package is installed."""
 
 
-class RankerExperiment(ExperimentConfig):
+class RankerExperiment(LearnedExperiment):
     """The whole file."""
 
     data: LabelledSources

@@ -11,7 +11,7 @@ from recsys.models.rankers import RANKERS
 from recsys.training.embedding.output import tracked_study
 from recsys.training.explain.explanation import explain_rows
 from recsys.training.explain.rankers import explain_log_row, explain_model, explain_pair
-from recsys.training.families.family import Explainer, Family
+from recsys.training.families.family import Explainer, LearnedFamily
 from recsys.training.families.inspecting import inspect_tables
 from recsys.training.families.opened import OpenedModel
 from recsys.training.families.ranker.config import RankerExperiment
@@ -58,7 +58,7 @@ def _evaluate(opened: OpenedModel, report: Path) -> RankingEvaluation:
     return evaluation
 
 
-RANKER = Family(
+RANKER = LearnedFamily(
     plural="rankers",
     kinds=tuple(RANKERS),
     experiment=RankerExperiment,

@@ -4,21 +4,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys.bundle.pair_calibration import InteractionProbability
 from recsys.bundle.weights import load_retrieval, save_weights, space_id
-from recsys.core.distinct import distinct
 from recsys.features.bundle.description import ModelDescription
 from recsys.features.bundle.model_bundle import layouts_of
 from recsys.features.bundle.request_probe import with_answers
 from recsys.features.bundle.writing import ListAnswers, ModelContents, write_model
 from recsys.features.dataset.dataset import Dataset
-from recsys.features.dataset.split import TEST, TRAIN, VALIDATION
-from recsys.features.requests.table import encode_requests, ids_sha256, request_table
+from recsys.features.requests.table import ids_sha256
 from recsys.models.retrieval import RetrievalModel, catalogue_vectors
 from recsys.retrieval.index.exact import ExactVectors
 from recsys.retrieval.index.protocol import IndexRequest
@@ -27,10 +23,8 @@ from recsys.retrieval.recommend import recommend
 from recsys.training.config.file import dump_config
 from recsys.training.config.retrieval import RetrievalExperiment
 from recsys.training.engine.warm_start import kept_optimizer_state
+from recsys.training.families.golden import PROBE_K, golden_requests
 from recsys.training.families.retrieval.reading import RetrievalData
-
-PROBE_ROWS = 256
-PROBE_K = 20
 
 
 def write_retrieval(
@@ -118,19 +112,13 @@ def _probe(
     reading: RetrievalData, model: RetrievalModel, vectors: Tensor, memory: PairMemory | None
 ) -> pa.Table:
     """Return golden requests with the answers that a loader must reproduce."""
-    data, sessions = reading.data, reading.sessions
-    ids = _item_ids(data)
-    users = _probe_users(data)
-    histories = data.histories((TRAIN, VALIDATION, TEST))
-    table = request_table(data.schema, data.tables, histories, users, sessions=sessions)
-    requests = encode_requests(
-        data.encoder,
-        ids,
-        table,
+    asked = golden_requests(
+        reading.data,
+        reading.sessions,
         history_length=reading.config.model.history_length,
-        steps=sessions is not None,
         policies=reading.config.policies,
     )
+    requests = asked.encoded
     scores, rows = recommend(
         model,
         ExactVectors(vectors),
@@ -141,10 +129,4 @@ def _probe(
         exclude=requests.seen,
         memory=memory,
     )
-    return with_answers(table, ids, scores, rows)
-
-
-def _probe_users(data: Dataset) -> NDArray[np.int64]:
-    """Return users spread evenly over the table."""
-    count = min(PROBE_ROWS, data.num_users)
-    return distinct(np.linspace(0, data.num_users - 1, count).astype(np.int64))
+    return with_answers(asked.table, asked.item_ids, scores, rows)

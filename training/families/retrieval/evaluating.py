@@ -7,25 +7,26 @@ from pathlib import Path
 
 from torch import Tensor
 
-from recsys.core.errors import ConfigError
 from recsys.embeddings.diagnostics import Diagnosis
-from recsys.features.dataset.dataset import Dataset, drawn_validation
 from recsys.features.dataset.queries import Queries
-from recsys.features.dataset.split import TEST, TRAIN, VALIDATION
+from recsys.features.dataset.split import TEST
 from recsys.layers.geometry import directions_of
 from recsys.models.retrieval import RetrievalModel, catalogue_vectors, query_vectors
 from recsys.retrieval.index.registry import require
-from recsys.training.config.file import dump_config
 from recsys.training.config.retrieval import RetrievalExperiment
 from recsys.training.evaluation.evaluate import ExtraRankers, Ranker, evaluate, vector_ranker
 from recsys.training.evaluation.results import WITHOUT_MEMORY, Evaluation
+from recsys.training.families.list_evaluation import (
+    ListReport,
+    check_metric,
+    protocol_of,
+    with_fallbacks,
+    write_list_report,
+)
 from recsys.training.families.opened import OpenedModel
 from recsys.training.families.plain.choose import baseline_rankers, check_baselines
 from recsys.training.families.retrieval.memory import FittedMemory, memory_of
 from recsys.training.families.retrieval.reading import Read, RetrievalData
-from recsys.training.reports.showcase import examples, item_groups, item_titles
-
-_METRICS = ("recall", "hit_rate", "ndcg", "mrr")
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,7 @@ def check_settings(config: RetrievalExperiment) -> None:
     Raises:
         ConfigError: which, and why.
     """
-    names = [f"{name}_at_{k}" for k in config.evaluation.ks for name in _METRICS]
-    if config.training.metric not in names:
-        raise ConfigError(
-            f"training.metric: '{config.training.metric}' is not computed; evaluation.ks allows "
-            f"{', '.join(names)}"
-        )
+    check_metric(config)
     check_baselines(config)
     require(config.index.kind)
 
@@ -82,20 +78,15 @@ def evaluate_model(
         queries,
         rankers,
         settings,
-        protocol=_protocol(config, data) | ({} if fitted is None else {"memory": fitted.words}),
+        protocol=protocol_of(config, data) | ({} if fitted is None else {"memory": fitted.words}),
         seed=config.training.seed,
         item_vectors=directions_of(items, geometry),
         query_vectors=directions_of(vectors, geometry),
         temperature=float(model.temperature.detach()),
         left_out=left_out,
     )
-    fell_back = {name: int(one.fell_back(queries).sum()) for name, one in baselines.items()}
-    evaluation = replace(
-        evaluation,
-        metric=config.training.metric,
-        fell_back={name: count for name, count in fell_back.items() if count},
-        fallback=next((one.model.popular.words for one in baselines.values()), "popularity"),
-    )
+    evaluation = with_fallbacks(evaluation, baselines, queries)
+    evaluation = replace(evaluation, metric=config.training.metric)
     return Evaluated(evaluation, queries, items, vectors)
 
 
@@ -125,46 +116,12 @@ def report_on(
     embedding: Diagnosis | None = None,
 ) -> None:
     """Write the HTML report of an evaluation."""
-    from recsys.training.reports.retrieval import write_report
-
-    config, data, items = reading.config, reading.data, evaluated.item_vectors
-    write_report(
+    vectors = directions_of(evaluated.item_vectors, reading.config.model.geometry)
+    write_list_report(
         path,
-        title=title,
-        config_text=dump_config(config),
-        evaluation=evaluated.evaluation,
+        title,
+        ListReport(reading.config, reading.data, evaluated.evaluation, evaluated.queries),
         history=history,
-        item_titles=item_titles(data),
-        item_groups=item_groups(data),
-        item_vectors=directions_of(items, config.model.geometry).numpy(),
-        examples=examples(data, evaluated.queries, evaluated.evaluation),
-        facts=data_facts(data),
+        item_vectors=vectors.numpy(),
         embedding=embedding,
     )
-
-
-def data_facts(data: Dataset) -> dict[str, str]:
-    """Describe how much data there is and what was left out."""
-    facts = {
-        "interactions": f"{len(data.tables.events):,}",
-        "users": f"{data.num_users:,}",
-        "items": f"{data.num_items:,}",
-        "data fingerprint": data.tables.fingerprint,
-    }
-    for drop in data.tables.drops:
-        facts[f"{drop.table}.{drop.column}: {drop.reason}"] = f"{drop.rows:,} rows ({drop.policy})"
-    return facts
-
-
-def _protocol(config: RetrievalExperiment, data: Dataset) -> dict[str, str]:
-    counts = [int((data.part == part).sum()) for part in (TRAIN, VALIDATION, TEST)]
-    words = {
-        "time": "global time split",
-        "leave_one_out": "leave one out, each user's last row",
-        "column": f"given by the column '{config.split.column}'",
-    }[config.split.kind]
-    if config.split.join_validation:
-        words += "; validation rows trained on, too"
-    sizes = "{:,} training, {:,} validation and {:,} test rows".format(*counts)
-    drawn = drawn_validation(config.schema_, data.tables, config.split)
-    return {"split": words, **({"validation": drawn} if drawn else {}), "rows": sizes}

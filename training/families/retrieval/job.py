@@ -8,8 +8,7 @@ from recsys.bundle.directory import RUN_BUNDLES
 from recsys.core.errors import ConfigError
 from recsys.data.batch import FeatureLayout
 from recsys.embeddings.diagnostics import Diagnosis, FeatureValues
-from recsys.features.dataset.cache import cached
-from recsys.features.dataset.dataset import Dataset, continued, prepare
+from recsys.features.dataset.dataset import continued
 from recsys.features.dataset.split import VALIDATION
 from recsys.features.encoding.feature_values import dataset_feature_values
 from recsys.models.retrieval import RetrievalModel
@@ -19,8 +18,10 @@ from recsys.training.engine.warm_start import parent_of
 from recsys.training.evaluation.collapse import collapse_warning
 from recsys.training.evaluation.results import Evaluation
 from recsys.training.families.family import Finished, Given
+from recsys.training.families.list_evaluation import data_facts
+from recsys.training.families.loading import load_data
 from recsys.training.families.retrieval.contents import write_retrieval
-from recsys.training.families.retrieval.evaluating import data_facts, evaluate_model, report_on
+from recsys.training.families.retrieval.evaluating import evaluate_model, report_on
 from recsys.training.families.retrieval.memory import fit_memory
 from recsys.training.families.retrieval.reading import Read, RetrievalData
 
@@ -115,14 +116,6 @@ def open_retrieval(
     with given.world.first_before_others(config.cache is not None):
         data = continued(load_data(config), encoder)
     return RetrievalJob(title, read(config, data), given)
-
-
-def load_data(config: RetrievalExperiment) -> Dataset:
-    """Read and encode the tables of `config`, from its cache where it has one."""
-    parts = (config.schema_, config.data, config.policies, config.split, config.embedding.lookups)
-    if config.cache is None:
-        return prepare(*parts)
-    return cached(Path(config.cache), lambda: prepare(*parts), *parts)
 
 
 def _warnings(

@@ -3,10 +3,7 @@
 import logging
 from dataclasses import dataclass, replace
 
-import numpy as np
-import pyarrow.compute as pc
-
-from recsys.features.bundle.files import read_items, read_memory
+from recsys.features.bundle.files import read_memory
 from recsys.features.dataset.queries import Queries
 from recsys.features.dataset.split import VALIDATION
 from recsys.models.retrieval import RetrievalModel, catalogue_vectors, query_vectors
@@ -60,14 +57,11 @@ def memory_of(
     opened: OpenedModel, reading: RetrievalData, model: RetrievalModel
 ) -> FittedMemory | None:
     """Return the memory of an opened model, of the catalogue of `reading`; None: it has none."""
-    items = read_items(opened.bundle).column(opened.schema.item_key)
-    memory = read_memory(opened.bundle, len(items))
+    place = opened.rows_in(reading.data)
+    memory = read_memory(opened.bundle, len(place))
     if memory is None:
         return None
-    today = reading.data.tables.items.column(opened.schema.item_key).combine_chunks()
-    rows = pc.index_in(items.combine_chunks(), value_set=today)
-    place = np.asarray(pc.fill_null(rows, -1)).astype(np.int64)
-    moved = memory.onto(place, len(today))
+    moved = memory.onto(place, reading.data.num_items)
     weight = memory.gain / float(model.temperature.detach())
     return FittedMemory(moved, _in_words(moved, weight, "as in the bundle"))
 

@@ -5,7 +5,7 @@ from functools import partial
 from recsys.features.dataset.sessions import sessions_of
 from recsys.features.propose.inspect import Report
 from recsys.training.evaluation.results import Evaluation
-from recsys.training.families.family import Family
+from recsys.training.families.family import LearnedFamily
 from recsys.training.families.inspecting import inspect_tables
 from recsys.training.families.retrieval.evaluating import check_settings, evaluate_opened
 from recsys.training.families.retrieval.job import open_retrieval
@@ -25,7 +25,7 @@ def _inspect(config: SessionExperiment) -> Report:
     )
 
 
-SESSION = Family(
+SESSION = LearnedFamily(
     plural="models of sessions",
     kinds=("session",),
     experiment=SessionExperiment,

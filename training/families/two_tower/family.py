@@ -3,7 +3,7 @@
 from functools import partial
 
 from recsys.training.evaluation.results import Evaluation
-from recsys.training.families.family import Family
+from recsys.training.families.family import LearnedFamily
 from recsys.training.families.inspecting import inspect_tables
 from recsys.training.families.retrieval.evaluating import check_settings, evaluate_opened
 from recsys.training.families.retrieval.job import open_retrieval
@@ -14,7 +14,7 @@ from recsys.training.reports.evaluation_table import evaluation_table
 
 _TITLE = "Two-tower retrieval"
 
-TWO_TOWER = Family(
+TWO_TOWER = LearnedFamily(
     plural="two-towers",
     kinds=("two_tower",),
     experiment=TwoTowerExperiment,

@@ -28,7 +28,8 @@ from recsys.training.families.ranker.job import open_ranking
 from recsys.training.families.ranker.rows import open_rows
 from recsys.training.families.ranker.task import predictions, ranking_task
 from recsys.training.jobs.evaluate import evaluate_bundle
-from recsys.training.jobs.train import TrainResult, train
+from recsys.training.jobs.runs import TrainResult
+from recsys.training.jobs.train import train
 
 ROWS = 6000
 CONFIG = """

@@ -39,7 +39,8 @@ from recsys.training.families.ranker.job import open_ranking, row_facts
 from recsys.training.families.ranker.rows import RankingRows, open_rows
 from recsys.training.families.ranker.task import predictions, ranking_task
 from recsys.training.jobs.evaluate import evaluate_bundle
-from recsys.training.jobs.train import TrainResult, train
+from recsys.training.jobs.runs import TrainResult
+from recsys.training.jobs.train import train
 
 ROWS = 9000
 CONFIG = """

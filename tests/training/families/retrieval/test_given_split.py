@@ -12,8 +12,8 @@ from recsys.features.dataset.dataset import Dataset, drawn_validation, prepare
 from recsys.features.dataset.split import TEST, TRAIN, VALIDATION
 from recsys.features.propose.tables import infer
 from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.families.list_evaluation import protocol_of
 from recsys.training.families.load import load_config
-from recsys.training.families.retrieval.evaluating import _protocol
 from recsys.training.jobs.check import preflight
 
 
@@ -98,11 +98,11 @@ def test_the_words_are_in_the_protocol_also_from_the_cache(tmp_path: Path) -> No
         cached(tmp_path / "cache", lambda: read(config), *settings),
         cached(tmp_path / "cache", lambda: pytest.fail("read again"), *settings),
     ):
-        words = _protocol(config, data)
+        words = protocol_of(config, data)
         assert words["split"] == "given by the column 'split'"
         assert words["validation"].startswith("10 % of each user's training rows")
     by_order = config.model_copy(update={"split": type(config.split)(kind="leave_one_out")})
-    assert "validation" not in _protocol(by_order, read(by_order))
+    assert "validation" not in protocol_of(by_order, read(by_order))
 
 
 def test_a_split_with_validation_rows_stays_as_it_is(tmp_path: Path) -> None:

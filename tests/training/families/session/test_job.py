@@ -34,7 +34,8 @@ from recsys.training.families.retrieval.evaluating import evaluate_model
 from recsys.training.families.session.reading import SessionData
 from recsys.training.jobs.evaluate import evaluate_bundle
 from recsys.training.jobs.opening import open_model
-from recsys.training.jobs.train import TrainResult, train
+from recsys.training.jobs.runs import TrainResult
+from recsys.training.jobs.train import train
 
 NUM_ITEMS, MINUTE = 30, 60
 KINDS = np.array(["view", "cart"])

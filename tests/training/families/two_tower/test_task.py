@@ -20,10 +20,10 @@ from recsys.training.engine.machine import pick_device
 from recsys.training.engine.ranks import World
 from recsys.training.evaluation.evaluate import ranking_metrics
 from recsys.training.families.load import load_config
-from recsys.training.families.retrieval.job import load_data
+from recsys.training.families.loading import load_data
 from recsys.training.families.retrieval.validation import rank_with
 from recsys.training.families.two_tower.task import two_tower_task
-from recsys.training.jobs.train import config_of_run, new_run_dir
+from recsys.training.jobs.runs import config_of_run, new_run_dir
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,53 @@
+"""The family of plain models, which count and solve."""
+
+from recsys.features.dataset.sessions import sessions_of
+from recsys.features.propose.inspect import Report
+from recsys.features.tables.checked import Tables
+from recsys.plain.registry import PLAIN
+from recsys.training.evaluation.results import Evaluation
+from recsys.training.families.family import Explainer, FittedFamily
+from recsys.training.families.inspecting import inspect_tables
+from recsys.training.families.list_evaluation import check_metric
+from recsys.training.families.plain.choose import check_baselines
+from recsys.training.families.plain.config import PlainExperiment
+from recsys.training.families.plain.explaining import explain_list, explain_nothing
+from recsys.training.families.plain.job import evaluate_opened, open_plain
+from recsys.training.families.plain.space import plain_space
+from recsys.training.reports.evaluation_table import evaluation_table
+
+
+def _check(config: PlainExperiment) -> None:
+    """Refuse, before any work is done, a metric or a baseline that is not available.
+
+    Raises:
+        ConfigError: which, and why.
+    """
+    check_metric(config)
+    check_baselines(config)
+
+
+def _inspect(config: PlainExperiment) -> Report:
+    """Check the tables, and say how the log is cut where it is."""
+    cutting = config.sessions
+
+    def notes(tables: Tables) -> tuple[str, ...]:
+        if cutting is None:
+            return ()
+        return (sessions_of(config.schema_, tables.events, cutting).in_words(),)
+
+    return inspect_tables(config, notes)
+
+
+PLAIN_MODELS = FittedFamily(
+    plural="plain models",
+    kinds=tuple(PLAIN),
+    experiment=PlainExperiment,
+    check=_check,
+    inspect=_inspect,
+    open=open_plain,
+    evaluate=evaluate_opened,
+    evaluation=Evaluation,
+    show=evaluation_table,
+    space=plain_space,
+    explain=Explainer(model=explain_nothing, pair=explain_list, log_row=explain_nothing),
+)

@@ -1,0 +1,131 @@
+"""A run of a training: its folder, what it leaves, and its tracking."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from recsys.bundle.directory import bundles_of_run
+from recsys.core.errors import ConfigError, NotFoundError
+from recsys.core.events import Event, PointLogged
+from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.config.file import dump_config
+from recsys.training.engine.checkpoint import Checkpoints
+from recsys.training.engine.loop import Terminated
+from recsys.training.evaluation.results import ModelEvaluation
+from recsys.training.families.load import load_config
+from recsys.training.tracking.run import Tracker, start_run
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """Where everything went."""
+
+    run_dir: Path
+    bundle: Path
+    report: Path
+    evaluation: ModelEvaluation
+    run_id: str | None
+
+
+class About(Protocol):
+    """What a job says of its data."""
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """How much data there is and what was left out, as text."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the data."""
+
+
+def tracked(
+    config: ExperimentConfig,
+    run_dir: Path,
+    about: About,
+    tags: dict[str, str],
+    run: Callable[[Tracker], TrainResult],
+) -> TrainResult:
+    """Do `run` as a run of MLflow's, whose status is how it ended."""
+    tracker = start_run(
+        config.tracking,
+        run_dir=run_dir,
+        name=run_dir.name,
+        params=_flat(config.model_dump(mode="json", by_alias=True)),
+        tags=tags,
+    )
+    status = "FAILED"
+    try:
+        tracker.dataset("training", about.fingerprint, about.facts)
+        result = run(tracker)
+        status = "FINISHED"
+    except Terminated:
+        status = "KILLED"
+        LOG.info(f"stopped; continue with: recsys train --resume {run_dir}")
+        raise
+    finally:
+        tracker.finish(status)
+    # The run is made in the background: only now is it sure to have an id, if it has one.
+    return replace(result, run_id=tracker.run_id)
+
+
+def new_run_dir(config: ExperimentConfig) -> Path:
+    """Create the folder of a new run, with the configuration in it."""
+    parent = Path(config.output)
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    for suffix in ("", *(f"-{number}" for number in range(2, 1000))):
+        run_dir = parent / f"{config.model.kind}-{stamp}{suffix}"
+        try:
+            run_dir.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        (run_dir / "config.yaml").write_text(dump_config(config))
+        return run_dir
+    raise ConfigError(f"{parent}: cannot make a new run folder")
+
+
+def config_of_run(run_dir: Path) -> ExperimentConfig:
+    """Return the configuration that the run in `run_dir` was started with.
+
+    Raises:
+        NotFoundError: there is no run.
+        ConfigError: the run is finished.
+    """
+    path = run_dir / "config.yaml"
+    if not path.is_file():
+        raise NotFoundError(f"{run_dir}: no run to resume (config.yaml is missing)")
+    bundles = bundles_of_run(run_dir)
+    if bundles and not Checkpoints.of_run(run_dir).steps():
+        raise ConfigError(f"{run_dir}: this run is finished; its bundle is {bundles[0]}")
+    return load_config(path)
+
+
+class TrackingListener:
+    """Sends what the loop logs to the tracker."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self.tracker = tracker
+
+    def __call__(self, event: Event) -> None:
+        """Send one point of the curves; steps are not tracked one by one."""
+        if not isinstance(event, PointLogged):
+            return
+        step = int(event.values["step"])
+        values = {name: one for name, one in event.values.items() if name not in ("step", "epoch")}
+        values = {n if "/" in n else f"train/{n}": value for n, value in values.items()}
+        self.tracker.metrics(values, step)
+
+
+def _flat(tree: dict[str, object], prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
