@@ -54,7 +54,7 @@ class ModelDescription:
     @property
     def reads_features(self) -> bool:
         """Whether the model reads more of a request than the items of its history."""
-        return MODELS[self.kind].reads != "history"
+        return not MODELS[self.kind].of_items_alone
 
     @property
     def gives_rows(self) -> bool:
@@ -92,7 +92,7 @@ class ModelDescription:
         kind, table = MODELS[raw["kind"]], raw["embedding"]
         settings: Any = parse(kind.config, kind.config.of_earlier(raw["model"]), source=source)
         sessions = None
-        if kind.of_steps or "sessions" in raw:
+        if kind.of_steps or (kind.of_items_alone and "sessions" in raw):
             sessions = parse(SessionConfig, raw["sessions"], source=source)
         return cls(
             model=settings,

@@ -116,7 +116,7 @@ _LAYOUTS: dict[Reads, Callable[[FeatureEncoder], tuple[FeatureLayout, ...]]] = {
     "row": lambda encoder: (encoder.ranking_layout(),),
     "request": lambda encoder: encoder.retrieval_layouts(of_steps=False),
     "steps": lambda encoder: encoder.retrieval_layouts(of_steps=True),
-    "history": lambda encoder: (),
+    "items": lambda encoder: (),
 }
 
 

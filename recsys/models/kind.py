@@ -18,7 +18,7 @@ def unknown_axes(_config: Any) -> Axes | None:
     return None
 
 
-Reads = Literal["row", "request", "steps", "history"]
+Reads = Literal["row", "request", "steps", "items"]
 """A row of the log; a request with items and its history as a whole; a history step by step,
 with what the log says of each step; or the items of a history alone."""
 Answers = Literal["lists", "rows"]
@@ -51,6 +51,11 @@ class Kind:
     def of_steps(self) -> bool:
         """Whether the model reads a history step by step."""
         return self.reads == "steps"
+
+    @property
+    def of_items_alone(self) -> bool:
+        """Whether the model reads the items of a history, or of a session, and nothing else."""
+        return self.reads == "items"
 
 
 @dataclass(frozen=True)

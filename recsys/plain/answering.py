@@ -179,7 +179,8 @@ class PlainModel:
         found, place = topk_of_scores(matrix, k)
         rows = place
         if ranked is not None:
-            rows = torch.where(place >= 0, torch.from_numpy(ranked)[place.clamp(min=0)], -1)
+            row_of = torch.from_numpy(np.append(ranked, -1))  # place -1 is that of the last one
+            rows = row_of[place]
         return Top(found, rows, popular)
 
     def _says_nothing(

@@ -26,8 +26,6 @@ class ImplicitAlsConfig(PlainConfig):
     """Weight of an interaction; pairs without one weigh 1."""
     l2_share: Annotated[float, Field(gt=0)] = 0.5
     """L2 over the mean number of users an item: dense logs need more of it."""
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    """Of the first vectors."""
 
 
 @dataclass(frozen=True)

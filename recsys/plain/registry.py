@@ -77,7 +77,7 @@ def _attributes(config: AttributesConfig, rows: Counted) -> AttributePopularity:
     return AttributePopularity.fit(*of_sequences, rows.attributes, **_settings(config))
 
 
-_kind = partial(PlainKind, reads="history")
+_kind = partial(PlainKind, reads="items")
 _ordered = partial(_kind, of_order=True, breaks_ties=True)
 
 PLAIN: dict[str, PlainKind] = {

@@ -277,8 +277,8 @@ def _of_ids_alone(schema: Schema, sources: Sources) -> tuple[Schema, Sources]:
     A table of users, where one is given, says which users there are.
     """
     users = None if sources.users is None else schema.users
-    items = tuple(one for one in schema.features if one.table == "items")
-    changes = {"users": users, "others": {}, "features": items}
+    items = schema.features_of("items")
+    changes: dict[str, Any] = {"users": users, "others": {}, "features": items}
     return schema.model_copy(update=changes), sources.model_copy(update={"others": {}})
 
 

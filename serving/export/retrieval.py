@@ -57,10 +57,9 @@ def export_index(
     if out.exists():
         raise ConfigError(f"{out} exists; choose another --out, an export is never overwritten")
     scorer = Scorer.open(bundle)
-    vectors = scorer.vectors
+    vectors, geometry, queries = scorer.vectors, scorer.model.config.geometry, _probe(scorer)
     encoding = None if encoded is None else encoding_of(scorer, encoded)
     stored = read_facts(index_files(scorer.bundle))
-    geometry, queries = scorer.model.config.geometry, _probe(scorer)
     if encoding is None:
         asked = queries.flatten(0, -2)  # every interest searches by itself
     else:

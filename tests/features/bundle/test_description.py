@@ -19,9 +19,14 @@ from recsys.features.dataset.sessions import SessionConfig
 from recsys.features.tables.sources import Policies
 from recsys.models.rankers import RANKERS
 from recsys.models.registry import MODELS
+from recsys.plain.registry import PLAIN
 from recsys.serving.recommend.scorer import Scorer
 
 LAYOUT = FeatureLayout((("item", 2),), (("tags", 1),), ("price",), ("sum",), (("tags", "item"),))
+
+
+def of_sessions(kind: str) -> bool:
+    return MODELS[kind].of_steps or kind == "markov"
 
 
 def described(kind: str) -> ModelDescription:
@@ -29,12 +34,12 @@ def described(kind: str) -> ModelDescription:
     of_lists = kind not in RANKERS
     return ModelDescription(
         model=settings,
-        embedding=TableConfig(num_rows=123, dim=8),
+        embedding=None if kind in PLAIN else TableConfig(num_rows=123, dim=8),
         policies=Policies(bad_ids="drop"),
-        layouts=(LAYOUT,),
-        sessions=SessionConfig(inactivity_minutes=7.5) if MODELS[kind].of_steps else None,
+        layouts=() if kind in PLAIN else (LAYOUT,),
+        sessions=SessionConfig(inactivity_minutes=7.5) if of_sessions(kind) else None,
         filter_seen=not of_lists,
-        space_id="space" if of_lists else None,
+        space_id="space" if of_lists and kind not in PLAIN else None,
     )
 
 
@@ -55,7 +60,7 @@ def test_what_is_written_reads_back(kind: str, tmp_path: Path) -> None:
     assert read_description(bundle) == wanted
     assert raw["answers"] == wanted.answers == ("rows" if kind in RANKERS else "lists")
     assert wanted.gives_rows == (kind in RANKERS)
-    assert (raw["kind"], ("sessions" in raw)) == (kind, MODELS[kind].of_steps)
+    assert (raw["kind"], ("sessions" in raw)) == (kind, of_sessions(kind))
 
 
 @pytest.mark.parametrize(

@@ -32,13 +32,16 @@ from recsys.embeddings.memory import check_memory
 from recsys.embeddings.plan import EmbeddingPlan
 from recsys.features.batches.rows import RankingLoader
 from recsys.features.world.world import RetailWorld
+from recsys.plain.saved import arrays_of
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.engine.checkpoint import Checkpoints, LoopState, Trained
 from recsys.training.engine.loop import fit
 from recsys.training.engine.machine import pick_device
 from recsys.training.engine.warm_start import kept_optimizer_state
-from recsys.training.families.family import Family, Given, Job
+from recsys.training.families.family import Family, Given
 from recsys.training.families.load import config_of
+from recsys.training.families.plain.job import PlainJob
+from recsys.training.families.plain.job import _evaluated as plain_evaluation
 from recsys.training.families.ranker.evaluation import calibrator_of, evaluate_ranker, evaluation_of
 from recsys.training.families.ranker.job import RankingJob
 from recsys.training.families.registry import FAMILY_OF_KIND, family_of
@@ -95,6 +98,11 @@ LABEL: Json = {
     "evaluation.rankers": [],
     "schema.interactions.label": {"column": "click"},
 }
+COUNTED: Json = {
+    "training.metric": "ndcg_at_5",
+    "evaluation.ks": [5],
+    "evaluation.baselines": ["popularity"],
+}
 COLUMNS = ["item_id", "user_id", "device", "brand"]
 TITLE = {"name": "title", "table": "interactions", "kind": "text"}
 STREAMED: Json = {
@@ -116,8 +124,11 @@ KINDS: dict[str, Json] = {
     "session": {**LISTS, "training.batch_size": 16},
     "mlp": LABEL,
     "streamed": STREAMED,
+    "item_knn": COUNTED,
 }
-"""What an experiment of each kind has set beside `BASE`; the last one is a ranker of a stream."""
+"""What an experiment of each kind has set beside `BASE`; `streamed` is a ranker of a stream."""
+OF_LEARNING = ("embedding.", "training.batch", "training.epochs", "training.precision")
+"""What of `BASE` a plain model does not have."""
 
 
 @dataclass(frozen=True)
@@ -387,6 +398,20 @@ PROBES: dict[str, Probe] = {
         {"schema.interactions.label": None, "training.negatives": 1}, {"training.negatives": 2}
     ),
     "data.stream": Probe(elsewhere="tests/training/families/ranker/test_job.py"),
+    "item_knn: training.seed": Probe({"training.max_validation_queries": 3}, {"training.seed": 1}),
+    "item_knn: training.metric": Probe(other={"training.metric": "recall_at_5"}, see="evaluated"),
+    "item_knn: sessions.inactivity_minutes": Probe(
+        {"sessions": {}}, {"sessions": {"inactivity_minutes": 10.0}}
+    ),
+    "item_knn: evaluation.queries": Probe({"sessions": {}}, {"evaluation.queries": "events"}),
+    "model[popularity].window_days": Probe(
+        {"model.kind": "popularity"}, {"model.window_days": 2.0}
+    ),
+    "model[item_knn].neighbours": Probe({"model.kind": "item_knn"}, {"model.neighbours": 2}),
+    "model[ease].max_items": Probe({"model.kind": "ease"}, {"model.max_items": 3}),
+    "model[gf_cf].rank": Probe({"model.kind": "gf_cf"}, {"model.rank": 2}),
+    "model[cheby_cf].rank": Probe({"model.kind": "cheby_cf"}, {"model.rank": 2}),
+    "model[v_sknn].recent": Probe({"model.kind": "v_sknn"}, {"model.recent": 1}),
 }
 """By key, or by kind and key, which goes first."""
 AMONG: dict[str, Json] = {
@@ -563,7 +588,8 @@ def configured(kind: str, shop: Path, *settings: Json) -> ExperimentConfig:
         "output": str(shop / "runs"),
     }
     for key, value in {**BASE, **KINDS[kind]}.items():
-        _set(raw, key, deepcopy(value))
+        if KINDS[kind] is not COUNTED or not key.startswith(OF_LEARNING):
+            _set(raw, key, deepcopy(value))
     for one in settings:
         for key, value in one.items():
             _set(raw, key, str(shop / value) if key in ("cache", "output") else deepcopy(value))
@@ -599,7 +625,7 @@ class Laboratory:
 
     def __init__(self, shop: Path) -> None:
         self.shop = shop
-        self._jobs: dict[str, Job] = {}
+        self._jobs: dict[str, Any] = {}
         self._seen: dict[tuple[str, str], Any] = {}
 
     def observe(self, config: ExperimentConfig, see: str) -> Any:
@@ -608,12 +634,14 @@ class Laboratory:
             self._seen[key] = getattr(self, f"_{see}")(config)
         return self._seen[key]
 
-    def job(self, config: ExperimentConfig) -> Job:
+    def job(self, config: Any) -> Any:
         tree = config.model_dump(mode="json", by_alias=True)
         parts = ("data", "policies", "schema", "split", "sessions", "cache", "output")
-        key = repr([config.embedding.lookups, *(tree.get(name) for name in parts)])
+        lookups = None if "embedding" not in tree else config.embedding.lookups
+        key = repr([type(config), lookups, *(tree.get(name) for name in parts)])
         if key not in self._jobs:
-            self._jobs[key] = family_of(config).open(config, Given())
+            family: Any = family_of(config)
+            self._jobs[key] = family.open(config, Given())
         return self._jobs[key].under(config)
 
     def _data(self, config: ExperimentConfig) -> Any:
@@ -628,9 +656,13 @@ class Laboratory:
             + [job.rows.loader.users(2)]
         )
 
-    def _trained(self, config: ExperimentConfig) -> Any:
+    def _trained(self, config: Any) -> Any:
         family_of(config).check(config)
-        task = self.job(config).task()
+        job = self.job(config)
+        if isinstance(job, PlainJob):
+            model = job.fit()
+            return plain([arrays_of(model.fitted), model.popular, job.validate(model)])
+        task = job.task()
         checkpoints = _Recording(self.shop / "checkpoints")
         state = fit(task, config.training, checkpoints)
         trained = checkpoints.trained
@@ -647,6 +679,8 @@ class Laboratory:
 
     def _evaluated(self, config: ExperimentConfig) -> Any:
         job: Any = self.job(config)
+        if isinstance(job, PlainJob):
+            return plain(plain_evaluation(job.reading, job.fit()))
         model = job.task().trained.model
         if isinstance(job, RankingJob):
             own = evaluate_ranker(config, job.rows, model, calibrator_of(config, job.rows, model))
@@ -654,32 +688,33 @@ class Laboratory:
         found = evaluate_model(job.reading, model, fitted=fit_memory(job.reading, model))
         return plain([found, job.reading.probability(model)])
 
-    def _state(self, config: ExperimentConfig) -> Any:
+    def _state(self, config: Any) -> Any:
         return plain(kept_optimizer_state(config, self.job(config).task().trained.model))
 
-    def _index(self, config: ExperimentConfig) -> Any:
+    def _index(self, config: Any) -> Any:
         job: Any = self.job(config)
         vectors = torch.zeros(job.reading.data.num_items, config.model.dim)  # type: ignore[attr-defined]
         described = describe(job.reading, "space")
         asked = _index_request(job.config, job.reading.data, vectors, vectors, described)
         return (asked.kind, asked.min_recall, asked.threads)
 
-    def _kernel(self, config: ExperimentConfig) -> Any:
+    def _kernel(self, config: Any) -> Any:
         job = self.job(config)
         plan = EmbeddingPlan.of(config.embedding, job.layouts)
         return str(pick_backend(config.embedding, plan, batch_size=8, device=torch.device("cpu")))
 
-    def _memory(self, config: ExperimentConfig) -> Any:
+    def _memory(self, config: Any) -> Any:
         return check_memory(config.embedding, 1 << 40)
 
-    def _device(self, config: ExperimentConfig) -> Any:
+    def _device(self, config: Any) -> Any:
         return str(pick_device(config.training.device))
 
     def _folder(self, config: ExperimentConfig) -> Any:
         return str(new_run_dir(config).parent)
 
     def _kept(self, config: ExperimentConfig) -> Any:
-        family_of(config).open(config, Given())
+        family: Any = family_of(config)
+        family.open(config, Given())
         return None if config.cache is None else len(list(Path(config.cache).iterdir()))
 
 

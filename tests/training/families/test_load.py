@@ -8,9 +8,11 @@ import yaml
 from recsys.core.errors import ConfigError
 from recsys.models.rankers import RANKERS
 from recsys.models.registry import MODELS
+from recsys.plain.registry import PLAIN
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.config.file import dump_config
 from recsys.training.families.load import parse_config, without_foreign_keys
+from recsys.training.families.plain.config import PlainExperiment
 from recsys.training.families.ranker.config import RankerExperiment
 from recsys.training.families.registry import FAMILIES, FAMILY_OF_KIND, family_of
 from recsys.training.families.session.config import SessionExperiment
@@ -21,6 +23,7 @@ CLASSES = {
     "two_tower": TwoTowerExperiment,
     "session": SessionExperiment,
     **dict.fromkeys(tuple(RANKERS), RankerExperiment),
+    **dict.fromkeys(tuple(PLAIN), PlainExperiment),
 }
 
 
@@ -36,6 +39,8 @@ def raw_of(kind: str, **sections: Any) -> Raw:
     }
     if CLASSES[kind] is RankerExperiment:
         raw["schema"]["interactions"]["label"] = {"column": "label"}
+    if kind == "session_items":
+        raw["evaluation"] = {"filter_seen": False}
     for name, section in sections.items():
         is_more = isinstance(section, dict) and isinstance(raw.get(name), dict)
         raw[name] = {**raw[name], **section} if is_more else section
@@ -71,9 +76,12 @@ def test_what_is_written_has_the_keys_of_the_family_alone_and_reads_the_same(kin
     for section in ("training", "evaluation", "split", "tracking"):
         assert shown[section].keys() == type(getattr(config, section)).model_fields.keys()
     assert ("label_smoothing" in shown["training"]) == (CLASSES[kind] is RankerExperiment)
-    assert ("loss" in shown["training"]) == (CLASSES[kind] is not RankerExperiment)
+    learns_lists = CLASSES[kind] in (TwoTowerExperiment, SessionExperiment)
+    assert ("loss" in shown["training"]) == learns_lists
     assert ("examples" in shown["training"]) == (kind == "two_tower")
-    assert ("sessions" in shown) == ("session" in shown["training"]) == (kind == "session")
+    assert ("session" in shown["training"]) == (kind == "session")
+    assert ("sessions" in shown) == (kind == "session" or CLASSES[kind] is PlainExperiment)
+    assert ("embedding" in shown) == ("warm_start" in shown) == (kind not in PLAIN)
     assert list(shown)[-2:] == ["cache", "tune"]  # how a run goes stands below what is trained
 
 
@@ -107,16 +115,25 @@ FOREIGN: list[tuple[str, Raw, str]] = [
     ("dcn", {"training": {"examples": "rows"}}, "training.examples is for two-towers"),
     ("dcn", {"training": {"hard_negatives": {"count": 2}}}, "training.hard_negatives is for two-t"),
     ("dcn", {"training": {"uniform_negatives": 2}}, "training.uniform_negatives is for two-towers"),
-    ("dcn", {"evaluation": {"ks": [5]}}, "evaluation.ks is for two-towers and models of sessions"),
-    ("dcn", {"evaluation": {"queries": "events"}}, "evaluation.queries is for models of sessions"),
-    ("dcn", {"sessions": {}}, "sessions is for models of sessions"),
+    ("dcn", {"evaluation": {"ks": [5]}}, "evaluation.ks is for two-towers, models of sessions and"),
+    (
+        "dcn",
+        {"evaluation": {"queries": "events"}},
+        "evaluation.queries is for models of sessions and plain models",
+    ),
+    ("dcn", {"sessions": {}}, "sessions is for models of sessions and plain models"),
+    ("ease", {"training": {"epochs": 3}}, "training.epochs is for two-towers, models of sessions"),
+    ("ease", {"embedding": {"dim": 4}}, "embedding is for two-towers, models of sessions and rank"),
+    ("ease", {"model": {"rank": 3}}, "model.rank is for model.kind: gf_cf and cheby_cf"),
+    ("markov", {"model": {"dim": 8}}, "model.dim is for two-towers and models of sessions"),
+    ("ease", {"warm_start": "runs/x"}, "warm_start is for two-towers, models of sessions and ran"),
     ("dcn", {"index": {"kind": "exact"}}, "index is for two-towers and models of sessions"),
     (
         "dcn",
         {"split": {"cold_items": {"share": 0.1}}},
-        "split.cold_items is for two-towers and mod",
+        "split.cold_items is for two-towers, models of",
     ),
-    ("dcn", {"split": {"join_validation": True}}, "split.join_validation is for two-towers and mo"),
+    ("dcn", {"split": {"join_validation": True}}, "split.join_validation is for two-towers, mode"),
     ("dcn", {"model": {"heads": 2}}, "model.heads is for model.kind: autoint"),
     ("fm", {"model": {"hidden": [8]}}, "model.hidden is for model.kind: autoint, dcn, mlp, fin"),
     ("logistic", {"model": {"dim": 8}}, "model.dim is for two-towers and models of sessions"),
@@ -176,8 +193,9 @@ def test_what_no_family_knows_is_told_the_nearest_place() -> None:
     ]
     assert refusal("two_tower", model={"kind": "towtower"}) == [
         "shop.yaml: model: kind 'towtower' is none of 'two_tower', 'session', 'autoint', 'dcn', "
-        "'mlp', 'finalmlp', 'masknet', 'shared_bottom', 'mmoe', 'fm', 'logistic' "
-        "(did you mean 'two_tower'?)"
+        "'mlp', 'finalmlp', 'masknet', 'shared_bottom', 'mmoe', 'fm', 'logistic', 'popularity', "
+        "'item_knn', 'ease', 'gf_cf', 'cheby_cf', 'ials', 'session_items', 'markov', 'v_sknn', "
+        "'attributes' (did you mean 'two_tower'?)"
     ]
     assert refusal("dcn", evaluation={"rankers": ["dnc"]}) == [
         "shop.yaml: evaluation.rankers.0: 'dnc' is none of autoint, dcn, mlp, finalmlp, masknet, "
@@ -203,7 +221,7 @@ def test_a_log_of_positive_rows_has_no_label_and_no_derived_features() -> None:
     roles = {"user": "user", "item": "item", "time": {"column": "at", "unit": "s"}}
     features = [{"name": "item", "table": "items", "kind": "categorical"}]
     labelled = {"interactions": {**roles, "label": {"column": "x"}}, "features": features}
-    for kind in ("two_tower", "session"):
+    for kind in ("two_tower", "session", "ease"):
         (line,) = refusal(kind, schema=labelled)
         assert f"model.kind: {kind} learns from interactions and does not use schema" in line
         past = [*features, {"name": "n", "kind": "count", "of": "item"}]
@@ -216,18 +234,18 @@ def test_a_log_of_positive_rows_has_no_label_and_no_derived_features() -> None:
 def test_a_configuration_whose_kind_was_changed_loses_the_keys_of_the_old_one(
     kind: str, other: str
 ) -> None:
-    raw = yaml.safe_load(dump_config(parsed(kind, training={"epochs": 7}, split={"test": 0.3})))
+    raw = yaml.safe_load(dump_config(parsed(kind, training={"seed": 7}, split={"test": 0.3})))
     changed = {**raw, "model": {**raw["model"], "kind": other}}
     changed["schema"] = raw_of(other)["schema"]
     changed["training"].pop("metric")
     if FAMILY_OF_KIND[kind] is not FAMILY_OF_KIND[other]:
-        with pytest.raises(ConfigError, match=f"; model.kind is {other}: leave it out"):
+        with pytest.raises(ConfigError, match=f"model.kind is {other}: (leave it out|Input)"):
             parse_config(changed, source="shop.yaml")
     config = parse_config(without_foreign_keys(changed), source="shop.yaml")
     assert type(config) is CLASSES[other]
-    assert (config.training.epochs, config.split.test) == (7, 0.3)
-    changed["training"]["epoch"] = 3
-    with pytest.raises(ConfigError, match=r"unknown key 'training\.epoch'"):
+    assert (config.training.seed, config.split.test) == (7, 0.3)
+    changed["training"]["sead"] = 3
+    with pytest.raises(ConfigError, match=r"unknown key 'training\.sead'"):
         parse_config(without_foreign_keys(changed), source="shop.yaml")
 
 

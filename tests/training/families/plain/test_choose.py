@@ -16,18 +16,19 @@ from recsys.features.dataset.queries import Queries, build_queries
 from recsys.features.dataset.session_queries import build_session_queries
 from recsys.features.dataset.sessions import SessionConfig, Sessions, cut_sessions
 from recsys.features.dataset.split import TEST, TRAIN
-from recsys.plain import answering, limits, registry
+from recsys.plain import answering, limits
 from recsys.plain.attributes import AttributePopularity
 from recsys.plain.interactions import Baseline
 from recsys.plain.markov import MarkovChain
 from recsys.plain.neighbours import ItemKNN
 from recsys.plain.session_items import SessionItems
-from recsys.plain.session_knn import SessionKNN
+from recsys.plain.session_knn import SessionKNN, SessionKNNConfig
 from recsys.training.config.baselines import NEED_SESSIONS
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.config.retrieval import RetrievalEvaluationConfig
 from recsys.training.evaluation.evaluate import evaluate
 from recsys.training.families.load import load_config, parse_config
+from recsys.training.families.plain import choose
 from recsys.training.families.plain.choose import (
     BASELINES,
     SESSION_BASELINES,
@@ -245,16 +246,14 @@ def test_sessions_have_baselines_of_their_own_and_all_answer(
             assert not set(row) & set(asked.seen.values[slice(*bounds)].tolist())
 
 
-class FewNeighbours:
-    """Sessions so few that it matters which ones are the latest."""
-
-    fit = staticmethod(partial(SessionKNN.fit, recent=3, neighbours=2))
+FEW_NEIGHBOURS = partial(SessionKNNConfig, recent=3, neighbours=2)
+"""Sessions so few that it matters which ones are the latest."""
 
 
 def test_they_learn_from_training_sessions_and_answer_from_the_sessions_so_far(
     dataset: Dataset, sessions: Sessions, asked: Queries, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "SessionKNN", FewNeighbours)
+    monkeypatch.setattr(choose, "SessionKNNConfig", FEW_NEIGHBOURS)
     events = dataset.tables.events
     lists = [
         [event for event in one if dataset.part[event] == TRAIN]
@@ -270,7 +269,7 @@ def test_they_learn_from_training_sessions_and_answer_from_the_sessions_so_far(
         "session_items": SessionItems.fit(*given),
         "markov": MarkovChain.fit(*given, steps=1, power=1.0, backward=0.0),
         "markov_10": MarkovChain.fit(*given),
-        "v_sknn": FewNeighbours.fit(*given, time=events.time[order]),
+        "v_sknn": SessionKNN.fit(*given, time=events.time[order], recent=3, neighbours=2),
         "attributes": AttributePopularity.fit(*given, item_values(dataset)),
     }
     config = RetrievalEvaluationConfig(filter_seen=False, baselines=tuple(expected))  # type: ignore[arg-type]
@@ -363,7 +362,7 @@ def test_they_are_left_out_where_they_cannot_be_had(
 def test_a_log_without_a_clock_has_no_recent_sessions(
     dataset: Dataset, sessions: Sessions, asked: Queries, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "SessionKNN", FewNeighbours)
+    monkeypatch.setattr(choose, "SessionKNNConfig", FEW_NEIGHBOURS)
     timeless = without_times(dataset)
     named = RetrievalEvaluationConfig(baselines=("v_sknn",), filter_seen=False)
     rank = baseline_rankers(timeless, named, sessions)[0]["v_sknn"]
@@ -371,7 +370,7 @@ def test_a_log_without_a_clock_has_no_recent_sessions(
     trained = sessions.only(dataset.part == TRAIN)
     sequence = np.repeat(np.arange(len(trained)), trained.lengths())
     rows = dataset.tables.events.item_row[trained.order]
-    fitted = FewNeighbours.fit(sequence, rows, dataset.num_items)
+    fitted = SessionKNN.fit(sequence, rows, dataset.num_items, recent=3, neighbours=2)
     history = asked.history_items
     scores = fitted.score(history.values.numpy(), history.offsets.numpy())
     best = np.argsort(-scores, axis=1, kind="stable")[:, :10]
