@@ -18,6 +18,8 @@ from recsys.training.families.registry import FAMILIES, FAMILY_OF_KIND
 
 LOG = logging.getLogger(__name__)
 KIND = "model.kind"
+_MOST_NAMED = 5
+"""Keys that are named of those that another kind has no use for."""
 DEFAULT_KIND = "two_tower"
 """Of the model, where a configuration does not say."""
 
@@ -48,8 +50,9 @@ def _suiting(raw: dict[str, Any]) -> dict[str, Any]:
     kept = without_foreign_keys(raw)
     lost = sorted(".".join(place) for place in {*_leaves(raw)} - {*_leaves(kept)})
     if lost:
+        few = lost if len(lost) <= _MOST_NAMED else [*lost[:_MOST_NAMED], "others"]
         LOG.warning(
-            f"model.kind: {kept['model']['kind']} has no use for {listed(lost, 'and')}: left out"
+            f"model.kind: {kept['model']['kind']} has no use for {listed(few, 'and')}: left out"
         )
     return kept
 
