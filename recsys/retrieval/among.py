@@ -21,7 +21,7 @@ from recsys.retrieval.pairs import top_of_pairs
 from recsys.retrieval.passing import where
 from recsys.retrieval.topk import exact_topk
 
-WALK = 256
+WALK = 500
 """Vectors that could be scored one after the other while a graph finds one item more."""
 MARGIN = 1.5
 """How many items more than the share of those that pass would need are asked for."""
