@@ -30,6 +30,7 @@ from recsys.retrieval.index.build import load_index, read_facts
 from recsys.retrieval.index.exact import ExactVectors
 from recsys.retrieval.index.protocol import Index
 from recsys.retrieval.memory import PairMemory
+from recsys.retrieval.passing import Passing
 from recsys.retrieval.recommend import recommend
 
 _UNNAMED = RequestOrigin()
@@ -109,7 +110,13 @@ class ListModel(ModelBundle):
         )
 
     def search(
-        self, requests: Requests, k: int, *, filter_seen: bool, index: Index | None = None
+        self,
+        requests: Requests,
+        k: int,
+        *,
+        filter_seen: bool,
+        index: Index | None = None,
+        passing: Passing | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return scores (B, k) float32 and rows of the catalogue (B, k) int64, -1 where short.
 
@@ -118,7 +125,9 @@ class ListModel(ModelBundle):
             k: longest list; no more than there are items.
             filter_seen: leave out what the user has seen.
             index: what is searched; None: the bundle's index.
+            passing: which items may be in the lists; None: all.
         """
+        seen = requests.seen if filter_seen else None
         return recommend(
             self.model,
             self.index if index is None else index,
@@ -126,7 +135,7 @@ class ListModel(ModelBundle):
             requests.block,
             requests.history,
             k=min(k, len(self.item_ids)),
-            exclude=requests.seen if filter_seen else None,
+            exclude=seen if passing is None else passing.hiding(seen),
             memory=self.memory,
         )
 

@@ -9,6 +9,7 @@ null.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import Enum, auto
 from functools import reduce
 from typing import Any, NoReturn, Protocol
 
@@ -49,10 +50,20 @@ _SIGNS: dict[str, Callable[[Any, Any], Any]] = {
 }
 _TIME = pa.timestamp("us", tz="UTC")
 _LARGEST = 2**63
-_HINTS = {
-    ("boolean", "number"): "write true or false, as in in_stock = true, or the column alone",
-    ("text", "number"): "write numbers without quotes and texts in single quotes",
-}
+
+
+class Sort(Enum):
+    """What values are compared as."""
+
+    BOOLEAN = auto()
+    LIST = auto()
+    NULL = auto()
+    NUMBER = auto()
+    TEXT = auto()
+    TIME = auto()
+
+
+_TRUTH = "; write true or false, as in in_stock = true, or the column alone"
 
 
 class Columns(Protocol):
@@ -61,6 +72,10 @@ class Columns(Protocol):
     @property
     def place(self) -> str:
         """Where they are, for messages."""
+
+    @property
+    def remedy(self) -> str:
+        """What else can be done where a column is missing, to end a sentence."""
 
     @property
     def names(self) -> Sequence[str]:
@@ -74,10 +89,11 @@ class Columns(Protocol):
 class _Value:
     """What a part of a predicate is: of which kind, the values, and how messages call it."""
 
-    kind: str
+    kind: Sort
     values: Any
     what: str
     at: int
+    is_literal: bool = False
 
 
 def passing(text: str, columns: Columns, size: int) -> NDArray[np.bool_]:
@@ -129,9 +145,9 @@ class _Reading:
             case Comparison(sign=sign, left=left, right=right):
                 return self._compared(sign, self._value(left), self._value(right))
         value = self._value(node)
-        if value.kind == "null":
+        if value.kind == Sort.NULL:
             return pa.scalar(None, pa.bool_())
-        if value.kind != "boolean":
+        if value.kind != Sort.BOOLEAN:
             self._refuse(f"{value.what} is no condition; compare it with something", value)
         return value.values
 
@@ -143,16 +159,18 @@ class _Reading:
                 return _literal(value, at)
             case Arithmetic(sign=sign, left=left, right=right):
                 return self._computed(sign, self._value(left), self._value(right))
-        return _Value("boolean", self.condition(node), "a condition", node.at)
+        return _Value(Sort.BOOLEAN, self.condition(node), "a condition", node.at)
 
     def _column(self, node: Column) -> _Value:
         names = list(self._columns.names)
         if node.name not in names:
             known = f"their columns are {', '.join(names)}"
-            quoted = f"; a text is written in single quotes: '{node.name}'" if node.is_quoted else ""
+            quoted = (
+                f"; a text is written in single quotes: '{node.name}'" if node.is_quoted else ""
+            )
             raise FilterError(
                 f"column '{node.name}': the items of {self._columns.place} have no such column"
-                f"{nearest(node.name, names)}; {known}{quoted}",
+                f"{nearest(node.name, names)}; {known}{quoted or self._columns.remedy}",
                 self._text,
                 node.at,
                 node.name,
@@ -162,36 +180,33 @@ class _Reading:
             values = values.dictionary_decode()
         what = f"column '{node.name}' ({values.type})"
         kind = _kind(values.type)
-        if not kind:
+        if kind is None:
             raise FilterError(f"{what} cannot be compared", self._text, node.at, node.name)
         return _Value(kind, _plain(values, kind), what, node.at)
 
     def _compared(self, sign: str, left: _Value, right: _Value) -> Any:
         for one in (left, right):
-            if one.kind == "null" and one.what == "null":
+            if one.is_literal and one.kind == Sort.NULL:
                 self._refuse("nothing is equal to null; write `is null` or `is not null`", one)
-            if one.kind == "list":
+            if one.kind == Sort.LIST:
                 self._refuse(f"{one.what} is a list; write {_contains_hint(one)}", one)
         left, right = self._alike(left, right)
-        if "null" in (left.kind, right.kind):
+        if Sort.NULL in (left.kind, right.kind):
             return _unknown(left.values, right.values)
         return _SIGNS[sign](*_same_type(left.values, right.values))
 
     def _alike(self, left: _Value, right: _Value) -> tuple[_Value, _Value]:
         """Return two values of one kind, or one that is null; a text beside a time is one."""
         kinds = {left.kind, right.kind}
-        if kinds == {"time", "text"}:
+        if kinds == {Sort.TIME, Sort.TEXT}:
             return self._as_time(left), self._as_time(right)
-        if len(kinds - {"null"}) > 1:
-            hint = _HINTS.get(tuple(sorted(kinds)), "")  # type: ignore[arg-type]
-            self._refuse(
-                f"{left.what} cannot be compared with {right.what}" + (f"; {hint}" if hint else ""),
-                right,
-            )
+        if len(kinds - {Sort.NULL}) > 1:
+            hint = _TRUTH if kinds == {Sort.BOOLEAN, Sort.NUMBER} else ""
+            self._refuse(f"{left.what} cannot be compared with {right.what}{hint}", right)
         return left, right
 
     def _as_time(self, value: _Value) -> _Value:
-        if value.kind == "time":
+        if value.kind == Sort.TIME:
             return value
         if not isinstance(value.values, pa.Scalar):
             self._refuse(f"{value.what} is no time; cast it in the source", value)
@@ -200,35 +215,35 @@ class _Reading:
         except ValueError:
             self._refuse(f"{value.what} is no time; write it as in '2026-11-30 17:00'", value)
         time = time if time.tzinfo else time.replace(tzinfo=UTC)
-        return _Value("time", pa.scalar(time.astimezone(UTC), _TIME), value.what, value.at)
+        return _Value(Sort.TIME, pa.scalar(time.astimezone(UTC), _TIME), value.what, value.at)
 
     def _computed(self, sign: str, left: _Value, right: _Value) -> _Value:
         for one in (left, right):
-            if one.kind not in ("number", "null"):
+            if one.kind not in (Sort.NUMBER, Sort.NULL):
                 self._refuse(f"{one.what} is no number, {sign!r} joins numbers", one)
         what = f"{left.what} {sign} {right.what}"
-        if "null" in (left.kind, right.kind):
+        if Sort.NULL in (left.kind, right.kind):
             unknown = _unknown(left.values, right.values)
-            return _Value("null", unknown, what, left.at)
+            return _Value(Sort.NULL, unknown, what, left.at)
         numbers = (_as_double(one.values) for one in (left, right))
-        return _Value("number", _finite(_SIGNS[sign](*numbers)), what, left.at)
+        return _Value(Sort.NUMBER, _finite(_SIGNS[sign](*numbers)), what, left.at)
 
     def _is(self, node: Node, what: bool | None) -> Any:
         value = self._value(node)
         if what is None:
             return pc.is_null(value.values)
-        if value.kind not in ("boolean", "null"):
+        if value.kind not in (Sort.BOOLEAN, Sort.NULL):
             self._refuse(f"{value.what} is neither true nor false", value)
         holds = pc.equal(value.values.cast(pa.bool_()), what)
         return pc.fill_null(holds, False)
 
     def _like(self, node: Node, pattern: Node, folds: bool) -> Any:
         value, like = self._value(node), self._value(pattern)
-        if not isinstance(like.values, pa.Scalar) or like.kind != "text":
+        if not isinstance(like.values, pa.Scalar) or like.kind != Sort.TEXT:
             self._refuse("a pattern is a text in single quotes, as in '%tea%'", like)
-        if value.kind == "null":
+        if value.kind == Sort.NULL:
             return _unknown(value.values, like.values)
-        if value.kind != "text":
+        if value.kind != Sort.TEXT:
             self._refuse(f"{value.what} is no text, and `like` is about text", value)
         return pc.match_like(value.values, like.values.as_py(), ignore_case=folds)
 
@@ -239,15 +254,15 @@ class _Reading:
 
     def _contains(self, node: Node, held: Node) -> Any:
         lists, value = self._value(node), self._value(held)
-        if lists.kind == "null":
+        if lists.kind == Sort.NULL:
             return _unknown(lists.values, value.values)
-        if lists.kind != "list":
-            remedy = "; write like '%...%' for a part of a text" if lists.kind == "text" else ""
+        if lists.kind != Sort.LIST:
+            remedy = "; write like '%...%' for a part of a text" if lists.kind == Sort.TEXT else ""
             self._refuse(f"{lists.what} is no list{remedy}", lists)
         if not isinstance(value.values, pa.Scalar):
             self._refuse("a list contains a value that is written out, as in 'sale'", value)
         inner = lists.values.flatten()
-        kind = _kind(inner.type) or "null"
+        kind = _kind(inner.type) or Sort.NULL
         own = _Value(kind, _plain(inner, kind), f"a value of {lists.what}", lists.at)
         hits = self._compared("=", own, value)
         owners = np.asarray(pc.list_parent_indices(lists.values))
@@ -261,39 +276,40 @@ class _Reading:
 
 def _literal(value: str | int | float | bool | None, at: int) -> _Value:
     if value is None:
-        return _Value("null", pa.scalar(None, pa.bool_()), "null", at)
+        return _Value(Sort.NULL, pa.scalar(None, pa.bool_()), "null", at, True)
     if isinstance(value, bool):
-        return _Value("boolean", pa.scalar(value), str(value).lower(), at)
+        return _Value(Sort.BOOLEAN, pa.scalar(value), str(value).lower(), at, True)
     if isinstance(value, str):
-        return _Value("text", pa.scalar(value, pa.large_string()), f"the text '{value}'", at)
+        text = pa.scalar(value, pa.large_string())
+        return _Value(Sort.TEXT, text, f"the text '{value}'", at, True)
     fits = isinstance(value, float) or abs(value) < _LARGEST
     number = pa.scalar(value if fits else float(value))
-    return _Value("number", number, f"the number {value}", at)
+    return _Value(Sort.NUMBER, number, f"the number {value}", at, True)
 
 
-def _kind(kind: pa.DataType) -> str:
-    """Return what values of an Arrow type are compared as; "" where they are not."""
+def _kind(kind: pa.DataType) -> Sort | None:
+    """Return what values of an Arrow type are compared as; None: they are not."""
     types = pa.types
     if types.is_dictionary(kind):
         return _kind(kind.value_type)
-    tests: dict[str, bool] = {
-        "null": types.is_null(kind),
-        "boolean": types.is_boolean(kind),
-        "number": types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind),
-        "text": is_text(kind),
-        "time": types.is_timestamp(kind) or types.is_date(kind),
-        "list": is_list(kind),
+    tests = {
+        Sort.NULL: types.is_null(kind),
+        Sort.BOOLEAN: types.is_boolean(kind),
+        Sort.NUMBER: types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind),
+        Sort.TEXT: is_text(kind),
+        Sort.TIME: types.is_timestamp(kind) or types.is_date(kind),
+        Sort.LIST: is_list(kind),
     }
-    return next((name for name, holds in tests.items() if holds), "")
+    return next((sort for sort, holds in tests.items() if holds), None)
 
 
-def _plain(values: pa.Array, kind: str) -> pa.Array:
+def _plain(values: pa.Array, kind: Sort) -> pa.Array:
     """Return the values of a column in one type a kind; NaN is null."""
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
-    if kind == "text":
+    if kind == Sort.TEXT:
         return values.cast(pa.large_string())
-    if kind == "time":
+    if kind == Sort.TIME:
         return values.cast(_TIME, safe=False)
     if pa.types.is_floating(values.type) or pa.types.is_decimal(values.type):
         return _finite(values.cast(pa.float64()), keep_infinite=True)
@@ -312,7 +328,7 @@ def _as_double(values: Any) -> Any:
 
 def _same_type(left: Any, right: Any) -> tuple[Any, Any]:
     """Return numbers of one type; whole ones stay whole where one type holds both."""
-    if left.type == right.type or not all(_kind(one.type) == "number" for one in (left, right)):
+    if left.type == right.type or not all(_kind(one.type) == Sort.NUMBER for one in (left, right)):
         return left, right
     if all(pa.types.is_integer(one.type) for one in (left, right)):
         for kind in (pa.int64(), pa.uint64()):

@@ -190,7 +190,7 @@ def _what_came(text: str, error: pp.ParseBaseException) -> str:
 @functools.cache
 def _grammar() -> pp.ParserElement:
     """Return the parser of a whole text, made once."""
-    condition = pp.Forward().set_name("a condition")
+    condition = pp.Forward()
     value = _value(condition)
     is_word, null = pp.CaselessKeyword("is"), pp.CaselessKeyword("null")
     no = pp.Optional(pp.CaselessKeyword("not"))
@@ -206,9 +206,10 @@ def _grammar() -> pp.ParserElement:
     tail = is_state | one_of | between | like | holds | comparison
     one = pp.Located(value + pp.Optional(pp.Group(tail))).set_parse_action(_predicate)
     negated = pp.Forward()
-    negated <<= pp.Located(pp.CaselessKeyword("not").suppress() - negated).set_parse_action(
-        _located(Not)
-    ) | one
+    negated <<= (
+        pp.Located(pp.CaselessKeyword("not").suppress() - negated).set_parse_action(_located(Not))
+        | one
+    )
     every = _chain(negated, "and", is_or=False)
     condition <<= _chain(every, "or", is_or=True)
     return condition
@@ -239,12 +240,12 @@ def _value(condition: pp.ParserElement) -> pp.ParserElement:
         lambda _, at, found: Literal(at, constants[found[0]])
     )
     inner = pp.Suppress("(") + condition - pp.Suppress(")").set_name("')'")
-    part = pp.Forward().set_name("a value")
+    part = pp.Forward()
     negative = pp.Located(pp.Suppress("-") + part).set_parse_action(
         lambda found: _negative(found[0], found[1][0])
     )
     part <<= number | text | constant | quoted | name | inner | negative
-    return _signs(_signs(part, "*/"), "+-").set_name("a value")
+    return _signs(_signs(part, "*/"), "+-")
 
 
 def _number(text: str) -> int | float:

@@ -101,9 +101,7 @@ class Passing:
         lists, size = distinct(self.allowed), max(self.num_items, 1)
         owner, row = lists.owners().numpy(), lists.values.numpy()
         hidden = self.hidden()
-        kept = ~is_among(
-            owner * size + row, (hidden.owners() * size + hidden.values).numpy()
-        )
+        kept = ~is_among(owner * size + row, (hidden.owners() * size + hidden.values).numpy())
         return where(lists, torch.from_numpy(kept & self._holds(owner, row)))
 
     def groups(self) -> Iterator[tuple[int, Tensor]]:

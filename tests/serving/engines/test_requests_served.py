@@ -194,7 +194,13 @@ def test_mlflow_asks_as_the_model_was_evaluated(
     bundle: Path, whole: pd.DataFrame, model: Any
 ) -> None:
     defaults = {one["name"]: one["default"] for one in model.metadata.signature.params.to_dict()}
-    assert defaults == {"k": 20, "filter_seen": False, "probability": False}
+    assert defaults == {
+        "k": 20,
+        "filter_seen": False,
+        "probability": False,
+        "where": None,
+        "exclude": [],
+    }
     kept = Scorer.open(bundle, k=20).score(pa.Table.from_pandas(whole)).column("items").to_pylist()
     assert model.predict(whole)["items"].tolist() == kept
     assert model.unwrap_python_model().predict(None, whole)["items"].tolist() == kept
