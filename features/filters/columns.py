@@ -1,8 +1,9 @@
 """The columns that predicates read: those of a model's catalogue, or of a table of today.
 
-Both are in the order of the catalogue. Columns that the model reads are converted as in training;
-other columns of a fresh table are taken as they are, and those of a CSV file are whole numbers,
-numbers, true and false, or else text, whatever all of their values are.
+Both are in the order of the catalogue. Columns that the model reads are converted as in training,
+and text that it cuts at a separator is a list; other columns of a fresh table are taken as they
+are, and those of a CSV file are whole numbers, numbers, true and false, or else text, whatever all
+of their values are.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from recsys.core.errors import DataError
 from recsys.features.bundle.files import TRAIN_COUNT
+from recsys.features.kinds.feature import Feature
 from recsys.features.kinds.number_lists import FLOAT
 from recsys.features.schema import Schema
 from recsys.features.tables.attributes import Attributes, read_attributes, without_duplicates
@@ -40,9 +42,9 @@ class CatalogueColumns:
     place = "the model's catalogue"
     remedy = "; other columns can be read from a table given as items"
 
-    def __init__(self, read: Callable[[], pa.Table]) -> None:
-        """Take what reads the catalogue; it is called when a column is needed."""
-        self._read = read
+    def __init__(self, schema: Schema, read: Callable[[], pa.Table]) -> None:
+        """Take the model's schema and what reads the catalogue once a column is needed."""
+        self._schema, self._read = schema, read
 
     @property
     def names(self) -> Sequence[str]:
@@ -51,7 +53,8 @@ class CatalogueColumns:
 
     def column(self, name: str) -> pa.Array:
         """Return one, (N,)."""
-        return _whole(self._table.column(name))
+        values = _whole(self._table.column(name))
+        return _cut(values, name, self._schema.features_of("items"))
 
     @cached_property
     def _table(self) -> pa.Table:
@@ -151,7 +154,8 @@ class FreshItems:
                 self.files, self.schema.item_key, features, self.policies, trained=True
             )
             found.ledger.check()
-            return _whole(found.columns.column(name)), found.ids.rows
+            values = _whole(found.columns.column(name))
+            return _cut(values, name, features), found.ids.rows
         parts = [batch.table.column(0) for batch in self.files.batches([name])]
         chunks = [plain(chunk) for part in parts for chunk in part.chunks]
         values = _joined(chunks, self.files, name)
@@ -190,6 +194,17 @@ def typed(values: pa.Array) -> pa.Array:
         if mask_of(pc.match_substring_regex(words, pattern)).all():
             found = pc.if_else(pa.array(null), pa.scalar(None, values.type), values)
             return found.cast(kind)
+    return values
+
+
+def _cut(values: pa.Array, name: str, features: Sequence[Feature]) -> pa.Array:
+    """Return text (N,) that a feature cuts into several categories as lists; else as it is."""
+    for one in features if is_text(values.type) else ():
+        if one.source_column == name and one.is_category and one.has_several:
+            rows, parts = one.rows_and_values(pa.chunked_array([values]))
+            bounds = np.searchsorted(rows, np.arange(len(values) + 1))
+            null = pa.array(~np.asarray(values.is_valid()))
+            return pa.LargeListArray.from_arrays(pa.array(bounds), parts, mask=null)
     return values
 
 

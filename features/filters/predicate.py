@@ -164,13 +164,12 @@ class _Reading:
     def _column(self, node: Column) -> _Value:
         names = list(self._columns.names)
         if node.name not in names:
-            known = f"their columns are {', '.join(names)}"
-            quoted = (
-                f"; a text is written in single quotes: '{node.name}'" if node.is_quoted else ""
-            )
+            hint = self._columns.remedy
+            if node.is_quoted:
+                hint = f"; a text is written in single quotes: '{node.name}'"
             raise FilterError(
-                f"column '{node.name}': the items of {self._columns.place} have no such column"
-                f"{nearest(node.name, names)}; {known}{quoted or self._columns.remedy}",
+                f"the items of {self._columns.place} have no column '{node.name}'"
+                f"{nearest(node.name, names)}; their columns are {', '.join(names)}{hint}",
                 self._text,
                 node.at,
                 node.name,

@@ -109,15 +109,13 @@ def score(
 ) -> dict[str, Any]:
     """Recommend for many users into Parquet files, each user exactly once.
 
-    Stopped, it continues when it is called again. A ranker scores the rows of `requests`.
-
     Args:
         model: see `load`.
-        output: folder for the parts.
+        output: folder for the parts; a job that was stopped there continues.
         history: the interaction log (of a retrieval model).
         users: table of users, where the model reads one.
         items: the items of today, which `where` reads; of a ranker attributes of its rows.
-        requests: in place of `history`: one row a user, or a ranker's rows.
+        requests: in place of `history`: one row a user; of a ranker the rows to score.
         others: side tables, by name.
         k: longest list.
         filter_seen: leave out items the user has interacted with; None: as in the evaluation.

@@ -100,7 +100,7 @@ class Filters:
             DataError: a table or a list of ids is not as the model's.
         """
         bundle, size = model.bundle, len(model.item_ids)
-        sets = ItemSets(CatalogueColumns(lambda: read_items(bundle)), size)
+        sets = ItemSets(CatalogueColumns(model.schema, lambda: read_items(bundle)), size)
         plain = cls(model.schema, model.item_ids, sets)
         return plain if asked is None else plain.with_(asked, model.policies)
 
