@@ -210,14 +210,13 @@ class Blocks:
             DataError: ids of users are of another kind.
         """
         known = self.users
-        if len(known) and is_text(known.type) != is_text(user_ids.type):
-            if not self.untyped or is_text(known.type):
-                raise DataError(
-                    f"{self.place}: {known.type} ids, the requests have {user_ids.type} ids",
-                    value=repr(known[0].as_py()),
-                    remedy=f"cast them to {user_ids.type}",
-                )
-            known = known.cast(user_ids.type)
+        unlike = len(known) and is_text(known.type) != is_text(user_ids.type)
+        if unlike and (is_text(known.type) or not self.untyped):
+            raise DataError(
+                f"{self.place}: {known.type} ids, the requests have {user_ids.type} ids",
+                value=repr(known[0].as_py()),
+                remedy=f"cast them to {user_ids.type}",
+            )
         place = pc.index_in(user_ids, known.cast(user_ids.type))
         at = np.asarray(place.fill_null(len(known)), np.int64)
         return self.rows.take(torch.from_numpy(at))

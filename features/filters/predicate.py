@@ -148,7 +148,7 @@ class _Reading:
         if value.kind == Sort.NULL:
             return pa.scalar(None, pa.bool_())
         if value.kind != Sort.BOOLEAN:
-            self._refuse(f"{value.what} is no condition; compare it with something", value)
+            self._refuse(f"{value.what} is no condition{_comparison_hint(node, value)}", value)
         return value.values
 
     def _value(self, node: Node) -> _Value:
@@ -177,8 +177,8 @@ class _Reading:
         values = self._columns.column(node.name)
         if pa.types.is_dictionary(values.type):
             values = values.dictionary_decode()
-        what = f"column '{node.name}' ({values.type})"
         kind = _kind(values.type)
+        what = f"column '{node.name}' ({'text' if kind is Sort.TEXT else values.type})"
         if kind is None:
             raise FilterError(f"{what} cannot be compared", self._text, node.at, node.name)
         return _Value(kind, _plain(values, kind), what, node.at)
@@ -342,6 +342,18 @@ def _unknown(*values: Any) -> Any:
     """Return nulls in the shape of the longest of some values."""
     size = max(-1 if isinstance(one, pa.Scalar) else len(one) for one in values)
     return pa.scalar(None, pa.bool_()) if size < 0 else pa.nulls(size, pa.bool_())
+
+
+def _comparison_hint(node: Node, value: _Value) -> str:
+    """Return how a column may be compared, with the first of its values."""
+    remedy = "; compare it with something"
+    if not isinstance(node, Column) or value.kind not in (Sort.NUMBER, Sort.TEXT):
+        return remedy
+    known = value.values.drop_null()[:1].to_pylist()
+    shown = [
+        f"'{one}'" if isinstance(one, str) else f"{one}" for one in known if len(f"{one}") < 30
+    ]
+    return f"{remedy}, as in {node.name} = {shown[0]}" if shown else remedy
 
 
 def _contains_hint(value: _Value) -> str:
