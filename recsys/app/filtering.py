@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from recsys.features.filters.columns import FreshItems
 from recsys.features.filters.requests import OwnFilters
 from recsys.features.tables.frames import path_of
 from recsys.features.tables.sources import Policies
@@ -38,7 +39,7 @@ def opened_filters(
         filters = plain.with_(FilterOptions(**asked), policies)
         _warn_of_unknown(*filters.unknown())
         if filters.fresh is not None:
-            _warn_of_items(filters)
+            _warn_of_items(filters.fresh)
         yield filters
 
 
@@ -54,16 +55,15 @@ def _warn_of_unknown(count: int, first: Any) -> None:
         )
 
 
-def _warn_of_items(filters: Filters) -> None:
-    fresh = filters.fresh
-    assert fresh is not None
+def _warn_of_items(fresh: FreshItems) -> None:
     missing = int((~fresh.present).sum())
     if missing:
         LOG.warning(
-            f"{missing:,} items of the catalogue are not in {fresh.place} and are not recommended"
+            f"{missing:,} items of the catalogue are not in the table of items and are not "
+            "recommended"
         )
     if fresh.num_new:
         LOG.warning(
-            f"{fresh.num_new:,} items of {fresh.place} are not in the catalogue and are not "
+            f"{fresh.num_new:,} items of the table of items are not in the catalogue and are not "
             f"recommended, the first of them {fresh.first_new!r}"
         )
