@@ -8,7 +8,8 @@ from pathlib import Path
 from recsys.bundle.directory import Bundle
 
 _REQUIRED = (
-    "recsys-engine mlflow torch numpy pandas pyarrow pydantic safetensors scikit-learn faiss-cpu"
+    "recsys-engine mlflow torch numpy pandas pyarrow pydantic safetensors scikit-learn faiss-cpu "
+    "pyparsing"
 )
 # MLflow hands the model that a file of code sets through a global of its module.
 _saving = threading.Lock()

@@ -30,6 +30,7 @@ from recsys.models.retrieval import RetrievalModel
 from recsys.retrieval.index.build import load_index, read_facts
 from recsys.retrieval.index.protocol import Index
 from recsys.retrieval.memory import PairMemory
+from recsys.retrieval.passing import Passing
 
 _UNNAMED = RequestOrigin()
 
@@ -136,7 +137,13 @@ class ListModel(ModelBundle):
         )
 
     def search(
-        self, requests: Requests, k: int, *, filter_seen: bool, exact: bool = False
+        self,
+        requests: Requests,
+        k: int,
+        *,
+        filter_seen: bool,
+        exact: bool = False,
+        passing: Passing | None = None,
     ) -> Found:
         """Return the best items of B requests.
 
@@ -145,8 +152,10 @@ class ListModel(ModelBundle):
             k: longest list; no more than there are items.
             filter_seen: leave out what the user has seen.
             exact: search all vectors and not the bundle's index.
+            passing: which items may be in the lists; None: all.
         """
-        exclude = requests.seen if filter_seen else None
+        seen = requests.seen if filter_seen else None
+        exclude = seen if passing is None else passing.hiding(seen)
         return self.found_by(requests, min(k, len(self.item_ids)), exclude=exclude, exact=exact)
 
     def replay_probe(self) -> None:

@@ -15,6 +15,7 @@ from recsys.plain.answering import PlainModel
 from recsys.retrieval.index.exact import ExactVectors
 from recsys.retrieval.index.protocol import Index
 from recsys.retrieval.memory import PairMemory
+from recsys.retrieval.passing import Passing
 from recsys.retrieval.recommend import recommend
 from recsys.retrieval.topk import exact_topk
 
@@ -36,14 +37,14 @@ class Search(Protocol):
     """What finds the items of requests."""
 
     def __call__(
-        self, requests: Requests, k: int, *, exclude: Jagged | None, exact: bool = False
+        self, requests: Requests, k: int, *, exclude: Jagged | Passing | None, exact: bool = False
     ) -> Found:
         """Return the best k items of each request.
 
         Args:
             requests: B of them.
             k: length of the lists, at most the size of the catalogue.
-            exclude: B rows of item rows to leave out.
+            exclude: B rows of item rows to leave out, or which items pass.
             exact: whether an approximate index is not to be used.
         """
 
@@ -66,7 +67,7 @@ class VectorSearch:
     memory: PairMemory | None
 
     def __call__(
-        self, requests: Requests, k: int, *, exclude: Jagged | None, exact: bool = False
+        self, requests: Requests, k: int, *, exclude: Jagged | Passing | None, exact: bool = False
     ) -> Found:
         """Encode, search and add the gains."""
         scores, rows = recommend(
@@ -94,7 +95,7 @@ class PlainSearch:
     model: PlainModel
 
     def __call__(
-        self, requests: Requests, k: int, *, exclude: Jagged | None, exact: bool = False
+        self, requests: Requests, k: int, *, exclude: Jagged | Passing | None, exact: bool = False
     ) -> Found:
         """Score the catalogue after each history."""
         return Found(*self.model.top(items_of(requests.history), k, exclude=exclude))

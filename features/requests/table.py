@@ -147,14 +147,14 @@ def encode_requests(
     require_columns(encoder.schema, origin.files(table.column_names))
     users = table.column(encoder.schema.user_key).combine_chunks()
     known_of = _attributes(encoder.schema, table, policies, origin, steps=steps)
-    rows, owner, values = _item_rows(table, HISTORY, item_ids, origin)
+    rows, owner, values = item_rows(table, HISTORY, item_ids, origin)
     in_catalogue = rows >= 0
     known = np.flatnonzero(in_catalogue)
-    seen = _grouped(rows[known], owner[known], table.num_rows)
+    seen = grouped(rows[known], owner[known], table.num_rows)
     if SEEN in table.column_names:
-        seen_rows, seen_owner, _ = _item_rows(table, SEEN, item_ids, origin)
+        seen_rows, seen_owner, _ = item_rows(table, SEEN, item_ids, origin)
         kept = seen_rows >= 0
-        seen = _grouped(seen_rows[kept], seen_owner[kept], table.num_rows)
+        seen = grouped(seen_rows[kept], seen_owner[kept], table.num_rows)
     with origin.named(_sources(encoder.schema, "users"), np.arange(table.num_rows)):
         block = encoder.encode("users", known_of)
     times = None
@@ -164,7 +164,7 @@ def encode_requests(
         if times is not None and inactivity_minutes is not None:
             current = since_the_last_pause(times, owner, inactivity_minutes)
             known = np.flatnonzero(in_catalogue & current)
-    history = _grouped(rows[known], owner[known], table.num_rows)
+    history = grouped(rows[known], owner[known], table.num_rows)
     last = known[_among_last(history, history_length)]
     shown: Jagged | History
     if steps:
@@ -172,7 +172,7 @@ def encode_requests(
     else:
         with origin.named(_sources(encoder.schema, "interactions"), np.arange(table.num_rows)):
             block = block.beside(encoder.encode("interactions", known_of))
-        shown = _grouped(rows[last], owner[last], table.num_rows)
+        shown = grouped(rows[last], owner[last], table.num_rows)
     unknown = np.flatnonzero(~in_catalogue)
     first = values[int(unknown[0])].as_py() if len(unknown) else None
     return Requests(users, block, shown, seen, history.lengths(), len(unknown), first)
@@ -230,7 +230,7 @@ def _sources(schema: Schema, side: Literal["users", "interactions"]) -> dict[str
     return {name: name for name in columns_of(schema.features_of(side))}
 
 
-def _item_rows(
+def item_rows(
     table: pa.Table, name: str, item_ids: pa.Array, origin: RequestOrigin
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], pa.Array]:
     """Return lists of item ids as catalogue rows, (T,), -1 for what it lacks; requests; the ids."""
@@ -265,7 +265,7 @@ def _item_rows(
     return rows, np.repeat(np.arange(len(lengths)), lengths), values
 
 
-def _grouped(values: NDArray[np.int64], owner: NDArray[np.int64], num_requests: int) -> Jagged:
+def grouped(values: NDArray[np.int64], owner: NDArray[np.int64], num_requests: int) -> Jagged:
     """Return `values` (T,) by their request `owner` (T,), ascending."""
     return Jagged.of_lengths(values, np.bincount(owner, minlength=num_requests))
 

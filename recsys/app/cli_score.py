@@ -9,6 +9,13 @@ import click
 from recsys.app.options import COUNT, JSON, MODEL, OTHER, URI, named_paths
 from recsys.core.folders import check_folder
 
+_FIRST_OF = {
+    "unknown_history_items": "first_unknown_history_item",
+    "unknown_listed_items": "first_unknown_listed_item",
+    "new_items_left_out": "first_new_item_left_out",
+}
+"""Numbers of a summary, and where it has the first of what they count."""
+_FILTERS = ("where", "exclude", "allow", "block")
 _REQUESTS = """A row of --input for a model of sessions, whose log has a column event:
 
 \b
@@ -16,6 +23,8 @@ _REQUESTS = """A row of --input for a model of sessions, whose log has a column 
   history        ['p7', 'p2']       oldest first; [] for a new user
   history_times  ['2026-11-01T09:30:00', '2026-11-01T09:31:10']
   history_event  ['view', 'cart']
+
+Columns where (text), exclude and allow (lists of ids) filter the list of their row.
 
 Times are timestamps or ISO text (UTC where no zone is given) where the unit of the log's time is
 datetime, else whole numbers in that unit; a pause longer than sessions.inactivity_minutes cuts off
@@ -38,7 +47,11 @@ what comes before it. Lists are as long as the history; null, or no such column,
 )
 @click.option("--interactions", help="Log to build histories from; its users are scored.")
 @click.option("--users", help="User attributes, where the model uses them.")
-@click.option("--items", help="Item attributes, for a ranker's rows that do not hold them.")
+@click.option(
+    "--items",
+    help="Items as they are today: what --where reads, and what may be recommended. For a ranker: "
+    "item attributes that its rows do not hold.",
+)
 @OTHER
 @click.option("--k", type=COUNT, help="Longest list; default: 20.")
 @click.option(
@@ -56,6 +69,18 @@ what comes before it. Lists are as long as the history; null, or no such column,
     help="Whether lists may hold items the user interacted with; default: as when the model was "
     "evaluated (evaluation.filter_seen).",
 )
+@click.option(
+    "--where",
+    metavar="CONDITION",
+    help="Recommend only items of which this is true: \"price < 50 and category in ('a', 'b')\".",
+)
+@click.option(
+    "--exclude",
+    metavar="PATH",
+    help="Items to leave out: one id a line, or a table with the items' key.",
+)
+@click.option("--allow", metavar="PATH", help="The only items to recommend, likewise.")
+@click.option("--block", metavar="TABLE", help="Users and items that they are not to be shown.")
 @click.option("--rows-per-part", type=COUNT, help="Users of a part; default: 10000.")
 @click.option(
     "--set",
@@ -98,13 +123,13 @@ def _rows(
     from recsys.app.progress import parts_to_stderr
     from recsys.app.scoring import score_model
 
-    of_lists = ("k", "rows_per_part", "probability", "new_items")
+    of_lists = ("k", "rows_per_part", "probability", "new_items", *_FILTERS)
     is_of_lists = options["keep_seen"] is not None or any(options[name] for name in of_lists)
     if options["requests"] is None or is_of_lists:
         raise click.UsageError(
             "the model is a ranker: give --input, the rows to score; --interactions, --k, "
-            "--keep-seen, --hide-seen, --rows-per-part, --probability and --new-items are for "
-            "retrieval models"
+            "--keep-seen, --hide-seen, --rows-per-part, --probability, --new-items, --where, "
+            "--exclude, --allow and --block are for retrieval models"
         )
     listener = parts_to_stderr(options["as_json"])
     return score_model(folder, output, tables, settings=_settings(options), listener=listener)
@@ -120,16 +145,18 @@ def _lists(
     k, keep_seen, probability = options["k"], options["keep_seen"], options["probability"]
     new_items, top_customers = options["new_items"], options["top_customers"]
     users = tables["users"] if tables["requests"] else None
-    _check_two_tower(users, tables["items"], new_items, top_customers)
+    _check_two_tower(users, new_items, top_customers)
     listener = parts_to_stderr(options["as_json"])
     given = {"rows_per_part": options["rows_per_part"]}
     if new_items is None:
         given |= {"k": k, "filter_seen": None if keep_seen is None else not keep_seen}
         given["probability"] = probability
+        given |= {name: options[name] for name in ("where", "exclude", "allow")}
+        tables["block"] = options["block"]
         lists = ListOptions(**{name: one for name, one in given.items() if one is not None})
         settings = _settings(options)
         return score_model(folder, output, tables, lists, settings=settings, listener=listener)
-    _refuse_lists(k, keep_seen, probability)
+    _refuse_lists(options)
     given["top_customers"] = top_customers
     how = {name: one for name, one in given.items() if one is not None}
     how["settings"] = _settings(options)
@@ -144,22 +171,20 @@ def _settings(options: dict[str, Any]) -> dict[str, Any]:
     return dict(map(parse_override, options["overrides"]))
 
 
-def _check_two_tower(
-    users: str | None, items: str | None, new_items: str | None, top_customers: int | None
-) -> None:
+def _check_two_tower(users: str | None, new_items: str | None, top_customers: int | None) -> None:
     if users is not None:
         raise click.UsageError("--users goes with --interactions; requests hold attributes")
-    if items is not None:
-        raise click.UsageError("--items is for a ranker; a two-tower's bundle holds its items")
     if new_items is None and top_customers is not None:
         raise click.UsageError("--top-customers goes with --new-items")
 
 
-def _refuse_lists(k: int | None, keep_seen: bool | None, probability: bool) -> None:
-    if k or keep_seen is not None or probability:
+def _refuse_lists(options: dict[str, Any]) -> None:
+    of_lists = ("k", "probability", "items", *_FILTERS)
+    if options["keep_seen"] is not None or any(options[name] for name in of_lists):
         raise click.UsageError(
             "--new-items gives a probability for every new item and user; leave out --k, "
-            "--keep-seen, --hide-seen and --probability"
+            "--keep-seen, --hide-seen, --probability, --items, --where, --exclude, --allow and "
+            "--block"
         )
 
 
@@ -168,12 +193,13 @@ def _print(summary: dict[str, Any], as_json: bool) -> None:
     if as_json:
         click.echo(json_format.dumps(summary, indent=1))
         return
-    first = summary.pop("first_unknown_history_item", None)
+    firsts = {n: summary.pop(n) for n in list(summary) if n.startswith("first_")}
     for name, value in summary.items():
         if value is None:
             continue
+        first = firsts.get(_FIRST_OF.get(name, ""))
         shown = "null" if first is None else repr(first)
-        named = f", the first {shown}" if name == "unknown_history_items" and value else ""
+        named = f", the first {shown}" if name in _FIRST_OF and value else ""
         click.echo(f"{name.replace('_', ' ')}: {_said(value)}{named}")
 
 

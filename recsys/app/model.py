@@ -14,6 +14,7 @@ import torch
 
 from recsys.app.arguments import Count, Ids, checked
 from recsys.app.evaluating import evaluate_folder, explain_folder
+from recsys.app.filtering import opened_filters, warn_of_filters
 from recsys.app.lists import long_frame, of_users, places_of, user_ids, vector_frame
 from recsys.bundle.directory import Bundle
 from recsys.core.errors import ConfigError, DataError, NotFoundError
@@ -25,6 +26,7 @@ from recsys.features.tables.reading import open_table
 from recsys.features.tables.sources import Sources, policies_with
 from recsys.serving.engines.batch import shards_of_log, shards_of_requests
 from recsys.serving.export.query_encoding import query_vectors_of_requests
+from recsys.serving.recommend.filters import Filters
 from recsys.serving.recommend.rows import RowScorer
 from recsys.serving.recommend.scorer import Scorer
 
@@ -101,27 +103,35 @@ class Model:
         k: Count = 20,
         filter_seen: bool | None = None,
         probability: bool = False,
+        where: str | None = None,
+        exclude: Any = None,
+        allow: Any = None,
+        items: Any = None,
+        block: Any = None,
     ) -> pd.DataFrame:
         """Return the best items for each user, a row an item.
 
         Args:
             users: whom to recommend for, by id; None: everybody in `history`, or all requests.
-            history: an interaction log, as a path or a data frame with the columns of the
-                training log; None: the log that the model was trained on.
+            history: an interaction log with the columns of that of the training; None: that log.
             user_table: the users' attributes, where the model reads any.
             requests: in place of `history`: a row a user, with the user key, `history` (a list
                 of item ids, oldest first) and whatever context the model reads.
             k: longest list.
             filter_seen: leave out items the user has interacted with; None: as in the evaluation.
             probability: add the probability that the user interacts with the item.
+            where: a condition on columns of the items, as in "price < 50 and in_stock".
+            exclude: ids to leave out, or a file or frame of them.
+            allow: the only ids that may be recommended, likewise.
+            items: the items of today, which `where` reads and which alone may be recommended.
+            block: a table of users and items that they are not to be shown.
 
         Returns:
-            Columns: the user key, the item key, `rank` from 1, `score`, and `probability` where
-            asked for. Users are in the order of `users`, else of the requests. Fewer than k rows
-            where no more items are left.
+            Columns: the user key, the item key, `rank` from 1, `score`, `probability` where asked
+            for. Users are in the order of `users`, else of the requests.
 
         Raises:
-            ConfigError: the model is a ranker, or arguments do not go together.
+            ConfigError: the model is a ranker, arguments do not go together, or `where` is wrong.
             DataError: the log or the requests do not fit the model; row and column are named.
 
         Example:
@@ -130,11 +140,15 @@ class Model:
             ['user_id', 'item_id', 'rank', 'score']
         """
         scorer, key = self._scorer, self._scorer.schema.user_key
+        given = {"where": where, "exclude": exclude, "allow": allow, "items": items, "block": block}
         parts = []
-        for table, origin in self._asked(users, history, user_table, requests):
-            encoded = scorer.encode(table, origin)
-            _warn_of_unknown(encoded, origin)
-            parts.append(scorer.answer(encoded, k, filter_seen, probability))
+        with opened_filters(self._filters, scorer.policies, given) as filters:
+            for table, origin in self._asked(users, history, user_table, requests):
+                encoded = scorer.encode(table, origin)
+                _warn_of_unknown(encoded, origin)
+                passing, own = filters.of_requests(table, origin)
+                warn_of_filters(own)
+                parts.append(scorer.answer(encoded, k, filter_seen, probability, passing))
         if users is not None and parts:
             found = pa.concat_tables([part.combine_chunks() for part in parts])
             parts = [found.take(places_of(found.column(key), users))]
@@ -316,6 +330,10 @@ class Model:
                 f"this model ({self.kind}) scores rows and has no vectors or lists: use predict"
             )
         return Scorer.open(self.path).with_settings(self._settings)
+
+    @cached_property
+    def _filters(self) -> Filters:
+        return Filters.of(self._scorer)
 
     def _item_rows(self, items: Sequence[Any]) -> torch.Tensor:
         """Return rows of the catalogue (N,), int64."""

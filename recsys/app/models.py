@@ -93,11 +93,16 @@ def score(
     *,
     history: Any = None,
     users: Any = None,
+    items: Any = None,
     requests: Any = None,
     others: Mapping[str, Any] | None = None,
     k: Count = 20,
     filter_seen: bool | None = None,
     probability: bool = False,
+    where: str | None = None,
+    exclude: Any = None,
+    allow: Any = None,
+    block: Any = None,
     rows_per_part: Count = 10_000,
     settings: Mapping[str, Any] | None = None,
     tracking_uri: str | None = None,
@@ -105,41 +110,42 @@ def score(
 ) -> dict[str, Any]:
     """Recommend for many users into Parquet files, each user exactly once.
 
-    A job that was stopped continues where it stopped when it is called again. A ranker scores the
-    rows of `requests`.
-
     Args:
         model: see `load`.
-        output: folder for the parts.
+        output: folder for the parts; a job that was stopped there continues.
         history: the interaction log (of a retrieval model).
         users: table of users, where the model reads one.
-        requests: in place of `history`: one row a user, or a ranker's rows.
+        items: the items of today, which `where` reads; of a ranker attributes of its rows.
+        requests: in place of `history`: one row a user; of a ranker the rows to score.
         others: side tables, by name.
         k: longest list.
         filter_seen: leave out items the user has interacted with; None: as in the evaluation.
         probability: add the probability of each item.
+        where: a condition on columns of the items, as in "price < 50 and in_stock".
+        exclude: ids to leave out, or a file or frame of them.
+        allow: the only ids that may be recommended, likewise.
+        block: a table of users and items that they are not to be shown.
         rows_per_part: users in a part.
-        settings: other policies for these tables than in training, by key:
-            {"policies.float_ids": "integer"}.
+        settings: other policies for these tables than in training: {"policies.float_ids": ...}.
         tracking_uri: MLflow store.
         listener: called with a `recsys.PartDone` for each part.
 
     Returns:
-        What was written: numbers of users, parts, short lists, unknown items.
+        What was written: numbers of users, parts, short lists, unknown items, items that pass.
 
     Raises:
         UserError: the requests do not fit the model, or `output` holds another job's files.
     """
     from recsys.app.scoring import ListOptions, score_model
 
-    tables = {"interactions": history, "requests": requests, "users": users, **(others or {})}
-    lists = ListOptions(
-        k=k, filter_seen=filter_seen, probability=probability, rows_per_part=rows_per_part
-    )
-    asked = None if lists == ListOptions() else lists
+    tables = {"interactions": history, "requests": requests, "users": users}
+    tables |= {"items": items, "block": block, **(others or {})}
+    how: dict[str, Any] = {"k": k, "filter_seen": filter_seen, "probability": probability}
+    how |= {"where": where, "exclude": exclude, "allow": allow, "rows_per_part": rows_per_part}
+    lists = ListOptions(**how)
     folder = folder_of(model, tracking_uri)
     given = listener or ignore
-    return score_model(folder, Path(output), tables, asked, settings=settings, listener=given)
+    return score_model(folder, Path(output), tables, lists, settings=settings, listener=given)
 
 
 @checked

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from recsys.app.filtering import opened_filters
 from recsys.bundle.directory import Bundle
 from recsys.core.errors import ConfigError
 from recsys.core.events import Listener, ignore
@@ -22,6 +23,7 @@ from recsys.serving.engines.batch import (
     shards_of_requests,
 )
 from recsys.serving.engines.rows import score_rows
+from recsys.serving.recommend.filters import Filters
 from recsys.serving.recommend.rows import RowScorer
 from recsys.serving.recommend.scorer import Scorer
 
@@ -37,12 +39,24 @@ class ListOptions:
         filter_seen: leave out items the user has interacted with; None: as in the evaluation.
         probability: add the probability of each item.
         rows_per_part: users in a part of the output.
+        where: a condition on columns of the items.
+        exclude: ids to leave out: a path, a data frame or ids.
+        allow: the only ids that may be recommended, likewise.
     """
 
     k: int = 20
     filter_seen: bool | None = None
     probability: bool = False
     rows_per_part: int = ROWS_PER_PART
+    where: str | None = None
+    exclude: Any = None
+    allow: Any = None
+
+    @property
+    def are_default(self) -> bool:
+        """Whether nothing was asked for; a data frame is not compared with anything."""
+        plain = vars(ListOptions())
+        return all(type(one) is type(plain[n]) and one == plain[n] for n, one in vars(self).items())
 
 
 def score_model(
@@ -60,7 +74,8 @@ def score_model(
         folder: of the bundle.
         output: folder for the parts.
         tables: paths or data frames (None: not given): `interactions` or `requests`, `users`, and
-            side tables by name.
+            side tables by name; for lists also `items`, as they are today, and `block`, users and
+            items that they are not to be shown.
         lists: of a retrieval model; None: the defaults.
         settings: other policies than in training, by full key.
         listener: called with each `PartDone`.
@@ -75,10 +90,12 @@ def score_model(
         if (requests is None) == ("interactions" not in paths):
             raise ConfigError("score: give an interaction log or requests, one of the two")
         if read_description(Bundle.open(folder)).gives_rows:
-            if requests is None or lists is not None:
+            asked = lists is not None and not lists.are_default
+            if requests is None or asked or "block" in paths:
                 raise ConfigError(
                     "the model is a ranker: give the rows to score as requests; k, filter_seen, "
-                    "probability and rows_per_part are for lists of retrieval models"
+                    "probability, rows_per_part, where, exclude, allow and block are for lists of "
+                    "retrieval models"
                 )
             del paths["requests"]
             scorer = RowScorer.open(folder, paths, settings)
@@ -89,8 +106,15 @@ def score_model(
         )
         recommender = recommender.with_settings(settings)
         _check_settings(settings)
-        shards = _shards(recommender, paths, lists.rows_per_part)
-        return dict(vars(score_to_parquet(recommender, shards, output, listener=listener)))
+        given = {name: getattr(lists, name) for name in ("where", "exclude", "allow")}
+        given |= {name: paths.pop(name, None) for name in ("items", "block")}
+        plain = Filters.of(recommender)
+        with opened_filters(plain, recommender.policies, given) as filters:
+            shards = _shards(recommender, paths, lists.rows_per_part)
+            found = score_to_parquet(
+                recommender, shards, output, filters=filters, listener=listener
+            )
+        return found.facts()
 
 
 def score_audience(
@@ -120,6 +144,11 @@ def score_audience(
     check_folder(output, "Parquet parts")
     with _paths(tables) as paths:
         scorer = Scorer.open(folder, probability=True).with_settings(settings)
+        for name in ("items", "block"):
+            if name in paths:
+                raise ConfigError(
+                    f"{name}: it filters lists, and new items give none: leave it out"
+                )
         side_of = {name: table.joins for name, table in scorer.schema.others.items()}
         of_items = {n: path for n, path in paths.items() if side_of.get(n) == "items"}
         new = read_new_items(scorer, {"items": paths.pop("new_items"), **of_items})

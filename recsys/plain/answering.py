@@ -23,6 +23,7 @@ from recsys.plain.kind import PlainKind
 from recsys.plain.popularity import Popularity
 from recsys.plain.registry import PLAIN
 from recsys.plain.saved import arrays_of, from_bytes, model_of, to_bytes
+from recsys.retrieval.passing import Passing
 from recsys.retrieval.topk import topk_of_scores
 
 CHUNK = 1024
@@ -106,7 +107,7 @@ class PlainModel:
         history: Jagged,
         k: int,
         *,
-        exclude: Jagged | None = None,
+        exclude: Jagged | Passing | None = None,
         among: NDArray[np.int64] | None = None,
     ) -> Top:
         """Return the best k items of each history.
@@ -114,7 +115,7 @@ class PlainModel:
         Args:
             history: B rows of item rows, oldest first.
             k: length of the lists, at least 1.
-            exclude: B rows of item rows to leave out.
+            exclude: B rows of item rows to leave out, or which items pass.
             among: ascending item rows, the only ones to rank; None: the whole catalogue.
         """
         ranked = among
@@ -168,13 +169,21 @@ class PlainModel:
         return found
 
     def _top(
-        self, history: Jagged, k: int, exclude: Jagged | None, ranked: NDArray[np.int64] | None
+        self,
+        history: Jagged,
+        k: int,
+        exclude: Jagged | Passing | None,
+        ranked: NDArray[np.int64] | None,
     ) -> Top:
         scores = self.scores(history)
-        popular = self._says_nothing(scores, exclude)
+        hidden = np.zeros(scores.shape, bool)
+        if isinstance(exclude, Passing):
+            hidden = ~exclude.masks()
+        elif exclude is not None:
+            hidden[exclude.owners().numpy(), exclude.values.numpy()] = True
+        popular = self._says_nothing(scores, hidden)
         scores[popular] = self._by_popularity
-        if exclude is not None:
-            scores[exclude.owners().numpy(), exclude.values.numpy()] = -np.inf
+        scores[hidden] = -np.inf
         matrix = torch.from_numpy(scores if ranked is None else scores[:, ranked])
         found, place = topk_of_scores(matrix, k)
         rows = place
@@ -184,15 +193,12 @@ class PlainModel:
         return Top(found, rows, popular)
 
     def _says_nothing(
-        self, scores: NDArray[np.float32], exclude: Jagged | None
+        self, scores: NDArray[np.float32], hidden: NDArray[np.bool_]
     ) -> NDArray[np.bool_]:
         """Whether a history changes no score of what may be recommended after it, (B,)."""
         if not self.falls_back:
             return np.zeros(len(scores), bool)
-        scored = scores != self._of_unknown
-        if exclude is not None:
-            scored[exclude.owners().numpy(), exclude.values.numpy()] = False
-        return ~scored.any(1)
+        return ~((scores != self._of_unknown) & ~hidden).any(1)
 
 
 @dataclass(frozen=True)

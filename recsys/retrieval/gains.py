@@ -48,7 +48,7 @@ def search_with_gains(
         kept = ~is_among(query * size + row, hidden)
         query, row, gain = query[kept], row[kept], gain[kept]
     scores, found = search(index, queries, k, _with_losers(exclude, query, row, gain, len(gains)))
-    own = _scored(queries, item_vectors, query, row) + gain
+    own = scored(queries, item_vectors, query, row) + gain
     # What does not reach the last place of a full list need not be put in order.
     reaches = own >= scores[:, -1].numpy()[query]
     more_scores, more = top_of_pairs(
@@ -89,7 +89,7 @@ def _with_losers(
     return losers if exclude is None else row_by_row(exclude, losers)
 
 
-def _scored(queries: Tensor, item_vectors: Tensor, query: Ints, row: Ints) -> Floats:
+def scored(queries: Tensor, item_vectors: Tensor, query: Ints, row: Ints) -> Floats:
     """Return the product of each pair, of several interests the best one, (T,)."""
     if queries.ndim == 2:
         return score_pairs(queries, item_vectors, query, row)

@@ -7,10 +7,12 @@ from torch import Tensor
 
 from recsys.data.batch import FeatureBlock, History, Jagged
 from recsys.models.retrieval import RetrievalModel, vectors_of
+from recsys.retrieval.among import Among, best_of_lists
 from recsys.retrieval.gains import joined, search_with_gains
 from recsys.retrieval.index.protocol import Index
 from recsys.retrieval.interests import search
 from recsys.retrieval.memory import PairMemory
+from recsys.retrieval.passing import Passing, where
 from recsys.retrieval.repeats import repeat_gains
 
 CHUNK_ROWS = 8192
@@ -28,13 +30,13 @@ def recommend(
     history: Jagged | History,
     *,
     k: int,
-    exclude: Jagged | None,
+    exclude: Jagged | Passing | None,
     memory: PairMemory | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return scores (Q, k) float32 and item rows (Q, k) int64, best first; -1 where short.
 
-    `model` must be in evaluation mode; `exclude` holds Q rows of item rows to leave out; `memory`
-    adds what followed the last items before.
+    `model` must be in evaluation mode; `exclude` holds Q rows of item rows to leave out, or says
+    which items pass; `memory` adds what followed the last items before.
     """
     tops = []
     for rows in torch.arange(len(query)).split(CHUNK_ROWS if memory is None else MEMORY_ROWS):
@@ -71,7 +73,7 @@ def best_items(
     gains: Jagged | None,
     *,
     k: int,
-    exclude: Jagged | None,
+    exclude: Jagged | Passing | None,
 ) -> tuple[Tensor, Tensor]:
     """Return what `recommend` does, for queries that are encoded already.
 
@@ -81,8 +83,42 @@ def best_items(
         vectors: (Q, E) or (Q, I, E) of the queries.
         gains: as `gains_of` gives them.
         k: longest list.
-        exclude: Q rows of item rows to leave out.
+        exclude: Q rows of item rows to leave out, or which items pass.
     """
+    if isinstance(exclude, Passing):
+        return _best_passing(index, item_vectors, vectors, gains, k=k, passing=exclude)
     if gains is None:
         return search(index, vectors, k, exclude)
     return search_with_gains(index, item_vectors, vectors, gains, k, exclude)
+
+
+def _best_passing(
+    index: Index,
+    item_vectors: Tensor,
+    vectors: Tensor,
+    gains: Jagged | None,
+    *,
+    k: int,
+    passing: Passing,
+) -> tuple[Tensor, Tensor]:
+    """Return what `best_items` does; queries of one set of items are searched together."""
+    scores = torch.full((len(passing), k), -torch.inf)
+    rows = torch.full((len(passing), k), -1)
+    hidden = passing.hidden()
+    for number, queries in passing.groups():
+        among = Among(index, item_vectors, torch.from_numpy(passing.mask(number)))
+        own = None
+        if gains is not None:
+            own = gains.take(queries)
+            own = where(own, among.passes[own.values])
+        scores[queries], rows[queries] = best_items(
+            among, item_vectors, vectors[queries], own, k=k, exclude=hidden.take(queries)
+        )
+    limited = passing.is_limited.nonzero().flatten()
+    if len(limited):
+        own = None if gains is None else gains.take(limited)
+        lists = passing.take(limited).limits()
+        scores[limited], rows[limited] = best_of_lists(
+            item_vectors, vectors[limited], own, lists, k
+        )
+    return scores, rows

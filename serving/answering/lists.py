@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from recsys.bundle.directory import Bundle
 from recsys.core.errors import ConfigError
+from recsys.core.strict import nearest
 from recsys.features.bundle.files import (
     index_files,
     read_description,
@@ -16,16 +17,26 @@ from recsys.features.bundle.files import (
     read_schema,
 )
 from recsys.features.bundle.request_probe import without_answers
+from recsys.features.filters.requests import ALLOW, EXCLUDE, WHERE, filter_columns
 from recsys.features.requests.origin import RequestOrigin
 from recsys.features.requests.table import HISTORY, SEEN
 from recsys.retrieval.index.build import read_facts
 from recsys.retrieval.index.registry import BACKENDS, kinds_by_export
 from recsys.serving.export.query_encoding import EncodingSize
 from recsys.serving.export.retrieval import VECTORS, export_index
+from recsys.serving.recommend.filters import FilterOptions, Filters
 from recsys.serving.recommend.scorer import Scorer
 
-DEFAULTS: dict[str, Any] = {"k": 20, "filter_seen": None, "probability": False}
-"""Parameters of those who ask; filter_seen None: as when the model was evaluated."""
+DEFAULTS: dict[str, Any] = {
+    "k": 20,
+    "filter_seen": None,
+    "probability": False,
+    "where": None,
+    "exclude": None,
+    "allow": None,
+}
+"""Parameters of those who ask; filter_seen None: as when the model was evaluated; the others None:
+everything may be recommended."""
 EXAMPLES = 3
 
 
@@ -35,15 +46,27 @@ class ListServer:
 
     scorer: Scorer
     columns: pa.Schema
+    filters: Filters
 
     def answer(self, table: pa.Table, params: Mapping[str, Any], origin: RequestOrigin) -> pa.Table:
-        """Return a list a request; no history is an empty one."""
+        """Return a list a request; no history is an empty one.
+
+        Raises:
+            ConfigError: there is no such parameter.
+        """
+        for name in params:
+            if name not in DEFAULTS:
+                raise ConfigError(
+                    f"there is no parameter '{name}'{nearest(name, list(DEFAULTS))}; there are "
+                    f"{', '.join(DEFAULTS)}"
+                )
         if HISTORY not in table.column_names:
             kind = self.columns.field(HISTORY).type
             table = table.append_column(HISTORY, pa.array([[]] * table.num_rows, kind))
         chosen = {**DEFAULTS, **params}
-        asked = {name: chosen[name] for name in DEFAULTS}
-        return self.scorer.score(table, **asked, origin=origin)
+        asked = FilterOptions(**{name: chosen.pop(name) for name in (WHERE, EXCLUDE, ALLOW)})
+        filters = self.filters.with_(asked, self.scorer.policies)
+        return self.scorer.score(table, **chosen, origin=origin, filters=filters)
 
 
 class Lists:
@@ -73,15 +96,15 @@ class Lists:
     def server(self, bundle: Path) -> ListServer:
         """Open the model."""
         scorer = Scorer.open(bundle)
-        return ListServer(scorer, request_columns(scorer.bundle))
+        return ListServer(scorer, request_columns(scorer.bundle), Filters.of(scorer))
 
     def described(self, bundle: Bundle) -> tuple[pa.Table, Any]:
         """Return requests of the probe, and MLflow's signature."""
         from recsys.serving.answering.signatures import request_signature
 
         columns, key = request_columns(bundle), read_schema(bundle).user_key
-        names = [name for name in columns.names if name != SEEN]
-        example = read_request_probe(bundle).select(names).slice(0, EXAMPLES)
+        probe = without_answers(read_request_probe(bundle))
+        example = probe.select([n for n in probe.column_names if n != SEEN]).slice(0, EXAMPLES)
         params = DEFAULTS | {"filter_seen": read_description(bundle).filter_seen}
         return example, request_signature(columns, key, params)
 
@@ -95,8 +118,12 @@ class Lists:
 
 
 def request_columns(bundle: Bundle) -> pa.Schema:
-    """Return the columns that requests may have: those of the probe, and `seen`."""
+    """Return the columns that requests may have: those of the probe, `seen` and the filters."""
     schema = without_answers(read_request_probe(bundle)).schema
-    if SEEN not in schema.names:
-        schema = schema.append(pa.field(SEEN, schema.field(HISTORY).type))
+    items = schema.field(HISTORY).type
+    more = {SEEN: items, WHERE: pa.string(), EXCLUDE: items, ALLOW: items}
+    known = (SEEN, *filter_columns(read_schema(bundle)))
+    for name in known:
+        if name not in schema.names:
+            schema = schema.append(pa.field(name, more[name]))
     return schema

@@ -29,7 +29,16 @@ class RowServer:
         return self.scorer.rows.types
 
     def answer(self, table: pa.Table, params: Mapping[str, Any], origin: RequestOrigin) -> pa.Table:
-        """Return the keys of the rows and their probability, or probabilities."""
+        """Return the keys of the rows and their probability, or probabilities.
+
+        Raises:
+            ConfigError: parameters are given.
+        """
+        if params:
+            raise ConfigError(
+                f"a ranker has no parameters, got '{next(iter(params))}': lists and their filters "
+                "are of retrieval models"
+            )
         return self.scorer.score(table)
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from recsys.core.errors import ConfigError, DataError, Row
 from recsys.core.events import Listener, ignore
 from recsys.features.dataset.histories import Histories
 from recsys.features.dataset.sessions import sessions_of
+from recsys.features.filters.requests import OwnFilters
 from recsys.features.kinds.categorical import CategoricalFeature
 from recsys.features.requests.origin import RequestOrigin
 from recsys.features.requests.steps import refuse_unknown_columns
@@ -27,9 +28,13 @@ from recsys.features.tables.checked import Tables, read_tables
 from recsys.features.tables.reading import open_table, table_at
 from recsys.features.tables.sources import Sources
 from recsys.serving.engines.parts import mark_done, write_parts
-from recsys.serving.recommend.scorer import POPULAR, Scorer
+from recsys.serving.recommend.filters import Filters
+from recsys.serving.recommend.scorer import FILTERED, POPULAR, Scorer
 
-UNKNOWN, FIRST_UNKNOWN = b"unknown_history_items", b"first_unknown_history_item"
+UNKNOWN = (b"unknown_history_items", b"first_unknown_history_item")
+UNKNOWN_LISTED = (b"unknown_listed_items", b"first_unknown_listed_item")
+"""Facts of a part: how many ids of histories, or of its requests' own lists, the catalogue lacks,
+and the first of them."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ class Summary:
 
     lists_by_popularity: of users of whose history a model that counts knows nothing; null of
     models that always have something to say. seen_items: what became of them, and why.
-    first_unknown_history_item: null where none is.
+    first_unknown_history_item: null where none is. filters: what is known of the filters.
     """
 
     output: str
@@ -68,27 +73,40 @@ class Summary:
     seen_items: str
     unknown_history_items: int
     first_unknown_history_item: Any
+    filters: Mapping[str, Any]
+
+    def facts(self) -> dict[str, Any]:
+        """Return everything by name; of a job without filters nothing is said of them."""
+        found = dict(vars(self))
+        return found | found.pop("filters")
 
 
 class UnknownItems:
-    """Counts items of histories that the catalogue lacks over parts, and keeps the first."""
+    """Counts ids that the catalogue lacks over parts, and keeps the first."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: tuple[bytes, bytes] = UNKNOWN) -> None:
         self.count, self.first = 0, None
+        self._names = names
 
     def add(self, part: pa.Table) -> None:
         """Add what `unknown_metadata` wrote with a part."""
         facts = part.schema.metadata or {}
-        found = int(facts.get(UNKNOWN, b"0"))
+        count, first = self._names
+        found = int(facts.get(count, b"0"))
         if found and not self.count:
-            self.first = json.loads(facts.get(FIRST_UNKNOWN, b"null"))
+            self.first = json.loads(facts.get(first, b"null"))
         self.count += found
 
 
-def unknown_metadata(requests: Requests) -> dict[bytes, bytes]:
-    """Return how many items of histories the catalogue lacks, to be written with a part."""
-    first = json.dumps(requests.first_unknown)
-    return {UNKNOWN: str(requests.unknown_items).encode(), FIRST_UNKNOWN: first.encode()}
+def unknown_metadata(requests: Requests, own: OwnFilters | None = None) -> dict[bytes, bytes]:
+    """Return how many ids of histories and lists the catalogue lacks, to be written with a part."""
+    found = [(UNKNOWN, requests.unknown_items, requests.first_unknown)]
+    if own is not None and own.unknown:
+        found.append((UNKNOWN_LISTED, own.unknown, own.first_unknown))
+    facts: dict[bytes, bytes] = {}
+    for (name, first), count, value in found:
+        facts |= {name: str(count).encode(), first: json.dumps(value).encode()}
+    return facts
 
 
 def score_to_parquet(
@@ -96,13 +114,17 @@ def score_to_parquet(
     shards: Shards,
     output: Path,
     *,
+    filters: Filters | None = None,
     listener: Listener = ignore,
 ) -> Summary:
     """Score every shard into `output`; continue if a job like this one was stopped there.
 
+    `filters` say what may be in the lists, besides those that requests have themselves.
+
     Raises:
         ConfigError: `output` holds another job's files.
     """
+    filters = filters or Filters.of(scorer)
     job = {
         "model_id": scorer.bundle.model_id,
         "k": scorer.k,
@@ -110,12 +132,13 @@ def score_to_parquet(
         "requests": shards.fingerprint,
         "policies": scorer.policies.model_dump(mode="json"),
         **({"probability": True} if scorer.probability else {}),
+        **({"filters": dict(filters.job)} if filters.job else {}),
     }
-    parts = {shard.name: partial(_answers, scorer, shard) for shard in shards.parts}
+    parts = {shard.name: partial(_answers, scorer, filters, shard) for shard in shards.parts}
     there = write_parts(output, job, parts, listener)
-    users = short = 0
+    users = short = filtered = 0
     popular: int | None = None
-    unknown = UnknownItems()
+    unknown, listed = UnknownItems(), UnknownItems(UNKNOWN_LISTED)
     for shard in shards.parts:
         answers = pq.read_table(output / shard.name, columns=["reason"])
         by_popularity = (answers.schema.metadata or {}).get(POPULAR)
@@ -123,7 +146,10 @@ def score_to_parquet(
             popular = (popular or 0) + int(by_popularity)
         unknown.add(answers)
         users += answers.num_rows
-        short += answers.num_rows - answers.column("reason").null_count
+        listed.add(answers)
+        reasons = answers.column("reason")
+        short += len(reasons) - reasons.null_count
+        filtered += pc.sum(pc.equal(reasons, FILTERED)).as_py() or 0
     summary = Summary(
         output=str(output),
         model_id=scorer.bundle.model_id,
@@ -135,9 +161,21 @@ def score_to_parquet(
         seen_items=scorer.seen_items,
         unknown_history_items=unknown.count,
         first_unknown_history_item=unknown.first,
+        filters=_counted(filters, listed, filtered),
     )
-    mark_done(output, vars(summary))
+    mark_done(output, summary.facts())
     return summary
+
+
+def _counted(filters: Filters, own: UnknownItems, filtered: int) -> dict[str, Any]:
+    """Return what a summary says of filters, those that requests have themselves among them."""
+    count, first = filters.unknown()
+    found = filters.counts()
+    if found or own.count or filtered:
+        found["lists_short_by_filters"] = filtered
+        found["unknown_listed_items"] = count + own.count
+        found["first_unknown_listed_item"] = first if count else own.first
+    return found
 
 
 def shards_of_log(
@@ -309,9 +347,11 @@ def rows_of(tables: Tables, schema: Schema, users: pa.Array | None) -> np.ndarra
     return distinct(np.asarray(rows, np.int64))
 
 
-def _answers(scorer: Scorer, shard: Shard) -> pa.Table:
-    """Return one part, with the number of history items that the catalogue lacks."""
-    requests = scorer.encode(shard.read(), shard.origin)
-    answers = scorer.answer(requests)
-    metadata = {**(answers.schema.metadata or {}), **unknown_metadata(requests)}
+def _answers(scorer: Scorer, filters: Filters, shard: Shard) -> pa.Table:
+    """Return one part, with the number of ids that the catalogue lacks."""
+    table = shard.read()
+    requests = scorer.encode(table, shard.origin)
+    passing, own = filters.of_requests(table, shard.origin)
+    answers = scorer.answer(requests, passing=passing)
+    metadata = {**(answers.schema.metadata or {}), **unknown_metadata(requests, own)}
     return answers.replace_schema_metadata(metadata)

@@ -77,9 +77,9 @@ def _claim(output: Path, job: dict[str, Any]) -> None:
     held = [name for name in names if name != JOB and not _STAGING.fullmatch(name)]
     if held and JOB in names:
         raise ConfigError(
-            f"{output}: holds the scores of another job (model, requests, policies, k or whether "
-            "seen items are left out differ); choose another --output, or remove the folder to "
-            "start again"
+            f"{output}: holds the scores of another job (model, requests, policies, filters, k or "
+            "whether seen items are left out differ); choose another --output, or remove the "
+            "folder to start again"
         )
     if held:
         raise ConfigError(f"{output}: not empty and not a scoring job; choose another --output")

@@ -25,7 +25,9 @@ from recsys.features.requests.table import HISTORY, Requests
 from recsys.features.tables.times import NULL_TIME
 from recsys.models.session import SessionTransformer
 from recsys.models.session_state import SessionState
+from recsys.retrieval.passing import Passing
 from recsys.retrieval.recommend import best_items, gains_of
+from recsys.serving.recommend.filters import FilterOptions, Filters
 from recsys.serving.recommend.scorer import Scorer
 
 _USER, _EVENT = RequestOrigin("the user"), RequestOrigin("the event")
@@ -41,6 +43,7 @@ class Following:
         user: key and attributes, as a row of requests has them.
         asked: the one request, encoded without its steps; what the user has seen is up to date.
         state: of the model.
+        filters: by which predicates are read.
         items: rows of the catalogue of the steps that the model sees.
         shown_at: when the last of them was, in microseconds, or `NULL_TIME`.
         last_at: when the last event was, of an item that the catalogue lacks too.
@@ -50,6 +53,7 @@ class Following:
     user: Mapping[str, Any]
     asked: Requests
     state: SessionState
+    filters: Filters
     items: tuple[int, ...] = ()
     shown_at: int = NULL_TIME
     last_at: int = NULL_TIME
@@ -73,7 +77,8 @@ class Following:
                 "session: use recommend, or train model.kind: session"
             )
         asked = scorer.encode(_row({HISTORY: [], **user}, _USER), _USER)
-        return cls(scorer, dict(user), asked, SessionState.empty(_stepwise(scorer), asked.block))
+        state = SessionState.empty(_stepwise(scorer), asked.block)
+        return cls(scorer, dict(user), asked, state, Filters.of(scorer))
 
     def append(self, item: Any, time: Any = None, **known: Any) -> "Following":
         """Return the session with one more event.
@@ -125,17 +130,28 @@ class Following:
         k: int | None = None,
         filter_seen: bool | None = None,
         probability: bool | None = None,
+        *,
+        where: str | None = None,
+        exclude: Any = None,
+        allow: Any = None,
     ) -> pa.Table:
         """Return one row as `Scorer.score` does: user key, items, scores, reason.
 
+        `where`, `exclude` and `allow` say what may be in the list, as `FilterOptions` has them.
+
         Raises:
-            ConfigError: k is below 1, or probabilities are wanted of a model without calibration.
+            ConfigError: k is below 1, probabilities are wanted of a model without calibration, or
+                `where` does not fit the items.
+            DataError: ids of lists are not of the catalogue's kind.
         """
         scorer = self.scorer
         wanted = scorer.k if k is None else k
         if wanted < 1:
             raise ConfigError(f"k must be at least 1, got {wanted}")
         without_seen = scorer.filter_seen if filter_seen is None else filter_seen
+        seen = self.asked.seen if without_seen else None
+        asked = FilterOptions(where=where, exclude=exclude, allow=allow)
+        passing = self._passing(asked)
         vectors, gain = scorer.model.without_gain(self.state.query().float())
         scores, rows = best_items(
             scorer.index,
@@ -143,9 +159,14 @@ class Following:
             vectors,
             gains_of(_one_row(self.items), gain, scorer.memory),
             k=min(wanted, len(scorer.item_ids)),
-            exclude=self.asked.seen if without_seen else None,
+            exclude=seen if passing is None else passing.hiding(seen),
         )
-        return scorer.lists(self.asked, scores, rows, wanted, probability)
+        return scorer.lists(self.asked, scores, rows, wanted, probability, passing)
+
+    def _passing(self, asked: FilterOptions) -> Passing | None:
+        """Return what may be recommended, by what is asked for and by the user's own columns."""
+        filters = self.filters.with_(asked, self.scorer.policies)
+        return filters.of_requests(_row(self.user, _USER), _USER)[0]
 
     def _paused(self, now: int) -> bool:
         """Whether the pause before `now` ends the session."""

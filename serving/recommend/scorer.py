@@ -17,10 +17,12 @@ from recsys.core.errors import ConfigError
 from recsys.features.bundle.lists import ListModel
 from recsys.features.requests.origin import RequestOrigin
 from recsys.features.requests.table import Requests
+from recsys.retrieval.passing import Passing
+from recsys.serving.recommend.filters import Filters
 from recsys.serving.recommend.seen import seen_in_words
 
-EXHAUSTED = "exhausted"
-"""Why a list is short: no further item is left that may be shown."""
+EXHAUSTED, FILTERED = "exhausted", "filtered"
+"""Why a list is short: the user has seen the rest, or fewer items than k pass the filters."""
 POPULAR = b"lists_by_popularity"
 """Of the answers' metadata: how many lists are by popularity alone, of models that fall back."""
 _UNNAMED = RequestOrigin()
@@ -87,18 +89,22 @@ class Scorer(ListModel):
         filter_seen: bool | None = None,
         probability: bool | None = None,
         origin: RequestOrigin = _UNNAMED,
+        filters: Filters | None = None,
     ) -> pa.Table:
         """Return one row a request: user key, items, scores, reason (null unless short).
 
         Lists hold at most k items, best first, and fewer where fewer are left: never padding,
         never an item that the user has seen (unless `filter_seen` is off). With `probability`
-        there is a column `probabilities`: of an interaction with each item of the list.
+        there is a column `probabilities`: of an interaction with each item of the list. `filters`
+        say what may be in the lists, besides the filters that requests have themselves.
 
         Raises:
             ConfigError: probabilities are wanted of a model trained without calibration.
             DataError: the requests do not fit the model; `origin` is named.
         """
-        return self.answer(self.encode(requests, origin), k, filter_seen, probability)
+        encoded = self.encode(requests, origin)
+        passing = (filters or Filters.of(self)).of_requests(requests, origin)[0]
+        return self.answer(encoded, k, filter_seen, probability, passing)
 
     def answer(
         self,
@@ -106,12 +112,13 @@ class Scorer(ListModel):
         k: int | None = None,
         filter_seen: bool | None = None,
         probability: bool | None = None,
+        passing: Passing | None = None,
     ) -> pa.Table:
         """Return what `score` returns, for requests that are encoded already."""
         wanted = _checked_k(self.k if k is None else k)
         without_seen = self.filter_seen if filter_seen is None else filter_seen
-        found = self.search(requests, wanted, filter_seen=without_seen)
-        lists = self.lists(requests, found.scores, found.rows, wanted, probability)
+        found = self.search(requests, wanted, filter_seen=without_seen, passing=passing)
+        lists = self.lists(requests, found.scores, found.rows, wanted, probability, passing)
         if found.popular is None:
             return lists
         return lists.replace_schema_metadata({POPULAR: str(int(found.popular.sum()))})
@@ -123,13 +130,14 @@ class Scorer(ListModel):
         rows: Tensor,
         k: int,
         probability: bool | None = None,
+        passing: Passing | None = None,
     ) -> pa.Table:
         """Return what `score` returns, of scores and rows of the catalogue (B, k), -1 where short.
 
         Raises:
             ConfigError: probabilities are wanted of a model trained without calibration.
         """
-        table = self._table(requests, scores, rows, k)
+        table = self._table(requests, scores, rows, k, passing)
         if self.probability if probability is None else probability:
             found = self._probabilities(requests, scores, rows)
             bounds = table.column("scores").combine_chunks().offsets
@@ -157,12 +165,17 @@ class Scorer(ListModel):
         is_new = self.is_new[rows[found].numpy()]
         return pa.array(self.calibrated().probability(scores[found].numpy(), events, is_new))
 
-    def _table(self, requests: Requests, scores: Tensor, rows: Tensor, k: int) -> pa.Table:
+    def _table(
+        self, requests: Requests, scores: Tensor, rows: Tensor, k: int, passing: Passing | None
+    ) -> pa.Table:
         found = rows >= 0
         lengths = found.sum(1).numpy()
         bounds = pa.array(np.concatenate([[0], np.cumsum(lengths)]))
         items = self.item_ids.take(pa.array(rows[found].numpy()))
-        reason = pa.array(np.where(lengths < k, EXHAUSTED, ""), pa.string())
+        size = len(self.item_ids)
+        pass_ = np.full(len(rows), size) if passing is None else passing.counts()
+        why = np.where(pass_ < min(k, size), FILTERED, EXHAUSTED)
+        reason = pa.array(np.where(lengths < k, why, ""), pa.string())
         return pa.table(
             {
                 self.schema.user_key: requests.user_ids,

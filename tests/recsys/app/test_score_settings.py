@@ -41,7 +41,7 @@ def test_a_row_that_is_refused_can_be_dropped(
     assert pq.read_table(scores).num_rows == 200
     code, words = said("--set", "policies.bad_ids=drop", "--set", "policies.bad_times=drop")
     assert code == 2
-    assert "the scores of another job (model, requests, policies, k or" in words
+    assert "the scores of another job (model, requests, policies, filters, k or" in words
     code, words = said("--set", "policies.bad_ids=ignore")
     assert code == 2
     assert "policies: bad_ids: Input should be 'error' or 'drop'" in words

@@ -29,6 +29,7 @@ from recsys.serving.engines.batch import (
     shards_of_requests,
 )
 from recsys.serving.engines.parts import JOB, write_parts
+from recsys.serving.recommend.filters import FilterOptions, Filters
 from recsys.serving.recommend.scorer import Scorer
 from recsys.serving.recommend.seen import seen_in_words
 from recsys.serving.registry import register
@@ -194,7 +195,13 @@ def test_mlflow_asks_as_the_model_was_evaluated(
     bundle: Path, whole: pd.DataFrame, model: Any
 ) -> None:
     defaults = {one["name"]: one["default"] for one in model.metadata.signature.params.to_dict()}
-    assert defaults == {"k": 20, "filter_seen": False, "probability": False}
+    assert defaults == {
+        "k": 20,
+        "filter_seen": False,
+        "probability": False,
+        "where": None,
+        "exclude": [],
+    }
     kept = Scorer.open(bundle, k=20).score(pa.Table.from_pandas(whole)).column("items").to_pylist()
     assert model.predict(whole)["items"].tolist() == kept
     assert model.unwrap_python_model().predict(None, whole)["items"].tolist() == kept
@@ -203,6 +210,36 @@ def test_mlflow_asks_as_the_model_was_evaluated(
     wrong = whole.head(2).assign(history_what=[["view"], None])
     with pytest.raises(DataError, match=r"the model input row 1, column 'history_what': 1 values"):
         model.predict(wrong)
+
+
+def test_mlflow_filters_by_parameters_and_by_columns(
+    bundle: Path, whole: pd.DataFrame, model: Any
+) -> None:
+    scorer = Scorer.open(bundle)
+    asked = {"where": "item < 'i12'", "exclude": ["i03", "i04"]}
+    filters = Filters.of(scorer, FilterOptions(**asked))
+    wanted = scorer.score(pa.Table.from_pandas(whole), filters=filters).column("items").to_pylist()
+    found = model.predict(whole, params=asked)
+    assert found["items"].tolist() == wanted
+    assert set(found["reason"]) == {"filtered"}
+    some = whole.head(4).assign(
+        where=["item = 'i01'", None, "item in ('i02', 'i03')", "item < 'i05'"],
+        exclude=[None, ["i01"], ["i02"], []],
+        allow=[None, None, ["i02", "i03"], []],
+    )
+    lists = model.predict(some)["items"].tolist()
+    assert lists[0] == ["i01"]
+    assert set(lists[1]) == {f"i{item:02}" for item in range(20)} - {"i01"}
+    assert lists[2:] == [["i03"], []]
+    with pytest.raises(DataError, match=r"the model input row 2, column 'where': expected a value"):
+        model.predict(some.assign(where=[None, "item <", None, None]))
+    with pytest.raises(ConfigError, match="no column 'price'; their columns are item; other"):
+        model.predict(some, params={"where": "price < 3"})
+    plain = model.unwrap_python_model()
+    with pytest.raises(ConfigError, match=r"no parameter 'exlude' \(did you mean 'exclude'\?\)"):
+        plain.predict(None, whole, {"exlude": ["i03"]})
+    # MLflow itself leaves out, with a warning, what the signature lacks.
+    assert len(model.predict(whole, params={"exlude": ["i03"]})) == len(whole)
 
 
 def test_mlflow_reads_times_of_any_precision_and_text(whole: pd.DataFrame, model: Any) -> None:

@@ -11,6 +11,7 @@ import yaml
 
 import recsys
 from recsys.core.errors import ConfigError, DataError
+from recsys.serving.recommend.filters import FilterOptions, Filters
 from recsys.serving.recommend.following import Following
 from recsys.serving.recommend.scorer import Scorer
 from recsys.training.families.load import load_config
@@ -115,6 +116,22 @@ def test_after_each_event_the_list_is_that_of_a_request(scorer: Scorer, without_
         assert found.column("reason").to_pylist() == wanted.column("reason").to_pylist()
         scores = (one.column("scores").to_pylist()[0] for one in (found, wanted))
         np.testing.assert_allclose(*scores, atol=1e-5)
+
+
+def test_filters_are_those_of_a_request(scorer: Scorer) -> None:
+    user = {"user": "somebody", "age": 31, "exclude": ["i07"], "where": "item > 'i03'"}
+    following = Following.start(scorer, user).append("i02", 1_700_000_000)
+    request = pa.Table.from_pylist([{**user, "history": ["i02"], "history_times": [1_700_000_000]}])
+    asked = {"where": "item != 'i05'", "exclude": ["i06", "gone"], "allow": ["i01", "i05", "i08"]}
+    filters = Filters.of(scorer, FilterOptions(**asked))
+    found = following.recommend(**asked)
+    assert found.equals(scorer.score(request, filters=filters))
+    assert found.column("items").to_pylist() == [["i08"]]
+    assert found.column("reason").to_pylist() == ["filtered"]
+    unasked = following.recommend(k=ITEMS, filter_seen=False).column("items").to_pylist()[0]
+    assert set(unasked) == {f"i{row:02}" for row in range(4, ITEMS)} - {"i07"}
+    with pytest.raises(ConfigError, match="no column 'price'"):
+        following.recommend(where="price < 3")
 
 
 def test_a_session_may_go_on_in_two_ways(scorer: Scorer) -> None:

@@ -18,6 +18,7 @@ from click.testing import CliRunner, Result
 from safetensors.torch import load, save
 
 from recsys.app.cli import main
+from recsys.app.models import score
 from recsys.bundle.calibration import Calibrator
 from recsys.bundle.directory import Bundle, write_bundle
 from recsys.bundle.probe import check_replay, read_probe, write_probe
@@ -31,11 +32,13 @@ from recsys.embeddings.unified import UnifiedEmbedding
 from recsys.features.bundle.files import ROW_PROBE
 from recsys.features.bundle.rows import RowModel
 from recsys.features.encoding.encoder import FeatureEncoder
+from recsys.features.requests.origin import RequestOrigin
 from recsys.features.requests.rows import RowEncoder
 from recsys.features.schema import Schema
 from recsys.features.tables.sources import Policies
 from recsys.models.logistic import LogisticConfig
 from recsys.models.rankers import build_ranker
+from recsys.serving.answering.rows import Rows
 from recsys.serving.engines.parts import SUCCESS
 from recsys.serving.engines.rows import score_rows
 from recsys.serving.export.onnx_export import OnnxRanker, export_onnx
@@ -483,6 +486,16 @@ def test_a_ranker_is_asked_for_no_lists(bundle: Path) -> None:
         Scorer.open(bundle)
 
 
+@pytest.mark.parametrize("name", ["where", "exclude", "allow", "block"])
+def test_lists_of_a_ranker_cannot_be_filtered(bundle: Path, tmp_path: Path, name: str) -> None:
+    rows = plain_rows().to_pandas()
+    given = rows if name == "block" else "price < 3"
+    with pytest.raises(ConfigError, match="where, exclude, allow and block are for lists of"):
+        score(bundle, tmp_path / "out", requests=rows, **{name: given})
+    with pytest.raises(ConfigError, match=f"a ranker has no parameters, got '{name}'"):
+        Rows().server(bundle).answer(plain_rows(), {name: "x"}, RequestOrigin("rows"))
+
+
 def test_an_older_bundle_without_a_calibrator_has_the_sigmoid(bundle: Path, tmp_path: Path) -> None:
     ranker = RowModel.open(changed(bundle, tmp_path, "calibrator.json", None))
     assert ranker.calibrator == Calibrator()
@@ -505,7 +518,9 @@ def test_the_command_line_scores_and_exports_rankers(
     shown = recsys("score", bundle, *rows, *given).output
     assert f"\nmean probability: {expected.mean():.4g}\n" in shown
     assert "\nparts already there: 6\n" in shown
-    for wrong in (("--k", "3", *rows), ("--interactions", "x", "--output", tmp_path / "no")):
+    filters = [(option, "x", *rows) for option in ("--where", "--exclude", "--allow", "--block")]
+    log = ("--interactions", "x", "--output", tmp_path / "no")
+    for wrong in (("--k", "3", *rows), log, *filters):
         result = recsys("score", bundle, *wrong)
         assert result.exit_code == 2
         assert "the model is a ranker: give --input" in result.output
