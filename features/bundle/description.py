@@ -13,9 +13,10 @@ from recsys.models.kind import Answers
 from recsys.models.rankers import RankerConfig
 from recsys.models.registry import MODELS
 from recsys.models.retrieval import RetrievalConfig
+from recsys.pipeline.config import PipelineConfig
 from recsys.plain.registry import PlainModelConfig
 
-ModelSettings = RetrievalConfig | RankerConfig | PlainModelConfig
+ModelSettings = RetrievalConfig | RankerConfig | PlainModelConfig | PipelineConfig
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,11 @@ class ModelDescription:
     def answers(self) -> Answers:
         """What the model gives."""
         return MODELS[self.kind].answers
+
+    @property
+    def has_sources(self) -> bool:
+        """Whether the model is made of others, which are in its bundle."""
+        return MODELS[self.kind].of_parts
 
     @property
     def reads_features(self) -> bool:

@@ -11,6 +11,7 @@
     items.parquet          of models that answer with lists: the catalogue, and the number of
                            training rows of each item
     index/                 the index over the items' vectors, of models that have them
+    sources/               of a pipeline: the bundles of its sources
     memory.safetensors     what followed each item, of models that add it to their scores
     probe.parquet          requests with the answers that were given to them
     probe.safetensors      of models that answer with rows: encoded rows with their logits
@@ -20,7 +21,8 @@ What a function reads was hashed before. No other module knows these names.
 
 import io
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
@@ -31,7 +33,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load
 from torch import Tensor
 
-from recsys.bundle.directory import Bundle
+from recsys.bundle.directory import Bundle, undated
 from recsys.core.errors import ConfigError, IntegrityError
 from recsys.features.bundle.description import ModelDescription
 from recsys.features.encoding.encoder import FeatureEncoder
@@ -51,8 +53,10 @@ METRICS = "metrics.json"
 ITEMS = "items.parquet"
 INDEX = "index/"
 MEMORY = "memory.safetensors"
+SOURCES = "sources/"
 REQUEST_PROBE = "probe.parquet"
 ROW_PROBE = "probe.safetensors"
+_ORDER = "order.json"
 TRAIN_COUNT = "train_count"
 """Column of the catalogue: how many training rows an item has."""
 
@@ -194,6 +198,23 @@ def write_index(folder: Path, request: IndexRequest) -> None:
 def index_files(bundle: Bundle) -> Read:
     """Return what reads the files of the index, for `recsys.retrieval.index.build`."""
     return lambda name: bundle.read(f"{INDEX}{name}")
+
+
+def write_sources(folder: Path, bundles: Sequence[Path]) -> None:
+    """Copy the bundles of a pipeline's sources, without the day on which each was written."""
+    names = []
+    for number, bundle in enumerate(bundles):
+        names.append(f"{number}/{bundle.name}")
+        copy = folder / SOURCES / names[-1]
+        shutil.copytree(bundle, copy)
+        undated(copy)
+    (folder / SOURCES / _ORDER).write_text(json.dumps(names))
+
+
+def source_folders(bundle: Bundle) -> list[Path]:
+    """Return the folders of the bundles of a pipeline's sources, in order."""
+    names: list[str] = bundle.json(f"{SOURCES}{_ORDER}")
+    return [bundle.path / SOURCES.rstrip("/") / name for name in names]
 
 
 def write_memory(folder: Path, memory: PairMemory) -> None:

@@ -1,6 +1,6 @@
 """A model that answers requests with lists of items, out of its bundle."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
@@ -19,11 +19,13 @@ from recsys.features.bundle.files import (
     read_items,
     read_memory,
     read_request_probe,
+    source_folders,
 )
 from recsys.features.bundle.model_bundle import ModelBundle
 from recsys.features.bundle.request_probe import check_answers, longest_list
 from recsys.features.bundle.searching import Found, PlainSearch, Search, VectorSearch
 from recsys.features.dataset.sessions import SessionConfig
+from recsys.features.pipeline.searching import PipelineSearch
 from recsys.features.requests.origin import RequestOrigin
 from recsys.features.requests.table import Requests, encode_requests, ids_sha256
 from recsys.models.retrieval import RetrievalModel
@@ -71,7 +73,9 @@ class ListModel(ModelBundle):
         items = read_items(found.bundle)
         item_ids = items.column(found.schema.item_key).combine_chunks()
         search: Search
-        if about.space_id is None:
+        if about.has_sources:
+            search = _pipeline_search(found, item_ids)
+        elif about.space_id is None:
             search = PlainSearch(found.plain_model())
         else:
             search = _vector_search(found, item_ids)
@@ -125,7 +129,7 @@ class ListModel(ModelBundle):
         """Return `requests` as tensors; refuses a table without user key or history."""
         sessions, settings = self.sessions, self.description.model
         length: Any = getattr(settings, "history_length")  # noqa: B009 - of models of lists
-        return encode_requests(
+        found = encode_requests(
             self.encoder,
             self.item_ids,
             requests,
@@ -135,6 +139,9 @@ class ListModel(ModelBundle):
             policies=self.policies,
             origin=origin,
         )
+        if isinstance(self.found_by, PipelineSearch):
+            return replace(found, of_sources=self.found_by.encode(requests, origin))
+        return found
 
     def search(
         self,
@@ -187,3 +194,20 @@ def _vector_search(found: ModelBundle, item_ids: pa.Array) -> VectorSearch:
         raise IntegrityError(f"{path}: the index was built over other items than {ITEMS}")
     memory = read_memory(found.bundle, len(item_ids))
     return VectorSearch(found.retrieval_model(), index, vectors, memory)
+
+
+def _pipeline_search(found: ModelBundle, item_ids: pa.Array) -> PipelineSearch:
+    settings: Any = found.description.model
+    sources = []
+    for path in source_folders(found.bundle):
+        source = ListModel.open(path)
+        if not source.item_ids.equals(item_ids):
+            raise IntegrityError(f"{path}: a source of other items than the pipeline's")
+        sources.append(source)
+    return PipelineSearch(
+        names=settings.names,
+        sources=tuple(sources),
+        takes=tuple(source.take for source in settings.sources),
+        only_new=tuple(source.new_items is not None for source in settings.sources),
+        joined=found.joined_model(),
+    )

@@ -15,6 +15,7 @@ from recsys.embeddings.table import TableConfig
 from recsys.features.bundle.description import ModelDescription
 from recsys.features.bundle.files import read_description, read_encoder, read_weights
 from recsys.features.encoding.encoder import FeatureEncoder
+from recsys.features.pipeline.model import JoinedModel
 from recsys.features.schema import Schema
 from recsys.features.tables.sources import Policies, policies_with
 from recsys.models.kind import Reads
@@ -91,6 +92,14 @@ class ModelBundle:
         """
         return PlainModel.from_bytes(self._settings(), read_weights(self.bundle))
 
+    def joined_model(self) -> JoinedModel:
+        """Return what makes one list of the candidates of a pipeline's sources.
+
+        Raises:
+            IntegrityError: it is of another pipeline.
+        """
+        return JoinedModel.from_bytes(self._settings(), read_weights(self.bundle))
+
     def ranker(self) -> nn.Module:
         """Return a ranker, with its weights, in evaluation mode.
 
@@ -117,6 +126,7 @@ _LAYOUTS: dict[Reads, Callable[[FeatureEncoder], tuple[FeatureLayout, ...]]] = {
     "request": lambda encoder: encoder.retrieval_layouts(of_steps=False),
     "steps": lambda encoder: encoder.retrieval_layouts(of_steps=True),
     "items": lambda encoder: (),
+    "parts": lambda encoder: encoder.retrieval_layouts(of_steps=False),
 }
 
 

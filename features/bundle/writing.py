@@ -1,7 +1,7 @@
 """The one writer of a model's bundle."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +25,7 @@ from recsys.features.bundle.files import (
     write_request_probe,
     write_row_probe,
     write_schema,
+    write_sources,
     write_weights,
 )
 from recsys.features.encoding.encoder import FeatureEncoder
@@ -45,7 +46,7 @@ class ListAnswers:
 
     items: the catalogue. train_counts (n,): the number of training rows of each item. probe:
     requests with their lists. index: what is built over the items' vectors, where there are any.
-    memory: of pairs of items.
+    memory: of pairs of items. sources: bundles of the models that a pipeline is made of, in order.
     """
 
     items: pa.Table
@@ -53,6 +54,7 @@ class ListAnswers:
     probe: pa.Table
     index: IndexRequest | None = None
     memory: PairMemory | None = None
+    sources: Sequence[Path] = ()
 
     def write(self, folder: Path) -> None:
         """Write catalogue, index and probe.
@@ -65,6 +67,8 @@ class ListAnswers:
             write_index(folder, self.index)
         if self.memory is not None:
             write_memory(folder, self.memory)
+        if self.sources:
+            write_sources(folder, self.sources)
         write_request_probe(folder, self.probe)
 
 

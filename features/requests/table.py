@@ -51,6 +51,7 @@ class Requests:
     for such a model the steps.
     num_events (B,) int64, items in the whole history, of which the model may see the last alone.
     unknown_items: ids in histories that the catalogue lacks. first_unknown: the first of them.
+    of_sources: of a pipeline, the same requests as each of its sources reads them.
     """
 
     user_ids: pa.Array
@@ -60,6 +61,7 @@ class Requests:
     num_events: Tensor
     unknown_items: int
     first_unknown: Any = None
+    of_sources: tuple["Requests", ...] = ()
 
     def __len__(self) -> int:
         return len(self.user_ids)

@@ -111,6 +111,13 @@ class Bundle:
                     raise IntegrityError(f"{self.path / name}: not a file of this bundle")
 
 
+def undated(path: Path) -> None:
+    """Leave out of a bundle's manifest when it was written: a copy inside another has no date."""
+    manifest = _parse(path / MANIFEST)
+    manifest.pop("created", None)
+    (path / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False))
+
+
 def bundles_of_run(folder: Path) -> list[Path]:
     """Return the folders of the bundles that a training left below `folder`, its run's."""
     return sorted(path.parent for path in (folder / RUN_BUNDLES).glob(f"*/{MANIFEST}"))

@@ -18,9 +18,9 @@ def unknown_axes(_config: Any) -> Axes | None:
     return None
 
 
-Reads = Literal["row", "request", "steps", "items"]
+Reads = Literal["row", "request", "steps", "items", "parts"]
 """A row of the log; a request with items and its history as a whole; a history step by step,
-with what the log says of each step; or the items of a history alone."""
+with what the log says of each step; the items of a history alone; or whatever its parts read."""
 Answers = Literal["lists", "rows"]
 """Lists of items for requests, or a probability for each row."""
 
@@ -51,6 +51,11 @@ class Kind:
     def of_steps(self) -> bool:
         """Whether the model reads a history step by step."""
         return self.reads == "steps"
+
+    @property
+    def of_parts(self) -> bool:
+        """Whether the model is made of others, each of which reads a request in its own way."""
+        return self.reads == "parts"
 
     @property
     def of_items_alone(self) -> bool:

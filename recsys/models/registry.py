@@ -3,8 +3,11 @@
 from recsys.models.kind import Kind, ModelKind
 from recsys.models.rankers import RANKERS
 from recsys.models.retrieval import RETRIEVAL
+from recsys.pipeline.config import PipelineConfig
 from recsys.plain.registry import PLAIN
 
 LEARNED: dict[str, ModelKind] = {**RETRIEVAL, **RANKERS}
 """Those that are trained."""
-MODELS: dict[str, Kind] = {**LEARNED, **PLAIN}
+PIPELINES: dict[str, Kind] = {"pipeline": Kind(PipelineConfig, reads="parts")}
+"""Those that are made of others."""
+MODELS: dict[str, Kind] = {**LEARNED, **PLAIN, **PIPELINES}

@@ -20,6 +20,7 @@ from recsys.features.dataset.histories import Histories
 from recsys.features.dataset.sessions import sessions_of
 from recsys.features.filters.requests import OwnFilters
 from recsys.features.kinds.categorical import CategoricalFeature
+from recsys.features.pipeline.requests import whole_requests
 from recsys.features.requests.origin import RequestOrigin
 from recsys.features.requests.steps import refuse_unknown_columns
 from recsys.features.requests.table import Requests, request_table, require_columns
@@ -191,7 +192,8 @@ def shards_of_log(
     """
     if rows_per_part < 1:
         raise ConfigError(f"--rows-per-part must be at least 1, got {rows_per_part}")
-    schema = _schema_for_log(scorer.schema, steps=scorer.sessions is not None)
+    has_steps = scorer.sessions is not None or scorer.description.has_sources
+    schema = _schema_for_log(scorer.schema, steps=has_steps)
     if not scorer.description.reads_features:
         schema, sources = _of_ids_alone(schema, sources)
     open_table(sources.interactions, "interactions")  # what is not there is said first
@@ -210,8 +212,12 @@ def shards_of_log(
     chosen = rows_of(tables, schema, users)
     starts = range(0, len(chosen), rows_per_part)
 
+    every = np.ones(len(events), bool)
+
     def reader(start: int) -> Callable[[], pa.Table]:
         rows = chosen[start : start + rows_per_part]
+        if scorer.description.has_sources:
+            return lambda: whole_requests(schema, tables, every, rows)
         return lambda: request_table(schema, tables, histories, rows, sessions=sessions)
 
     total, origin = len(starts), RequestOrigin(str(sources.interactions))

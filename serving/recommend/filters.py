@@ -5,7 +5,7 @@ needs to know no more. Nothing here depends on how a model scores.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from recsys.bundle.directory import Bundle
+from recsys.features.bundle.description import ModelDescription
 from recsys.features.bundle.files import read_items
 from recsys.features.filters.columns import CatalogueColumns, FreshItems
 from recsys.features.filters.lists import Blocks, IdList, read_ids
@@ -43,6 +44,10 @@ class Catalogued(Protocol):
     @property
     def policies(self) -> Policies:
         """What is done with rows that break a rule."""
+
+    @property
+    def description(self) -> ModelDescription:
+        """What it is."""
 
     @property
     def item_ids(self) -> pa.Array:
@@ -77,13 +82,15 @@ class FilterOptions:
 class Filters:
     """What passes, for requests to one model.
 
-    schema, item_ids: of the model. sets: items by predicate. base: bits of what passes for all
+    schema, item_ids: of the model. sets: items by predicate. always: a predicate of the model,
+    which holds for every request. base: bits of what passes for all
     requests; None: nothing was asked for. job: JSON facts that identify what was asked for.
     """
 
     schema: Schema
     item_ids: pa.Array
     sets: ItemSets
+    always: str | None = None
     base: Bits | None = None
     lists: tuple[IdList, ...] = ()
     blocks: Blocks | None = None
@@ -101,7 +108,10 @@ class Filters:
         """
         bundle, size = model.bundle, len(model.item_ids)
         sets = ItemSets(CatalogueColumns(model.schema, lambda: read_items(bundle)), size)
-        plain = cls(model.schema, model.item_ids, sets)
+        always = getattr(model.description.model, "filter", None)
+        plain = cls(model.schema, model.item_ids, sets, always)
+        if always is not None:
+            plain = replace(plain, base=sets.of(always))
         return plain if asked is None else plain.with_(asked, model.policies)
 
     def with_(self, asked: FilterOptions, policies: Policies) -> Self:
@@ -117,7 +127,9 @@ class Filters:
             sets, passes, job["items"] = ItemSets(fresh, len(ids)), fresh.present, fresh.fingerprint
         if asked.where is not None:
             job["where"] = asked.where
-            passes = passes & _unpacked(sets.of(asked.where), len(ids))
+        for predicate in (self.always, asked.where):
+            if predicate is not None:
+                passes = passes & _unpacked(sets.of(predicate), len(ids))
         lists = []
         for name in ("exclude", "allow"):
             if getattr(asked, name) is not None:
@@ -131,7 +143,8 @@ class Filters:
             blocks = Blocks.read(asked.block, schema, policies, ids)
             job["block"] = blocks.fingerprint
         base = np.packbits(passes)
-        return type(self)(schema, ids, sets, base, tuple(lists), blocks, fresh, job)
+        own = (schema, ids, sets, self.always, base)
+        return type(self)(*own, tuple(lists), blocks, fresh, job)
 
     def of_requests(
         self, table: pa.Table, origin: RequestOrigin = _UNNAMED

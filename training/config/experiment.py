@@ -4,7 +4,8 @@ A family's class (`recsys.training.families.*.config`) has the sections and keys
 to its models, and no others: what cannot be combined cannot be written.
 """
 
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 from pydantic import ConfigDict, Field
 
@@ -41,6 +42,10 @@ class ExperimentConfig(StrictModel):
     """Folder that keeps encoded data between runs, for logs that take long to read."""
     tune: dict[str, Any] = Field(default_factory=dict)
     """What `recsys tune` searches (`recsys.training.search.space`); empty: what suits the model."""
+
+    def settled(self, folder: Path) -> Self:
+        """Return the experiment with what it names in other files, below `folder`, written out."""
+        return self
 
 
 class LearnedExperiment(ExperimentConfig):

@@ -29,12 +29,14 @@ class Given:
     """What a training is given besides its configuration.
 
     world: the ranks that train together. earlier: the model that it starts from. extra_rankers:
-    more rankers for the evaluation.
+    more rankers for the evaluation. train: trains another model, from its keys, below a folder,
+    and returns its bundle; for models that are made of others.
     """
 
     world: World = ALONE
     earlier: Earlier | None = None
     extra_rankers: ExtraRankers | None = None
+    train: Callable[[dict[str, Any], Path], Path] | None = None
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,8 @@ class FittedJob(OpenedData, Protocol):
     def config(self) -> ExperimentConfig:
         """The experiment."""
 
-    def fit(self) -> Any:
-        """Return the model, fitted on the training rows.
+    def fit(self, run_dir: Path) -> Any:
+        """Return the model, fitted on the training rows; run_dir: for what it keeps meanwhile.
 
         Raises:
             ConfigError: it cannot be, on such rows and this machine.

@@ -42,7 +42,7 @@ def golden_requests(
     """
     ids = data.tables.items.column(data.schema.item_key).combine_chunks()
     histories = data.histories((TRAIN, VALIDATION, TEST))
-    users = _spread_users(data)
+    users = spread_users(data)
     table = request_table(data.schema, data.tables, histories, users, sessions=sessions)
     encoded = encode_requests(
         data.encoder,
@@ -55,6 +55,7 @@ def golden_requests(
     return GoldenRequests(table, encoded, ids)
 
 
-def _spread_users(data: Dataset) -> NDArray[np.int64]:
+def spread_users(data: Dataset) -> NDArray[np.int64]:
+    """Return users spread evenly over the table, ascending."""
     count = min(PROBE_ROWS, data.num_users)
     return distinct(np.linspace(0, data.num_users - 1, count).astype(np.int64))

@@ -76,7 +76,7 @@ def config_of(raw: dict[str, Any], *, source: object, folder: Path) -> Experimen
     earlier = start_of(config)
     if earlier is not None and (folder / earlier).is_dir():
         update["warm_start"] = str(folder / earlier)
-    return config.model_copy(update=update)
+    return config.model_copy(update=update).settled(folder)
 
 
 def parse_config(raw: Any, *, source: object) -> ExperimentConfig:

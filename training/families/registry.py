@@ -5,12 +5,13 @@ from typing import Any
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.evaluation.results import ModelEvaluation
 from recsys.training.families.family import Family
+from recsys.training.families.pipeline.family import PIPELINE
 from recsys.training.families.plain.family import PLAIN_MODELS
 from recsys.training.families.ranker.family import RANKER
 from recsys.training.families.session.family import SESSION
 from recsys.training.families.two_tower.family import TWO_TOWER
 
-FAMILIES: tuple[Family[Any], ...] = (TWO_TOWER, SESSION, RANKER, PLAIN_MODELS)
+FAMILIES: tuple[Family[Any], ...] = (TWO_TOWER, SESSION, RANKER, PLAIN_MODELS, PIPELINE)
 FAMILY_OF_KIND: dict[str, Family[Any]] = {
     kind: family for family in FAMILIES for kind in family.kinds
 }

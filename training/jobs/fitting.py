@@ -63,7 +63,7 @@ def validated(job: FittedJob, model: Any, listeners: tuple[Listener, ...]) -> di
 def _run(
     job: FittedJob, run_dir: Path, listeners: tuple[Listener, ...], tracker: Tracker
 ) -> TrainResult:
-    model = job.fit()
+    model = job.fit(run_dir)
     metric = job.config.training.metric
     found = validated(job, model, (*listeners, TrackingListener(tracker)))
     if metric in found:

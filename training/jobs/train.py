@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from recsys.bundle.directory import bundles_of_run
 from recsys.core.atomic import whole_file
 from recsys.core.errors import ConfigError
 from recsys.core.events import Listener
@@ -27,6 +28,7 @@ from recsys.training.engine.ranks import World, ranks_here
 from recsys.training.engine.warm_start import open_earlier, start_from
 from recsys.training.evaluation.evaluate import ExtraRankers
 from recsys.training.families.family import FittedFamily, Given, Job, LearnedFamily
+from recsys.training.families.load import parse_config
 from recsys.training.families.registry import family_of
 from recsys.training.jobs.fitting import fit_tracked
 from recsys.training.jobs.runs import TrackingListener, TrainResult, new_run_dir, tracked
@@ -64,11 +66,27 @@ def train(
     family = family_of(config)
     family.check(config)
     if isinstance(family, FittedFamily):
-        given = Given(world or World(), extra_rankers=extra_rankers)
+        given = Given(world or World(), extra_rankers=extra_rankers, train=train_below)
         return fit_tracked(config, family, resume, listeners, given)
     assert isinstance(family, LearnedFamily)
     assert isinstance(config, LearnedExperiment)
     return _learn(config, family, resume, listeners, world, extra_rankers)
+
+
+def train_below(keys: dict[str, Any], folder: Path) -> Path:
+    """Train what some keys say, its run below `folder`, and return the bundle.
+
+    A run that is there already is kept, and continued where it was stopped.
+    """
+    for run_dir in sorted(folder.glob("*")):
+        bundles = bundles_of_run(run_dir)
+        if bundles and not Checkpoints.of_run(run_dir).steps():
+            return bundles[-1]
+    started = [one for one in sorted(folder.glob("*")) if Checkpoints.of_run(one).steps()]
+    config = parse_config({**keys, "output": str(folder)}, source=f"{folder.parent.name}")
+    result = train(config, resume=started[-1] if started else None)
+    assert result is not None, "one process is its own first rank"
+    return result.bundle
 
 
 def _learn(

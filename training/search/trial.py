@@ -90,7 +90,7 @@ class FittedTrials:
         """Fit and validate; the only epoch's metrics go to the listeners."""
         gc.collect()
         job = self.job.under(config)
-        return validated(job, job.fit(), listeners)
+        return validated(job, job.fit(Path()), listeners)
 
 
 class LearnedTrials:

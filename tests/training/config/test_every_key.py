@@ -660,7 +660,7 @@ class Laboratory:
         family_of(config).check(config)
         job = self.job(config)
         if isinstance(job, PlainJob):
-            model = job.fit()
+            model = job.fit(self.shop)
             return plain([arrays_of(model.fitted), model.popular, job.validate(model)])
         task = job.task()
         checkpoints = _Recording(self.shop / "checkpoints")
@@ -680,7 +680,7 @@ class Laboratory:
     def _evaluated(self, config: ExperimentConfig) -> Any:
         job: Any = self.job(config)
         if isinstance(job, PlainJob):
-            return plain(plain_evaluation(job.reading, job.fit()))
+            return plain(plain_evaluation(job.reading, job.fit(self.shop)))
         model = job.task().trained.model
         if isinstance(job, RankingJob):
             own = evaluate_ranker(config, job.rows, model, calibrator_of(config, job.rows, model))

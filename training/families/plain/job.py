@@ -68,7 +68,7 @@ class PlainJob:
         """Return the job on the same data with other settings of the model."""
         return replace(self, reading=self.reading.under(config))
 
-    def fit(self) -> PlainModel:
+    def fit(self, run_dir: Path) -> PlainModel:
         """Return the model, fitted on the training rows.
 
         Raises:

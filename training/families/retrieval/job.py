@@ -99,7 +99,7 @@ class RetrievalJob:
             model,
             query_vectors=evaluated.query_vectors,
             metrics={"test": evaluation.own()},
-            origin=parent_of(given.earlier),
+            origin=parent_of(given.earlier) | _chosen(self.config, history),
             probability=probability,
             memory=None if fitted is None else fitted.memory,
         )
@@ -116,6 +116,13 @@ def open_retrieval(
     with given.world.first_before_others(config.cache is not None):
         data = continued(load_data(config), encoder)
     return RetrievalJob(title, read(config, data), given)
+
+
+def _chosen(config: RetrievalExperiment, history: list[dict[str, float]]) -> dict[str, str]:
+    """Return which epoch was the best, from 1; nothing where none was validated."""
+    name = f"validation/{config.training.metric}"
+    curve = [point[name] for point in history if name in point]
+    return {"best_epoch": str(1 + curve.index(max(curve)))} if curve else {}
 
 
 def _warnings(

@@ -1,0 +1,31 @@
+"""Requests to a pipeline: whole histories, with all that is known of their steps.
+
+Each source reads what it knows of them: a two-tower the items, a model of sessions the steps since
+the last pause.
+"""
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from recsys.features.dataset.histories import Histories
+from recsys.features.dataset.sessions import SessionConfig, sessions_of
+from recsys.features.requests.table import request_table
+from recsys.features.schema import Schema
+from recsys.features.tables.checked import Tables
+
+
+def whole_requests(
+    schema: Schema, tables: Tables, kept: NDArray[np.bool_], users: NDArray[np.int64]
+) -> pa.Table:
+    """Return the requests of user rows `users` (B,), with the history of the events `kept` (E,).
+
+    It is that of one session for each user, however the schema cuts the log.
+    """
+    roles = schema.interactions.model_copy(update={"session": None})
+    uncut = schema.model_copy(update={"interactions": roles})
+    known = tables.events.take(np.flatnonzero(kept))
+    shown = Tables(tables.items, tables.users, known, (), tables.fingerprint)
+    histories = Histories.build(known.user_row, known.item_row, known.time, tables.users.num_rows)
+    sessions = sessions_of(uncut, known, SessionConfig())
+    return request_table(uncut, shown, histories, users, sessions=sessions)

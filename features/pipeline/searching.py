@@ -1,0 +1,96 @@
+"""A pipeline asked: every source names candidates, which become one list."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recsys.data.batch import Jagged
+from recsys.features.bundle.searching import Found, PlainSearch, Search, items_of
+from recsys.features.pipeline.candidates import Candidates
+from recsys.features.pipeline.model import JoinedModel, Ranked
+from recsys.features.requests.origin import RequestOrigin
+from recsys.features.requests.table import Requests
+from recsys.retrieval.passing import Passing
+
+
+class SourceModel(Protocol):
+    """A model that gives lists, out of its bundle."""
+
+    @property
+    def found_by(self) -> Search:
+        """How it finds items."""
+
+    def encode(self, requests: pa.Table, origin: RequestOrigin) -> Requests:
+        """Return requests as tensors."""
+
+
+@dataclass(frozen=True)
+class PipelineSearch:
+    """See `recsys.features.bundle.searching.Search`.
+
+    Attributes:
+        names: what the S sources are called.
+        sources: their models, of the catalogue of the pipeline.
+        takes: how many candidates each names at most.
+        only_new: whether a source names new items alone.
+        joined: what makes one list of them.
+    """
+
+    names: tuple[str, ...]
+    sources: tuple[SourceModel, ...]
+    takes: tuple[int, ...]
+    only_new: tuple[bool, ...]
+    joined: JoinedModel
+
+    def __call__(
+        self, requests: Requests, k: int, *, exclude: Jagged | Passing | None, exact: bool = False
+    ) -> Found:
+        """Return the best k items of each request."""
+        lists, candidates = self.candidates(requests, exclude=exclude, exact=exact)
+        ranked = self.joined.ranked(candidates, items_of(requests.history), k)
+        return Found(ranked.scores, ranked.rows, _popular(lists))
+
+    def encode(self, table: pa.Table, origin: RequestOrigin) -> tuple[Requests, ...]:
+        """Return the requests as each source reads them."""
+        return tuple(source.encode(table, origin) for source in self.sources)
+
+    def candidates(
+        self, requests: Requests, *, exclude: Jagged | Passing | None, exact: bool = False
+    ) -> tuple[list[Found], Candidates]:
+        """Return what each source names, and all of it joined."""
+        lists = [self.named(number, requests, exclude, exact) for number in range(len(self.names))]
+        pairs = [(one.scores, one.rows) for one in lists]
+        return lists, Candidates.of(pairs, self.joined.num_items, self.takes)
+
+    def named(
+        self, number: int, requests: Requests, exclude: Jagged | Passing | None, exact: bool = False
+    ) -> Found:
+        """Return what one source names."""
+        search, own = self.sources[number].found_by, requests.of_sources[number]
+        take = min(self.takes[number], self.joined.num_items)
+        if not self.only_new[number]:
+            return search(own, take, exclude=exclude, exact=exact)
+        assert isinstance(search, PlainSearch)
+        history = items_of(own.history)
+        return Found(*search.model.top(history, take, exclude=exclude, among=self.joined.new))
+
+    def ranked(self, requests: Requests, candidates: Candidates, k: int) -> Ranked:
+        """Return the candidates in order, k at most."""
+        return self.joined.ranked(candidates, items_of(requests.history), k)
+
+    def similar(self, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """Return what the first source says."""
+        return self.sources[0].found_by.similar(rows, k)
+
+
+def _popular(lists: Sequence[Found]) -> NDArray[np.bool_] | None:
+    """Return which lists are by popularity in all sources; None: one always knows something."""
+    found = [one.popular for one in lists]
+    known = [one for one in found if one is not None]
+    return reduce(np.logical_and, known) if len(known) == len(found) else None

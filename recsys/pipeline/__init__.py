@@ -1,0 +1,1 @@
+"""Settings of pipelines: models that name candidates, and what makes one list of them."""

@@ -1,0 +1,151 @@
+"""The settings of a pipeline: its sources, how they are joined, and the rules of its lists."""
+
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from recsys.core.strict import StrictModel, named
+from recsys.models.kind import ModelConfig
+
+Positive = Annotated[int, Field(ge=1)]
+Section = dict[str, Any]
+_SECTIONS = ("embedding", "training", "sessions", "calibration")
+
+
+class NewItems(StrictModel):
+    """Items that are new, ranked by what items with their attributes are followed by."""
+
+    days: Annotated[float, Field(gt=0)] = 14.0
+    """New is an item whose first training row is within so many days of the last one, or that has
+    none; without a clock, one that has none."""
+
+
+class Source(StrictModel):
+    """A model that names candidates, or `new_items`.
+
+    The data, the schema, the policies and the split are those of the pipeline.
+    """
+
+    model: Section | str | None = None
+    """Settings of the model with its `kind`, or the path of a configuration whose sections model,
+    training, embedding, sessions and calibration are taken."""
+    new_items: NewItems | None = None
+    """In place of `model`: new items, for exploration."""
+    take: Positive = 100
+    """Candidates of a request at most."""
+    name: Annotated[str, Field(pattern=r"[a-z][a-z0-9_]*")] | None = None
+    """What reports call it; null: the kind of its model."""
+    training: Section | None = None
+    """As in a configuration of the model's kind."""
+    embedding: Section | None = None
+    """Likewise."""
+    sessions: Section | None = None
+    """Likewise."""
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if (self.model is None) == (self.new_items is None):
+            raise ValueError("give model or new_items, one of the two")
+        if self.model is None and (self.training or self.embedding or self.sessions):
+            raise ValueError("training, embedding and sessions are those of a model")
+        return self
+
+
+class ReciprocalRank(StrictModel):
+    """Sum over the sources of 1 / (constant + rank)."""
+
+    kind: Literal["reciprocal_rank"] = "reciprocal_rank"
+    constant: Annotated[float, Field(gt=0)] = 60.0
+    """The larger, the less the first places count above the next ones."""
+
+
+class RoundRobin(StrictModel):
+    """The first candidate of each source, then the second ones, and so on."""
+
+    kind: Literal["round_robin"] = "round_robin"
+
+
+class Calibrated(StrictModel):
+    """The probability that one of the sources is right, each source's rank as a probability."""
+
+    kind: Literal["calibrated"] = "calibrated"
+
+
+class Learned(StrictModel):
+    """Logistic regression on the ranks and scores of the sources and an item's popularity."""
+
+    kind: Literal["learned"] = "learned"
+    l2: Annotated[float, Field(ge=0)] = 1.0
+    """Of the weights, in the scale of standardised inputs."""
+
+
+Fuse = Annotated[
+    Annotated[Learned | Calibrated | ReciprocalRank | RoundRobin, Field(discriminator="kind")],
+    BeforeValidator(named),
+]
+
+
+class Trees(StrictModel):
+    """Boosted trees with LightGBM's LambdaRank on everything that is known of a candidate."""
+
+    kind: Literal["gbdt"] = "gbdt"
+    candidates: Positive = 300
+    """The best of the fused candidates that are ranked."""
+    trees: Positive = 300
+    """At most; they end where held-out users gain no more."""
+    leaves: Annotated[int, Field(ge=2)] = 31
+    """Of a tree."""
+    learning_rate: Annotated[float, Field(gt=0)] = 0.05
+    """Share of each tree."""
+    least_rows: Positive = 50
+    """Candidates in a leaf."""
+
+
+class Nothing(StrictModel):
+    """The order of the fusion stays."""
+
+    kind: Literal["none"] = "none"
+
+
+Rank = Annotated[Annotated[Nothing | Trees, Field(discriminator="kind")], BeforeValidator(named)]
+
+
+class PipelineConfig(ModelConfig):
+    """The settings of a pipeline."""
+
+    history_length: ClassVar[int] = 1 << 31
+    """It hands whole histories on."""
+    kind: Literal["pipeline"] = "pipeline"
+    sources: Annotated[tuple[Source, ...], Field(min_length=1)]
+    """Models that name candidates."""
+    filter: str | None = None
+    """A condition on columns of the items, of every request; requests may have more."""
+    fuse: Fuse = Learned()
+    """How the candidates of all sources become one list: `learned`, `calibrated`,
+    `reciprocal_rank` or `round_robin`, or a mapping with `kind` and its settings."""
+    rank: Rank = Nothing()
+    """`gbdt` (the extra `lightgbm`) orders the fused candidates again; `none`."""
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        names = self.names
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"sources: two are called '{name}': give each a name of its own")
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the sources are called."""
+        return tuple(_name(source) for source in self.sources)
+
+
+def _name(source: Source) -> str:
+    if source.name is not None:
+        return source.name
+    if source.new_items is not None:
+        return "new_items"
+    if isinstance(source.model, dict):
+        return str(source.model.get("kind", "two_tower"))
+    name = str(source.model).rsplit("/", 1)[-1]
+    return name.removesuffix(".yaml").removesuffix(".yml")

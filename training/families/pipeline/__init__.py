@@ -1,0 +1,1 @@
+"""The family of pipelines: several models trained, joined, evaluated and written as one."""

@@ -1,0 +1,203 @@
+"""A pipeline, its sources and its stages as rankers of an evaluation, asked as they are served."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recsys.data.batch import Jagged
+from recsys.features.bundle.searching import items_of
+from recsys.features.dataset.dataset import Dataset
+from recsys.features.dataset.queries import Queries
+from recsys.features.filters.columns import CatalogueColumns
+from recsys.features.filters.predicate import passing as items_that_pass
+from recsys.features.pipeline.candidates import Candidates
+from recsys.features.pipeline.requests import whole_requests
+from recsys.features.pipeline.searching import PipelineSearch, SourceModel
+from recsys.features.requests.origin import RequestOrigin
+from recsys.features.requests.table import Requests, encode_requests
+from recsys.retrieval.passing import Passing
+from recsys.training.families.pipeline.config import PipelineExperiment
+
+AT_ONCE = 2048
+"""Requests that are answered together."""
+_UNNAMED = RequestOrigin()
+Lists = tuple[Tensor, Tensor]
+"""Scores (B, k) and item rows (B, k), -1 where a list is short."""
+
+
+@dataclass(frozen=True)
+class Asking:
+    """Asks sources about the users of queries, with the history that was known then.
+
+    known: (E,) which events were. passes: (n_items,) what the pipeline's filter lets through; None:
+    it has none.
+    """
+
+    config: PipelineExperiment
+    data: Dataset
+    known: NDArray[np.bool_]
+    passes: NDArray[np.bool_] | None
+
+    @classmethod
+    def before(cls, config: PipelineExperiment, data: Dataset, part: int) -> "Asking":
+        """Return what asks about a part of the log.
+
+        Raises:
+            FilterError: the pipeline's filter does not fit the items.
+        """
+        passes = None
+        if config.model.filter is not None:
+            columns = CatalogueColumns(data.schema, lambda: data.tables.items)
+            passes = items_that_pass(config.model.filter, columns, data.num_items)
+        return cls(config, data, data.part < part, passes)
+
+    def requests(
+        self, users: NDArray[np.int64], sources: tuple[SourceModel, ...]
+    ) -> Iterator[tuple[slice, Requests]]:
+        """Yield places of users, and their requests as the pipeline and its sources read them."""
+        for start in range(0, len(users), AT_ONCE):
+            place = slice(start, min(start + AT_ONCE, len(users)))
+            yield place, self.one_table(users[place], sources)[1]
+
+    def one_table(
+        self, users: NDArray[np.int64], sources: tuple[SourceModel, ...]
+    ) -> tuple[pa.Table, Requests]:
+        """Return the requests of some users as a table, and encoded."""
+        data, config = self.data, self.config
+        table = whole_requests(data.schema, data.tables, self.known, users)
+        found = encode_requests(
+            data.encoder,
+            data.tables.items.column(data.schema.item_key).combine_chunks(),
+            table,
+            history_length=config.model.history_length,
+            policies=config.policies,
+        )
+        own = tuple(source.encode(table, _UNNAMED) for source in sources)
+        return table, replace(found, of_sources=own)
+
+    def excluded(
+        self, requests: Requests, among: NDArray[np.int64] | None = None
+    ) -> Jagged | Passing | None:
+        """Return what requests leave out: what was seen, and what does not pass."""
+        seen = requests.seen if self.config.evaluation.filter_seen else None
+        if self.passes is None and among is None:
+            return seen
+        passes = np.ones(self.data.num_items, bool) if self.passes is None else self.passes
+        if among is not None:
+            only = np.zeros_like(passes)
+            only[among] = True
+            passes = passes & only
+        one_set = np.zeros(len(requests), np.int64)
+        return Passing.of(passes[None], one_set).hiding(seen)
+
+
+Answer = Callable[[PipelineSearch, Requests, Jagged | Passing | None, int], Lists]
+
+
+@dataclass(frozen=True)
+class StageRanker:
+    """A `recsys.training.evaluation.evaluate.Ranker` by some stage of a pipeline."""
+
+    asking: Asking
+    search: PipelineSearch
+    answer: Answer
+
+    def __call__(
+        self, queries: Queries, k: int, /, among: NDArray[np.int64] | None = None
+    ) -> NDArray[np.int32]:
+        """Return the best k item rows of each query, (Q, k), -1 where the list is short."""
+        top = np.full((len(queries), k), -1, np.int32)
+        for place, requests in self.asking.requests(queries.users, self.search.sources):
+            rows = self.answer(self.search, requests, self.asking.excluded(requests, among), k)[1]
+            top[place, : rows.shape[1]] = rows.numpy()
+        return top
+
+
+def whole(
+    search: PipelineSearch, requests: Requests, exclude: Jagged | Passing | None, k: int
+) -> Lists:
+    """Answer as the pipeline does."""
+    found = search(requests, k, exclude=exclude)
+    return found.scores, found.rows
+
+
+def fused(
+    search: PipelineSearch, requests: Requests, exclude: Jagged | Passing | None, k: int
+) -> Lists:
+    """Answer with the joined candidates, before they are ranked."""
+    _, candidates = search.candidates(requests, exclude=exclude)
+    found = search.joined.fused(candidates, k)
+    return found.scores, found.rows
+
+
+def one_source(number: int) -> Answer:
+    """Return what answers as one source does, which names `take` items at most."""
+
+    def answer(
+        search: PipelineSearch, requests: Requests, exclude: Jagged | Passing | None, k: int
+    ) -> Lists:
+        found = search.named(number, requests, exclude)
+        return found.scores[:, :k], found.rows[:, :k]
+
+    return answer
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Candidates of queries of which it is known which were right; hit: (C,) 0 or 1.
+
+    history: B rows of item rows.
+    """
+
+    candidates: Candidates
+    history: Jagged
+    hit: NDArray[np.float64]
+
+
+def candidates_with_hits(asking: Asking, search: PipelineSearch, queries: Queries) -> Labelled:
+    """Return the candidates of all queries, and which of them were right."""
+    parts, histories = [], []
+    for _, requests in asking.requests(queries.users, search.sources):
+        found = search.candidates(requests, exclude=asking.excluded(requests))[1]
+        parts.append(found)
+        histories.append(items_of(requests.history))
+    candidates = _together(parts)
+    history = histories[0]
+    for more in histories[1:]:
+        history = history.above(more)
+    size = asking.data.num_items
+    right = queries.relevant.owners().numpy() * size + queries.relevant.values.numpy()
+    asked = candidates.items.owners().numpy() * size + candidates.items.values.numpy()
+    hit = np.zeros(len(asked))
+    hit[np.searchsorted(asked, right[_found(asked, right)])] = 1.0
+    return Labelled(candidates, history, hit)
+
+
+def _found(asked: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which of `right` are among `asked`, which is ascending."""
+    place = np.searchsorted(asked, right).clip(max=max(len(asked) - 1, 0))
+    return asked[place] == right if len(asked) else np.zeros(len(right), bool)
+
+
+def _together(parts: list[Candidates]) -> Candidates:
+    items = parts[0].items
+    for one in parts[1:]:
+        items = items.above(one.items)
+    return Candidates(
+        items,
+        np.concatenate([one.rank for one in parts]),
+        np.concatenate([one.score for one in parts]),
+        np.concatenate([one.position for one in parts]),
+        parts[0].takes,
+    )
+
+
+def reached(labelled: Labelled, queries: Queries) -> tuple[NDArray[np.float64], float]:
+    """Return the share of the relevant items that each source names, and all of them name."""
+    total = max(len(queries.relevant.values), 1)
+    hit = labelled.hit > 0
+    return labelled.candidates.named[hit].sum(0) / total, float(hit.sum()) / total

@@ -1,0 +1,94 @@
+"""The configuration of an experiment with a pipeline."""
+
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import model_validator
+
+from recsys.core.errors import ConfigError
+from recsys.features.dataset.split import RetrievalSplitConfig
+from recsys.pipeline.config import PipelineConfig, Source
+from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.config.file import read_raw
+from recsys.training.config.retrieval import RetrievalEvaluationConfig, refuse_labels
+from recsys.training.config.sections import FittingConfig, PositiveInt
+
+_TAKEN = ("model", "training", "embedding", "sessions")
+"""Sections of a source's own file that count."""
+
+
+class PipelineFittingConfig(FittingConfig):
+    """What joining and ranking candidates is learnt from."""
+
+    metric: str = "ndcg_at_20"
+    """Validation metric that is printed; larger is better."""
+    max_validation_queries: PositiveInt = 10_000
+    """Validation queries at most, drawn once: joining and ranking are learnt on them."""
+
+
+class PipelineExperiment(ExperimentConfig):
+    """The whole file."""
+
+    split: RetrievalSplitConfig = RetrievalSplitConfig()
+    model: PipelineConfig
+    """Sources, how they are joined and ranked, and the rules of the lists."""
+    training: PipelineFittingConfig = PipelineFittingConfig()
+    evaluation: RetrievalEvaluationConfig = RetrievalEvaluationConfig()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        refuse_labels(self)
+        if self.split.join_validation:
+            raise ValueError(
+                "split.join_validation: a pipeline learns to join and rank on the validation "
+                "rows, and trains its sources on them in the end: leave it out"
+            )
+        return self
+
+    def settled(self, folder: Path) -> Self:
+        """Return the experiment with the sources that are files written out.
+
+        Raises:
+            NotFoundError: there is no such file.
+            ConfigError: a file has no model.
+        """
+        sources = tuple(_written_out(source, folder) for source in self.model.sources)
+        model = self.model.model_copy(update={"sources": sources})
+        return self.model_copy(update={"model": model})
+
+    def of_source(self, number: int, *, last: bool = False) -> dict[str, Any]:
+        """Return the keys of the experiment that trains a source.
+
+        Args:
+            number: of the source.
+            last: whether the validation rows are trained on, too.
+        """
+        tree = self.model_dump(mode="json", by_alias=True)
+        source = self.model.sources[number]
+        own = {name: getattr(source, name) for name in _TAKEN[1:]}
+        found: dict[str, Any] = {name: tree[name] for name in ("data", "policies", "schema")}
+        found["split"] = tree["split"] | {"join_validation": last}
+        found["model"] = {"kind": "attributes"} if source.new_items else source.model
+        found |= {name: one for name, one in own.items() if one is not None}
+        found["evaluation"] = {
+            "ks": tree["evaluation"]["ks"],
+            "filter_seen": tree["evaluation"]["filter_seen"],
+            "max_queries": min(1000, self.evaluation.max_queries),
+            "bootstrap_samples": 20,
+            "baselines": [],
+        }
+        return found | {"tracking": {"enabled": False}, "cache": tree["cache"]}
+
+
+def _written_out(source: Source, folder: Path) -> Source:
+    if not isinstance(source.model, str):
+        return source
+    path = folder / source.model
+    raw = read_raw(path)
+    if not isinstance(raw.get("model"), dict):
+        raise ConfigError(f"{path}: a source of a pipeline needs a section 'model'")
+    taken = {name: raw[name] for name in _TAKEN if name in raw}
+    kind = raw["model"].get("kind", "two_tower")
+    own = {name: one for name in _TAKEN[1:] if (one := getattr(source, name)) is not None}
+    settled = {**taken, **own, "model": {"kind": kind, **raw["model"]}}
+    return source.model_copy(update={**settled, "name": source.name or path.stem})

@@ -1,0 +1,52 @@
+"""The family of pipelines, which are made of other models."""
+
+from recsys.models.registry import PIPELINES
+from recsys.training.config.ranges import Space
+from recsys.training.evaluation.results import Evaluation
+from recsys.training.families.family import Explainer, FittedFamily
+from recsys.training.families.inspecting import inspect_tables
+from recsys.training.families.list_evaluation import check_metric
+from recsys.training.families.pipeline.config import PipelineExperiment
+from recsys.training.families.pipeline.explaining import explain_candidate, explain_nothing
+from recsys.training.families.pipeline.job import open_pipeline
+from recsys.training.families.pipeline.opening import evaluate_opened
+from recsys.training.families.pipeline.sources import check_source
+from recsys.training.families.plain.choose import check_baselines
+from recsys.training.reports.evaluation_table import evaluation_table
+
+
+def _check(config: PipelineExperiment) -> None:
+    """Refuse, before any work is done, a source, a metric or a baseline that is not available.
+
+    Raises:
+        ConfigError: which, and why.
+    """
+    # These know all families, and so this one.
+    from recsys.training.families.load import parse_config
+    from recsys.training.families.registry import family_of
+
+    check_metric(config)
+    check_baselines(config)
+    for number in range(len(config.model.sources)):
+        source = check_source(config, number, parse_config)
+        family_of(source).check(source)
+
+
+def _nothing_searched(_config: PipelineExperiment) -> Space:
+    """Return nothing: its sources are tuned one by one."""
+    return {}
+
+
+PIPELINE = FittedFamily(
+    plural="pipelines",
+    kinds=tuple(PIPELINES),
+    experiment=PipelineExperiment,
+    check=_check,
+    inspect=inspect_tables,
+    open=open_pipeline,
+    evaluate=evaluate_opened,
+    evaluation=Evaluation,
+    show=evaluation_table,
+    space=_nothing_searched,
+    explain=Explainer(model=explain_nothing, pair=explain_candidate, log_row=explain_nothing),
+)

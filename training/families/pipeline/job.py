@@ -1,0 +1,310 @@
+"""A pipeline as a job: sources trained twice, what joins them learnt in between.
+
+What joins and ranks learns on a later stretch of the log than its sources: on the validation rows,
+with the candidates that sources trained on the rows before them really name. Then the sources are
+trained again on all rows before the test part, for as many epochs as the validation rows chose.
+"""
+
+import logging
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.bundle.directory import RUN_BUNDLES
+from recsys.core.errors import ConfigError
+from recsys.features.bundle.description import ModelDescription
+from recsys.features.bundle.model_bundle import layouts_of
+from recsys.features.bundle.request_probe import with_answers
+from recsys.features.bundle.writing import ListAnswers, ModelContents, write_model
+from recsys.features.dataset.dataset import Dataset
+from recsys.features.dataset.queries import Queries, build_queries
+from recsys.features.dataset.split import TEST, TRAIN, VALIDATION
+from recsys.features.pipeline.facts import Attribute, ItemFacts
+from recsys.features.pipeline.fusing import ByRank, fit_fusion
+from recsys.features.pipeline.model import JoinedModel
+from recsys.features.pipeline.searching import PipelineSearch
+from recsys.features.pipeline.trees import RankingTrees
+from recsys.pipeline.config import Trees
+from recsys.training.config.file import dump_config
+from recsys.training.evaluation.evaluate import ExtraRankers, Ranker, evaluate, ranking_metrics
+from recsys.training.evaluation.results import Evaluation
+from recsys.training.families.family import Finished, Given
+from recsys.training.families.golden import PROBE_K, spread_users
+from recsys.training.families.list_evaluation import (
+    ListReport,
+    data_facts,
+    protocol_of,
+    with_fallbacks,
+    write_list_report,
+)
+from recsys.training.families.loading import load_data
+from recsys.training.families.pipeline.asking import (
+    Asking,
+    Labelled,
+    StageRanker,
+    candidates_with_hits,
+    fused,
+    one_source,
+    reached,
+    whole,
+)
+from recsys.training.families.pipeline.config import PipelineExperiment
+from recsys.training.families.pipeline.sources import TrainedSources, train_sources
+from recsys.training.families.plain.choose import baseline_rankers
+from recsys.training.families.plain.rows import item_values
+
+LOG = logging.getLogger(__name__)
+TITLE = "Pipeline"
+WITHOUT_RANKER = "fused"
+"""What a pipeline without its ranker is called beside it."""
+
+
+@dataclass(frozen=True)
+class FittedPipeline:
+    """Sources as they are served, what joins them, and how it did on the validation requests.
+
+    reached: (S,) share of the relevant items that each source named, and that all of them did.
+    """
+
+    sources: TrainedSources
+    joined: JoinedModel
+    metrics: dict[str, float]
+    reached: tuple[tuple[float, ...], float]
+
+
+@dataclass(frozen=True)
+class PipelineJob:
+    """See `recsys.training.families.family.FittedJob`."""
+
+    config: PipelineExperiment
+    data: Dataset
+    given: Given
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """How much data there is and what was left out, as text."""
+        return data_facts(self.data)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the data."""
+        return self.data.tables.fingerprint
+
+    def under(self, config: Any) -> Self:
+        """Return the job on the same data with other settings."""
+        return replace(self, config=config)
+
+    def fit(self, run_dir: Path) -> FittedPipeline:
+        """Train the sources, learn to join what they name, and train them again."""
+        config, train = self.config, self.given.train
+        assert train is not None, "a pipeline trains other models"
+        first = train_sources(config, run_dir, train)
+        queries = self._queries(VALIDATION, config.training.max_validation_queries)
+        if not len(queries):
+            raise ConfigError("split: no user has a validation item; choose a larger share")
+        search = search_of(config, self.data, first)
+        asking = Asking.before(config, self.data, VALIDATION)
+        labelled = candidates_with_hits(asking, search, queries)
+        joined = _learnt(config, self.data, labelled)
+        search = replace(search, joined=joined)
+        top = StageRanker(asking, search, whole)(queries, max(config.evaluation.ks))
+        found = ranking_metrics(top, queries.relevant, config.evaluation.ks)
+        metrics = {name: float(values.mean()) for name, values in found.items()}
+        of_each, of_all = reached(labelled, queries)
+        last = train_sources(config, run_dir, train, first)
+        # Items are as frequent, and as new, as all rows before the test part say.
+        facts = facts_of(trained_on_all(self.data))
+        joined = replace(joined, facts=facts, new=new_items(config, trained_on_all(self.data)))
+        return FittedPipeline(last, joined, metrics, (tuple(of_each.tolist()), of_all))
+
+    def validate(self, model: FittedPipeline) -> dict[str, float]:
+        """Return the metrics on the validation requests, which joining was learnt on."""
+        return model.metrics
+
+    def finish(self, run_dir: Path, model: FittedPipeline) -> Finished:
+        """Evaluate the pipeline stage by stage, write bundle and report."""
+        data = trained_on_all(self.data)
+        search = replace(search_of(self.config, data, model.sources), joined=model.joined)
+        queries = self._queries(TEST, self.config.evaluation.max_queries)
+        evaluation = evaluated(self.config, data, search, queries, self.given.extra_rankers)
+        words = _in_words(self.config, model.reached)
+        evaluation = replace(evaluation, protocol={**evaluation.protocol, "candidates": words})
+        bundle = self._write(run_dir / RUN_BUNDLES, data, model, search, evaluation)
+        report = run_dir / "report.html"
+        write_list_report(report, TITLE, ListReport(self.config, data, evaluation, queries))
+        return Finished(evaluation, bundle, report)
+
+    def _queries(self, part: int, limit: int) -> Queries:
+        return queries_of(self.config, self.data, part, limit)
+
+    def _write(
+        self,
+        parent: Path,
+        data: Dataset,
+        model: FittedPipeline,
+        search: PipelineSearch,
+        evaluation: Evaluation,
+    ) -> Path:
+        """Write the bundle of the pipeline below `parent` and return its folder."""
+        config = self.config
+        weights = model.joined.to_bytes()
+        served = replace(search, joined=JoinedModel.from_bytes(config.model, weights))
+        asking = Asking.before(config, data, TEST + 1)
+        table, requests = asking.one_table(spread_users(data), served.sources)
+        found = served(requests, PROBE_K, exclude=requests.seen)
+        ids = data.tables.items.column(data.schema.item_key).combine_chunks()
+        described = ModelDescription(
+            model=config.model,
+            embedding=None,
+            policies=config.policies,
+            layouts=layouts_of(data.encoder, config.model.kind),
+            filter_seen=config.evaluation.filter_seen,
+        )
+        contents = ModelContents(
+            description=described,
+            encoder=data.encoder,
+            weights=weights,
+            answers=ListAnswers(
+                items=data.tables.items,
+                train_counts=data.train_counts,
+                probe=with_answers(table, ids, found.scores, found.rows),
+                sources=model.sources.bundles,
+            ),
+            config=dump_config(config),
+            metrics={"test": evaluation.own()},
+            fingerprint=data.tables.fingerprint,
+        )
+        return write_model(parent, contents)
+
+
+def open_pipeline(config: PipelineExperiment, given: Given) -> PipelineJob:
+    """Read and encode the tables of `config`, from its cache where it has one."""
+    return PipelineJob(config, load_data(config), given)
+
+
+def evaluated(
+    config: PipelineExperiment,
+    data: Dataset,
+    search: PipelineSearch,
+    queries: Queries,
+    extra_rankers: ExtraRankers | None = None,
+) -> Evaluation:
+    """Evaluate a pipeline, its stages, its sources and plain models on the same queries.
+
+    data: with the validation rows among the training rows, on which all of them are trained.
+    """
+    settings = config.evaluation
+    asking = Asking.before(config, data, TEST)
+    stage = partial(StageRanker, asking, search)
+    rankers: dict[str, Ranker] = {config.model.kind: stage(whole)}
+    if search.joined.trees is not None:
+        rankers[WITHOUT_RANKER] = stage(fused)
+    for number, name in enumerate(search.names):
+        rankers[f"source: {name}"] = stage(one_source(number))
+    baselines, left_out = baseline_rankers(data, settings)
+    rankers |= baselines
+    if extra_rankers is not None:
+        rankers |= extra_rankers(data, queries, filter_seen=settings.filter_seen)
+    protocol = protocol_of(config, data)
+    protocol["split"] += "; sources and plain models are fitted on training and validation rows"
+    if config.model.filter is not None:
+        protocol["filter"] = f"{config.model.filter} (of the pipeline and its sources alone)"
+    evaluation = evaluate(
+        data,
+        queries,
+        rankers,
+        settings,
+        protocol=protocol,
+        seed=config.training.seed,
+        left_out=left_out,
+    )
+    evaluation = with_fallbacks(evaluation, baselines, queries)
+    return replace(evaluation, metric=config.training.metric)
+
+
+def queries_of(config: PipelineExperiment, data: Dataset, part: int, limit: int) -> Queries:
+    """Return one query a user of the part, at most `limit`."""
+    return build_queries(
+        data,
+        part,
+        history_length=config.model.history_length,
+        filter_seen=config.evaluation.filter_seen,
+        limit=limit,
+        seed=config.training.seed,
+    )
+
+
+def trained_on_all(data: Dataset) -> Dataset:
+    """Return the data with the validation rows among the training rows."""
+    part = np.where(data.part == VALIDATION, np.int8(TRAIN), data.part).astype(np.int8)
+    return replace(data, part=part)
+
+
+def search_of(config: PipelineExperiment, data: Dataset, sources: TrainedSources) -> PipelineSearch:
+    """Return what asks sources, and joins what they name by their ranks."""
+    settings = config.model
+    joined = JoinedModel(ByRank(60.0), facts_of(data), new_items(config, data), None, 0)
+    return PipelineSearch(
+        names=settings.names,
+        sources=sources.models,
+        takes=tuple(source.take for source in settings.sources),
+        only_new=tuple(source.new_items is not None for source in settings.sources),
+        joined=joined,
+    )
+
+
+def facts_of(data: Dataset) -> ItemFacts:
+    """Return what is known of the items besides."""
+    attributes = tuple(Attribute(values) for values in item_values(data))
+    return ItemFacts(data.train_counts, data.items.dense.numpy().copy(), attributes)
+
+
+def new_items(config: PipelineExperiment, data: Dataset) -> NDArray[np.int64]:
+    """Return the rows of items that are new, ascending; none where no source names such."""
+    days = [one.new_items.days for one in config.model.sources if one.new_items is not None]
+    if not days:
+        return np.zeros(0, np.int64)
+    trained = data.part == TRAIN
+    events = data.tables.events
+    first = np.full(data.num_items, np.iinfo(np.int64).max)
+    np.minimum.at(first, events.item_row[trained], events.time[trained])
+    is_new = data.train_counts == 0
+    if data.schema.interactions.time is not None and trained.any():
+        since = events.time[trained].max() - round(max(days) * 86_400_000_000)
+        is_new |= first >= since
+    return np.flatnonzero(is_new)
+
+
+def _learnt(config: PipelineExperiment, data: Dataset, labelled: Labelled) -> JoinedModel:
+    """Return what joins and ranks, learnt on candidates of which it is known which were right."""
+    counts, settings = data.train_counts, config.model
+    fusion = fit_fusion(settings.fuse, labelled.candidates, counts, labelled.hit)
+    new = new_items(config, data)
+    joined = JoinedModel(fusion, facts_of(data), new, None, 0)
+    rank = settings.rank
+    if not isinstance(rank, Trees):
+        return joined
+    kept_of = joined.fused(labelled.candidates, rank.candidates).chosen
+    kept = labelled.candidates.take(kept_of)
+    hit = labelled.hit[np.sort(kept_of[kept_of >= 0].numpy())]
+    inputs = joined.inputs(kept, labelled.history)
+    lengths = kept.items.lengths().numpy()
+    trees = RankingTrees.fit(rank, inputs, hit, lengths, config.training.seed)
+    gains = trees.gains(joined.names(settings.names))
+    best = ", ".join(f"{name} {share:.0%}" for name, share in list(gains.items())[:5])
+    LOG.info(f"ranker: what the trees gain most by: {best}")
+    return replace(joined, trees=trees, keeps=rank.candidates)
+
+
+def _in_words(config: PipelineExperiment, found: tuple[tuple[float, ...], float]) -> str:
+    of_each = ", ".join(
+        f"{name} {share:.1%} of the relevant items in {source.take:,}"
+        for name, share, source in zip(
+            config.model.names, found[0], config.model.sources, strict=True
+        )
+    )
+    return f"{of_each}; all of them {found[1]:.1%} (validation requests)"
