@@ -5,7 +5,7 @@ needs to know no more. Nothing here depends on how a model scores.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -78,7 +78,8 @@ class Filters:
     """What passes, for requests to one model.
 
     schema, item_ids: of the model. sets: items by predicate. base: bits of what passes for all
-    requests; None: nothing was asked for. job: JSON facts that identify what was asked for.
+    requests; None: nothing was asked for. fresh: the items of today. added: how many of them the
+    model's own catalogue lacks. job: JSON facts that identify what was asked for.
     """
 
     schema: Schema
@@ -88,11 +89,17 @@ class Filters:
     lists: tuple[IdList, ...] = ()
     blocks: Blocks | None = None
     fresh: FreshItems | None = None
+    added: int = 0
     job: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, model: Catalogued, asked: FilterOptions | None = None) -> Self:
+    def of(cls, model: Catalogued, asked: FilterOptions | None = None, *, added: int = 0) -> Self:
         """Read what is asked for.
+
+        Args:
+            model: whose lists are filtered.
+            asked: what is asked for.
+            added: items of the model that its bundle's catalogue lacks, the last ones.
 
         Raises:
             FilterError: the predicate cannot be read or does not fit the items.
@@ -101,7 +108,7 @@ class Filters:
         """
         bundle, size = model.bundle, len(model.item_ids)
         sets = ItemSets(CatalogueColumns(model.schema, lambda: read_items(bundle)), size)
-        plain = cls(model.schema, model.item_ids, sets)
+        plain = cls(model.schema, model.item_ids, sets, added=added)
         return plain if asked is None else plain.with_(asked, model.policies)
 
     def with_(self, asked: FilterOptions, policies: Policies) -> Self:
@@ -131,7 +138,9 @@ class Filters:
             blocks = Blocks.read(asked.block, schema, policies, ids)
             job["block"] = blocks.fingerprint
         base = np.packbits(passes)
-        return type(self)(schema, ids, sets, base, tuple(lists), blocks, fresh, job)
+        return replace(
+            self, sets=sets, base=base, lists=tuple(lists), blocks=blocks, fresh=fresh, job=job
+        )
 
     def of_requests(
         self, table: pa.Table, origin: RequestOrigin = _UNNAMED
@@ -169,6 +178,7 @@ class Filters:
         found["passing_items"] = int(np.bitwise_count(self.base).sum())
         if self.fresh is not None:
             found["items_missing_today"] = int((~self.fresh.present).sum())
+            found["new_items"] = self.added
             found["new_items_left_out"] = self.fresh.num_new
             found["first_new_item_left_out"] = self.fresh.first_new
         return found
