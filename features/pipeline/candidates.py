@@ -97,7 +97,10 @@ class Candidates:
 
     def take(self, chosen: Tensor) -> "Candidates":
         """Return the candidates `chosen` (B, k) alone, -1 where there are fewer."""
-        numbers = np.sort(chosen[chosen >= 0].numpy())
+        return self.only(np.sort(chosen[chosen >= 0].numpy()))
+
+    def only(self, numbers: NDArray[np.int64]) -> "Candidates":
+        """Return the candidates `numbers` (M,), ascending; requests without one stay, empty."""
         owner = self.items.owners().numpy()[numbers]
         values = self.items.values.numpy()[numbers]
         items = Jagged.of_lengths(values, np.bincount(owner, minlength=len(self)))

@@ -74,7 +74,6 @@ class JoinedModel:
             [
                 inputs_of(candidates, counts),
                 candidates.score,
-                self.fusion.score(candidates, counts),
                 self.facts.of(candidates.items, history),
             ]
         )
@@ -84,7 +83,7 @@ class JoinedModel:
         more = [f"attribute {number + 1}" for number in range(len(self.facts.attributes))]
         more += [f"number {number + 1}" for number in range(self.facts.numbers.shape[1])]
         scores = [f"{source} raw score" for source in sources]
-        return [*input_names(tuple(sources)), *scores, "fusion", *more, "history"]
+        return [*input_names(tuple(sources)), *scores, *more, "history"]
 
     def to_bytes(self) -> bytes:
         """Return it as safetensors bytes, for `from_bytes`."""

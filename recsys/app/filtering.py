@@ -10,37 +10,44 @@ from typing import Any
 from recsys.features.filters.columns import FreshItems
 from recsys.features.filters.requests import OwnFilters
 from recsys.features.tables.frames import path_of
-from recsys.features.tables.sources import Policies
+from recsys.serving.recommend.additions import with_new_items
 from recsys.serving.recommend.filters import FilterOptions, Filters
+from recsys.serving.recommend.scorer import Scorer
 
 LOG = logging.getLogger(__name__)
 _TABLES = ("items", "block")
 
 
 @contextmanager
-def opened_filters(
-    plain: Filters, policies: Policies, given: Mapping[str, Any]
-) -> Iterator[Filters]:
-    """Lend filters with what is given: `where`, `exclude`, `allow`, and tables `items` and `block`.
+def filtered(
+    scorer: Scorer, given: Mapping[str, Any], plain: Filters | None = None
+) -> Iterator[tuple[Scorer, Filters]]:
+    """Lend a scorer with filters: `where`, `exclude`, `allow`, and tables `items` and `block`.
+
+    With items of today the scorer recommends those, too, that its catalogue lacks, where it can.
 
     Args:
-        plain: filters of the model, which nothing was asked of yet.
-        policies: what to do with rows that break a rule.
+        scorer: of the model.
         given: by name; None: not given.
+        plain: filters of the scorer, kept from call to call.
 
     Raises:
         UserError: what is given cannot be read, or does not fit the model.
     """
     with tempfile.TemporaryDirectory() as folder:
-        asked = dict(given)
+        asked, whole = dict(given), scorer
         for name in _TABLES:
             if given.get(name) is not None:
                 asked[name] = path_of(given[name], name, Path(folder))
-        filters = plain.with_(FilterOptions(**asked), policies)
+        if asked.get("items") is not None:
+            whole = with_new_items(scorer, asked["items"])
+        added = len(whole.item_ids) - len(scorer.item_ids)
+        own = Filters.of(whole, added=added) if added or plain is None else plain
+        filters = own.with_(FilterOptions(**asked), scorer.policies)
         _warn_of_unknown(*filters.unknown())
         if filters.fresh is not None:
-            _warn_of_items(filters.fresh)
-        yield filters
+            _warn_of_items(filters.fresh, added)
+        yield whole, filters
 
 
 def warn_of_filters(own: OwnFilters) -> None:
@@ -55,7 +62,12 @@ def _warn_of_unknown(count: int, first: Any) -> None:
         )
 
 
-def _warn_of_items(fresh: FreshItems) -> None:
+def _warn_of_items(fresh: FreshItems, added: int) -> None:
+    if added:
+        LOG.warning(
+            f"{added:,} items of the table of items are not in the catalogue and are recommended "
+            "by their features"
+        )
     missing = int((~fresh.present).sum())
     if missing:
         LOG.warning(
@@ -65,5 +77,6 @@ def _warn_of_items(fresh: FreshItems) -> None:
     if fresh.num_new:
         LOG.warning(
             f"{fresh.num_new:,} items of the table of items are not in the catalogue and are not "
-            f"recommended, the first of them {fresh.first_new!r}"
+            f"recommended, the first of them {fresh.first_new!r}: the model reads more of an item "
+            "than the table has, or its id alone"
         )

@@ -14,7 +14,7 @@ import torch
 
 from recsys.app.arguments import Count, Ids, checked
 from recsys.app.evaluating import evaluate_folder, explain_folder
-from recsys.app.filtering import opened_filters, warn_of_filters
+from recsys.app.filtering import filtered, warn_of_filters
 from recsys.app.lists import long_frame, of_users, places_of, user_ids, vector_frame
 from recsys.bundle.directory import Bundle
 from recsys.core.errors import ConfigError, DataError, NotFoundError
@@ -142,7 +142,7 @@ class Model:
         scorer, key = self._scorer, self._scorer.schema.user_key
         given = {"where": where, "exclude": exclude, "allow": allow, "items": items, "block": block}
         parts = []
-        with opened_filters(self._filters, scorer.policies, given) as filters:
+        with filtered(scorer, given, self._filters) as (scorer, filters):
             for table, origin in self._asked(users, history, user_table, requests):
                 encoded = scorer.encode(table, origin)
                 _warn_of_unknown(encoded, origin)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recsys.app.filtering import opened_filters
+from recsys.app.filtering import filtered
 from recsys.bundle.directory import Bundle
 from recsys.core.errors import ConfigError
 from recsys.core.events import Listener, ignore
@@ -23,7 +23,6 @@ from recsys.serving.engines.batch import (
     shards_of_requests,
 )
 from recsys.serving.engines.rows import score_rows
-from recsys.serving.recommend.filters import Filters
 from recsys.serving.recommend.rows import RowScorer
 from recsys.serving.recommend.scorer import Scorer
 
@@ -108,12 +107,9 @@ def score_model(
         _check_settings(settings)
         given = {name: getattr(lists, name) for name in ("where", "exclude", "allow")}
         given |= {name: paths.pop(name, None) for name in ("items", "block")}
-        plain = Filters.of(recommender)
-        with opened_filters(plain, recommender.policies, given) as filters:
-            shards = _shards(recommender, paths, lists.rows_per_part)
-            found = score_to_parquet(
-                recommender, shards, output, filters=filters, listener=listener
-            )
+        with filtered(recommender, given) as (whole, filters):
+            shards = _shards(whole, paths, lists.rows_per_part)
+            found = score_to_parquet(whole, shards, output, filters=filters, listener=listener)
         return found.facts()
 
 

@@ -93,11 +93,11 @@ class Trees(StrictModel):
     """The best of the fused candidates that are ranked."""
     trees: Positive = 300
     """At most; they end where held-out users gain no more."""
-    leaves: Annotated[int, Field(ge=2)] = 31
+    leaves: Annotated[int, Field(ge=2)] = 15
     """Of a tree."""
     learning_rate: Annotated[float, Field(gt=0)] = 0.05
     """Share of each tree."""
-    least_rows: Positive = 50
+    least_rows: Positive = 100
     """Candidates in a leaf."""
 
 
@@ -124,7 +124,8 @@ class PipelineConfig(ModelConfig):
     """How the candidates of all sources become one list: `learned`, `calibrated`,
     `reciprocal_rank` or `round_robin`, or a mapping with `kind` and its settings."""
     rank: Rank = Nothing()
-    """`gbdt` (the extra `lightgbm`) orders the fused candidates again; `none`."""
+    """`gbdt` (the extra `lightgbm`) orders the fused candidates again, where that is better on
+    held-out validation requests; `none`."""
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:

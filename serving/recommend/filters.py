@@ -83,8 +83,9 @@ class Filters:
     """What passes, for requests to one model.
 
     schema, item_ids: of the model. sets: items by predicate. always: a predicate of the model,
-    which holds for every request. base: bits of what passes for all
-    requests; None: nothing was asked for. job: JSON facts that identify what was asked for.
+    which holds for every request. base: bits of what passes for all requests; None: nothing was
+    asked for. fresh: the items of today. added: how many of them the model's own catalogue lacks.
+    job: JSON facts that identify what was asked for.
     """
 
     schema: Schema
@@ -95,11 +96,17 @@ class Filters:
     lists: tuple[IdList, ...] = ()
     blocks: Blocks | None = None
     fresh: FreshItems | None = None
+    added: int = 0
     job: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, model: Catalogued, asked: FilterOptions | None = None) -> Self:
+    def of(cls, model: Catalogued, asked: FilterOptions | None = None, *, added: int = 0) -> Self:
         """Read what is asked for.
+
+        Args:
+            model: whose lists are filtered.
+            asked: what is asked for.
+            added: items of the model that its bundle's catalogue lacks, the last ones.
 
         Raises:
             FilterError: the predicate cannot be read or does not fit the items.
@@ -109,7 +116,7 @@ class Filters:
         bundle, size = model.bundle, len(model.item_ids)
         sets = ItemSets(CatalogueColumns(model.schema, lambda: read_items(bundle)), size)
         always = getattr(model.description.model, "filter", None)
-        plain = cls(model.schema, model.item_ids, sets, always)
+        plain = cls(model.schema, model.item_ids, sets, always, added=added)
         if always is not None:
             plain = replace(plain, base=sets.of(always))
         return plain if asked is None else plain.with_(asked, model.policies)
@@ -143,8 +150,9 @@ class Filters:
             blocks = Blocks.read(asked.block, schema, policies, ids)
             job["block"] = blocks.fingerprint
         base = np.packbits(passes)
-        own = (schema, ids, sets, self.always, base)
-        return type(self)(*own, tuple(lists), blocks, fresh, job)
+        return replace(
+            self, sets=sets, base=base, lists=tuple(lists), blocks=blocks, fresh=fresh, job=job
+        )
 
     def of_requests(
         self, table: pa.Table, origin: RequestOrigin = _UNNAMED
@@ -182,6 +190,7 @@ class Filters:
         found["passing_items"] = int(np.bitwise_count(self.base).sum())
         if self.fresh is not None:
             found["items_missing_today"] = int((~self.fresh.present).sum())
+            found["new_items"] = self.added
             found["new_items_left_out"] = self.fresh.num_new
             found["first_new_item_left_out"] = self.fresh.first_new
         return found

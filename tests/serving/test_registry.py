@@ -19,9 +19,10 @@ from recsys.core.errors import ConfigError, DataError, IntegrityError, NotFoundE
 from recsys.core.tracking_store import RUN_KEY, first_use
 from recsys.embeddings.table import TableConfig
 from recsys.features.bundle.description import ModelDescription
-from recsys.features.bundle.files import write_description
+from recsys.features.bundle.files import read_schema, write_description
 from recsys.features.tables.sources import Policies
 from recsys.models.two_tower import TwoTowerConfig
+from recsys.serving.recommend.filters import Filters
 from recsys.serving.registry import promote, register, resolve
 
 SCHEMA = {
@@ -231,15 +232,24 @@ class Scorer:
 
     def __init__(self, path: Path) -> None:
         self.bundle = Bundle.open(path)
+        self.schema, self.policies = read_schema(self.bundle), Policies()
+        self.item_ids = pa.array(["a", "b", "x"])
 
     @classmethod
     def open(cls, path: Path) -> "Scorer":
         return cls(path)
 
     def score(
-        self, requests: pa.Table, k: int, filter_seen: bool, probability: bool, origin: Any
+        self,
+        requests: pa.Table,
+        k: int,
+        filter_seen: bool,
+        probability: bool,
+        origin: Any,
+        filters: Filters,
     ) -> pa.Table:
         assert (probability, origin.name) == (False, "the model input")
+        assert filters.counts()["passing_items"] == 3
         kept = requests.column("history").to_pylist()
         types = None if filter_seen else str(requests.schema.types)
         return pa.table(

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from recsys.bundle.directory import RUN_BUNDLES
 from recsys.core.errors import ConfigError
@@ -23,12 +22,9 @@ from recsys.features.bundle.writing import ListAnswers, ModelContents, write_mod
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.queries import Queries, build_queries
 from recsys.features.dataset.split import TEST, TRAIN, VALIDATION
-from recsys.features.pipeline.facts import Attribute, ItemFacts
-from recsys.features.pipeline.fusing import ByRank, fit_fusion
+from recsys.features.pipeline.fusing import ByRank
 from recsys.features.pipeline.model import JoinedModel
 from recsys.features.pipeline.searching import PipelineSearch
-from recsys.features.pipeline.trees import RankingTrees
-from recsys.pipeline.config import Trees
 from recsys.training.config.file import dump_config
 from recsys.training.evaluation.evaluate import ExtraRankers, Ranker, evaluate, ranking_metrics
 from recsys.training.evaluation.results import Evaluation
@@ -44,7 +40,6 @@ from recsys.training.families.list_evaluation import (
 from recsys.training.families.loading import load_data
 from recsys.training.families.pipeline.asking import (
     Asking,
-    Labelled,
     StageRanker,
     candidates_with_hits,
     fused,
@@ -53,9 +48,9 @@ from recsys.training.families.pipeline.asking import (
     whole,
 )
 from recsys.training.families.pipeline.config import PipelineExperiment
+from recsys.training.families.pipeline.learning import facts_of, learnt, new_items
 from recsys.training.families.pipeline.sources import TrainedSources, train_sources
 from recsys.training.families.plain.choose import baseline_rankers
-from recsys.training.families.plain.rows import item_values
 
 LOG = logging.getLogger(__name__)
 TITLE = "Pipeline"
@@ -109,7 +104,7 @@ class PipelineJob:
         search = search_of(config, self.data, first)
         asking = Asking.before(config, self.data, VALIDATION)
         labelled = candidates_with_hits(asking, search, queries)
-        joined = _learnt(config, self.data, labelled)
+        joined = learnt(config, self.data, labelled, queries)
         search = replace(search, joined=joined)
         top = StageRanker(asking, search, whole)(queries, max(config.evaluation.ks))
         found = ranking_metrics(top, queries.relevant, config.evaluation.ks)
@@ -255,49 +250,6 @@ def search_of(config: PipelineExperiment, data: Dataset, sources: TrainedSources
         only_new=tuple(source.new_items is not None for source in settings.sources),
         joined=joined,
     )
-
-
-def facts_of(data: Dataset) -> ItemFacts:
-    """Return what is known of the items besides."""
-    attributes = tuple(Attribute(values) for values in item_values(data))
-    return ItemFacts(data.train_counts, data.items.dense.numpy().copy(), attributes)
-
-
-def new_items(config: PipelineExperiment, data: Dataset) -> NDArray[np.int64]:
-    """Return the rows of items that are new, ascending; none where no source names such."""
-    days = [one.new_items.days for one in config.model.sources if one.new_items is not None]
-    if not days:
-        return np.zeros(0, np.int64)
-    trained = data.part == TRAIN
-    events = data.tables.events
-    first = np.full(data.num_items, np.iinfo(np.int64).max)
-    np.minimum.at(first, events.item_row[trained], events.time[trained])
-    is_new = data.train_counts == 0
-    if data.schema.interactions.time is not None and trained.any():
-        since = events.time[trained].max() - round(max(days) * 86_400_000_000)
-        is_new |= first >= since
-    return np.flatnonzero(is_new)
-
-
-def _learnt(config: PipelineExperiment, data: Dataset, labelled: Labelled) -> JoinedModel:
-    """Return what joins and ranks, learnt on candidates of which it is known which were right."""
-    counts, settings = data.train_counts, config.model
-    fusion = fit_fusion(settings.fuse, labelled.candidates, counts, labelled.hit)
-    new = new_items(config, data)
-    joined = JoinedModel(fusion, facts_of(data), new, None, 0)
-    rank = settings.rank
-    if not isinstance(rank, Trees):
-        return joined
-    kept_of = joined.fused(labelled.candidates, rank.candidates).chosen
-    kept = labelled.candidates.take(kept_of)
-    hit = labelled.hit[np.sort(kept_of[kept_of >= 0].numpy())]
-    inputs = joined.inputs(kept, labelled.history)
-    lengths = kept.items.lengths().numpy()
-    trees = RankingTrees.fit(rank, inputs, hit, lengths, config.training.seed)
-    gains = trees.gains(joined.names(settings.names))
-    best = ", ".join(f"{name} {share:.0%}" for name, share in list(gains.items())[:5])
-    LOG.info(f"ranker: what the trees gain most by: {best}")
-    return replace(joined, trees=trees, keeps=rank.candidates)
 
 
 def _in_words(config: PipelineExperiment, found: tuple[tuple[float, ...], float]) -> str:

@@ -1,0 +1,153 @@
+"""What joins and ranks candidates, learnt on requests of which it is known what was right.
+
+A fifth of the requests are held out: there it is found out whether trees are better than the
+fusion, and the fusion than each source. What is kept is fitted on all requests.
+"""
+
+import logging
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recsys.data.batch import Jagged
+from recsys.features.dataset.dataset import Dataset
+from recsys.features.dataset.queries import Queries
+from recsys.features.dataset.split import TRAIN
+from recsys.features.pipeline.candidates import Candidates
+from recsys.features.pipeline.facts import Attribute, ItemFacts
+from recsys.features.pipeline.fusing import fit_fusion
+from recsys.features.pipeline.model import JoinedModel
+from recsys.features.pipeline.trees import RankingTrees
+from recsys.pipeline.config import Trees
+from recsys.training.evaluation.evaluate import ranking_metrics
+from recsys.training.families.pipeline.asking import Labelled
+from recsys.training.families.pipeline.config import PipelineExperiment
+from recsys.training.families.plain.rows import item_values
+
+LOG = logging.getLogger(__name__)
+HELD_OUT = 0.2
+_K = 20
+
+
+def learnt(
+    config: PipelineExperiment, data: Dataset, labelled: Labelled, queries: Queries
+) -> JoinedModel:
+    """Return what joins and ranks the candidates of `queries`.
+
+    Raises:
+        ConfigError: the library of the trees is not installed, or there is too little to learn.
+    """
+    held = np.random.default_rng(config.training.seed).random(len(queries)) < HELD_OUT
+    if held.any() and not held.all():
+        found = _compared(config, data, labelled, queries, held)
+        said = ", ".join(f"{name} {value:.4f}" for name, value in found.items())
+        LOG.info(f"NDCG at {_K} on {int(held.sum()):,} held-out validation requests: {said}")
+        sources = {name: value for name, value in found.items() if name in config.model.names}
+        best = max(sources, key=lambda name: sources[name])
+        if found["fused"] < sources[best]:
+            LOG.warning(
+                f"the source {best} alone is better than all of them joined "
+                f"({sources[best]:.4f} to {found['fused']:.4f} on held-out validation requests)"
+            )
+        with_trees = found.get("ranked", -1.0) > found["fused"]
+        if "ranked" in found and not with_trees:
+            LOG.warning("the trees are no better than the fusion, whose order stays")
+    else:
+        with_trees = isinstance(config.model.rank, Trees)
+    return _fitted(config, data, labelled, with_trees=with_trees)
+
+
+def facts_of(data: Dataset) -> ItemFacts:
+    """Return what is known of the items besides what sources say."""
+    attributes = tuple(Attribute(values) for values in item_values(data))
+    return ItemFacts(data.train_counts, data.items.dense.numpy().copy(), attributes)
+
+
+def new_items(config: PipelineExperiment, data: Dataset) -> NDArray[np.int64]:
+    """Return the rows of items that are new, ascending; none where no source names such."""
+    days = [one.new_items.days for one in config.model.sources if one.new_items is not None]
+    if not days:
+        return np.zeros(0, np.int64)
+    trained = data.part == TRAIN
+    events = data.tables.events
+    first = np.full(data.num_items, np.iinfo(np.int64).max)
+    np.minimum.at(first, events.item_row[trained], events.time[trained])
+    is_new = data.train_counts == 0
+    if data.schema.interactions.time is not None and trained.any():
+        since = events.time[trained].max() - round(max(days) * 86_400_000_000)
+        is_new |= first >= since
+    return np.flatnonzero(is_new)
+
+
+def _compared(
+    config: PipelineExperiment,
+    data: Dataset,
+    labelled: Labelled,
+    queries: Queries,
+    held: NDArray[np.bool_],
+) -> dict[str, float]:
+    """Return the metric of each source and stage on held-out requests, learnt on the others."""
+    apart = np.flatnonzero(held)
+    one = _fitted(
+        config, data, _of(labelled, ~held), with_trees=isinstance(config.model.rank, Trees)
+    )
+    rest = _of(labelled, held)
+    candidates = rest.candidates
+    tops = {
+        name: candidates.ordered(_by_rank(candidates, number), _K)[1]
+        for number, name in enumerate(config.model.names)
+    }
+    tops["fused"] = one.fused(candidates, _K).rows
+    if one.trees is not None:
+        tops["ranked"] = one.ranked(candidates, rest.history, _K).rows
+    relevant = queries.relevant.take(_numbers(apart))
+    return {name: _metric(top, relevant) for name, top in tops.items()}
+
+
+def _fitted(
+    config: PipelineExperiment, data: Dataset, labelled: Labelled, *, with_trees: bool
+) -> JoinedModel:
+    settings, counts = config.model, data.train_counts
+    fusion = fit_fusion(settings.fuse, labelled.candidates, counts, labelled.hit)
+    joined = JoinedModel(fusion, facts_of(data), new_items(config, data), None, 0)
+    rank = settings.rank
+    if not with_trees or not isinstance(rank, Trees):
+        return joined
+    chosen = joined.fused(labelled.candidates, rank.candidates).chosen
+    numbers = np.sort(chosen[chosen >= 0].numpy())
+    kept = labelled.candidates.only(numbers)
+    inputs = joined.inputs(kept, labelled.history)
+    lengths = kept.items.lengths().numpy()
+    seed = config.training.seed
+    trees = RankingTrees.fit(rank, inputs, labelled.hit[numbers], lengths, seed)
+    gains = trees.gains(joined.names(settings.names))
+    best = ", ".join(f"{name} {share:.0%}" for name, share in list(gains.items())[:5])
+    LOG.info(f"what the trees gain most by: {best}")
+    return replace(joined, trees=trees, keeps=rank.candidates)
+
+
+def _of(labelled: Labelled, requests: NDArray[np.bool_]) -> Labelled:
+    """Return the candidates of some requests, (B,) bool."""
+    owner = labelled.candidates.items.owners().numpy()
+    numbers = np.flatnonzero(requests[owner])
+    few = labelled.candidates.only(numbers)
+    rows = _numbers(np.flatnonzero(requests))
+    candidates = replace(few, items=few.items.take(rows))
+    return Labelled(candidates, labelled.history.take(rows), labelled.hit[numbers])
+
+
+def _by_rank(candidates: Candidates, source: int) -> NDArray[np.float64]:
+    rank = candidates.rank[:, source].astype(np.float64)
+    return np.where(rank > 0, -rank, -np.inf)
+
+
+def _numbers(rows: NDArray[np.int64]) -> Tensor:
+    return torch.from_numpy(rows)
+
+
+def _metric(top: Tensor, relevant: Jagged) -> float:
+    found = ranking_metrics(top, relevant, (_K,))
+    return float(np.nanmean(found[f"ndcg_at_{_K}"]))
