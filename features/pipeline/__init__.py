@@ -1,0 +1,1 @@
+"""A pipeline over the items of a catalogue: from candidates to a list that follows rules."""

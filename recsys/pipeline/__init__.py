@@ -1,0 +1,1 @@
+"""The settings of a pipeline, which makes lists of several sources, a ranking and rules."""
