@@ -1,5 +1,6 @@
 """A model that answers requests with lists of items, out of its bundle."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn, Self
@@ -25,6 +26,8 @@ from recsys.features.bundle.model_bundle import ModelBundle
 from recsys.features.bundle.request_probe import check_answers, longest_list
 from recsys.features.bundle.searching import Found, PlainSearch, Search, VectorSearch
 from recsys.features.dataset.sessions import SessionConfig
+from recsys.features.filters.columns import CatalogueColumns
+from recsys.features.pipeline.rules import Rules
 from recsys.features.pipeline.searching import PipelineSearch
 from recsys.features.requests.origin import RequestOrigin
 from recsys.features.requests.table import Requests, encode_requests, ids_sha256
@@ -204,10 +207,22 @@ def _pipeline_search(found: ModelBundle, item_ids: pa.Array) -> PipelineSearch:
         if not source.item_ids.equals(item_ids):
             raise IntegrityError(f"{path}: a source of other items than the pipeline's")
         sources.append(source)
+    rules = None
+    if settings.rules:
+        columns = CatalogueColumns(found.schema, lambda: read_items(found.bundle))
+        rules = Rules.compiled(settings.rules, columns, len(item_ids), first_vectors(sources))
     return PipelineSearch(
         names=settings.names,
         sources=tuple(sources),
         takes=tuple(source.take for source in settings.sources),
         only_new=tuple(source.new_items is not None for source in settings.sources),
         joined=found.joined_model(),
+        rules=rules,
     )
+
+
+def first_vectors(sources: Sequence[ListModel]) -> NDArray[np.float32] | None:
+    """Return the item vectors of the first source that has some."""
+    found = (one.found_by for one in sources)
+    vectors = next((one.vectors for one in found if isinstance(one, VectorSearch)), None)
+    return None if vectors is None else vectors.numpy()

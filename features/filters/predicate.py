@@ -120,6 +120,15 @@ def passing(text: str, columns: Columns, size: int) -> NDArray[np.bool_]:
     return holds
 
 
+def no_column(name: str, columns: Columns) -> str:
+    """Say that the items have no such column, and which may be meant."""
+    names = list(columns.names)
+    return (
+        f"the items of {columns.place} have no column '{name}'{nearest(name, names)}; "
+        f"their columns are {', '.join(names)}"
+    )
+
+
 class _Reading:
     """Reads one predicate over some columns."""
 
@@ -162,17 +171,12 @@ class _Reading:
         return _Value(Sort.BOOLEAN, self.condition(node), "a condition", node.at)
 
     def _column(self, node: Column) -> _Value:
-        names = list(self._columns.names)
-        if node.name not in names:
+        if node.name not in self._columns.names:
             hint = self._columns.remedy
             if node.is_quoted:
                 hint = f"; a text is written in single quotes: '{node.name}'"
             raise FilterError(
-                f"the items of {self._columns.place} have no column '{node.name}'"
-                f"{nearest(node.name, names)}; their columns are {', '.join(names)}{hint}",
-                self._text,
-                node.at,
-                node.name,
+                no_column(node.name, self._columns) + hint, self._text, node.at, node.name
             )
         values = self._columns.column(node.name)
         if pa.types.is_dictionary(values.type):

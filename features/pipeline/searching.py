@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from recsys.data.batch import Jagged
 from recsys.features.bundle.searching import Found, PlainSearch, Search, items_of
 from recsys.features.pipeline.candidates import Candidates
 from recsys.features.pipeline.model import JoinedModel, Ranked
+from recsys.features.pipeline.rules import Rules
 from recsys.features.requests.origin import RequestOrigin
 from recsys.features.requests.table import Requests
 from recsys.retrieval.passing import Passing
@@ -30,6 +32,10 @@ class SourceModel(Protocol):
         """Return requests as tensors."""
 
 
+RULED = 300
+"""Candidates of a request that rules see, at least: a limit leaves many of them out."""
+
+
 @dataclass(frozen=True)
 class PipelineSearch:
     """See `recsys.features.bundle.searching.Search`.
@@ -40,6 +46,7 @@ class PipelineSearch:
         takes: how many candidates each names at most.
         only_new: whether a source names new items alone.
         joined: what makes one list of them.
+        rules: what the lists keep to.
     """
 
     names: tuple[str, ...]
@@ -47,14 +54,31 @@ class PipelineSearch:
     takes: tuple[int, ...]
     only_new: tuple[bool, ...]
     joined: JoinedModel
+    rules: Rules | None = None
 
     def __call__(
         self, requests: Requests, k: int, *, exclude: Jagged | Passing | None, exact: bool = False
     ) -> Found:
         """Return the best k items of each request."""
         lists, candidates = self.candidates(requests, exclude=exclude, exact=exact)
-        ranked = self.joined.ranked(candidates, items_of(requests.history), k)
-        return Found(ranked.scores, ranked.rows, _popular(lists))
+        scores, rows = self.ruled(requests, candidates, k, exclude)
+        return Found(scores, rows, _popular(lists))
+
+    def ruled(
+        self,
+        requests: Requests,
+        candidates: Candidates,
+        k: int,
+        exclude: Jagged | Passing | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return the best k candidates by the rules: scores and rows, (B, k) each."""
+        most = k if self.rules is None else max(k, RULED)
+        ranked = self.joined.ranked(candidates, items_of(requests.history), most)
+        if self.rules is None:
+            return ranked.scores, ranked.rows
+        eligible = _eligible(exclude, len(requests), self.joined.num_items)
+        rows, scores = self.rules.apply(ranked.rows.numpy(), ranked.scores.numpy(), k, eligible)
+        return torch.from_numpy(scores), torch.from_numpy(rows)
 
     def encode(self, table: pa.Table, origin: RequestOrigin) -> tuple[Requests, ...]:
         """Return the requests as each source reads them."""
@@ -87,6 +111,19 @@ class PipelineSearch:
     def similar(self, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Return what the first source says."""
         return self.sources[0].found_by.similar(rows, k)
+
+
+def _eligible(
+    exclude: Jagged | Passing | None, count: int, num_items: int
+) -> NDArray[np.bool_] | None:
+    """Return which items each request may be answered with, (B, n_items); None: all."""
+    if isinstance(exclude, Passing):
+        return exclude.masks()
+    if exclude is None:
+        return None
+    found = np.ones((count, num_items), bool)
+    found[exclude.owners().numpy(), exclude.values.numpy()] = False
+    return found
 
 
 def _popular(lists: Sequence[Found]) -> NDArray[np.bool_] | None:

@@ -6,6 +6,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from recsys.core.strict import StrictModel, named
 from recsys.models.kind import ModelConfig
+from recsys.pipeline.rules import Rule
 
 Positive = Annotated[int, Field(ge=1)]
 Section = dict[str, Any]
@@ -126,6 +127,8 @@ class PipelineConfig(ModelConfig):
     rank: Rank = Nothing()
     """`gbdt` (the extra `lightgbm`) orders the fused candidates again, where that is better on
     held-out validation requests; `none`."""
+    rules: tuple[Rule, ...] = ()
+    """What lists keep to, applied in this order."""
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:

@@ -80,7 +80,8 @@ def test_without_the_new_items_lists_are_what_they_were(
     rows = np.arange(600) % count
     memory = PairMemory.of(np.arange(600) // 6, rows, count, MemoryConfig(), gain=0.5)
     graph = GraphBackend(Faiss()).index_of(scorer.vectors, "sphere")
-    remembers = replace(scorer, memory=memory, index=graph)
+    search = replace(scorer.by_vectors, memory=memory, index=graph)
+    remembers = replace(scorer, found_by=search)
     plain = remembers.score(requests)
     assert plain.column("items") != scorer.score(requests).column("items")
     whole = with_new_items(remembers, str(path))

@@ -70,6 +70,8 @@ class PipelineExperiment(ExperimentConfig):
         found["split"] = tree["split"] | {"join_validation": last}
         found["model"] = {"kind": "attributes"} if source.new_items else source.model
         found |= {name: one for name, one in own.items() if one is not None}
+        decided = {"metric": self.training.metric, "seed": self.training.seed}
+        found["training"] = decided | (source.training or {})
         found["evaluation"] = {
             "ks": tree["evaluation"]["ks"],
             "filter_seen": tree["evaluation"]["filter_seen"],

@@ -16,14 +16,17 @@ import numpy as np
 from recsys.bundle.directory import RUN_BUNDLES
 from recsys.core.errors import ConfigError
 from recsys.features.bundle.description import ModelDescription
+from recsys.features.bundle.lists import first_vectors
 from recsys.features.bundle.model_bundle import layouts_of
 from recsys.features.bundle.request_probe import with_answers
 from recsys.features.bundle.writing import ListAnswers, ModelContents, write_model
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.queries import Queries, build_queries
 from recsys.features.dataset.split import TEST, TRAIN, VALIDATION
+from recsys.features.filters.columns import CatalogueColumns
 from recsys.features.pipeline.fusing import ByRank
 from recsys.features.pipeline.model import JoinedModel
+from recsys.features.pipeline.rules import Rules
 from recsys.features.pipeline.searching import PipelineSearch
 from recsys.training.config.file import dump_config
 from recsys.training.evaluation.evaluate import ExtraRankers, Ranker, evaluate, ranking_metrics
@@ -54,8 +57,8 @@ from recsys.training.families.plain.choose import baseline_rankers
 
 LOG = logging.getLogger(__name__)
 TITLE = "Pipeline"
-WITHOUT_RANKER = "fused"
-"""What a pipeline without its ranker is called beside it."""
+WITHOUT_RANKER, WITHOUT_RULES = "fused", "without_rules"
+"""What a pipeline without its ranker, or without its rules, is called beside it."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,11 @@ class PipelineJob:
     def finish(self, run_dir: Path, model: FittedPipeline) -> Finished:
         """Evaluate the pipeline stage by stage, write bundle and report."""
         data = trained_on_all(self.data)
-        search = replace(search_of(self.config, data, model.sources), joined=model.joined)
+        search = replace(
+            search_of(self.config, data, model.sources),
+            joined=model.joined,
+            rules=rules_of(self.config, data, model.sources),
+        )
         queries = self._queries(TEST, self.config.evaluation.max_queries)
         evaluation = evaluated(self.config, data, search, queries, self.given.extra_rankers)
         words = _in_words(self.config, model.reached)
@@ -177,8 +184,17 @@ class PipelineJob:
 
 
 def open_pipeline(config: PipelineExperiment, given: Given) -> PipelineJob:
-    """Read and encode the tables of `config`, from its cache where it has one."""
-    return PipelineJob(config, load_data(config), given)
+    """Read and encode the tables of `config`, from its cache where it has one.
+
+    Raises:
+        ConfigError: the filter or a rule does not fit the items; nothing is trained then.
+    """
+    data = load_data(config)
+    Asking.before(config, data, TEST)
+    columns = CatalogueColumns(data.schema, lambda: data.tables.items)
+    some = np.zeros((data.num_items, 1), np.float32)  # vectors come with the sources
+    Rules.compiled(config.model.rules, columns, data.num_items, some)
+    return PipelineJob(config, data, given)
 
 
 def evaluated(
@@ -194,12 +210,14 @@ def evaluated(
     """
     settings = config.evaluation
     asking = Asking.before(config, data, TEST)
-    stage = partial(StageRanker, asking, search)
-    rankers: dict[str, Ranker] = {config.model.kind: stage(whole)}
+    stage = partial(StageRanker, asking=asking, search=search)
+    rankers: dict[str, Ranker] = {config.model.kind: stage(answer=whole)}
+    if search.rules is not None:
+        rankers[WITHOUT_RULES] = stage(answer=whole, search=replace(search, rules=None))
     if search.joined.trees is not None:
-        rankers[WITHOUT_RANKER] = stage(fused)
+        rankers[WITHOUT_RANKER] = stage(answer=fused)
     for number, name in enumerate(search.names):
-        rankers[f"source: {name}"] = stage(one_source(number))
+        rankers[f"source: {name}"] = stage(answer=one_source(number))
     baselines, left_out = baseline_rankers(data, settings)
     rankers |= baselines
     if extra_rankers is not None:
@@ -249,6 +267,20 @@ def search_of(config: PipelineExperiment, data: Dataset, sources: TrainedSources
         takes=tuple(source.take for source in settings.sources),
         only_new=tuple(source.new_items is not None for source in settings.sources),
         joined=joined,
+    )
+
+
+def rules_of(config: PipelineExperiment, data: Dataset, sources: TrainedSources) -> Rules | None:
+    """Return the rules of the lists, looked up in the items; None: there are none.
+
+    Raises:
+        RuleError: a rule does not fit the items.
+    """
+    if not config.model.rules:
+        return None
+    columns = CatalogueColumns(data.schema, lambda: data.tables.items)
+    return Rules.compiled(
+        config.model.rules, columns, data.num_items, first_vectors(sources.models)
     )
 
 

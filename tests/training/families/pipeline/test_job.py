@@ -1,0 +1,313 @@
+"""A pipeline end to end: trained, evaluated stage by stage, served, explained, continued."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+import recsys
+from recsys.bundle.directory import Bundle
+from recsys.core.errors import ConfigError, NotFoundError, UserError
+from recsys.features.bundle.lists import ListModel
+from recsys.features.dataset.split import TEST, VALIDATION
+from recsys.serving.recommend.scorer import Scorer
+from recsys.training.families.family import Given
+from recsys.training.families.load import load_config
+from recsys.training.families.pipeline.asking import Asking, candidates_with_hits
+from recsys.training.families.pipeline.job import (
+    open_pipeline,
+    queries_of,
+    search_of,
+    trained_on_all,
+)
+from recsys.training.families.pipeline.sources import TrainedSources
+from recsys.training.jobs.runs import TrainResult
+from recsys.training.jobs.train import train, train_below
+
+NUM_ITEMS, DAY = 40, 24 * 3600
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write visits: a user walks from item to item, and comes back to a shelf that they like."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    rng = np.random.default_rng(0)
+    rows = []
+    for user in range(160):
+        clock, liked = 1_700_000_000 + user, int(rng.integers(4))
+        for _visit in range(4):
+            item = int(rng.integers(10)) + 10 * liked
+            for _step in range(int(rng.integers(2, 5))):
+                rows.append((f"u{user:03}", f"i{item:02}", clock))
+                walk = (item + 1) % (NUM_ITEMS - 1)
+                item = walk if rng.random() < 0.7 else int(rng.integers(NUM_ITEMS - 1))
+                clock += int(rng.integers(5, 60))
+            clock += DAY
+    log = pd.DataFrame(rows, columns=["user", "item", "at"])
+    log.to_parquet(folder / "log.parquet")
+    items = pd.DataFrame({"item": [f"i{row:02}" for row in range(NUM_ITEMS)]})
+    items["shelf"] = items.item.str[1]
+    items["price"] = np.arange(NUM_ITEMS) * 1.5
+    items.to_parquet(folder / "items.parquet")
+    (folder / "towers.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "data": {"interactions": "elsewhere.parquet"},
+                "model": {"dim": 8, "hidden": [8], "history_length": 10},
+                "embedding": {"num_rows": 256, "dim": 8},
+                "training": {"epochs": 3, "batch_size": 64, "precision": "float32"},
+            }
+        )
+    )
+    return folder
+
+
+SETTINGS: dict[str, Any] = {
+    "data": {"interactions": "log.parquet", "items": "items.parquet"},
+    "schema": {
+        "interactions": {"user": "user", "item": "item", "time": {"column": "at", "unit": "s"}},
+        "items": {"key": "item"},
+        "features": [
+            {"name": "item", "table": "items", "kind": "categorical"},
+            {"name": "shelf", "table": "items", "kind": "categorical"},
+            {"name": "price", "table": "items", "kind": "numeric"},
+        ],
+    },
+    "split": {"kind": "leave_one_out"},
+    "model": {
+        "kind": "pipeline",
+        "sources": [
+            {"model": {"kind": "markov"}, "sessions": {"inactivity_minutes": 60}, "take": 20},
+            {"model": {"kind": "item_knn"}, "take": 15},
+        ],
+    },
+    "evaluation": {"ks": [5], "baselines": ["popularity", "item_knn"], "bootstrap_samples": 20},
+    "training": {"metric": "ndcg_at_5"},
+    "tracking": {"enabled": False},
+}
+
+
+def config_of(folder: Path, model: dict[str, Any] | None = None, **sections: Any) -> Any:
+    settings = {**SETTINGS, **sections, "model": {**SETTINGS["model"], **(model or {})}}
+    path = folder / "pipeline.yaml"
+    path.write_text(yaml.safe_dump({**settings, "output": str(folder / "runs")}))
+    return load_config(path)
+
+
+def trained(folder: Path, model: dict[str, Any] | None = None, **sections: Any) -> TrainResult:
+    result = train(config_of(folder, model, **sections))
+    assert result is not None
+    return result
+
+
+@pytest.fixture(scope="module")
+def result(folder: Path) -> TrainResult:
+    return trained(folder)
+
+
+def test_it_is_better_than_its_parts_and_says_what_each_finds(result: TrainResult) -> None:
+    evaluation: Any = result.evaluation
+    names = list(evaluation.results)
+    assert names[:3] == ["pipeline", "source: markov", "source: item_knn"]
+    own = {name: one.metrics["ndcg_at_5"] for name, one in evaluation.results.items()}
+    assert own["pipeline"] > max(own["source: item_knn"], own["popularity"])
+    assert own["pipeline"] > 0.95 * own["source: markov"]
+    said = evaluation.protocol["candidates"]
+    assert said.startswith("markov ")
+    assert "% of the relevant items in 20" in said
+    assert "fitted on training and validation rows" in evaluation.protocol["split"]
+    assert "Pipeline" in result.report.read_text()
+
+
+def test_a_source_is_evaluated_as_it_is_by_itself(result: TrainResult, folder: Path) -> None:
+    """The same as a model that was trained on training and validation rows alone."""
+    config = config_of(folder)
+    keys = config.of_source(1, last=True) | {"output": str(folder / "alone")}
+    alone = recsys.train({**keys, "evaluation": {**keys["evaluation"], "max_queries": 50_000}})
+    evaluation: Any = result.evaluation
+    found = alone.evaluation.results["item_knn"]  # type: ignore[union-attr]
+    assert (evaluation.results["source: item_knn"].top == found.top).all()
+    # The baseline of that name counted the same rows.
+    assert (evaluation.results["item_knn"].top == found.top).all()
+
+
+def test_what_is_served_is_what_was_evaluated(result: TrainResult, folder: Path) -> None:
+    config = config_of(folder)
+    job = open_pipeline(config, Given())
+    queries = queries_of(config, job.data, TEST, 1000)
+    log = pd.read_parquet(folder / "log.parquet")
+    before = log[log.duplicated("user", keep="last")]
+    users = job.data.tables.users.column("user").to_pylist()
+    asked = [users[row] for row in queries.users]
+    lists = recsys.load(result.bundle).recommend(asked, history=before, k=5)
+    ids = Scorer.open(result.bundle).item_ids.to_pylist()
+    evaluation: Any = result.evaluation
+    wanted = [
+        (user, ids[row])
+        for user, top in zip(asked, evaluation.results["pipeline"].top.tolist(), strict=True)
+        for row in top
+        if row >= 0
+    ]
+    assert list(zip(lists.user, lists.item, strict=True)) == wanted
+
+
+def test_joining_learns_on_rows_that_no_source_has_seen(folder: Path) -> None:
+    """The naive way, on rows that sources counted, would look far better than it is."""
+    config = config_of(folder)
+    job = open_pipeline(config, Given(train=train_below))
+    first = [folder / "leak" / str(number) for number in range(2)]
+    bundles = [train_below(config.of_source(n), place) for n, place in enumerate(first)]
+    models = tuple(ListModel.open(bundle) for bundle in bundles)
+    search = search_of(config, job.data, TrainedSources(tuple(bundles), models))
+    queries = queries_of(config, job.data, VALIDATION, 1000)
+    honest = candidates_with_hits(Asking.before(config, job.data, VALIDATION), search, queries)
+    later = [
+        train_below(config.of_source(n, last=True), place / "last") for n, place in enumerate(first)
+    ]
+    seen = search_of(
+        config,
+        job.data,
+        TrainedSources(tuple(later), tuple(ListModel.open(bundle) for bundle in later)),
+    )
+    naive = candidates_with_hits(Asking.before(config, job.data, VALIDATION), seen, queries)
+
+    def mean_rank(one: Any) -> float:
+        named = one.candidates.rank[one.hit > 0]
+        return float(np.where(named > 0, named, 40).mean())
+
+    assert honest.hit.sum() > 100
+    assert mean_rank(naive) < mean_rank(honest)
+    keys = [config.of_source(n) for n in range(2)]
+    assert not any(one["split"]["join_validation"] for one in keys)
+    counts = trained_on_all(job.data).train_counts
+    assert counts.sum() == (job.data.part < TEST).sum()
+
+
+def test_every_way_of_joining_and_ranking_is_trained_and_served(folder: Path) -> None:
+    pytest.importorskip("lightgbm")
+    for model in (
+        {"fuse": "calibrated"},
+        {"fuse": {"kind": "reciprocal_rank", "constant": 10.0}},
+        {"fuse": "round_robin"},
+        {"rank": {"kind": "gbdt", "trees": 20, "least_rows": 5, "leaves": 4}},
+    ):
+        found = trained(folder, model)
+        again = recsys.evaluate(found.bundle)
+        assert again.to_frame().equals(found.evaluation.to_frame())
+
+
+def test_sources_may_be_files_new_items_and_models_that_learn(folder: Path) -> None:
+    sources = [
+        {"model": "towers.yaml", "take": 20},
+        {"model": {"kind": "markov"}, "take": 20},
+        {"new_items": {"days": 1.0}, "take": 5},
+    ]
+    config = config_of(folder, {"sources": sources})
+    assert config.model.names == ("towers", "markov", "new_items")
+    assert config.model.sources[0].training["epochs"] == 3
+    found = trained(folder, {"sources": sources})
+    opened: Any = Scorer.open(found.bundle).found_by
+    assert opened.only_new == (False, False, True)
+    counts = {name: one.found_by for name, one in zip(opened.names, opened.sources, strict=True)}
+    assert counts["towers"].vectors.shape == (NUM_ITEMS, 8)
+    new = {Scorer.open(found.bundle).item_ids[int(row)].as_py() for row in opened.joined.new}
+    assert "i39" in new  # which has no row at all
+    # Trained again for as many epochs as the validation rows chose.
+    last = next((found.run_dir / "sources" / "0-towers" / "last").glob("*/config.yaml"))
+    chosen = yaml.safe_load(last.read_text())
+    first = next((found.run_dir / "sources" / "0-towers" / "first").glob("*/bundle/*"))
+    epochs = int(Bundle.open(first).manifest["facts"]["best_epoch"])
+    assert (chosen["training"]["epochs"], chosen["split"]["join_validation"]) == (epochs, True)
+    evaluation: Any = found.evaluation
+    assert set(evaluation.results["source: new_items"].top.ravel().tolist()) - {-1} <= set(
+        opened.joined.new.tolist()
+    )
+
+
+def test_filter_and_rules_hold_for_every_list(folder: Path) -> None:
+    rules = [
+        {"at_most": 1, "of": "shelf"},
+        {"boost": {"where": "price > 30", "by": 5.0}},
+        {"pin": {"position": 2, "where": "price = 3"}},
+    ]
+    found = trained(folder, {"filter": "price < 55", "rules": rules})
+    evaluation: Any = found.evaluation
+    assert "without_rules" in evaluation.results
+    assert evaluation.protocol["filter"].startswith("price < 55")
+    lists = recsys.load(found.bundle).recommend(["u001", "u002", "u003"], k=4)
+    items = pd.read_parquet(folder / "items.parquet").set_index("item")
+    assert (items.price[lists.item] < 55).all()
+    second = lists[lists["rank"] == 2]
+    assert (items.price[second.item] == 3).all()
+    rest = lists[lists["rank"] != 2]
+    assert (
+        rest.groupby("user")
+        .apply(lambda one: items.shelf[one.item].is_unique, include_groups=False)
+        .all()
+    )
+    cheap = recsys.load(found.bundle).recommend(["u001"], k=4, where="price < 15")
+    assert (items.price[cheap.item] < 15).all()
+
+
+def test_it_says_which_source_names_an_item(result: TrainResult) -> None:
+    model = recsys.load(result.bundle)
+    first = model.recommend(["u005"], k=1).item[0]
+    why = model.explain(user="u005", item=first)
+    assert why.rank == 1
+    assert {one.item for one in why.because} == {"markov", "item_knn", "item"}
+    assert "place" in why.because[0].title
+    with pytest.raises(ConfigError, match="give a user and an item"):
+        model.explain()
+    with pytest.raises(NotFoundError, match="no item nothing"):
+        model.explain(user="u005", item="nothing")
+    similar = model.similar_items(["i03"], k=2)
+    assert len(similar) == 2
+
+
+def test_a_run_that_was_stopped_trains_no_source_again(folder: Path, tmp_path: Path) -> None:
+    config = config_of(folder)
+    run_dir = tmp_path / "run"
+    bundle = train_below(config.of_source(0), run_dir / "sources" / "0-markov" / "first")
+    written = (bundle / "manifest.json").stat().st_mtime_ns
+    run_dir.joinpath("config.yaml").write_text((folder / "pipeline.yaml").read_text())
+    found = train(config, resume=run_dir)
+    assert found is not None
+    assert (bundle / "manifest.json").stat().st_mtime_ns == written
+    runs = list((run_dir / "sources" / "0-markov" / "first").glob("*"))
+    assert len(runs) == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "sections", "message"),
+    [
+        ({"sources": []}, {}, "sources"),
+        ({"sources": [{"take": 3}]}, {}, "give model or new_items"),
+        ({"sources": [{"model": {"kind": "eese"}}]}, {}, "model.sources: eese: .*'ease'"),
+        ({"sources": [{"model": {"kind": "ease", "l3": 1}}]}, {}, "unknown key 'model.l3'"),
+        (
+            {"sources": [{"model": {"kind": "dcn"}}]},
+            {},
+            "dcn",
+        ),
+        ({"sources": [{"model": "nowhere.yaml"}]}, {}, "no such configuration"),
+        ({"sources": [SETTINGS["model"]["sources"][1]] * 2}, {}, "two are called 'item_knn'"),
+        ({"filter": "prise < 3"}, {}, "no column 'prise'"),
+        ({"rules": [{"at_most": 2, "of": "shelv"}]}, {}, "shelv"),
+        ({"fuse": "lerned"}, {}, "learned"),
+        ({}, {"split": {"join_validation": True}}, "leave it out"),
+        ({}, {"training": {"metric": "auc"}}, "'auc' is not computed"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_is_trained(
+    model: dict[str, Any], sections: dict[str, Any], message: str, folder: Path, tmp_path: Path
+) -> None:
+    def attempt() -> None:
+        config = config_of(folder, model, **sections)
+        train(config.model_copy(update={"output": str(tmp_path)}))
+
+    with pytest.raises(UserError, match=message):
+        attempt()
+    assert not list(tmp_path.rglob("bundle"))
