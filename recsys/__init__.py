@@ -27,6 +27,7 @@ _MODELS = (
 _ERRORS = ("ArgumentError", "ConfigError", "DataError", "IntegrityError", "NotFoundError")
 _EVENTS = ("PartDone", "PointLogged", "StepDone")
 _PLACES = {
+    "compare": "recsys.app.comparing",
     "Config": "recsys.app.configuration",
     "Model": "recsys.app.model",
     "Run": "recsys.app.run",

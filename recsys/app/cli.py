@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from recsys.app.cli_compare import compare
 from recsys.app.cli_evaluate import evaluate
 from recsys.app.cli_explain import explain
 from recsys.app.cli_models import export, promote, register, sync
@@ -228,7 +229,7 @@ def train(
         print_run(run, as_json=as_json)
 
 
-for _command in (tune, explain, evaluate, export, score, register, promote, sync):
+for _command in (tune, explain, evaluate, compare, export, score, register, promote, sync):
     main.add_command(_command)
 
 

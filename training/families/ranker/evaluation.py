@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 MOST_SAMPLES = 200
 """Bootstrap samples at most: each one sorts nothing, but passes over all test rows."""
 NDCG_K = 10
-_WORDS = {
+SPLITS = {
     "time": "by time: training before validation before test",
     "leave_one_out": "leave one out, each user's last row",
     "column": "given by a column",
@@ -235,7 +235,7 @@ def evaluation_of(
         difference = interval_of(less, own.drawn - other.drawn)
         results[other.name] = replace(other.result, less_auc=difference)
     protocol = {
-        "split": _WORDS[config.split.kind],
+        "split": SPLITS[config.split.kind],
         "test rows": f"{whole.rows:,} rows, {whole.share:.1%} of them positive",
     }
     if config.training.negatives:

@@ -25,7 +25,7 @@ from recsys.training.families.retrieval.memory import FittedMemory, memory_of
 from recsys.training.families.retrieval.reading import Read, RetrievalData
 from recsys.training.reports.showcase import examples, item_groups, item_titles
 
-_METRICS = ("recall", "hit_rate", "ndcg", "mrr")
+METRICS = ("recall", "hit_rate", "ndcg", "mrr")
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def check_settings(config: RetrievalExperiment) -> None:
     Raises:
         ConfigError: which, and why.
     """
-    names = [f"{name}_at_{k}" for k in config.evaluation.ks for name in _METRICS]
+    names = [f"{name}_at_{k}" for k in config.evaluation.ks for name in METRICS]
     if config.training.metric not in names:
         raise ConfigError(
             f"training.metric: '{config.training.metric}' is not computed; evaluation.ks allows "
@@ -82,7 +82,7 @@ def evaluate_model(
         queries,
         rankers,
         settings,
-        protocol=_protocol(config, data) | ({} if fitted is None else {"memory": fitted.words}),
+        protocol=protocol_of(config, data) | ({} if fitted is None else {"memory": fitted.words}),
         seed=config.training.seed,
         item_vectors=directions_of(items, geometry),
         query_vectors=directions_of(vectors, geometry),
@@ -156,7 +156,8 @@ def data_facts(data: Dataset) -> dict[str, str]:
     return facts
 
 
-def _protocol(config: RetrievalExperiment, data: Dataset) -> dict[str, str]:
+def protocol_of(config: RetrievalExperiment, data: Dataset) -> dict[str, str]:
+    """Describe how the log was split."""
     counts = [int((data.part == part).sum()) for part in (TRAIN, VALIDATION, TEST)]
     words = {
         "time": "global time split",
