@@ -1,7 +1,7 @@
 """Trained models compared on the same queries or rows: what `recsys compare` does."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +78,7 @@ def compared_on(
     if report is not None and not Path(report).parent.is_dir():
         raise ConfigError(f"{report}: there is no folder {Path(report).parent} for the report")
     folders = [folder_of(model, tracking_uri) for model in models]
-    bundles = named(dict(zip(map(reference_of, models), folders, strict=False)), folders)
+    bundles = named([*map(reference_of, models)], folders)
     with printed(quiet):
         found = compare_bundles(bundles, on=on, source=source, metric=metric)
     if report is not None:
@@ -86,7 +86,7 @@ def compared_on(
     return found
 
 
-def named(references: Mapping[str, Path], folders: Sequence[Path]) -> dict[str, Path]:
+def named(references: Sequence[str], folders: Sequence[Path]) -> dict[str, Path]:
     """Return short names of models with the folders of their bundles.
 
     A registered model is called as in the registry, a run by its folder, any other by its id.
@@ -94,15 +94,19 @@ def named(references: Mapping[str, Path], folders: Sequence[Path]) -> dict[str, 
     Raises:
         ConfigError: one is given twice.
     """
-    if len(references) < len(folders):
-        raise ConfigError("compare: a model is given twice")
-    names = {reference: _short(reference, folder) for reference, folder in references.items()}
-    found: dict[str, Path] = {}
-    for reference, folder in references.items():
-        name = names[reference]
-        alike = list(names.values()).count(name) > 1
-        found[f"{name} ({folder.name[:8]})" if alike else name] = folder
-    return found
+    given: dict[str, str] = {}
+    for reference, folder in zip(references, folders, strict=True):
+        if folder.name in given:
+            raise ConfigError(
+                f"{given[folder.name]} and {reference} are the same model ({folder.name}): give "
+                "another one"
+            )
+        given[folder.name] = reference
+    names = [_short(*one) for one in zip(references, folders, strict=True)]
+    return {
+        f"{name} ({folder.name[:8]})" if names.count(name) > 1 else name: folder
+        for name, folder in zip(names, folders, strict=True)
+    }
 
 
 def _short(reference: str, folder: Path) -> str:

@@ -42,12 +42,14 @@ class CommonTest:
     """The data, the split and the evaluation that all models get.
 
     config: the configuration that says them, of its family's class. source: what it is called in
-    messages. metric: decides which model is better.
+    messages. metric: decides which model is better. fixed: it is that of a model, and nobody can
+    set its policies.
     """
 
     config: Any
     source: str
     metric: str
+    fixed: bool = True
 
     def given_to(self, model: NamedModel) -> OpenedModel:
         """Return the model with the data, split and evaluation of this test."""
@@ -118,7 +120,7 @@ class ModelOnTest:
             UserError: the model cannot read them; file, column and rows are named.
         """
         opened = test.given_to(model)
-        tables = opened.tables()
+        tables = opened.tables(fixed=test.fixed)
         data = opened.encoded(tables)
         leak = trained_on_test(model.opened, opened, tables, data)
         return cls(model.name, opened, data, leak, unknown_rows(opened, data))

@@ -35,20 +35,22 @@ class OpenedModel(ModelBundle):
         """A hash of the data that the model was trained on."""
         return str(self.bundle.manifest["facts"]["data_fingerprint"])
 
-    def tables(self) -> Tables:
+    def tables(self, *, fixed: bool = True) -> Tables:
         """Return the tables that the configuration names, checked.
+
+        fixed: its policies are those of the training and cannot be set, so no message says to.
 
         Raises:
             NotFoundError: they are no longer where they were.
+            DataError: a table is not as declared.
         """
         config = self.config
-        # Evaluating and explaining a model set none of its policies, so none is reported.
         return read_tables(
             self.schema,
             config.data,
             config.policies,
             split_column=config.split.column,
-            trained=True,
+            trained=fixed,
         )
 
     def encoded(self, tables: Tables) -> Dataset:

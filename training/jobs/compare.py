@@ -46,7 +46,8 @@ def compare_bundles(
                 f"({config.model.kind}) {comparer.answers}: they have no metric in common; compare "
                 "models that answer alike"
             )
-    test = comparer.settled(CommonTest(config, source, metric or config.training.metric))
+    metric = metric or config.training.metric
+    test = comparer.settled(CommonTest(config, source, metric, fixed=on is None))
     asked = tuple(family_of(model.opened.config).ask(model, test) for model in models)
     return comparer.compare(asked, test)
 

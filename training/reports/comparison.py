@@ -9,6 +9,7 @@ from recsys.core.atomic import whole_file
 from recsys.metrics.intervals import Difference
 from recsys.training.evaluation.comparison import ComparedModel, Comparison, Measured
 from recsys.training.reports import comparison_plots
+from recsys.training.reports.comparison_plots import called
 from recsys.training.reports.plots import words
 from recsys.training.reports.retrieval import metric_name, template_of
 
@@ -118,9 +119,7 @@ def _tables(comparison: Comparison) -> list[_Table]:
         _Table(
             f"The first {k}" if k else "All rows",
             tuple(metric_words(metric) for metric in metrics),
-            tuple(
-                (comparison_plots.called(one), _cells(one, metrics)) for one in comparison.models
-            ),
+            tuple((called(one), _cells(one, metrics)) for one in comparison.models),
         )
         for k, metrics in of_k.items()
     ]

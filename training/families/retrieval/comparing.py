@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recsys.core.distinct import is_among
-from recsys.core.errors import ConfigError
+from recsys.core.errors import ConfigError, DataError
 from recsys.core.strict import nearest
 from recsys.features.dataset.queries import Queries
 from recsys.features.dataset.split import TEST
@@ -164,6 +164,12 @@ def ask_lists(read: Read, model: NamedModel, test: CommonTest) -> Asked:
     network = here.opened.retrieval_model()
     reading.restore(network)
     queries = reading.queries(TEST, settings.max_queries)
+    if not len(queries):
+        seen = " but items of earlier rows" if settings.filter_seen else ""
+        raise DataError(
+            f"{test.source}: no user has anything{seen} in the test part",
+            remedy="compare on data with later rows, or with a larger split.test",
+        )
     fitted = memory_of(here.opened, reading, network)
     items, vectors = vectors_with(network, here.data, queries)
     vectors, gain = network.without_gain(vectors)
