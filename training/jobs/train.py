@@ -18,6 +18,7 @@ from recsys.embeddings.diagnostics import diagnose
 from recsys.embeddings.memory import check_memory, costs, free_memory_bytes
 from recsys.embeddings.plan import EmbeddingPlan
 from recsys.embeddings.sharded import check_shards
+from recsys.features.tables.sources import log_name
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.config.file import dump_config
 from recsys.training.config.sections import TrainingConfig
@@ -126,7 +127,7 @@ def _tracked(
     )
     status = "FAILED"
     try:
-        tracker.dataset("training", job.fingerprint, job.facts)
+        tracker.dataset(log_name(config.data.interactions), job.fingerprint, job.facts)
         result = _run(config, job, run_dir, tracker, listeners, world)
         status = "FINISHED"
     except Terminated:

@@ -151,10 +151,10 @@ class Tracker:
         self._write({"kind": "artifact", "path": str(shown), "folder": folder})
 
     def dataset(self, name: str, fingerprint: str, facts: Mapping[str, object]) -> None:
-        """Say which data was used; the digest is our own fingerprint over every byte."""
+        """Say which data was trained on; the digest is our own fingerprint over every byte."""
         words = {key: str(value) for key, value in facts.items()}
         record = {"kind": "dataset", "name": name, "fingerprint": fingerprint, "facts": words}
-        self._write(record)
+        self._write({**record, "context": "training"})
 
     def finish(self, status: str = "FINISHED") -> None:
         """End the run ("FINISHED", "FAILED", "KILLED") and wait a little for the delivery."""
@@ -338,7 +338,7 @@ class _Sender:
             source=json.dumps({"fingerprint": record["fingerprint"]}),
             profile=json.dumps(facts),
         )
-        context = InputTag("mlflow.data.context", record["name"])
+        context = InputTag("mlflow.data.context", record.get("context", record["name"]))
         self.client.log_inputs(self.position.run_id, [DatasetInput(dataset, [context])])
 
     def _problem(self, text: str) -> None:

@@ -10,6 +10,7 @@ from torch import nn
 
 from recsys.bundle.calibration import Calibrator
 from recsys.features.batches.negatives import EVALUATION_NEGATIVES
+from recsys.features.bundle.measured import Kept
 from recsys.features.dataset.split import TEST, VALIDATION
 from recsys.metrics.classification import (
     Calibration,
@@ -111,6 +112,21 @@ class RankingEvaluation(Shown):
     def flat(self) -> dict[str, float]:
         """Return the model's metrics as name -> value."""
         return {"base_rate_log_loss": self.base_rate, **_flat(self.own)}
+
+    def kept(self) -> Kept:
+        """Return what the model's bundle keeps."""
+        own, *others = self.results.values()
+        return Kept(
+            test=self.flat(),
+            intervals={
+                f"{name}{ending}": (one.low, one.high)
+                for ending, outcome in _by_ending(own).items()
+                for name, one in outcome.metrics.items()
+            },
+            baselines={one.name: _flat(one) for one in others},
+            decides=self.metric,
+            protocol=self.protocol,
+        )
 
     def tracked(self) -> dict[str, float]:
         """Return all metrics as MLflow names: the model's own, then those of each other one."""

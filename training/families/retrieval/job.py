@@ -97,7 +97,7 @@ class RetrievalJob:
             reading,
             model,
             query_vectors=evaluated.query_vectors,
-            metrics={"test": evaluation.own()},
+            metrics=evaluation.kept(),
             origin=parent_of(given.earlier),
             probability=probability,
             memory=None if fitted is None else fitted.memory,
