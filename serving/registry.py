@@ -30,6 +30,7 @@ from recsys.core.tracking_store import (
     first_use,
     http_limits,
     is_database,
+    quieten,
     run_of,
     sqlite_path,
     store_uri,
@@ -42,7 +43,6 @@ EXPERIMENT = "recsys"
 MODEL_ID, MANIFEST_SHA256 = "model_id", "manifest_sha256"
 _REFERENCE = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[^/@]+))?")
 _RUN = re.compile(r"(?:runs:/)?(?P<run_id>[0-9a-f]{32})(?:/.*)?")
-_QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
 _RETRIES = 2
 """Of a call that a server does not answer: it fails within seconds, and not MLflow's minutes."""
 
@@ -103,6 +103,14 @@ def promote(name: str, version: int, alias: str, uri: str | None = None) -> None
     resolve(f"models:/{name}/{version}", uri)
     with _mlflow(store_uri(uri)) as client:
         client.set_registered_model_alias(name, alias, str(version))
+
+
+def holder_of(name: str, alias: str, uri: str | None = None) -> int | None:
+    """Return the version of a registered model that holds `alias`; None: none does."""
+    _check_alias(alias)
+    with _mlflow(store_uri(uri)) as client:
+        held = client.get_registered_model(name).aliases.get(alias)
+    return None if held is None else int(held)
 
 
 def resolve(reference: str, uri: str | None = None, *, cache: Path = CACHE) -> Path:
@@ -365,8 +373,7 @@ def _near_path(reference: str) -> str:
 @contextmanager
 def _mlflow(store: str) -> Iterator[Any]:
     """Hand out a client of a store whose tables are there; errors of MLflow are explained."""
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
+    quieten()
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 

@@ -4,20 +4,18 @@ A metric of a logged model belongs to a run: the one that trained it, or where t
 one that holds these metrics alone.
 """
 
-import json
 import time
 from typing import Any
 
 import yaml
 
 from recsys.bundle.directory import Bundle
+from recsys.core.tracking_store import dataset_fields
 from recsys.features.bundle.files import CONFIG, read_config, read_description
 from recsys.features.bundle.measured import Kept
 from recsys.features.tables.sources import log_name
 
 MOST_METRICS = 15
-_DIGEST = 36
-"""Most letters of a data set's digest in MLflow."""
 _LONGEST = 5000
 """Most letters of a version's description in MLflow."""
 
@@ -48,13 +46,7 @@ def log_facts(client: Any, bundle: Bundle, logged: Any, run_id: str | None) -> N
     if own is None:
         tags = {"mlflow.source.name": "recsys", "mlflow.source.type": "LOCAL"}
         own = client.create_run(logged.experiment_id, tags=tags, run_name=logged.name).info.run_id
-    dataset = Dataset(
-        name=name,
-        digest=fingerprint[:_DIGEST],
-        source_type="local",
-        source=json.dumps({"fingerprint": fingerprint}),
-        profile=json.dumps({"fingerprint": fingerprint, **kept.protocol}),
-    )
+    dataset = Dataset(**dataset_fields(name, fingerprint, kept.protocol))
     context = [InputTag("mlflow.data.context", "test")]
     client.log_inputs(own, [DatasetInput(dataset, context)])
     now = int(time.time() * 1000)

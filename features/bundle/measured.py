@@ -17,6 +17,7 @@ from recsys.bundle.directory import Bundle
 from recsys.features.bundle.files import read_metrics
 
 Values = Mapping[str, float]
+_FAR = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +74,8 @@ class Kept:
         own, order = _length(self.decides), {name: place for place, name in enumerate(self.test)}
 
         def rank(name: str) -> tuple[bool, int, bool, int]:
-            away = abs(_length(name) - own)
+            length = _length(name)
+            away = abs(length - own) if length else own * _FAR
             return name != self.decides, away, name not in self.intervals, order[name]
 
         return {name: self.test[name] for name in sorted(self.test, key=rank)[:most]}

@@ -64,12 +64,16 @@ def compared_on(
     *,
     on: Any = None,
     source: str = "",
+    data_of: str | None = None,
     metric: str | None = None,
     report: str | Path | None = None,
     tracking_uri: str | None = None,
     quiet: bool = True,
 ) -> "Comparison":
-    """Compare models on an experiment's configuration that is called `source` in messages."""
+    """Compare models on an experiment's configuration that is called `source` in messages.
+
+    data_of: whose configuration is taken where `on` is None; None: the first model's.
+    """
     from recsys.training.jobs.compare import compare_bundles
     from recsys.training.reports.comparison import write_comparison
 
@@ -80,7 +84,7 @@ def compared_on(
     folders = [folder_of(model, tracking_uri) for model in models]
     bundles = named([*map(reference_of, models)], folders)
     with printed(quiet):
-        found = compare_bundles(bundles, on=on, source=source, metric=metric)
+        found = compare_bundles(bundles, on=on, source=source, data_of=data_of, metric=metric)
     if report is not None:
         write_comparison(Path(report), found)
     return found

@@ -16,14 +16,16 @@ def compare_bundles(
     *,
     on: ExperimentConfig | None = None,
     source: str = "",
+    data_of: str | None = None,
     metric: str | None = None,
 ) -> Comparison:
     """Compare the models of bundles on the test part of one data set, the others with the first.
 
     Args:
         bundles: name -> folder, two or more.
-        on: the configuration whose data, split and evaluation all get; None: the first model's.
+        on: the configuration whose data, split and evaluation all get; None: that of a model.
         source: what `on` is called in messages and in what was found.
+        data_of: the name of that model; None: the first one.
         metric: decides which model is better; None: `training.metric` of that configuration.
 
     Raises:
@@ -34,8 +36,11 @@ def compare_bundles(
     """
     models = tuple(NamedModel(name, open_model(path)) for name, path in bundles.items())
     _check_distinct(models)
-    config = models[0].opened.config if on is None else on
-    source = source if on is not None else f"the data of {models[0].name}"
+    config = on
+    if on is None:
+        given = next(one for one in models if data_of in (None, one.name))
+        config, source = given.opened.config, f"the data of {given.name}"
+    assert config is not None
     comparer = family_of(config).comparer
     for model in models:
         own = family_of(model.opened.config).comparer

@@ -47,13 +47,6 @@ def given_config(config: ExperimentConfig) -> recsys.Config:
 
 
 @pytest.fixture(scope="module")
-def short(given_config: recsys.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A two-tower that has learnt nothing: its rates are next to 0."""
-    still = {"training.learning_rate": 1e-9, "embedding.learning_rate": 1e-9}
-    return trained_with(given_config, tmp_path_factory.mktemp("short"), **still)
-
-
-@pytest.fixture(scope="module")
 def session(given_config: recsys.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     sessions = given_config.with_(model="session")
     small = {"model.dim": 16, "training.batch_size": 64}
@@ -61,8 +54,8 @@ def session(given_config: recsys.Config, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="module")
-def compared(trained: Path, short: Path, session: Path) -> Comparison:
-    return compare_bundles({"long": trained, "short": short, "session": session})
+def compared(trained: Path, untrained: Path, session: Path) -> Comparison:
+    return compare_bundles({"long": trained, "short": untrained, "session": session})
 
 
 def alone(bundle: Path, tmp_path: Path) -> Evaluation:
@@ -72,9 +65,9 @@ def alone(bundle: Path, tmp_path: Path) -> Evaluation:
 
 
 def test_each_model_does_as_it_does_alone_and_differences_are_paired(
-    compared: Comparison, trained: Path, short: Path, session: Path, tmp_path: Path
+    compared: Comparison, trained: Path, untrained: Path, session: Path, tmp_path: Path
 ) -> None:
-    bundles = {"long": trained, "short": short, "session": session}
+    bundles = {"long": trained, "short": untrained, "session": session}
     evaluated = {name: alone(bundle, tmp_path) for name, bundle in bundles.items()}
     own = {name: next(iter(one.results.values())) for name, one in evaluated.items()}
     by_name = {one.name: one for one in compared.models}
@@ -136,20 +129,20 @@ def test_figures_are_plain_and_a_frame_has_a_row_each(compared: Comparison) -> N
     assert frame[(frame.model == "long")].difference.isna().all()
 
 
-def test_another_length_of_list_may_decide(trained: Path, short: Path) -> None:
-    found = compare_bundles({"a": trained, "b": short}, metric="ndcg_at_3")
+def test_another_length_of_list_may_decide(trained: Path, untrained: Path) -> None:
+    found = compare_bundles({"a": trained, "b": untrained}, metric="ndcg_at_3")
     assert found.metric == "ndcg_at_3"
     assert found.headline[0] == "ndcg_at_3"
     assert "recall_at_3" in found.first.metrics
 
 
 def test_test_rows_that_a_model_was_trained_on_are_counted(
-    trained: Path, short: Path, compared: Comparison, config: ExperimentConfig
+    trained: Path, untrained: Path, compared: Comparison, config: ExperimentConfig
 ) -> None:
     assert not compared.warnings
     split = config.split.model_copy(update={"test": 0.3})
     on = config.model_copy(update={"split": split})
-    found = compare_bundles({"a": trained, "b": short}, on=on, source="other.yaml")
+    found = compare_bundles({"a": trained, "b": untrained}, on=on, source="other.yaml")
     data = open_model(trained).data()
     rows = len(data.tables.events)
     now_tested = round(0.3 * rows)
@@ -160,7 +153,7 @@ def test_test_rows_that_a_model_was_trained_on_are_counted(
 
 
 def test_later_data_are_clean_and_earlier_ones_are_doubted(
-    trained: Path, short: Path, config: ExperimentConfig, tmp_path: Path
+    trained: Path, untrained: Path, config: ExperimentConfig, tmp_path: Path
 ) -> None:
     """The log goes on for half its length again; then more is tested than what is new."""
     log = pq.read_table(config.data.interactions)
@@ -173,7 +166,7 @@ def test_later_data_are_clean_and_earlier_ones_are_doubted(
     pq.write_table(whole, tmp_path / "log.parquet")
     sources = config.data.model_copy(update={"interactions": str(tmp_path / "log.parquet")})
     on = config.model_copy(update={"data": sources})
-    models = {"a": trained, "b": short}
+    models = {"a": trained, "b": untrained}
     shared = {"on": on, "source": "later.yaml"}
     assert not compare_bundles(models, **shared).warnings  # type: ignore[arg-type]
     split = config.split.model_copy(update={"test": 0.6})
@@ -249,14 +242,14 @@ def test_a_catalogue_in_another_order_has_the_same_hits(seed: int, k: int) -> No
     ],
 )
 def test_a_metric_that_there_is_not_is_refused(
-    trained: Path, short: Path, metric: str, message: str
+    trained: Path, untrained: Path, metric: str, message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        compare_bundles({"a": trained, "b": short}, metric=metric)
+        compare_bundles({"a": trained, "b": untrained}, metric=metric)
 
 
 def test_models_that_are_not_asked_the_same_are_refused(
-    trained: Path, short: Path, session: Path, config: ExperimentConfig, tmp_path: Path
+    trained: Path, untrained: Path, session: Path, config: ExperimentConfig, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match="needs two models or more"):
         compare_bundles({"a": trained})
@@ -270,7 +263,7 @@ def test_models_that_are_not_asked_the_same_are_refused(
     long_ago = config.model_copy(
         update={"evaluation": config.evaluation.model_copy(update={"filter_seen": False})}
     )
-    assert compare_bundles({"a": trained, "b": short}, on=long_ago, source="x").first.metrics
+    assert compare_bundles({"a": trained, "b": untrained}, on=long_ago, source="x").first.metrics
 
 
 def test_a_log_in_another_role_is_refused(
@@ -284,7 +277,7 @@ def test_a_log_in_another_role_is_refused(
 
 
 def test_a_test_part_without_anything_to_find_is_refused(
-    trained: Path, short: Path, config: ExperimentConfig, tmp_path: Path
+    trained: Path, untrained: Path, config: ExperimentConfig, tmp_path: Path
 ) -> None:
     log = pq.read_table(config.data.interactions)
     again = [one + 10**7 * 9 for one in log["timestamp"].to_pylist()]
@@ -294,7 +287,7 @@ def test_a_test_part_without_anything_to_find_is_refused(
     sources = config.data.model_copy(update={"interactions": str(tmp_path / "log.parquet")})
     on = config.model_copy(update={"data": sources})
     with pytest.raises(DataError, match="no user has anything but items of earlier rows"):
-        compare_bundles({"a": trained, "b": short}, on=on, source="x.yaml")
+        compare_bundles({"a": trained, "b": untrained}, on=on, source="x.yaml")
 
 
 def compare(*arguments: str | Path) -> Result:
@@ -302,11 +295,11 @@ def compare(*arguments: str | Path) -> Result:
 
 
 def test_the_command_and_the_function_say_the_same(
-    trained: Path, short: Path, world_config: Path, tmp_path: Path
+    trained: Path, untrained: Path, world_config: Path, tmp_path: Path
 ) -> None:
     report = tmp_path / "comparison.html"
     run = trained.parents[1]
-    shown = compare(run, short, "--metric", "recall_at_10", "--report", report)
+    shown = compare(run, untrained, "--metric", "recall_at_10", "--report", report)
     assert shown.exit_code == 0, shown.output
     for words in (run.name, "recall_at_10 *", "! ", "- popularity", "by slice", "is worse than"):
         assert words in shown.output
@@ -314,13 +307,13 @@ def test_the_command_and_the_function_say_the_same(
     assert "2 models compared" in text
     assert "Differences to" in text
     assert "http://" not in text.replace("http://www.w3.org", "")
-    found = recsys.compare([run, short], metric="recall_at_10")
-    plain = json.loads(compare(run, short, "--metric", "recall_at_10", "--json").stdout)
+    found = recsys.compare([run, untrained], metric="recall_at_10")
+    plain = json.loads(compare(run, untrained, "--metric", "recall_at_10", "--json").stdout)
     assert plain.pop("report") is None
     assert plain == json.loads(json.dumps(found.figures()))
-    on = json.loads(compare(run, short, "--on", world_config, "--json").stdout)
+    on = json.loads(compare(run, untrained, "--on", world_config, "--json").stdout)
     assert on["protocol"]["data"] == str(world_config)
-    assert [one["model_id"] for one in on["models"]][:2] == [trained.name, short.name]
+    assert [one["model_id"] for one in on["models"]][:2] == [trained.name, untrained.name]
 
 
 @pytest.mark.parametrize(
@@ -336,11 +329,11 @@ def test_the_command_and_the_function_say_the_same(
 )
 def test_what_cannot_be_compared_is_refused_with_its_code(
     trained: Path,
-    short: Path,
+    untrained: Path,
     arguments: Callable[[Path, Path], tuple[str | Path, ...]],
     code: int,
     message: str,
 ) -> None:
-    result = compare(*arguments(trained, short))
+    result = compare(*arguments(trained, untrained))
     assert result.exit_code == code
     assert message in result.output
