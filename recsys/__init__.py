@@ -31,6 +31,8 @@ _ERRORS = (
     "IntegrityError",
     "NotBetterError",
     "NotFoundError",
+    "NumericalError",
+    "UserError",
 )
 _EVENTS = ("PartDone", "PointLogged", "StepDone")
 _PLACES = {

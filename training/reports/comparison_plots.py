@@ -88,9 +88,7 @@ def _slice_chart(comparison: Comparison, names: Sequence[str], named: Callable[[
             for name in names
         ]
         named_rows(axis, labels)
-        axis.set_xlabel(
-            f"{named(metric)}, minus that of {fill(first.name, 40)}\nn: {comparison.asked}"
-        )
+        axis.set_xlabel(f"difference of {named(metric)}\nn: {comparison.asked}")
         return figure
 
     return for_page(draw, f"Differences of {metric} by {names[0].partition(': ')[0]}")
@@ -125,7 +123,7 @@ def _dots(
                 axis.annotate(text, (high, y), (7, 0), textcoords="offset points", va="center")
             axis.set_title(metrics[metric])
             axis.margins(x=0.22)
-            named_rows(axis, [fill(name, 22) for name, *_ in points])
+            named_rows(axis, [fill(name, 26) for name, *_ in points])
             if sheet.columns > 1 and place % sheet.columns:
                 axis.set_yticklabels([])
         for axis in axes[len(dots) :]:
