@@ -25,7 +25,14 @@ from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.evaluation.comparison import Comparison
 from recsys.training.evaluation.evaluate import ranking_metrics
 from recsys.training.evaluation.results import Evaluation
-from recsys.training.families.retrieval.comparing import Elsewhere
+from recsys.training.families.comparing import CommonTest, NamedModel
+from recsys.training.families.retrieval.comparing import (
+    LISTS,
+    Elsewhere,
+    ask_lists,
+    compare_lists,
+)
+from recsys.training.families.two_tower.reading import TwoTowerData
 from recsys.training.jobs.compare import compare_bundles
 from recsys.training.jobs.evaluate import evaluate_bundle
 from recsys.training.jobs.opening import open_model
@@ -274,6 +281,19 @@ def test_a_log_in_another_role_is_refused(
     message = "desktop and all are not asked the same: .*schema.interactions.where differ"
     with pytest.raises(ConfigError, match=message):
         compare_bundles({"all": trained, "desktop": desktop})
+
+
+def test_queries_with_other_relevant_items_are_other_queries(
+    trained: Path, config: ExperimentConfig
+) -> None:
+    test = LISTS.settled(CommonTest(config, "x.yaml", "ndcg_at_20"))
+    asked = ask_lists(TwoTowerData, NamedModel("a", open_model(trained)), test)
+    relevant = asked.queries.relevant
+    next_ones = (relevant.values + 1) % len(asked.item_ids)
+    queries = replace(asked.queries, relevant=replace(relevant, values=next_ones))
+    other = replace(asked, model=replace(asked.model, name="b"), queries=queries)
+    with pytest.raises(ConfigError, match="b and a are not asked the same"):
+        compare_lists((asked, other), test)
 
 
 def test_a_test_part_without_anything_to_find_is_refused(
