@@ -12,6 +12,7 @@ Importing costs nothing: what is asked for is imported when it is first used.
 import importlib
 from typing import Any
 
+_PROMOTING = ("promote", "Promotion")
 _EXPERIMENTS = ("check", "init", "sync", "train", "tune", "tune_embedding")
 _DEMO = ("demo", "demo_tables")
 _MODELS = (
@@ -19,23 +20,33 @@ _MODELS = (
     "explain",
     "export",
     "load",
-    "promote",
     "register",
     "score",
     "score_new_items",
 )
-_ERRORS = ("ArgumentError", "ConfigError", "DataError", "IntegrityError", "NotFoundError")
+_ERRORS = (
+    "ArgumentError",
+    "ConfigError",
+    "DataError",
+    "IntegrityError",
+    "NotBetterError",
+    "NotFoundError",
+    "NumericalError",
+    "UserError",
+)
 _EVENTS = ("PartDone", "PointLogged", "StepDone")
 _PLACES = {
+    "compare": "recsys.app.comparing",
     "Config": "recsys.app.configuration",
     "Model": "recsys.app.model",
     "Run": "recsys.app.run",
     "Tuned": "recsys.app.tuned",
     **dict.fromkeys(_EXPERIMENTS, "recsys.app.experiments"),
     **dict.fromkeys(_DEMO, "recsys.app.demo"),
+    **dict.fromkeys(_PROMOTING, "recsys.app.promoting"),
     **dict.fromkeys(_MODELS, "recsys.app.models"),
     **dict.fromkeys(_EVENTS, "recsys.core.events"),
-    **dict.fromkeys((*_ERRORS, "NumericalError", "UserError"), "recsys.core.errors"),
+    **dict.fromkeys(_ERRORS, "recsys.core.errors"),
 }
 
 

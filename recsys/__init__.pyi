@@ -1,5 +1,6 @@
 """The names of the Python API, for type checkers and editors."""
 
+from recsys.app.comparing import compare as compare
 from recsys.app.configuration import Config as Config
 from recsys.app.demo import demo as demo
 from recsys.app.demo import demo_tables as demo_tables
@@ -14,16 +15,18 @@ from recsys.app.models import evaluate as evaluate
 from recsys.app.models import explain as explain
 from recsys.app.models import export as export
 from recsys.app.models import load as load
-from recsys.app.models import promote as promote
 from recsys.app.models import register as register
 from recsys.app.models import score as score
 from recsys.app.models import score_new_items as score_new_items
+from recsys.app.promoting import Promotion as Promotion
+from recsys.app.promoting import promote as promote
 from recsys.app.run import Run as Run
 from recsys.app.tuned import Tuned as Tuned
 from recsys.core.errors import ArgumentError as ArgumentError
 from recsys.core.errors import ConfigError as ConfigError
 from recsys.core.errors import DataError as DataError
 from recsys.core.errors import IntegrityError as IntegrityError
+from recsys.core.errors import NotBetterError as NotBetterError
 from recsys.core.errors import NotFoundError as NotFoundError
 from recsys.core.errors import NumericalError as NumericalError
 from recsys.core.errors import UserError as UserError

@@ -1,9 +1,11 @@
 """The MLflow model that a bundle is registered as: its files, signature, example, requirements."""
 
+import tempfile
 import threading
 import warnings
 from importlib.metadata import version as installed_version
 from pathlib import Path
+from typing import Any
 
 from recsys.bundle.directory import Bundle
 
@@ -39,3 +41,33 @@ def save_model(bundle: Bundle, folder: Path) -> None:
                 f"{name}=={installed_version(name)}" for name in dict.fromkeys(needed)
             ],
         )
+
+
+def log_model(
+    client: Any,
+    bundle: Bundle,
+    name: str,
+    experiment: str,
+    run_id: str | None,
+    tags: dict[str, str],
+) -> Any:
+    """Log the bundle inside an MLflow model and return that, READY once it is all there.
+
+    run_id: the run that trained it, whose output it becomes.
+    """
+    from mlflow.entities import LoggedModelOutput
+
+    logged = client.create_logged_model(
+        experiment, name, source_run_id=run_id, tags=tags, model_type="recsys bundle"
+    )
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            model = Path(folder) / "model"
+            save_model(bundle, model)
+            client.log_model_artifacts(logged.model_id, str(model))
+    except BaseException:
+        client.finalize_logged_model(logged.model_id, "FAILED")
+        raise
+    if run_id is not None:
+        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    return client.finalize_logged_model(logged.model_id, "READY")

@@ -30,11 +30,12 @@ from recsys.core.tracking_store import (
     first_use,
     http_limits,
     is_database,
+    quieten,
     run_of,
     sqlite_path,
     store_uri,
 )
-from recsys.serving.logged_model import save_model
+from recsys.serving.logged_model import log_model
 
 CACHE = Path(".recsys_cache") / "bundles"
 EXPERIMENT = "recsys"
@@ -42,7 +43,6 @@ EXPERIMENT = "recsys"
 MODEL_ID, MANIFEST_SHA256 = "model_id", "manifest_sha256"
 _REFERENCE = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[^/@]+))?")
 _RUN = re.compile(r"(?:runs:/)?(?P<run_id>[0-9a-f]{32})(?:/.*)?")
-_QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
 _RETRIES = 2
 """Of a call that a server does not answer: it fails within seconds, and not MLflow's minutes."""
 
@@ -69,15 +69,24 @@ def register(
         IntegrityError: the bundle, or what the store gives back, is not what was written.
         ConfigError: MLflow refuses name or alias, or does not answer.
     """
+    from recsys.serving.version_facts import description_of, log_facts
+
     store = store_uri(uri)
     bundle = Bundle.open(bundle.path)
     _check_alias(alias)
+    shown = {"tags": _tags(bundle), "description": description_of(bundle)}
     with _mlflow(store) as client:
         _create_name(client, name)
         run_id = _run_id(client, bundle)
-        logged = _log_model(client, bundle, name, store, run_id)
+        experiment = (
+            _experiment(client, store)
+            if run_id is None
+            else client.get_run(run_id).info.experiment_id
+        )
+        logged = log_model(client, bundle, name, experiment, run_id, _tags(bundle))
         _read_back(bundle, logged.artifact_location, store)
-        created = _create_version(client, name, logged, _tags(bundle), run_id, store)
+        log_facts(client, bundle, logged, run_id)
+        created = _create_version(client, name, logged, shown, run_id, store)
         if alias is not None:
             client.set_registered_model_alias(name, alias, created.version)
     return int(created.version)
@@ -94,6 +103,14 @@ def promote(name: str, version: int, alias: str, uri: str | None = None) -> None
     resolve(f"models:/{name}/{version}", uri)
     with _mlflow(store_uri(uri)) as client:
         client.set_registered_model_alias(name, alias, str(version))
+
+
+def holder_of(name: str, alias: str, uri: str | None = None) -> int | None:
+    """Return the version of a registered model that holds `alias`; None: none does."""
+    _check_alias(alias)
+    with _mlflow(store_uri(uri)) as client:
+        held = client.get_registered_model(name).aliases.get(alias)
+    return None if held is None else int(held)
 
 
 def resolve(reference: str, uri: str | None = None, *, cache: Path = CACHE) -> Path:
@@ -230,47 +247,25 @@ def _run_id(client: Any, bundle: Bundle) -> str | None:
 
 
 def _create_version(
-    client: Any, name: str, logged: Any, tags: dict[str, str], run_id: str | None, store: str
+    client: Any, name: str, logged: Any, shown: dict[str, Any], run_id: str | None, store: str
 ) -> Any:
     """Create a version whose files are those of `logged`, and note it there.
+
+    shown: its tags and its description.
 
     A server takes a model's files under the model's own name alone, and notes the version by
     itself. A database's registry would look that name up in MLflow's global store, not in its own.
     """
     if not is_database(store):
         return client.create_model_version(
-            name, logged.model_uri, run_id, tags=tags, model_id=logged.model_id
+            name, logged.model_uri, run_id, **shown, model_id=logged.model_id
         )
     from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
-    created = client.create_model_version(name, logged.artifact_location, run_id, tags=tags)
+    created = client.create_model_version(name, logged.artifact_location, run_id, **shown)
     versions = json.dumps([{"name": name, "version": created.version}])
     client.set_logged_model_tags(logged.model_id, {MLFLOW_MODEL_VERSIONS: versions})
     return created
-
-
-def _log_model(client: Any, bundle: Bundle, name: str, store: str, run_id: str | None) -> Any:
-    """Log the bundle inside an MLflow model and return that, READY once it is all there."""
-    from mlflow.entities import LoggedModelOutput
-
-    if run_id is not None:
-        experiment = client.get_run(run_id).info.experiment_id
-    else:
-        experiment = _experiment(client, store)
-    logged = client.create_logged_model(
-        experiment, name, source_run_id=run_id, tags=_tags(bundle), model_type="recsys bundle"
-    )
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            model = Path(folder) / "model"
-            save_model(bundle, model)
-            client.log_model_artifacts(logged.model_id, str(model))
-    except BaseException:
-        client.finalize_logged_model(logged.model_id, "FAILED")
-        raise
-    if run_id is not None:
-        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
-    return client.finalize_logged_model(logged.model_id, "READY")
 
 
 def _version(client: Any, name: str, alias: str | None, version: str | None) -> Any:
@@ -378,8 +373,7 @@ def _near_path(reference: str) -> str:
 @contextmanager
 def _mlflow(store: str) -> Iterator[Any]:
     """Hand out a client of a store whose tables are there; errors of MLflow are explained."""
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
+    quieten()
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 

@@ -175,6 +175,22 @@ def trained(config: ExperimentConfig, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="session")
+def untrained(config: ExperimentConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of a two-tower of the small world that learnt nothing: its rates are next to 0."""
+    torch.set_num_threads(1)
+    training = config.training.model_copy(update={"learning_rate": 1e-9, "epochs": 1})
+    still = {
+        "output": str(tmp_path_factory.mktemp("untrained")),
+        "tracking": config.tracking.model_copy(update={"enabled": False}),
+        "training": training,
+        "embedding": config.embedding.model_copy(update={"learning_rate": 1e-9}),
+    }
+    result = train(config.model_copy(update=still))
+    assert result is not None
+    return result.bundle
+
+
+@pytest.fixture(scope="session")
 def mlflow_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a database with MLflow's tables: seconds to create, nothing to copy."""
     from mlflow import MlflowClient

@@ -31,6 +31,7 @@ IMPORTERS = {
         "training/tracking/run.py",
         "serving/registry.py",
         "serving/logged_model.py",
+        "serving/version_facts.py",
         "serving/pyfunc.py",
         "serving/answering/signatures.py",
     },

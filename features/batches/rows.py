@@ -110,6 +110,10 @@ class RankingLoader:
         users = self.data.tables.events.user_row[self.data.events_of((part,))]
         return np.repeat(users, 1 + self._num_drawn)
 
+    def items(self, part: int) -> NDArray[np.int64]:
+        """Return the item of each row that `ordered` gives of `part`."""
+        return self._ordered_rows(part)[1]
+
     @property
     def _num_drawn(self) -> int:
         return min(EVALUATION_NEGATIVES, self.data.num_items - 1) if self.negatives else 0
@@ -141,22 +145,25 @@ class RankingLoader:
         is followed by `EVALUATION_NEGATIVES` other items, whose weights make up for those not
         drawn.
         """
-        numbers, items = self.data.events_of((part,)), None
-        if self._num_drawn:
-            rng = _rng(self.seed, 0, _EVALUATION_STREAM + part)
-            own = self.data.tables.events.item_row[numbers].astype(np.int64)
-            items = other_items(own, self._num_drawn, self.data.num_items, rng).ravel()
-            numbers = np.repeat(numbers, 1 + self._num_drawn)
+        numbers, items = self._ordered_rows(part)
         for start in range(0, len(numbers), batch_size):
             here = slice(start, start + batch_size)
-            batch = self.rows(
-                numbers[here][rank::world], None if items is None else items[here][rank::world]
-            )
+            batch = self.rows(numbers[here][rank::world], items[here][rank::world])
             if self._num_drawn:
                 stands_for = (self.data.num_items - 1) / self._num_drawn
                 weight = torch.where(batch.label > 0, 1.0, stands_for) * batch.weight
                 batch = replace(batch, weight=weight)
             yield batch
+
+    def _ordered_rows(self, part: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return event and item of each row that `ordered` gives of `part`."""
+        numbers = self.data.events_of((part,))
+        own = self.data.tables.events.item_row[numbers].astype(np.int64)
+        if not self._num_drawn:
+            return numbers, own
+        rng = _rng(self.seed, 0, _EVALUATION_STREAM + part)
+        items = other_items(own, self._num_drawn, self.data.num_items, rng).ravel()
+        return np.repeat(numbers, 1 + self._num_drawn), items
 
     def rows(
         self, numbers: NDArray[np.int64], item_rows: NDArray[np.int64] | None = None

@@ -7,7 +7,7 @@
     weights.safetensors    the shared table and the dense weights; of plain models what they counted
     optimizer.safetensors  the state of the table's optimizer, if it was kept
     calibrator.json        how scores become probabilities, if they do
-    metrics.json           what was measured on the test part
+    metrics.json           what was measured on the test part (`recsys.features.bundle.measured`)
     items.parquet          of models that answer with lists: the catalogue, and the number of
                            training rows of each item
     index/                 the index over the items' vectors, of models that have them
@@ -169,8 +169,8 @@ def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
 
 
 def read_metrics(bundle: Bundle) -> dict[str, Any]:
-    """Return what was measured."""
-    metrics: dict[str, Any] = bundle.json(METRICS)
+    """Return what was measured; empty where nothing was kept."""
+    metrics: dict[str, Any] = bundle.json(METRICS) if bundle.has(METRICS) else {}
     return metrics
 
 

@@ -28,6 +28,7 @@ from recsys.features.bundle.files import (
     write_sources,
     write_weights,
 )
+from recsys.features.bundle.measured import Kept
 from recsys.features.encoding.encoder import FeatureEncoder
 from recsys.retrieval.index.protocol import IndexRequest
 from recsys.retrieval.memory import PairMemory
@@ -93,7 +94,7 @@ class ModelContents:
         weights: as `recsys.bundle.weights.save_weights` gives them.
         answers: what it holds because of what the model answers with.
         config: the configuration of the training, as YAML.
-        metrics: what was measured.
+        metrics: what was measured on the test part.
         fingerprint: of the data.
         calibration: how scores become probabilities, if they do.
         optimizer_state: of the table, if it is kept for a later warm start.
@@ -105,7 +106,7 @@ class ModelContents:
     weights: bytes
     answers: Answers
     config: str
-    metrics: Mapping[str, Any]
+    metrics: Kept
     fingerprint: str
     calibration: Calibration | None = None
     optimizer_state: bytes | None = None
@@ -127,7 +128,7 @@ def write_model(parent: Path, contents: ModelContents) -> Path:
         write_encoder(folder, contents.encoder)
         write_weights(folder, contents.weights)
         contents.answers.write(folder)
-        write_metrics(folder, contents.metrics)
+        write_metrics(folder, contents.metrics.to_json())
         if contents.calibration is not None:
             write_calibration(folder, contents.calibration)
         if contents.optimizer_state is not None:
@@ -138,7 +139,7 @@ def write_model(parent: Path, contents: ModelContents) -> Path:
         **({} if about.space_id is None else {"space_id": about.space_id}),
         "data_fingerprint": contents.fingerprint,
         "config_sha256": hashlib.sha256(contents.config.encode()).hexdigest(),
-        "metrics": contents.metrics,
+        "metrics": {"test": dict(contents.metrics.test)},
         **(contents.origin or {}),
     }
     return write_bundle(parent, write, facts=facts)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
@@ -26,6 +27,12 @@ class Sources(StrictModel):
     """Table of users, a row a user."""
     others: dict[str, str] = Field(default_factory=dict)
     """Side tables of items or users, by the names that `schema.others` gives them."""
+
+
+def log_name(path: str) -> str:
+    """Return what people call the log at a path: its file without the ending, or its folder."""
+    named = [part for part in Path(path).parts if not set(part) & set("*?[")]
+    return Path(named[-1]).stem if named else "log"
 
 
 class LabelledSources(Sources):

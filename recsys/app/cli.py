@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from recsys.app.cli_compare import compare
 from recsys.app.cli_evaluate import evaluate
 from recsys.app.cli_explain import explain
 from recsys.app.cli_models import export, promote, register, sync
@@ -75,8 +76,8 @@ def main(debug: bool) -> None:
       recsys train recsys.yaml
 
     Exit codes: 0 ok, 2 usage or configuration, 3 data, 4 not found, 5 integrity,
-    12 training diverged, 75 another rank failed, 129 terminal closed, 130 interrupted,
-    143 terminated.
+    6 not better and so not promoted, 12 training diverged, 75 another rank failed,
+    129 terminal closed, 130 interrupted, 143 terminated.
     """  # noqa: D301
 
 
@@ -228,7 +229,7 @@ def train(
         print_run(run, as_json=as_json)
 
 
-for _command in (tune, explain, evaluate, export, score, register, promote, sync):
+for _command in (tune, explain, evaluate, compare, export, score, register, promote, sync):
     main.add_command(_command)
 
 

@@ -115,15 +115,66 @@ def register(
 @click.argument("name")
 @click.argument("version", type=int)
 @click.option("--alias", default="champion", show_default=True)
+@click.option(
+    "--if-better",
+    metavar="METRIC",
+    help="Promote only if the version is surely better by this, as in ndcg_at_10 or auc.",
+)
+@click.option(
+    "--margin",
+    type=Finite(min=0),
+    default=0.0,
+    show_default=True,
+    help="Least difference, in units of the metric.",
+)
+@click.option(
+    "--on",
+    type=click.Path(path_type=Path),
+    metavar="CONFIG",
+    help="Configuration whose data, split and evaluation both get; default: the version's own.",
+)
 @URI
-def promote(name: str, version: int, alias: str, tracking_uri: str | None) -> None:
+@JSON
+def promote(
+    name: str,
+    version: int,
+    alias: str,
+    if_better: str | None,
+    margin: float,
+    on: Path | None,
+    tracking_uri: str | None,
+    as_json: bool,
+) -> None:
     """Point an alias at a version, after its bundle was verified.
 
-    Example: recsys promote shop 3 --alias champion
-    """
-    from recsys.app.models import promote as move_alias
+    With --if-better the version and the one that holds the alias answer the same test queries. It
+    is promoted if its gain is --margin or more and the 95 % interval of the gain is above zero;
+    else the alias stays and the exit code is 6. Where nobody holds the alias, it is promoted.
 
-    move_alias(name, version, alias=alias, tracking_uri=tracking_uri)
+    Example: recsys promote shop 3 --alias champion --if-better ndcg_at_10
+    """
+    from recsys.app.promoting import promote as move_alias
+
+    done = move_alias(
+        name,
+        version,
+        alias=alias,
+        if_better=if_better,
+        margin=margin,
+        on=on,
+        tracking_uri=tracking_uri,
+        quiet=as_json,
+    )
+    gain = done.gain
+    if as_json:
+        facts = {"name": name, "version": version, "alias": alias, "before": done.before}
+        facts["metric"] = if_better
+        facts["gain"] = None if gain is None else [gain.mean, gain.low, gain.high]
+        click.echo(json_format.dumps(facts))
+        return
+    if gain is not None:
+        between = f"[{gain.low:+.4f}, {gain.high:+.4f}]"
+        click.echo(f"{if_better}: {gain.mean:+.4f} {between} over version {done.before}")
     click.echo(f"models:/{name}@{alias} is now version {version}")
 
 

@@ -273,16 +273,6 @@ def register(
     return add_version(bundle, name, uri=tracking_uri, alias=alias)
 
 
-@checked
-def promote(
-    name: str, version: int, *, alias: str = "champion", tracking_uri: str | None = None
-) -> None:
-    """Point an alias at a version, after its bundle was verified."""
-    from recsys.serving.registry import promote as move_alias
-
-    move_alias(name, version, alias, uri=tracking_uri)
-
-
 def folder_of(model: Reference, tracking_uri: str | None) -> Path:
     """Return the folder of the bundle that `model` means, fetched and verified where needed."""
     from recsys.serving.registry import resolve

@@ -23,7 +23,7 @@ class UserError(ValueError):
     """Something the caller can put right; the message says what came and what to do.
 
     `exit_code` is that of the command line: 2 usage or configuration, 3 data, 4 not found,
-    5 integrity.
+    5 integrity, 6 not promoted, as it is not better.
     """
 
     exit_code = 2
@@ -155,6 +155,38 @@ class IntegrityError(UserError):
     """Bytes are not those that were written, or two artefacts do not belong together."""
 
     exit_code = 5
+
+
+class NotBetterError(UserError):
+    """A version that was to be promoted if it is better is not.
+
+    Attributes:
+        metric: by which it was to be better.
+        gain: by how much it is better than the version that holds the alias; below 0: worse.
+        low, high: the ends of the 95 % interval; None: nothing was measured.
+        margin: how much better it was to be.
+    """
+
+    exit_code = 6
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        metric: str,
+        gain: float,
+        low: float | None = None,
+        high: float | None = None,
+        margin: float = 0.0,
+    ) -> None:
+        """Take the message and what was measured."""
+        self.metric, self.gain, self.low, self.high = metric, gain, low, high
+        self.margin = margin
+        super().__init__(message)
+
+    def fields(self) -> dict[str, Any]:
+        """Return what is known of the error as plain data."""
+        return super().fields() | vars(self)
 
 
 class NumericalError(UserError):

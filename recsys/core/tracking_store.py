@@ -6,7 +6,7 @@ Names, paths, locks and limits only: nothing here imports MLflow.
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +19,12 @@ RUN_KEY = "recsys.run_key"
 """Tag of a run in MLflow: the key in the first line of its journal, the same in every store."""
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 _RETRIES, _TIMEOUT = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"
+_DIGEST_LENGTH = 36
+_QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
 _SQLITE = re.compile(r"sqlite:///([^?]+)(\?.*)?")
 
 
@@ -61,6 +67,24 @@ def run_of(bundle: Path) -> tuple[str, str] | None:
         return str(first["experiment"]), str(first["key"])
     except (OSError, ValueError, KeyError):  # no journal, or one without a whole line
         return None
+
+
+def dataset_fields(name: str, fingerprint: str, facts: Mapping[str, str]) -> dict[str, str]:
+    """Return the fields of MLflow's entity for a data set; its digest is our fingerprint, cut."""
+    source = {"fingerprint": fingerprint}
+    return {
+        "name": name,
+        "digest": fingerprint[:_DIGEST_LENGTH],
+        "source_type": "local",
+        "source": json.dumps(source),
+        "profile": json.dumps({**facts, **source}),
+    }
+
+
+def quieten() -> None:
+    """Keep MLflow from printing to the output stream and from sending telemetry."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
 
 
 @contextmanager

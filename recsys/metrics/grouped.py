@@ -112,12 +112,22 @@ def weighted_interval(
         samples: how many times the groups are resampled, by Poisson(1) counts.
         seed: of the draws.
     """
+    drawn = weighted_draws(values, weights, samples=samples, seed=seed)
+    return interval_of(weighted_mean(values, weights), drawn)
+
+
+def weighted_draws(
+    values: Floats, weights: NDArray[Any], *, samples: int, seed: int
+) -> NDArray[np.float64]:
+    """Return `weighted_mean` of resampled groups, (samples,); arguments as of `weighted_interval`.
+
+    One seed draws the same groups, whatever the values, where the same ones are defined.
+    """
     defined = ~np.isnan(values)
     value, weight = values[defined], weights[defined].astype(np.float64)
     rng = np.random.default_rng(seed)
     times = rng.poisson(1.0, (samples, len(value))) * weight
-    drawn = _divide(times @ value, times.sum(1))
-    return interval_of(weighted_mean(values, weights), drawn)
+    return _divide(times @ value, times.sum(1))
 
 
 def _divide(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:

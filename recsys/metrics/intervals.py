@@ -5,6 +5,7 @@ replacement, take the mean, repeat; the interval runs between the 2.5 % and 97.5
 Queries are the unit that is drawn, because the items of one query are not independent.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,9 +92,26 @@ def paired_difference(
     if a.shape != b.shape:
         raise ValueError(f"a and b must answer the same queries, got {a.shape} and {b.shape}")
     difference = a - b
-    defined = difference[~np.isnan(difference)]
-    mean = float(defined.mean()) if len(defined) else float("nan")
-    return Difference(mean, *bootstrap_interval(difference, samples, seed, level))
+    return Difference(_mean(difference), *bootstrap_interval(difference, samples, seed, level))
+
+
+def paired_differences(
+    a: Mapping[str, Floats], b: Mapping[str, Floats], samples: int = 1000, seed: int = 0
+) -> dict[str, Difference]:
+    """Return `paired_difference` of each value that both have, all on the same drawn queries.
+
+    a, b: name -> (Q,), NaN where undefined; Q is the same for all.
+    """
+    names = [name for name in a if name in b]
+    if not names:
+        return {}
+    values = np.stack([a[name] - b[name] for name in names], axis=1)
+    means = [_mean(column) for column in values.T]
+    bounds = bootstrap_intervals(values, samples, seed)
+    return {
+        name: Difference(mean, float(low), float(high))
+        for name, mean, (low, high) in zip(names, means, bounds, strict=True)
+    }
 
 
 def _resampled_sums(
@@ -109,6 +127,12 @@ def _resampled_sums(
         times = [np.bincount(row, minlength=num_rows) for row in drawn]
         sums[start:stop] = np.stack(times).astype(np.float64) @ values
     return sums
+
+
+def _mean(values: Floats) -> float:
+    """Return the mean of what is defined; NaN without any."""
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if len(defined) else float("nan")
 
 
 def _quantiles(means: NDArray[np.float64], tail: float) -> NDArray[np.float64]:

@@ -42,7 +42,7 @@ from recsys.training.engine.checkpoint import Checkpoints
 from recsys.training.engine.loop import Batch, Task, fit
 from recsys.training.engine.machine import keep_freed_memory
 from recsys.training.engine.ranks import World
-from recsys.training.evaluation.evaluate import item_slices
+from recsys.training.evaluation.slices import item_slices
 from recsys.training.families.load import load_config
 from recsys.training.families.loading import load_data
 from recsys.training.families.ranker.config import RankerExperiment

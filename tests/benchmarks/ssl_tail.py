@@ -55,7 +55,7 @@ from recsys.training.engine.checkpoint import Checkpoints
 from recsys.training.engine.loop import Task, fit
 from recsys.training.engine.machine import keep_freed_memory
 from recsys.training.engine.ranks import World
-from recsys.training.evaluation.evaluate import item_slices
+from recsys.training.evaluation.slices import item_slices
 from recsys.training.families.load import load_config
 from recsys.training.families.loading import load_data
 from recsys.training.families.two_tower.task import two_tower_task

@@ -19,7 +19,7 @@ from recsys.core.errors import ConfigError, DataError, IntegrityError, NotFoundE
 from recsys.core.tracking_store import RUN_KEY, first_use
 from recsys.embeddings.table import TableConfig
 from recsys.features.bundle.description import ModelDescription
-from recsys.features.bundle.files import read_schema, write_description
+from recsys.features.bundle.files import read_schema, write_description, write_metrics
 from recsys.features.tables.sources import Policies
 from recsys.models.two_tower import TwoTowerConfig
 from recsys.serving.recommend.filters import Filters
@@ -63,8 +63,10 @@ def make_bundle(parent: Path, weights: str) -> Bundle:
         (folder / "index").mkdir()
         (folder / "index" / "index.json").write_text('{"kind": "usearch"}')
         (folder / "weights.safetensors").write_text(weights)
+        write_metrics(folder, {"test": {"ndcg_at_10": 0.5}})
 
-    return Bundle.open(write_bundle(parent, write, facts={"kind": "test"}))
+    facts = {"kind": "test", "data_fingerprint": "f" * 64}
+    return Bundle.open(write_bundle(parent, write, facts=facts))
 
 
 def version_files(store: str) -> list[Path]:
@@ -143,8 +145,8 @@ def test_a_kill_anywhere_leaves_no_version_without_its_bundle(
 
     calls = (
         "create_registered_model create_experiment create_logged_model log_model_artifacts "
-        "finalize_logged_model get_model_version_download_uri create_model_version "
-        "set_registered_model_alias"
+        "finalize_logged_model create_run log_inputs log_batch set_terminated "
+        "get_model_version_download_uri create_model_version set_registered_model_alias"
     )
     client = MlflowClient(store)
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import urllib.request
 import uuid
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from recsys.app.cli import main
 from recsys.bundle.directory import Bundle
 from recsys.core.errors import ConfigError
 from recsys.core.tracking_store import is_database, run_of
+from recsys.features.bundle.measured import Kept
 from recsys.serving.registry import promote, register, resolve
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.tracking.journal import load_position
@@ -120,3 +122,51 @@ def test_a_server_that_is_not_there_is_named(run_dir: Path) -> None:
 )
 def test_a_server_is_told_from_a_database_by_its_scheme(uri: str, database: bool) -> None:
     assert is_database(uri) is database
+
+
+@pytest.mark.parametrize("has_run", [True, False])
+def test_a_version_shows_metrics_a_data_set_and_a_description(
+    store: str,
+    run_dir: Path,
+    tmp_path: Path,
+    has_run: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """On the logged model, where MLflow's page shows them; the run's own curve stays as it is."""
+    from mlflow import MlflowClient
+
+    (bundle,) = (run_dir / "bundle").iterdir()
+    kept = Kept.of(Bundle.open(bundle))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    client = MlflowClient(store, store)
+    if has_run:
+        deliver(run_dir)
+    else:
+        bundle = Path(shutil.copytree(bundle, tmp_path / "alone" / bundle.name))
+    name = f"shown-{uuid.uuid4().hex}"
+    version = register(Bundle.open(bundle), name, uri=store)
+
+    found = client.get_model_version(name, str(version))
+    assert found.description.startswith("**two_tower**, trained on `interactions`")
+    ids = [one.experiment_id for one in client.search_experiments()]
+    (logged,) = (one for one in client.search_logged_models(ids) if one.name == name)
+    shown = {one.key: one.value for one in logged.metrics}
+    assert shown == {f"test/{key}": value for key, value in kept.headline(15).items()}
+    assert {one.dataset_name for one in logged.metrics} == {"interactions"}
+    (run_id,) = {one.run_id for one in logged.metrics}
+    run = client.get_run(run_id)
+    assert run.info.status == "FINISHED"
+    (data,) = run.inputs.dataset_inputs
+    fingerprint = Bundle.open(bundle).manifest["facts"]["data_fingerprint"]
+    assert (data.dataset.name, data.dataset.digest) == ("interactions", fingerprint[:36])
+    assert len(client.get_metric_history(run_id, "test/ndcg_at_20")) == 1
+    assert (found.run_id == run_id) == has_run
+    assert (logged.source_run_id or None) == (run_id if has_run else None)
+    assert capsys.readouterr().out == ""
+    if is_database(store):
+        return
+    page = f"{store}/ajax-api/2.0/mlflow/logged-models/{logged.model_id}"
+    with urllib.request.urlopen(page) as answer:
+        metrics = json.load(answer)["model"]["data"]["metrics"]
+    assert {one["key"]: one["value"] for one in metrics} == shown

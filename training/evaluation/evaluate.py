@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys.core.distinct import distinct, is_among
-from recsys.data.batch import History, Jagged
+from recsys.data.batch import Jagged
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.queries import Queries
 from recsys.metrics.intervals import bootstrap_intervals
@@ -33,6 +33,7 @@ from recsys.retrieval.topk import topk_of_scores
 from recsys.training.config.retrieval import RetrievalEvaluationConfig
 from recsys.training.evaluation.collapse import representation_metrics
 from recsys.training.evaluation.results import ColdItems, Evaluation, RankerResult
+from recsys.training.evaluation.slices import only, slice_k, slice_recall
 
 
 class Ranker(Protocol):
@@ -60,17 +61,12 @@ class ExtraRankers(Protocol):
 
 
 CHUNK = 1024
-SLICE_K = 20
 _PER_QUERY = {
     "recall": recall_at_k,
     "hit_rate": hit_rate_at_k,
     "ndcg": ndcg_at_k,
     "mrr": mrr_at_k,
 }
-_Ranges = tuple[tuple[int, int | None], ...]
-_HISTORY_SLICES: _Ranges = ((0, 0), (1, 4), (5, 19), (20, None))
-_SESSION_SLICES: _Ranges = ((0, 0), (1, 1), (2, 4), (5, 9), (10, 19), (20, None))
-_COUNT_SLICES: _Ranges = ((1, 9), (10, 99), (100, 999), (1000, None))
 
 
 def ranking_metrics(
@@ -244,35 +240,6 @@ def evaluate(
     )
 
 
-def slice_k(config: RetrievalEvaluationConfig) -> int:
-    """Return the cut-off of the slices' recall: 20 where it is computed, else the first."""
-    return SLICE_K if SLICE_K in config.ks else config.ks[0]
-
-
-def item_slices(train_counts: NDArray[np.int64]) -> dict[str, NDArray[np.bool_]]:
-    """Part the catalogue by training rows, name -> (n_items,) bool.
-
-    Head, torso and tail each hold a third of the training rows, most popular items first; cold
-    items have none.
-    """
-    order = np.argsort(-train_counts, kind="stable")
-    before = np.cumsum(train_counts[order]) - train_counts[order]
-    third = np.empty(len(order), np.int64)
-    third[order] = np.minimum(before * 3 // max(int(train_counts.sum()), 1), 2)
-    warm = train_counts > 0
-    names = ("head", "torso", "tail")
-    slices = {f"items: {name}": warm & (third == part) for part, name in enumerate(names)}
-    return {**slices, "items: cold": ~warm}
-
-
-def count_slices(train_counts: NDArray[np.int64]) -> dict[str, NDArray[np.bool_]]:
-    """Part the catalogue by how many training rows an item has, name -> (n_items,) bool."""
-    return {
-        f"item counts: {words} rows": inside
-        for words, inside in _ranges(train_counts, _COUNT_SLICES).items()
-    }
-
-
 def _evaluate(
     name: str,
     rank: Ranker,
@@ -284,9 +251,11 @@ def _evaluate(
     top = rank(queries, max(config.ks))
     per_query = ranking_metrics(top, queries.relevant, config.ks)
     metrics = {metric: float(values.mean()) for metric, values in per_query.items()}
+    recall = f"recall_at_{slice_k(config)}"
+    of_slices = slice_recall(top, per_query, data.train_counts, queries, config)
     slices = {
-        **_item_slices(top, data, queries, config),
-        **_query_slices(per_query, queries, config),
+        name: {recall: float(np.nanmean(values)), "queries": float((~np.isnan(values)).sum())}
+        for name, values in of_slices.items()
     }
     for k in config.ks:
         metrics[f"coverage_at_{k}"] = coverage_at_k(top, data.num_items, k)
@@ -305,7 +274,7 @@ def _evaluate(
 
 def _cold_items(data: Dataset, queries: Queries) -> ColdItems | None:
     """Return the numbers of cold items and of queries with one; None without such a query."""
-    num_queries = int((_only(queries.relevant, data.cold).lengths() > 0).sum())
+    num_queries = int((only(queries.relevant, data.cold).lengths() > 0).sum())
     if not num_queries:
         return None
     trained = bool(data.train_counts[data.cold].any())
@@ -322,64 +291,10 @@ def _cold_recall(
     """Recall of the cold items: in the whole catalogue, and with no others to rank."""
     if _cold_items(data, queries) is None:
         return {}
-    relevant = _only(queries.relevant, data.cold)
+    relevant = only(queries.relevant, data.cold)
     alone = rank(queries, max(config.ks), among=np.flatnonzero(data.cold))
     found: dict[str, NDArray[np.float64]] = {}
     for prefix, lists in (("cold", top), ("cold_alone", alone)):
         recall = ranking_metrics(lists, relevant, config.ks)
         found |= {f"{prefix}_recall_at_{k}": recall[f"recall_at_{k}"] for k in config.ks}
     return found
-
-
-def _only(relevant: Jagged, members: NDArray[np.bool_]) -> Jagged:
-    """Return the rows of `relevant` without the items that are no `members` (n_items,)."""
-    values, offsets = relevant.values.numpy(), relevant.offsets.numpy()
-    inside = np.concatenate([[0], np.cumsum(members[values])])[offsets]
-    return Jagged(torch.from_numpy(values[members[values]]), torch.from_numpy(inside))
-
-
-def _ranges(numbers: NDArray[np.int64], ranges: _Ranges) -> dict[str, NDArray[np.bool_]]:
-    """Return which of `numbers` are in each range, by its name."""
-    found = {}
-    for low, high in ranges:
-        words = f"{low:,}+" if high is None else f"{low}" if low == high else f"{low}-{high}"
-        found[words] = (numbers >= low) & (high is None or numbers <= high)
-    return found
-
-
-def _item_slices(
-    top: NDArray[np.int32], data: Dataset, queries: Queries, config: RetrievalEvaluationConfig
-) -> dict[str, dict[str, float]]:
-    """Recall of the relevant items of each slice, over the queries that have any."""
-    slices: dict[str, dict[str, float]] = {}
-    k = slice_k(config)
-    counts = data.train_counts
-    for name, members in {**item_slices(counts), **count_slices(counts)}.items():
-        recall = ranking_metrics(top, _only(queries.relevant, members), (k,))[f"recall_at_{k}"]
-        asked = ~np.isnan(recall)
-        if asked.any():
-            mean = float(recall[asked].mean())
-            slices[name] = {f"recall_at_{k}": mean, "queries": float(asked.sum())}
-    return slices
-
-
-def _query_slices(
-    per_query: dict[str, NDArray[np.float64]], queries: Queries, config: RetrievalEvaluationConfig
-) -> dict[str, dict[str, float]]:
-    """Recall by how many events users had before, and how many steps a session has so far."""
-    members = {
-        f"users: {words} events": inside
-        for words, inside in _ranges(queries.seen.lengths().numpy(), _HISTORY_SLICES).items()
-    }
-    if isinstance(queries.history, History):
-        steps = _ranges(queries.history.lengths().numpy(), _SESSION_SLICES)
-        members |= {
-            f"sessions: {words} step{'' if words == '1' else 's'}": inside
-            for words, inside in steps.items()
-        }
-    recall = f"recall_at_{slice_k(config)}"
-    return {
-        name: {recall: float(per_query[recall][inside].mean()), "queries": float(inside.sum())}
-        for name, inside in members.items()
-        if inside.any()
-    }

@@ -8,6 +8,7 @@ from recsys.features.dataset.queries import Queries
 from recsys.features.dataset.split import TEST
 from recsys.features.world.world import RetailWorld
 from recsys.training.evaluation.evaluate import ExtraRankers, Ranker, score_ranker
+from recsys.training.evaluation.results import BEST_REACHABLE
 
 
 def best_reachable(world: RetailWorld) -> ExtraRankers:
@@ -24,7 +25,7 @@ def best_reachable(world: RetailWorld) -> ExtraRankers:
             known = world.best_reachable(user_of[asked.users], start, end)[:, item_of]
             return np.ascontiguousarray(known, np.float32)
 
-        return {"best_reachable": score_ranker(score, filter_seen=filter_seen)}
+        return {BEST_REACHABLE: score_ranker(score, filter_seen=filter_seen)}
 
     return rankers
 

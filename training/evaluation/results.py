@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.features.bundle.measured import Kept
+
 if TYPE_CHECKING:
     import pandas as pd
 
 WITHOUT_MEMORY = "without_memory"
 """What a model without its memory of pairs is called beside it."""
+BEST_REACHABLE = "best_reachable"
+"""What knows how users of the built-in world choose is called beside a model."""
 
 
 class ModelEvaluation(Protocol):
@@ -30,6 +34,9 @@ class ModelEvaluation(Protocol):
 
     def figures(self) -> dict[str, Any]:
         """Return the metrics as plain numbers, as `--json` prints them."""
+
+    def kept(self) -> Kept:
+        """Return what the model's bundle keeps of it."""
 
     def to_frame(self) -> "pd.DataFrame":
         """Return a row a model and metric: `model`, `metric`, `value`, `low`, `high`."""
@@ -139,6 +146,18 @@ class Evaluation(Shown):
         for name, result in list(self.results.items())[1:]:
             found |= {f"test/{name}/{metric}": v for metric, v in result.metrics.items()}
         return found
+
+    def kept(self) -> Kept:
+        """Return what the model's bundle keeps: no plain model knows how users choose."""
+        own, *others = self.results.values()
+        not_plain = (WITHOUT_MEMORY, BEST_REACHABLE)
+        return Kept(
+            test=self.own(),
+            intervals=own.intervals,
+            baselines={one.name: one.metrics for one in others if one.name not in not_plain},
+            decides=self.metric,
+            protocol=self.protocol,
+        )
 
     def figures(self) -> dict[str, Any]:
         """Return the metrics as plain numbers by ranker, the model's first."""

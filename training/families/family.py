@@ -18,6 +18,7 @@ from recsys.training.engine.ranks import ALONE, World
 from recsys.training.engine.warm_start import Earlier
 from recsys.training.evaluation.evaluate import ExtraRankers
 from recsys.training.evaluation.results import ModelEvaluation
+from recsys.training.families.comparing import CommonTest, Comparer, NamedModel
 from recsys.training.families.opened import OpenedModel
 
 C = TypeVar("C", bound=ExperimentConfig)
@@ -152,6 +153,8 @@ class Family(Generic[C]):
         evaluate: evaluates a bundle again, and writes a report.
         evaluation: the class of what `evaluate` returns.
         show: prints it as a table.
+        ask: reads the data of a comparison as a model does, and has it answer.
+        comparer: compares what models of this family and of others answered.
         space: what `recsys tune` searches by default.
         explain: None where the models cannot be explained row by row.
         study_embedding: `recsys tune embedding`; None where it has no meaning.
@@ -166,6 +169,8 @@ class Family(Generic[C]):
     evaluate: Callable[[OpenedModel, Path], ModelEvaluation]
     evaluation: type[ModelEvaluation]
     show: Callable[[Any], None]
+    ask: Callable[[NamedModel, CommonTest], Any]
+    comparer: Comparer
     space: Callable[[C], Space]
     explain: Explainer | None = None
     study_embedding: Callable[..., Any] | None = None

@@ -18,7 +18,7 @@ from recsys.training.evaluation.results import Evaluation
 from recsys.training.families.plain.fallback import PlainRanker
 from recsys.training.reports.showcase import examples, item_groups, item_titles
 
-_METRICS = ("recall", "hit_rate", "ndcg", "mrr")
+METRICS = ("recall", "hit_rate", "ndcg", "mrr")
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def check_metric(config: Any) -> None:
     Raises:
         ConfigError: which, and what is.
     """
-    names = [f"{name}_at_{k}" for k in config.evaluation.ks for name in _METRICS]
+    names = [f"{name}_at_{k}" for k in config.evaluation.ks for name in METRICS]
     if config.training.metric not in names:
         raise ConfigError(
             f"training.metric: '{config.training.metric}' is not computed; evaluation.ks allows "

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from recsys.features.bundle.files import read_items
 from recsys.features.bundle.model_bundle import ModelBundle
 from recsys.features.dataset.dataset import Dataset, encoded, parted
-from recsys.features.tables.checked import read_tables
+from recsys.features.tables.checked import Tables, read_tables
 
 LOG = logging.getLogger(__name__)
 
@@ -39,21 +39,40 @@ class OpenedModel(ModelBundle):
         Raises:
             NotFoundError: they are no longer where they were.
         """
-        config, schema = self.config, self.schema
-        # Evaluating and explaining a model set none of its policies, so none is reported.
-        tables = read_tables(
-            schema,
-            config.data,
-            config.policies,
-            split_column=config.split.column,
-            trained=True,
-        )
-        if tables.fingerprint != self.bundle.manifest["facts"]["data_fingerprint"]:
+        tables = self.tables()
+        if tables.fingerprint != self.fingerprint:
             LOG.warning(
                 "the data are not those the model was trained on; rows may be in other parts"
             )
-        tables, part, cold = parted(schema, tables, config.split)
-        return encoded(schema, tables, part, self.encoder, cold)
+        return self.encoded(tables)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the data that the model was trained on."""
+        return str(self.bundle.manifest["facts"]["data_fingerprint"])
+
+    def tables(self, *, fixed: bool = True) -> Tables:
+        """Return the tables that the configuration names, checked.
+
+        fixed: its policies are those of the training and cannot be set, so no message says to.
+
+        Raises:
+            NotFoundError: they are no longer where they were.
+            DataError: a table is not as declared.
+        """
+        config = self.config
+        return read_tables(
+            self.schema,
+            config.data,
+            config.policies,
+            split_column=config.split.column,
+            trained=fixed,
+        )
+
+    def encoded(self, tables: Tables) -> Dataset:
+        """Return `tables`, parted as the configuration says, as the model's encoder sees them."""
+        tables, part, cold = parted(self.schema, tables, self.config.split)
+        return encoded(self.schema, tables, part, self.encoder, cold)
 
 
 def _ids(data: Dataset) -> pa.Array:

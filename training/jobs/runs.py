@@ -10,6 +10,7 @@ from typing import Protocol
 from recsys.bundle.directory import bundles_of_run
 from recsys.core.errors import ConfigError, NotFoundError
 from recsys.core.events import Event, PointLogged
+from recsys.features.tables.sources import log_name
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.config.file import dump_config
 from recsys.training.engine.checkpoint import Checkpoints
@@ -61,7 +62,7 @@ def tracked(
     )
     status = "FAILED"
     try:
-        tracker.dataset("training", about.fingerprint, about.facts)
+        tracker.dataset(log_name(config.data.interactions), about.fingerprint, about.facts)
         result = run(tracker)
         status = "FINISHED"
     except Terminated:

@@ -1,6 +1,6 @@
 """An evaluation as tables that a person reads on a terminal."""
 
-from recsys.training.evaluation.results import Evaluation
+from recsys.training.evaluation.results import BEST_REACHABLE, Evaluation
 from recsys.training.families.ranker.evaluation import RankingEvaluation
 from recsys.training.reports.console import Cell, Column, TextTable, print_line, print_table
 
@@ -32,7 +32,7 @@ def evaluation_table(evaluation: Evaluation) -> None:
         print_line(evaluation.fallback_words())
     for name, why in evaluation.left_out.items():
         print_line(f"left out: {name}: {why}")
-    best = evaluation.results.get("best_reachable")
+    best = evaluation.results.get(BEST_REACHABLE)
     if best is not None:
         name = f"recall_at_{k}"
         share = model.metrics[name] / max(best.metrics[name], 1e-12)

@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLoc
 from numpy.typing import NDArray
 
 from recsys.core.distinct import distinct
-from recsys.training.evaluation.results import WITHOUT_MEMORY, Evaluation
+from recsys.training.evaluation.results import BEST_REACHABLE, WITHOUT_MEMORY, Evaluation
 from recsys.training.reports.drawing import (
     BEST_COLOUR,
     COLOURS,
@@ -25,7 +25,7 @@ from recsys.training.reports.drawing import (
     panels,
 )
 
-BEST = "best_reachable"
+BEST = BEST_REACHABLE
 CONSUMED = "actual next items"
 _WORDS = {
     "two_tower": "two-tower",

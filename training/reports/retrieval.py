@@ -25,7 +25,7 @@ from recsys.training.reports.embedding import embedding_section
 from recsys.training.reports.map import Map, embedding_map
 from recsys.training.reports.representation import representation_curves
 
-TEMPLATE = Path(__file__).with_name("report.html")
+TEMPLATE = "report.html"
 HEADLINE_K = 20
 _COLD_METRICS = {
     "cold_recall": "recall of cold items",
@@ -74,7 +74,7 @@ def write_report(
     """
     k = headline_k(evaluation.ks)
     model = next(iter(evaluation.results))
-    text = _template().render(
+    text = template_of(TEMPLATE).render(
         title=title,
         model=plots.words(model),
         verdict=verdict(evaluation, k),
@@ -225,7 +225,7 @@ def _tables(evaluation: Evaluation) -> list[_Table]:
         rows = zip(
             [plots.words(one.name) for one in results], zip(*columns, strict=True), strict=True
         )
-        names = tuple(_metric_name(metric) for metric in metrics)
+        names = tuple(metric_name(metric) for metric in metrics)
         tables.append(_Table(f"The first {k}", names, tuple(rows)))
     return tables
 
@@ -245,16 +245,18 @@ def _cells(results: Sequence[RankerResult], metric: str) -> list[tuple[str, str,
     return cells
 
 
-def _metric_name(metric: str) -> str:
+def metric_name(metric: str) -> str:
+    """Return what people call a metric of lists."""
     kind, at, k = metric.partition("_at_")
     name = _COLD_METRICS.get(kind) or plots.METRICS.get(kind, kind.replace("_", " "))
     unit = " (bits)" if kind == "novelty" else ""
     return f"{name}@{k}{unit}" if at else name
 
 
-def _template() -> jinja2.Template:
+def template_of(name: str) -> jinja2.Template:
+    """Return a template of this folder, all of whose names have to be given."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATE.parent),
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -262,7 +264,7 @@ def _template() -> jinja2.Template:
     )
     environment.tests["finite"] = math.isfinite
     environment.filters["newest_first"] = newest_first
-    return environment.get_template(TEMPLATE.name)
+    return environment.get_template(name)
 
 
 def newest_first(history: Sequence[str]) -> list[tuple[str, int]]:

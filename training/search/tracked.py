@@ -68,9 +68,9 @@ class SearchTracking:
                 self._courier.folders.put(earlier)
             self._courier.start()
 
-    def dataset(self, fingerprint: str, facts: Mapping[str, object]) -> None:
+    def dataset(self, name: str, fingerprint: str, facts: Mapping[str, object]) -> None:
         """Say on which data the trials train."""
-        self.tracker.dataset("training", fingerprint, facts)
+        self.tracker.dataset(name, fingerprint, facts)
 
     def trial(self, number: int, values: Mapping[str, Any]) -> "TrialTracking":
         """Begin the run of a trial; it listens to the training."""

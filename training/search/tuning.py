@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from recsys.core.errors import ConfigError, UserError
+from recsys.features.tables.sources import log_name
 from recsys.training.config.experiment import ExperimentConfig, passes
 from recsys.training.config.ranges import Space
 from recsys.training.engine.loop import Terminated
@@ -196,7 +197,8 @@ class _Search:
         self.store.remember(_RUN_DIR, str(tracking.run_dir.resolve()))
         status = "FAILED"
         try:
-            tracking.dataset(data.job.fingerprint, data.job.facts)
+            name = log_name(self.config.data.interactions)
+            tracking.dataset(name, data.job.fingerprint, data.job.facts)
             while not (why := self._why_not_another()):
                 self.check()
                 self._trial(data, tracking)

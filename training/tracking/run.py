@@ -13,7 +13,6 @@ Example:
     tracker.finish("FINISHED")
 """
 
-import json
 import logging
 import math
 import os
@@ -30,8 +29,10 @@ from typing import TYPE_CHECKING, Any
 from recsys.core.tracking_store import (
     RUN_KEY,
     artifact_root,
+    dataset_fields,
     first_use,
     http_limits,
+    quieten,
     store_uri,
 )
 from recsys.training.tracking.background import Delivery, GotOn, first_line
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from recsys.training.config.sections import TrackingConfig
 
 _METRICS_AT_ONCE, _TAGS_AT_ONCE = 1000, 100
-_KEY_LENGTH, _PARAM_LENGTH, _TAG_LENGTH, _DIGEST_LENGTH = 250, 6000, 8000, 36
+_KEY_LENGTH, _PARAM_LENGTH, _TAG_LENGTH = 250, 6000, 8000
 _log = logging.getLogger(__name__)
 
 
@@ -151,10 +152,10 @@ class Tracker:
         self._write({"kind": "artifact", "path": str(shown), "folder": folder})
 
     def dataset(self, name: str, fingerprint: str, facts: Mapping[str, object]) -> None:
-        """Say which data was used; the digest is our own fingerprint over every byte."""
+        """Say which data was trained on; the digest is our own fingerprint over every byte."""
         words = {key: str(value) for key, value in facts.items()}
-        record = {"kind": "dataset", "name": name, "fingerprint": fingerprint, "facts": words}
-        self._write(record)
+        record = {"name": name, "context": "training", "fingerprint": fingerprint, "facts": words}
+        self._write({"kind": "dataset", **record})
 
     def finish(self, status: str = "FINISHED") -> None:
         """End the run ("FINISHED", "FAILED", "KILLED") and wait a little for the delivery."""
@@ -208,7 +209,7 @@ def deliver(run_dir: Path, uri: str | None = None) -> Delivered:
 
 
 def _send(run_dir: Path, uri: str, got_on: GotOn) -> None:
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    quieten()
     import mlflow.entities  # noqa: F401  # here, in the thread: 2 to 3 s of processor time
 
     got_on(None)
@@ -330,16 +331,9 @@ class _Sender:
     def _dataset(self, record: Record) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        facts = {**record["facts"], "fingerprint": record["fingerprint"]}
-        dataset = Dataset(
-            name=record["name"],
-            digest=record["fingerprint"][:_DIGEST_LENGTH],
-            source_type="local",
-            source=json.dumps({"fingerprint": record["fingerprint"]}),
-            profile=json.dumps(facts),
-        )
-        context = InputTag("mlflow.data.context", record["name"])
-        self.client.log_inputs(self.position.run_id, [DatasetInput(dataset, [context])])
+        fields = dataset_fields(record["name"], record["fingerprint"], record["facts"])
+        tag = InputTag("mlflow.data.context", record.get("context", record["name"]))
+        self.client.log_inputs(self.position.run_id, [DatasetInput(Dataset(**fields), [tag])])
 
     def _problem(self, text: str) -> None:
         self.position.problems = [*self.position.problems, text][:20]

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import recsys
-from recsys.app import configuration, demo, experiments, model, models
+from recsys.app import comparing, configuration, demo, experiments, model, models, promoting
 from recsys.core.strict import parse
 from recsys.features.schema import Schema
 from recsys.features.tables.checked import read_tables
@@ -79,6 +79,7 @@ def test_the_pages_name_what_is_there() -> None:
 def test_examples_run(
     frames: dict[str, pd.DataFrame],
     trained: Path,
+    untrained: Path,
     tmp_path: Path,
     mlflow_template: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -94,11 +95,12 @@ def test_examples_run(
         "recsys": recsys,
         "config": config,
         "run": run,
+        "other": untrained,
         "model": recsys.load(run),
         "store": f"sqlite:///{tmp_path / 'mlflow.db'}",
     }
     found = 0
-    for module in (experiments, models, model, configuration, demo):
+    for module in (experiments, models, comparing, promoting, model, configuration, demo):
         finder = doctest.DocTestFinder(recurse=True)
         for test in finder.find(module, globs=dict(known)):
             found += len(test.examples)

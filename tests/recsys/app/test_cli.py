@@ -97,7 +97,17 @@ OPTIONS = {
         "--json",
     },
     "register": {"model", "--name", "--alias", "--tracking-uri", "--json"},
-    "promote": {"name", "version", "--alias", "--tracking-uri"},
+    "compare": {"models", "--on", "--metric", "--report", "--tracking-uri", "--json"},
+    "promote": {
+        "name",
+        "version",
+        "--alias",
+        "--if-better",
+        "--margin",
+        "--on",
+        "--tracking-uri",
+        "--json",
+    },
     "sync": {"run_dir", "--tracking-uri"},
 }
 

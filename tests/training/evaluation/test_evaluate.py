@@ -16,8 +16,9 @@ from recsys.features.world.world import RetailWorld
 from recsys.metrics.representation import alignment
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.config.retrieval import RetrievalEvaluationConfig
-from recsys.training.evaluation.evaluate import evaluate, item_slices
+from recsys.training.evaluation.evaluate import evaluate
 from recsys.training.evaluation.oracle import best_reachable
+from recsys.training.evaluation.slices import item_slices
 from recsys.training.families.plain.choose import BASELINES, baseline_rankers
 from recsys.training.families.two_tower import reading
 from recsys.training.jobs import train as job

@@ -18,8 +18,9 @@ from recsys.features.dataset.split import TEST, ColdItemsConfig
 from recsys.features.world.world import RetailWorld
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.config.retrieval import RetrievalEvaluationConfig
-from recsys.training.evaluation.evaluate import Ranker, count_slices, evaluate, vector_ranker
+from recsys.training.evaluation.evaluate import Ranker, evaluate, vector_ranker
 from recsys.training.evaluation.oracle import best_reachable
+from recsys.training.evaluation.slices import count_slices
 from recsys.training.families.plain.choose import baseline_rankers
 from recsys.training.families.session.config import SessionEvaluationConfig
 from recsys.training.reports.evaluation_table import evaluation_table

@@ -12,6 +12,8 @@ from recsys.embeddings.plan import EmbeddingPlan
 from recsys.explanation.attention_maps import AttentionMaps
 from recsys.explanation.explanations import Importance, Interactions
 from recsys.metrics.classification import Interval, calibration
+from recsys.metrics.intervals import Difference
+from recsys.training.evaluation.comparison import ALL, ComparedModel, Comparison, Measured
 from recsys.training.evaluation.results import ColdItems
 from recsys.training.explain.explanation import Explanation
 from recsys.training.families.ranker.evaluation import (
@@ -19,6 +21,7 @@ from recsys.training.families.ranker.evaluation import (
     RankerResult,
     RankingEvaluation,
 )
+from recsys.training.reports.comparison import write_comparison
 from recsys.training.reports.ranking import write_ranking_report
 from tests.training.reports.test_report import KS, made_up, write
 
@@ -134,5 +137,47 @@ def write_ranker(path: Path) -> None:
             importance,
             Interactions(pairs, rng.random(len(pairs))),
             AttentionMaps(FIELDS, heads, heads.mean((0, 1))),
+        ),
+    )
+
+
+def write_compared(path: Path) -> None:
+    """Write a comparison of four models of long names, beaten and doubted, with plain ones."""
+    rng, metrics = np.random.default_rng(0), [f"{m}_at_{k}" for k in KS for m in ("recall", "ndcg")]
+    metrics += [f"coverage_at_{k}" for k in KS]
+    slices = [ALL, "items: head", "items: cold", "item counts: 1,000+ rows", "users: 20+ events"]
+    slices += ["sessions: 10-19 steps"]
+
+    def measured(is_first: bool) -> Measured:
+        value, low, high = np.sort(rng.random(3))[[1, 0, 2]]
+        less = None if is_first else Difference(value - 0.5, low - 0.5, high - 0.5)
+        return Measured(Interval(value, low, high), less, 12_345)
+
+    def model(number: int, name: str, model_id: str) -> ComparedModel:
+        found = {
+            name: {
+                metric: measured(number == 0)
+                for metric in (metrics if name == ALL else metrics[:1])
+            }
+            for name in slices
+        }
+        beaten = (
+            ("popularity_recent", Difference(-0.01, -0.02, 0.003)) if number == 1 else (None, None)
+        )
+        return ComparedModel(name, "two_tower", model_id, found, *beaten)
+
+    names = ["retail-recommendations-europe@champion", "session-20260101-120000", "shop/12", "x"]
+    models = [model(number, name, f"{number}" * 16) for number, name in enumerate(names)]
+    plain = [model(9, name, "") for name in ("popularity_recent", "session_items", "v_sknn")]
+    write_comparison(
+        path,
+        Comparison(
+            models=(*models, *plain),
+            metric="ndcg_at_20",
+            asked="users",
+            protocol={"data": "/a/" + "folder/" * 20 + "recsys.yaml", "split": "global time split"},
+            headline=("ndcg_at_20", "recall_at_20"),
+            warnings=(f"{names[0]}: 12,345 of 50,000 test rows were training rows",),
+            left_out={"ials": "the package implicit is not installed"},
         ),
     )

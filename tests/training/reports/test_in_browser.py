@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.reports.every_section import write_ranker, write_retrieval
+from tests.training.reports.every_section import write_compared, write_ranker, write_retrieval
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 WIDTHS = (390, 768, 1280)
-PAGES = ("trained", "retrieval", "ranker", "broken")
+PAGES = ("trained", "retrieval", "ranker", "compared", "broken")
 BROKEN = """<!doctype html><html lang="en"><head></head><body>
 <div style="width: 9000px">wide</div><p style="font-size: 9px">small</p>
 <p style="overflow: hidden; white-space: nowrap; width: 50px">a text that does not fit</p>
@@ -48,6 +48,7 @@ def browsed(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Browsed:
     folder = tmp_path_factory.mktemp("browser")
     write_retrieval(folder / "retrieval.html")
     write_ranker(folder / "ranker.html")
+    write_compared(folder / "compared.html")
     (folder / "broken.html").write_text(BROKEN)
     shutil.copy(trained.parents[1] / "report.html", folder / "trained.html")
     script = Path(__file__).with_name("measure.js").read_text()

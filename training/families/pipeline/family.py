@@ -1,5 +1,7 @@
 """The family of pipelines, which are made of other models."""
 
+from functools import partial
+
 from recsys.models.registry import PIPELINES
 from recsys.training.config.ranges import Space
 from recsys.training.evaluation.results import Evaluation
@@ -9,9 +11,10 @@ from recsys.training.families.list_evaluation import check_metric
 from recsys.training.families.pipeline.config import PipelineExperiment
 from recsys.training.families.pipeline.explaining import explain_candidate, explain_nothing
 from recsys.training.families.pipeline.job import open_pipeline
-from recsys.training.families.pipeline.opening import evaluate_opened
+from recsys.training.families.pipeline.opening import PipelineData, answering, evaluate_opened
 from recsys.training.families.pipeline.sources import check_source
 from recsys.training.families.plain.choose import check_baselines
+from recsys.training.families.retrieval.comparing import LISTS, ask_lists
 from recsys.training.reports.evaluation_table import evaluation_table
 
 
@@ -47,6 +50,8 @@ PIPELINE = FittedFamily(
     evaluate=evaluate_opened,
     evaluation=Evaluation,
     show=evaluation_table,
+    ask=partial(ask_lists, PipelineData, answering),
+    comparer=LISTS,
     space=_nothing_searched,
     explain=Explainer(model=explain_nothing, pair=explain_candidate, log_row=explain_nothing),
 )

@@ -177,7 +177,7 @@ class PipelineJob:
                 sources=model.sources.bundles,
             ),
             config=dump_config(config),
-            metrics={"test": evaluation.own()},
+            metrics=evaluation.kept(),
             fingerprint=data.tables.fingerprint,
         )
         return write_model(parent, contents)

@@ -1,15 +1,19 @@
 """A pipeline of a bundle, evaluated and asked again."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from recsys.core.errors import ConfigError
 from recsys.features.bundle.lists import ListModel
 from recsys.features.dataset.dataset import Dataset
+from recsys.features.dataset.queries import Queries
 from recsys.features.dataset.split import TEST
 from recsys.features.pipeline.searching import PipelineSearch
 from recsys.training.evaluation.results import Evaluation
+from recsys.training.families.comparing import ModelOnTest
 from recsys.training.families.list_evaluation import ListReport, write_list_report
 from recsys.training.families.opened import OpenedModel
+from recsys.training.families.pipeline.asking import Asking, StageRanker, whole
 from recsys.training.families.pipeline.config import PipelineExperiment
 from recsys.training.families.pipeline.job import TITLE, evaluated, queries_of, trained_on_all
 from recsys.training.families.plain.choose import check_baselines
@@ -46,3 +50,31 @@ def search_in(opened: OpenedModel, data: Dataset) -> PipelineSearch:
     search = model.found_by
     assert isinstance(search, PipelineSearch)
     return search
+
+
+@dataclass(frozen=True)
+class PipelineData:
+    """See `recsys.training.families.retrieval.reading.ListData`."""
+
+    config: PipelineExperiment
+    data: Dataset
+
+    @property
+    def sessions(self) -> None:
+        """A pipeline is asked with whole histories."""
+        return None
+
+    @property
+    def cutting(self) -> None:
+        """Requests hold whole histories, too."""
+        return None
+
+    def queries(self, part: int, limit: int) -> Queries:
+        """Return one query a user of the part, at most `limit`."""
+        return queries_of(self.config, self.data, part, limit)
+
+
+def answering(here: ModelOnTest, reading: PipelineData, _queries: Queries) -> StageRanker:
+    """Return what answers queries on the data of a comparison."""
+    asking = Asking.before(reading.config, here.data, TEST)
+    return StageRanker(asking, search_in(here.opened, here.data), whole)

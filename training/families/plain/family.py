@@ -1,18 +1,25 @@
 """The family of plain models, which count and solve."""
 
+from functools import partial
+
+from recsys.features.dataset.queries import Queries
 from recsys.features.dataset.sessions import sessions_of
 from recsys.features.propose.inspect import Report
 from recsys.features.tables.checked import Tables
 from recsys.plain.registry import PLAIN
 from recsys.training.evaluation.results import Evaluation
+from recsys.training.families.comparing import ModelOnTest
 from recsys.training.families.family import Explainer, FittedFamily
 from recsys.training.families.inspecting import inspect_tables
 from recsys.training.families.list_evaluation import check_metric
 from recsys.training.families.plain.choose import check_baselines
 from recsys.training.families.plain.config import PlainExperiment
 from recsys.training.families.plain.explaining import explain_list, explain_nothing
-from recsys.training.families.plain.job import evaluate_opened, open_plain
+from recsys.training.families.plain.fallback import PlainRanker
+from recsys.training.families.plain.job import evaluate_opened, model_on, open_plain
+from recsys.training.families.plain.reading import PlainData
 from recsys.training.families.plain.space import plain_space
+from recsys.training.families.retrieval.comparing import LISTS, ask_lists
 from recsys.training.reports.evaluation_table import evaluation_table
 
 
@@ -38,6 +45,11 @@ def _inspect(config: PlainExperiment) -> Report:
     return inspect_tables(config, notes)
 
 
+def _answering(here: ModelOnTest, reading: PlainData, _queries: Queries) -> PlainRanker:
+    """Return what answers queries on the data of a comparison."""
+    return reading.ranker(model_on(here.opened, here.data))
+
+
 PLAIN_MODELS = FittedFamily(
     plural="plain models",
     kinds=tuple(PLAIN),
@@ -48,6 +60,8 @@ PLAIN_MODELS = FittedFamily(
     evaluate=evaluate_opened,
     evaluation=Evaluation,
     show=evaluation_table,
+    ask=partial(ask_lists, PlainData.of, _answering),
+    comparer=LISTS,
     space=plain_space,
     explain=Explainer(model=explain_nothing, pair=explain_list, log_row=explain_nothing),
 )

@@ -189,7 +189,7 @@ def _write(parent: Path, reading: PlainData, model: PlainModel, evaluation: Eval
             probe=with_answers(asked.table, asked.item_ids, top.scores, top.rows),
         ),
         config=dump_config(config),
-        metrics={"test": evaluation.own()},
+        metrics=evaluation.kept(),
         fingerprint=data.tables.fingerprint,
     )
     return write_model(parent, contents)

@@ -6,7 +6,7 @@ from typing import Self
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.queries import Queries, build_queries
 from recsys.features.dataset.session_queries import build_session_queries
-from recsys.features.dataset.sessions import Sessions, cut_sessions
+from recsys.features.dataset.sessions import SessionConfig, Sessions, cut_sessions
 from recsys.plain.answering import MovedModel, PlainModel
 from recsys.plain.registry import PLAIN
 from recsys.training.families.plain.config import PlainExperiment
@@ -30,6 +30,11 @@ class PlainData:
         """
         cutting = config.sessions
         return cls(config, data, None if cutting is None else cut_sessions(data, cutting))
+
+    @property
+    def cutting(self) -> SessionConfig | None:
+        """How requests are cut as the log was; None where whole histories are read."""
+        return self.config.sessions
 
     def under(self, config: PlainExperiment) -> Self:
         """Return the same log under other settings of the model."""

@@ -10,6 +10,7 @@ from torch import nn
 
 from recsys.bundle.calibration import Calibrator
 from recsys.features.batches.negatives import EVALUATION_NEGATIVES
+from recsys.features.bundle.measured import Kept
 from recsys.features.dataset.split import TEST, VALIDATION
 from recsys.metrics.classification import (
     Calibration,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 MOST_SAMPLES = 200
 """Bootstrap samples at most: each one sorts nothing, but passes over all test rows."""
 NDCG_K = 10
-_WORDS = {
+SPLITS = {
     "time": "by time: training before validation before test",
     "leave_one_out": "leave one out, each user's last row",
     "column": "given by a column",
@@ -111,6 +112,21 @@ class RankingEvaluation(Shown):
     def flat(self) -> dict[str, float]:
         """Return the model's metrics as name -> value."""
         return {"base_rate_log_loss": self.base_rate, **_flat(self.own)}
+
+    def kept(self) -> Kept:
+        """Return what the model's bundle keeps."""
+        own, *others = self.results.values()
+        return Kept(
+            test=self.flat(),
+            intervals={
+                f"{name}{ending}": (one.low, one.high)
+                for ending, outcome in _by_ending(own).items()
+                for name, one in outcome.metrics.items()
+            },
+            baselines={one.name: _flat(one) for one in others},
+            decides=self.metric,
+            protocol=self.protocol,
+        )
 
     def tracked(self) -> dict[str, float]:
         """Return all metrics as MLflow names: the model's own, then those of each other one."""
@@ -235,7 +251,7 @@ def evaluation_of(
         difference = interval_of(less, own.drawn - other.drawn)
         results[other.name] = replace(other.result, less_auc=difference)
     protocol = {
-        "split": _WORDS[config.split.kind],
+        "split": SPLITS[config.split.kind],
         "test rows": f"{whole.rows:,} rows, {whole.share:.1%} of them positive",
     }
     if config.training.negatives:

@@ -14,6 +14,7 @@ from recsys.training.explain.rankers import explain_log_row, explain_model, expl
 from recsys.training.families.family import Explainer, LearnedFamily
 from recsys.training.families.inspecting import inspect_tables
 from recsys.training.families.opened import OpenedModel
+from recsys.training.families.ranker.comparing import ROWS, ask_rows
 from recsys.training.families.ranker.config import RankerExperiment
 from recsys.training.families.ranker.evaluation import (
     RankingEvaluation,
@@ -68,6 +69,8 @@ RANKER = LearnedFamily(
     evaluate=_evaluate,
     evaluation=RankingEvaluation,
     show=ranking_table,
+    ask=ask_rows,
+    comparer=ROWS,
     space=ranker_space,
     explain=Explainer(explain_model, explain_pair, explain_log_row),
     study_embedding=tracked_study,

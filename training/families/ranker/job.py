@@ -185,7 +185,7 @@ def write_ranker(
         weights=save_weights(model),
         answers=RowAnswers(write_probe(model, probe.features)),
         config=dump_config(config),
-        metrics={"test": evaluation.flat()},
+        metrics=evaluation.kept(),
         fingerprint=rows.fingerprint,
         calibration=calibrator,
         optimizer_state=kept_optimizer_state(config, model),

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 from torch import Tensor
@@ -10,6 +9,7 @@ from torch import Tensor
 from recsys.bundle.pair_calibration import InteractionProbability
 from recsys.bundle.weights import load_retrieval, save_weights, space_id
 from recsys.features.bundle.description import ModelDescription
+from recsys.features.bundle.measured import Kept
 from recsys.features.bundle.model_bundle import layouts_of
 from recsys.features.bundle.request_probe import with_answers
 from recsys.features.bundle.writing import ListAnswers, ModelContents, write_model
@@ -33,7 +33,7 @@ def write_retrieval(
     model: RetrievalModel,
     *,
     query_vectors: Tensor,
-    metrics: dict[str, Any],
+    metrics: Kept,
     origin: Mapping[str, str],
     probability: InteractionProbability | None = None,
     memory: PairMemory | None = None,

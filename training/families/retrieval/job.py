@@ -98,7 +98,7 @@ class RetrievalJob:
             reading,
             model,
             query_vectors=evaluated.query_vectors,
-            metrics={"test": evaluation.own()},
+            metrics=evaluation.kept(),
             origin=parent_of(given.earlier) | _chosen(self.config, history),
             probability=probability,
             memory=None if fitted is None else fitted.memory,

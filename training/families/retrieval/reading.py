@@ -14,12 +14,8 @@ from recsys.training.engine.ranks import World
 from recsys.training.evaluation.evaluate import Ranker
 
 
-class RetrievalData(Protocol):
-    """What a family of models that retrieve makes of the encoded log, and trains on it."""
-
-    @property
-    def config(self) -> RetrievalExperiment:
-        """The experiment."""
+class ListData(Protocol):
+    """What a family of models that give lists makes of the encoded log."""
 
     @property
     def data(self) -> Dataset:
@@ -33,6 +29,17 @@ class RetrievalData(Protocol):
     def cutting(self) -> SessionConfig | None:
         """How requests are cut as the log was; None where whole histories are read."""
 
+    def queries(self, part: int, limit: int) -> Queries:
+        """Return the queries of a part as the model reads them, at most `limit`."""
+
+
+class RetrievalData(ListData, Protocol):
+    """What a family of models that learn vectors makes of the encoded log, and trains on it."""
+
+    @property
+    def config(self) -> RetrievalExperiment:
+        """The experiment."""
+
     def under(self, config: Any) -> Self:
         """Return the same under other settings of the model and its training."""
 
@@ -42,9 +49,6 @@ class RetrievalData(Protocol):
         Raises:
             DataError: there is too little of something.
         """
-
-    def queries(self, part: int, limit: int) -> Queries:
-        """Return the queries of a part as the model reads them, at most `limit`."""
 
     def task(self, validation: Queries, world: World) -> Task[Any]:
         """Return what the loop trains."""

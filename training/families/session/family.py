@@ -7,6 +7,7 @@ from recsys.features.propose.inspect import Report
 from recsys.training.evaluation.results import Evaluation
 from recsys.training.families.family import LearnedFamily
 from recsys.training.families.inspecting import inspect_tables
+from recsys.training.families.retrieval.comparing import LISTS, ask_vectors
 from recsys.training.families.retrieval.evaluating import check_settings, evaluate_opened
 from recsys.training.families.retrieval.job import open_retrieval
 from recsys.training.families.retrieval.space import retrieval_space
@@ -35,5 +36,7 @@ SESSION = LearnedFamily(
     evaluate=partial(evaluate_opened, _TITLE, SessionData.of),
     evaluation=Evaluation,
     show=evaluation_table,
+    ask=partial(ask_vectors, SessionData.of),
+    comparer=LISTS,
     space=retrieval_space,
 )

@@ -5,6 +5,7 @@ from functools import partial
 from recsys.training.evaluation.results import Evaluation
 from recsys.training.families.family import LearnedFamily
 from recsys.training.families.inspecting import inspect_tables
+from recsys.training.families.retrieval.comparing import LISTS, ask_vectors
 from recsys.training.families.retrieval.evaluating import check_settings, evaluate_opened
 from recsys.training.families.retrieval.job import open_retrieval
 from recsys.training.families.two_tower.config import TwoTowerExperiment
@@ -24,5 +25,7 @@ TWO_TOWER = LearnedFamily(
     evaluate=partial(evaluate_opened, _TITLE, TwoTowerData),
     evaluation=Evaluation,
     show=evaluation_table,
+    ask=partial(ask_vectors, TwoTowerData),
+    comparer=LISTS,
     space=two_tower_space,
 )

@@ -1,0 +1,163 @@
+"""An alias in the registry moved to another version: at once, or if the version is better."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from recsys.app.arguments import checked
+from recsys.app.comparing import compared_on
+from recsys.app.configuration import Given, config_given
+from recsys.app.progress import printed
+from recsys.core.errors import ConfigError, NotBetterError
+
+if TYPE_CHECKING:
+    from recsys.metrics.intervals import Difference
+    from recsys.training.evaluation.comparison import Comparison
+
+LOG = logging.getLogger(__name__)
+Margin = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """What a promotion did.
+
+    Attributes:
+        name: the registered model.
+        version: the version that holds the alias now.
+        alias: which alias.
+        before: the version that held it before; None: there was none.
+        gain: how much better the version is than that one, where they were compared.
+        comparison: all that was found then.
+    """
+
+    name: str
+    version: int
+    alias: str
+    before: int | None = None
+    gain: "Difference | None" = None
+    comparison: "Comparison | None" = None
+
+
+@checked
+def promote(
+    name: str,
+    version: int,
+    *,
+    alias: str = "champion",
+    if_better: str | None = None,
+    margin: Margin = 0.0,
+    on: Given | None = None,
+    tracking_uri: str | None = None,
+    quiet: bool = True,
+) -> Promotion:
+    """Point an alias at a version, after its bundle was verified.
+
+    With `if_better` the version is compared with the one that holds the alias, on the same queries
+    or rows. It is promoted if it is better by `margin` or more and the 95 % interval of the paired
+    difference is above zero. Where nobody holds the alias, it is promoted at once.
+
+    Args:
+        name: registered model.
+        version: its version.
+        alias: what is moved.
+        if_better: the metric by which it has to be better, as in "ndcg_at_10" or "auc"; None: it
+            is promoted in any case, with a warning if a plain model was better than it.
+        margin: the least difference, in units of the metric.
+        on: configuration whose data, split and evaluation both get; None: that of the version.
+        tracking_uri: MLflow store; None: MLFLOW_TRACKING_URI, else mlflow.db in this folder.
+        quiet: print no progress.
+
+    Returns:
+        The version that held the alias before, and what was found.
+
+    Raises:
+        NotBetterError: it is not better; the alias stays.
+        UserError: there is no such version, or the two cannot be compared.
+
+    Example:
+        >>> recsys.promote("shop", 1, if_better="ndcg_at_10", tracking_uri=store).before
+        1
+    """
+    from recsys.serving.registry import holder_of, resolve
+    from recsys.serving.registry import promote as move_alias
+
+    if if_better is None and (margin or on is not None):
+        raise ConfigError("promote: margin and on go with if_better, the metric that decides")
+    folder = resolve(f"models:/{name}/{version}", tracking_uri)
+    before = holder_of(name, alias, uri=tracking_uri)
+    found, gain = None, None
+    with printed(quiet):
+        if if_better is None:
+            _warn_of_baselines(name, version, folder)
+        elif before is None:
+            LOG.info(f"no version of {name} holds @{alias}: promoted without a comparison")
+        elif before != version:
+            found, gain = _compared(name, version, before, if_better, on, tracking_uri)
+            _check_better(name, version, before, gain, if_better, margin)
+    move_alias(name, version, alias, uri=tracking_uri)
+    return Promotion(name, version, alias, before, gain, found)
+
+
+def _warn_of_baselines(name: str, version: int, folder: Path) -> None:
+    from recsys.bundle.directory import Bundle
+    from recsys.features.bundle.measured import Kept
+
+    doubt = Kept.of(Bundle.open(folder)).doubt
+    if doubt is not None:
+        LOG.warning(f"models:/{name}/{version}: {doubt}")
+
+
+def _compared(
+    name: str, version: int, before: int, metric: str, on: Given | None, tracking_uri: str | None
+) -> "tuple[Comparison, Difference]":
+    """Return the comparison of two versions, and how much better the new one is."""
+    from recsys.serving.registry import resolve
+
+    models = [f"models:/{name}/{one}" for one in (before, version)]
+    folders = [resolve(model, tracking_uri) for model in models]
+    if folders[0].name == folders[1].name:
+        raise NotBetterError(
+            f"{models[1]} is the same model as version {before}, which holds the alias",
+            metric=metric,
+            gain=0.0,
+        )
+    source = "the given configuration" if on is not None else ""
+    found = compared_on(
+        models,
+        on=None if on is None else config_given(on),
+        source=str(on) if isinstance(on, str | Path) else source,
+        data_of=f"{name}/{version}",
+        metric=metric,
+        tracking_uri=tracking_uri,
+    )
+    for warning in found.warnings:
+        LOG.warning(warning)
+    return found, found.gain(f"{name}/{version}")
+
+
+def _check_better(
+    name: str, version: int, before: int, gain: "Difference", metric: str, margin: float
+) -> None:
+    """Refuse a version that is not better, or not surely.
+
+    Raises:
+        NotBetterError: it is not.
+    """
+    if gain.mean >= margin and gain.low > 0:
+        return
+    why = "its interval is not above zero"
+    if gain.mean < margin:
+        why = f"it has to be {margin:g} or more" if margin else "it is not better"
+    raise NotBetterError(
+        f"models:/{name}/{version} is not promoted: its gain over version {before} in {metric} is "
+        f"{gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}], and {why}",
+        metric=metric,
+        gain=gain.mean,
+        low=gain.low,
+        high=gain.high,
+        margin=margin,
+    )
