@@ -108,6 +108,8 @@ class Rules:
                 there are no vectors, or a pin is behind the end of lists; the rule is named.
             DataError: a column cannot be read.
         """
+        if vectors is not None and len(vectors) != num_items:
+            raise ValueError(f"{len(vectors)} vectors for {num_items} items")
         applied = []
         for number, rule in enumerate(settings, 1):
             kind = next(name for name, one in RULES.items() if isinstance(rule, one))
@@ -241,7 +243,8 @@ def _boost(rule: Boost, items: _Items) -> _Applied:
 
     def apply(ranked: Ranked, asked: _Asked) -> Ranked:
         old = ranked.scores.astype(np.float64)
-        boosted = np.clip(np.where(old > 0, old * by, old / by), -largest, largest)
+        with np.errstate(over="ignore"):
+            boosted = np.clip(np.where(old > 0, old * by, old / by), -largest, largest)
         scores = np.where(passes[ranked.rows], boosted, old).astype(np.float32)
         order = np.argsort(-scores, axis=1, kind="stable")
         return replace(ranked, scores=scores).in_order(order)
