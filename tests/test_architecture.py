@@ -39,7 +39,7 @@ IMPORTERS = {
     "fbgemm_gpu": {"recsys/embeddings/fbgemm_table.py", "recsys/embeddings/sharded.py"},
     "faiss": {"recsys/retrieval/index/faiss_hnsw.py"},
     "usearch": {"recsys/retrieval/index/usearch_hnsw.py"},
-    "lightgbm": {"training/families/ranker/trees.py"},
+    "lightgbm": {"training/families/ranker/trees.py", "features/pipeline/trees.py"},
     "implicit": {"recsys/plain/factorised.py"},
     "onnx": {"serving/export/onnx_graph.py"},
     "onnxscript": {"serving/export/onnx_graph.py"},

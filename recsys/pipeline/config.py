@@ -89,6 +89,7 @@ Fuse = Annotated[
 class Trees(StrictModel):
     """Boosted trees with LightGBM's LambdaRank on everything that is known of a candidate."""
 
+    libraries: ClassVar[tuple[str, ...]] = ("lightgbm",)
     kind: Literal["gbdt"] = "gbdt"
     candidates: Positive = 300
     """The best of the fused candidates that are ranked."""
@@ -105,6 +106,7 @@ class Trees(StrictModel):
 class Nothing(StrictModel):
     """The order of the fusion stays."""
 
+    libraries: ClassVar[tuple[str, ...]] = ()
     kind: Literal["none"] = "none"
 
 

@@ -15,6 +15,7 @@ from recsys.features.bundle.files import (
     read_description,
     read_request_probe,
     read_schema,
+    source_folders,
 )
 from recsys.features.bundle.request_probe import without_answers
 from recsys.features.filters.requests import ALLOW, EXCLUDE, WHERE, filter_columns
@@ -109,8 +110,14 @@ class Lists:
         return example, request_signature(columns, key, params)
 
     def requirements(self, bundle: Bundle) -> list[str]:
-        """Return the library of the index, if there is one."""
-        if read_description(bundle).space_id is None:
+        """Return the libraries of the index, of a pipeline's trees and of its sources."""
+        about = read_description(bundle)
+        if about.has_sources:
+            sources = [Bundle.open(path) for path in source_folders(bundle)]
+            of_sources = [name for one in sources for name in self.requirements(one)]
+            settings: Any = about.model
+            return [*dict.fromkeys([*of_sources, *settings.rank.libraries])]
+        if about.space_id is None:
             return []
         kind = read_facts(index_files(bundle))["kind"]
         library = BACKENDS[kind].distribution

@@ -19,7 +19,12 @@ from recsys.core.errors import ConfigError, DataError, IntegrityError, NotFoundE
 from recsys.core.tracking_store import RUN_KEY, first_use
 from recsys.embeddings.table import TableConfig
 from recsys.features.bundle.description import ModelDescription
-from recsys.features.bundle.files import read_schema, write_description, write_metrics
+from recsys.features.bundle.files import (
+    read_description,
+    read_schema,
+    write_description,
+    write_metrics,
+)
 from recsys.features.tables.sources import Policies
 from recsys.models.two_tower import TwoTowerConfig
 from recsys.serving.recommend.filters import Filters
@@ -58,7 +63,9 @@ def make_bundle(parent: Path, weights: str) -> Bundle:
         )
         pq.write_table(probe, folder / "probe.parquet")
         (folder / "schema.json").write_text(json.dumps(SCHEMA))
-        described = ModelDescription(TwoTowerConfig(), TableConfig(), Policies(), ())
+        described = ModelDescription(
+            TwoTowerConfig(), TableConfig(), Policies(), (), space_id="space"
+        )
         write_description(folder, described)
         (folder / "index").mkdir()
         (folder / "index" / "index.json").write_text('{"kind": "usearch"}')
@@ -236,6 +243,7 @@ class Scorer:
         self.bundle = Bundle.open(path)
         self.schema, self.policies = read_schema(self.bundle), Policies()
         self.item_ids = pa.array(["a", "b", "x"])
+        self.description = read_description(self.bundle)
 
     @classmethod
     def open(cls, path: Path) -> "Scorer":

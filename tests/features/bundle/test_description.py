@@ -18,7 +18,7 @@ from recsys.features.bundle.rows import RowModel
 from recsys.features.dataset.sessions import SessionConfig
 from recsys.features.tables.sources import Policies
 from recsys.models.rankers import RANKERS
-from recsys.models.registry import MODELS
+from recsys.models.registry import MODELS, PIPELINES
 from recsys.plain.registry import PLAIN
 from recsys.serving.recommend.scorer import Scorer
 
@@ -30,16 +30,17 @@ def of_sessions(kind: str) -> bool:
 
 
 def described(kind: str) -> ModelDescription:
-    settings: Any = MODELS[kind].config.model_validate_json(json.dumps({"kind": kind}))
+    own = {"sources": [{"model": {"kind": "ease"}}]} if kind in PIPELINES else {}
+    settings: Any = MODELS[kind].config.model_validate_json(json.dumps({"kind": kind, **own}))
     of_lists = kind not in RANKERS
     return ModelDescription(
         model=settings,
-        embedding=None if kind in PLAIN else TableConfig(num_rows=123, dim=8),
+        embedding=None if kind in (*PLAIN, *PIPELINES) else TableConfig(num_rows=123, dim=8),
         policies=Policies(bad_ids="drop"),
         layouts=() if kind in PLAIN else (LAYOUT,),
         sessions=SessionConfig(inactivity_minutes=7.5) if of_sessions(kind) else None,
         filter_seen=not of_lists,
-        space_id="space" if of_lists and kind not in PLAIN else None,
+        space_id="space" if of_lists and kind not in (*PLAIN, *PIPELINES) else None,
     )
 
 

@@ -12,6 +12,7 @@ from recsys.plain.registry import PLAIN
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.config.file import dump_config
 from recsys.training.families.load import parse_config, without_foreign_keys
+from recsys.training.families.pipeline.config import PipelineExperiment
 from recsys.training.families.plain.config import PlainExperiment
 from recsys.training.families.ranker.config import RankerExperiment
 from recsys.training.families.registry import FAMILIES, FAMILY_OF_KIND, family_of
@@ -24,6 +25,7 @@ CLASSES = {
     "session": SessionExperiment,
     **dict.fromkeys(tuple(RANKERS), RankerExperiment),
     **dict.fromkeys(tuple(PLAIN), PlainExperiment),
+    "pipeline": PipelineExperiment,
 }
 
 
@@ -39,6 +41,8 @@ def raw_of(kind: str, **sections: Any) -> Raw:
     }
     if CLASSES[kind] is RankerExperiment:
         raw["schema"]["interactions"]["label"] = {"column": "label"}
+    if kind == "pipeline":
+        raw["model"]["sources"] = [{"model": {"kind": "ease"}}]
     if kind == "session_items":
         raw["evaluation"] = {"filter_seen": False}
     for name, section in sections.items():
@@ -81,7 +85,8 @@ def test_what_is_written_has_the_keys_of_the_family_alone_and_reads_the_same(kin
     assert ("examples" in shown["training"]) == (kind == "two_tower")
     assert ("session" in shown["training"]) == (kind == "session")
     assert ("sessions" in shown) == (kind == "session" or CLASSES[kind] is PlainExperiment)
-    assert ("embedding" in shown) == ("warm_start" in shown) == (kind not in PLAIN)
+    learns = kind not in (*PLAIN, "pipeline")
+    assert ("embedding" in shown) == ("warm_start" in shown) == learns
     assert list(shown)[-2:] == ["cache", "tune"]  # how a run goes stands below what is trained
 
 
@@ -115,7 +120,7 @@ FOREIGN: list[tuple[str, Raw, str]] = [
     ("dcn", {"training": {"examples": "rows"}}, "training.examples is for two-towers"),
     ("dcn", {"training": {"hard_negatives": {"count": 2}}}, "training.hard_negatives is for two-t"),
     ("dcn", {"training": {"uniform_negatives": 2}}, "training.uniform_negatives is for two-towers"),
-    ("dcn", {"evaluation": {"ks": [5]}}, "evaluation.ks is for two-towers, models of sessions and"),
+    ("dcn", {"evaluation": {"ks": [5]}}, "evaluation.ks is for two-towers, models of sessions, pl"),
     (
         "dcn",
         {"evaluation": {"queries": "events"}},
@@ -195,7 +200,7 @@ def test_what_no_family_knows_is_told_the_nearest_place() -> None:
         "shop.yaml: model: kind 'towtower' is none of 'two_tower', 'session', 'autoint', 'dcn', "
         "'mlp', 'finalmlp', 'masknet', 'shared_bottom', 'mmoe', 'fm', 'logistic', 'popularity', "
         "'item_knn', 'ease', 'gf_cf', 'cheby_cf', 'ials', 'session_items', 'markov', 'v_sknn', "
-        "'attributes' (did you mean 'two_tower'?)"
+        "'attributes', 'pipeline' (did you mean 'two_tower'?)"
     ]
     assert refusal("dcn", evaluation={"rankers": ["dnc"]}) == [
         "shop.yaml: evaluation.rankers.0: 'dnc' is none of autoint, dcn, mlp, finalmlp, masknet, "

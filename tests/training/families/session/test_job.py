@@ -161,7 +161,8 @@ def test_the_memory_adds_what_the_training_rows_say(
 ) -> None:
     scorer = Scorer.open(result.bundle, k=NUM_ITEMS, filter_seen=False)
     requests = pa.table({"user": ["u000", "u001"], "history": [["i03", "i04"], ["i29"]]})
-    with_it, without = scorer.score(requests), replace(scorer, memory=None).score(requests)
+    bare = replace(scorer, found_by=replace(scorer.by_vectors, memory=None))
+    with_it, without = scorer.score(requests), bare.score(requests)
     reading = SessionData.of(opened_config(result), open_model(result.bundle).data())
     rows = counted(reading.data, reading.sessions)
     walks = [rows.item[rows.sequence == one] for one in np.unique(rows.sequence)]

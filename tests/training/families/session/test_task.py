@@ -302,6 +302,7 @@ def masked(*features: str) -> Raw:
 
 
 FOR_SESSIONS = "is for models of sessions; model.kind is two_tower: leave it out"
+AND_PLAIN = FOR_SESSIONS.replace(";", " and plain models;")
 NOT_FOR_SESSIONS = "is for two-towers; model.kind is session: leave it out"
 REFUSED: list[tuple[str, Raw, str]] = [
     (
@@ -313,12 +314,12 @@ REFUSED: list[tuple[str, Raw, str]] = [
     (
         "events",
         {**TWO_TOWER, "evaluation": {"queries": "events"}},
-        f"evaluation.queries {FOR_SESSIONS}",
+        f"evaluation.queries {AND_PLAIN}",
     ),
     (
         "inactivity",
         {**TWO_TOWER, "sessions": {"inactivity_minutes": 30}},
-        f"sessions {FOR_SESSIONS}",
+        f"sessions {AND_PLAIN}",
     ),
     (
         "training.session",
