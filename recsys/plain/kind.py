@@ -58,6 +58,7 @@ class PlainKind(Kind):
     history alone.
     """
 
+    config: type[PlainConfig]
     model: type[Baseline]
     fit: Callable[[Any, Counted], Baseline]
     why_not: Callable[[Any, Counted, int | None], str | None] = no_obstacle

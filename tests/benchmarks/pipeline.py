@@ -4,9 +4,10 @@
     --set seeds=3            seeds of the sources that learn (default 1)
     --set model.rank=gbdt    any key of the pipeline's configuration
 
-Of each data set all rows count, leave one out (the built-in world: a later stretch of time). Sources
-are a model that learns, a chain of several steps, and linear or neighbour models. `gain_over_best_part`
-is the difference in NDCG@10 to the best of them and of the plain models, paired, with its interval.
+Of each data set all rows count, leave one out (the built-in world: a later stretch of time).
+Sources are a model that learns, a chain of several steps, and linear or neighbour models.
+`gain_over_best_part` is the difference in NDCG@10 to the best of them and of the plain models,
+paired, with its interval.
 """
 
 import sys

@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 
 WITHOUT_MEMORY = "without_memory"
 """What a model without its memory of pairs is called beside it."""
+WITHOUT_RANKER, WITHOUT_RULES = "fused", "without_rules"
+"""What a pipeline without its ranker, or without its rules, is called beside it."""
+SOURCE = "source: "
+"""What the names of a pipeline's sources beside it begin with."""
+STAGES = (WITHOUT_MEMORY, WITHOUT_RANKER, WITHOUT_RULES)
+"""The model itself without a stage, which is nothing to compare it with."""
 BEST_REACHABLE = "best_reachable"
 """What knows how users of the built-in world choose is called beside a model."""
 
@@ -150,7 +156,7 @@ class Evaluation(Shown):
     def kept(self) -> Kept:
         """Return what the model's bundle keeps: no plain model knows how users choose."""
         own, *others = self.results.values()
-        not_plain = (WITHOUT_MEMORY, BEST_REACHABLE)
+        not_plain = (*STAGES, BEST_REACHABLE)
         return Kept(
             test=self.own(),
             intervals=own.intervals,

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 # Placeholders of CSS variables; no chart may use another colour.
 INK, SOFT, LINE, BEST_COLOUR, PAGE = "#0000f1", "#0000f2", "#0000f3", "#0000f4", "#0000f5"
-COLOURS = tuple(f"#0000e{number}" for number in range(10))
+COLOURS = tuple(f"#0000{0xE0 + number:x}" for number in range(14))
 VARIABLES = {
     INK: "var(--ink)",
     SOFT: "var(--soft)",

@@ -12,7 +12,13 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLoc
 from numpy.typing import NDArray
 
 from recsys.core.distinct import distinct
-from recsys.training.evaluation.results import BEST_REACHABLE, WITHOUT_MEMORY, Evaluation
+from recsys.training.evaluation.results import (
+    BEST_REACHABLE,
+    WITHOUT_MEMORY,
+    WITHOUT_RANKER,
+    WITHOUT_RULES,
+    Evaluation,
+)
 from recsys.training.reports.drawing import (
     BEST_COLOUR,
     COLOURS,
@@ -41,6 +47,8 @@ _WORDS = {
     "v_sknn": "V-SKNN",
     "sasrec": "SASRec, ids alone",
     WITHOUT_MEMORY: "without memory of pairs",
+    WITHOUT_RANKER: "without ranker",
+    WITHOUT_RULES: "without rules",
     BEST: "best reachable",
 }
 METRICS = {"recall": "recall", "hit_rate": "hit rate", "ndcg": "NDCG", "mrr": "MRR"}

@@ -15,6 +15,8 @@ from recsys.embeddings.diagnostics import Diagnosis
 from recsys.metrics.intervals import paired_difference
 from recsys.training.evaluation.collapse import collapse_warning, group_spread
 from recsys.training.evaluation.results import (
+    SOURCE,
+    STAGES,
     WITHOUT_MEMORY,
     Evaluation,
     Example,
@@ -116,16 +118,17 @@ def verdict(evaluation: Evaluation, k: int) -> str:
         f"{plots.words(model.name).capitalize()} finds {model.metrics[metric]:.1%} of the items "
     )
     text = f"{found}users interacted with next within its first {k} recommendations"
-    baselines = [other for other in others if other.name not in (plots.BEST, WITHOUT_MEMORY)]
+    baselines = [other for other in others if other.name not in (plots.BEST, *STAGES)]
     if WITHOUT_MEMORY in evaluation.results:
         bare = evaluation.results[WITHOUT_MEMORY].metrics[metric]
         text = f"{text}, {bare:.1%} without its memory of pairs"
     if not baselines:
         return f"{text}."
     best = max(baselines, key=lambda other: other.metrics[metric])
-    name, value = plots.words(best.name), best.metrics[metric]
+    value, is_source = best.metrics[metric], best.name.startswith(SOURCE)
+    name = plots.words(best.name.removeprefix(SOURCE))
     difference = paired_difference(model.per_query[metric], best.per_query[metric])
-    said = f"the best baseline, {name}, finds {value:.1%}"
+    said = f"the best {'of its sources' if is_source else 'baseline'}, {name}, finds {value:.1%}"
     if not difference.apart:
         return f"{text}; {said}. The difference is within the error of measurement."
     points = f"{abs(difference.low) * 100:.1f} to {abs(difference.high) * 100:.1f}"

@@ -15,6 +15,7 @@ import numpy as np
 
 from recsys.bundle.directory import RUN_BUNDLES
 from recsys.core.errors import ConfigError
+from recsys.core.strict import parse
 from recsys.features.bundle.description import ModelDescription
 from recsys.features.bundle.lists import first_vectors
 from recsys.features.bundle.model_bundle import layouts_of
@@ -28,9 +29,16 @@ from recsys.features.pipeline.fusing import ByRank
 from recsys.features.pipeline.model import JoinedModel
 from recsys.features.pipeline.rules import Rules
 from recsys.features.pipeline.searching import PipelineSearch
+from recsys.plain.kind import PlainConfig
+from recsys.plain.registry import PLAIN
 from recsys.training.config.file import dump_config
 from recsys.training.evaluation.evaluate import ExtraRankers, Ranker, evaluate, ranking_metrics
-from recsys.training.evaluation.results import Evaluation
+from recsys.training.evaluation.results import (
+    SOURCE,
+    WITHOUT_RANKER,
+    WITHOUT_RULES,
+    Evaluation,
+)
 from recsys.training.families.family import Finished, Given
 from recsys.training.families.golden import PROBE_K, spread_users
 from recsys.training.families.list_evaluation import (
@@ -57,8 +65,6 @@ from recsys.training.families.plain.choose import baseline_rankers
 
 LOG = logging.getLogger(__name__)
 TITLE = "Pipeline"
-WITHOUT_RANKER, WITHOUT_RULES = "fused", "without_rules"
-"""What a pipeline without its ranker, or without its rules, is called beside it."""
 
 
 @dataclass(frozen=True)
@@ -217,8 +223,8 @@ def evaluated(
     if search.joined.trees is not None:
         rankers[WITHOUT_RANKER] = stage(answer=fused)
     for number, name in enumerate(search.names):
-        rankers[f"source: {name}"] = stage(answer=one_source(number))
-    baselines, left_out = baseline_rankers(data, settings)
+        rankers[f"{SOURCE}{name}"] = stage(answer=one_source(number))
+    baselines, left_out = baseline_rankers(data, settings, own=_plain_sources(config))
     rankers |= baselines
     if extra_rankers is not None:
         rankers |= extra_rankers(data, queries, filter_seen=settings.filter_seen)
@@ -237,6 +243,17 @@ def evaluated(
     )
     evaluation = with_fallbacks(evaluation, baselines, queries)
     return replace(evaluation, metric=config.training.metric)
+
+
+def _plain_sources(config: PipelineExperiment) -> list[PlainConfig]:
+    """Return the settings of the sources that are plain models of whole histories."""
+    found: list[PlainConfig] = []
+    for source in config.model.sources:
+        if isinstance(source.model, dict) and source.sessions is None:
+            kind = PLAIN.get(str(source.model.get("kind")))
+            if kind is not None:
+                found.append(parse(kind.config, source.model, source="source"))
+    return found
 
 
 def queries_of(config: PipelineExperiment, data: Dataset, part: int, limit: int) -> Queries:

@@ -1,6 +1,6 @@
 """Which plain models another model is compared with, and why others are left out."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from recsys.core.errors import ConfigError
@@ -84,7 +84,7 @@ def baseline_rankers(
     data: Dataset,
     config: RetrievalEvaluationConfig,
     sessions: Sessions | None = None,
-    own: PlainConfig | None = None,
+    own: Sequence[PlainConfig] = (),
 ) -> tuple[dict[str, PlainRanker], dict[str, str]]:
     """Return the baselines that `config` names, fitted on the training rows.
 
@@ -94,8 +94,8 @@ def baseline_rankers(
         sessions: where the model is one of sessions, how the log is cut. Then they are fitted on
             sessions and answer from the queries' own history, in its order; else they are fitted
             on users and answer from all items of a user.
-        own: settings of the model that is compared, where it is a plain one itself: neither its
-            equal nor one of its name is among the baselines.
+        own: settings of plain models that are among what is compared already: none of the
+            baselines is their equal.
 
     Returns:
         The rankers by name, and the reason of each one that was left out.
@@ -133,20 +133,16 @@ def popular_first(rows: Counted, window_days: float) -> PopularFirst:
 
 
 def _chosen(
-    config: RetrievalEvaluationConfig, sessions: Sessions | None, own: PlainConfig | None
+    config: RetrievalEvaluationConfig, sessions: Sessions | None, own: Sequence[PlainConfig]
 ) -> Mapping[str, PlainConfig]:
     names = config.baselines
     why = about_sessions(names)
-    if sessions is None and own is None and why is not None:
+    if sessions is None and not own and why is not None:
         raise ConfigError(f"evaluation.baselines: {why}")
     if "auto" in names:
         names = BASELINES if sessions is None else SESSION_BASELINES
     known = settings_of(config)  # sasrec is trained, not fitted: the job's
-    return {
-        name: known[name]
-        for name in names
-        if name in known and (own is None or (name != own.kind and known[name] != own))
-    }
+    return {name: known[name] for name in names if name in known and known[name] not in own}
 
 
 def _queries(data: Dataset, config: RetrievalEvaluationConfig, *, of_sessions: bool) -> int:

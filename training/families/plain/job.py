@@ -140,8 +140,9 @@ def _evaluated(
     settings = config.evaluation
     queries = reading.queries(TEST, settings.max_queries)
     own: dict[str, PlainRanker] = {config.model.kind: reading.ranker(model)}
-    baselines, left_out = baseline_rankers(data, settings, reading.sessions, config.model)
-    plain = {**own, **baselines}
+    baselines, left_out = baseline_rankers(data, settings, reading.sessions, (config.model,))
+    plain = {**baselines, **own}  # a baseline of the same name is another one of its kind
+    plain = {name: plain[name] for name in [*own, *(n for n in plain if n not in own)]}
     rankers: dict[str, Ranker] = dict(plain)
     if extra_rankers is not None:
         rankers |= extra_rankers(data, queries, filter_seen=settings.filter_seen)
