@@ -30,7 +30,7 @@ class Given:
     """What a training is given besides its configuration.
 
     world: the ranks that train together. earlier: the model that it starts from. extra_rankers:
-    more rankers for the evaluation. train: trains another model, from its keys, below a folder,
+    more rankers for the evaluation. train: trains another model, from its keys, in a folder,
     and returns its bundle; for models that are made of others.
     """
 

@@ -73,18 +73,19 @@ def train(
     return _learn(config, family, resume, listeners, world, extra_rankers)
 
 
-def train_below(keys: dict[str, Any], folder: Path) -> Path:
-    """Train what some keys say, its run below `folder`, and return the bundle.
+def train_below(keys: dict[str, Any], run_dir: Path) -> Path:
+    """Train what some keys say in the folder `run_dir`, and return the bundle.
 
     A run that is there already is kept, and continued where it was stopped.
     """
-    for run_dir in sorted(folder.glob("*")):
-        bundles = bundles_of_run(run_dir)
-        if bundles and not Checkpoints.of_run(run_dir).steps():
-            return bundles[-1]
-    started = [one for one in sorted(folder.glob("*")) if Checkpoints.of_run(one).steps()]
-    config = parse_config({**keys, "output": str(folder)}, source=f"{folder.parent.name}")
-    result = train(config, resume=started[-1] if started else None)
+    bundles = bundles_of_run(run_dir)
+    if bundles and not Checkpoints.of_run(run_dir).steps():
+        return bundles[-1]
+    config = parse_config(keys, source=run_dir.parent.name)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with whole_file(run_dir / "config.yaml") as staging:
+        staging.write_text(dump_config(config))
+    result = train(config, resume=run_dir)
     assert result is not None, "one process is its own first rank"
     return result.bundle
 

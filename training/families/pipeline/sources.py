@@ -16,8 +16,7 @@ FOLDER = "sources"
 FIRST, LAST = "first", "last"
 
 Train = Callable[[dict[str, Any], Path], Path]
-"""Trains what some keys say, its run below a folder, and returns the bundle; one that is there
-already is kept."""
+"""Trains what some keys say in a folder, and returns the bundle; one that is there is kept."""
 
 
 @dataclass(frozen=True)

@@ -215,9 +215,9 @@ def test_sources_may_be_files_new_items_and_models_that_learn(folder: Path) -> N
     new = {Scorer.open(found.bundle).item_ids[int(row)].as_py() for row in opened.joined.new}
     assert "i39" in new  # which has no row at all
     # Trained again for as many epochs as the validation rows chose.
-    last = next((found.run_dir / "sources" / "0-towers" / "last").glob("*/config.yaml"))
-    chosen = yaml.safe_load(last.read_text())
-    first = next((found.run_dir / "sources" / "0-towers" / "first").glob("*/bundle/*"))
+    run_dir = found.run_dir / "sources" / "0-towers"
+    chosen = yaml.safe_load((run_dir / "last" / "config.yaml").read_text())
+    first = next((run_dir / "first" / "bundle").iterdir())
     epochs = int(Bundle.open(first).manifest["facts"]["best_epoch"])
     assert (chosen["training"]["epochs"], chosen["split"]["join_validation"]) == (epochs, True)
     evaluation: Any = found.evaluation
@@ -275,8 +275,13 @@ def test_a_run_that_was_stopped_trains_no_source_again(folder: Path, tmp_path: P
     found = train(config, resume=run_dir)
     assert found is not None
     assert (bundle / "manifest.json").stat().st_mtime_ns == written
-    runs = list((run_dir / "sources" / "0-markov" / "first").glob("*"))
-    assert len(runs) == 1
+    assert len(list(bundle.parent.iterdir())) == 1
+
+
+def test_the_same_training_gives_the_same_bundle(result: TrainResult, folder: Path) -> None:
+    again = trained(folder)
+    assert again.bundle.name == result.bundle.name
+    assert again.run_dir != result.run_dir
 
 
 @pytest.mark.parametrize(
