@@ -2,6 +2,7 @@
 
 from functools import partial
 
+from recsys.core.errors import ConfigError
 from recsys.models.registry import PIPELINES
 from recsys.training.config.ranges import Space
 from recsys.training.evaluation.results import Evaluation
@@ -30,9 +31,12 @@ def _check(config: PipelineExperiment) -> None:
 
     check_metric(config)
     check_baselines(config)
-    for number in range(len(config.model.sources)):
+    for number, name in enumerate(config.model.names):
         source = check_source(config, number, parse_config)
-        family_of(source).check(source)
+        try:
+            family_of(source).check(source)
+        except ConfigError as error:
+            raise ConfigError(f"model.sources: {name}: {error}") from None
 
 
 def _nothing_searched(_config: PipelineExperiment) -> Space:
