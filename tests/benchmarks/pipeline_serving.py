@@ -37,7 +37,7 @@ FILMS: dict[str, Any] = {
     "filter": "year > 1950",
     "rules": [
         {"boost": {"where": "year > 1995", "by": 1.1}},
-        {"at_most": 5, "of": "year"},
+        {"at_most": 10, "of": "genres"},
         {"pin": {"position": 5, "where": "year = 1994"}},
     ],
 }
