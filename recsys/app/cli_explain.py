@@ -41,8 +41,8 @@ def explain(
     """Show what a ranker looks at: over the test rows, or when it scores one row.
 
     Each field is exchanged for that of other rows, and the answers compared; of AutoInt the
-    attention is shown too. Of a plain model (ease, markov, ...) --user and --item show which items
-    of the history speak for the item; there is no picture.
+    attention is shown too. Of a model that gives lists --user and --item show which items of the
+    history speak for the item, of a pipeline which sources name it; there is no picture.
 
     MODEL is a bundle folder, a run id or models:/name@alias.
 

@@ -156,7 +156,7 @@ class Family(Generic[C]):
         ask: reads the data of a comparison as a model does, and has it answer.
         comparer: compares what models of this family and of others answered.
         space: what `recsys tune` searches by default.
-        explain: None where the models cannot be explained row by row.
+        explain: what `recsys explain` says of its models.
         study_embedding: `recsys tune embedding`; None where it has no meaning.
         evaluated_once: keys of `evaluation` for what is done at the end of a training alone.
     """
@@ -172,7 +172,7 @@ class Family(Generic[C]):
     ask: Callable[[NamedModel, CommonTest], Any]
     comparer: Comparer
     space: Callable[[C], Space]
-    explain: Explainer | None = None
+    explain: Explainer
     study_embedding: Callable[..., Any] | None = None
     evaluated_once: tuple[str, ...] = ()
 

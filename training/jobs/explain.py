@@ -3,12 +3,11 @@
 from pathlib import Path
 
 from recsys.core.errors import ConfigError
-from recsys.core.strict import listed
 from recsys.training.explain.because import ListExplanation
 from recsys.training.explain.explanation import Explanation, RowExplanation
 from recsys.training.families.family import Explainer
 from recsys.training.families.opened import OpenedModel
-from recsys.training.families.registry import FAMILIES, family_of
+from recsys.training.families.registry import family_of
 from recsys.training.jobs.opening import open_model
 
 
@@ -16,7 +15,8 @@ def explain_model(path: Path, *, max_rows: int) -> Explanation:
     """Return what the model at `path` looks at, over at most `max_rows` test rows.
 
     Raises:
-        ConfigError: models of its family cannot be explained, or `max_rows` is not positive.
+        ConfigError: models of its family are explained one item at a time, or `max_rows` is not
+            positive.
         UserError: there is no bundle, or its data are no longer where they were.
     """
     if max_rows < 1:
@@ -52,13 +52,4 @@ def explain_log_row(path: Path, row: int) -> RowExplanation:
 
 def _opened(path: Path) -> tuple[OpenedModel, Explainer]:
     opened = open_model(path)
-    explainer = family_of(opened.config).explain
-    if explainer is None:
-        able = [family for family in FAMILIES if family.explain is not None]
-        kinds = ", ".join(kind for family in able for kind in family.kinds)
-        raise ConfigError(
-            f"{path} holds a model of kind {opened.config.model.kind}; explain is for "
-            f"{listed([family.plural for family in able], 'and')} ({kinds}), which score a row by "
-            "all its fields"
-        )
-    return opened, explainer
+    return opened, family_of(opened.config).explain

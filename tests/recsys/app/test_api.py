@@ -247,7 +247,7 @@ def test_a_saved_configuration_is_read_by_the_command_line(
         (lambda m: m.similar_items(["none"]), "item 'none' is not in the catalogue"),
         (lambda m: m.similar_items(m.items[:1], k=0), "argument 'k': .* got 0"),
         (lambda m: m.predict(pd.DataFrame({"a": [1]})), r"this model \(two_tower\) ranks items"),
-        (lambda m: recsys.explain(m), "explain is for rankers"),
+        (lambda m: recsys.explain(m), "explained one item at a time"),
         (lambda m: recsys.explain(m, user="u"), "give user and item"),
         (lambda m: recsys.tune("x.yaml"), "needs trials, minutes"),
         (lambda m: recsys.score(m, "out"), "one of the two"),
@@ -351,7 +351,7 @@ def test_what_is_returned_shows_as_a_table(opened: recsys.Model, trained: Path) 
     assert evaluation._repr_html_().startswith("<table")  # type: ignore[attr-defined]
     config = recsys.Config.open(trained.parents[1] / "config.yaml")
     assert str(recsys.check(config)).startswith("4,000 interactions")
-    with pytest.raises(recsys.ConfigError, match="explain is for"):
+    with pytest.raises(recsys.ConfigError, match="explained one item at a time"):
         opened.explain()
 
 

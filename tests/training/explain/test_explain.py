@@ -224,7 +224,9 @@ def test_what_is_not_there_is_named(explain: Any, ranker: Path, trained: Path) -
         said = explain(*arguments)
         assert said.exit_code == code, said.output
         assert message in said.output
-    with pytest.raises(ConfigError, match="of kind two_tower; explain is for rankers"):
+    with pytest.raises(
+        ConfigError, match="of kind two_tower gives lists, which are explained one item"
+    ):
         explain_model(trained, max_rows=100)
     with pytest.raises(ConfigError, match="at least 1 row is needed to explain a model, got 0"):
         explain_model(trained, max_rows=0)

@@ -9,6 +9,7 @@ from recsys.training.families.family import LearnedFamily
 from recsys.training.families.inspecting import inspect_tables
 from recsys.training.families.retrieval.comparing import LISTS, ask_vectors
 from recsys.training.families.retrieval.evaluating import check_settings, evaluate_opened
+from recsys.training.families.retrieval.explaining import EXPLAINER
 from recsys.training.families.retrieval.job import open_retrieval
 from recsys.training.families.retrieval.space import retrieval_space
 from recsys.training.families.session.config import SessionExperiment
@@ -38,5 +39,6 @@ SESSION = LearnedFamily(
     show=evaluation_table,
     ask=partial(ask_vectors, SessionData.of),
     comparer=LISTS,
+    explain=EXPLAINER,
     space=retrieval_space,
 )

@@ -7,6 +7,7 @@ from recsys.training.families.family import LearnedFamily
 from recsys.training.families.inspecting import inspect_tables
 from recsys.training.families.retrieval.comparing import LISTS, ask_vectors
 from recsys.training.families.retrieval.evaluating import check_settings, evaluate_opened
+from recsys.training.families.retrieval.explaining import EXPLAINER
 from recsys.training.families.retrieval.job import open_retrieval
 from recsys.training.families.two_tower.config import TwoTowerExperiment
 from recsys.training.families.two_tower.reading import TwoTowerData
@@ -27,5 +28,6 @@ TWO_TOWER = LearnedFamily(
     show=evaluation_table,
     ask=partial(ask_vectors, TwoTowerData),
     comparer=LISTS,
+    explain=EXPLAINER,
     space=two_tower_space,
 )

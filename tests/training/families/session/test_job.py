@@ -13,8 +13,9 @@ import pytest
 import torch
 import yaml
 
+import recsys
 from recsys.bundle.directory import Bundle
-from recsys.core.errors import IntegrityError
+from recsys.core.errors import ConfigError, IntegrityError
 from recsys.features.bundle.files import read_memory
 from recsys.features.dataset.split import VALIDATION
 from recsys.features.tables.sources import Sources
@@ -378,3 +379,34 @@ def test_a_session_that_comes_back_learns_to_repeat(tmp_path: Path) -> None:
         found[repeats] = evaluation.results["session"].metrics["hit_rate_at_5"]
     assert found[True] > 0.6
     assert found[True] > found[False]
+
+
+def test_an_item_is_explained_by_the_steps_and_by_the_pair_that_is_remembered(
+    folder: Path,
+) -> None:
+    result = trained(folder, memory={"weight": 1.25})
+    model = recsys.load(result.bundle)
+    opened = Scorer.open(result.bundle)
+    config = opened_config(result)
+    reading = SessionData.of(config, open_model(result.bundle).data())
+    events, users = reading.data.tables.events, reading.data.tables.users
+    last = np.flatnonzero(reading.sessions.user == 7)[-1]
+    span = slice(*reading.sessions.offsets[last : last + 2])
+    steps = [
+        opened.item_ids[int(row)].as_py() for row in events.item_row[reading.sessions.order[span]]
+    ]
+    user = users.column("user")[7].as_py()
+    following = f"i{(int(steps[-1][1:]) + 1) % NUM_ITEMS:02}"
+    why = model.explain(user=user, item=following)
+    assert {one.item for one in why.because} == set(steps)
+    newest = next(one for one in why.because if one.item == steps[-1])
+    assert newest.adds == max(one.adds for one in why.because) > 0
+    assert "(pair +" in newest.title
+    request = pa.table({"user": [user], "history": [steps[:-1]], "seen": [[]]})
+    without = opened.score(request, k=NUM_ITEMS)
+    place = without.column("items")[0].as_py().index(following)
+    if len(set(steps)) == len(steps):  # without the last step: without its times, too
+        fall = why.score - without.column("scores")[0].as_py()[place]
+        assert fall == pytest.approx(newest.adds, abs=0.5)
+    with pytest.raises(ConfigError, match="explained one item at a time"):
+        model.explain()
