@@ -2,6 +2,8 @@
 
 from functools import partial
 
+from recsys.features.propose.inspect import Report
+from recsys.features.tables.checked import Tables
 from recsys.models.registry import PIPELINES
 from recsys.training.config.ranges import Space
 from recsys.training.evaluation.results import Evaluation
@@ -10,7 +12,7 @@ from recsys.training.families.inspecting import inspect_tables
 from recsys.training.families.list_evaluation import check_metric
 from recsys.training.families.pipeline.config import PipelineExperiment
 from recsys.training.families.pipeline.explaining import explain_candidate, explain_nothing
-from recsys.training.families.pipeline.job import open_pipeline
+from recsys.training.families.pipeline.job import check_items, open_pipeline
 from recsys.training.families.pipeline.opening import PipelineData, answering, evaluate_opened
 from recsys.training.families.pipeline.sources import check_source
 from recsys.training.families.plain.choose import check_baselines
@@ -35,6 +37,16 @@ def _check(config: PipelineExperiment) -> None:
         family_of(source).check(source)
 
 
+def _inspect(config: PipelineExperiment) -> Report:
+    """Describe the tables, and refuse a filter or a rule that does not fit the items."""
+
+    def fitting(tables: Tables) -> tuple[str, ...]:
+        check_items(config, config.schema_, tables)
+        return ()
+
+    return inspect_tables(config, fitting)
+
+
 def _nothing_searched(_config: PipelineExperiment) -> Space:
     """Return nothing: its sources are tuned one by one."""
     return {}
@@ -45,7 +57,7 @@ PIPELINE = FittedFamily(
     kinds=tuple(PIPELINES),
     experiment=PipelineExperiment,
     check=_check,
-    inspect=inspect_tables,
+    inspect=_inspect,
     open=open_pipeline,
     evaluate=evaluate_opened,
     evaluation=Evaluation,

@@ -1,5 +1,6 @@
 """A pipeline end to end: trained, evaluated stage by stage, served, explained, continued."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from recsys.training.families.pipeline.job import (
     trained_on_all,
 )
 from recsys.training.families.pipeline.sources import TrainedSources
+from recsys.training.jobs.check import preflight
 from recsys.training.jobs.runs import TrainResult
 from recsys.training.jobs.train import train, train_below
 
@@ -292,6 +294,9 @@ def test_a_run_that_was_stopped_trains_no_source_again(folder: Path, tmp_path: P
             "dcn",
         ),
         ({"sources": [{"model": "nowhere.yaml"}]}, {}, "no such configuration"),
+        ({"sources": [{"model": "ease"}]}, {}, "'ease' is a kind .* no file: write .kind: ease."),
+        ({"sources": [{"kind": "ease"}]}, {}, r"sources\.0: .* below 'model', as in .*kind: ease"),
+        ({"sources": ["ease"]}, {}, r"^\S+pipeline.yaml: model\.sources\.0: a source [^\n]*$"),
         ({"sources": [SETTINGS["model"]["sources"][1]] * 2}, {}, "two are called 'item_knn'"),
         ({"filter": "prise < 3"}, {}, "no column 'prise'"),
         ({"rules": [{"at_most": 2, "of": "shelv"}]}, {}, "shelv"),
@@ -300,12 +305,18 @@ def test_a_run_that_was_stopped_trains_no_source_again(folder: Path, tmp_path: P
         ({}, {"training": {"metric": "auc"}}, "'auc' is not computed"),
     ],
 )
+@pytest.mark.parametrize("job", [preflight, train])
 def test_what_does_not_fit_is_refused_before_anything_is_trained(
-    model: dict[str, Any], sections: dict[str, Any], message: str, folder: Path, tmp_path: Path
+    job: Callable[[Any], Any],
+    model: dict[str, Any],
+    sections: dict[str, Any],
+    message: str,
+    folder: Path,
+    tmp_path: Path,
 ) -> None:
     def attempt() -> None:
         config = config_of(folder, model, **sections)
-        train(config.model_copy(update={"output": str(tmp_path)}))
+        job(config.model_copy(update={"output": str(tmp_path)}))
 
     with pytest.raises(UserError, match=message):
         attempt()
