@@ -29,7 +29,7 @@ from recsys.training.families.comparing import CommonTest, NamedModel
 from recsys.training.families.retrieval.comparing import (
     LISTS,
     Elsewhere,
-    ask_lists,
+    ask_vectors,
     compare_lists,
 )
 from recsys.training.families.two_tower.reading import TwoTowerData
@@ -291,7 +291,7 @@ def test_queries_with_other_relevant_items_are_other_queries(
     trained: Path, config: ExperimentConfig
 ) -> None:
     test = LISTS.settled(CommonTest(config, "x.yaml", "ndcg_at_20"))
-    asked = ask_lists(TwoTowerData, NamedModel("a", open_model(trained)), test)
+    asked = ask_vectors(TwoTowerData, NamedModel("a", open_model(trained)), test)
     relevant = asked.queries.relevant
     next_ones = (relevant.values + 1) % len(asked.item_ids)
     queries = replace(asked.queries, relevant=replace(relevant, values=next_ones))
