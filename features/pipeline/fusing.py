@@ -129,6 +129,24 @@ class ByWeights:
         found = _logistic((inputs - mean) / scale, hit, settings.l2)
         return cls(found[:-1], float(found[-1]), mean, scale)
 
+    @classmethod
+    def fit_one(
+        cls,
+        settings: Learned,
+        candidates: Candidates,
+        counts: NDArray[np.int64],
+        hit: Floats,
+        only: int,
+    ) -> "ByWeights":
+        """Fit on source `only` alone: its order, before what only the others name."""
+        inputs = inputs_of(candidates, counts)
+        mean, scale = np.zeros(inputs.shape[1]), np.ones(inputs.shape[1])
+        columns = only * len(_OF_A_SOURCE) + np.arange(2)  # named, rank
+        found = _logistic(inputs[:, columns], hit, settings.l2)
+        weights = np.zeros(inputs.shape[1])
+        weights[columns] = np.maximum(found[:-1], 1e-6)  # an earlier place is never worse
+        return cls(weights, float(found[-1]), mean, scale)
+
     def parts(self, candidates: Candidates, counts: NDArray[np.int64]) -> Floats:
         """Return what the inputs of each source, and of the item, add to the log odds."""
         added = (inputs_of(candidates, counts) - self.mean) / self.scale * self.weights
@@ -195,7 +213,11 @@ FUSIONS: dict[str, tuple[type[Any], Callable[..., Fusion]]] = {
 
 
 def fit_fusion(
-    settings: Any, candidates: Candidates, counts: NDArray[np.int64], hit: Floats
+    settings: Any,
+    candidates: Candidates,
+    counts: NDArray[np.int64],
+    hit: Floats,
+    only: int | None = None,
 ) -> Fusion:
     """Return the fusion of these settings.
 
@@ -204,5 +226,8 @@ def fit_fusion(
         candidates: of requests of which it is known what was right.
         counts: (n_items,) training rows of each item.
         hit: (C,) 1 where a candidate was right, else 0.
+        only: the source whose order stays, of `Learned`; all are joined without it.
     """
+    if only is not None and isinstance(settings, Learned):
+        return ByWeights.fit_one(settings, candidates, counts, hit, only)
     return FUSIONS[settings.kind][1](settings, candidates, counts, hit)

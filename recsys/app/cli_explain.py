@@ -1,4 +1,4 @@
-"""`recsys explain`: what a ranker looks at, and which items speak for a recommendation."""
+"""`recsys explain`: what a ranker looks at, and what speaks for a recommendation."""
 
 import json as json_format
 from pathlib import Path
@@ -10,7 +10,7 @@ from recsys.app.options import COUNT, JSON, MODEL, URI
 
 @click.command()
 @MODEL
-@click.option("--user", help="Explain one row: this user, by its id ...")
+@click.option("--user", help="Explain one row, or one recommendation: this user, by its id ...")
 @click.option("--item", help="... with this item, by its id.")
 @click.option("--row", type=COUNT, help="Explain this row of the log, from 1.")
 @click.option(
@@ -38,11 +38,12 @@ def explain(
     tracking_uri: str | None,
     as_json: bool,
 ) -> None:
-    """Show what a ranker looks at: over the test rows, or when it scores one row.
+    """Show what a ranker looks at, or why an item is recommended.
 
-    Each field is exchanged for that of other rows, and the answers compared; of AutoInt the
-    attention is shown too. Of a model that gives lists --user and --item show which items of the
-    history speak for the item, of a pipeline which sources name it; there is no picture.
+    Of a ranker, over the test rows or on one row: each field is exchanged for that of other rows,
+    and the answers compared; of AutoInt the attention is shown too. Of a model that gives lists
+    --user and --item show which items of the history speak for the item, of a pipeline which
+    sources name it, at which place; there is no picture.
 
     MODEL is a bundle folder, a run id or models:/name@alias.
 

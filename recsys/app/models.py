@@ -200,11 +200,15 @@ def explain(
     tracking_uri: str | None = None,
     quiet: bool = True,
 ) -> "Explanation | RowExplanation | ListExplanation":
-    """Return what a ranker looks at: over the test rows, or on one row.
+    """Return what a ranker looks at, or why an item is recommended.
+
+    A ranker is explained over its test rows, or on one row. Of a model of lists `user` and `item`
+    say which items of the history speak for the item, of a pipeline which sources name it, at
+    which place; there is no picture then.
 
     Args:
         model: see `load`.
-        user: explain one row: this user ...
+        user: explain one row, or one recommendation: this user ...
         item: ... with this item.
         row: explain this row of the log, from 1.
         max_rows: most test rows to look at.
@@ -213,7 +217,7 @@ def explain(
         quiet: print no progress.
 
     Raises:
-        UserError: the model is no ranker, or there is no such row.
+        UserError: there is no such row, user or item, or the model is not explained in this way.
     """
     folder = folder_of(model, tracking_uri)
     return explain_folder(

@@ -1,7 +1,7 @@
 """An alias in the registry moved to another version: at once, or if the version is better."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,7 +39,7 @@ class Promotion:
     alias: str
     before: int | None = None
     gain: "Difference | None" = None
-    comparison: "Comparison | None" = None
+    comparison: "Comparison | None" = field(default=None, repr=False)
 
 
 @checked

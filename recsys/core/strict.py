@@ -90,7 +90,11 @@ def parse(
         return model.model_validate_json(text)
     except ValidationError as error:
         given = json.loads(text)
-        found = (_problem(model, problem, given, source, explain) for problem in error.errors())
+        every = error.errors()
+        inside = {one["loc"][:end] for one in every for end in range(len(one["loc"]))}
+        # A list is counted without the entries that are wrong, which are reported themselves.
+        told = (one for one in every if one["type"] != "too_short" or one["loc"] not in inside)
+        found = (_problem(model, problem, given, source, explain) for problem in told)
         raise ConfigError(problems=tuple(dict.fromkeys(found))) from None
 
 

@@ -43,6 +43,16 @@ class Source(StrictModel):
     sessions: Section | None = None
     """Likewise."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _is_a_source(cls, value: Any) -> Any:
+        example = "{model: {kind: ease}, take: 100}"
+        if isinstance(value, dict) and "kind" in value:
+            raise ValueError(f"the settings of a source's model are below 'model', as in {example}")
+        if not isinstance(value, dict | Source):
+            raise ValueError(f"a source is expected, as in {example}")
+        return value
+
     @model_validator(mode="after")
     def _one_of_two(self) -> Self:
         if (self.model is None) == (self.new_items is None):

@@ -20,6 +20,7 @@ def test_the_notebooks_are_there() -> None:
         "01_quick_tour",
         "02_your_own_tables",
         "03_ranking_and_explanations",
+        "04_pipeline",
     ]
 
 

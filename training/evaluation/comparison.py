@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from recsys.core.errors import NotFoundError
+from recsys.core.strict import nearest
 from recsys.metrics.classification import Interval
 from recsys.metrics.intervals import Difference
 from recsys.training.evaluation.results import Shown
@@ -105,9 +107,20 @@ class Comparison(Shown):
         """Return how much better model `name` is than the first; negative: how much worse.
 
         metric: None: the one that decides.
+
+        Raises:
+            NotFoundError: there is no such model, or metric.
         """
         metric = metric or self.metric
-        model = next(one for one in self.models if one.name == name)
+        known = {one.name: one for one in self.models}
+        if name not in known:
+            names = ", ".join(known)
+            hint = nearest(name, list(known))
+            raise NotFoundError(f"no model '{name}' was compared{hint}; those are: {names}")
+        model = known[name]
+        if metric not in model.metrics:
+            hint = nearest(metric, list(model.metrics))
+            raise NotFoundError(f"no metric '{metric}' was compared{hint}")
         less = model.metrics[metric].less
         if less is None:
             return Difference(0.0, 0.0, 0.0)

@@ -170,3 +170,25 @@ def test_trees_learn_what_is_right_and_are_kept_as_text() -> None:
     assert again.score(np.zeros((0, 3))).tolist() == []
     with pytest.raises(ConfigError, match="too few validation requests"):
         RankingTrees.fit(sizes, inputs, np.zeros(3000), lengths, 0)
+
+
+@given(st.integers(0, 1), st.integers(0, 2**31))
+@settings(max_examples=30, deadline=None)
+def test_a_source_that_is_better_alone_keeps_its_order_before_what_the_others_name(
+    only: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    each = [
+        [rng.permutation(ITEMS)[: rng.integers(1, 5)].tolist() for _ in range(4)] for _ in range(2)
+    ]
+    found = Candidates.of(lists(*each, seed=seed), ITEMS, [4, 4])
+    hit = (rng.random(len(found.rank)) < 0.4).astype(float)  # also against the order of the source
+    fusion = fit_fusion(Learned(), found, COUNTS, hit, only)
+    rows = found.ordered(fusion.score(found, COUNTS), 8)[1]
+    for request, own in enumerate(each[only]):
+        assert rows[request, : len(own)].tolist() == own
+        others = set(each[1 - only][request]) - set(own)
+        assert set(rows[request, len(own) :].tolist()) - {-1} == others
+    parts = fusion.parts(found, COUNTS)
+    assert (parts[:, 1 - only] == 0).all()
+    assert (parts[:, -1] == 0).all()

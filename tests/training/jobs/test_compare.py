@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import recsys
 from recsys.app.cli import main
-from recsys.core.errors import ConfigError, DataError
+from recsys.core.errors import ConfigError, DataError, NotFoundError
 from recsys.data.batch import Jagged
 from recsys.features.dataset.queries import Queries
 from recsys.features.dataset.split import TEST
@@ -123,6 +123,10 @@ def test_a_gain_has_the_sign_of_what_is_better(compared: Comparison) -> None:
     assert found.mean < 0
     assert (worse.mean, worse.low, worse.high) == (-found.mean, -found.high, -found.low)
     assert compared.gain("long").mean == 0
+    with pytest.raises(NotFoundError, match=r"no model 'shot' .*did you mean 'short'"):
+        compared.gain("shot")
+    with pytest.raises(NotFoundError, match=r"no metric 'ndcg_at_21' .*did you mean 'ndcg_at_2"):
+        compared.gain("short", "ndcg_at_21")
 
 
 def test_figures_are_plain_and_a_frame_has_a_row_each(compared: Comparison) -> None:

@@ -7,6 +7,7 @@ from pydantic import model_validator
 
 from recsys.core.errors import ConfigError
 from recsys.features.dataset.split import RetrievalSplitConfig
+from recsys.models.registry import MODELS
 from recsys.pipeline.config import PipelineConfig, Source
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.config.file import read_raw
@@ -86,6 +87,11 @@ def _written_out(source: Source, folder: Path) -> Source:
     if not isinstance(source.model, str):
         return source
     path = folder / source.model
+    if source.model in MODELS and not path.exists():
+        raise ConfigError(
+            f"model.sources: '{source.model}' is a kind of model and no file: write "
+            f"{{kind: {source.model}}} for a model with the settings that it has by default"
+        )
     raw = read_raw(path)
     if not isinstance(raw.get("model"), dict):
         raise ConfigError(f"{path}: a source of a pipeline needs a section 'model'")

@@ -3,6 +3,8 @@
 from functools import partial
 
 from recsys.core.errors import ConfigError
+from recsys.features.propose.inspect import Report
+from recsys.features.tables.checked import Tables
 from recsys.models.registry import PIPELINES
 from recsys.training.config.ranges import Space
 from recsys.training.evaluation.results import Evaluation
@@ -11,7 +13,7 @@ from recsys.training.families.inspecting import inspect_tables
 from recsys.training.families.list_evaluation import check_metric
 from recsys.training.families.pipeline.config import PipelineExperiment
 from recsys.training.families.pipeline.explaining import explain_candidate, explain_nothing
-from recsys.training.families.pipeline.job import open_pipeline
+from recsys.training.families.pipeline.job import check_items, open_pipeline
 from recsys.training.families.pipeline.opening import PipelineData, answering, evaluate_opened
 from recsys.training.families.pipeline.sources import check_source
 from recsys.training.families.plain.choose import check_baselines
@@ -39,6 +41,16 @@ def _check(config: PipelineExperiment) -> None:
             raise ConfigError(f"model.sources: {name}: {error}") from None
 
 
+def _inspect(config: PipelineExperiment) -> Report:
+    """Describe the tables, and refuse a filter or a rule that does not fit the items."""
+
+    def fitting(tables: Tables) -> tuple[str, ...]:
+        check_items(config, config.schema_, tables)
+        return ()
+
+    return inspect_tables(config, fitting)
+
+
 def _nothing_searched(_config: PipelineExperiment) -> Space:
     """Return nothing: its sources are tuned one by one."""
     return {}
@@ -49,7 +61,7 @@ PIPELINE = FittedFamily(
     kinds=tuple(PIPELINES),
     experiment=PipelineExperiment,
     check=_check,
-    inspect=inspect_tables,
+    inspect=_inspect,
     open=open_pipeline,
     evaluate=evaluate_opened,
     evaluation=Evaluation,

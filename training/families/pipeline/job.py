@@ -25,10 +25,13 @@ from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.queries import Queries, build_queries
 from recsys.features.dataset.split import TEST, TRAIN, VALIDATION
 from recsys.features.filters.columns import CatalogueColumns
+from recsys.features.filters.predicate import passing
 from recsys.features.pipeline.fusing import ByRank
 from recsys.features.pipeline.model import JoinedModel
 from recsys.features.pipeline.rules import Rules
 from recsys.features.pipeline.searching import PipelineSearch
+from recsys.features.schema import Schema
+from recsys.features.tables.checked import Tables
 from recsys.plain.kind import PlainConfig
 from recsys.plain.registry import PLAIN
 from recsys.training.config.file import dump_config
@@ -196,11 +199,22 @@ def open_pipeline(config: PipelineExperiment, given: Given) -> PipelineJob:
         ConfigError: the filter or a rule does not fit the items; nothing is trained then.
     """
     data = load_data(config)
-    Asking.before(config, data, TEST)
-    columns = CatalogueColumns(data.schema, lambda: data.tables.items)
-    some = np.zeros((data.num_items, 1), np.float32)  # vectors come with the sources
-    Rules.compiled(config.model.rules, columns, data.num_items, some)
+    check_items(config, data.schema, data.tables)
     return PipelineJob(config, data, given)
+
+
+def check_items(config: PipelineExperiment, schema: Schema, tables: Tables) -> None:
+    """Refuse a filter or a rule that does not fit the items.
+
+    Raises:
+        FilterError, RuleError: which, and why.
+    """
+    num_items = tables.items.num_rows
+    columns = CatalogueColumns(schema, lambda: tables.items)
+    if config.model.filter is not None:
+        passing(config.model.filter, columns, num_items)
+    some = np.zeros((num_items, 1), np.float32)  # vectors come with the sources
+    Rules.compiled(config.model.rules, columns, num_items, some)
 
 
 def evaluated(

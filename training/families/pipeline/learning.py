@@ -21,7 +21,7 @@ from recsys.features.pipeline.facts import Attribute, ItemFacts
 from recsys.features.pipeline.fusing import fit_fusion
 from recsys.features.pipeline.model import JoinedModel
 from recsys.features.pipeline.trees import RankingTrees
-from recsys.pipeline.config import Trees
+from recsys.pipeline.config import Learned, Trees
 from recsys.training.evaluation.evaluate import ranking_metrics
 from recsys.training.families.pipeline.asking import Labelled
 from recsys.training.families.pipeline.config import PipelineExperiment
@@ -45,19 +45,31 @@ def learnt(
         found = _compared(config, data, labelled, queries, held)
         said = ", ".join(f"{name} {value:.4f}" for name, value in found.items())
         LOG.info(f"NDCG at {_K} on {int(held.sum()):,} held-out validation requests: {said}")
-        sources = {name: value for name, value in found.items() if name in config.model.names}
-        best = max(sources, key=lambda name: sources[name])
-        if found["fused"] < sources[best]:
-            LOG.warning(
-                f"the source {best} alone is better than all of them joined "
-                f"({sources[best]:.4f} to {found['fused']:.4f} on held-out validation requests)"
-            )
-        with_trees = found.get("ranked", -1.0) > found["fused"]
+        only = _alone(config, found)
+        with_trees = found.get("ranked", -1.0) > max(
+            found[name] for name in found if name != "ranked"
+        )
         if "ranked" in found and not with_trees:
-            LOG.warning("the trees are no better than the fusion, whose order stays")
+            LOG.warning("the trees are no better than the order before them, which stays")
+        only = None if with_trees else only
     else:
-        with_trees = isinstance(config.model.rank, Trees)
-    return _fitted(config, data, labelled, with_trees=with_trees)
+        with_trees, only = isinstance(config.model.rank, Trees), None
+    return _fitted(config, data, labelled, with_trees=with_trees, only=only)
+
+
+def _alone(config: PipelineExperiment, found: dict[str, float]) -> int | None:
+    """Return the source that is better alone than all joined, if one is; it is said."""
+    names = config.model.names
+    best = max(range(len(names)), key=lambda number: found[names[number]])
+    if found["fused"] >= found[names[best]]:
+        return None
+    learned = isinstance(config.model.fuse, Learned)
+    LOG.warning(
+        f"the source {names[best]} alone is better than all of them joined "
+        f"({found[names[best]]:.4f} to {found['fused']:.4f} on held-out validation requests)"
+        + (": its order stays, before what only the others name" if learned else "")
+    )
+    return best if learned else None
 
 
 def facts_of(data: Dataset) -> ItemFacts:
@@ -108,10 +120,15 @@ def _compared(
 
 
 def _fitted(
-    config: PipelineExperiment, data: Dataset, labelled: Labelled, *, with_trees: bool
+    config: PipelineExperiment,
+    data: Dataset,
+    labelled: Labelled,
+    *,
+    with_trees: bool,
+    only: int | None = None,
 ) -> JoinedModel:
     settings, counts = config.model, data.train_counts
-    fusion = fit_fusion(settings.fuse, labelled.candidates, counts, labelled.hit)
+    fusion = fit_fusion(settings.fuse, labelled.candidates, counts, labelled.hit, only)
     joined = JoinedModel(fusion, facts_of(data), new_items(config, data), None, 0)
     rank = settings.rank
     if not with_trees or not isinstance(rank, Trees):

@@ -1,5 +1,6 @@
 """A pipeline end to end: trained, evaluated stage by stage, served, explained, continued."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from recsys.features.dataset.split import TEST, VALIDATION
 from recsys.serving.recommend.scorer import Scorer
 from recsys.training.families.family import Given
 from recsys.training.families.load import load_config
+from recsys.training.families.pipeline import learning
 from recsys.training.families.pipeline.asking import Asking, candidates_with_hits
 from recsys.training.families.pipeline.job import (
     open_pipeline,
@@ -24,6 +26,7 @@ from recsys.training.families.pipeline.job import (
     trained_on_all,
 )
 from recsys.training.families.pipeline.sources import TrainedSources
+from recsys.training.jobs.check import preflight
 from recsys.training.jobs.runs import TrainResult
 from recsys.training.jobs.train import train, train_below
 
@@ -198,6 +201,18 @@ def test_every_way_of_joining_and_ranking_is_trained_and_served(folder: Path) ->
         assert again.to_frame().equals(found.evaluation.to_frame())
 
 
+def test_a_source_that_is_better_alone_keeps_its_order(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = config_of(folder).model.names
+    values = {name: 0.1 for name in names} | {names[1]: 0.3, "fused": 0.2}
+    monkeypatch.setattr(learning, "_compared", lambda *_: values)
+    evaluation: Any = trained(folder).evaluation
+    assert f"the source {names[1]} alone is better than all of them joined" in caplog.text
+    own, alone = (evaluation.results[name] for name in ("pipeline", f"source: {names[1]}"))
+    assert own.per_query["ndcg_at_5"].tolist() == alone.per_query["ndcg_at_5"].tolist()
+
+
 def test_sources_may_be_files_new_items_and_models_that_learn(folder: Path) -> None:
     sources = [
         {"model": "towers.yaml", "take": 20},
@@ -297,6 +312,9 @@ def test_the_same_training_gives_the_same_bundle(result: TrainResult, folder: Pa
             "dcn",
         ),
         ({"sources": [{"model": "nowhere.yaml"}]}, {}, "no such configuration"),
+        ({"sources": [{"model": "ease"}]}, {}, "'ease' is a kind .* no file: write .kind: ease."),
+        ({"sources": [{"kind": "ease"}]}, {}, r"sources\.0: .* below 'model', as in .*kind: ease"),
+        ({"sources": ["ease"]}, {}, r"^\S+pipeline.yaml: model\.sources\.0: a source [^\n]*$"),
         ({"sources": [SETTINGS["model"]["sources"][1]] * 2}, {}, "two are called 'item_knn'"),
         ({"filter": "prise < 3"}, {}, "no column 'prise'"),
         ({"rules": [{"at_most": 2, "of": "shelv"}]}, {}, "shelv"),
@@ -305,12 +323,18 @@ def test_the_same_training_gives_the_same_bundle(result: TrainResult, folder: Pa
         ({}, {"training": {"metric": "auc"}}, "'auc' is not computed"),
     ],
 )
+@pytest.mark.parametrize("job", [preflight, train])
 def test_what_does_not_fit_is_refused_before_anything_is_trained(
-    model: dict[str, Any], sections: dict[str, Any], message: str, folder: Path, tmp_path: Path
+    job: Callable[[Any], Any],
+    model: dict[str, Any],
+    sections: dict[str, Any],
+    message: str,
+    folder: Path,
+    tmp_path: Path,
 ) -> None:
     def attempt() -> None:
         config = config_of(folder, model, **sections)
-        train(config.model_copy(update={"output": str(tmp_path)}))
+        job(config.model_copy(update={"output": str(tmp_path)}))
 
     with pytest.raises(UserError, match=message):
         attempt()
