@@ -10,7 +10,6 @@ from recsys.pipeline.rules import Rule
 
 Positive = Annotated[int, Field(ge=1)]
 Section = dict[str, Any]
-_SECTIONS = ("embedding", "training", "sessions", "calibration")
 
 
 class NewItems(StrictModel):
@@ -29,7 +28,7 @@ class Source(StrictModel):
 
     model: Section | str | None = None
     """Settings of the model with its `kind`, or the path of a configuration whose sections model,
-    training, embedding, sessions and calibration are taken."""
+    training, embedding and sessions are taken (a calibration is left out: joining learns one)."""
     new_items: NewItems | None = None
     """In place of `model`: new items, for exploration."""
     take: Positive = 100
