@@ -151,7 +151,9 @@ class ByWeights:
         """Return what the inputs of each source, and of the item, add to the log odds."""
         added = (inputs_of(candidates, counts) - self.mean) / self.scale * self.weights
         sources = candidates.rank.shape[1]
-        of_sources = added[:, : -len(_OF_AN_ITEM)].reshape(-1, sources, len(_OF_A_SOURCE)).sum(2)
+        of_sources = (
+            added[:, : -len(_OF_AN_ITEM)].reshape(len(added), sources, len(_OF_A_SOURCE)).sum(2)
+        )
         return np.column_stack([of_sources, added[:, -len(_OF_AN_ITEM) :].sum(1)])
 
     def score(self, candidates: Candidates, counts: NDArray[np.int64]) -> Floats:
@@ -169,7 +171,7 @@ def inputs_of(candidates: Candidates, counts: NDArray[np.int64]) -> Floats:
     first = np.where(named, 1 / np.sqrt(np.maximum(rank, 1)), 0.0)
     of_sources = np.stack([named, nearness, first, candidates.position], axis=2)
     count = counts[candidates.items.values.numpy()]
-    flat = of_sources.reshape(len(rank), -1)
+    flat = of_sources.reshape(len(rank), rank.shape[1] * len(_OF_A_SOURCE))
     return np.column_stack([flat, np.log1p(count), count == 0]).astype(np.float64)
 
 

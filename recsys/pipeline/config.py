@@ -33,7 +33,7 @@ class Source(StrictModel):
     """In place of `model`: new items, for exploration."""
     take: Positive = 100
     """Candidates of a request at most."""
-    name: Annotated[str, Field(pattern=r"[a-z][a-z0-9_]*")] | None = None
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")] | None = None
     """What reports call it; null: the kind of its model."""
     training: Section | None = None
     """As in a configuration of the model's kind."""

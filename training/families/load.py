@@ -130,13 +130,13 @@ def _kind_of(raw: dict[str, Any], source: object) -> str:
     """Return the kind of the model that a configuration names."""
     model = raw.get("model", {})
     kind = model.get("kind", DEFAULT_KIND) if isinstance(model, dict) else DEFAULT_KIND
-    if kind not in FAMILY_OF_KIND:
+    if not isinstance(kind, str) or kind not in FAMILY_OF_KIND:
         known = list(FAMILY_OF_KIND)
         kinds = ", ".join(f"'{name}'" for name in known)
         raise ConfigError(
             f"{source}: model: kind '{kind}' is none of {kinds}{nearest(str(kind), known)}"
         )
-    return str(kind)
+    return kind
 
 
 def _explain(own: Family[Any], kind: str, misfit: Misfit) -> str | None:

@@ -62,6 +62,12 @@ def tracked(
     )
     status = "FAILED"
     try:
+        earlier = tracker.earlier_fingerprint()
+        if earlier not in (None, about.fingerprint):
+            raise ConfigError(
+                f"{run_dir}: the data are not those that this run began with (fingerprint "
+                f"{about.fingerprint[:12]}, then {earlier[:12]}): bring those back, or train anew"
+            )
         tracker.dataset(log_name(config.data.interactions), about.fingerprint, about.facts)
         result = run(tracker)
         status = "FINISHED"

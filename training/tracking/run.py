@@ -151,6 +151,11 @@ class Tracker:
         shown = full.relative_to(run_dir) if inside else full
         self._write({"kind": "artifact", "path": str(shown), "folder": folder})
 
+    def earlier_fingerprint(self) -> str | None:
+        """Return the hash of the data that this run was on before; None where it begins."""
+        found = [one["fingerprint"] for one, _ in self.journal.old if one["kind"] == "dataset"]
+        return str(found[-1]) if found else None
+
     def dataset(self, name: str, fingerprint: str, facts: Mapping[str, object]) -> None:
         """Say which data was trained on; the digest is our own fingerprint over every byte."""
         words = {key: str(value) for key, value in facts.items()}

@@ -172,6 +172,22 @@ def test_trees_learn_what_is_right_and_are_kept_as_text() -> None:
         RankingTrees.fit(sizes, inputs, np.zeros(3000), lengths, 0)
 
 
+@pytest.mark.parametrize("kind", list(FUSIONS))
+def test_no_candidates_at_all_have_no_scores(kind: str) -> None:
+    settings_of = {
+        "learned": Learned(),
+        "calibrated": Calibrated(),
+        "reciprocal_rank": ReciprocalRank(),
+        "round_robin": RoundRobin(),
+    }
+    found = Candidates.of(TWO, ITEMS, [3, 2])
+    hit = np.array([1, 0, 0, 0, 1, 0, 0, 0.0])
+    fusion = fit_fusion(settings_of[kind], found, COUNTS, hit)
+    none = Candidates.of(lists([[-1], [-1]], [[-1], [-1]]), ITEMS, [3, 2])
+    assert fusion.score(none, COUNTS).shape == (0,)
+    assert fusion.parts(none, COUNTS).shape == (0, 3)
+
+
 @given(st.integers(0, 1), st.integers(0, 2**31))
 @settings(max_examples=30, deadline=None)
 def test_a_source_that_is_better_alone_keeps_its_order_before_what_the_others_name(

@@ -6,6 +6,7 @@ trained again on all rows before the test part, for as many epochs as the valida
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -28,10 +29,12 @@ from recsys.features.filters.columns import CatalogueColumns
 from recsys.features.filters.predicate import passing
 from recsys.features.pipeline.fusing import ByRank
 from recsys.features.pipeline.model import JoinedModel
-from recsys.features.pipeline.rules import Rules
+from recsys.features.pipeline.rules import RuleError, Rules
 from recsys.features.pipeline.searching import PipelineSearch
 from recsys.features.schema import Schema
 from recsys.features.tables.checked import Tables
+from recsys.models.retrieval import RETRIEVAL
+from recsys.pipeline.rules import VECTORS, Diversify
 from recsys.plain.kind import PlainConfig
 from recsys.plain.registry import PLAIN
 from recsys.training.config.file import dump_config
@@ -207,14 +210,34 @@ def check_items(config: PipelineExperiment, schema: Schema, tables: Tables) -> N
     """Refuse a filter or a rule that does not fit the items.
 
     Raises:
-        FilterError, RuleError: which, and why.
+        FilterError, RuleError, ConfigError: which, and why.
     """
     num_items = tables.items.num_rows
     columns = CatalogueColumns(schema, lambda: tables.items)
-    if config.model.filter is not None:
-        passing(config.model.filter, columns, num_items)
+    only = config.model.filter
+    if only is not None and not passing(only, columns, num_items).any():
+        raise ConfigError(f"model.filter: no item passes {only!r}")
+    _check_vectors(config)
     some = np.zeros((num_items, 1), np.float32)  # vectors come with the sources
     Rules.compiled(config.model.rules, columns, num_items, some)
+
+
+def _check_vectors(config: PipelineExperiment) -> None:
+    """Refuse a rule by vectors where no source has any, before one is trained."""
+    if any(isinstance(one.model, dict) and _has_vectors(one.model) for one in config.model.sources):
+        return
+    for number, rule in enumerate(config.model.rules, 1):
+        if isinstance(rule, Diversify) and rule.diversify.by == VECTORS:
+            raise RuleError(
+                number,
+                "diversify",
+                "by: vectors, and no source has vectors of items; add one that has (two_tower, "
+                "session), or name a column",
+            )
+
+
+def _has_vectors(model: Mapping[str, Any]) -> bool:
+    return model.get("kind", "two_tower") in RETRIEVAL
 
 
 def evaluated(

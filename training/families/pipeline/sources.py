@@ -9,6 +9,7 @@ from typing import Any
 from recsys.core.errors import ConfigError
 from recsys.features.bundle.lists import ListModel
 from recsys.features.bundle.searching import VectorSearch
+from recsys.models.registry import PIPELINES
 from recsys.training.families.pipeline.config import PipelineExperiment
 
 LOG = logging.getLogger(__name__)
@@ -72,6 +73,11 @@ def check_source(config: PipelineExperiment, number: int, parse: Callable[..., A
         ConfigError: a key is unknown or wrong, or the model gives no lists.
     """
     name = config.model.names[number]
+    model = config.model.sources[number].model
+    if isinstance(model, dict) and model.get("kind") in PIPELINES:
+        raise ConfigError(
+            f"model.sources: {name}: a pipeline is no source of another one: name its sources here"
+        )
     found = parse(config.of_source(number), source=f"model.sources: {name}")
     if not hasattr(found.evaluation, "filter_seen"):
         raise ConfigError(

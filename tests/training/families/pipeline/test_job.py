@@ -1,5 +1,6 @@
 """A pipeline end to end: trained, evaluated stage by stage, served, explained, continued."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -293,6 +294,18 @@ def test_a_run_that_was_stopped_trains_no_source_again(folder: Path, tmp_path: P
     assert len(list(bundle.parent.iterdir())) == 1
 
 
+def test_a_run_is_not_continued_on_other_data(folder: Path) -> None:
+    result = trained(folder)
+    journal = result.run_dir / "journal.jsonl"
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    known = [line for line in lines if line["kind"] == "dataset"]
+    assert known
+    known[-1]["fingerprint"] = "0" * 64
+    journal.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(ConfigError, match="not those that this run began with"):
+        train(config_of(folder), resume=result.run_dir)
+
+
 def test_the_same_training_gives_the_same_bundle(result: TrainResult, folder: Path) -> None:
     again = trained(folder)
     assert again.bundle.name == result.bundle.name
@@ -317,6 +330,19 @@ def test_the_same_training_gives_the_same_bundle(result: TrainResult, folder: Pa
         ({"sources": ["ease"]}, {}, r"^\S+pipeline.yaml: model\.sources\.0: a source [^\n]*$"),
         ({"sources": [SETTINGS["model"]["sources"][1]] * 2}, {}, "two are called 'item_knn'"),
         ({"filter": "prise < 3"}, {}, "no column 'prise'"),
+        ({"filter": "item = 'none'"}, {}, "no item passes"),
+        ({"rules": [{"diversify": {"by": "vectors", "lambda": 0.3}}]}, {}, "no source has vectors"),
+        (
+            {
+                "sources": [
+                    {"model": {"kind": "pipeline", "sources": [{"model": {"kind": "ease"}}]}}
+                ]
+            },
+            {},
+            "a pipeline is no source of another one",
+        ),
+        ({"sources": [{"model": {"kind": "ease"}, "name": "../x"}]}, {}, "name"),
+        ({"kind": ["ease"]}, {}, "is none of"),
         ({"rules": [{"at_most": 2, "of": "shelv"}]}, {}, "shelv"),
         ({"fuse": "lerned"}, {}, "learned"),
         ({}, {"split": {"join_validation": True}}, "leave it out"),
