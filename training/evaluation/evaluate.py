@@ -4,6 +4,7 @@ A ranker answers queries with its best item rows; every ranker gets the same que
 out the same seen items, and is evaluated by the same functions.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -34,6 +35,8 @@ from recsys.training.config.retrieval import RetrievalEvaluationConfig
 from recsys.training.evaluation.collapse import representation_metrics
 from recsys.training.evaluation.results import ColdItems, Evaluation, RankerResult
 from recsys.training.evaluation.slices import only, slice_k, slice_recall
+
+LOG = logging.getLogger(__name__)
 
 
 class Ranker(Protocol):
@@ -216,6 +219,8 @@ def evaluate(
     asked = f"{len(queries):,} users"
     if config.asked == "events":
         asked = f"{len(queries):,} events of {len(distinct(queries.users)):,} users"
+    elif empty := _at_starts_of_sessions(queries):
+        asked += f", {empty:,} at the start of a session, before whose first step nothing is known"
     return Evaluation(
         protocol={
             **protocol,
@@ -238,6 +243,19 @@ def evaluate(
         asked=config.asked,
         cold=_cold_items(data, queries),
     )
+
+
+def _at_starts_of_sessions(queries: Queries) -> int:
+    """Return how many users with earlier events are asked after none of them; most is warned of."""
+    known = queries.seen.lengths() > 0
+    empty = int((known & (queries.history_items.lengths() == 0)).sum())
+    if empty > len(queries) / 2:
+        LOG.warning(
+            f"{empty:,} of {len(queries):,} users are asked at the start of a session, with an "
+            "empty history, where scoring answers after the last session of the log: "
+            "evaluation.queries: events asks after each step of a session"
+        )
+    return empty
 
 
 def _evaluate(

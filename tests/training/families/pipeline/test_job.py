@@ -265,6 +265,7 @@ def test_filter_and_rules_hold_for_every_list(folder: Path) -> None:
     )
     cheap = recsys.load(found.bundle).recommend(["u001"], k=4, where="price < 15")
     assert (items.price[cheap.item] < 15).all()
+    assert recsys.load(found.bundle).recommend(["u001"], k=4, where="price < -1").empty
 
 
 def test_it_says_which_source_names_an_item(result: TrainResult) -> None:

@@ -102,6 +102,17 @@ def ease(folder: Path) -> TrainResult:
     return fitted(folder, "ease")
 
 
+def test_queries_without_a_history_are_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    alone = {"inactivity_minutes": 0.05}  # each event is a session
+    evaluation: Any = fitted(folder, "markov", sessions=alone).evaluation
+    count = len(evaluation.query_users)
+    assert f"{count} of {count} users are asked at the start of a session" in caplog.text
+    assert f", {count} at the start of a session" in evaluation.protocol["queries"]
+    caplog.clear()
+    evaluation = fitted(folder, "ease").evaluation
+    assert "start of a session" not in caplog.text + evaluation.protocol["queries"]
+
+
 @pytest.mark.parametrize("kind", PLAIN)
 def test_what_is_served_is_what_was_evaluated(kind: str, folder: Path) -> None:
     result = fitted(folder, kind)
