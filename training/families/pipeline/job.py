@@ -119,11 +119,12 @@ class PipelineJob:
         search = search_of(config, self.data, first)
         asking = Asking.before(config, self.data, VALIDATION)
         labelled = candidates_with_hits(asking, search, queries)
-        joined = learnt(config, self.data, labelled, queries)
+        joined, metrics = learnt(config, self.data, labelled, queries)
         search = replace(search, joined=joined)
-        top = StageRanker(asking, search, whole)(queries, max(config.evaluation.ks))
-        found = ranking_metrics(top, queries.relevant, config.evaluation.ks)
-        metrics = {name: float(values.mean()) for name, values in found.items()}
+        if not metrics:
+            top = StageRanker(asking, search, whole)(queries, max(config.evaluation.ks))
+            found = ranking_metrics(top, queries.relevant, config.evaluation.ks)
+            metrics = {name: float(values.mean()) for name, values in found.items()}
         of_each, of_all = reached(labelled, queries)
         last = train_sources(config, run_dir, train, first)
         # Items are as frequent, and as new, as all rows before the test part say.
@@ -132,7 +133,7 @@ class PipelineJob:
         return FittedPipeline(last, joined, metrics, (tuple(of_each.tolist()), of_all))
 
     def validate(self, model: FittedPipeline) -> dict[str, float]:
-        """Return the metrics on the validation requests, which joining was learnt on."""
+        """Return the metrics on the validation requests that were held out of joining."""
         return model.metrics
 
     def finish(self, run_dir: Path, model: FittedPipeline) -> Finished:

@@ -34,15 +34,19 @@ _K = 20
 
 def learnt(
     config: PipelineExperiment, data: Dataset, labelled: Labelled, queries: Queries
-) -> JoinedModel:
-    """Return what joins and ranks the candidates of `queries`.
+) -> tuple[JoinedModel, dict[str, float]]:
+    """Return what joins and ranks the candidates of `queries`, and its metrics on some held out.
+
+    The metrics are those of the same ways learnt on the other requests; empty where too few are
+    there to hold some out.
 
     Raises:
         ConfigError: the library of the trees is not installed, or there is too little to learn.
     """
     held = np.random.default_rng(config.training.seed).random(len(queries)) < HELD_OUT
     if held.any() and not held.all():
-        found = _compared(config, data, labelled, queries, held)
+        metrics = _compared(config, data, labelled, queries, held)
+        found = {name: values[f"ndcg_at_{_K}"] for name, values in metrics.items()}
         said = ", ".join(f"{name} {value:.4f}" for name, value in found.items())
         LOG.info(f"NDCG at {_K} on {int(held.sum()):,} held-out validation requests: {said}")
         only = _alone(config, found)
@@ -52,9 +56,11 @@ def learnt(
         if "ranked" in found and not with_trees:
             LOG.warning("the trees are no better than the order before them, which stays")
         only = None if with_trees else only
+        kept = "ranked" if with_trees else "fused" if only is None else config.model.names[only]
+        of_kept = metrics[kept]
     else:
-        with_trees, only = isinstance(config.model.rank, Trees), None
-    return _fitted(config, data, labelled, with_trees=with_trees, only=only)
+        with_trees, only, of_kept = isinstance(config.model.rank, Trees), None, {}
+    return _fitted(config, data, labelled, with_trees=with_trees, only=only), of_kept
 
 
 def _alone(config: PipelineExperiment, found: dict[str, float]) -> int | None:
@@ -100,8 +106,9 @@ def _compared(
     labelled: Labelled,
     queries: Queries,
     held: NDArray[np.bool_],
-) -> dict[str, float]:
-    """Return the metric of each source and stage on held-out requests, learnt on the others."""
+) -> dict[str, dict[str, float]]:
+    """Return the metrics of each source and stage on held-out requests, learnt on the others."""
+    ks = tuple(sorted({_K, *config.evaluation.ks}))
     apart = np.flatnonzero(held)
     one = _fitted(
         config, data, _of(labelled, ~held), with_trees=isinstance(config.model.rank, Trees)
@@ -109,14 +116,14 @@ def _compared(
     rest = _of(labelled, held)
     candidates = rest.candidates
     tops = {
-        name: candidates.ordered(_by_rank(candidates, number), _K)[1]
+        name: candidates.ordered(_by_rank(candidates, number), ks[-1])[1]
         for number, name in enumerate(config.model.names)
     }
-    tops["fused"] = one.fused(candidates, _K).rows
+    tops["fused"] = one.fused(candidates, ks[-1]).rows
     if one.trees is not None:
-        tops["ranked"] = one.ranked(candidates, rest.history, _K).rows
+        tops["ranked"] = one.ranked(candidates, rest.history, ks[-1]).rows
     relevant = queries.relevant.take(_numbers(apart))
-    return {name: _metric(top, relevant) for name, top in tops.items()}
+    return {name: _metrics(top, relevant, ks) for name, top in tops.items()}
 
 
 def _fitted(
@@ -165,6 +172,6 @@ def _numbers(rows: NDArray[np.int64]) -> Tensor:
     return torch.from_numpy(rows)
 
 
-def _metric(top: Tensor, relevant: Jagged) -> float:
-    found = ranking_metrics(top, relevant, (_K,))
-    return float(np.nanmean(found[f"ndcg_at_{_K}"]))
+def _metrics(top: Tensor, relevant: Jagged, ks: tuple[int, ...]) -> dict[str, float]:
+    found = ranking_metrics(top, relevant, ks)
+    return {name: float(np.nanmean(values)) for name, values in found.items()}

@@ -207,8 +207,11 @@ def test_a_source_that_is_better_alone_keeps_its_order(
 ) -> None:
     names = config_of(folder).model.names
     values = {name: 0.1 for name in names} | {names[1]: 0.3, "fused": 0.2}
-    monkeypatch.setattr(learning, "_compared", lambda *_: values)
+    of_each = {name: {f"ndcg_at_{k}": one for k in (5, 20)} for name, one in values.items()}
+    monkeypatch.setattr(learning, "_compared", lambda *_: of_each)
+    caplog.set_level("INFO")
     evaluation: Any = trained(folder).evaluation
+    assert "validation ndcg_at_5: 0.3000" in caplog.text
     assert f"the source {names[1]} alone is better than all of them joined" in caplog.text
     own, alone = (evaluation.results[name] for name in ("pipeline", f"source: {names[1]}"))
     assert own.per_query["ndcg_at_5"].tolist() == alone.per_query["ndcg_at_5"].tolist()
