@@ -23,6 +23,7 @@ from recsys.features.pipeline.model import JoinedModel
 from recsys.features.pipeline.trees import RankingTrees
 from recsys.pipeline.config import Learned, Trees
 from recsys.training.evaluation.evaluate import ranking_metrics
+from recsys.training.evaluation.results import SOURCE
 from recsys.training.families.pipeline.asking import Labelled
 from recsys.training.families.pipeline.config import PipelineExperiment
 from recsys.training.families.plain.rows import item_values
@@ -30,6 +31,7 @@ from recsys.training.families.plain.rows import item_values
 LOG = logging.getLogger(__name__)
 HELD_OUT = 0.2
 _K = 20
+_FUSED, _RANKED = "fused", "ranked"
 
 
 def learnt(
@@ -49,33 +51,35 @@ def learnt(
         found = {name: values[f"ndcg_at_{_K}"] for name, values in metrics.items()}
         said = ", ".join(f"{name} {value:.4f}" for name, value in found.items())
         LOG.info(f"NDCG at {_K} on {int(held.sum()):,} held-out validation requests: {said}")
-        only = _alone(config, found)
-        with_trees = found.get("ranked", -1.0) > max(
-            found[name] for name in found if name != "ranked"
-        )
-        if "ranked" in found and not with_trees:
-            LOG.warning("the trees are no better than the order before them, which stays")
-        only = None if with_trees else only
-        kept = "ranked" if with_trees else "fused" if only is None else config.model.names[only]
+        kept = _kept(config, found)
         of_kept = metrics[kept]
     else:
-        with_trees, only, of_kept = isinstance(config.model.rank, Trees), None, {}
-    return _fitted(config, data, labelled, with_trees=with_trees, only=only), of_kept
+        kept, of_kept = _RANKED if isinstance(config.model.rank, Trees) else _FUSED, {}
+    sources = [f"{SOURCE}{name}" for name in config.model.names]
+    only = sources.index(kept) if kept in sources else None
+    joined = _fitted(config, data, labelled, with_trees=kept == _RANKED, only=only)
+    return joined, of_kept
 
 
-def _alone(config: PipelineExperiment, found: dict[str, float]) -> int | None:
-    """Return the source that is better alone than all joined, if one is; it is said."""
-    names = config.model.names
-    best = max(range(len(names)), key=lambda number: found[names[number]])
-    if found["fused"] >= found[names[best]]:
-        return None
+def _kept(config: PipelineExperiment, found: dict[str, float]) -> str:
+    """Return which of the compared orders the pipeline has; what it leaves out is said.
+
+    Each has to be better than those before it: all joined, a source alone, which only `Learned`
+    can keep, and the trees.
+    """
+    best = max((name for name in found if name.startswith(SOURCE)), key=lambda name: found[name])
     learned = isinstance(config.model.fuse, Learned)
-    LOG.warning(
-        f"the source {names[best]} alone is better than all of them joined "
-        f"({found[names[best]]:.4f} to {found['fused']:.4f} on held-out validation requests)"
-        + (": its order stays, before what only the others name" if learned else "")
-    )
-    return best if learned else None
+    can = [_FUSED, *([best] if learned else []), *([_RANKED] if _RANKED in found else [])]
+    kept = max(can, key=lambda name: found[name])
+    if _RANKED in found and kept != _RANKED:
+        LOG.warning("the trees are no better than the order before them, which stays")
+    if kept != _RANKED and found[best] > found[_FUSED]:
+        LOG.warning(
+            f"{best} alone is better than all of them joined ({found[best]:.4f} to "
+            f"{found[_FUSED]:.4f} on held-out validation requests)"
+            + (": its order stays, before what only the others name" if learned else "")
+        )
+    return kept
 
 
 def facts_of(data: Dataset) -> ItemFacts:
@@ -116,12 +120,12 @@ def _compared(
     rest = _of(labelled, held)
     candidates = rest.candidates
     tops = {
-        name: candidates.ordered(_by_rank(candidates, number), ks[-1])[1]
+        f"{SOURCE}{name}": candidates.ordered(_by_rank(candidates, number), ks[-1])[1]
         for number, name in enumerate(config.model.names)
     }
-    tops["fused"] = one.fused(candidates, ks[-1]).rows
+    tops[_FUSED] = one.fused(candidates, ks[-1]).rows
     if one.trees is not None:
-        tops["ranked"] = one.ranked(candidates, rest.history, ks[-1]).rows
+        tops[_RANKED] = one.ranked(candidates, rest.history, ks[-1]).rows
     relevant = queries.relevant.take(_numbers(apart))
     return {name: _metrics(top, relevant, ks) for name, top in tops.items()}
 

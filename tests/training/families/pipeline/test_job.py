@@ -206,15 +206,44 @@ def test_a_source_that_is_better_alone_keeps_its_order(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     names = config_of(folder).model.names
-    values = {name: 0.1 for name in names} | {names[1]: 0.3, "fused": 0.2}
+    values = {f"source: {names[0]}": 0.1, f"source: {names[1]}": 0.3, "fused": 0.2}
     of_each = {name: {f"ndcg_at_{k}": one for k in (5, 20)} for name, one in values.items()}
     monkeypatch.setattr(learning, "_compared", lambda *_: of_each)
     caplog.set_level("INFO")
     evaluation: Any = trained(folder).evaluation
     assert "validation ndcg_at_5: 0.3000" in caplog.text
-    assert f"the source {names[1]} alone is better than all of them joined" in caplog.text
+    assert f"source: {names[1]} alone is better than all of them joined" in caplog.text
     own, alone = (evaluation.results[name] for name in ("pipeline", f"source: {names[1]}"))
     assert own.per_query["ndcg_at_5"].tolist() == alone.per_query["ndcg_at_5"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("fuse", "fused", "alone", "ranked", "kept"),
+    [
+        ("learned", 0.3, 0.2, None, "fused"),
+        ("learned", 0.2, 0.3, None, "source: item_knn"),
+        ("learned", 0.2, 0.2, 0.2, "fused"),
+        ("learned", 0.2, 0.3, 0.25, "source: item_knn"),
+        ("learned", 0.2, 0.3, 0.35, "ranked"),
+        ("learned", 0.3, 0.2, 0.25, "fused"),
+        ("round_robin", 0.2, 0.3, 0.25, "ranked"),  # the order of one source is none of its
+        ("round_robin", 0.2, 0.3, None, "fused"),
+    ],
+)
+def test_what_is_best_on_held_out_requests_is_kept(
+    fuse: str,
+    fused: float,
+    alone: float,
+    ranked: float | None,
+    kept: str,
+    folder: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    found = {"source: markov": 0.1, "source: item_knn": alone, "fused": fused}
+    found |= {} if ranked is None else {"ranked": ranked}
+    assert learning._kept(config_of(folder, {"fuse": fuse}), found) == kept
+    assert ("order stays" in caplog.text) == (kept.startswith("source"))
+    assert ("trees are no better" in caplog.text) == (ranked is not None and kept != "ranked")
 
 
 def test_sources_may_be_files_new_items_and_models_that_learn(folder: Path) -> None:
