@@ -68,7 +68,7 @@ def _parts(name: str, value: Any) -> Arrays:
         return {name: value}
     if isinstance(value, sparse.csr_array):
         shape = np.array(value.shape, np.int64)
-        parts = (value.data, value.indices, value.indptr, shape)
+        parts: tuple[NDArray[Any], ...] = (value.data, value.indices, value.indptr, shape)
         return {f"{name}.{part}": one for part, one in zip(_MATRIX, parts, strict=True)}
     if isinstance(value, tuple):
         found = {f"{name}.count": np.array([len(value)])}
