@@ -3,6 +3,11 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.core.distinct import is_among
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -25,7 +30,8 @@ class ListExplanation:
         user, item: their ids.
         title: what people call the item.
         score: of the item, after the whole history.
-        rank: of the item among all items, the seen ones too, from 1.
+        rank: of the item in its user's list, from 1, were the list as long as the catalogue:
+            without seen items where the model's lists leave them out, but with this one; 0: none.
         by_popularity: whether the model knows nothing of the history: the list is by popularity.
         because: the items of the history, those that add most first.
     """
@@ -70,3 +76,12 @@ class ListExplanation:
     def __repr__(self) -> str:
         """Return the text."""
         return "\n".join(self.lines())
+
+
+def place_in_list(rows: NDArray[np.int64], item: int, hidden: NDArray[np.int64]) -> int:
+    """Return the place of `item`, from 1, among what is not hidden; 0 where it is not there.
+
+    rows: (n,) item rows, best first. hidden: (m,) item rows that lists leave out, `item` aside.
+    """
+    (at,) = np.nonzero(rows == item)
+    return int((~is_among(rows[: at[0]], hidden)).sum()) + 1 if len(at) else 0

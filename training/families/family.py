@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, Self, TypeVar
 
+from recsys.core.errors import ConfigError
 from recsys.data.batch import FeatureLayout
 from recsys.embeddings.diagnostics import Diagnosis, FeatureValues
 from recsys.training.config.experiment import ExperimentConfig, LearnedExperiment
@@ -138,6 +139,18 @@ class Explainer:
     model: Callable[[OpenedModel, int], Any]
     pair: Callable[[OpenedModel, str, str], Any]
     log_row: Callable[[OpenedModel, int], Any]
+
+    @classmethod
+    def of_lists(cls, pair: Callable[[OpenedModel, str, str], Any]) -> "Explainer":
+        """Return that of models that give lists, which are explained one item at a time."""
+        return cls(model=_refuse_all_but_pairs, pair=pair, log_row=_refuse_all_but_pairs)
+
+
+def _refuse_all_but_pairs(opened: OpenedModel, _asked: int) -> Any:
+    raise ConfigError(
+        f"{opened.bundle.path}: a model of kind {opened.config.model.kind} gives lists, which are "
+        "explained one item at a time: give a user and an item (--user, --item)"
+    )
 
 
 @dataclass(frozen=True)

@@ -355,6 +355,15 @@ def test_what_is_returned_shows_as_a_table(opened: recsys.Model, trained: Path) 
         opened.explain()
 
 
+def test_an_item_is_explained_at_the_place_that_its_user_is_shown_it_at(
+    opened: recsys.Model, frames: dict[str, Any]
+) -> None:
+    user = str(frames["users"].iloc[0, 0])
+    for row in opened.recommend([user], k=5).itertuples(index=False):
+        why = opened.explain(user=user, item=str(row[1]))
+        assert (why.rank, why.score) == (row.rank, pytest.approx(row.score, abs=1e-5))
+
+
 def test_lists_of_categories_of_polars_are_kept(tmp_path: Path) -> None:
     tags = pl.Series([["x", "y"], []], dtype=pl.List(pl.Categorical))
     path = path_of(pl.DataFrame({"user": ["a", "b"], "tags": tags}), "log", tmp_path)

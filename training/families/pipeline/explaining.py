@@ -14,18 +14,6 @@ from recsys.training.families.pipeline.opening import search_in
 from recsys.training.reports.showcase import item_titles
 
 
-def explain_nothing(opened: OpenedModel, _asked: int) -> ListExplanation:
-    """Refuse: a pipeline is explained one recommendation at a time.
-
-    Raises:
-        ConfigError: always.
-    """
-    raise ConfigError(
-        f"{opened.bundle.path}: a pipeline has no fields to explain; give a user and an item "
-        "(--user, --item) for the sources that name it"
-    )
-
-
 def explain_candidate(opened: OpenedModel, user: str, item: str) -> ListExplanation:
     """Return which sources name an item for a user, at which place, and what each adds.
 

@@ -12,7 +12,7 @@ from recsys.training.families.family import Explainer, FittedFamily
 from recsys.training.families.inspecting import inspect_tables
 from recsys.training.families.list_evaluation import check_metric
 from recsys.training.families.pipeline.config import PipelineExperiment
-from recsys.training.families.pipeline.explaining import explain_candidate, explain_nothing
+from recsys.training.families.pipeline.explaining import explain_candidate
 from recsys.training.families.pipeline.job import check_items, open_pipeline
 from recsys.training.families.pipeline.opening import PipelineData, answering, evaluate_opened
 from recsys.training.families.pipeline.sources import check_source
@@ -69,5 +69,5 @@ PIPELINE = FittedFamily(
     ask=partial(ask_lists, PipelineData, answering),
     comparer=LISTS,
     space=_nothing_searched,
-    explain=Explainer(model=explain_nothing, pair=explain_candidate, log_row=explain_nothing),
+    explain=Explainer.of_lists(explain_candidate),
 )

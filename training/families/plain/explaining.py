@@ -9,25 +9,12 @@ from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.sessions import Sessions
 from recsys.features.dataset.split import TEST, TRAIN, VALIDATION
 from recsys.plain.answering import MovedModel, PlainModel
-from recsys.training.explain.because import Because, ListExplanation
+from recsys.training.explain.because import Because, ListExplanation, place_in_list
 from recsys.training.explain.ids import row_of
 from recsys.training.families.opened import OpenedModel
 from recsys.training.families.plain.job import model_on
 from recsys.training.families.plain.reading import PlainData
 from recsys.training.reports.showcase import item_titles
-
-
-def explain_nothing(opened: OpenedModel, _asked: int) -> ListExplanation:
-    """Refuse: such a model is explained one recommendation at a time.
-
-    Raises:
-        ConfigError: always.
-    """
-    raise ConfigError(
-        f"{opened.bundle.path}: a model of kind {opened.config.model.kind} has no fields to "
-        "explain; give a user and an item (--user, --item) for the items of the history that "
-        "speak for it"
-    )
 
 
 def explain_list(opened: OpenedModel, user: str, item: str) -> ListExplanation:
@@ -56,7 +43,9 @@ def explain_list(opened: OpenedModel, user: str, item: str) -> ListExplanation:
     with_all = _score(plain, steps, target)
     added = {one: with_all - _score(plain, steps[steps != one], target) for one in set(steps)}
     top = plain.top(_one(steps), plain.num_items)
-    rank = int(np.flatnonzero(top.rows[0].numpy() == target)[0]) + 1
+    hides = config.evaluation.filter_seen
+    hidden = _history(data, None, user_row) if hides else np.zeros(0, np.int64)
+    hidden = hidden if isinstance(model, PlainModel) else model.own[hidden]
     of_data = {int(one): place for place, one in zip(history, steps, strict=True)}
     rows = sorted(added, key=lambda one: (-added[one], of_data[int(one)]))
     return ListExplanation(
@@ -65,7 +54,7 @@ def explain_list(opened: OpenedModel, user: str, item: str) -> ListExplanation:
         item=item,
         title=names[item_row],
         score=with_all,
-        rank=rank,
+        rank=place_in_list(top.rows[0].numpy(), target, hidden),
         by_popularity=bool(top.popular[0]),
         because=tuple(
             Because(ids[of_data[int(one)]], names[of_data[int(one)]], float(added[one]))

@@ -14,7 +14,7 @@ from recsys.training.families.inspecting import inspect_tables
 from recsys.training.families.list_evaluation import check_metric
 from recsys.training.families.plain.choose import check_baselines
 from recsys.training.families.plain.config import PlainExperiment
-from recsys.training.families.plain.explaining import explain_list, explain_nothing
+from recsys.training.families.plain.explaining import explain_list
 from recsys.training.families.plain.fallback import PlainRanker
 from recsys.training.families.plain.job import evaluate_opened, model_on, open_plain
 from recsys.training.families.plain.reading import PlainData
@@ -63,5 +63,5 @@ PLAIN_MODELS = FittedFamily(
     ask=partial(ask_lists, PlainData.of, _answering),
     comparer=LISTS,
     space=plain_space,
-    explain=Explainer(model=explain_nothing, pair=explain_list, log_row=explain_nothing),
+    explain=Explainer.of_lists(explain_list),
 )

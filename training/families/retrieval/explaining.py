@@ -18,23 +18,11 @@ from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.sessions import cut_sessions
 from recsys.features.dataset.split import TEST, TRAIN, VALIDATION
 from recsys.features.requests.table import HISTORY, Requests, request_table
-from recsys.training.explain.because import Because, ListExplanation
+from recsys.training.explain.because import Because, ListExplanation, place_in_list
 from recsys.training.explain.ids import row_of
 from recsys.training.families.family import Explainer
 from recsys.training.families.opened import OpenedModel
 from recsys.training.reports.showcase import item_titles
-
-
-def explain_nothing(opened: OpenedModel, _asked: int) -> ListExplanation:
-    """Refuse: a model of lists is explained one recommendation at a time.
-
-    Raises:
-        ConfigError: always.
-    """
-    raise ConfigError(
-        f"{opened.bundle.path}: a model of kind {opened.config.model.kind} gives lists, which are "
-        "explained one item at a time: give a user and an item (--user, --item)"
-    )
 
 
 def explain_item(opened: OpenedModel, user: str, item: str) -> ListExplanation:
@@ -56,6 +44,8 @@ def explain_item(opened: OpenedModel, user: str, item: str) -> ListExplanation:
     requests = model.encode(asked)
     found = model.search(requests, len(model.item_ids), filter_seen=False, exact=True)
     place = (found.rows == target).nonzero()[:, 1]
+    hidden = requests.seen.take(torch.tensor([0])).values.numpy()
+    hides = opened.config.evaluation.filter_seen
     scores = _scores(found, place)
     pairs = _of_pairs(model, requests, target)
     names = dict(zip(_ids(data).to_pylist(), item_titles(data), strict=True))
@@ -69,7 +59,7 @@ def explain_item(opened: OpenedModel, user: str, item: str) -> ListExplanation:
         item=item,
         title=str(names[data.tables.items.column(data.schema.item_key)[item_row].as_py()]),
         score=scores[0],
-        rank=int(place[0]) + 1,
+        rank=place_in_list(found.rows[0].numpy(), target, hidden if hides else hidden[:0]),
         by_popularity=False,
         because=tuple(sorted(because, key=lambda one: -one.adds)),
     )
@@ -119,5 +109,5 @@ def _ids(data: Dataset) -> pa.Array:
     return data.tables.items.column(data.schema.item_key).combine_chunks()
 
 
-EXPLAINER = Explainer(model=explain_nothing, pair=explain_item, log_row=explain_nothing)
+EXPLAINER = Explainer.of_lists(explain_item)
 """Of families of models of vectors."""

@@ -199,6 +199,8 @@ def test_an_item_is_explained_by_the_items_that_speak_for_it(ease: TrainResult) 
     ids = Scorer.open(ease.bundle).item_ids.to_pylist()
     target = ids.index(first.item)
     assert why.score == pytest.approx(first.score, abs=1e-6)
+    for one in model.recommend(["u001"], k=5).itertuples():
+        assert model.explain(user="u001", item=one.item).rank == one.rank
     for one in why.because:  # a linear model: what an item adds is its weight
         assert one.adds == pytest.approx(weights[ids.index(one.item), target], abs=1e-5)
         assert one.title == f"Item {one.item}"
