@@ -12,6 +12,7 @@
                            training rows of each item
     index/                 the index over the items' vectors, of models that have them
     sources/               of a pipeline: the bundles of its sources
+    ranker/                of a pipeline: the bundle of its ranker, where that is a model of rows
     memory.safetensors     what followed each item, of models that add it to their scores
     probe.parquet          requests with the answers that were given to them
     probe.safetensors      of models that answer with rows: encoded rows with their logits
@@ -54,9 +55,11 @@ ITEMS = "items.parquet"
 INDEX = "index/"
 MEMORY = "memory.safetensors"
 SOURCES = "sources/"
+RANKER = "ranker/"
 REQUEST_PROBE = "probe.parquet"
 ROW_PROBE = "probe.safetensors"
 _ORDER = "order.json"
+_NAME = "name.json"
 TRAIN_COUNT = "train_count"
 """Column of the catalogue: how many training rows an item has."""
 
@@ -205,9 +208,7 @@ def write_sources(folder: Path, bundles: Sequence[Path]) -> None:
     names = []
     for number, bundle in enumerate(bundles):
         names.append(f"{number}/{bundle.name}")
-        copy = folder / SOURCES / names[-1]
-        shutil.copytree(bundle, copy)
-        undated(copy)
+        _copy(bundle, folder / SOURCES / names[-1])
     (folder / SOURCES / _ORDER).write_text(json.dumps(names))
 
 
@@ -215,6 +216,25 @@ def source_folders(bundle: Bundle) -> list[Path]:
     """Return the folders of the bundles of a pipeline's sources, in order."""
     names: list[str] = bundle.json(f"{SOURCES}{_ORDER}")
     return [bundle.path / SOURCES.rstrip("/") / name for name in names]
+
+
+def write_ranker(folder: Path, bundle: Path) -> None:
+    """Copy the bundle of a pipeline's ranker, without the day on which it was written."""
+    _copy(bundle, folder / RANKER / bundle.name)
+    (folder / RANKER / _NAME).write_text(json.dumps(bundle.name))
+
+
+def ranker_folder(bundle: Bundle) -> Path | None:
+    """Return the folder of the bundle of a pipeline's ranker; None: it has no such one."""
+    if not bundle.has(f"{RANKER}{_NAME}"):
+        return None
+    name: str = bundle.json(f"{RANKER}{_NAME}")
+    return bundle.path / RANKER.rstrip("/") / name
+
+
+def _copy(bundle: Path, copy: Path) -> None:
+    shutil.copytree(bundle, copy)
+    undated(copy)
 
 
 def write_memory(folder: Path, memory: PairMemory) -> None:

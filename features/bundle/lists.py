@@ -16,6 +16,7 @@ from recsys.features.bundle.files import (
     ITEMS,
     TRAIN_COUNT,
     index_files,
+    ranker_folder,
     read_calibration,
     read_items,
     read_memory,
@@ -24,9 +25,12 @@ from recsys.features.bundle.files import (
 )
 from recsys.features.bundle.model_bundle import ModelBundle
 from recsys.features.bundle.request_probe import check_answers, longest_list
+from recsys.features.bundle.rows import RowModel
 from recsys.features.bundle.searching import Found, PlainSearch, Search, VectorSearch
 from recsys.features.dataset.sessions import SessionConfig
 from recsys.features.filters.columns import CatalogueColumns
+from recsys.features.pipeline.model import JoinedModel
+from recsys.features.pipeline.row_ranker import RowRanker
 from recsys.features.pipeline.rules import Rules
 from recsys.features.pipeline.searching import PipelineSearch
 from recsys.features.requests.origin import RequestOrigin
@@ -143,7 +147,7 @@ class ListModel(ModelBundle):
             origin=origin,
         )
         if isinstance(self.found_by, PipelineSearch):
-            return replace(found, of_sources=self.found_by.encode(requests, origin))
+            return self.found_by.reading(found, requests, origin)
         return found
 
     def search(
@@ -216,9 +220,18 @@ def _pipeline_search(found: ModelBundle, item_ids: pa.Array) -> PipelineSearch:
         sources=tuple(sources),
         takes=tuple(source.take for source in settings.sources),
         only_new=tuple(source.new_items is not None for source in settings.sources),
-        joined=found.joined_model(),
+        joined=_joined(found, settings.names),
         rules=rules,
     )
+
+
+def _joined(found: ModelBundle, sources: Sequence[str]) -> JoinedModel:
+    """Return what joins and ranks, with the ranker that is a bundle of its own."""
+    joined, path = found.joined_model(), ranker_folder(found.bundle)
+    if path is None:
+        return joined
+    ranker = RowRanker.of(RowModel.open(path), joined.names(sources), read_items(found.bundle))
+    return replace(joined, ranker=ranker)
 
 
 def first_vectors(sources: Sequence[ListModel]) -> NDArray[np.float32] | None:

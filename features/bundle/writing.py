@@ -22,6 +22,7 @@ from recsys.features.bundle.files import (
     write_memory,
     write_metrics,
     write_optimizer_state,
+    write_ranker,
     write_request_probe,
     write_row_probe,
     write_schema,
@@ -48,6 +49,7 @@ class ListAnswers:
     items: the catalogue. train_counts (n,): the number of training rows of each item. probe:
     requests with their lists. index: what is built over the items' vectors, where there are any.
     memory: of pairs of items. sources: bundles of the models that a pipeline is made of, in order.
+    ranker: bundle of its ranker, where that is a model of rows.
     """
 
     items: pa.Table
@@ -56,6 +58,7 @@ class ListAnswers:
     index: IndexRequest | None = None
     memory: PairMemory | None = None
     sources: Sequence[Path] = ()
+    ranker: Path | None = None
 
     def write(self, folder: Path) -> None:
         """Write catalogue, index and probe.
@@ -70,6 +73,8 @@ class ListAnswers:
             write_memory(folder, self.memory)
         if self.sources:
             write_sources(folder, self.sources)
+        if self.ranker is not None:
+            write_ranker(folder, self.ranker)
         write_request_probe(folder, self.probe)
 
 

@@ -5,13 +5,13 @@ Letters: B requests, S sources, C candidates.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recsys.data.batch import Jagged
+from recsys.data.batch import FeatureBlock, Jagged
 from recsys.features.pipeline.candidates import Candidates
 from recsys.features.pipeline.facts import ItemFacts
 from recsys.features.pipeline.fusing import FUSIONS, Fusion, input_names, inputs_of
@@ -20,6 +20,8 @@ from recsys.pipeline.config import PipelineConfig
 from recsys.plain.saved import arrays_of, from_bytes, model_of, to_bytes
 
 _FUSION, _FACTS, _TREES, _NEW = "fusion.", "facts.", "trees.", "new.rows"
+_OF_HISTORY = ("attribute", "history")
+Floats = NDArray[np.float64]
 
 
 class Ranked(NamedTuple):
@@ -34,18 +36,40 @@ class Ranked(NamedTuple):
     chosen: Tensor
 
 
+class CandidateRanker(Protocol):
+    """Orders the best of the fused candidates again."""
+
+    def score(self, candidates: Candidates, inputs: Floats, users: FeatureBlock | None) -> Floats:
+        """Return scores, (C,), larger is better.
+
+        Args:
+            candidates: C of B requests.
+            inputs: (C, F) what is known of them, as `JoinedModel.inputs` has it.
+            users: B rows, of rankers that read features of users.
+        """
+
+    def parts(
+        self,
+        candidates: Candidates,
+        inputs: Floats,
+        users: FeatureBlock | None,
+        groups: Sequence[Sequence[int]],
+    ) -> Floats:
+        """Return what each group of columns of `inputs` adds to the scores, (C, len(groups))."""
+
+
 @dataclass(frozen=True)
 class JoinedModel:
     """What joins and ranks candidates.
 
-    new: (R,) int64, the rows of items that are new, ascending. keeps: how many of the fused
-    candidates the trees order.
+    new: (R,) int64, the rows of items that are new, ascending. ranker: what orders the best of the
+    fused candidates again. keeps: how many of them.
     """
 
     fusion: Fusion
     facts: ItemFacts
     new: NDArray[np.int64]
-    trees: RankingTrees | None
+    ranker: CandidateRanker | None
     keeps: int
 
     @property
@@ -58,17 +82,22 @@ class JoinedModel:
         score = self.fusion.score(candidates, self.facts.counts)
         return Ranked(*candidates.ordered(score, k))
 
-    def ranked(self, candidates: Candidates, history: Jagged, k: int) -> Ranked:
-        """Return the best k candidates of each request, by the trees where there are any."""
-        if self.trees is None:
+    def ranked(
+        self, candidates: Candidates, history: Jagged, k: int, users: FeatureBlock | None = None
+    ) -> Ranked:
+        """Return the best k candidates of each request, by the ranker where there is one.
+
+        users: of the B requests, as the ranker reads them, where it does.
+        """
+        if self.ranker is None:
             return self.fused(candidates, k)
         kept = candidates.take(self.fused(candidates, self.keeps).chosen)
-        score = self.trees.score(self.inputs(kept, history))
+        score = self.ranker.score(kept, self.inputs(kept, history), users)
         found = kept.ordered(score, k)
         return Ranked(*found)
 
-    def inputs(self, candidates: Candidates, history: Jagged) -> NDArray[np.float64]:
-        """Return what the trees read of candidates, (C, F); see `names`."""
+    def inputs(self, candidates: Candidates, history: Jagged) -> Floats:
+        """Return what rankers read of candidates, (C, F); see `names`."""
         counts = self.facts.counts
         return np.column_stack(
             [
@@ -85,12 +114,24 @@ class JoinedModel:
         scores = [f"{source} raw score" for source in sources]
         return [*input_names(tuple(sources)), *scores, *more, "history"]
 
+    def groups(self, sources: int) -> list[list[int]]:
+        """Return the columns of `inputs` of each source, of the item, and of the history."""
+        names = self.names([f"{number}" for number in range(sources)])
+        found: list[list[int]] = [[] for _ in range(sources + 2)]
+        for column, name in enumerate(names):
+            first = name.split(" ")[0]
+            if first.isdigit():
+                found[int(first)].append(column)
+            else:
+                found[-1 if first in _OF_HISTORY else -2].append(column)
+        return found
+
     def to_bytes(self) -> bytes:
-        """Return it as safetensors bytes, for `from_bytes`."""
+        """Return it as safetensors bytes, for `from_bytes`; without a ranker that is a bundle."""
         arrays = {f"{_FUSION}{name}": one for name, one in arrays_of(self.fusion).items()}
         arrays |= {f"{_FACTS}{name}": one for name, one in arrays_of(self.facts).items()}
-        if self.trees is not None:
-            arrays |= {f"{_TREES}{name}": one for name, one in arrays_of(self.trees).items()}
+        if isinstance(self.ranker, RankingTrees):
+            arrays |= {f"{_TREES}{name}": one for name, one in arrays_of(self.ranker).items()}
         return to_bytes({**arrays, _NEW: self.new})
 
     @classmethod
@@ -107,6 +148,6 @@ class JoinedModel:
             fusion=fusion,
             facts=model_of(ItemFacts, arrays, _FACTS),
             new=arrays[_NEW],
-            trees=model_of(RankingTrees, arrays, _TREES) if has_trees else None,
+            ranker=model_of(RankingTrees, arrays, _TREES) if has_trees else None,
             keeps=getattr(config.rank, "candidates", 0),
         )

@@ -1,7 +1,7 @@
 """A pipeline asked: every source names candidates, which become one list."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Protocol
 
@@ -15,6 +15,7 @@ from recsys.data.batch import Jagged
 from recsys.features.bundle.searching import Found, PlainSearch, Search, items_of
 from recsys.features.pipeline.candidates import Candidates
 from recsys.features.pipeline.model import JoinedModel, Ranked
+from recsys.features.pipeline.row_ranker import RowRanker
 from recsys.features.pipeline.rules import Rules
 from recsys.features.requests.origin import RequestOrigin
 from recsys.features.requests.table import Requests
@@ -73,16 +74,19 @@ class PipelineSearch:
     ) -> tuple[Tensor, Tensor]:
         """Return the best k candidates by the rules: scores and rows, (B, k) each."""
         most = k if self.rules is None else max(k, RULED)
-        ranked = self.joined.ranked(candidates, items_of(requests.history), most)
+        ranked = self.ranked(requests, candidates, most)
         if self.rules is None:
             return ranked.scores, ranked.rows
         eligible = _eligible(exclude, len(requests), self.joined.num_items)
         rows, scores = self.rules.apply(ranked.rows.numpy(), ranked.scores.numpy(), k, eligible)
         return torch.from_numpy(scores), torch.from_numpy(rows)
 
-    def encode(self, table: pa.Table, origin: RequestOrigin) -> tuple[Requests, ...]:
-        """Return the requests as each source reads them."""
-        return tuple(source.encode(table, origin) for source in self.sources)
+    def reading(self, requests: Requests, table: pa.Table, origin: RequestOrigin) -> Requests:
+        """Return the requests of `table` with what each source, and the ranker, reads of them."""
+        own = tuple(source.encode(table, origin) for source in self.sources)
+        ranker = self.joined.ranker
+        users = ranker.users(table, origin) if isinstance(ranker, RowRanker) else None
+        return replace(requests, of_sources=own, for_ranker=users)
 
     def candidates(
         self, requests: Requests, *, exclude: Jagged | Passing | None, exact: bool = False
@@ -106,7 +110,8 @@ class PipelineSearch:
 
     def ranked(self, requests: Requests, candidates: Candidates, k: int) -> Ranked:
         """Return the candidates in order, k at most."""
-        return self.joined.ranked(candidates, items_of(requests.history), k)
+        history = items_of(requests.history)
+        return self.joined.ranked(candidates, history, k, requests.for_ranker)
 
     def similar(self, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Return what the first source says."""

@@ -4,6 +4,7 @@ Ke et al., "LightGBM", NeurIPS 2017; the loss is LambdaRank: Burges, "From RankN
 LambdaMART", 2010, section 4, with the gain of NDCG.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.core.errors import ConfigError
+from recsys.data.batch import FeatureBlock
+from recsys.features.pipeline.candidates import Candidates
 from recsys.pipeline.config import Trees
 
 NO_LIGHTGBM = "the package lightgbm is not installed (pip install 'recsys-engine[lightgbm]')"
@@ -76,7 +79,9 @@ class RankingTrees:
         text = model.model_to_string(num_iteration=model.best_iteration)
         return cls(np.frombuffer(text.encode(), np.uint8).copy())
 
-    def score(self, inputs: Floats) -> Floats:
+    def score(
+        self, _candidates: Candidates, inputs: Floats, _users: FeatureBlock | None = None
+    ) -> Floats:
         """Return the scores of candidates, (C,).
 
         Raises:
@@ -86,6 +91,20 @@ class RankingTrees:
             return np.zeros(0)
         found: Floats = self._model.predict(inputs, num_threads=1)
         return found
+
+    def parts(
+        self,
+        _candidates: Candidates,
+        inputs: Floats,
+        _users: FeatureBlock | None,
+        groups: Sequence[Sequence[int]],
+    ) -> Floats:
+        """Return what groups of columns add to the scores, (C, len(groups)).
+
+        By TreeSHAP (Lundberg et al., 2020); with a constant of the trees they sum to the score.
+        """
+        shares: Floats = self._model.predict(inputs, num_threads=1, pred_contrib=True)
+        return np.column_stack([shares[:, list(group)].sum(1) for group in groups])
 
     def gains(self, names: list[str]) -> dict[str, float]:
         """Return how much of what the trees gain each input brings, by name, the most first."""

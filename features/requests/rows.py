@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 
 from recsys.core.errors import ConfigError, DataError
 from recsys.data.batch import FeatureBlock
-from recsys.features.encoding.crosses import Crosses
 from recsys.features.encoding.encoder import FeatureEncoder
-from recsys.features.encoding.label_features import LabelNumbers
+from recsys.features.encoding.whole_rows import WholeRows
 from recsys.features.kinds.convert import columns_of
 from recsys.features.kinds.feature import Feature
 from recsys.features.schema import Schema
@@ -78,9 +77,7 @@ class RowEncoder:
                 f"feature '{feature.name}' is of kind {feature.kind}: it comes from the rows "
                 "before a row, which a table of rows to score does not hold; train without it"
             )
-        columns = encoder.columns_layout()
-        self._crosses = Crosses(self.schema.derived_features, columns)
-        self._memory = LabelNumbers(self.schema.label_features, columns, encoder.label_tables)
+        self._whole = WholeRows(encoder)
         self._roles = self._roles_of_rows()
         readers: dict[str, str] = {}
         for side in SIDES:
@@ -142,7 +139,7 @@ class RowEncoder:
             block = query.beside(self._encoded("items", items))
         except DataError as error:
             raise error.within(files.paths[0]) from None
-        return self._memory.beside(self._crosses.beside(block))
+        return self._whole(block)
 
     def require(self, files: TableFiles) -> None:
         """Refuse a file that lacks a column.

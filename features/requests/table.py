@@ -51,7 +51,8 @@ class Requests:
     for such a model the steps.
     num_events (B,) int64, items in the whole history, of which the model may see the last alone.
     unknown_items: ids in histories that the catalogue lacks. first_unknown: the first of them.
-    of_sources: of a pipeline, the same requests as each of its sources reads them.
+    of_sources: of a pipeline, the same requests as each of its sources reads them. for_ranker: the
+    users as its ranker reads them, where that is a model of rows.
     """
 
     user_ids: pa.Array
@@ -62,6 +63,7 @@ class Requests:
     unknown_items: int
     first_unknown: Any = None
     of_sources: tuple["Requests", ...] = ()
+    for_ranker: FeatureBlock | None = None
 
     def __len__(self) -> int:
         return len(self.user_ids)
@@ -82,7 +84,7 @@ def request_table(
     """
     seen = histories.last(users)
     ids = tables.items.column(schema.item_key).combine_chunks()
-    requests = _plain(tables.users.take(pa.array(users)))
+    requests = user_table(tables, users)
     if sessions is None:
         return requests.append_column(HISTORY, _id_lists(ids, seen))
     numbers, lengths = last_session(sessions, tables.events, users)
@@ -178,6 +180,27 @@ def encode_requests(
     unknown = np.flatnonzero(~in_catalogue)
     first = values[int(unknown[0])].as_py() if len(unknown) else None
     return Requests(users, block, shown, seen, history.lengths(), len(unknown), first)
+
+
+def encode_users(
+    encoder: FeatureEncoder,
+    table: pa.Table,
+    policies: Policies,
+    origin: RequestOrigin = _UNNAMED,
+) -> FeatureBlock:
+    """Return what is known of the user of each request, encoded; an absent attribute is null.
+
+    Raises:
+        DataError: a value is not as the model needs it.
+    """
+    known_of = _attributes(encoder.schema, table, policies, origin, steps=True)
+    with origin.named(_sources(encoder.schema, "users"), np.arange(table.num_rows)):
+        return encoder.encode("users", known_of)
+
+
+def user_table(tables: Tables, users: NDArray[np.int64]) -> pa.Table:
+    """Return what is known of user rows `users` (B,): keys and attributes."""
+    return _plain(tables.users.take(pa.array(users)))
 
 
 def require_columns(schema: Schema, files: TableFiles, remedy: str = "") -> None:

@@ -112,6 +112,25 @@ class Trees(StrictModel):
     """Candidates in a leaf."""
 
 
+class Ranker(StrictModel):
+    """A ranker of the engine, trained on the candidates of validation requests.
+
+    It reads the features of users and items, and what the sources say of a candidate.
+    """
+
+    libraries: ClassVar[tuple[str, ...]] = ()
+    kind: Literal["ranker"] = "ranker"
+    model: Section | str
+    """Settings of the ranker with its `kind`, or the path of a configuration whose sections model,
+    training and embedding are taken."""
+    candidates: Positive = 300
+    """The best of the fused candidates that are ranked."""
+    training: Section | None = None
+    """As in a configuration of the ranker's kind."""
+    embedding: Section | None = None
+    """Likewise."""
+
+
 class Nothing(StrictModel):
     """The order of the fusion stays."""
 
@@ -119,7 +138,25 @@ class Nothing(StrictModel):
     kind: Literal["none"] = "none"
 
 
-Rank = Annotated[Annotated[Nothing | Trees, Field(discriminator="kind")], BeforeValidator(named)]
+_OF_THEIR_OWN = ("none", "gbdt")
+"""Ways to rank that are no rankers of the engine."""
+
+
+def _ranked(value: Any) -> Any:
+    """Return the mapping of a way to rank that is given by its name, by a file or by a model."""
+    if isinstance(value, str) and value not in _OF_THEIR_OWN:
+        is_file = value.endswith((".yaml", ".yml"))
+        return {"kind": "ranker", "model": value if is_file else {"kind": value}}
+    if isinstance(value, dict) and "kind" not in value and "model" in value:
+        return {"kind": "ranker", **value}
+    if isinstance(value, dict) and value.get("kind", "none") not in (*_OF_THEIR_OWN, "ranker"):
+        return {"kind": "ranker", "model": value}
+    return named(value)
+
+
+Rank = Annotated[
+    Annotated[Nothing | Trees | Ranker, Field(discriminator="kind")], BeforeValidator(_ranked)
+]
 
 
 class PipelineConfig(ModelConfig):
@@ -136,8 +173,9 @@ class PipelineConfig(ModelConfig):
     """How the candidates of all sources become one list: `learned`, `calibrated`,
     `reciprocal_rank` or `round_robin`, or a mapping with `kind` and its settings."""
     rank: Rank = Nothing()
-    """`gbdt` (the extra `lightgbm`) orders the fused candidates again, where that is better on
-    held-out validation requests; `none`."""
+    """What orders the fused candidates again, where that is better on held-out validation requests:
+    `gbdt` (the extra `lightgbm`), a ranker of the engine by its kind (`autoint`, `dcn`, ...), its
+    file or its settings below `model`; `none`."""
     rules: tuple[Rule, ...] = ()
     """What lists keep to, applied in this order."""
 

@@ -81,7 +81,7 @@ def cpu(call: Callable[[], Any], times: int) -> float:
 
 def measured(search: PipelineSearch, asking: Asking, users: Any, times: int) -> dict[str, float]:
     """Return CPU seconds of every stage, of their sum and of the whole."""
-    table, requests = asking.one_table(users, search.sources)
+    table, requests = asking.one_table(users, search)
     exclude = asking.excluded(requests)
     stages: dict[str, Callable[[], Any]] = {}
     lists = [search.named(number, requests, exclude) for number in range(len(search.names))]
@@ -101,7 +101,7 @@ def measured(search: PipelineSearch, asking: Asking, users: Any, times: int) -> 
     stages["rules"] = lambda: rules.apply(ranked.rows.numpy(), ranked.scores.numpy(), 20, eligible)
     found = {name: cpu(call, times) for name, call in stages.items()}
     counted = dict(found)
-    if joined.trees is not None:
+    if joined.ranker is not None:
         del counted["fusion"]  # ranking fuses first
     else:
         del counted["ranking"]

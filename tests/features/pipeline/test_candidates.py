@@ -162,12 +162,15 @@ def test_trees_learn_what_is_right_and_are_kept_as_text() -> None:
     lengths = np.full(300, 10)
     sizes = Trees(trees=20, leaves=4, least_rows=5)
     trees = RankingTrees.fit(sizes, inputs, hit, lengths, 0)
-    again = RankingTrees(trees.text)
-    score = again.score(inputs)
-    assert (score == trees.score(inputs)).all()
+    again, unread = RankingTrees(trees.text), Candidates.of(TWO, ITEMS, [3, 2])
+    score = again.score(unread, inputs)
+    assert (score == trees.score(unread, inputs)).all()
+    parts = again.parts(unread, inputs, None, [[0, 2], [1]])
+    assert np.ptp(score - parts.sum(1)) < 1e-9  # a constant
+    assert parts[:, 1].std() > 3 * parts[:, 0].std()
     assert score[hit > 0].min() > np.median(score)
     assert next(iter(again.gains(["a", "b", "c"]))) == "b"
-    assert again.score(np.zeros((0, 3))).tolist() == []
+    assert again.score(unread, np.zeros((0, 3))).tolist() == []
     with pytest.raises(ConfigError, match="too few validation requests"):
         RankingTrees.fit(sizes, inputs, np.zeros(3000), lengths, 0)
 

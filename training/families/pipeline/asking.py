@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -15,8 +16,9 @@ from recsys.features.dataset.queries import Queries
 from recsys.features.filters.columns import CatalogueColumns
 from recsys.features.filters.predicate import passing as items_that_pass
 from recsys.features.pipeline.candidates import Candidates
+from recsys.features.pipeline.model import JoinedModel
 from recsys.features.pipeline.requests import whole_requests
-from recsys.features.pipeline.searching import PipelineSearch, SourceModel
+from recsys.features.pipeline.searching import PipelineSearch
 from recsys.features.requests.origin import RequestOrigin
 from recsys.features.requests.table import Requests, encode_requests
 from recsys.retrieval.passing import Passing
@@ -56,15 +58,15 @@ class Asking:
         return cls(config, data, data.part < part, passes)
 
     def requests(
-        self, users: NDArray[np.int64], sources: tuple[SourceModel, ...]
+        self, users: NDArray[np.int64], search: PipelineSearch
     ) -> Iterator[tuple[slice, Requests]]:
-        """Yield places of users, and their requests as the pipeline and its sources read them."""
+        """Yield places of users, and their requests as the pipeline and its parts read them."""
         for start in range(0, len(users), AT_ONCE):
             place = slice(start, min(start + AT_ONCE, len(users)))
-            yield place, self.one_table(users[place], sources)[1]
+            yield place, self.one_table(users[place], search)[1]
 
     def one_table(
-        self, users: NDArray[np.int64], sources: tuple[SourceModel, ...]
+        self, users: NDArray[np.int64], search: PipelineSearch
     ) -> tuple[pa.Table, Requests]:
         """Return the requests of some users as a table, and encoded."""
         data, config = self.data, self.config
@@ -76,8 +78,7 @@ class Asking:
             history_length=config.model.history_length,
             policies=config.policies,
         )
-        own = tuple(source.encode(table, _UNNAMED) for source in sources)
-        return table, replace(found, of_sources=own)
+        return table, search.reading(found, table, _UNNAMED)
 
     def excluded(
         self, requests: Requests, among: NDArray[np.int64] | None = None
@@ -111,7 +112,7 @@ class StageRanker:
     ) -> NDArray[np.int32]:
         """Return the best k item rows of each query, (Q, k), -1 where the list is short."""
         top = np.full((len(queries), k), -1, np.int32)
-        for place, requests in self.asking.requests(queries.users, self.search.sources):
+        for place, requests in self.asking.requests(queries.users, self.search):
             rows = self.answer(self.search, requests, self.asking.excluded(requests, among), k)[1]
             top[place, : rows.shape[1]] = rows.numpy()
         return top
@@ -150,18 +151,34 @@ def one_source(number: int) -> Answer:
 class Labelled:
     """Candidates of queries of which it is known which were right; hit: (C,) 0 or 1.
 
-    history: B rows of item rows.
+    history: B rows of item rows. users: (B,) rows of the users.
     """
 
     candidates: Candidates
     history: Jagged
     hit: NDArray[np.float64]
+    users: NDArray[np.int64]
+
+    def of(self, requests: NDArray[np.bool_]) -> "Labelled":
+        """Return the candidates of some requests, (B,) bool."""
+        owner = self.candidates.items.owners().numpy()
+        numbers = np.flatnonzero(requests[owner])
+        few = self.candidates.only(numbers)
+        rows = torch.from_numpy(np.flatnonzero(requests))
+        candidates = replace(few, items=few.items.take(rows))
+        return Labelled(candidates, self.history.take(rows), self.hit[numbers], self.users[rows])
+
+    def best(self, joined: JoinedModel, k: int) -> "Labelled":
+        """Return the best k candidates of each request as the fusion has them."""
+        chosen = joined.fused(self.candidates, k).chosen
+        numbers = np.sort(chosen[chosen >= 0].numpy())
+        return replace(self, candidates=self.candidates.only(numbers), hit=self.hit[numbers])
 
 
 def candidates_with_hits(asking: Asking, search: PipelineSearch, queries: Queries) -> Labelled:
     """Return the candidates of all queries, and which of them were right."""
     parts, histories = [], []
-    for _, requests in asking.requests(queries.users, search.sources):
+    for _, requests in asking.requests(queries.users, search):
         found = search.candidates(requests, exclude=asking.excluded(requests))[1]
         parts.append(found)
         histories.append(items_of(requests.history))
@@ -174,7 +191,7 @@ def candidates_with_hits(asking: Asking, search: PipelineSearch, queries: Querie
     asked = candidates.items.owners().numpy() * size + candidates.items.values.numpy()
     hit = np.zeros(len(asked))
     hit[np.searchsorted(asked, right[_found(asked, right)])] = 1.0
-    return Labelled(candidates, history, hit)
+    return Labelled(candidates, history, hit, queries.users)
 
 
 def _found(asked: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.bool_]:

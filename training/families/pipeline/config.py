@@ -1,5 +1,6 @@
 """The configuration of an experiment with a pipeline."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -8,7 +9,7 @@ from pydantic import model_validator
 from recsys.core.errors import ConfigError
 from recsys.features.dataset.split import RetrievalSplitConfig
 from recsys.models.registry import MODELS
-from recsys.pipeline.config import PipelineConfig, Source
+from recsys.pipeline.config import PipelineConfig, Ranker, Source
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.config.file import read_raw
 from recsys.training.config.retrieval import RetrievalEvaluationConfig, refuse_labels
@@ -16,6 +17,12 @@ from recsys.training.config.sections import FittingConfig, PositiveInt
 
 _TAKEN = ("model", "training", "embedding", "sessions")
 """Sections of a source's own file that count."""
+_OF_RANKERS = ("model", "training", "embedding")
+"""Sections of a ranker's own file that count."""
+LABEL, PART = "candidate_is_right", "candidate_part"
+"""Columns of the log of candidates that a ranker is trained on."""
+_USUAL = {"negative_rate": 0.2, "batch_size": 1024}
+"""Of the training of a ranker on candidates, of which few are right."""
 
 
 class PipelineFittingConfig(FittingConfig):
@@ -47,14 +54,17 @@ class PipelineExperiment(ExperimentConfig):
         return self
 
     def settled(self, folder: Path) -> Self:
-        """Return the experiment with the sources that are files written out.
+        """Return the experiment with sources, and a ranker, that are files written out.
 
         Raises:
             NotFoundError: there is no such file.
             ConfigError: a file has no model.
         """
         sources = tuple(_written_out(source, folder) for source in self.model.sources)
-        model = self.model.model_copy(update={"sources": sources})
+        rank = self.model.rank
+        if isinstance(rank, Ranker) and isinstance(rank.model, str):
+            rank = rank.model_copy(update=_sections(folder / rank.model, rank, _OF_RANKERS))
+        model = self.model.model_copy(update={"sources": sources, "rank": rank})
         return self.model_copy(update={"model": model})
 
     def of_source(self, number: int, *, last: bool = False) -> dict[str, Any]:
@@ -82,6 +92,33 @@ class PipelineExperiment(ExperimentConfig):
         }
         return found | {"tracking": {"enabled": False}, "cache": tree["cache"]}
 
+    def of_ranker(self, log: str, columns: Sequence[str]) -> dict[str, Any]:
+        """Return the keys of the experiment that trains a ranker on the candidates in a log.
+
+        Args:
+            log: path of the log.
+            columns: of what the sources say of a candidate.
+        """
+        tree = self.model_dump(mode="json", by_alias=True)
+        schema, rank = self.schema_, self.model.rank
+        assert isinstance(rank, Ranker)
+        known = [one for one in schema.column_features if one.table != "interactions"]
+        features = [one.model_dump(mode="json", by_alias=True) for one in known]
+        features += [{"name": name, "table": "interactions", "kind": "numeric"} for name in columns]
+        roles = schema.interactions
+        rows = {"user": roles.user, "item": roles.item, "label": {"column": LABEL}}
+        found: dict[str, Any] = {
+            "data": {**tree["data"], "interactions": log},
+            "policies": tree["policies"],
+            "schema": {**tree["schema"], "interactions": rows, "features": features},
+            "split": {"kind": "column", "column": PART},
+            "model": rank.model,
+            "training": {**_USUAL, "seed": self.training.seed, **(rank.training or {})},
+            "evaluation": {"rankers": [], "bootstrap_samples": 20},
+            "tracking": {"enabled": False},
+        }
+        return found if rank.embedding is None else found | {"embedding": rank.embedding}
+
 
 def _written_out(source: Source, folder: Path) -> Source:
     if not isinstance(source.model, str):
@@ -92,11 +129,16 @@ def _written_out(source: Source, folder: Path) -> Source:
             f"model.sources: '{source.model}' is a kind of model and no file: write "
             f"{{kind: {source.model}}} for a model with the settings that it has by default"
         )
+    settled = _sections(path, source, _TAKEN)
+    return source.model_copy(update={**settled, "name": source.name or path.stem})
+
+
+def _sections(path: Path, given: Source | Ranker, names: tuple[str, ...]) -> dict[str, Any]:
+    """Return the sections that a model's own file has, under those that are given beside it."""
     raw = read_raw(path)
     if not isinstance(raw.get("model"), dict):
-        raise ConfigError(f"{path}: a source of a pipeline needs a section 'model'")
-    taken = {name: raw[name] for name in _TAKEN if name in raw}
+        raise ConfigError(f"{path}: a model of a pipeline needs a section 'model'")
+    taken = {name: raw[name] for name in names if name in raw}
     kind = raw["model"].get("kind", "two_tower")
-    own = {name: one for name in _TAKEN[1:] if (one := getattr(source, name)) is not None}
-    settled = {**taken, **own, "model": {"kind": kind, **raw["model"]}}
-    return source.model_copy(update={**settled, "name": source.name or path.stem})
+    own = {name: one for name in names[1:] if (one := getattr(given, name)) is not None}
+    return {**taken, **own, "model": {"kind": kind, **raw["model"]}}

@@ -1,10 +1,16 @@
-"""Why a pipeline shows an item: which sources name it, and what that adds to its score."""
+"""Why a pipeline shows an item: which sources name it, and what that adds to its score.
+
+Of a ranker the parts are what its score loses without them; of trees, their shares by TreeSHAP.
+"""
 
 import numpy as np
 
 from recsys.core.errors import ConfigError
 from recsys.features.bundle.searching import items_of
 from recsys.features.dataset.split import TEST
+from recsys.features.pipeline.candidates import Candidates
+from recsys.features.pipeline.searching import PipelineSearch
+from recsys.features.requests.table import Requests
 from recsys.training.explain.because import Because, ListExplanation
 from recsys.training.explain.ids import row_of
 from recsys.training.families.opened import OpenedModel
@@ -27,7 +33,7 @@ def explain_candidate(opened: OpenedModel, user: str, item: str) -> ListExplanat
     user_row = row_of(data.tables.users, data.schema.user_key, user, "user")
     item_row = row_of(data.tables.items, data.schema.item_key, item, "item")
     asking = Asking.before(config, data, TEST + 1)
-    _, requests = asking.one_table(np.array([user_row]), search.sources)
+    _, requests = asking.one_table(np.array([user_row]), search)
     _, candidates = search.candidates(requests, exclude=asking.excluded(requests))
     (place,) = np.nonzero(candidates.items.values.numpy() == item_row)
     if not len(place):
@@ -36,20 +42,24 @@ def explain_candidate(opened: OpenedModel, user: str, item: str) -> ListExplanat
             "or does not pass the filter), so that the pipeline cannot show it: let sources take "
             "more"
         )
-    ranked = search.joined.ranked(candidates, items_of(requests.history), search.joined.num_items)
+    ranked = search.ranked(requests, candidates, search.joined.num_items)
     at = np.flatnonzero(ranked.rows[0].numpy() == item_row)
-    parts = search.joined.fusion.parts(candidates, search.joined.facts.counts)[place[0]]
+    of_sources, others = _parts(search, requests, candidates, int(place[0]))
     because = [
         Because(
             name,
             f"{name}: place {rank:,} of {take:,}" if rank else f"{name}: not named",
-            float(adds),
+            adds,
         )
         for name, rank, take, adds in zip(
-            search.names, candidates.rank[place[0]].tolist(), search.takes, parts, strict=False
+            search.names,
+            candidates.rank[place[0]].tolist(),
+            search.takes,
+            of_sources,
+            strict=True,
         )
     ]
-    because.append(Because("item", "the item by itself", float(parts[-1])))
+    because += [Because("item", words, adds) for words, adds in others.items()]
     return ListExplanation(
         kind=config.model.kind,
         user=user,
@@ -60,3 +70,24 @@ def explain_candidate(opened: OpenedModel, user: str, item: str) -> ListExplanat
         by_popularity=False,
         because=tuple(sorted(because, key=lambda one: -one.adds)),
     )
+
+
+def _parts(
+    search: PipelineSearch, requests: Requests, candidates: Candidates, place: int
+) -> tuple[list[float], dict[str, float]]:
+    """Return what each source adds to the score of a candidate, and what else does.
+
+    Of a candidate that the ranker orders, to the ranker's score; else to that of the fusion.
+    """
+    joined, history = search.joined, items_of(requests.history)
+    if joined.ranker is None or place not in joined.fused(candidates, joined.keeps).chosen:
+        parts = joined.fusion.parts(candidates, joined.facts.counts)[place].tolist()
+        return parts[:-1], {"the item by itself": parts[-1]}
+    one = candidates.only(np.array([place]))
+    groups = joined.groups(len(search.names))
+    inputs = joined.inputs(one, history)
+    found = joined.ranker.parts(one, inputs, requests.for_ranker, groups)[0].tolist()
+    return found[:-2], {
+        "how often the item occurs, and its numbers": found[-2],
+        "the history, and what the item shares with it": found[-1],
+    }

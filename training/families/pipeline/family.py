@@ -15,7 +15,7 @@ from recsys.training.families.pipeline.config import PipelineExperiment
 from recsys.training.families.pipeline.explaining import explain_candidate
 from recsys.training.families.pipeline.job import check_items, open_pipeline
 from recsys.training.families.pipeline.opening import PipelineData, answering, evaluate_opened
-from recsys.training.families.pipeline.sources import check_source
+from recsys.training.families.pipeline.sources import check_ranker, check_source
 from recsys.training.families.plain.choose import check_baselines
 from recsys.training.families.retrieval.comparing import LISTS, ask_lists
 from recsys.training.reports.evaluation_table import evaluation_table
@@ -39,6 +39,7 @@ def _check(config: PipelineExperiment) -> None:
             family_of(source).check(source)
         except ConfigError as error:
             raise ConfigError(f"model.sources: {name}: {error}") from None
+    check_ranker(config, parse_config)
 
 
 def _inspect(config: PipelineExperiment) -> Report:

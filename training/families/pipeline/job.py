@@ -29,6 +29,7 @@ from recsys.features.filters.columns import CatalogueColumns
 from recsys.features.filters.predicate import passing
 from recsys.features.pipeline.fusing import ByRank
 from recsys.features.pipeline.model import JoinedModel
+from recsys.features.pipeline.row_ranker import RowRanker
 from recsys.features.pipeline.rules import RuleError, Rules
 from recsys.features.pipeline.searching import PipelineSearch
 from recsys.features.schema import Schema
@@ -66,6 +67,7 @@ from recsys.training.families.pipeline.asking import (
 )
 from recsys.training.families.pipeline.config import PipelineExperiment
 from recsys.training.families.pipeline.learning import facts_of, learnt, new_items
+from recsys.training.families.pipeline.ranking import train_ranker
 from recsys.training.families.pipeline.sources import TrainedSources, train_sources
 from recsys.training.families.plain.choose import baseline_rankers
 
@@ -119,7 +121,8 @@ class PipelineJob:
         search = search_of(config, self.data, first)
         asking = Asking.before(config, self.data, VALIDATION)
         labelled = candidates_with_hits(asking, search, queries)
-        joined, metrics = learnt(config, self.data, labelled, queries)
+        ranker = partial(train_ranker, config, self.data, run_dir, train)
+        joined, metrics = learnt(config, self.data, labelled, queries, ranker)
         search = replace(search, joined=joined)
         if not metrics:
             top = StageRanker(asking, search, whole)(queries, max(config.evaluation.ks))
@@ -167,9 +170,13 @@ class PipelineJob:
         """Write the bundle of the pipeline below `parent` and return its folder."""
         config = self.config
         weights = model.joined.to_bytes()
-        served = replace(search, joined=JoinedModel.from_bytes(config.model, weights))
+        joined = JoinedModel.from_bytes(config.model, weights)
+        own = model.joined.ranker if isinstance(model.joined.ranker, RowRanker) else None
+        if own is not None:
+            joined = replace(joined, ranker=own)
+        served = replace(search, joined=joined)
         asking = Asking.before(config, data, TEST + 1)
-        table, requests = asking.one_table(spread_users(data), served.sources)
+        table, requests = asking.one_table(spread_users(data), served)
         found = served(requests, PROBE_K, exclude=requests.seen)
         ids = data.tables.items.column(data.schema.item_key).combine_chunks()
         described = ModelDescription(
@@ -188,6 +195,7 @@ class PipelineJob:
                 train_counts=data.train_counts,
                 probe=with_answers(table, ids, found.scores, found.rows),
                 sources=model.sources.bundles,
+                ranker=None if own is None else own.model.bundle.path,
             ),
             config=dump_config(config),
             metrics=evaluation.kept(),
@@ -258,7 +266,7 @@ def evaluated(
     rankers: dict[str, Ranker] = {config.model.kind: stage(answer=whole)}
     if search.rules is not None:
         rankers[WITHOUT_RULES] = stage(answer=whole, search=replace(search, rules=None))
-    if search.joined.trees is not None:
+    if search.joined.ranker is not None:
         rankers[WITHOUT_RANKER] = stage(answer=fused)
     for number, name in enumerate(search.names):
         rankers[f"{SOURCE}{name}"] = stage(answer=one_source(number))

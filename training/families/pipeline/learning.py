@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from recsys.core.errors import ConfigError
 from recsys.data.batch import Jagged
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.queries import Queries
@@ -20,12 +21,15 @@ from recsys.features.pipeline.candidates import Candidates
 from recsys.features.pipeline.facts import Attribute, ItemFacts
 from recsys.features.pipeline.fusing import fit_fusion
 from recsys.features.pipeline.model import JoinedModel
+from recsys.features.pipeline.row_ranker import RowRanker
 from recsys.features.pipeline.trees import RankingTrees
-from recsys.pipeline.config import Learned, Trees
+from recsys.features.requests.table import user_table
+from recsys.pipeline.config import Learned, Ranker, Trees
 from recsys.training.evaluation.evaluate import ranking_metrics
 from recsys.training.evaluation.results import SOURCE
 from recsys.training.families.pipeline.asking import Labelled
 from recsys.training.families.pipeline.config import PipelineExperiment
+from recsys.training.families.pipeline.ranking import TrainRanker
 from recsys.training.families.plain.rows import item_values
 
 LOG = logging.getLogger(__name__)
@@ -35,29 +39,41 @@ _FUSED, _RANKED = "fused", "ranked"
 
 
 def learnt(
-    config: PipelineExperiment, data: Dataset, labelled: Labelled, queries: Queries
+    config: PipelineExperiment,
+    data: Dataset,
+    labelled: Labelled,
+    queries: Queries,
+    train: TrainRanker,
 ) -> tuple[JoinedModel, dict[str, float]]:
     """Return what joins and ranks the candidates of `queries`, and its metrics on some held out.
 
     The metrics are those of the same ways learnt on the other requests; empty where too few are
-    there to hold some out.
+    there to hold some out. A ranker of the engine, which `train` trains, is that of these others.
 
     Raises:
         ConfigError: the library of the trees is not installed, or there is too little to learn.
     """
     held = np.random.default_rng(config.training.seed).random(len(queries)) < HELD_OUT
+    ranker = None
     if held.any() and not held.all():
-        metrics = _compared(config, data, labelled, queries, held)
+        metrics, ranker = _compared(config, data, labelled, queries, held, train)
         found = {name: values[f"ndcg_at_{_K}"] for name, values in metrics.items()}
         said = ", ".join(f"{name} {value:.4f}" for name, value in found.items())
         LOG.info(f"NDCG at {_K} on {int(held.sum()):,} held-out validation requests: {said}")
         kept = _kept(config, found)
         of_kept = metrics[kept]
+    elif isinstance(config.model.rank, Ranker):
+        raise ConfigError(
+            f"model.rank: {len(queries):,} validation requests are too few for a ranker to learn "
+            "from: choose a larger split.validation, or set model.rank: none"
+        )
     else:
         kept, of_kept = _RANKED if isinstance(config.model.rank, Trees) else _FUSED, {}
     sources = [f"{SOURCE}{name}" for name in config.model.names]
     only = sources.index(kept) if kept in sources else None
     joined = _fitted(config, data, labelled, with_trees=kept == _RANKED, only=only)
+    if kept == _RANKED and isinstance(config.model.rank, Ranker):
+        joined = replace(joined, ranker=ranker, keeps=config.model.rank.candidates)
     return joined, of_kept
 
 
@@ -72,7 +88,8 @@ def _kept(config: PipelineExperiment, found: dict[str, float]) -> str:
     can = [_FUSED, *([best] if learned else []), *([_RANKED] if _RANKED in found else [])]
     kept = max(can, key=lambda name: found[name])
     if _RANKED in found and kept != _RANKED:
-        LOG.warning("the trees are no better than the order before them, which stays")
+        what = "trees are" if isinstance(config.model.rank, Trees) else "ranker is"
+        LOG.warning(f"the {what} no better than the order before, which stays")
     if kept != _RANKED and found[best] > found[_FUSED]:
         LOG.warning(
             f"{best} alone is better than all of them joined ({found[best]:.4f} to "
@@ -110,24 +127,30 @@ def _compared(
     labelled: Labelled,
     queries: Queries,
     held: NDArray[np.bool_],
-) -> dict[str, dict[str, float]]:
-    """Return the metrics of each source and stage on held-out requests, learnt on the others."""
+    train: TrainRanker,
+) -> tuple[dict[str, dict[str, float]], RowRanker | None]:
+    """Return the metrics of each source and stage on held-out requests, learnt on the others.
+
+    And the ranker of the engine that was trained, where one was.
+    """
     ks = tuple(sorted({_K, *config.evaluation.ks}))
-    apart = np.flatnonzero(held)
-    one = _fitted(
-        config, data, _of(labelled, ~held), with_trees=isinstance(config.model.rank, Trees)
-    )
-    rest = _of(labelled, held)
+    one = _fitted(config, data, labelled.of(~held), with_trees=isinstance(config.model.rank, Trees))
+    rest = labelled.of(held)
     candidates = rest.candidates
     tops = {
         f"{SOURCE}{name}": candidates.ordered(_by_rank(candidates, number), ks[-1])[1]
         for number, name in enumerate(config.model.names)
     }
     tops[_FUSED] = one.fused(candidates, ks[-1]).rows
-    if one.trees is not None:
-        tops[_RANKED] = one.ranked(candidates, rest.history, ks[-1]).rows
-    relevant = queries.relevant.take(_numbers(apart))
-    return {name: _metrics(top, relevant, ks) for name, top in tops.items()}
+    ranker, users = None, None
+    if isinstance(config.model.rank, Ranker):
+        ranker = train(one, labelled, held)
+        one = replace(one, ranker=ranker, keeps=config.model.rank.candidates)
+        users = ranker.users(user_table(data.tables, rest.users))
+    if one.ranker is not None:
+        tops[_RANKED] = one.ranked(candidates, rest.history, ks[-1], users).rows
+    relevant = queries.relevant.take(torch.from_numpy(np.flatnonzero(held)))
+    return {name: _metrics(top, relevant, ks) for name, top in tops.items()}, ranker
 
 
 def _fitted(
@@ -144,36 +167,19 @@ def _fitted(
     rank = settings.rank
     if not with_trees or not isinstance(rank, Trees):
         return joined
-    chosen = joined.fused(labelled.candidates, rank.candidates).chosen
-    numbers = np.sort(chosen[chosen >= 0].numpy())
-    kept = labelled.candidates.only(numbers)
-    inputs = joined.inputs(kept, labelled.history)
-    lengths = kept.items.lengths().numpy()
-    seed = config.training.seed
-    trees = RankingTrees.fit(rank, inputs, labelled.hit[numbers], lengths, seed)
+    kept = labelled.best(joined, rank.candidates)
+    inputs = joined.inputs(kept.candidates, kept.history)
+    lengths = kept.candidates.items.lengths().numpy()
+    trees = RankingTrees.fit(rank, inputs, kept.hit, lengths, config.training.seed)
     gains = trees.gains(joined.names(settings.names))
     best = ", ".join(f"{name} {share:.0%}" for name, share in list(gains.items())[:5])
     LOG.info(f"what the trees gain most by: {best}")
-    return replace(joined, trees=trees, keeps=rank.candidates)
-
-
-def _of(labelled: Labelled, requests: NDArray[np.bool_]) -> Labelled:
-    """Return the candidates of some requests, (B,) bool."""
-    owner = labelled.candidates.items.owners().numpy()
-    numbers = np.flatnonzero(requests[owner])
-    few = labelled.candidates.only(numbers)
-    rows = _numbers(np.flatnonzero(requests))
-    candidates = replace(few, items=few.items.take(rows))
-    return Labelled(candidates, labelled.history.take(rows), labelled.hit[numbers])
+    return replace(joined, ranker=trees, keeps=rank.candidates)
 
 
 def _by_rank(candidates: Candidates, source: int) -> NDArray[np.float64]:
     rank = candidates.rank[:, source].astype(np.float64)
     return np.where(rank > 0, -rank, -np.inf)
-
-
-def _numbers(rows: NDArray[np.int64]) -> Tensor:
-    return torch.from_numpy(rows)
 
 
 def _metrics(top: Tensor, relevant: Jagged, ks: tuple[int, ...]) -> dict[str, float]:

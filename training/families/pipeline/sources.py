@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from recsys.core.errors import ConfigError
+from recsys.core.strict import nearest
 from recsys.features.bundle.lists import ListModel
 from recsys.features.bundle.searching import VectorSearch
+from recsys.models.rankers import RANKERS
 from recsys.models.registry import PIPELINES
+from recsys.pipeline.config import Ranker
 from recsys.training.families.pipeline.config import PipelineExperiment
 
 LOG = logging.getLogger(__name__)
@@ -91,6 +94,29 @@ def check_source(config: PipelineExperiment, number: int, parse: Callable[..., A
             "sessions.inactivity_minutes"
         )
     return found
+
+
+def check_ranker(config: PipelineExperiment, parse: Callable[..., Any]) -> None:
+    """Refuse a ranker that cannot be one.
+
+    Args:
+        config: the pipeline.
+        parse: reads a configuration (`recsys.training.families.load.parse_config`).
+
+    Raises:
+        ConfigError: it is no kind of ranker, or a key of it is unknown or wrong.
+    """
+    rank = config.model.rank
+    if not isinstance(rank, Ranker):
+        return
+    kind = rank.model.get("kind") if isinstance(rank.model, dict) else None
+    if kind not in RANKERS:
+        ways = ["none", "gbdt", *RANKERS]
+        raise ConfigError(
+            f"model.rank: '{kind}' is no way to rank{nearest(str(kind), ways)}: name "
+            f"{', '.join(ways)}, or a file (.yaml)"
+        )
+    parse(config.of_ranker("candidates", ("candidate_rank",)), source="model.rank")
 
 
 def _as_chosen(keys: dict[str, Any], first: ListModel) -> dict[str, Any]:

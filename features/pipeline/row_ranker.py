@@ -1,0 +1,90 @@
+"""A ranker of the engine that orders the candidates of a pipeline.
+
+Its rows have the features of users and items, and as columns of the request what the sources say of
+a candidate. Letters: B requests, C candidates, F columns, G groups of columns.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from recsys.data.batch import FeatureBlock
+from recsys.features.bundle.rows import RowModel
+from recsys.features.encoding.whole_rows import WholeRows
+from recsys.features.pipeline.candidates import Candidates
+from recsys.features.requests.origin import RequestOrigin
+from recsys.features.requests.table import encode_users
+
+Floats = NDArray[np.float64]
+AT_ONCE = 65_536
+"""Rows that are scored together."""
+_UNNAMED = RequestOrigin()
+
+
+def column_names(names: Sequence[str]) -> list[str]:
+    """Return the columns, and features, of rows that hold the inputs of these names."""
+    return ["candidate_" + re.sub(r"\W+", "_", name) for name in names]
+
+
+@dataclass(frozen=True)
+class RowRanker:
+    """See `recsys.features.pipeline.model.CandidateRanker`.
+
+    Attributes:
+        model: out of its bundle.
+        columns: (F,) names of the inputs in its rows.
+        items: the catalogue, encoded.
+    """
+
+    model: RowModel
+    columns: tuple[str, ...]
+    items: FeatureBlock
+
+    @classmethod
+    def of(cls, model: RowModel, names: Sequence[str], items: pa.Table) -> "RowRanker":
+        """Return the ranker of candidates with inputs of these names, out of a catalogue."""
+        return cls(model, tuple(column_names(names)), model.encoder.encode("items", items))
+
+    def users(self, table: pa.Table, origin: RequestOrigin = _UNNAMED) -> FeatureBlock:
+        """Return the users of requests as the ranker reads them."""
+        return encode_users(self.model.encoder, table, self.model.policies, origin)
+
+    def score(self, candidates: Candidates, inputs: Floats, users: FeatureBlock | None) -> Floats:
+        """Return the logits of candidates, (C,)."""
+        assert users is not None, "requests are encoded for the ranker"
+        whole = WholeRows(self.model.encoder)
+        owner, rows = candidates.items.owners(), candidates.items.values
+        found = np.zeros(len(rows))
+        for start in range(0, len(rows), AT_ONCE):
+            part = slice(start, start + AT_ONCE)
+            context = self.model.encoder.encode("interactions", self._table(inputs[part]))
+            block = users.take(owner[part]).beside(context, self.items.take(rows[part]))
+            found[part] = self.model.logits(whole(block))
+        return found
+
+    def parts(
+        self,
+        candidates: Candidates,
+        inputs: Floats,
+        users: FeatureBlock | None,
+        groups: Sequence[Sequence[int]],
+    ) -> Floats:
+        """Return what groups of columns add to the logits, (C, G): those without the columns less.
+
+        A column that is left out is 0, as of a source that does not name the candidate.
+        """
+        whole = self.score(candidates, inputs, users)
+        found = np.zeros((len(whole), len(groups)))
+        for number, group in enumerate(groups):
+            without = inputs.copy()
+            without[:, list(group)] = 0.0
+            found[:, number] = whole - self.score(candidates, without, users)
+        return found
+
+    def _table(self, inputs: Floats) -> pa.Table:
+        columns = {name: pa.array(inputs[:, at]) for at, name in enumerate(self.columns)}
+        return pa.table(columns)

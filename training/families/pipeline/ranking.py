@@ -1,0 +1,97 @@
+"""A ranker of the engine, trained on the candidates of a pipeline's validation requests."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from recsys.core.atomic import whole_file
+from recsys.core.errors import ConfigError
+from recsys.features.bundle.rows import RowModel
+from recsys.features.dataset.dataset import Dataset
+from recsys.features.pipeline.model import JoinedModel
+from recsys.features.pipeline.row_ranker import RowRanker, column_names
+from recsys.training.families.pipeline.asking import Labelled
+from recsys.training.families.pipeline.config import LABEL, PART, PipelineExperiment
+from recsys.training.families.pipeline.sources import Train
+
+FOLDER = "ranker"
+_LOG = "candidates.parquet"
+_VALIDATION = 0.2
+"""Share of the requests that are learnt from by which the training stops."""
+Mask = NDArray[np.bool_]
+TrainRanker = Callable[[JoinedModel, Labelled, Mask], RowRanker]
+"""Trains a ranker on the best fused candidates of requests, without those held out, (B,) bool."""
+
+
+def train_ranker(
+    config: PipelineExperiment,
+    data: Dataset,
+    run_dir: Path,
+    train: Train,
+    joined: JoinedModel,
+    labelled: Labelled,
+    held: Mask,
+) -> RowRanker:
+    """Write the candidates as a log with labels, and train the ranker on it.
+
+    Args:
+        config: the pipeline.
+        data: what it is trained on.
+        run_dir: of its run.
+        train: trains one model.
+        joined: the fusion, learnt on the requests that are not held out.
+        labelled: the candidates of all requests.
+        held: (B,) requests that are the ranker's test part.
+
+    Raises:
+        ConfigError: too few requests have a right item among the candidates.
+    """
+    folder = run_dir / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    names = joined.names(config.model.names)
+    table = _rows(config, data, joined, labelled, _parts(held, config.training.seed))
+    with whole_file(folder / _LOG) as staging:
+        pq.write_table(table, staging)
+    keys = config.of_ranker(str((folder / _LOG).resolve()), column_names(names))
+    bundle = train(keys, folder / "run")
+    return RowRanker.of(RowModel.open(bundle), names, data.tables.items)
+
+
+def _parts(held: Mask, seed: int) -> NDArray[np.str_]:
+    """Return the part of the ranker's log that each request is, (B,)."""
+    drawn = np.random.default_rng([seed, 1]).random(len(held)) < _VALIDATION
+    return np.where(held, "test", np.where(drawn, "validation", "train"))
+
+
+def _rows(
+    config: PipelineExperiment,
+    data: Dataset,
+    joined: JoinedModel,
+    labelled: Labelled,
+    part: NDArray[np.str_],
+) -> pa.Table:
+    """Return the best fused candidates as rows of a log."""
+    kept = labelled.best(joined, getattr(config.model.rank, "candidates", 0))
+    hit, owner = kept.hit, kept.candidates.items.owners().numpy()
+    for name in ("train", "validation", "test"):
+        found = hit[part[owner] == name]
+        if not 0 < found.sum() < len(found):
+            raise ConfigError(
+                "model.rank: too few validation requests have a right item among the candidates "
+                "for a ranker to learn from: take more candidates, or set model.rank: none"
+            )
+    roles, schema, tables = data.schema.interactions, data.schema, data.tables
+    users = labelled.users[owner]
+    inputs = joined.inputs(kept.candidates, kept.history)
+    columns = {
+        roles.user: tables.users.column(schema.user_key).take(pa.array(users)),
+        roles.item: tables.items.column(schema.item_key).take(kept.candidates.items.values.numpy()),
+        LABEL: pa.array(hit.astype(np.int8)),
+        PART: pa.array(part[owner]),
+    }
+    names = column_names(joined.names(config.model.names))
+    return pa.table(columns | {name: inputs[:, at] for at, name in enumerate(names)})
