@@ -9,9 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, Self, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from recsys.core.errors import ConfigError
 from recsys.data.batch import FeatureLayout
 from recsys.embeddings.diagnostics import Diagnosis, FeatureValues
+from recsys.features.tables.checked import Tables
 from recsys.training.config.experiment import ExperimentConfig, LearnedExperiment
 from recsys.training.config.ranges import Space
 from recsys.training.engine.loop import Task
@@ -153,6 +157,10 @@ def _refuse_all_but_pairs(opened: OpenedModel, _asked: int) -> Any:
     )
 
 
+def _fit_any(_config: Any, _tables: Tables, _part: NDArray[np.int8]) -> None:
+    """Refuse nothing: such models are trained on any log."""
+
+
 @dataclass(frozen=True)
 class Family(Generic[C]):
     """One family of models.
@@ -170,6 +178,8 @@ class Family(Generic[C]):
         comparer: compares what models of this family and of others answered.
         space: what `recsys tune` searches by default.
         explain: what `recsys explain` says of its models.
+        fits: refuses a model that cannot be trained on the rows of a log, given with the part of
+            each event (E,), before one is trained.
         study_embedding: `recsys tune embedding`; None where it has no meaning.
         evaluated_once: keys of `evaluation` for what is done at the end of a training alone.
     """
@@ -186,6 +196,7 @@ class Family(Generic[C]):
     comparer: Comparer
     space: Callable[[C], Space]
     explain: Explainer
+    fits: Callable[[C, Tables, NDArray[np.int8]], None] = _fit_any
     study_embedding: Callable[..., Any] | None = None
     evaluated_once: tuple[str, ...] = ()
 

@@ -65,6 +65,7 @@ from recsys.training.families.pipeline.asking import (
     whole,
 )
 from recsys.training.families.pipeline.config import PipelineExperiment
+from recsys.training.families.pipeline.fitting import check_sources_fit
 from recsys.training.families.pipeline.learning import facts_of, learnt, new_items
 from recsys.training.families.pipeline.sources import TrainedSources, train_sources
 from recsys.training.families.plain.choose import baseline_rankers
@@ -112,10 +113,10 @@ class PipelineJob:
         """Train the sources, learn to join what they name, and train them again."""
         config, train = self.config, self.given.train
         assert train is not None, "a pipeline trains other models"
-        first = train_sources(config, run_dir, train)
         queries = self._queries(VALIDATION, config.training.max_validation_queries)
         if not len(queries):
             raise ConfigError("split: no user has a validation item; choose a larger share")
+        first = train_sources(config, run_dir, train)
         search = search_of(config, self.data, first)
         asking = Asking.before(config, self.data, VALIDATION)
         labelled = candidates_with_hits(asking, search, queries)
@@ -200,10 +201,12 @@ def open_pipeline(config: PipelineExperiment, given: Given) -> PipelineJob:
     """Read and encode the tables of `config`, from its cache where it has one.
 
     Raises:
-        ConfigError: the filter or a rule does not fit the items; nothing is trained then.
+        ConfigError: the filter or a rule does not fit the items, or a source cannot be trained on
+            the log; nothing is trained then.
     """
     data = load_data(config)
     check_items(config, data.schema, data.tables)
+    check_sources_fit(config, data.tables, data.part)
     return PipelineJob(config, data, given)
 
 

@@ -362,6 +362,28 @@ def test_the_same_training_gives_the_same_bundle(result: TrainResult, folder: Pa
         ({"sources": [{"kind": "ease"}]}, {}, r"sources\.0: .* below 'model', as in .*kind: ease"),
         ({"sources": ["ease"]}, {}, r"^\S+pipeline.yaml: model\.sources\.0: a source [^\n]*$"),
         ({"sources": [SETTINGS["model"]["sources"][1]] * 2}, {}, "two are called 'item_knn'"),
+        (
+            {"sources": [{"model": {"kind": "ease", "max_items": 5}}]},
+            {},
+            "model.sources: ease: model.kind: ease: .*max_items is 5",
+        ),
+        (
+            {
+                "sources": [
+                    {
+                        "model": {"kind": "two_tower"},
+                        "embedding": {"num_rows": 10**9, "max_memory_mib": 1},
+                    }
+                ]
+            },
+            {},
+            "model.sources: two_tower: the embedding table needs",
+        ),
+        (
+            {"sources": [{"model": {"kind": "attributes"}}]},
+            {"schema": {**SETTINGS["schema"], "features": SETTINGS["schema"]["features"][:1]}},
+            "model.sources: attributes: .*no categorical feature",
+        ),
         ({"filter": "prise < 3"}, {}, "no column 'prise'"),
         ({"filter": "item = 'none'"}, {}, "no item passes"),
         ({"rules": [{"diversify": {"by": "vectors", "lambda": 0.3}}]}, {}, "no source has vectors"),

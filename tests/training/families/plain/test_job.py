@@ -1,5 +1,6 @@
 """A plain model end to end: configured, fitted, reported, bundled, asked, explained, searched."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,13 @@ from recsys.app.cli import main
 from recsys.core.errors import ConfigError, DataError, NotFoundError
 from recsys.core.events import Event, PointLogged
 from recsys.features.dataset.split import TEST
+from recsys.plain import limits
 from recsys.plain.registry import PLAIN
 from recsys.serving.recommend.scorer import Scorer
 from recsys.training.families.family import Given
 from recsys.training.families.load import load_config
 from recsys.training.families.plain.job import open_plain
+from recsys.training.jobs.check import preflight
 from recsys.training.jobs.runs import TrainResult
 from recsys.training.jobs.train import train
 
@@ -266,6 +269,7 @@ def test_a_file_for_another_kind_loses_the_keys_of_that_kind_and_says_so(
         load_config(path, ("model.kind=ease", "training.epochs=3"))
 
 
+@pytest.mark.parametrize("job", [preflight, train])
 @pytest.mark.parametrize(
     ("kind", "sections", "message"),
     [
@@ -276,14 +280,33 @@ def test_a_file_for_another_kind_loses_the_keys_of_that_kind_and_says_so(
             "the items have no categorical feature but their id",
         ),
         ("ease", {"training": {"metric": "auc"}}, "training.metric: 'auc' is not computed"),
-        ("ease", {"split": {"validation": 0.0001}}, "no user has a validation item"),
     ],
 )
 def test_what_cannot_be_fitted_is_refused(
-    kind: str, sections: dict[str, Any], message: str, folder: Path
+    kind: str, sections: dict[str, Any], message: str, folder: Path, job: Callable[[Any], Any]
 ) -> None:
-    with pytest.raises((ConfigError, DataError), match=message):
-        fitted(folder, kind, **sections)
+    config = load_config(written(folder, kind, **sections))
+    with pytest.raises(ConfigError, match=message):
+        job(config)
+
+
+def test_no_validation_item_is_refused(folder: Path) -> None:
+    with pytest.raises((ConfigError, DataError), match="no user has a validation item"):
+        fitted(folder, "ease", split={"validation": 0.0001})
+
+
+def test_counts_of_pairs_that_do_not_fit_in_memory_are_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "free_memory_bytes", lambda: 1000)
+    for job in (preflight, train):
+        with pytest.raises(ConfigError, match="markov: counts of item pairs may need .* are free"):
+            job(load_config(written(folder, "markov")))
+
+
+def test_what_is_fitted_passes_the_check(folder: Path) -> None:
+    for kind in sorted(PLAIN.keys() - {"ials"}):
+        assert preflight(load_config(written(folder, kind))).lines()
 
 
 def test_a_window_needs_times_and_ranks_are_refused(folder: Path, tmp_path: Path) -> None:
@@ -292,8 +315,9 @@ def test_a_window_needs_times_and_ranks_are_refused(folder: Path, tmp_path: Path
     schema = config.schema_.model_copy(update={"interactions": roles})
     windowed = config.model.model_copy(update={"window_days": 1.0})
     timeless = config.model_copy(update={"schema_": schema, "model": windowed})
-    with pytest.raises(ConfigError, match="popularity: the log has no times"):
-        train(timeless)
+    for job in (preflight, train):
+        with pytest.raises(ConfigError, match="popularity: the log has no times"):
+            job(timeless)
     with pytest.raises(ConfigError, match="is fitted in one process: leave --workers out"):
         recsys.train(written(folder, "ease"), workers=2)
     with pytest.raises(ConfigError, match="has nothing to start from"):
