@@ -300,7 +300,7 @@ def test_counts_of_pairs_that_do_not_fit_in_memory_are_refused(
 ) -> None:
     monkeypatch.setattr(limits, "free_memory_bytes", lambda: 1000)
     for job in (preflight, train):
-        with pytest.raises(ConfigError, match="markov: counts of item pairs may need .* are free"):
+        with pytest.raises(ConfigError, match=r"markov: counts of item pairs may need .* are free"):
             job(load_config(written(folder, "markov")))
 
 
