@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys.data.batch import Jagged
+from recsys.features.bundle.description import ModelDescription
 from recsys.features.bundle.searching import Found, PlainSearch, Search, items_of
 from recsys.features.pipeline.candidates import Candidates
 from recsys.features.pipeline.model import JoinedModel, Ranked
@@ -23,6 +24,10 @@ from recsys.retrieval.passing import Passing
 
 class SourceModel(Protocol):
     """A model that gives lists, out of its bundle."""
+
+    @property
+    def description(self) -> ModelDescription:
+        """What it is."""
 
     @property
     def found_by(self) -> Search:

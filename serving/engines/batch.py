@@ -22,6 +22,7 @@ from recsys.features.dataset.sessions import sessions_of
 from recsys.features.filters.requests import OwnFilters
 from recsys.features.kinds.categorical import CategoricalFeature
 from recsys.features.pipeline.requests import whole_requests
+from recsys.features.pipeline.searching import PipelineSearch
 from recsys.features.requests.origin import RequestOrigin
 from recsys.features.requests.steps import refuse_unknown_columns
 from recsys.features.requests.table import Requests, request_table, require_columns
@@ -210,12 +211,14 @@ def shards_of_log(
         raise ConfigError(f"--rows-per-part must be at least 1, got {rows_per_part}")
     has_steps = scorer.sessions is not None or scorer.description.has_sources
     schema = _schema_for_log(scorer.schema, steps=has_steps)
-    if not scorer.description.reads_features:
+    if not _reads_features(scorer):
         schema, sources = _of_ids_alone(schema, sources)
     open_table(sources.interactions, "interactions")  # what is not there is said first
     if schema.users is not None and sources.users is None:
         names = ", ".join(feature.name for feature in schema.features_of("users"))
-        raise ConfigError(f"the model reads {names} of a users table; give --users PATH")
+        raise ConfigError(
+            f"the model reads {names} of a users table: give it as users (--users PATH)"
+        )
     policies = scorer.policies.model_copy(update={"unknown_items": "keep"})
     tables = read_tables(schema, sources, policies)
     events = tables.events
@@ -329,6 +332,14 @@ def _schema_for_log(schema: Schema, *, steps: bool) -> Schema:
             "features": (item, *schema.features_of("users"), *of_events),
         }
     )
+
+
+def _reads_features(scorer: Scorer) -> bool:
+    """Whether the model, or a source of a pipeline, reads more than the items of histories."""
+    search = scorer.found_by
+    if isinstance(search, PipelineSearch):
+        return any(source.description.reads_features for source in search.sources)
+    return scorer.description.reads_features
 
 
 def _of_ids_alone(schema: Schema, sources: Sources) -> tuple[Schema, Sources]:

@@ -64,11 +64,19 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     items = pd.DataFrame({"item": np.arange(20), "shelf": [f"s{row % 4}" for row in range(20)]})
     names = ["item", "shelf"]
     config: dict[str, Any] = {
-        "data": {"interactions": str(folder / "log.parquet"), "items": str(folder / "i.parquet")},
+        "data": {
+            "interactions": str(folder / "log.parquet"),
+            "items": str(folder / "i.parquet"),
+            "users": str(folder / "u.parquet"),
+        },
         "schema": {
             "interactions": {"user": "user", "item": "item", "time": {"column": "at", "unit": "s"}},
             "items": {"key": "item"},
-            "features": [{"name": n, "table": "items", "kind": "categorical"} for n in names],
+            "users": {"key": "user"},
+            "features": [
+                *({"name": name, "table": "items", "kind": "categorical"} for name in names),
+                {"name": "age", "table": "users", "kind": "numeric"},
+            ],
         },
         "split": {"kind": "leave_one_out"},
         "model": {
@@ -87,6 +95,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     log.to_parquet(folder / "log.parquet")
     items.to_parquet(folder / "i.parquet")
+    pd.DataFrame({"user": np.arange(60), "age": np.arange(60)}).to_parquet(folder / "u.parquet")
     return recsys.train(config, quiet=True).bundle
 
 
@@ -112,6 +121,14 @@ def test_a_list_of_a_pipeline_is_short_by_candidates_or_by_rules(
     # Of 18 items that pass and are unseen the sources name 6 to 18, and never as many as 17.
     more = recsys.score(pipeline, tmp_path / "more", requests=requests.head(1), k=17)
     assert (more["lists_short_by_rules"], more["lists_short_by_candidates"]) == (0, 1)
+
+
+def test_sources_that_read_items_alone_need_no_table_of_users(
+    pipeline: Path, tmp_path: Path
+) -> None:
+    log = pd.DataFrame({"user": [1, 1, 2], "item": [1, 2, 3], "at": 1_700_000_000})
+    found = recsys.score(pipeline, tmp_path / "out", history=log, k=2)
+    assert found["users"] == 2
 
 
 def test_lists_by_popularity_are_counted_source_by_source(pipeline: Path, tmp_path: Path) -> None:

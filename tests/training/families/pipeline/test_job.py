@@ -13,6 +13,7 @@ import yaml
 import recsys
 from recsys.bundle.directory import Bundle
 from recsys.core.errors import ConfigError, NotFoundError, UserError
+from recsys.features.bundle.files import source_folders
 from recsys.features.bundle.lists import ListModel
 from recsys.features.dataset.split import TEST, VALIDATION
 from recsys.serving.recommend.scorer import Scorer
@@ -312,7 +313,9 @@ def test_it_says_which_source_names_an_item(result: TrainResult) -> None:
     with pytest.raises(NotFoundError, match="no item nothing"):
         model.explain(user="u005", item="nothing")
     similar = model.similar_items(["i03"], k=2)
-    assert len(similar) == 2
+    assert similar.pop("source").tolist() == ["markov", "markov"]
+    source = recsys.load(source_folders(Bundle.open(model.path))[0])
+    assert similar.equals(source.similar_items(["i03"], k=2))
 
 
 def test_a_run_that_was_stopped_trains_no_source_again(folder: Path, tmp_path: Path) -> None:
