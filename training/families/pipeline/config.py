@@ -14,7 +14,7 @@ from recsys.training.config.file import read_raw
 from recsys.training.config.retrieval import RetrievalEvaluationConfig, refuse_labels
 from recsys.training.config.sections import FittingConfig, PositiveInt
 
-_TAKEN = ("model", "training", "embedding", "sessions")
+TAKEN = ("model", "training", "embedding", "sessions")
 """Sections of a source's own file that count."""
 
 
@@ -66,7 +66,7 @@ class PipelineExperiment(ExperimentConfig):
         """
         tree = self.model_dump(mode="json", by_alias=True)
         source = self.model.sources[number]
-        own = {name: getattr(source, name) for name in _TAKEN[1:]}
+        own = {name: getattr(source, name) for name in TAKEN[1:]}
         found: dict[str, Any] = {name: tree[name] for name in ("data", "policies", "schema")}
         found["split"] = tree["split"] | {"join_validation": last}
         found["model"] = {"kind": "attributes"} if source.new_items else source.model
@@ -95,8 +95,8 @@ def _written_out(source: Source, folder: Path) -> Source:
     raw = read_raw(path)
     if not isinstance(raw.get("model"), dict):
         raise ConfigError(f"{path}: a source of a pipeline needs a section 'model'")
-    taken = {name: raw[name] for name in _TAKEN if name in raw}
+    taken = {name: raw[name] for name in TAKEN if name in raw}
     kind = raw["model"].get("kind", "two_tower")
-    own = {name: one for name in _TAKEN[1:] if (one := getattr(source, name)) is not None}
+    own = {name: one for name in TAKEN[1:] if (one := getattr(source, name)) is not None}
     settled = {**taken, **own, "model": {"kind": kind, **raw["model"]}}
     return source.model_copy(update={**settled, "name": source.name or path.stem})

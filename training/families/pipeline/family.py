@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from recsys.features.propose.inspect import Report
 from recsys.features.tables.checked import Tables
 from recsys.models.registry import PIPELINES
-from recsys.training.config.ranges import Space
 from recsys.training.evaluation.results import Evaluation
 from recsys.training.families.family import Explainer, FittedFamily
 from recsys.training.families.inspecting import inspect_tables
@@ -18,6 +17,7 @@ from recsys.training.families.pipeline.explaining import explain_candidate
 from recsys.training.families.pipeline.fitting import check_settings_of_sources, check_sources_fit
 from recsys.training.families.pipeline.job import check_items, open_pipeline
 from recsys.training.families.pipeline.opening import PipelineData, answering, evaluate_opened
+from recsys.training.families.pipeline.tuning import refuse_to_search
 from recsys.training.families.plain.choose import check_baselines
 from recsys.training.families.retrieval.comparing import LISTS, ask_lists
 from recsys.training.reports.evaluation_table import evaluation_table
@@ -45,11 +45,6 @@ def _inspect(config: PipelineExperiment) -> Report:
     return inspect_tables(config, fitting)
 
 
-def _nothing_searched(_config: PipelineExperiment) -> Space:
-    """Return nothing: its sources are tuned one by one."""
-    return {}
-
-
 PIPELINE = FittedFamily(
     plural="pipelines",
     kinds=tuple(PIPELINES),
@@ -62,6 +57,6 @@ PIPELINE = FittedFamily(
     show=evaluation_table,
     ask=partial(ask_lists, PipelineData, answering),
     comparer=LISTS,
-    space=_nothing_searched,
+    space=refuse_to_search,
     explain=Explainer.of_lists(explain_candidate),
 )

@@ -9,6 +9,7 @@ from typing import Any
 from recsys.core.errors import ConfigError
 from recsys.features.bundle.lists import ListModel
 from recsys.features.bundle.searching import VectorSearch
+from recsys.models.rankers import RANKERS
 from recsys.models.registry import PIPELINES
 from recsys.training.families.pipeline.config import PipelineExperiment
 
@@ -78,12 +79,12 @@ def check_source(config: PipelineExperiment, number: int, parse: Callable[..., A
         raise ConfigError(
             f"model.sources: {name}: a pipeline is no source of another one: name its sources here"
         )
-    found = parse(config.of_source(number), source=f"model.sources: {name}")
-    if not hasattr(found.evaluation, "filter_seen"):
+    if isinstance(model, dict) and model.get("kind") in RANKERS:
         raise ConfigError(
-            f"model.sources: {name}: a {found.model.kind} scores rows and names no items: give a "
-            "model that retrieves"
+            f"model.sources: {name}: {model['kind']} is a ranker, which scores rows and names no "
+            "items: give a model that retrieves, or a plain model"
         )
+    found = parse(config.of_source(number), source=f"model.sources: {name}")
     if config.schema_.interactions.session is not None and getattr(found, "sessions", None):
         raise ConfigError(
             f"model.sources: {name}: requests to a pipeline hold whole histories, which cannot be "

@@ -1,6 +1,7 @@
 """A pipeline end to end: trained, evaluated stage by stage, served, explained, continued."""
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from click.testing import CliRunner
 
 import recsys
+from recsys.app.cli import main
 from recsys.bundle.directory import Bundle
 from recsys.core.errors import ConfigError, NotFoundError, UserError
 from recsys.features.bundle.files import source_folders
@@ -28,6 +31,7 @@ from recsys.training.families.pipeline.job import (
     trained_on_all,
 )
 from recsys.training.families.pipeline.sources import TrainedSources
+from recsys.training.families.pipeline.tuning import TunedApartError
 from recsys.training.jobs.check import preflight
 from recsys.training.jobs.runs import TrainResult
 from recsys.training.jobs.train import train, train_below
@@ -358,7 +362,7 @@ def test_the_same_training_gives_the_same_bundle(result: TrainResult, folder: Pa
         (
             {"sources": [{"model": {"kind": "dcn"}}]},
             {},
-            "dcn",
+            "^model.sources: dcn: dcn is a ranker, which scores rows and names no items: [^\\n]*$",
         ),
         ({"sources": [{"model": "nowhere.yaml"}]}, {}, "no such configuration"),
         ({"sources": [{"model": "ease"}]}, {}, "'ease' is a kind .* no file: write .kind: ease."),
@@ -423,3 +427,49 @@ def test_what_does_not_fit_is_refused_before_anything_is_trained(
     with pytest.raises(UserError, match=message):
         attempt()
     assert not list(tmp_path.rglob("bundle"))
+
+
+def test_its_sources_are_tuned_one_by_one_by_the_commands_that_are_said(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = [
+        {"model": {"kind": "markov"}, "sessions": {"inactivity_minutes": 60}},
+        {"model": {"kind": "item_knn"}, "name": "neighbours"},
+        {"model": "towers.yaml"},
+        {"new_items": {"days": 1.0}},
+    ]
+    config = config_of(folder, {"sources": sources})
+    monkeypatch.chdir(tmp_path)
+    path = str(folder / "pipeline.yaml")
+    told = CliRunner().invoke(main, ["tune", path, "--trials", "2"])
+    assert told.exit_code == 2
+    commands = [line.strip() for line in told.stderr.splitlines() if "recsys tune" in line]
+    assert [line.split()[line.split().index("--name") + 1] for line in commands] == [
+        "markov",
+        "neighbours",
+        "towers",
+    ]
+    assert "--set 'model.hidden=[8]'" in commands[2]
+    for command in commands[:2]:
+        done = CliRunner().invoke(main, [*shlex.split(command)[1:], "--trials", "1"])
+        assert done.exit_code == 0, done.stderr
+    found = load_config(tmp_path / "markov.yaml")
+    assert (found.model.kind, found.sessions.inactivity_minutes) == ("markov", 60)  # type: ignore[attr-defined]
+    shown = CliRunner().invoke(main, [*shlex.split(commands[2])[1:], "--show-space"])
+    assert shown.exit_code == 0, shown.stderr
+    with pytest.raises(TunedApartError, match=r"recsys tune CONFIG --set model.kind=") as error:
+        recsys.tune(config, trials=1)
+    assert error.value.sources["neighbours"] == ("model.kind=item_knn",)
+
+
+def test_vectors_are_those_of_sources_which_are_named(result: TrainResult, folder: Path) -> None:
+    with pytest.raises(ConfigError, match="nor has a source: markov and item_knn score by what"):
+        recsys.export(result.bundle, folder / "index", to="exact")
+    sources = [{"model": "towers.yaml", "take": 20}, {"model": {"kind": "markov"}, "take": 20}]
+    found = trained(folder, {"sources": sources})
+    with pytest.raises(ConfigError, match="no vectors of its own") as told:
+        recsys.export(found.bundle, folder / "index", to="exact")
+    path = str(told.value).split("towers in ")[1]
+    assert recsys.export(path, folder / "index", to="exact")["n"] == NUM_ITEMS
+    with pytest.raises(ConfigError, match="no vectors of its own"):
+        recsys.load(found.bundle).query_vectors(["u001"])
