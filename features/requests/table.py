@@ -25,6 +25,7 @@ from recsys.features.encoding.encoder import FeatureEncoder
 from recsys.features.kinds.convert import columns_of
 from recsys.features.requests.origin import RequestOrigin
 from recsys.features.requests.steps import (
+    check_step_lists,
     encode_steps,
     last_session,
     refuse_unknown_columns,
@@ -172,6 +173,7 @@ def encode_requests(
     if steps:
         shown = encode_steps(encoder, table, rows[last], last, times, policies, origin)
     else:
+        check_step_lists(encoder.schema, table, origin)
         with origin.named(_sources(encoder.schema, "interactions"), np.arange(table.num_rows)):
             block = block.beside(encoder.encode("interactions", known_of))
         shown = grouped(rows[last], owner[last], table.num_rows)

@@ -36,18 +36,25 @@ class Given:
 
     world: the ranks that train together. earlier: the model that it starts from. extra_rankers:
     more rankers for the evaluation. train: trains another model, from its keys, in a folder,
-    and returns its bundle; for models that are made of others.
+    with or without a report, and returns its bundle; for models that are made of others. report:
+    whether one of this model is drawn. is_source: whether it is trained for such a model, which has
+    said everything of the data.
     """
 
     world: World = ALONE
     earlier: Earlier | None = None
     extra_rankers: ExtraRankers | None = None
-    train: Callable[[dict[str, Any], Path], Path] | None = None
+    train: Callable[[dict[str, Any], Path, bool], Path] | None = None
+    report: bool = True
+    is_source: bool = False
 
 
 @dataclass(frozen=True)
 class Finished:
-    """What a training leaves: how the model did, folder of the bundle, file of the report."""
+    """What a training leaves: how the model did, folder of the bundle, file of the report.
+
+    There is no such file where none was to be drawn.
+    """
 
     evaluation: ModelEvaluation
     bundle: Path

@@ -27,6 +27,13 @@ class PipelineFittingConfig(FittingConfig):
     """Validation queries at most, drawn once: joining and ranking are learnt on them."""
 
 
+class PipelineEvaluationConfig(RetrievalEvaluationConfig):
+    """How a pipeline is evaluated."""
+
+    source_reports: bool = False
+    """Draw a report of each training of each source, too, in `sources/` of the run's folder."""
+
+
 class PipelineExperiment(ExperimentConfig):
     """The whole file."""
 
@@ -34,7 +41,7 @@ class PipelineExperiment(ExperimentConfig):
     model: PipelineConfig
     """Sources, how they are joined and ranked, and the rules of the lists."""
     training: PipelineFittingConfig = PipelineFittingConfig()
-    evaluation: RetrievalEvaluationConfig = RetrievalEvaluationConfig()
+    evaluation: PipelineEvaluationConfig = PipelineEvaluationConfig()
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -12,13 +12,15 @@ from recsys.features.bundle.searching import VectorSearch
 from recsys.models.rankers import RANKERS
 from recsys.models.registry import PIPELINES
 from recsys.training.families.pipeline.config import PipelineExperiment
+from recsys.training.families.pipeline.lines import lines_of
 
 LOG = logging.getLogger(__name__)
 FOLDER = "sources"
 FIRST, LAST = "first", "last"
 
-Train = Callable[[dict[str, Any], Path], Path]
-"""Trains what some keys say in a folder, and returns the bundle; one that is there is kept."""
+Train = Callable[[dict[str, Any], Path, bool], Path]
+"""Trains what some keys say in a folder, with or without a report, and returns the bundle; one that
+is there is kept."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,9 @@ def train_sources(
         if earlier is not None:
             keys = _as_chosen(keys, earlier.models[number])
         LOG.info(f"source {name}, {_WORDS[stage]}")
-        bundles.append(train(keys, run_dir / FOLDER / f"{number}-{name}" / stage))
+        folder = run_dir / FOLDER / f"{number}-{name}" / stage
+        with lines_of(name):
+            bundles.append(train(keys, folder, config.evaluation.source_reports))
     models = tuple(ListModel.open(bundle) for bundle in bundles)
     return TrainedSources(tuple(bundles), models)
 

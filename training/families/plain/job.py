@@ -100,8 +100,9 @@ class PlainJob:
         evaluation, queries = _evaluated(self.reading, model, self.given.extra_rankers)
         bundle = _write(run_dir / RUN_BUNDLES, self.reading, model, evaluation)
         report = run_dir / "report.html"
-        about = ListReport(self.config, self.reading.data, evaluation, queries)
-        write_list_report(report, TITLE, about)
+        if self.given.report:
+            about = ListReport(self.config, self.reading.data, evaluation, queries)
+            write_list_report(report, TITLE, about)
         return Finished(evaluation, bundle, report)
 
 

@@ -1,6 +1,7 @@
 """A plain model end to end: configured, fitted, reported, bundled, asked, explained, searched."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,12 @@ def fitted(folder: Path, kind: str, **sections: Any) -> TrainResult:
     result = train(load_config(written(folder, kind, **sections)))
     assert result is not None
     return result
+
+
+@cache
+def trained_once(folder: Path, kind: str) -> TrainResult:
+    """Return a model of a kind, fitted by the first who asks."""
+    return fitted(folder, kind)
 
 
 @pytest.fixture(scope="module")
@@ -302,6 +309,28 @@ def test_counts_of_pairs_that_do_not_fit_in_memory_are_refused(
     for job in (preflight, train):
         with pytest.raises(ConfigError, match=r"markov: counts of item pairs may need .* are free"):
             job(load_config(written(folder, "markov")))
+
+
+@pytest.mark.parametrize("kind", ["ease", "markov", "item_knn"])
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        ([1_700_000_000], "1 values, but the history has 2 items"),
+        ([1_700_000_009, 1_700_000_000], "the times go back"),
+        (["a", "b"], "history_times"),
+        (1_700_000_000, "a list is expected"),
+    ],
+)
+def test_times_of_a_history_are_checked_whether_they_are_read_or_not(
+    kind: str, times: Any, message: str, folder: Path
+) -> None:
+    result = trained_once(folder, kind)
+    requests = pd.DataFrame({"user": ["a"], "history": [["i01", "i02"]], "history_times": [times]})
+    with pytest.raises(DataError, match=message) as told:
+        recsys.load(result.bundle).recommend(requests=requests)
+    assert told.value.column == "history_times"
+    known = requests.assign(history_times=[[1_700_000_000, 1_700_000_009]])
+    assert len(recsys.load(result.bundle).recommend(requests=known, k=3)) == 3
 
 
 def test_what_is_fitted_passes_the_check(folder: Path) -> None:
