@@ -81,7 +81,12 @@ def train(
 def train_below(keys: dict[str, Any], run_dir: Path, report: bool = False) -> Path:
     """Train what some keys say in the folder `run_dir`, and return the bundle.
 
-    report: whether one is drawn. A run that is there already is kept, and continued where it was stopped.
+    A run that is there already is kept, and continued where it was stopped.
+
+    Args:
+        keys: of its configuration.
+        run_dir: made where missing.
+        report: whether one is drawn.
     """
     bundles = bundles_of_run(run_dir)
     if bundles and not Checkpoints.of_run(run_dir).steps():

@@ -473,3 +473,20 @@ def test_vectors_are_those_of_sources_which_are_named(result: TrainResult, folde
     assert recsys.export(path, folder / "index", to="exact")["n"] == NUM_ITEMS
     with pytest.raises(ConfigError, match="no vectors of its own"):
         recsys.load(found.bundle).query_vectors(["u001"])
+
+
+def test_sources_say_who_they_are_and_draw_no_reports_unless_asked(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "recsys")
+    found = trained(folder)
+    lines = caplog.messages
+    assert not list(found.run_dir.rglob("sources/**/report.html"))
+    assert sum(line.startswith("data fingerprint") for line in lines) == 1
+    assert not any("fingerprint" in line for line in lines if ": " in line[:12])
+    for name in ("markov", "item_knn"):
+        assert sum(line.startswith(f"{name}: validation ndcg_at_5") for line in lines) == 1
+    assert any(line.startswith("validation ndcg_at_5") for line in lines)  # of the pipeline itself
+    sections = {"evaluation": {**SETTINGS["evaluation"], "source_reports": True}}
+    drawn = list(trained(folder, **sections).run_dir.rglob("sources/**/report.html"))
+    assert len(drawn) == 4
