@@ -250,6 +250,7 @@ class Model:
         max_rows: Count = 20_000,
         picture: str | Path | None = None,
         quiet: bool = True,
+        **filters: Any,
     ) -> "Explanation | RowExplanation | ListExplanation":
         """Return what a ranker looks at; see `recsys.explain` for the arguments."""
         return explain_folder(
@@ -257,6 +258,7 @@ class Model:
             user=user,
             item=item,
             row=row,
+            wanted=filters,
             max_rows=max_rows,
             picture=picture,
             quiet=quiet,

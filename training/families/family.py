@@ -23,6 +23,7 @@ from recsys.training.engine.ranks import ALONE, World
 from recsys.training.engine.warm_start import Earlier
 from recsys.training.evaluation.evaluate import ExtraRankers
 from recsys.training.evaluation.results import ModelEvaluation
+from recsys.training.explain.wanted import Wanted
 from recsys.training.families.comparing import CommonTest, Comparer, NamedModel
 from recsys.training.families.opened import OpenedModel
 
@@ -143,16 +144,17 @@ class Findings(Protocol):
 class Explainer:
     """What `recsys explain` can say of the models of a family.
 
-    model: over at most so many test rows. pair: for a user and an item, by their ids. log_row: on
-    a row of the log, counted from 1.
+    model: over at most so many test rows. pair: for a user and an item, by their ids, and filters
+    of the list; those of models that give none refuse them. log_row: on a row of the log, counted
+    from 1.
     """
 
     model: Callable[[OpenedModel, int], Any]
-    pair: Callable[[OpenedModel, str, str], Any]
+    pair: Callable[[OpenedModel, str, str, Wanted], Any]
     log_row: Callable[[OpenedModel, int], Any]
 
     @classmethod
-    def of_lists(cls, pair: Callable[[OpenedModel, str, str], Any]) -> "Explainer":
+    def of_lists(cls, pair: Callable[[OpenedModel, str, str, Wanted], Any]) -> "Explainer":
         """Return that of models that give lists, which are explained one item at a time."""
         return cls(model=_refuse_all_but_pairs, pair=pair, log_row=_refuse_all_but_pairs)
 

@@ -393,9 +393,13 @@ def test_an_item_is_explained_at_the_place_that_its_user_is_shown_it_at(
     opened: recsys.Model, frames: dict[str, Any]
 ) -> None:
     user = str(frames["users"].iloc[0, 0])
-    for row in opened.recommend([user], k=5).itertuples(index=False):
-        why = opened.explain(user=user, item=str(row[1]))
-        assert (why.rank, why.score) == (row.rank, pytest.approx(row.score, abs=1e-5))
+    whole = opened.recommend([user], k=5)
+    for filters in ({}, {"where": "price > 10", "exclude": [whole.iloc[1, 1]]}):
+        filtered = opened.recommend([user], k=5, **filters)
+        assert filtered.equals(whole) == (not filters)
+        for row in filtered.itertuples(index=False):
+            why = opened.explain(user=user, item=str(row[1]), **filters)
+            assert (why.rank, why.score) == (row.rank, pytest.approx(row.score, abs=1e-5))
 
 
 def test_lists_of_categories_of_polars_are_kept(tmp_path: Path) -> None:

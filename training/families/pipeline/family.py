@@ -1,5 +1,6 @@
 """The family of pipelines, which are made of other models."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 from recsys.features.propose.inspect import Report
 from recsys.features.tables.checked import Tables
 from recsys.models.registry import PIPELINES
+from recsys.pipeline.rules import doubts
 from recsys.training.evaluation.results import Evaluation
 from recsys.training.families.family import Explainer, FittedFamily
 from recsys.training.families.inspecting import inspect_tables
@@ -42,7 +44,8 @@ def _inspect(config: PipelineExperiment) -> Report:
         check_sources_fit(config, tables, part)
         return ()
 
-    return inspect_tables(config, fitting)
+    found = inspect_tables(config, fitting)
+    return replace(found, warnings=(*found.warnings, *doubts(config.model.rules)))
 
 
 PIPELINE = FittedFamily(

@@ -34,7 +34,7 @@ from recsys.features.pipeline.searching import PipelineSearch
 from recsys.features.schema import Schema
 from recsys.features.tables.checked import Tables
 from recsys.models.retrieval import RETRIEVAL
-from recsys.pipeline.rules import VECTORS, Diversify
+from recsys.pipeline.rules import VECTORS, Diversify, doubts
 from recsys.plain.kind import PlainConfig
 from recsys.plain.registry import PLAIN
 from recsys.training.config.file import dump_config
@@ -207,6 +207,8 @@ def open_pipeline(config: PipelineExperiment, given: Given) -> PipelineJob:
     data = load_data(config)
     check_items(config, data.schema, data.tables)
     check_sources_fit(config, data.tables, data.part)
+    for line in doubts(config.model.rules):
+        LOG.warning(line)
     return PipelineJob(config, data, given)
 
 

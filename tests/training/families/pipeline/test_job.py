@@ -490,3 +490,67 @@ def test_sources_say_who_they_are_and_draw_no_reports_unless_asked(
     sections = {"evaluation": {**SETTINGS["evaluation"], "source_reports": True}}
     drawn = list(trained(folder, **sections).run_dir.rglob("sources/**/report.html"))
     assert len(drawn) == 4
+
+
+def test_an_explained_item_has_the_place_of_a_filtered_list(
+    result: TrainResult, folder: Path, tmp_path: Path
+) -> None:
+    model = recsys.load(result.bundle)
+    filters: dict[str, Any] = {"where": "price > 10", "exclude": ["i20", "i21"]}
+    filtered = model.recommend(["u005"], k=8, **filters)
+    whole = model.recommend(["u005"], k=8)
+    assert filtered.item.tolist() != whole.item.tolist()
+    for row in filtered.itertuples():
+        why = model.explain(user="u005", item=row.item, **filters)
+        assert (why.rank, why.score) == (row.rank, pytest.approx(row.score))
+    few = filtered.item[2:4].tolist()
+    assert model.explain(user="u005", item=few[1], allow=few).rank == 2
+    with pytest.raises(ConfigError, match="item i20 does not pass the filters"):
+        recsys.explain(model, user="u005", item="i20", **filters)
+    with pytest.raises(ConfigError, match="no column 'prise'"):
+        model.explain(user="u005", item="i30", where="prise > 1")
+    with pytest.raises(ConfigError, match="give user and item with them"):
+        model.explain(where="price > 1")
+    with pytest.raises(recsys.ArgumentError, match=r"no argument 'wher' \(did you mean 'where'"):
+        model.explain(user="u005", item="i30", wher="price > 1")
+    (tmp_path / "out.txt").write_text("i20\ni21\n")
+    asked = ["explain", str(model.path), "--user", "u005", "--json", "--item", filtered.item[3]]
+    asked += ["--where", "price > 10", "--exclude", str(tmp_path / "out.txt")]
+    assert json.loads(CliRunner().invoke(main, asked).output)["rank"] == 4
+
+
+def test_sources_may_be_configurations(folder: Path) -> None:
+    plain = {name: one for name, one in SETTINGS.items() if name != "model"}
+    tower = recsys.Config(
+        {**plain, "model": {"dim": 8}, "embedding": {"num_rows": 256}}, folder=folder
+    )
+    chain = tower.with_({"model.kind": "markov", "sessions": {"inactivity_minutes": 60}})
+    sources = [tower, {"model": chain.experiment, "take": 7, "name": "steps"}, {"new_items": {}}]
+    found = tower.with_({"model.kind": "pipeline", "model.sources": sources})
+    one, two, _ = found.experiment.model.sources  # type: ignore[attr-defined]
+    assert (one.model, one.embedding) == ({"kind": "two_tower", "dim": 8}, {"num_rows": 256})
+    assert (two.model["kind"], two.take, two.name) == ("markov", 7, "steps")
+    assert two.sessions == {"inactivity_minutes": 60.0}
+    again = recsys.Config(yaml.safe_load(found.to_yaml()), folder=folder)
+    assert again["model.sources"] == found["model.sources"]
+    assert "data" not in found["model.sources"][0]
+    own = {"training": {"epochs": 2}, "model": tower}
+    (kept,) = tower.with_({"model.kind": "pipeline", "model.sources": [own]})["model.sources"]
+    assert kept["training"] == {"epochs": 2}
+    with pytest.raises(ConfigError, match="a pipeline is no source of another one"):
+        recsys.check(tower.with_({"model.kind": "pipeline", "model.sources": [found]}))
+
+
+def test_a_boost_after_a_diversify_is_doubted(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    boost = {"boost": {"where": "price > 30", "by": 1.2}}
+    diversify = {"diversify": {"by": "shelf", "lambda": 0.3}}
+    said = "rule 2 (boost) sorts by score, which undoes rule 1 (diversify): write boosts first"
+    for rules, doubted in (([diversify, boost], True), ([boost, diversify], False)):
+        config = config_of(folder, {"rules": rules})
+        found = preflight(config)
+        assert any(said in line for line in found.warnings) == doubted  # type: ignore[attr-defined]
+        caplog.clear()
+        open_pipeline(config, Given())
+        assert (said in caplog.text) == doubted

@@ -364,3 +364,17 @@ def test_parts_say_how_many_lists_are_by_popularity(ease: TrainResult, tmp_path:
     recsys.score(ease.bundle, tmp_path / "out", requests=frame)
     (part,) = (tmp_path / "out").glob("part-*.parquet")
     assert pq.read_schema(part).metadata[b"lists_by_popularity"] == b"1"
+
+
+@pytest.mark.parametrize("kind", ["ease", "markov", "popularity"])
+def test_an_explained_item_has_the_place_of_a_filtered_list(kind: str, folder: Path) -> None:
+    model = recsys.load(trained_once(folder, kind).bundle)
+    filters: dict[str, Any] = {"where": "shelf != '1'", "exclude": ["i00", "i01"]}
+    for user in ("u001", "u007", "u_new"):
+        table = folder / "users.parquet"
+        filtered = model.recommend([user], k=6, user_table=table, **filters)
+        for row in filtered.itertuples():
+            why = model.explain(user=user, item=row.item, **filters)
+            assert (why.rank, row.item) == (row.rank, why.item)
+    with pytest.raises(ConfigError, match="item i10 does not pass the filters"):
+        model.explain(user="u001", item="i10", where="shelf != '1'")
