@@ -179,8 +179,8 @@ class Scorer(ListModel):
         """
         if self.calibration is None:
             raise ConfigError(
-                f"{self.bundle.path}: the model gives no probabilities: train it with "
-                "calibration: logistic (or isotonic)"
+                f"{self.bundle.path}: this model ({self.description.kind}) gives no probabilities: "
+                "a two-tower does that was trained with calibration: logistic (or isotonic)"
             )
         return self.calibration
 

@@ -62,4 +62,5 @@ PIPELINE = FittedFamily(
     comparer=LISTS,
     space=refuse_to_search,
     explain=Explainer.of_lists(explain_candidate),
+    evaluated_once=("source_reports",),
 )

@@ -319,6 +319,11 @@ def test_it_says_which_source_names_an_item(result: TrainResult) -> None:
     similar = model.similar_items(["i03"], k=2)
     assert similar.pop("source").tolist() == ["markov", "markov"]
     source = recsys.load(source_folders(Bundle.open(model.path))[0])
+    assert recsys.load(model.path / "sources" / "0").id == source.id
+    with pytest.raises(ConfigError, match=r"\(pipeline\) gives no probabilities: a two-tower does"):
+        model.recommend(["u005"], probability=True)
+    with pytest.raises(ConfigError, match="source_reports"):
+        model.evaluate(settings={"evaluation.source_reports": True})
     assert similar.equals(source.similar_items(["i03"], k=2))
 
 
