@@ -353,10 +353,10 @@ def _check_alias(alias: str | None) -> None:
 
 
 def _local_bundle(path: Path) -> Path:
-    """Return `path`, or the one bundle of the run's folder `path`."""
+    """Return `path`, or the one bundle in it, or of the run's folder `path`."""
     if (path / MANIFEST).is_file():
         return path
-    inside = bundles_of_run(path)
+    inside = bundles_of_run(path) or [one.parent for one in path.glob(f"*/{MANIFEST}")]
     if len(inside) != 1:
         raise NotFoundError(
             f"{path}: neither a bundle ({MANIFEST} is missing) nor a run's folder with one"

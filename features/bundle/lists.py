@@ -10,8 +10,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from torch import Tensor
 
+from recsys.bundle.directory import Bundle
 from recsys.bundle.pair_calibration import InteractionProbability
 from recsys.core.errors import ConfigError, IntegrityError
+from recsys.core.strict import listed
 from recsys.features.bundle.files import (
     ITEMS,
     TRAIN_COUNT,
@@ -185,11 +187,28 @@ class ListModel(ModelBundle):
         check_answers(probe, self.item_ids, found.scores, found.rows, user_key=user_key, who=who)
 
     def _has_no_vectors(self) -> NoReturn:
+        if isinstance(self.found_by, PipelineSearch):
+            raise ConfigError(_no_vectors_of_its_own(self.bundle, self.found_by))
         raise ConfigError(
             f"{self.bundle.path}: a model of kind {self.description.kind} scores items by what it "
             "counted, and has no vectors: recommend, score and similar_items answer with it; for "
             "vectors or an index train model.kind: two_tower or session"
         )
+
+
+def _no_vectors_of_its_own(bundle: Bundle, search: PipelineSearch) -> str:
+    """Say which sources of a pipeline have vectors, and where they are."""
+    said = f"{bundle.path}: a pipeline joins what its sources name, and has no vectors of its own"
+    found = [
+        f"{name} in {folder}"
+        for name, source, folder in zip(
+            search.names, search.sources, source_folders(bundle), strict=True
+        )
+        if isinstance(source.found_by, VectorSearch)
+    ]
+    if not found:
+        return f"{said}, nor has a source: {listed(search.names, 'and')} score by what they counted"
+    return f"{said}; export or open a source that has some by its path: {'; '.join(found)}"
 
 
 def _vector_search(found: ModelBundle, item_ids: pa.Array) -> VectorSearch:

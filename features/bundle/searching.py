@@ -1,6 +1,8 @@
 """How a model of lists finds items: by vectors and an index over them, or by what it counted."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -25,12 +27,16 @@ class Found(NamedTuple):
 
     scores: (B, k) float32, best first. rows: of the catalogue, (B, k) int64, -1 where a list is
     short. popular: (B,) bool, which lists are by popularity alone, because the model knows nothing
-    of the history; None of models that always have something to say.
+    of the history; None of models that always have something to say. of_sources: of a
+    pipeline the same by the name of each source that has such lists. named: (B,) int64, of how many
+    candidates each list is made, k at most; None: of the whole catalogue.
     """
 
     scores: Tensor
     rows: Tensor
     popular: NDArray[np.bool_] | None = None
+    of_sources: Mapping[str, NDArray[np.bool_]] = MappingProxyType({})
+    named: NDArray[np.int64] | None = None
 
 
 class Search(Protocol):

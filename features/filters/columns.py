@@ -66,7 +66,8 @@ class FreshItems:
     """A table of items as they are today, in the order of a catalogue; see `predicate.Columns`.
 
     rows: (N,) the row of each item of the catalogue, -1 where the table lacks it. num_new: items
-    that the catalogue lacks. fingerprint: of the files.
+    that the catalogue lacks. fingerprint: of the files. called: what messages call the table;
+    None: by its path.
     """
 
     files: TableFiles
@@ -77,12 +78,18 @@ class FreshItems:
     num_new: int
     first_new: Any
     fingerprint: str
+    called: str | None = None
     remedy: str = ""
     _read: dict[str, pa.Array] = field(default_factory=dict)
 
     @classmethod
     def read(
-        cls, path: str, schema: Schema, policies: Policies, item_ids: pa.Array
+        cls,
+        path: str,
+        schema: Schema,
+        policies: Policies,
+        item_ids: pa.Array,
+        called: str | None = None,
     ) -> "FreshItems":
         """Read the ids of the table; its columns are read when they are needed.
 
@@ -91,6 +98,7 @@ class FreshItems:
             schema: of the trained model.
             policies: what to do with rows that break a rule.
             item_ids: (N,) of the catalogue.
+            called: what messages call the table; None: by its path.
 
         Raises:
             NotFoundError: there is no such file.
@@ -110,12 +118,12 @@ class FreshItems:
         new = own.filter(pc.invert(pc.is_in(own, item_ids)))
         first = new[0].as_py() if len(new) else None
         used = fingerprint([files])
-        return cls(files, schema, policies, item_ids, rows, len(new), first, used)
+        return cls(files, schema, policies, item_ids, rows, len(new), first, used, called)
 
     @property
     def place(self) -> str:
-        """The first of the files."""
-        return str(self.files.paths[0])
+        """The first of the files, or what the table is called."""
+        return self.called or str(self.files.paths[0])
 
     @property
     def names(self) -> Sequence[str]:

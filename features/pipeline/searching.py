@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys.data.batch import Jagged
+from recsys.features.bundle.description import ModelDescription
 from recsys.features.bundle.searching import Found, PlainSearch, Search, items_of
 from recsys.features.pipeline.candidates import Candidates
 from recsys.features.pipeline.model import JoinedModel, Ranked
@@ -24,6 +25,10 @@ from recsys.retrieval.passing import Passing
 
 class SourceModel(Protocol):
     """A model that gives lists, out of its bundle."""
+
+    @property
+    def description(self) -> ModelDescription:
+        """What it is."""
 
     @property
     def found_by(self) -> Search:
@@ -62,22 +67,24 @@ class PipelineSearch:
     ) -> Found:
         """Return the best k items of each request."""
         lists, candidates = self.candidates(requests, exclude=exclude, exact=exact)
-        scores, rows = self.ruled(requests, candidates, k, exclude)
-        return Found(scores, rows, _popular(lists))
+        ranked = self.ranked(requests, candidates, k if self.rules is None else max(k, RULED))
+        scores, rows = self.ruled(ranked, k, exclude)
+        named = (ranked.rows >= 0).sum(1).clamp(max=k).numpy()
+        of_sources = {
+            name: one.popular
+            for name, one, only_new in zip(self.names, lists, self.only_new, strict=True)
+            if one.popular is not None and not only_new
+        }
+        known = [one for one, only_new in zip(lists, self.only_new, strict=True) if not only_new]
+        return Found(scores, rows, _popular(known), of_sources, named)
 
     def ruled(
-        self,
-        requests: Requests,
-        candidates: Candidates,
-        k: int,
-        exclude: Jagged | Passing | None,
+        self, ranked: Ranked, k: int, exclude: Jagged | Passing | None
     ) -> tuple[Tensor, Tensor]:
-        """Return the best k candidates by the rules: scores and rows, (B, k) each."""
-        most = k if self.rules is None else max(k, RULED)
-        ranked = self.ranked(requests, candidates, most)
+        """Return the best k of ranked candidates by the rules: scores and rows, (B, k) each."""
         if self.rules is None:
             return ranked.scores, ranked.rows
-        eligible = _eligible(exclude, len(requests), self.joined.num_items)
+        eligible = _eligible(exclude, len(ranked.rows), self.joined.num_items)
         rows, scores = self.rules.apply(ranked.rows.numpy(), ranked.scores.numpy(), k, eligible)
         return torch.from_numpy(scores), torch.from_numpy(rows)
 
@@ -133,6 +140,5 @@ def _eligible(
 
 def _popular(lists: Sequence[Found]) -> NDArray[np.bool_] | None:
     """Return which lists are by popularity in all sources; None: one always knows something."""
-    found = [one.popular for one in lists]
-    known = [one for one in found if one is not None]
-    return reduce(np.logical_and, known) if len(known) == len(found) else None
+    known = [one.popular for one in lists if one.popular is not None]
+    return reduce(np.logical_and, known) if known and len(known) == len(lists) else None

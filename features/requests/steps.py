@@ -93,6 +93,21 @@ def step_times(schema: Schema, table: pa.Table, origin: RequestOrigin) -> _Ints 
     return found
 
 
+def check_step_lists(schema: Schema, table: pa.Table, origin: RequestOrigin) -> None:
+    """Check what is said of the steps of histories, for a model that does not read it.
+
+    Raises:
+        DataError: times as for `step_times`; a list is not as long as the history.
+    """
+    step_times(schema, table, origin)
+    own = set(columns_of(schema.features_of("users")))
+    size = _lengths(table, "history")
+    for source in columns_of(schema.features_of("interactions")):
+        name = f"history_{source}"
+        if name in table.column_names and name not in own:
+            _chosen(table, name, size, np.zeros(0, np.int64), origin)
+
+
 def since_the_last_pause(times: _Ints, row: _Ints, minutes: float) -> NDArray[np.bool_]:
     """Return which of T steps come after the last pause of their history, (T,).
 

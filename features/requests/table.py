@@ -25,6 +25,7 @@ from recsys.features.encoding.encoder import FeatureEncoder
 from recsys.features.kinds.convert import columns_of
 from recsys.features.requests.origin import RequestOrigin
 from recsys.features.requests.steps import (
+    check_step_lists,
     encode_steps,
     last_session,
     refuse_unknown_columns,
@@ -170,13 +171,13 @@ def encode_requests(
             known = np.flatnonzero(in_catalogue & current)
     history = grouped(rows[known], owner[known], table.num_rows)
     last = known[_among_last(history, history_length)]
-    shown: Jagged | History
+    shown: Jagged | History = grouped(rows[last], owner[last], table.num_rows)
     if steps:
         shown = encode_steps(encoder, table, rows[last], last, times, policies, origin)
     else:
+        check_step_lists(encoder.schema, table, origin)
         with origin.named(_sources(encoder.schema, "interactions"), np.arange(table.num_rows)):
             block = block.beside(encoder.encode("interactions", known_of))
-        shown = grouped(rows[last], owner[last], table.num_rows)
     unknown = np.flatnonzero(~in_catalogue)
     first = values[int(unknown[0])].as_py() if len(unknown) else None
     return Requests(users, block, shown, seen, history.lengths(), len(unknown), first)

@@ -6,6 +6,9 @@ other table: the same checks, the same messages, and a configuration that can be
 
 import hashlib
 import io
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +52,28 @@ def path_of(given: object, name: str, folder: Path = FRAMES) -> str:
         with whole_file(path) as staging:
             staging.write_bytes(content)
     return str(path)
+
+
+@contextmanager
+def lent(tables: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+    """Lend paths of tables, by name; data frames are kept in a folder meanwhile.
+
+    Args:
+        tables: paths or data frames; None: not given.
+
+    Raises:
+        ArgumentError: one is neither.
+        DataError: a column of a frame has no Arrow type; or what the body raises, where it is about
+            a frame with the name of the table in place of the file.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        given = {name: one for name, one in tables.items() if one is not None}
+        paths = {name: path_of(one, name, Path(folder)) for name, one in given.items()}
+        names = {path: name for name, path in paths.items() if is_frame(given[name])}
+        try:
+            yield paths
+        except DataError as error:
+            raise error.calling(names) from None
 
 
 def to_arrow(frame: Any, name: str) -> pa.Table:

@@ -15,6 +15,7 @@ from recsys.app.cli_evaluate import evaluate
 from recsys.app.cli_explain import explain
 from recsys.app.cli_models import export, promote, register, sync
 from recsys.app.cli_score import score
+from recsys.app.cli_similar import similar
 from recsys.app.cli_tune import tune
 from recsys.app.options import AS_JSON, CONFIG, COUNT, JSON, SEED, SET, URI
 from recsys.app.ranks import wait_for_last_words
@@ -229,7 +230,7 @@ def train(
         print_run(run, as_json=as_json)
 
 
-for _command in (tune, explain, evaluate, compare, export, score, register, promote, sync):
+for _command in (tune, explain, similar, evaluate, compare, export, score, register, promote, sync):
     main.add_command(_command)
 
 

@@ -2,6 +2,7 @@
 
 import json as json_format
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -13,6 +14,9 @@ from recsys.app.options import COUNT, JSON, MODEL, URI
 @click.option("--user", help="Explain one row, or one recommendation: this user, by its id ...")
 @click.option("--item", help="... with this item, by its id.")
 @click.option("--row", type=COUNT, help="Explain this row of the log, from 1.")
+@click.option("--where", metavar="CONDITION", help="Of lists: the one with this condition, ...")
+@click.option("--exclude", metavar="PATH", help="... without these items, as for recsys score, ...")
+@click.option("--allow", metavar="PATH", help="... with these items alone.")
 @click.option(
     "--rows",
     "max_rows",
@@ -33,10 +37,10 @@ def explain(
     user: str | None,
     item: str | None,
     row: int | None,
-    max_rows: int,
     out: Path | None,
     tracking_uri: str | None,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Show what a ranker looks at, or why an item is recommended.
 
@@ -64,7 +68,7 @@ def explain(
         user=user,
         item=item,
         row=row,
-        max_rows=max_rows,
+        **options,
         picture=picture,
         quiet=as_json,
     )

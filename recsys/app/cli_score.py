@@ -207,4 +207,6 @@ def _said(value: Any) -> str:
     """Return a value as people read it: counts with commas, chances with four digits."""
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1 else f"{value:,.1f}"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_said(one)}" for name, one in value.items())
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -102,13 +102,17 @@ def _settings_and_space(path: Path, options: dict[str, Any]) -> "tuple[Experimen
     from recsys.core.errors import NotFoundError
     from recsys.training.config.file import read_yaml
     from recsys.training.families.load import load_config
+    from recsys.training.families.pipeline.tuning import TunedApartError
     from recsys.training.search.space import space_of
 
     metric, file = options["metric"], options["space_file"]
     chosen = () if metric is None else (f"training.metric={metric}",)
     settings = load_config(path, (*options["overrides"], *chosen))
     if file is None:
-        return settings, space_of(settings, settings.tune, f"{path}: tune")
+        try:
+            return settings, space_of(settings, settings.tune, f"{path}: tune")
+        except TunedApartError as error:
+            raise error.of_file(path) from None
     if not file.is_file():
         raise NotFoundError(f"--space {file}: no such file")
     return settings, space_of(settings, read_yaml(file.read_text(), source=file), file)

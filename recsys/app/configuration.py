@@ -13,7 +13,8 @@ from recsys.core.errors import ConfigError
 from recsys.core.strict import nearest
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.config.file import dump_config, read_raw
-from recsys.training.families.load import config_of, without_foreign_keys
+from recsys.training.families.load import DEFAULT_KIND, config_of, without_foreign_keys
+from recsys.training.families.pipeline.config import TAKEN
 
 
 class Config:
@@ -62,7 +63,7 @@ class Config:
         Raises:
             ConfigError: unknown keys (the nearest right one is named), wrong values.
         """
-        self._keys = copy.deepcopy(dict(keys))
+        self._keys = _with_sources(copy.deepcopy(dict(keys)))
         self._folder = Path(folder).resolve()
         self._text = text
         self.unsure, self.summary = unsure, summary
@@ -166,6 +167,30 @@ class Config:
             for key in type(one).model_fields
         }
         raise ConfigError(f"configuration: no key '{name}'{nearest(name, sorted(known))}")
+
+
+def _with_sources(keys: dict[str, Any]) -> dict[str, Any]:
+    """Return keys with the configurations that are sources of a pipeline written out.
+
+    A source may be a configuration, or have one as its `model`, as the file of one: its sections of
+    the model and its training are taken.
+    """
+    model = keys.get("model")
+    sources = model.get("sources") if isinstance(model, dict) else None
+    if isinstance(model, dict) and isinstance(sources, list | tuple):
+        model["sources"] = [_source(one) for one in sources]
+    return keys
+
+
+def _source(one: Any) -> Any:
+    if isinstance(one, Config | ExperimentConfig):
+        return _source({"model": one})
+    if not isinstance(one, Mapping) or not isinstance(one.get("model"), Config | ExperimentConfig):
+        return one
+    given = one["model"]
+    keys = given._keys if isinstance(given, Config) else yaml.safe_load(dump_config(given))
+    taken = {name: keys[name] for name in TAKEN if keys.get(name) is not None}
+    return {**taken, **one, "model": {"kind": DEFAULT_KIND, **taken.get("model", {})}}
 
 
 def _put(keys: dict[str, Any], key: str, value: Any) -> None:

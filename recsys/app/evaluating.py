@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recsys.app.progress import printed
-from recsys.core.errors import ConfigError
+from recsys.core.errors import ArgumentError, ConfigError
+from recsys.core.strict import nearest
 
 if TYPE_CHECKING:
     from recsys.training.evaluation.results import ModelEvaluation
     from recsys.training.explain.because import ListExplanation
     from recsys.training.explain.explanation import Explanation, RowExplanation
+    from recsys.training.explain.wanted import Wanted
 
 
 def evaluate_folder(
@@ -36,23 +38,29 @@ def explain_folder(
     user: Any = None,
     item: Any = None,
     row: int | None = None,
+    wanted: Mapping[str, Any] | None = None,
     max_rows: int = 20_000,
     picture: str | Path | None = None,
     quiet: bool = True,
 ) -> "Explanation | RowExplanation | ListExplanation":
-    """Say what a model looks at; see `recsys.explain`."""
+    """Say what a model looks at; see `recsys.explain`. wanted: where, exclude and allow."""
     from recsys.training.explain.because import ListExplanation
     from recsys.training.jobs.explain import explain_log_row, explain_model, explain_pair
     from recsys.training.reports.explanation_plots import check_picture, write_picture
 
     if (user is None) != (item is None) or (user is not None and row is not None):
         raise ConfigError("explain: give user and item, or row, or none of them")
+    asked = _wanted(wanted or {})
+    if user is None and not asked.is_everything:
+        raise ConfigError(
+            "explain: where, exclude and allow are of a list: give user and item with them"
+        )
     if picture is not None:
         check_picture(Path(picture))
     found: Explanation | RowExplanation | ListExplanation
     with printed(quiet):
         if user is not None:
-            found = explain_pair(folder, str(user), str(item))
+            found = explain_pair(folder, str(user), str(item), asked)
         elif row is not None:
             found = explain_log_row(folder, row)
         else:
@@ -60,3 +68,22 @@ def explain_folder(
     if picture is not None and not isinstance(found, ListExplanation):
         write_picture(Path(picture), found)
     return found
+
+
+def _wanted(filters: Mapping[str, Any]) -> "Wanted":
+    """Return what a list was asked for.
+
+    Raises:
+        ArgumentError: there is no such argument, or the condition is no text.
+    """
+    from recsys.training.explain.wanted import Wanted
+
+    known = list(vars(Wanted()))
+    for name in filters:
+        if name not in known:
+            others = [*known, "user", "item", "row", "max_rows", "picture", "quiet"]
+            raise ArgumentError(f"recsys.explain() has no argument '{name}'{nearest(name, others)}")
+    where = filters.get("where")
+    if not isinstance(where, str | None):
+        raise ArgumentError(f"recsys.explain(): argument 'where': must be str; got {where!r}")
+    return Wanted(**filters)

@@ -1,15 +1,13 @@
 """Filters of lists as callers give them: tables are paths or data frames, unknown ids warned of."""
 
 import logging
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from recsys.features.filters.columns import FreshItems
 from recsys.features.filters.requests import OwnFilters
-from recsys.features.tables.frames import path_of
+from recsys.features.tables.frames import is_frame, lent
 from recsys.serving.recommend.additions import with_new_items
 from recsys.serving.recommend.filters import FilterOptions, Filters
 from recsys.serving.recommend.scorer import Scorer
@@ -34,11 +32,10 @@ def filtered(
     Raises:
         UserError: what is given cannot be read, or does not fit the model.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        asked, whole = dict(given), scorer
-        for name in _TABLES:
-            if given.get(name) is not None:
-                asked[name] = path_of(given[name], name, Path(folder))
+    with lent({name: given.get(name) for name in _TABLES}) as paths:
+        asked, whole = {**given, **paths}, scorer
+        if is_frame(given.get("items")):
+            asked["items_called"] = "the data frame given as items"
         if asked.get("items") is not None:
             whole = with_new_items(scorer, asked["items"])
         added = len(whole.item_ids) - len(scorer.item_ids)

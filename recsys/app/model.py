@@ -1,7 +1,6 @@
 """A trained model as Python sees it, whatever its family: it recommends, or it scores rows."""
 
 import logging
-import tempfile
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -19,9 +18,10 @@ from recsys.app.lists import long_frame, of_users, places_of, user_ids, vector_f
 from recsys.bundle.directory import Bundle
 from recsys.core.errors import ConfigError, DataError, NotFoundError
 from recsys.features.bundle.files import read_description, read_metrics
+from recsys.features.pipeline.searching import PipelineSearch
 from recsys.features.requests.origin import RequestOrigin
 from recsys.features.requests.table import Requests
-from recsys.features.tables.frames import path_of, to_arrow
+from recsys.features.tables.frames import is_frame, lent, to_arrow
 from recsys.features.tables.reading import open_table
 from recsys.features.tables.sources import Sources, policies_with
 from recsys.serving.engines.batch import shards_of_log, shards_of_requests
@@ -158,11 +158,12 @@ class Model:
     def similar_items(self, items: Ids, *, k: Count = 10) -> pd.DataFrame:
         """Return the items whose vectors are nearest by cosine to those of `items`.
 
-        Of a model that counts and has no vectors: what it recommends after that item alone.
+        Of a model that counts and has no vectors: what it recommends after that item alone. Of a
+        pipeline its first source answers.
 
         Returns:
             Columns: the item key, `similar_item`, `rank` from 1, `score` (the cosine, or the score
-            of the model).
+            of the model); of a pipeline `source`, the name of the one that answers.
 
         Raises:
             NotFoundError: an id is not in the catalogue; the first is named.
@@ -180,7 +181,7 @@ class Model:
         kept = found[keep].numpy().reshape(len(rows), -1)
         each = kept.shape[1]
         ids = scorer.item_ids
-        return pd.DataFrame(
+        table = pd.DataFrame(
             {
                 scorer.schema.item_key: ids.take(pa.array(np.repeat(rows.numpy(), each))),
                 "similar_item": ids.take(pa.array(kept.reshape(-1))),
@@ -188,6 +189,9 @@ class Model:
                 "score": scores[keep].numpy(),
             }
         )
+        if isinstance(scorer.found_by, PipelineSearch):
+            table["source"] = scorer.found_by.names[0]
+        return table
 
     @checked
     def query_vectors(
@@ -246,6 +250,7 @@ class Model:
         max_rows: Count = 20_000,
         picture: str | Path | None = None,
         quiet: bool = True,
+        **filters: Any,
     ) -> "Explanation | RowExplanation | ListExplanation":
         """Return what a ranker looks at; see `recsys.explain` for the arguments."""
         return explain_folder(
@@ -253,6 +258,7 @@ class Model:
             user=user,
             item=item,
             row=row,
+            wanted=filters,
             max_rows=max_rows,
             picture=picture,
             quiet=quiet,
@@ -304,8 +310,7 @@ class Model:
                 f"predict: this model ({self.kind}) ranks items for users and scores no rows: use "
                 "recommend"
             )
-        with tempfile.TemporaryDirectory() as folder:
-            given = {name: path_of(one, name, Path(folder)) for name, one in tables.items()}
+        with lent(tables) as given:
             scorer = RowScorer.open(self.path, given, self._settings)
             if isinstance(rows, str | Path):
                 files = open_table(rows, "rows")
@@ -353,11 +358,12 @@ class Model:
         """Return the request tables that arguments ask for, each with where it comes from."""
         scorer = self._scorer
         if requests is None:
-            with tempfile.TemporaryDirectory() as folder:
-                sources = self._sources(Path(folder), history, user_table)
+            with lent({"history": history, "users": user_table}) as paths:
+                sources = self._sources(paths)
                 chosen = None if users is None else user_ids(users)
                 shards = shards_of_log(scorer, sources, rows_per_part=_ROWS_PER_PART, users=chosen)
-            return [(shard.read(), shard.origin) for shard in shards.parts]
+            called = RequestOrigin("history") if is_frame(history) else None
+            return [(shard.read(), called or shard.origin) for shard in shards.parts]
         if history is not None or user_table is not None:
             raise ConfigError(
                 "requests hold each user's history and attributes themselves: leave history and "
@@ -373,14 +379,13 @@ class Model:
             return parts
         return [(of_users(table, users, scorer.schema.user_key), one) for table, one in parts]
 
-    def _sources(self, folder: Path, history: Any, user_table: Any) -> Sources:
+    def _sources(self, paths: Mapping[str, str]) -> Sources:
         """Return the log and the tables of users: those given, else those of the training."""
         given = self.config.data
         schema = self._scorer.schema
         sides = [name for name, side in schema.others.items() if side.joins == "users"]
         others = {name: given.others[name] for name in sides}
-        log = given.interactions if history is None else path_of(history, "history", folder)
-        users = given.users if user_table is None else path_of(user_table, "users", folder)
+        log, users = paths.get("history", given.interactions), paths.get("users", given.users)
         return Sources(interactions=log, users=users, others=others)
 
 

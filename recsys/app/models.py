@@ -199,6 +199,7 @@ def explain(
     picture: str | Path | None = None,
     tracking_uri: str | None = None,
     quiet: bool = True,
+    **filters: Any,
 ) -> "Explanation | RowExplanation | ListExplanation":
     """Return what a ranker looks at, or why an item is recommended.
 
@@ -215,13 +216,22 @@ def explain(
         picture: file to draw it in, .png or .svg.
         tracking_uri: MLflow store.
         quiet: print no progress.
+        filters: of models of lists, the `where`, `exclude` and `allow` that the list was asked for
+            with, as for `score`.
 
     Raises:
         UserError: there is no such row, user or item, or the model is not explained in this way.
     """
     folder = folder_of(model, tracking_uri)
     return explain_folder(
-        folder, user=user, item=item, row=row, max_rows=max_rows, picture=picture, quiet=quiet
+        folder,
+        user=user,
+        item=item,
+        row=row,
+        wanted=filters,
+        max_rows=max_rows,
+        picture=picture,
+        quiet=quiet,
     )
 
 

@@ -1,8 +1,6 @@
 """Batch scoring as a function: requests in, Parquet parts out."""
 
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ from recsys.core.errors import ConfigError
 from recsys.core.events import Listener, ignore
 from recsys.core.folders import check_folder
 from recsys.features.bundle.files import read_description
-from recsys.features.tables.frames import path_of
+from recsys.features.tables.frames import lent
 from recsys.features.tables.sources import Sources
 from recsys.serving.engines.audience import read_new_items, score_new_items
 from recsys.serving.engines.batch import (
@@ -84,7 +82,7 @@ def score_model(
             another job's files.
     """
     check_folder(output, "Parquet parts")
-    with _paths(tables) as paths:
+    with lent(tables) as paths:
         requests = paths.get("requests")
         if (requests is None) == ("interactions" not in paths):
             raise ConfigError("score: give an interaction log or requests, one of the two")
@@ -106,7 +104,7 @@ def score_model(
         recommender = recommender.with_settings(settings)
         _check_settings(settings)
         given = {name: getattr(lists, name) for name in ("where", "exclude", "allow")}
-        given |= {name: paths.pop(name, None) for name in ("items", "block")}
+        given |= {name: tables.get(name) for name in ("items", "block") if paths.pop(name, None)}
         with filtered(recommender, given) as (whole, filters):
             shards = _shards(whole, paths, lists.rows_per_part)
             found = score_to_parquet(whole, shards, output, filters=filters, listener=listener)
@@ -138,7 +136,7 @@ def score_audience(
         UserError: the model gives no probabilities, or tables do not fit it.
     """
     check_folder(output, "Parquet parts")
-    with _paths(tables) as paths:
+    with lent(tables) as paths:
         scorer = Scorer.open(folder, probability=True).with_settings(settings)
         for name in ("items", "block"):
             if name in paths:
@@ -155,14 +153,6 @@ def score_audience(
             scorer, new, shards, output, top_customers=top_customers, listener=listener
         )
         return dict(vars(found))
-
-
-@contextmanager
-def _paths(tables: Mapping[str, Any]) -> Iterator[dict[str, str]]:
-    """Lend paths of tables; data frames are kept in a folder meanwhile."""
-    with tempfile.TemporaryDirectory() as frames:
-        given = {name: one for name, one in tables.items() if one is not None}
-        yield {name: path_of(one, name, Path(frames)) for name, one in given.items()}
 
 
 def _check_settings(settings: Mapping[str, Any] | None) -> None:

@@ -4,7 +4,7 @@ An error carries what it knows as fields; its message is made of them, once. Who
 where something is wrong reads the fields, never the message.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -129,6 +129,20 @@ class DataError(UserError):
             column=column or self.column,
             rows=rows,
             num_rows=self.num_rows if rows else None,
+            value=self.value,
+            remedy=self.remedy,
+            rule=self.rule,
+        )
+
+    def calling(self, names: Mapping[str, str]) -> "DataError":
+        """Return the same error with files called by other names, file -> name."""
+        rows = [Row(names.get(row.file, row.file), row.number) for row in self.rows]
+        return DataError(
+            self.reason,
+            file=names.get(self.file, self.file),
+            column=self.column,
+            rows=rows,
+            num_rows=self.num_rows,
             value=self.value,
             remedy=self.remedy,
             rule=self.rule,

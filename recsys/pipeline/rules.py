@@ -11,6 +11,7 @@ in `Rule`; how it is applied, and an entry for that, in `features/pipeline/rules
 """
 
 import json
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 from pydantic import Field, ValidatorFunctionWrapHandler, WrapValidator
@@ -100,6 +101,19 @@ RULES: dict[str, type[StrictModel]] = {
 def kind_of(rule: StrictModel) -> str:
     """Return the key of a rule's settings in `RULES`."""
     return next(kind for kind, settings in RULES.items() if isinstance(rule, settings))
+
+
+def doubts(rules: Sequence[StrictModel]) -> Iterator[str]:
+    """Yield what of some rules, in their order, is unlikely to be meant."""
+    diversified = 0
+    for number, rule in enumerate(rules, 1):
+        if isinstance(rule, Diversify) and rule.diversify.weight > 0:
+            diversified = number
+        elif isinstance(rule, Boost) and diversified:
+            yield (
+                f"model.rules: rule {number} (boost) sorts by score, which undoes rule "
+                f"{diversified} (diversify): write boosts first"
+            )
 
 
 def _by_key(value: Any, otherwise: ValidatorFunctionWrapHandler) -> Any:

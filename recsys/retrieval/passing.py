@@ -122,6 +122,10 @@ class Passing:
         limited = replace(self, seen=None).limits().lengths().numpy()
         return np.where(self.is_limited.numpy(), limited, free)
 
+    def left(self) -> NDArray[np.int64]:
+        """Return how many items each query may be answered with, seen ones left out, (Q,)."""
+        return replace(self, blocked=self.hidden(), seen=None).counts()
+
     def _holds(self, query: NDArray[Any], row: NDArray[Any]) -> NDArray[np.bool_]:
         """Return whether the set of each query (T,) has the item (T,)."""
         byte = self.sets[self.set_of.numpy()[query], row >> 3]

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +22,7 @@ from recsys.features.dataset.sessions import sessions_of
 from recsys.features.filters.requests import OwnFilters
 from recsys.features.kinds.categorical import CategoricalFeature
 from recsys.features.pipeline.requests import whole_requests
+from recsys.features.pipeline.searching import PipelineSearch
 from recsys.features.requests.origin import RequestOrigin
 from recsys.features.requests.steps import refuse_unknown_columns
 from recsys.features.requests.table import Requests, request_table, require_columns
@@ -30,7 +32,8 @@ from recsys.features.tables.reading import open_table, table_at
 from recsys.features.tables.sources import Sources
 from recsys.serving.engines.parts import mark_done, write_parts
 from recsys.serving.recommend.filters import Filters
-from recsys.serving.recommend.scorer import FILTERED, POPULAR, Scorer
+from recsys.serving.recommend.reasons import CANDIDATES, FILTERED, RULES
+from recsys.serving.recommend.scorer import OF_SOURCES, POPULAR, Scorer
 
 UNKNOWN = (b"unknown_history_items", b"first_unknown_history_item")
 UNKNOWN_LISTED = (b"unknown_listed_items", b"first_unknown_listed_item")
@@ -60,7 +63,8 @@ class Summary:
     """What a job wrote, in users and lists.
 
     lists_by_popularity: of users of whose history a model that counts knows nothing; null of
-    models that always have something to say. seen_items: what became of them, and why.
+    models that always have something to say. of_pipeline: of a pipeline, what its lists lack
+    and which sources fell back on popularity. seen_items: what became of them, and why.
     first_unknown_history_item: null where none is. filters: what is known of the filters.
     """
 
@@ -75,11 +79,13 @@ class Summary:
     unknown_history_items: int
     first_unknown_history_item: Any
     filters: Mapping[str, Any]
+    of_pipeline: Mapping[str, Any]
 
     def facts(self) -> dict[str, Any]:
         """Return everything by name; of a job without filters nothing is said of them."""
         found = dict(vars(self))
-        return found | found.pop("filters")
+        of_pipeline, filters = found.pop("of_pipeline"), found.pop("filters")
+        return {**found, **of_pipeline, **filters}
 
 
 class UnknownItems:
@@ -137,35 +143,46 @@ def score_to_parquet(
     }
     parts = {shard.name: partial(_answers, scorer, filters, shard) for shard in shards.parts}
     there = write_parts(output, job, parts, listener)
-    users = short = filtered = 0
+    users = 0
     popular: int | None = None
+    short: Counter[str] = Counter()
+    of_sources: Counter[str] = Counter()
     unknown, listed = UnknownItems(), UnknownItems(UNKNOWN_LISTED)
     for shard in shards.parts:
         answers = pq.read_table(output / shard.name, columns=["reason"])
-        by_popularity = (answers.schema.metadata or {}).get(POPULAR)
-        if by_popularity is not None:
-            popular = (popular or 0) + int(by_popularity)
+        facts = answers.schema.metadata or {}
+        if POPULAR in facts:
+            popular = (popular or 0) + int(facts[POPULAR])
+        of_sources.update(json.loads(facts.get(OF_SOURCES, b"{}")))
         unknown.add(answers)
         users += answers.num_rows
         listed.add(answers)
-        reasons = answers.column("reason")
-        short += len(reasons) - reasons.null_count
-        filtered += pc.sum(pc.equal(reasons, FILTERED)).as_py() or 0
+        short.update(answers.column("reason").drop_null().to_pylist())
     summary = Summary(
         output=str(output),
         model_id=scorer.bundle.model_id,
         parts=len(shards.parts),
         parts_already_there=there,
         users=users,
-        short_lists=short,
+        short_lists=short.total(),
         lists_by_popularity=popular,
         seen_items=scorer.seen_items,
         unknown_history_items=unknown.count,
         first_unknown_history_item=unknown.first,
-        filters=_counted(filters, listed, filtered),
+        filters=_counted(filters, listed, short[FILTERED]),
+        of_pipeline=_of_pipeline(short, of_sources) if scorer.description.has_sources else {},
     )
     mark_done(output, summary.facts())
     return summary
+
+
+def _of_pipeline(short: Counter[str], of_sources: Counter[str]) -> dict[str, Any]:
+    """Return what a summary says of a pipeline's lists: why short, and which sources fell back."""
+    return {
+        "lists_short_by_candidates": short[CANDIDATES],
+        "lists_short_by_rules": short[RULES],
+        "sources_by_popularity": dict(of_sources) or None,
+    }
 
 
 def _counted(filters: Filters, own: UnknownItems, filtered: int) -> dict[str, Any]:
@@ -194,12 +211,14 @@ def shards_of_log(
         raise ConfigError(f"--rows-per-part must be at least 1, got {rows_per_part}")
     has_steps = scorer.sessions is not None or scorer.description.has_sources
     schema = _schema_for_log(scorer.schema, steps=has_steps)
-    if not scorer.description.reads_features:
+    if not _reads_features(scorer):
         schema, sources = _of_ids_alone(schema, sources)
     open_table(sources.interactions, "interactions")  # what is not there is said first
     if schema.users is not None and sources.users is None:
         names = ", ".join(feature.name for feature in schema.features_of("users"))
-        raise ConfigError(f"the model reads {names} of a users table; give --users PATH")
+        raise ConfigError(
+            f"the model reads {names} of a users table: give it as users (--users PATH)"
+        )
     policies = scorer.policies.model_copy(update={"unknown_items": "keep"})
     tables = read_tables(schema, sources, policies)
     events = tables.events
@@ -313,6 +332,14 @@ def _schema_for_log(schema: Schema, *, steps: bool) -> Schema:
             "features": (item, *schema.features_of("users"), *of_events),
         }
     )
+
+
+def _reads_features(scorer: Scorer) -> bool:
+    """Whether the model, or a source of a pipeline, reads more than the items of histories."""
+    search = scorer.found_by
+    if isinstance(search, PipelineSearch):
+        return any(source.description.reads_features for source in search.sources)
+    return scorer.description.reads_features
 
 
 def _of_ids_alone(schema: Schema, sources: Sources) -> tuple[Schema, Sources]:

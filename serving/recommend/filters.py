@@ -64,6 +64,7 @@ class FilterOptions:
         allow: the only ids that may be recommended, likewise; an empty list allows none.
         items: path of a table of items as they are today: the columns that predicates read. An
             item that is not in it is not recommended.
+        items_called: what messages call that table; None: by its path.
         block: path of a table with users and items that they are not to be shown.
     """
 
@@ -71,11 +72,13 @@ class FilterOptions:
     exclude: Any = None
     allow: Any = None
     items: str | None = None
+    items_called: str | None = None
     block: str | None = None
 
     def given(self) -> list[str]:
         """Return the names of what is asked for."""
-        return [name for name, value in vars(self).items() if value is not None]
+        known = {name: one for name, one in vars(self).items() if name != "items_called"}
+        return [name for name, value in known.items() if value is not None]
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,7 @@ class Filters:
         job: dict[str, Any] = {}
         fresh = blocks = None
         if asked.items is not None:
-            fresh = FreshItems.read(asked.items, schema, policies, ids)
+            fresh = FreshItems.read(asked.items, schema, policies, ids, asked.items_called)
             sets, passes, job["items"] = ItemSets(fresh, len(ids)), fresh.present, fresh.fingerprint
         if asked.where is not None:
             job["where"] = asked.where

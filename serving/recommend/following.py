@@ -19,6 +19,7 @@ import torch
 
 from recsys.core.errors import ConfigError
 from recsys.data.batch import History, Jagged
+from recsys.features.bundle.searching import Found
 from recsys.features.requests.origin import RequestOrigin
 from recsys.features.requests.steps import TIMES, step_columns, step_times
 from recsys.features.requests.table import HISTORY, Requests
@@ -161,7 +162,7 @@ class Following:
             k=min(wanted, len(scorer.item_ids)),
             exclude=seen if passing is None else passing.hiding(seen),
         )
-        return scorer.lists(self.asked, scores, rows, wanted, probability, passing)
+        return scorer.lists(self.asked, Found(scores, rows), wanted, probability, passing, seen)
 
     def _passing(self, asked: FilterOptions) -> Passing | None:
         """Return what may be recommended, by what is asked for and by the user's own columns."""

@@ -3,6 +3,7 @@
 One code path for batch scoring, the MLflow model and the Python API.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -10,21 +11,23 @@ from typing import Self
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from torch import Tensor
 
 from recsys.bundle.pair_calibration import InteractionProbability
 from recsys.core.errors import ConfigError
+from recsys.data.batch import Jagged
 from recsys.features.bundle.lists import ListModel
+from recsys.features.bundle.searching import Found
 from recsys.features.requests.origin import RequestOrigin
 from recsys.features.requests.table import Requests
 from recsys.retrieval.passing import Passing
 from recsys.serving.recommend.filters import Filters
+from recsys.serving.recommend.reasons import reasons_of
 from recsys.serving.recommend.seen import seen_in_words
 
-EXHAUSTED, FILTERED = "exhausted", "filtered"
-"""Why a list is short: the user has seen the rest, or fewer items than k pass the filters."""
 POPULAR = b"lists_by_popularity"
 """Of the answers' metadata: how many lists are by popularity alone, of models that fall back."""
+OF_SOURCES = b"sources_by_popularity"
+"""Likewise, of a pipeline: in how many lists each source that falls back did, as JSON."""
 _UNNAMED = RequestOrigin()
 
 
@@ -118,32 +121,55 @@ class Scorer(ListModel):
         wanted = _checked_k(self.k if k is None else k)
         without_seen = self.filter_seen if filter_seen is None else filter_seen
         found = self.search(requests, wanted, filter_seen=without_seen, passing=passing)
-        lists = self.lists(requests, found.scores, found.rows, wanted, probability, passing)
-        if found.popular is None:
-            return lists
-        return lists.replace_schema_metadata({POPULAR: str(int(found.popular.sum()))})
+        seen = requests.seen if without_seen else None
+        lists = self.lists(requests, found, wanted, probability, passing, seen)
+        facts: dict[bytes, str] = {}
+        if found.popular is not None:
+            facts[POPULAR] = str(int(found.popular.sum()))
+        if found.of_sources:
+            counts = {name: int(one.sum()) for name, one in found.of_sources.items()}
+            facts[OF_SOURCES] = json.dumps(counts)
+        return lists.replace_schema_metadata(facts or None)
 
     def lists(
         self,
         requests: Requests,
-        scores: Tensor,
-        rows: Tensor,
+        found: Found,
         k: int,
         probability: bool | None = None,
         passing: Passing | None = None,
+        seen: Jagged | None = None,
     ) -> pa.Table:
-        """Return what `score` returns, of scores and rows of the catalogue (B, k), -1 where short.
+        """Return what `score` returns, of what was found for B requests.
+
+        Args:
+            requests: B of them.
+            found: their lists, in rows of the catalogue.
+            k: what they were asked to be at most.
+            probability: as for `score`.
+            passing: what was let pass; None: everything.
+            seen: B rows of item rows that were left out; None: nothing.
 
         Raises:
             ConfigError: probabilities are wanted of a model trained without calibration.
         """
-        table = self._table(requests, scores, rows, k, passing)
+        there = found.rows >= 0
+        lengths = there.sum(1).numpy()
+        bounds = pa.array(np.concatenate([[0], np.cumsum(lengths)]))
+
+        def lists(values: pa.Array) -> pa.Array:
+            return pa.LargeListArray.from_arrays(bounds, values)
+
+        columns = {
+            self.schema.user_key: requests.user_ids,
+            "items": lists(self.item_ids.take(pa.array(found.rows[there].numpy()))),
+            "scores": lists(pa.array(found.scores[there].numpy())),
+        }
         if self.probability if probability is None else probability:
-            found = self._probabilities(requests, scores, rows)
-            bounds = table.column("scores").combine_chunks().offsets
-            lists = pa.LargeListArray.from_arrays(bounds, found)
-            table = table.add_column(table.num_columns - 1, "probabilities", lists)
-        return table
+            columns["probabilities"] = lists(self._probabilities(requests, found))
+        size = len(self.item_ids)
+        why = pa.array(reasons_of(lengths, k, size, passing, seen, found.named), pa.string())
+        return pa.table({**columns, "reason": pc.if_else(pc.equal(why, ""), None, why)})
 
     def calibrated(self) -> InteractionProbability:
         """Return what turns scores into probabilities.
@@ -153,37 +179,17 @@ class Scorer(ListModel):
         """
         if self.calibration is None:
             raise ConfigError(
-                f"{self.bundle.path}: the model gives no probabilities: train it with "
-                "calibration: logistic (or isotonic)"
+                f"{self.bundle.path}: this model ({self.description.kind}) gives no probabilities: "
+                "a two-tower does that was trained with calibration: logistic (or isotonic)"
             )
         return self.calibration
 
-    def _probabilities(self, requests: Requests, scores: Tensor, rows: Tensor) -> pa.Array:
+    def _probabilities(self, requests: Requests, found: Found) -> pa.Array:
         """Return one probability for each item found, list after list."""
-        found = rows >= 0
-        events = requests.num_events.unsqueeze(1).expand_as(rows)[found].numpy()
-        is_new = self.is_new[rows[found].numpy()]
-        return pa.array(self.calibrated().probability(scores[found].numpy(), events, is_new))
-
-    def _table(
-        self, requests: Requests, scores: Tensor, rows: Tensor, k: int, passing: Passing | None
-    ) -> pa.Table:
-        found = rows >= 0
-        lengths = found.sum(1).numpy()
-        bounds = pa.array(np.concatenate([[0], np.cumsum(lengths)]))
-        items = self.item_ids.take(pa.array(rows[found].numpy()))
-        size = len(self.item_ids)
-        pass_ = np.full(len(rows), size) if passing is None else passing.counts()
-        why = np.where(pass_ < min(k, size), FILTERED, EXHAUSTED)
-        reason = pa.array(np.where(lengths < k, why, ""), pa.string())
-        return pa.table(
-            {
-                self.schema.user_key: requests.user_ids,
-                "items": pa.LargeListArray.from_arrays(bounds, items),
-                "scores": pa.LargeListArray.from_arrays(bounds, pa.array(scores[found].numpy())),
-                "reason": pc.if_else(pc.equal(reason, ""), None, reason),
-            }
-        )
+        there = found.rows >= 0
+        events = requests.num_events.unsqueeze(1).expand_as(found.rows)[there].numpy()
+        scores, is_new = found.scores[there].numpy(), self.is_new[found.rows[there].numpy()]
+        return pa.array(self.calibrated().probability(scores, events, is_new))
 
 
 def _checked_k(k: int) -> int:

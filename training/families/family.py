@@ -9,9 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, Self, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from recsys.core.errors import ConfigError
 from recsys.data.batch import FeatureLayout
 from recsys.embeddings.diagnostics import Diagnosis, FeatureValues
+from recsys.features.tables.checked import Tables
 from recsys.training.config.experiment import ExperimentConfig, LearnedExperiment
 from recsys.training.config.ranges import Space
 from recsys.training.engine.loop import Task
@@ -19,6 +23,7 @@ from recsys.training.engine.ranks import ALONE, World
 from recsys.training.engine.warm_start import Earlier
 from recsys.training.evaluation.evaluate import ExtraRankers
 from recsys.training.evaluation.results import ModelEvaluation
+from recsys.training.explain.wanted import Wanted
 from recsys.training.families.comparing import CommonTest, Comparer, NamedModel
 from recsys.training.families.opened import OpenedModel
 
@@ -32,18 +37,25 @@ class Given:
 
     world: the ranks that train together. earlier: the model that it starts from. extra_rankers:
     more rankers for the evaluation. train: trains another model, from its keys, in a folder,
-    and returns its bundle; for models that are made of others.
+    with or without a report, and returns its bundle; for models that are made of others. report:
+    whether one of this model is drawn. is_source: whether it is trained for such a model, which has
+    said everything of the data.
     """
 
     world: World = ALONE
     earlier: Earlier | None = None
     extra_rankers: ExtraRankers | None = None
-    train: Callable[[dict[str, Any], Path], Path] | None = None
+    train: Callable[[dict[str, Any], Path, bool], Path] | None = None
+    report: bool = True
+    is_source: bool = False
 
 
 @dataclass(frozen=True)
 class Finished:
-    """What a training leaves: how the model did, folder of the bundle, file of the report."""
+    """What a training leaves: how the model did, folder of the bundle, file of the report.
+
+    There is no such file where none was to be drawn.
+    """
 
     evaluation: ModelEvaluation
     bundle: Path
@@ -132,16 +144,17 @@ class Findings(Protocol):
 class Explainer:
     """What `recsys explain` can say of the models of a family.
 
-    model: over at most so many test rows. pair: for a user and an item, by their ids. log_row: on
-    a row of the log, counted from 1.
+    model: over at most so many test rows. pair: for a user and an item, by their ids, and filters
+    of the list; those of models that give none refuse them. log_row: on a row of the log, counted
+    from 1.
     """
 
     model: Callable[[OpenedModel, int], Any]
-    pair: Callable[[OpenedModel, str, str], Any]
+    pair: Callable[[OpenedModel, str, str, Wanted], Any]
     log_row: Callable[[OpenedModel, int], Any]
 
     @classmethod
-    def of_lists(cls, pair: Callable[[OpenedModel, str, str], Any]) -> "Explainer":
+    def of_lists(cls, pair: Callable[[OpenedModel, str, str, Wanted], Any]) -> "Explainer":
         """Return that of models that give lists, which are explained one item at a time."""
         return cls(model=_refuse_all_but_pairs, pair=pair, log_row=_refuse_all_but_pairs)
 
@@ -151,6 +164,10 @@ def _refuse_all_but_pairs(opened: OpenedModel, _asked: int) -> Any:
         f"{opened.bundle.path}: a model of kind {opened.config.model.kind} gives lists, which are "
         "explained one item at a time: give a user and an item (--user, --item)"
     )
+
+
+def _fit_any(_config: Any, _tables: Tables, _part: NDArray[np.int8]) -> None:
+    """Refuse nothing: such models are trained on any log."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +187,8 @@ class Family(Generic[C]):
         comparer: compares what models of this family and of others answered.
         space: what `recsys tune` searches by default.
         explain: what `recsys explain` says of its models.
+        fits: refuses a model that cannot be trained on the rows of a log, given with the part of
+            each event (E,), before one is trained.
         study_embedding: `recsys tune embedding`; None where it has no meaning.
         evaluated_once: keys of `evaluation` for what is done at the end of a training alone.
     """
@@ -186,6 +205,7 @@ class Family(Generic[C]):
     comparer: Comparer
     space: Callable[[C], Space]
     explain: Explainer
+    fits: Callable[[C, Tables, NDArray[np.int8]], None] = _fit_any
     study_embedding: Callable[..., Any] | None = None
     evaluated_once: tuple[str, ...] = ()
 

@@ -1,7 +1,13 @@
 """What `recsys check` does with tables in memory, whatever the family."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.core.errors import ConfigError
+from recsys.embeddings.memory import check_memory, free_memory_bytes
 from recsys.features.dataset.dataset import drawn_validation, parted
 from recsys.features.propose.inspect import Report, inspect
 from recsys.features.tables.checked import Tables, read_tables
@@ -9,11 +15,12 @@ from recsys.training.config.experiment import ExperimentConfig, LearnedExperimen
 
 
 def inspect_tables(
-    config: ExperimentConfig, notes_on: Callable[[Tables], tuple[str, ...]] = lambda tables: ()
+    config: ExperimentConfig,
+    notes_on: Callable[[Tables, NDArray[np.int8]], tuple[str, ...]] = lambda tables, part: (),
 ) -> Report:
     """Read and check the tables of `config`, part the log, and describe what was found.
 
-    notes_on: more of what is well, and good to know.
+    notes_on: tables and the part of each event (E,) to more of what is well, and good to know.
 
     Raises:
         UserError: what training would raise on reading and parting the same data.
@@ -25,13 +32,26 @@ def inspect_tables(
     notes: tuple[str, ...] = (
         () if drawn is None else (f"no row of '{split.column}' is validation: it is {drawn}",)
     )
-    return inspect(
+    found = inspect(
         config.schema_,
         tables,
         part,
         table_bytes=table_bytes(config),
-        notes=(*notes, *notes_on(tables)),
+        notes=(*notes, *notes_on(tables, part)),
     )
+    return replace(found, warnings=(*found.warnings, *_too_large(config)))
+
+
+def _too_large(config: ExperimentConfig) -> tuple[str, ...]:
+    """Return why one process of this machine cannot train the table; several may."""
+    if not isinstance(config, LearnedExperiment):
+        return ()
+    copies = int(config.training.average_epochs > 0)
+    try:
+        check_memory(config.embedding, free_memory_bytes(), copies=copies)
+    except ConfigError as error:
+        return (f"training is refused here: {error}, or share the table with other machines",)
+    return ()
 
 
 def table_bytes(config: ExperimentConfig) -> int | None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from recsys.core.errors import ConfigError
 from recsys.training.explain.because import ListExplanation
 from recsys.training.explain.explanation import Explanation, RowExplanation
+from recsys.training.explain.wanted import EVERYTHING, Wanted
 from recsys.training.families.family import Explainer
 from recsys.training.families.opened import OpenedModel
 from recsys.training.families.registry import family_of
@@ -26,15 +27,19 @@ def explain_model(path: Path, *, max_rows: int) -> Explanation:
     return found
 
 
-def explain_pair(path: Path, user: str, item: str) -> RowExplanation | ListExplanation:
+def explain_pair(
+    path: Path, user: str, item: str, wanted: Wanted = EVERYTHING
+) -> RowExplanation | ListExplanation:
     """Return what the model at `path` looks at when it scores `item` for `user`.
+
+    wanted: filters of the list that the item is in.
 
     Raises:
         NotFoundError: the data have no such user or item, or the user has no row in the log.
         UserError: as `explain_model`.
     """
     opened, explainer = _opened(path)
-    found: RowExplanation | ListExplanation = explainer.pair(opened, user, item)
+    found: RowExplanation | ListExplanation = explainer.pair(opened, user, item, wanted)
     return found
 
 

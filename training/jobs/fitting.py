@@ -44,8 +44,9 @@ def fit_tracked(
         raise ConfigError(f"model.kind: {kind} is fitted in one process: start it without torchrun")
     job = family.open(config, given)
     run_dir = resume or new_run_dir(config)
-    for name, value in job.facts.items():
-        LOG.info(f"{name}: {value}")
+    if not given.is_source:
+        for name, value in job.facts.items():
+            LOG.info(f"{name}: {value}")
     with stoppable():
         return tracked(config, run_dir, job, {"kind": kind}, partial(_run, job, run_dir, listeners))
 
@@ -72,7 +73,8 @@ def _run(
     for warning in done.warnings:
         LOG.warning(warning)
     tracker.metrics(done.evaluation.tracked(), 1)
-    tracker.artifact(done.report)
+    if job.given.report:
+        tracker.artifact(done.report)
     tracker.artifact(run_dir / "config.yaml")
     tracker.tag("model_id", done.bundle.name)
     tracker.metrics({"machine/peak_memory_mib": float(peak_memory_mib())}, 1)

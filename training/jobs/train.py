@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,8 @@ def train(
     listeners: tuple[Listener, ...] = (),
     extra_rankers: ExtraRankers | None = None,
     world: World | None = None,
+    report: bool = True,
+    is_source: bool = False,
 ) -> TrainResult | None:
     """Read, train, evaluate on the test part, report, bundle, track.
 
@@ -57,6 +60,8 @@ def train(
         extra_rankers: more rankers for the evaluation.
         world: the ranks that train together (`recsys.training.engine.ranks.join`); None: this
             process alone. The first rank alone evaluates, writes, tracks and gets a result.
+        report: whether the report is drawn.
+        is_source: whether it is a source of a pipeline, which has said everything of the data.
 
     Raises:
         UserError: configuration or data are wrong, or a loss was not finite.
@@ -65,18 +70,23 @@ def train(
     keep_freed_memory()
     family = family_of(config)
     family.check(config)
+    given = Given(world or World(), extra_rankers=extra_rankers, report=report, is_source=is_source)
     if isinstance(family, FittedFamily):
-        given = Given(world or World(), extra_rankers=extra_rankers, train=train_below)
-        return fit_tracked(config, family, resume, listeners, given)
+        return fit_tracked(config, family, resume, listeners, replace(given, train=train_below))
     assert isinstance(family, LearnedFamily)
     assert isinstance(config, LearnedExperiment)
-    return _learn(config, family, resume, listeners, world, extra_rankers)
+    return _learn(config, family, resume, listeners, world, given)
 
 
-def train_below(keys: dict[str, Any], run_dir: Path) -> Path:
+def train_below(keys: dict[str, Any], run_dir: Path, report: bool = False) -> Path:
     """Train what some keys say in the folder `run_dir`, and return the bundle.
 
     A run that is there already is kept, and continued where it was stopped.
+
+    Args:
+        keys: of its configuration.
+        run_dir: made where missing.
+        report: whether one is drawn.
     """
     bundles = bundles_of_run(run_dir)
     if bundles and not Checkpoints.of_run(run_dir).steps():
@@ -85,7 +95,7 @@ def train_below(keys: dict[str, Any], run_dir: Path) -> Path:
     run_dir.mkdir(parents=True, exist_ok=True)
     with whole_file(run_dir / "config.yaml") as staging:
         staging.write_text(dump_config(config))
-    result = train(config, resume=run_dir)
+    result = train(config, resume=run_dir, report=report, is_source=True)
     assert result is not None, "one process is its own first rank"
     return result.bundle
 
@@ -96,9 +106,9 @@ def _learn(
     resume: Path | None,
     listeners: tuple[Listener, ...],
     world: World | None,
-    extra_rankers: ExtraRankers | None,
+    given: Given,
 ) -> TrainResult | None:
-    """Train a model that learns; see `train`."""
+    """Train a model that learns; see `train`. given: without world and earlier model."""
     world = World(device=pick_device(config.training.device)) if world is None else world
     if world.size > 1:
         check_shards(config.embedding, world.size)
@@ -117,15 +127,16 @@ def _learn(
             f"rank {world.rank} does not see {run_dir}, which the first rank made: 'output' has to "
             "be an absolute path on a file system that all machines share"
         )
-    given = Given(world, earlier, extra_rankers)
+    given = replace(given, world=world, earlier=earlier)
     job = family.open(config, given)
     config, kernel = _with_backend(config, job, world, run_dir)
     job = job.under(config)
     if not world.is_first:
         fit_in(world, job, config, run_dir, ())
         return None
-    for name, value in job.facts.items():
-        LOG.info(f"{name}: {value}")
+    if not given.is_source:
+        for name, value in job.facts.items():
+            LOG.info(f"{name}: {value}")
     LOG.info(f"table kernel: {kernel}")
     tags = {"kind": config.model.kind, "workers": str(world.size), "table_kernel": kernel}
     run = partial(_run, config, job, run_dir, listeners, world)
@@ -241,7 +252,8 @@ def _run(
     for warning in done.warnings:
         LOG.warning(warning)
     tracker.metrics(done.evaluation.tracked() | diagnosis.metrics(), state.global_step)
-    tracker.artifact(done.report)
+    if job.given.report:
+        tracker.artifact(done.report)
     tracker.artifact(run_dir / "config.yaml")
     tracker.tag("model_id", done.bundle.name)
     tracker.metrics({"machine/peak_memory_mib": float(peak_memory_mib())}, state.global_step)

@@ -95,9 +95,12 @@ def beaten_words(comparison: Comparison) -> list[str]:
             continue
         sure = "" if model.behind.apart else ", within the error of measurement"
         plain = words(model.beaten_by)
+        best = f"the plain model {plain}"
+        if model.kind == model.beaten_by:
+            best = f"{plain} with the settings that it has by default"
         found.append(
-            f"{model.name}: the plain model {plain} is better{sure} ({metric}: {model.name} minus "
-            f"{plain} {shown(model.behind)})"
+            f"{model.name}: {best} is better{sure} ({metric}: {model.name} minus {plain} "
+            f"{shown(model.behind)})"
         )
     return found
 

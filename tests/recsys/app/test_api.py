@@ -3,6 +3,7 @@
 import ast
 import doctest
 import inspect
+import json
 import re
 import subprocess
 import sys
@@ -16,9 +17,11 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 
 import recsys
 from recsys.app import comparing, configuration, demo, experiments, model, models, promoting
+from recsys.app.cli import main
 from recsys.core.strict import parse
 from recsys.features.schema import Schema
 from recsys.features.tables.checked import read_tables
@@ -178,6 +181,12 @@ def test_similar_items_are_the_nearest_by_cosine(opened: recsys.Model) -> None:
         found = opened.similar_items([opened.items[row]], k=5)
         assert list(found["similar_item"]) == [opened.items[one] for one in expected]
         np.testing.assert_allclose(found["score"], cosines[expected], rtol=1e-5)
+    asked = ["similar", str(opened.path), "--item", opened.items[17], "--k", "5"]
+    told = CliRunner().invoke(main, [*asked, "--json"])
+    assert [one["similar_item"] for one in json.loads(told.output)] == list(found["similar_item"])
+    assert found["similar_item"][0] in CliRunner().invoke(main, asked).output
+    missing = CliRunner().invoke(main, [*asked, "--item", "none"])
+    assert "item 'none' is not in the catalogue" in missing.stderr
     everything = opened.similar_items([opened.items[0]], k=10_000)
     assert len(everything) == len(opened.items) - 1
 
@@ -261,6 +270,31 @@ def test_mistakes_are_told_at_once(
     with pytest.raises(recsys.UserError, match=message):
         call(opened)
     assert not list(tmp_path.iterdir())
+
+
+def test_errors_about_frames_name_the_argument_and_no_file(
+    opened: recsys.Model, frames: dict[str, pd.DataFrame], tmp_path: Path
+) -> None:
+    user, items, log = opened.config.schema_.user_key, frames["items"], frames["log"]
+    some = [frames["users"][user].iloc[0]]
+    with pytest.raises(recsys.ConfigError, match="the data frame given as items have no column"):
+        opened.recommend(some, where="prise < 3", items=items)
+    with pytest.raises(recsys.DataError) as told:
+        opened.recommend(some, where="price < 3", items=items.assign(price="x"))
+    assert str(told.value).startswith("items row 1, column 'price': text where")
+    assert (told.value.file, told.value.rows[0].file) == ("items", "items")
+    with pytest.raises(recsys.DataError, match=r"^block, column 'user_id'"):
+        opened.recommend(some, block=items)
+    with pytest.raises(recsys.DataError, match=r"^history, column 'item_id'"):
+        opened.recommend(some, history=log.drop(columns="item_id"))
+    for name, more in (("history", {"users": frames["users"]}), ("requests", {})):
+        with pytest.raises(recsys.DataError) as told:
+            recsys.score(opened, tmp_path / "out", **{name: log[["timestamp"]], **more})
+        assert "/" not in str(told.value)
+    path = tmp_path / "today.parquet"
+    items.to_parquet(path)
+    with pytest.raises(recsys.ConfigError, match=f"the items of {path} have no column"):
+        opened.recommend(some, where="prise < 3", items=path)
 
 
 def test_a_column_of_several_types_is_named() -> None:
@@ -359,9 +393,13 @@ def test_an_item_is_explained_at_the_place_that_its_user_is_shown_it_at(
     opened: recsys.Model, frames: dict[str, Any]
 ) -> None:
     user = str(frames["users"].iloc[0, 0])
-    for row in opened.recommend([user], k=5).itertuples(index=False):
-        why = opened.explain(user=user, item=str(row[1]))
-        assert (why.rank, why.score) == (row.rank, pytest.approx(row.score, abs=1e-5))
+    whole = opened.recommend([user], k=5)
+    for filters in ({}, {"where": "price > 10", "exclude": [whole.iloc[1, 1]]}):
+        filtered = opened.recommend([user], k=5, **filters)
+        assert filtered.equals(whole) == (not filters)
+        for row in filtered.itertuples(index=False):
+            why = opened.explain(user=user, item=str(row[1]), **filters)
+            assert (why.rank, why.score) == (row.rank, pytest.approx(row.score, abs=1e-5))
 
 
 def test_lists_of_categories_of_polars_are_kept(tmp_path: Path) -> None:

@@ -62,6 +62,9 @@ OPTIONS = {
         "--json",
     },
     "explain": {
+        "--allow",
+        "--exclude",
+        "--where",
         "model",
         "--user",
         "--item",
@@ -71,6 +74,7 @@ OPTIONS = {
         "--tracking-uri",
         "--json",
     },
+    "similar": {"model", "--item", "--k", "--tracking-uri", "--json"},
     "tune search": {
         "config",
         "--trials",

@@ -251,7 +251,7 @@ def test_new_items_that_do_not_fit_are_refused(
 def test_a_model_without_calibration_gives_no_probabilities(
     trained: Path, config: ExperimentConfig, requests: pa.Table
 ) -> None:
-    with pytest.raises(ConfigError, match="gives no probabilities: train it with calibration"):
+    with pytest.raises(ConfigError, match="gives no probabilities: a two-tower does"):
         Scorer.open(trained, probability=True)
     plain = Scorer.open(trained)
     assert plain.calibration is None

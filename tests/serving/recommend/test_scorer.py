@@ -179,7 +179,7 @@ def test_a_log_and_request_files_give_the_same_lists(
     for wrong in (0, -5):
         with pytest.raises(ConfigError, match=f"rows-per-part must be at least 1, got {wrong}"):
             shards_of_log(scorer, sources, rows_per_part=wrong)
-    with pytest.raises(ConfigError, match="give --users"):
+    with pytest.raises(ConfigError, match="--users PATH"):
         shards_of_log(scorer, Sources(interactions=config.data.interactions), rows_per_part=64)
 
 

@@ -37,6 +37,7 @@ from recsys.training.jobs.compare import compare_bundles
 from recsys.training.jobs.evaluate import evaluate_bundle
 from recsys.training.jobs.opening import open_model
 from recsys.training.jobs.train import train
+from recsys.training.reports.comparison import beaten_words
 
 
 def trained_with(config: recsys.Config, output: Path, **changes: object) -> Path:
@@ -115,6 +116,33 @@ def test_plain_models_answer_the_same_queries_and_mark_who_is_not_better(
     short = next(one for one in compared.trained if one.name == "short")
     assert short.behind is not None
     assert short.behind.high < 0
+
+
+def test_a_plain_model_is_not_beaten_by_itself(
+    given_config: recsys.Config, trained: Path, tmp_path: Path
+) -> None:
+    """Fitted on rows that it was not trained on the same model is another one, and no news."""
+    keys = {"evaluation.baselines": ["ease", "popularity"]}
+    plain = given_config.with_({"model.kind": "ease"}).with_(keys)
+    quick = {"tracking.enabled": False, "output": str(tmp_path)}
+    small = plain.with_({**quick, "split.cold_items": {"share": 0.5}})
+    weak = plain.with_({**quick, "model.l2": 1e6})
+    bundles = {}
+    for name, one in {"few": small, "weak": weak}.items():
+        result = train(one.experiment)
+        assert result is not None
+        bundles[name] = result.bundle
+    found = compare_bundles({**bundles, "tower": trained}, on=plain.experiment, source="here")
+    few, other, _ = found.trained
+    names = [one.name for one in found.models if one.is_plain]
+    assert names == ["ease", "popularity"]
+    ease = next(one for one in found.models if one.name == "ease")
+    metric = found.metric
+    assert ease.metrics[metric].value.value > few.metrics[metric].value.value
+    assert few.beaten_by != "ease"
+    assert other.beaten_by == "ease"
+    (said,) = [line for line in beaten_words(found) if line.startswith("weak")]
+    assert "EASE with the settings that it has by default is better" in said
 
 
 def test_a_gain_has_the_sign_of_what_is_better(compared: Comparison) -> None:

@@ -15,7 +15,7 @@ from recsys.training.config.file import read_raw
 from recsys.training.config.retrieval import RetrievalEvaluationConfig, refuse_labels
 from recsys.training.config.sections import FittingConfig, PositiveInt
 
-_TAKEN = ("model", "training", "embedding", "sessions")
+TAKEN = ("model", "training", "embedding", "sessions")
 """Sections of a source's own file that count."""
 _OF_RANKERS = ("model", "training", "embedding")
 """Sections of a ranker's own file that count."""
@@ -34,6 +34,13 @@ class PipelineFittingConfig(FittingConfig):
     """Validation queries at most, drawn once: joining and ranking are learnt on them."""
 
 
+class PipelineEvaluationConfig(RetrievalEvaluationConfig):
+    """How a pipeline is evaluated."""
+
+    source_reports: bool = False
+    """Draw a report of each training of each source, too, in `sources/` of the run's folder."""
+
+
 class PipelineExperiment(ExperimentConfig):
     """The whole file."""
 
@@ -41,7 +48,7 @@ class PipelineExperiment(ExperimentConfig):
     model: PipelineConfig
     """Sources, how they are joined and ranked, and the rules of the lists."""
     training: PipelineFittingConfig = PipelineFittingConfig()
-    evaluation: RetrievalEvaluationConfig = RetrievalEvaluationConfig()
+    evaluation: PipelineEvaluationConfig = PipelineEvaluationConfig()
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -76,7 +83,7 @@ class PipelineExperiment(ExperimentConfig):
         """
         tree = self.model_dump(mode="json", by_alias=True)
         source = self.model.sources[number]
-        own = {name: getattr(source, name) for name in _TAKEN[1:]}
+        own = {name: getattr(source, name) for name in TAKEN[1:]}
         found: dict[str, Any] = {name: tree[name] for name in ("data", "policies", "schema")}
         found["split"] = tree["split"] | {"join_validation": last}
         found["model"] = {"kind": "attributes"} if source.new_items else source.model
@@ -129,7 +136,7 @@ def _written_out(source: Source, folder: Path) -> Source:
             f"model.sources: '{source.model}' is a kind of model and no file: write "
             f"{{kind: {source.model}}} for a model with the settings that it has by default"
         )
-    settled = _sections(path, source, _TAKEN)
+    settled = _sections(path, source, TAKEN)
     return source.model_copy(update={**settled, "name": source.name or path.stem})
 
 

@@ -3,6 +3,8 @@
 Of a ranker the parts are what its score loses without them; of trees, their shares by TreeSHAP.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from recsys.core.errors import ConfigError
@@ -13,6 +15,7 @@ from recsys.features.pipeline.searching import PipelineSearch
 from recsys.features.requests.table import Requests
 from recsys.training.explain.because import Because, ListExplanation
 from recsys.training.explain.ids import row_of
+from recsys.training.explain.wanted import EVERYTHING, Wanted
 from recsys.training.families.opened import OpenedModel
 from recsys.training.families.pipeline.asking import Asking
 from recsys.training.families.pipeline.config import PipelineExperiment
@@ -20,7 +23,9 @@ from recsys.training.families.pipeline.opening import search_in
 from recsys.training.reports.showcase import item_titles
 
 
-def explain_candidate(opened: OpenedModel, user: str, item: str) -> ListExplanation:
+def explain_candidate(
+    opened: OpenedModel, user: str, item: str, wanted: Wanted = EVERYTHING
+) -> ListExplanation:
     """Return which sources name an item for a user, at which place, and what each adds.
 
     Raises:
@@ -33,6 +38,10 @@ def explain_candidate(opened: OpenedModel, user: str, item: str) -> ListExplanat
     user_row = row_of(data.tables.users, data.schema.user_key, user, "user")
     item_row = row_of(data.tables.items, data.schema.item_key, item, "item")
     asking = Asking.before(config, data, TEST + 1)
+    if not wanted.is_everything:
+        passes = wanted.passing(data, config.policies)
+        wanted.check(passes, item_row, item)
+        asking = replace(asking, passes=passes if asking.passes is None else asking.passes & passes)
     _, requests = asking.one_table(np.array([user_row]), search)
     _, candidates = search.candidates(requests, exclude=asking.excluded(requests))
     (place,) = np.nonzero(candidates.items.values.numpy() == item_row)

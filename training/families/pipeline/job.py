@@ -35,7 +35,7 @@ from recsys.features.pipeline.searching import PipelineSearch
 from recsys.features.schema import Schema
 from recsys.features.tables.checked import Tables
 from recsys.models.retrieval import RETRIEVAL
-from recsys.pipeline.rules import VECTORS, Diversify
+from recsys.pipeline.rules import VECTORS, Diversify, doubts
 from recsys.plain.kind import PlainConfig
 from recsys.plain.registry import PLAIN
 from recsys.training.config.file import dump_config
@@ -66,6 +66,7 @@ from recsys.training.families.pipeline.asking import (
     whole,
 )
 from recsys.training.families.pipeline.config import PipelineExperiment
+from recsys.training.families.pipeline.fitting import check_sources_fit
 from recsys.training.families.pipeline.learning import facts_of, learnt, new_items
 from recsys.training.families.pipeline.ranking import train_ranker
 from recsys.training.families.pipeline.sources import TrainedSources, train_sources
@@ -114,10 +115,10 @@ class PipelineJob:
         """Train the sources, learn to join what they name, and train them again."""
         config, train = self.config, self.given.train
         assert train is not None, "a pipeline trains other models"
-        first = train_sources(config, run_dir, train)
         queries = self._queries(VALIDATION, config.training.max_validation_queries)
         if not len(queries):
             raise ConfigError("split: no user has a validation item; choose a larger share")
+        first = train_sources(config, run_dir, train)
         search = search_of(config, self.data, first)
         asking = Asking.before(config, self.data, VALIDATION)
         labelled = candidates_with_hits(asking, search, queries)
@@ -208,10 +209,14 @@ def open_pipeline(config: PipelineExperiment, given: Given) -> PipelineJob:
     """Read and encode the tables of `config`, from its cache where it has one.
 
     Raises:
-        ConfigError: the filter or a rule does not fit the items; nothing is trained then.
+        ConfigError: the filter or a rule does not fit the items, or a source cannot be trained on
+            the log; nothing is trained then.
     """
     data = load_data(config)
     check_items(config, data.schema, data.tables)
+    check_sources_fit(config, data.tables, data.part)
+    for line in doubts(config.model.rules):
+        LOG.warning(line)
     return PipelineJob(config, data, given)
 
 

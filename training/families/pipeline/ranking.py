@@ -1,5 +1,6 @@
 """A ranker of the engine, trained on the candidates of a pipeline's validation requests."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,8 +17,10 @@ from recsys.features.pipeline.model import JoinedModel
 from recsys.features.pipeline.row_ranker import RowRanker, column_names
 from recsys.training.families.pipeline.asking import Labelled
 from recsys.training.families.pipeline.config import LABEL, PART, PipelineExperiment
+from recsys.training.families.pipeline.lines import lines_of
 from recsys.training.families.pipeline.sources import Train
 
+LOG = logging.getLogger(__name__)
 FOLDER = "ranker"
 _LOG = "candidates.parquet"
 _VALIDATION = 0.2
@@ -57,7 +60,9 @@ def train_ranker(
     with whole_file(folder / _LOG) as staging:
         pq.write_table(table, staging)
     keys = config.of_ranker(str((folder / _LOG).resolve()), column_names(names))
-    bundle = train(keys, folder / "run")
+    LOG.info("ranker, trained on the candidates of validation requests")
+    with lines_of("ranker"):
+        bundle = train(keys, folder / "run", config.evaluation.source_reports)
     return RowRanker.of(RowModel.open(bundle), names, data.tables.items)
 
 

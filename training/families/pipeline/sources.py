@@ -14,13 +14,15 @@ from recsys.models.rankers import RANKERS
 from recsys.models.registry import PIPELINES
 from recsys.pipeline.config import Ranker
 from recsys.training.families.pipeline.config import PipelineExperiment
+from recsys.training.families.pipeline.lines import lines_of
 
 LOG = logging.getLogger(__name__)
 FOLDER = "sources"
 FIRST, LAST = "first", "last"
 
-Train = Callable[[dict[str, Any], Path], Path]
-"""Trains what some keys say in a folder, and returns the bundle; one that is there is kept."""
+Train = Callable[[dict[str, Any], Path, bool], Path]
+"""Trains what some keys say in a folder, with or without a report, and returns the bundle; one that
+is there is kept."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,9 @@ def train_sources(
         if earlier is not None:
             keys = _as_chosen(keys, earlier.models[number])
         LOG.info(f"source {name}, {_WORDS[stage]}")
-        bundles.append(train(keys, run_dir / FOLDER / f"{number}-{name}" / stage))
+        folder = run_dir / FOLDER / f"{number}-{name}" / stage
+        with lines_of(name):
+            bundles.append(train(keys, folder, config.evaluation.source_reports))
     models = tuple(ListModel.open(bundle) for bundle in bundles)
     return TrainedSources(tuple(bundles), models)
 
@@ -81,12 +85,12 @@ def check_source(config: PipelineExperiment, number: int, parse: Callable[..., A
         raise ConfigError(
             f"model.sources: {name}: a pipeline is no source of another one: name its sources here"
         )
-    found = parse(config.of_source(number), source=f"model.sources: {name}")
-    if not hasattr(found.evaluation, "filter_seen"):
+    if isinstance(model, dict) and model.get("kind") in RANKERS:
         raise ConfigError(
-            f"model.sources: {name}: a {found.model.kind} scores rows and names no items: give a "
-            "model that retrieves"
+            f"model.sources: {name}: {model['kind']} is a ranker, which scores rows and names no "
+            "items: give a model that retrieves, or a plain model"
         )
+    found = parse(config.of_source(number), source=f"model.sources: {name}")
     if config.schema_.interactions.session is not None and getattr(found, "sessions", None):
         raise ConfigError(
             f"model.sources: {name}: requests to a pipeline hold whole histories, which cannot be "

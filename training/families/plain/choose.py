@@ -7,6 +7,7 @@ from recsys.core.errors import ConfigError
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.sessions import Sessions
 from recsys.features.dataset.split import TEST
+from recsys.models.kind import ModelConfig
 from recsys.plain.answering import PlainModel, PopularFirst
 from recsys.plain.attributes import AttributesConfig
 from recsys.plain.chebyshev import ChebyshevFilterConfig
@@ -122,6 +123,18 @@ def baseline_rankers(
         model = PlainModel.of(kind, fit_plain(settings, rows), popular)
         rankers[name] = PlainRanker(model, answering)
     return rankers, left_out
+
+
+def named_as(model: ModelConfig, config: RetrievalEvaluationConfig) -> set[str]:
+    """Return the names of the baselines that have the settings of a model; none of one that learns.
+
+    Limits, which change no score, do not count.
+    """
+
+    def scoring(one: ModelConfig) -> dict[str, Any]:
+        return one.model_dump(exclude={"max_items"})
+
+    return {name for name, one in settings_of(config).items() if scoring(one) == scoring(model)}
 
 
 def popular_first(rows: Counted, window_days: float) -> PopularFirst:

@@ -9,15 +9,19 @@ from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.sessions import Sessions
 from recsys.features.dataset.split import TEST, TRAIN, VALIDATION
 from recsys.plain.answering import MovedModel, PlainModel
+from recsys.retrieval.passing import Passing
 from recsys.training.explain.because import Because, ListExplanation, place_in_list
 from recsys.training.explain.ids import row_of
+from recsys.training.explain.wanted import EVERYTHING, Wanted
 from recsys.training.families.opened import OpenedModel
 from recsys.training.families.plain.job import model_on
 from recsys.training.families.plain.reading import PlainData
 from recsys.training.reports.showcase import item_titles
 
 
-def explain_list(opened: OpenedModel, user: str, item: str) -> ListExplanation:
+def explain_list(
+    opened: OpenedModel, user: str, item: str, wanted: Wanted = EVERYTHING
+) -> ListExplanation:
     """Return what each item of a user's history adds to the score of an item.
 
     That is by how much the score falls when the item is left out of the history, all its mentions
@@ -25,7 +29,7 @@ def explain_list(opened: OpenedModel, user: str, item: str) -> ListExplanation:
 
     Raises:
         NotFoundError: the data have no such user or item.
-        ConfigError: the model does not know the item.
+        ConfigError: the model does not know the item, or it does not pass the filters.
     """
     config = opened.config
     reading = PlainData.of(config, opened.data())
@@ -42,10 +46,13 @@ def explain_list(opened: OpenedModel, user: str, item: str) -> ListExplanation:
     ids = data.tables.items.column(data.schema.item_key).to_pylist()
     with_all = _score(plain, steps, target)
     added = {one: with_all - _score(plain, steps[steps != one], target) for one in set(steps)}
-    top = plain.top(_one(steps), plain.num_items)
-    hides = config.evaluation.filter_seen
-    hidden = _history(data, None, user_row) if hides else np.zeros(0, np.int64)
-    hidden = hidden if isinstance(model, PlainModel) else model.own[hidden]
+    passes = wanted.passing(data, config.policies)
+    wanted.check(passes, item_row, item)
+    if config.evaluation.filter_seen:
+        passes[_history(data, None, user_row)] = False
+    passes[item_row] = True
+    allowed = Passing.of(_of_model(model, passes), np.zeros(1, np.int64))
+    top = plain.top(_one(steps), plain.num_items, exclude=allowed)
     of_data = {int(one): place for place, one in zip(history, steps, strict=True)}
     rows = sorted(added, key=lambda one: (-added[one], of_data[int(one)]))
     return ListExplanation(
@@ -54,7 +61,7 @@ def explain_list(opened: OpenedModel, user: str, item: str) -> ListExplanation:
         item=item,
         title=names[item_row],
         score=with_all,
-        rank=place_in_list(top.rows[0].numpy(), target, hidden),
+        rank=place_in_list(top.rows[0].numpy(), target, np.zeros(0, np.int64)),
         by_popularity=bool(top.popular[0]),
         because=tuple(
             Because(ids[of_data[int(one)]], names[of_data[int(one)]], float(added[one]))
@@ -75,6 +82,15 @@ def _history(data: Dataset, sessions: Sessions | None, user_row: int) -> NDArray
     last = of_user[-1]
     rows = sessions.order[sessions.offsets[last] : sessions.offsets[last + 1]]
     return events.item_row[rows].astype(np.int64)
+
+
+def _of_model(model: PlainModel | MovedModel, passes: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return which items of the data pass, (1, N), in the model's own rows."""
+    if isinstance(model, PlainModel):
+        return passes[None]
+    found = np.zeros((1, model.model.num_items), bool)
+    found[0, model.own[passes & (model.own >= 0)]] = True
+    return found
 
 
 def _own(

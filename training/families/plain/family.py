@@ -2,6 +2,9 @@
 
 from functools import partial
 
+import numpy as np
+from numpy.typing import NDArray
+
 from recsys.features.dataset.queries import Queries
 from recsys.features.dataset.sessions import sessions_of
 from recsys.features.propose.inspect import Report
@@ -16,6 +19,7 @@ from recsys.training.families.plain.choose import check_baselines
 from recsys.training.families.plain.config import PlainExperiment
 from recsys.training.families.plain.explaining import explain_list
 from recsys.training.families.plain.fallback import PlainRanker
+from recsys.training.families.plain.fitting import check_fit
 from recsys.training.families.plain.job import evaluate_opened, model_on, open_plain
 from recsys.training.families.plain.reading import PlainData
 from recsys.training.families.plain.space import plain_space
@@ -34,10 +38,11 @@ def _check(config: PlainExperiment) -> None:
 
 
 def _inspect(config: PlainExperiment) -> Report:
-    """Check the tables, and say how the log is cut where it is."""
+    """Check the tables, and whether the model can be fitted; say how the log is cut."""
     cutting = config.sessions
 
-    def notes(tables: Tables) -> tuple[str, ...]:
+    def notes(tables: Tables, part: NDArray[np.int8]) -> tuple[str, ...]:
+        check_fit(config, tables, part)
         if cutting is None:
             return ()
         return (sessions_of(config.schema_, tables.events, cutting).in_words(),)
@@ -64,4 +69,5 @@ PLAIN_MODELS = FittedFamily(
     comparer=LISTS,
     space=plain_space,
     explain=Explainer.of_lists(explain_list),
+    fits=check_fit,
 )

@@ -35,6 +35,7 @@ from recsys.training.families.opened import OpenedModel
 from recsys.training.families.plain.choose import baseline_rankers, check_baselines, popular_first
 from recsys.training.families.plain.config import PlainExperiment
 from recsys.training.families.plain.fallback import PlainRanker
+from recsys.training.families.plain.fitting import refuse_unfit
 from recsys.training.families.plain.reading import PlainData
 from recsys.training.families.plain.rows import counted
 
@@ -77,9 +78,7 @@ class PlainJob:
         config, reading = self.config, self.reading
         kind = PLAIN[config.model.kind]
         rows = counted(reading.data, reading.sessions, attributes=reading.reads_attributes)
-        why_not = kind.why_not(config.model, rows, None)
-        if why_not is not None:
-            raise ConfigError(f"model.kind: {config.model.kind}: {why_not}")
+        refuse_unfit(config, rows)
         popular = popular_first(rows, config.evaluation.popularity_window_days)
         return PlainModel.of(kind, fit_plain(config.model, rows), popular)
 
@@ -101,8 +100,9 @@ class PlainJob:
         evaluation, queries = _evaluated(self.reading, model, self.given.extra_rankers)
         bundle = _write(run_dir / RUN_BUNDLES, self.reading, model, evaluation)
         report = run_dir / "report.html"
-        about = ListReport(self.config, self.reading.data, evaluation, queries)
-        write_list_report(report, TITLE, about)
+        if self.given.report:
+            about = ListReport(self.config, self.reading.data, evaluation, queries)
+            write_list_report(report, TITLE, about)
         return Finished(evaluation, bundle, report)
 
 

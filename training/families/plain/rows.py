@@ -1,5 +1,7 @@
 """The training rows as plain models and memories count them."""
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
@@ -8,6 +10,9 @@ from recsys.core.distinct import distinct, distinct_codes
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.sessions import Sessions
 from recsys.features.dataset.split import TRAIN
+from recsys.features.kinds.feature import Feature
+from recsys.features.schema import Schema
+from recsys.features.tables.checked import Tables
 from recsys.plain.kind import Counted
 from recsys.retrieval.follow import Matrix
 
@@ -20,36 +25,53 @@ def counted(data: Dataset, sessions: Sessions | None, *, attributes: bool = Fals
         sessions: how it is cut; None: a sequence is all of a user.
         attributes: whether those of the items are read as well.
     """
-    events = data.tables.events
-    rows = data.events_of((TRAIN,))
+    rows = rows_of(data.schema, data.tables, data.part, sessions)
+    return replace(rows, attributes=tuple(item_values(data))) if attributes else rows
+
+
+def rows_of(
+    schema: Schema, tables: Tables, part: NDArray[np.int8], sessions: Sessions | None
+) -> Counted:
+    """Return the training rows of a log that is not encoded, without attributes of the items.
+
+    Args:
+        schema: of the tables.
+        tables: the log, and the items.
+        part: (E,) the part of each event.
+        sessions: as for `counted`.
+    """
+    events = tables.events
+    rows = np.flatnonzero(part == TRAIN)
     sequence = events.user_row[rows].astype(np.int64)
     if sessions is not None:
-        trained = sessions.only(data.part == TRAIN)
+        trained = sessions.only(part == TRAIN)
         rows = trained.order
         sequence = np.repeat(np.arange(len(trained)), trained.lengths())
-    has_clock = data.schema.interactions.time is not None
+    has_clock = schema.interactions.time is not None
     return Counted(
         user=events.user_row[rows],
         sequence=sequence,
         item=events.item_row[rows],
         time=events.time[rows] if has_clock else None,
-        num_items=data.num_items,
-        attributes=tuple(item_values(data)) if attributes else (),
+        num_items=tables.items.num_rows,
     )
+
+
+def attribute_features(schema: Schema) -> list[Feature]:
+    """Return the attributes of the items: categories of any kind, but not the id."""
+    return [one for one in schema.features_of("items") if one.is_category and not schema.is_id(one)]
 
 
 def item_values(data: Dataset) -> list[Matrix]:
     """Return which item has which value, (n_items, V) CSR of ones for each attribute.
 
-    Attributes are the categorical and multi-categorical features of the items but their id.
+    See `attribute_features`.
     """
     layout = data.encoder.layout("items")
     single = [name for name, _ in layout.single]
     multi = [name for name, _ in layout.multi]
     found = []
-    for feature in data.schema.features_of("items"):
-        if not feature.is_category or data.schema.is_id(feature):
-            continue
+    for feature in attribute_features(data.schema):
         if feature.name in single:
             hashes = data.items.single[:, single.index(feature.name)].numpy()
             found.append(_incidence(hashes, np.ones(len(hashes), np.int64)))

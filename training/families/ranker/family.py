@@ -9,8 +9,9 @@ from recsys.features.clicks.log import open_click_log
 from recsys.features.propose.inspect import Report
 from recsys.models.rankers import RANKERS
 from recsys.training.embedding.output import tracked_study
-from recsys.training.explain.explanation import explain_rows
+from recsys.training.explain.explanation import RowExplanation, explain_rows
 from recsys.training.explain.rankers import explain_log_row, explain_model, explain_pair
+from recsys.training.explain.wanted import Wanted
 from recsys.training.families.family import Explainer, LearnedFamily
 from recsys.training.families.inspecting import inspect_tables
 from recsys.training.families.opened import OpenedModel
@@ -59,6 +60,20 @@ def _evaluate(opened: OpenedModel, report: Path) -> RankingEvaluation:
     return evaluation
 
 
+def _explain_pair(opened: OpenedModel, user: str, item: str, wanted: Wanted) -> RowExplanation:
+    """Explain a row of a user and an item.
+
+    Raises:
+        ConfigError: filters are given.
+    """
+    if not wanted.is_everything:
+        raise ConfigError(
+            f"{opened.bundle.path}: a {opened.config.model.kind} scores rows and gives no lists: "
+            "leave out where, exclude and allow"
+        )
+    return explain_pair(opened, user, item)
+
+
 RANKER = LearnedFamily(
     plural="rankers",
     kinds=tuple(RANKERS),
@@ -72,7 +87,7 @@ RANKER = LearnedFamily(
     ask=ask_rows,
     comparer=ROWS,
     space=ranker_space,
-    explain=Explainer(explain_model, explain_pair, explain_log_row),
+    explain=Explainer(explain_model, _explain_pair, explain_log_row),
     study_embedding=tracked_study,
     evaluated_once=("rankers",),
 )

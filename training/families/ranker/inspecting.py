@@ -1,9 +1,10 @@
 """What `recsys check` says of a ranker's rates, whose log is in memory: how many rows have one."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from recsys.features.batches.rows import RankingLoader
-from recsys.features.dataset.dataset import encoded, fit_encoder, part_of, remembering
+from recsys.features.dataset.dataset import encoded, fit_encoder, remembering
 from recsys.features.dataset.split import TEST, TRAIN
 from recsys.features.tables.checked import Tables
 from recsys.training.families.ranker.config import RankerExperiment
@@ -11,15 +12,14 @@ from recsys.training.families.ranker.config import RankerExperiment
 _BATCH_ROWS = 65_536
 
 
-def rate_notes(config: RankerExperiment, tables: Tables) -> tuple[str, ...]:
+def rate_notes(config: RankerExperiment, tables: Tables, part: NDArray[np.int8]) -> tuple[str, ...]:
     """Return a sentence for each feature of labels; none where the schema has none."""
     features = config.schema_.label_features
     if not features:
         return ()
-    wanted = {part for one in features for part in one.parts}
+    wanted = {name for one in features for name in one.parts}
     columns = [one for one in config.schema_.column_features if wanted & set(one.lookup_names)]
     schema = config.schema_.model_copy(update={"features": (*columns, *features)})
-    part = part_of(schema, tables, config.split)
     encoder = fit_encoder(schema, tables, part)
     data = remembering(encoded(encoder.schema, tables, part, encoder))
     loader = RankingLoader(data, batch_size=_BATCH_ROWS, seed=0)

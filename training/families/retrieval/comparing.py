@@ -36,7 +36,7 @@ from recsys.training.families.comparing import (
     words_of_roles,
 )
 from recsys.training.families.list_evaluation import METRICS, protocol_of
-from recsys.training.families.plain.choose import baseline_rankers
+from recsys.training.families.plain.choose import baseline_rankers, named_as
 from recsys.training.families.retrieval.memory import memory_of
 from recsys.training.families.retrieval.reading import ListData, Read, RetrievalData
 from recsys.training.families.retrieval.validation import vectors_with
@@ -306,9 +306,19 @@ def _compared(
         found.append(ComparedModel(name, kind, model_id, slices))
     plain = [one for one in found if one.is_plain]
     return tuple(
-        one if one.is_plain else _beaten(one, plain, values, test.metric, measuring)
+        _beaten(one, _unlike(about[one.name], plain, settings), values, test.metric, measuring)
+        if one.name in about
+        else one
         for one in found
     )
+
+
+def _unlike(
+    asked: Asked, plain: list[ComparedModel], settings: RetrievalEvaluationConfig
+) -> list[ComparedModel]:
+    """Return the plain models without the model itself, fitted anew, where it is one."""
+    itself = named_as(asked.model.opened.config.model, settings)
+    return [one for one in plain if one.name not in itself]
 
 
 def _of_all_lists(evaluation: Evaluation, name: str, first: str) -> dict[str, Measured]:

@@ -20,17 +20,20 @@ from recsys.features.dataset.split import TEST, TRAIN, VALIDATION
 from recsys.features.requests.table import HISTORY, Requests, request_table
 from recsys.training.explain.because import Because, ListExplanation, place_in_list
 from recsys.training.explain.ids import row_of
+from recsys.training.explain.wanted import EVERYTHING, Wanted
 from recsys.training.families.family import Explainer
 from recsys.training.families.opened import OpenedModel
 from recsys.training.reports.showcase import item_titles
 
 
-def explain_item(opened: OpenedModel, user: str, item: str) -> ListExplanation:
+def explain_item(
+    opened: OpenedModel, user: str, item: str, wanted: Wanted = EVERYTHING
+) -> ListExplanation:
     """Return by how much each item of a user's history, or session, moves the score of an item.
 
     Raises:
         NotFoundError: the data have no such user or item.
-        ConfigError: the model does not know the item.
+        ConfigError: the model does not know the item, or it does not pass the filters.
     """
     data, model = opened.data(), ListModel.open(opened.bundle.path)
     user_row = row_of(data.tables.users, data.schema.user_key, user, "user")
@@ -38,14 +41,19 @@ def explain_item(opened: OpenedModel, user: str, item: str) -> ListExplanation:
     target = int(opened.own_rows(data)[item_row])
     if target < 0:
         raise ConfigError(f"item {item} is not in the model's catalogue: train it again")
+    passes = wanted.passing(data, opened.config.policies)
+    wanted.check(passes, item_row, item)
+    place_in_data = opened.rows_in(data)
+    left_out = np.flatnonzero((place_in_data < 0) | ~passes[place_in_data])
     table = _request(data, model, user_row)
     steps = dict.fromkeys(table.column(HISTORY)[0].as_py())
     asked = pa.concat_tables([table, *(_without(table, step) for step in steps)])
     requests = model.encode(asked)
     found = model.search(requests, len(model.item_ids), filter_seen=False, exact=True)
     place = (found.rows == target).nonzero()[:, 1]
-    hidden = requests.seen.take(torch.tensor([0])).values.numpy()
-    hides = opened.config.evaluation.filter_seen
+    if opened.config.evaluation.filter_seen:
+        seen = requests.seen.take(torch.tensor([0])).values.numpy()
+        left_out = np.concatenate([left_out, seen])
     scores = _scores(found, place)
     pairs = _of_pairs(model, requests, target)
     names = dict(zip(_ids(data).to_pylist(), item_titles(data), strict=True))
@@ -59,7 +67,7 @@ def explain_item(opened: OpenedModel, user: str, item: str) -> ListExplanation:
         item=item,
         title=str(names[data.tables.items.column(data.schema.item_key)[item_row].as_py()]),
         score=scores[0],
-        rank=place_in_list(found.rows[0].numpy(), target, hidden if hides else hidden[:0]),
+        rank=place_in_list(found.rows[0].numpy(), target, left_out),
         by_popularity=False,
         because=tuple(sorted(because, key=lambda one: -one.adds)),
     )

@@ -104,7 +104,8 @@ class RetrievalJob:
             memory=None if fitted is None else fitted.memory,
         )
         report = run_dir / "report.html"
-        report_on(report, self.title, reading, evaluated, history, embedding)
+        if given.report:
+            report_on(report, self.title, reading, evaluated, history, embedding)
         return Finished(evaluation, bundle, report, _warnings(self.config, evaluation, history))
 
 

@@ -2,8 +2,12 @@
 
 from functools import partial
 
+import numpy as np
+from numpy.typing import NDArray
+
 from recsys.features.dataset.sessions import sessions_of
 from recsys.features.propose.inspect import Report
+from recsys.features.tables.checked import Tables
 from recsys.training.evaluation.results import Evaluation
 from recsys.training.families.family import LearnedFamily
 from recsys.training.families.inspecting import inspect_tables
@@ -21,10 +25,11 @@ _TITLE = "Session transformer"
 
 def _inspect(config: SessionExperiment) -> Report:
     """Check the tables, and say how the log is cut into sessions."""
-    return inspect_tables(
-        config,
-        lambda tables: (sessions_of(config.schema_, tables.events, config.sessions).in_words(),),
-    )
+
+    def notes(tables: Tables, _part: NDArray[np.int8]) -> tuple[str, ...]:
+        return (sessions_of(config.schema_, tables.events, config.sessions).in_words(),)
+
+    return inspect_tables(config, notes)
 
 
 SESSION = LearnedFamily(

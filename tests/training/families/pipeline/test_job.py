@@ -1,6 +1,7 @@
 """A pipeline end to end: trained, evaluated stage by stage, served, explained, continued."""
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from click.testing import CliRunner
 
 import recsys
+from recsys.app.cli import main
 from recsys.bundle.directory import Bundle
 from recsys.core.errors import ConfigError, NotFoundError, UserError
+from recsys.features.bundle.files import source_folders
 from recsys.features.bundle.lists import ListModel
 from recsys.features.dataset.split import TEST, VALIDATION
 from recsys.serving.recommend.scorer import Scorer
@@ -27,6 +31,7 @@ from recsys.training.families.pipeline.job import (
     trained_on_all,
 )
 from recsys.training.families.pipeline.sources import TrainedSources
+from recsys.training.families.pipeline.tuning import TunedApartError
 from recsys.training.jobs.check import preflight
 from recsys.training.jobs.runs import TrainResult
 from recsys.training.jobs.train import train, train_below
@@ -314,7 +319,14 @@ def test_it_says_which_source_names_an_item(result: TrainResult) -> None:
     with pytest.raises(NotFoundError, match="no item nothing"):
         model.explain(user="u005", item="nothing")
     similar = model.similar_items(["i03"], k=2)
-    assert len(similar) == 2
+    assert similar.pop("source").tolist() == ["markov", "markov"]
+    source = recsys.load(source_folders(Bundle.open(model.path))[0])
+    assert recsys.load(model.path / "sources" / "0").id == source.id
+    with pytest.raises(ConfigError, match=r"\(pipeline\) gives no probabilities: a two-tower does"):
+        model.recommend(["u005"], probability=True)
+    with pytest.raises(ConfigError, match="source_reports"):
+        model.evaluate(settings={"evaluation.source_reports": True})
+    assert similar.equals(source.similar_items(["i03"], k=2))
 
 
 def test_a_run_that_was_stopped_trains_no_source_again(folder: Path, tmp_path: Path) -> None:
@@ -357,13 +369,35 @@ def test_the_same_training_gives_the_same_bundle(result: TrainResult, folder: Pa
         (
             {"sources": [{"model": {"kind": "dcn"}}]},
             {},
-            "dcn",
+            "^model.sources: dcn: dcn is a ranker, which scores rows and names no items: [^\\n]*$",
         ),
         ({"sources": [{"model": "nowhere.yaml"}]}, {}, "no such configuration"),
         ({"sources": [{"model": "ease"}]}, {}, "'ease' is a kind .* no file: write .kind: ease."),
         ({"sources": [{"kind": "ease"}]}, {}, r"sources\.0: .* below 'model', as in .*kind: ease"),
         ({"sources": ["ease"]}, {}, r"^\S+pipeline.yaml: model\.sources\.0: a source [^\n]*$"),
         ({"sources": [SETTINGS["model"]["sources"][1]] * 2}, {}, "two are called 'item_knn'"),
+        (
+            {"sources": [{"model": {"kind": "ease", "max_items": 5}}]},
+            {},
+            "model.sources: ease: model.kind: ease: .*max_items is 5",
+        ),
+        (
+            {
+                "sources": [
+                    {
+                        "model": {"kind": "two_tower"},
+                        "embedding": {"num_rows": 10**9, "max_memory_mib": 1},
+                    }
+                ]
+            },
+            {},
+            "model.sources: two_tower: the embedding table needs",
+        ),
+        (
+            {"sources": [{"model": {"kind": "attributes"}}]},
+            {"schema": {**SETTINGS["schema"], "features": SETTINGS["schema"]["features"][:1]}},
+            "model.sources: attributes: .*no categorical feature",
+        ),
         ({"filter": "prise < 3"}, {}, "no column 'prise'"),
         ({"filter": "item = 'none'"}, {}, "no item passes"),
         ({"rules": [{"diversify": {"by": "vectors", "lambda": 0.3}}]}, {}, "no source has vectors"),
@@ -400,3 +434,131 @@ def test_what_does_not_fit_is_refused_before_anything_is_trained(
     with pytest.raises(UserError, match=message):
         attempt()
     assert not list(tmp_path.rglob("bundle"))
+
+
+def test_its_sources_are_tuned_one_by_one_by_the_commands_that_are_said(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = [
+        {"model": {"kind": "markov"}, "sessions": {"inactivity_minutes": 60}},
+        {"model": {"kind": "item_knn"}, "name": "neighbours"},
+        {"model": "towers.yaml"},
+        {"new_items": {"days": 1.0}},
+    ]
+    config = config_of(folder, {"sources": sources})
+    monkeypatch.chdir(tmp_path)
+    path = str(folder / "pipeline.yaml")
+    told = CliRunner().invoke(main, ["tune", path, "--trials", "2"])
+    assert told.exit_code == 2
+    commands = [line.strip() for line in told.stderr.splitlines() if "recsys tune" in line]
+    assert [line.split()[line.split().index("--name") + 1] for line in commands] == [
+        "markov",
+        "neighbours",
+        "towers",
+    ]
+    assert "--set 'model.hidden=[8]'" in commands[2]
+    for command in commands[:2]:
+        done = CliRunner().invoke(main, [*shlex.split(command)[1:], "--trials", "1"])
+        assert done.exit_code == 0, done.stderr
+    found = load_config(tmp_path / "markov.yaml")
+    assert (found.model.kind, found.sessions.inactivity_minutes) == ("markov", 60)  # type: ignore[attr-defined]
+    shown = CliRunner().invoke(main, [*shlex.split(commands[2])[1:], "--show-space"])
+    assert shown.exit_code == 0, shown.stderr
+    with pytest.raises(TunedApartError, match=r"recsys tune CONFIG --set model.kind=") as error:
+        recsys.tune(config, trials=1)
+    assert error.value.sources["neighbours"] == ("model.kind=item_knn",)
+
+
+def test_vectors_are_those_of_sources_which_are_named(result: TrainResult, folder: Path) -> None:
+    with pytest.raises(ConfigError, match="nor has a source: markov and item_knn score by what"):
+        recsys.export(result.bundle, folder / "index", to="exact")
+    sources = [{"model": "towers.yaml", "take": 20}, {"model": {"kind": "markov"}, "take": 20}]
+    found = trained(folder, {"sources": sources})
+    with pytest.raises(ConfigError, match="no vectors of its own") as told:
+        recsys.export(found.bundle, folder / "index", to="exact")
+    path = str(told.value).split("towers in ")[1]
+    assert recsys.export(path, folder / "index", to="exact")["n"] == NUM_ITEMS
+    with pytest.raises(ConfigError, match="no vectors of its own"):
+        recsys.load(found.bundle).query_vectors(["u001"])
+
+
+def test_sources_say_who_they_are_and_draw_no_reports_unless_asked(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "recsys")
+    found = trained(folder)
+    lines = caplog.messages
+    assert not list(found.run_dir.rglob("sources/**/report.html"))
+    assert sum(line.startswith("data fingerprint") for line in lines) == 1
+    assert not any("fingerprint" in line for line in lines if ": " in line[:12])
+    for name in ("markov", "item_knn"):
+        assert sum(line.startswith(f"{name}: validation ndcg_at_5") for line in lines) == 1
+    assert any(line.startswith("validation ndcg_at_5") for line in lines)  # of the pipeline itself
+    sections = {"evaluation": {**SETTINGS["evaluation"], "source_reports": True}}
+    drawn = list(trained(folder, **sections).run_dir.rglob("sources/**/report.html"))
+    assert len(drawn) == 4
+
+
+def test_an_explained_item_has_the_place_of_a_filtered_list(
+    result: TrainResult, folder: Path, tmp_path: Path
+) -> None:
+    model = recsys.load(result.bundle)
+    filters: dict[str, Any] = {"where": "price > 10", "exclude": ["i20", "i21"]}
+    filtered = model.recommend(["u005"], k=8, **filters)
+    whole = model.recommend(["u005"], k=8)
+    assert filtered.item.tolist() != whole.item.tolist()
+    for row in filtered.itertuples():
+        why = model.explain(user="u005", item=row.item, **filters)
+        assert (why.rank, why.score) == (row.rank, pytest.approx(row.score))
+    few = filtered.item[2:4].tolist()
+    assert model.explain(user="u005", item=few[1], allow=few).rank == 2
+    with pytest.raises(ConfigError, match="item i20 does not pass the filters"):
+        recsys.explain(model, user="u005", item="i20", **filters)
+    with pytest.raises(ConfigError, match="no column 'prise'"):
+        model.explain(user="u005", item="i30", where="prise > 1")
+    with pytest.raises(ConfigError, match="give user and item with them"):
+        model.explain(where="price > 1")
+    with pytest.raises(recsys.ArgumentError, match=r"no argument 'wher' \(did you mean 'where'"):
+        model.explain(user="u005", item="i30", wher="price > 1")
+    (tmp_path / "out.txt").write_text("i20\ni21\n")
+    asked = ["explain", str(model.path), "--user", "u005", "--json", "--item", filtered.item[3]]
+    asked += ["--where", "price > 10", "--exclude", str(tmp_path / "out.txt")]
+    assert json.loads(CliRunner().invoke(main, asked).output)["rank"] == 4
+
+
+def test_sources_may_be_configurations(folder: Path) -> None:
+    plain = {name: one for name, one in SETTINGS.items() if name != "model"}
+    tower = recsys.Config(
+        {**plain, "model": {"dim": 8}, "embedding": {"num_rows": 256}}, folder=folder
+    )
+    chain = tower.with_({"model.kind": "markov", "sessions": {"inactivity_minutes": 60}})
+    sources = [tower, {"model": chain.experiment, "take": 7, "name": "steps"}, {"new_items": {}}]
+    found = tower.with_({"model.kind": "pipeline", "model.sources": sources})
+    one, two, _ = found.experiment.model.sources  # type: ignore[attr-defined]
+    assert (one.model, one.embedding) == ({"kind": "two_tower", "dim": 8}, {"num_rows": 256})
+    assert (two.model["kind"], two.take, two.name) == ("markov", 7, "steps")
+    assert two.sessions == {"inactivity_minutes": 60.0}
+    again = recsys.Config(yaml.safe_load(found.to_yaml()), folder=folder)
+    assert again["model.sources"] == found["model.sources"]
+    assert "data" not in found["model.sources"][0]
+    own = {"training": {"epochs": 2}, "model": tower}
+    (kept,) = tower.with_({"model.kind": "pipeline", "model.sources": [own]})["model.sources"]
+    assert kept["training"] == {"epochs": 2}
+    with pytest.raises(ConfigError, match="a pipeline is no source of another one"):
+        recsys.check(tower.with_({"model.kind": "pipeline", "model.sources": [found]}))
+
+
+def test_a_boost_after_a_diversify_is_doubted(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    boost = {"boost": {"where": "price > 30", "by": 1.2}}
+    diversify = {"diversify": {"by": "shelf", "lambda": 0.3}}
+    said = "rule 2 (boost) sorts by score, which undoes rule 1 (diversify): write boosts first"
+    for rules, doubted in (([diversify, boost], True), ([boost, diversify], False)):
+        config = config_of(folder, {"rules": rules})
+        found = preflight(config)
+        lines = [line for line in found.warnings if "undoes" in line]  # type: ignore[attr-defined]
+        assert [said in line for line in lines] == [True] * doubted
+        caplog.clear()
+        open_pipeline(config, Given())
+        assert (said in caplog.text) == doubted

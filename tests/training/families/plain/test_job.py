@@ -1,5 +1,7 @@
 """A plain model end to end: configured, fitted, reported, bundled, asked, explained, searched."""
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,13 @@ from recsys.app.cli import main
 from recsys.core.errors import ConfigError, DataError, NotFoundError
 from recsys.core.events import Event, PointLogged
 from recsys.features.dataset.split import TEST
+from recsys.plain import limits
 from recsys.plain.registry import PLAIN
 from recsys.serving.recommend.scorer import Scorer
 from recsys.training.families.family import Given
 from recsys.training.families.load import load_config
 from recsys.training.families.plain.job import open_plain
+from recsys.training.jobs.check import preflight
 from recsys.training.jobs.runs import TrainResult
 from recsys.training.jobs.train import train
 
@@ -95,6 +99,12 @@ def fitted(folder: Path, kind: str, **sections: Any) -> TrainResult:
     result = train(load_config(written(folder, kind, **sections)))
     assert result is not None
     return result
+
+
+@cache
+def trained_once(folder: Path, kind: str) -> TrainResult:
+    """Return a model of a kind, fitted by the first who asks."""
+    return fitted(folder, kind)
 
 
 @pytest.fixture(scope="module")
@@ -266,6 +276,7 @@ def test_a_file_for_another_kind_loses_the_keys_of_that_kind_and_says_so(
         load_config(path, ("model.kind=ease", "training.epochs=3"))
 
 
+@pytest.mark.parametrize("job", [preflight, train])
 @pytest.mark.parametrize(
     ("kind", "sections", "message"),
     [
@@ -276,14 +287,55 @@ def test_a_file_for_another_kind_loses_the_keys_of_that_kind_and_says_so(
             "the items have no categorical feature but their id",
         ),
         ("ease", {"training": {"metric": "auc"}}, "training.metric: 'auc' is not computed"),
-        ("ease", {"split": {"validation": 0.0001}}, "no user has a validation item"),
     ],
 )
 def test_what_cannot_be_fitted_is_refused(
-    kind: str, sections: dict[str, Any], message: str, folder: Path
+    kind: str, sections: dict[str, Any], message: str, folder: Path, job: Callable[[Any], Any]
 ) -> None:
-    with pytest.raises((ConfigError, DataError), match=message):
-        fitted(folder, kind, **sections)
+    config = load_config(written(folder, kind, **sections))
+    with pytest.raises(ConfigError, match=message):
+        job(config)
+
+
+def test_no_validation_item_is_refused(folder: Path) -> None:
+    with pytest.raises((ConfigError, DataError), match="no user has a validation item"):
+        fitted(folder, "ease", split={"validation": 0.0001})
+
+
+def test_counts_of_pairs_that_do_not_fit_in_memory_are_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "free_memory_bytes", lambda: 1000)
+    for job in (preflight, train):
+        with pytest.raises(ConfigError, match=r"markov: counts of item pairs may need .* are free"):
+            job(load_config(written(folder, "markov")))
+
+
+@pytest.mark.parametrize("kind", ["ease", "markov", "item_knn"])
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        ([1_700_000_000], "1 values, but the history has 2 items"),
+        ([1_700_000_009, 1_700_000_000], "the times go back"),
+        (["a", "b"], "history_times"),
+        (1_700_000_000, "a list is expected"),
+    ],
+)
+def test_times_of_a_history_are_checked_whether_they_are_read_or_not(
+    kind: str, times: Any, message: str, folder: Path
+) -> None:
+    result = trained_once(folder, kind)
+    requests = pd.DataFrame({"user": ["a"], "history": [["i01", "i02"]], "history_times": [times]})
+    with pytest.raises(DataError, match=message) as told:
+        recsys.load(result.bundle).recommend(requests=requests)
+    assert told.value.column == "history_times"
+    known = requests.assign(history_times=[[1_700_000_000, 1_700_000_009]])
+    assert len(recsys.load(result.bundle).recommend(requests=known, k=3)) == 3
+
+
+def test_what_is_fitted_passes_the_check(folder: Path) -> None:
+    for kind in sorted(PLAIN.keys() - {"ials"}):
+        assert preflight(load_config(written(folder, kind))).lines()
 
 
 def test_a_window_needs_times_and_ranks_are_refused(folder: Path, tmp_path: Path) -> None:
@@ -292,8 +344,9 @@ def test_a_window_needs_times_and_ranks_are_refused(folder: Path, tmp_path: Path
     schema = config.schema_.model_copy(update={"interactions": roles})
     windowed = config.model.model_copy(update={"window_days": 1.0})
     timeless = config.model_copy(update={"schema_": schema, "model": windowed})
-    with pytest.raises(ConfigError, match="popularity: the log has no times"):
-        train(timeless)
+    for job in (preflight, train):
+        with pytest.raises(ConfigError, match="popularity: the log has no times"):
+            job(timeless)
     with pytest.raises(ConfigError, match="is fitted in one process: leave --workers out"):
         recsys.train(written(folder, "ease"), workers=2)
     with pytest.raises(ConfigError, match="has nothing to start from"):
@@ -311,3 +364,17 @@ def test_parts_say_how_many_lists_are_by_popularity(ease: TrainResult, tmp_path:
     recsys.score(ease.bundle, tmp_path / "out", requests=frame)
     (part,) = (tmp_path / "out").glob("part-*.parquet")
     assert pq.read_schema(part).metadata[b"lists_by_popularity"] == b"1"
+
+
+@pytest.mark.parametrize("kind", ["ease", "markov", "popularity"])
+def test_an_explained_item_has_the_place_of_a_filtered_list(kind: str, folder: Path) -> None:
+    model = recsys.load(trained_once(folder, kind).bundle)
+    filters: dict[str, Any] = {"where": "shelf != '1'", "exclude": ["i00", "i01"]}
+    for user in ("u001", "u007", "u_new"):
+        table = folder / "users.parquet"
+        filtered = model.recommend([user], k=6, user_table=table, **filters)
+        for row in filtered.itertuples():
+            why = model.explain(user=user, item=row.item, **filters)
+            assert (why.rank, row.item) == (row.rank, why.item)
+    with pytest.raises(ConfigError, match="item i10 does not pass the filters"):
+        model.explain(user="u001", item="i10", where="shelf != '1'")
