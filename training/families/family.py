@@ -12,6 +12,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 from recsys.core.errors import ConfigError
 from recsys.data.batch import FeatureLayout
 from recsys.embeddings.diagnostics import Diagnosis, FeatureValues
+from recsys.features.bundle.model_bundle import ModelBundle
 from recsys.training.config.experiment import ExperimentConfig, LearnedExperiment
 from recsys.training.config.ranges import Space
 from recsys.training.engine.loop import Task
@@ -32,13 +33,15 @@ class Given:
 
     world: the ranks that train together. earlier: the model that it starts from. extra_rankers:
     more rankers for the evaluation. train: trains another model, from its keys, in a folder,
-    and returns its bundle; for models that are made of others.
+    and returns its bundle; for models that are made of others. chosen: the model whose training
+    chose the settings, where this one is trained with them on all rows.
     """
 
     world: World = ALONE
     earlier: Earlier | None = None
     extra_rankers: ExtraRankers | None = None
     train: Callable[[dict[str, Any], Path], Path] | None = None
+    chosen: ModelBundle | None = None
 
 
 @dataclass(frozen=True)
