@@ -40,9 +40,10 @@ def as_chosen(keys: Mapping[str, Any], chosen: ModelBundle) -> dict[str, Any]:
     if epochs is not None:
         found["training"] = {**(found.get("training") or {}), "epochs": int(epochs)}
     memory: Any = getattr(chosen.description.model, "memory", None)
-    if getattr(memory, "weight", None) == "auto":
+    if getattr(memory, "kind", "none") != "none":
         settings = memory.model_dump(mode="json")
-        settings["weight"] = _memory_weight(chosen)
+        if settings["weight"] == "auto":
+            settings["weight"] = _memory_weight(chosen)
         found["model"] = {**found["model"], "memory": settings}
     return found
 

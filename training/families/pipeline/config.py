@@ -28,7 +28,10 @@ class PipelineFittingConfig(FittingConfig):
 
 
 class PipelineSplitConfig(RetrievalSplitConfig):
-    """How the rows of a pipeline's log are parted: in the end it is trained on validation rows."""
+    """How the rows of a log of positives are parted, whose items are to be found.
+
+    In the end a pipeline is trained on the validation rows, too, and so not evaluated on them.
+    """
 
     @property
     def evaluated(self) -> int | None:
