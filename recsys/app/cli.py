@@ -236,6 +236,11 @@ def train(
         raise click.UsageError(
             "--set, --warm-start and --from do not go with --resume: a run keeps its configuration"
         )
+    if workers > 1 and begin.final and begin.chosen is None and as_json:
+        raise click.UsageError(
+            "--json prints one document, and --final with --workers trains two models: train "
+            "first, then --final --from RUN_DIR"
+        )
     given = None if config is None else load_config(config, overrides)
     plan = planned(given, replace(begin, overrides=overrides if given is None else ()))
     if workers > 1 and not plan.then_final:

@@ -141,7 +141,7 @@ def _mended(own: RankerResult) -> str:
     return f"{before.error:.4f} before calibration"
 
 
-def _verdict(auc: Interval, loss: Interval, base_rate: float, part: str) -> str:
+def _verdict(auc: Interval, loss: Interval, base_rate: float, part: str = TEST) -> str:
     if part != TEST:
         return f"{_of_part(auc, loss, base_rate, part)} There is no test part: {_TOO_GOOD}."
     return _of_part(auc, loss, base_rate, part)
