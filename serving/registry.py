@@ -69,12 +69,12 @@ def register(
         IntegrityError: the bundle, or what the store gives back, is not what was written.
         ConfigError: MLflow refuses name or alias, or does not answer.
     """
-    from recsys.serving.version_facts import description_of, log_facts
+    from recsys.serving.version_facts import description_of, log_facts, marks_of
 
     store = store_uri(uri)
     bundle = Bundle.open(bundle.path)
     _check_alias(alias)
-    shown = {"tags": _tags(bundle), "description": description_of(bundle)}
+    shown = {"tags": _tags(bundle) | marks_of(bundle), "description": description_of(bundle)}
     with _mlflow(store) as client:
         _create_name(client, name)
         run_id = _run_id(client, bundle)
@@ -111,6 +111,14 @@ def holder_of(name: str, alias: str, uri: str | None = None) -> int | None:
     with _mlflow(store_uri(uri)) as client:
         held = client.get_registered_model(name).aliases.get(alias)
     return None if held is None else int(held)
+
+
+def version_of(model_id: str, uri: str | None = None) -> str | None:
+    """Return the newest version that holds a model, as "models:/name/3"; None: none does."""
+    with _mlflow(store_uri(uri)) as client:
+        found = _versions(client, f"tags.`{MODEL_ID}` = '{model_id}'")
+    newest = max(found, key=lambda one: one.creation_timestamp, default=None)
+    return None if newest is None else f"models:/{newest.name}/{newest.version}"
 
 
 def resolve(reference: str, uri: str | None = None, *, cache: Path = CACHE) -> Path:

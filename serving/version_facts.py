@@ -12,7 +12,7 @@ import yaml
 from recsys.bundle.directory import Bundle
 from recsys.core.tracking_store import dataset_fields
 from recsys.features.bundle.files import CONFIG, read_config, read_description
-from recsys.features.bundle.measured import Kept
+from recsys.features.bundle.measured import TRACKED, Kept
 from recsys.features.tables.sources import log_name
 
 MOST_METRICS = 15
@@ -39,7 +39,7 @@ def log_facts(client: Any, bundle: Bundle, logged: Any, run_id: str | None) -> N
     from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
 
     kept = Kept.of(bundle)
-    if not kept.test:
+    if kept.part is None:
         return
     name, fingerprint = data_name(bundle), str(bundle.manifest["facts"]["data_fingerprint"])
     own = run_id
@@ -47,12 +47,12 @@ def log_facts(client: Any, bundle: Bundle, logged: Any, run_id: str | None) -> N
         tags = {"mlflow.source.name": "recsys", "mlflow.source.type": "LOCAL"}
         own = client.create_run(logged.experiment_id, tags=tags, run_name=logged.name).info.run_id
     dataset = Dataset(**dataset_fields(name, fingerprint, kept.protocol))
-    context = [InputTag("mlflow.data.context", "test")]
+    context = [InputTag("mlflow.data.context", kept.part)]
     client.log_inputs(own, [DatasetInput(dataset, context)])
     now = int(time.time() * 1000)
     metrics = []
     for metric, value in kept.headline(MOST_METRICS).items():
-        key = f"test/{metric}"
+        key = f"{TRACKED[kept.part]}/{metric}"
         # The same point as the training's, where there is one: the run's curve keeps its length.
         when, step = now, 0
         if run_id is not None:
@@ -73,8 +73,24 @@ def description_of(bundle: Bundle) -> str:
     if "data_fingerprint" in facts:
         lines[0] += f" (data fingerprint `{str(facts['data_fingerprint'])[:12]}`)"
     lines += [f"- {name}: {words}" for name, words in kept.protocol.items()]
-    if kept.test:
-        lines += ["", "| on the test part | value | 95 % interval |", "|---|---|---|"]
+    lines += _figures(kept)
+    chosen = kept.chosen_by
+    if chosen is not None:
+        lines += [
+            "",
+            f"**Final model**, trained on all rows: it has no test figures. {chosen.words} chose "
+            "its settings; what follows is of the run that chose, not of this model.",
+            *_figures(chosen.kept),
+        ]
+    lines += ["", f"Bundle `{bundle.model_id}`, engine {bundle.manifest['engine_version']}."]
+    return "\n".join(lines)[:_LONGEST]
+
+
+def _figures(kept: Kept) -> list[str]:
+    """Return a table of metrics in Markdown, with the best baseline; empty where there are none."""
+    if kept.part is None:
+        return []
+    lines = ["", f"| on the {kept.part} part | value | 95 % interval |", "|---|---|---|"]
     for name, value in kept.headline(MOST_METRICS).items():
         between = kept.intervals.get(name)
         shown = f"{between[0]:.4f} to {between[1]:.4f}" if between else ""
@@ -85,5 +101,12 @@ def description_of(bundle: Bundle) -> str:
         lines += ["", f"Best plain model: {best[0]}, {kept.decides} {best[1]:.4f}."]
     if kept.doubt is not None:
         lines.append(f"**Warning**: {kept.doubt}.")
-    lines += ["", f"Bundle `{bundle.model_id}`, engine {bundle.manifest['engine_version']}."]
-    return "\n".join(lines)[:_LONGEST]
+    return lines
+
+
+def marks_of(bundle: Bundle) -> dict[str, str]:
+    """Return the tags of a version whose model was trained on all rows; none of another's."""
+    facts = bundle.manifest["facts"]
+    return {
+        name: str(facts[name]) for name in ("final", "trained_on", "chosen_by") if name in facts
+    }

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from recsys.data.batch import FeatureBlock, FeatureLayout
 from recsys.features.clicks.log import ClickLog
-from recsys.features.dataset.split import TEST, TRAIN
+from recsys.features.dataset.split import TEST, TRAIN, VALIDATION
 from recsys.features.encoding.hashing import NULL_HASH, UNKNOWN_HASH
 from recsys.features.propose.labels import LabelledPart, label_lines, label_warnings
 from recsys.features.propose.text_grid import grid
 from recsys.features.tables.ledger import Drop
 
-SEEN_ROWS = {TRAIN: 1_000_000, TEST: 100_000}
+SEEN_ROWS = {TRAIN: 1_000_000, VALIDATION: 100_000, TEST: 100_000}
 """Rows of a part whose features are looked at, the first ones."""
 _PARTS = ("train", "validation", "test")
 
@@ -70,16 +70,22 @@ class ClickReport:
         return asdict(self)
 
 
-def inspect_clicks(log: ClickLog, *, table_bytes: int) -> ClickReport:
+def inspect_clicks(
+    log: ClickLog, *, table_bytes: int, expected: tuple[int, ...] = (TRAIN, VALIDATION, TEST)
+) -> ClickReport:
     """Describe an encoded click log.
 
     Args:
         log: what `open_click_log` gave.
         table_bytes: memory of the embedding table with its optimizer state.
+        expected: the parts that the split has; the last one is looked at for values that are new.
     """
-    parts = tuple(map(LabelledPart, _PARTS, log.counts, log.positives))
-    train, test = (log.read(part, slice(SEEN_ROWS[part])).features for part in (TRAIN, TEST))
-    features = tuple(_features(log.layout, train, test))
+    counts = tuple(map(LabelledPart, _PARTS, log.counts, log.positives))
+    parts = tuple(counts[part] for part in expected)
+    train, last = (
+        log.read(part, slice(SEEN_ROWS[part])).features for part in (TRAIN, expected[-1])
+    )
+    features = tuple(_features(log.layout, train, last))
     return ClickReport(
         parts=parts,
         features=features,

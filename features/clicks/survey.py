@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from recsys.core.errors import DataError
 from recsys.features.clicks.rows import ClickSource
-from recsys.features.dataset.split import TEST, TRAIN, VALIDATION, SplitConfig
+from recsys.features.dataset.split import TEST, TRAIN, VALIDATION, SplitConfig, check_counts
 from recsys.features.encoding.encoder import FeatureEncoder, known_values, knows_its_values
 from recsys.features.encoding.hashing import splitmix64
 from recsys.features.encoding.multiplicity import settle
@@ -186,20 +186,18 @@ def _is_whole(values: pa.Array) -> bool:
 
 
 def _cuts(split: SplitConfig, total: int) -> tuple[int, int]:
+    if split.kind == "none":
+        return total, total
     shares = (1 - split.validation - split.test, 1 - split.test)
     first, second = (min(round(share * total), max(total - 1, 0)) for share in shares)
-    return first, second
+    return first, second if split.test else total
 
 
 def _check_counts(counts: NDArray[np.int64], source: ClickSource, split: SplitConfig) -> None:
-    path = source.files.paths[0]
-    if counts[TRAIN] == 0 or counts[TEST] == 0:
-        raise DataError(
-            f"split {split.kind}: {counts[TRAIN]} training, {counts[VALIDATION]} validation and "
-            f"{counts[TEST]} test rows",
-            file=path,
-            remedy="change the section 'split' so that none is empty",
-        )
+    try:
+        check_counts(split, counts)
+    except DataError as error:
+        raise error.within(source.files.paths[0]) from None
 
 
 def _fit(

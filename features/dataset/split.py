@@ -6,6 +6,9 @@ a given column is used as it is. A column that knows no validation rows gets the
 training rows, user by user: the latest, or where the log has no order, by a hash of the pair.
 
 Cold items have no training row, so that a test shows what a model makes of items that are new.
+
+A last training, with settings that were chosen before, needs no test rows (`test: 0`), or holds out
+nothing at all (`kind: none`).
 """
 
 from collections.abc import Iterator
@@ -59,16 +62,19 @@ class SplitConfig(StrictModel):
     `time`: the latest `test` share of the rows is test, the `validation` share before it
     validation (or give the two instants, ISO). `leave_one_out`: by time or order within a user.
     `column`: the text in `column` is train, validation (or valid, val) or test; where no row is
-    validation, the `validation` share of each user's training rows is drawn for it.
+    validation, the `validation` share of each user's training rows is drawn for it. `none`: all
+    rows are training rows. With `test: 0` no row is test, and the latest rows are validation.
     """
 
-    kind: Literal["time", "leave_one_out", "column"] = "time"
+    kind: Literal["time", "leave_one_out", "column", "none"] = "time"
     """`time`: the latest rows are test, those before them validation; `leave_one_out`: each user's
-    last row is test, the one before it validation; `column`: as a column says."""
+    last row is test, the one before it validation; `column`: as a column says; `none`: all rows are
+    training rows, and nothing is measured."""
     validation: Share = 0.1
     """Share of validation rows."""
-    test: Share = 0.1
-    """Share of test rows."""
+    test: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of test rows. 0, for each kind of split: there is no test part, and the finished model
+    is evaluated on the validation rows."""
     validation_from: str | None = None
     """ISO time at which the validation part begins, in place of a share."""
     test_from: str | None = None
@@ -80,12 +86,19 @@ class SplitConfig(StrictModel):
     def _matches(self) -> Self:
         if (self.kind == "column") != (self.column is not None):
             raise ValueError("split.column goes with split.kind: column")
-        if (self.validation_from is None) != (self.test_from is None):
-            raise ValueError("give both validation_from and test_from, or neither")
+        has_test = self.test > 0
+        if not has_test and self.test_from is not None:
+            raise ValueError("test_from is where the test part begins, and test: 0 leaves none")
+        if has_test and (self.validation_from is None) != (self.test_from is None):
+            raise ValueError(
+                "give both validation_from and test_from, or neither; with test: 0 give "
+                "validation_from alone"
+            )
         if self.validation + self.test >= 1:
             raise ValueError("validation and test shares leave no training rows")
         for key, why in self._of_no_use():
-            if getattr(self, key) != SplitConfig.model_fields[key].default:
+            no_test = key == "test" and not has_test and self.kind != "none"
+            if getattr(self, key) != type(self).model_fields[key].default and not no_test:
                 raise ValueError(f"{key} {why}: leave it out")
         return self
 
@@ -94,6 +107,10 @@ class SplitConfig(StrictModel):
         if self.kind != "time":
             why = f"is an instant, and split.kind: {self.kind} does not part rows by time"
             yield from (("validation_from", why), ("test_from", why))
+        if self.kind == "none":
+            why = "is about rows that are held out, and split.kind: none holds out none"
+            of_parts = {"validation", "test", "join_validation", "cold_items"}
+            yield from ((key, why) for key in type(self).model_fields if key in of_parts)
         if self.kind == "leave_one_out":
             why = "is a share of the rows, and split.kind: leave_one_out holds out one row a user"
             yield from (("validation", why), ("test", why))
@@ -108,8 +125,22 @@ class SplitConfig(StrictModel):
 
     @property
     def trains_on_validation(self) -> bool:
-        """Whether validation rows are training rows as well."""
-        return False
+        """Whether no row is left to stop by, as validation rows are trained on."""
+        return self.kind == "none"
+
+    @property
+    def evaluated(self) -> int | None:
+        """The part that a finished model is evaluated on; None: no row is held out for that."""
+        if self.kind != "none" and self.test > 0:
+            return TEST
+        return None if self.trains_on_validation else VALIDATION
+
+    @property
+    def parts(self) -> tuple[int, ...]:
+        """The parts that rows go into."""
+        if self.kind == "none":
+            return (TRAIN,)
+        return (TRAIN, VALIDATION, TEST) if self.test > 0 else (TRAIN, VALIDATION)
 
     @property
     def cold(self) -> ColdItemsConfig | None:
@@ -130,8 +161,8 @@ class RetrievalSplitConfig(SplitConfig):
 
     @property
     def trains_on_validation(self) -> bool:
-        """Whether validation rows are training rows as well."""
-        return self.join_validation
+        """Whether no row is left to stop by, as validation rows are trained on."""
+        return self.join_validation or super().trains_on_validation
 
     @property
     def cold(self) -> ColdItemsConfig | None:
@@ -140,6 +171,7 @@ class RetrievalSplitConfig(SplitConfig):
 
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
+PART_NAMES = ("training", "validation", "test")
 LEAST_ROWS = 3
 """A user with fewer rows keeps them all for training."""
 
@@ -165,25 +197,48 @@ def assign(
     Raises:
         DataError: a part that training and evaluation need would be empty.
     """
-    if config.kind == "column":
+    if config.kind == "none":
+        part = np.full(len(user_row), TRAIN, np.int8)
+    elif config.kind == "column":
         assert given is not None
         part = given if has_validation(given) else _drawn(config, user_row, given, pair_hash)
     elif config.kind == "leave_one_out":
-        part = _leave_one_out(user_row)
+        part = _leave_one_out(config, user_row)
     else:
         part = _by_time(config, time)
-    counts = np.bincount(part, minlength=3)
-    if counts[TRAIN] == 0 or counts[TEST] == 0:
-        is_one_time = config.kind == "time" and time.min() == time.max()
-        why = " (all rows have the same time)" if is_one_time else ""
-        raise DataError(
-            f"split {config.kind}: {counts[TRAIN]} training, {counts[VALIDATION]} validation and "
-            f"{counts[TEST]} test rows{why}",
-            remedy="change the section 'split' so that none is empty",
-        )
+    is_one_time = config.kind == "time" and time.min() == time.max()
+    check_counts(
+        config, np.bincount(part, minlength=3), "all rows have the same time" if is_one_time else ""
+    )
     if config.trains_on_validation:
         part = np.where(part == VALIDATION, np.int8(TRAIN), part)
     return part
+
+
+def check_counts(config: SplitConfig, counts: NDArray[np.int64], why: str = "") -> None:
+    """Refuse numbers of training, validation and test rows that are not those of the split.
+
+    why: why a part may be empty, for the message.
+
+    Raises:
+        DataError: a part that training and evaluation need is empty, or there are test rows and
+            the split has no test part.
+    """
+    found = (
+        f"split {config.kind}: {counts[TRAIN]} training, {counts[VALIDATION]} validation and "
+        f"{counts[TEST]} test rows"
+    )
+    if counts[TEST] and TEST not in config.parts:
+        raise DataError(
+            f"{found}, and split.test: 0 says that there are none",
+            remedy="leave split.test out, or the test rows",
+        )
+    if counts[TRAIN] and counts[config.parts[-1]]:
+        return
+    remedy = "change the section 'split' so that none is empty"
+    if config.kind == "column" and not counts[TEST]:
+        remedy += "; split.test: 0 trains without a test part"
+    raise DataError(found + (f" ({why})" if why else ""), remedy=remedy)
 
 
 def has_validation(given: NDArray[np.int8]) -> bool:
@@ -226,24 +281,30 @@ def _places(user_row: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.
 
 
 def _by_time(config: SplitConfig, time: NDArray[np.int64]) -> NDArray[np.int8]:
-    """Cut at two instants; rows of one instant stay together, in the later part."""
-    if config.validation_from and config.test_from:
-        cuts = [_microseconds(config.validation_from), _microseconds(config.test_from)]
-        if cuts[0] >= cuts[1]:
+    """Cut at two instants, or at one; rows of one instant stay together, in the later part."""
+    if config.validation_from:
+        instants = [one for one in (config.validation_from, config.test_from) if one]
+        cuts = [_microseconds(one) for one in instants]
+        if cuts != sorted(set(cuts)):
             raise ConfigError("split: validation_from must come before test_from")
     else:
-        shares = (1 - config.validation - config.test, 1 - config.test)
+        shares = [1 - config.validation - config.test, 1 - config.test]
+        shares = shares if config.test else shares[:1]
         ranks = [min(round(share * len(time)), len(time) - 1) for share in shares]
         cuts = np.partition(time, ranks)[ranks].tolist()
     return np.searchsorted(np.array(cuts), time, side="right").astype(np.int8)
 
 
-def _leave_one_out(user_row: NDArray[np.int32]) -> NDArray[np.int8]:
-    """The last event of a user is test, the one before validation; users of one or two: train."""
+def _leave_one_out(config: SplitConfig, user_row: NDArray[np.int32]) -> NDArray[np.int8]:
+    """The last event of a user is test, the one before validation; users of one or two: train.
+
+    Without a test part the last one is validation.
+    """
     from_end, length = _places(user_row)
     part = np.zeros(len(user_row), np.int8)
-    part[(from_end == 1) & (length >= LEAST_ROWS)] = VALIDATION
-    part[(from_end == 0) & (length >= LEAST_ROWS)] = TEST
+    held_out = (TEST, VALIDATION) if config.test else (VALIDATION,)
+    for place, name in enumerate(held_out):
+        part[(from_end == place) & (length >= LEAST_ROWS)] = name
     return part
 
 

@@ -6,7 +6,7 @@ a candidate. Letters: B requests, C candidates, F columns, G groups of columns.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -48,6 +48,10 @@ class RowRanker:
     def of(cls, model: RowModel, names: Sequence[str], items: pa.Table) -> "RowRanker":
         """Return the ranker of candidates with inputs of these names, out of a catalogue."""
         return cls(model, tuple(column_names(names)), model.encoder.encode("items", items))
+
+    def among(self, items: pa.Table) -> "RowRanker":
+        """Return the same ranker of the items of another catalogue."""
+        return replace(self, items=self.model.encoder.encode("items", items))
 
     def users(self, table: pa.Table, origin: RequestOrigin = _UNNAMED) -> FeatureBlock:
         """Return the users of requests as the ranker reads them."""

@@ -258,7 +258,7 @@ def _warnings(
             f"{across / held_out:.0%} of the held-out rows repeat a pair of user and item seen "
             "before: evaluation.filter_seen leaves them out of what counts"
         )
-    if not (parts == 1).any():
+    if held_out and not (parts == 1).any():
         found.append("no validation rows: training cannot determine when to stop")
     return found
 

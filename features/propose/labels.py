@@ -62,7 +62,7 @@ def label_lines(parts: Sequence[LabelledPart]) -> list[str]:
 
 
 def label_warnings(parts: Sequence[LabelledPart]) -> list[str]:
-    """Return what looks wrong about the three parts of one outcome."""
+    """Return what looks wrong about the parts of one outcome, the training part first."""
     found = []
     name = "label" if parts[0].outcome == LABEL else f"outcome '{parts[0].outcome}'"
     for one in parts:
@@ -71,12 +71,13 @@ def label_warnings(parts: Sequence[LabelledPart]) -> list[str]:
                 f"all {one.part} rows have the {name} {int(one.positives > 0)}: nothing to "
                 "distinguish there; are the rows sorted by it?"
             )
-    train, test = parts[0].share, parts[-1].share
-    noise = (train * (1 - train) / max(parts[-1].rows, 1)) ** 0.5
-    far = abs(test - train) > 5 * noise and not train / _SHIFT < test < train * _SHIFT
+    latest = next((one for one in reversed(parts) if one.rows), parts[0])
+    train, last = parts[0].share, latest.share
+    noise = (train * (1 - train) / max(latest.rows, 1)) ** 0.5
+    far = abs(last - train) > 5 * noise and not train / _SHIFT < last < train * _SHIFT
     if 0 < train < 1 and far:
         found.append(
-            f"the {name} is 1 in {train:.1%} of the training rows and in {test:.1%} of the test "
-            "rows: are the rows in the order of time?"
+            f"the {name} is 1 in {train:.1%} of the training rows and in {last:.1%} of the "
+            f"{latest.part} rows: are the rows in the order of time?"
         )
     return found

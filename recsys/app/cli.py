@@ -5,6 +5,7 @@ import gc
 import json as json_format
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -192,41 +193,61 @@ def check(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     help="Processes on this machine that train together, the table sharded over them.",
 )
 @click.option("--warm-start", metavar="MODEL", help="Start from the weights of this model.")
+@click.option("--final", is_flag=True, help="Train on all rows in the end, test rows among them.")
+@click.option(
+    "--from", "chosen", metavar="MODEL", help="With --final: take what this model's run chose."
+)
 @URI
 @SET
 @JSON
 def train(
     config: Path | None,
-    resume: Path | None,
     workers: int,
-    warm_start: str | None,
-    tracking_uri: str | None,
     overrides: tuple[str, ...],
     as_json: bool,
+    **start: Any,
 ) -> None:
     """Train, evaluate, bundle and track one model.
 
     --warm-start takes a bundle folder, a run id or models:/name@alias, and continues from its
     weights: on newer rows, with other features, or with a larger embedding.num_rows.
 
+    --final trains and evaluates as ever, and then once more on all rows, for as many epochs as were
+    best, with the calibration and all else that was chosen. --final --from MODEL does the second
+    alone, with what the training of MODEL chose (a run or bundle folder, a run id,
+    models:/name@alias), as MODEL was configured; a CONFIG beside it may name newer data. A final
+    model has no test figures of its own.
+
     Example: recsys train recsys.yaml --set training.epochs=5
     """
     from recsys.app.printing import print_run
-    from recsys.app.training import configured, launch_workers, train_once
+    from recsys.app.starting import Start, planned
+    from recsys.app.training import launch_workers, train_planned
     from recsys.training.families.load import load_config
 
-    if (config is None) == (resume is None):
-        raise click.UsageError("give a configuration or --resume RUN_DIR, one of the two")
-    if resume is not None and (overrides or warm_start):
+    begin = Start(**start)
+    has_model = begin.resume is not None or begin.chosen is not None
+    if (config is None and not has_model) or (config is not None and begin.resume is not None):
         raise click.UsageError(
-            "--set and --warm-start do not go with --resume: a run keeps its configuration"
+            "give a configuration, --resume RUN_DIR, or --final --from MODEL, one of them"
+        )
+    if begin.chosen is not None and not begin.final:
+        raise click.UsageError("--from goes with --final")
+    if begin.resume is not None and (overrides or begin.warm_start or begin.chosen):
+        raise click.UsageError(
+            "--set, --warm-start and --from do not go with --resume: a run keeps its configuration"
+        )
+    if workers > 1 and begin.final and begin.chosen is None and as_json:
+        raise click.UsageError(
+            "--json prints one document, and --final with --workers trains two models: train "
+            "first, then --final --from RUN_DIR"
         )
     given = None if config is None else load_config(config, overrides)
-    settings, run_dir = configured(given, resume, warm_start, tracking_uri)
-    if workers > 1:
-        sys.exit(launch_workers(settings, run_dir, workers, quiet=as_json)[1])
-    run = train_once(settings, run_dir, quiet=as_json)
-    if run is not None:  # None: one of several ranks, and not the one that reports
+    plan = planned(given, replace(begin, overrides=overrides if given is None else ()))
+    if workers > 1 and not plan.then_final:
+        sys.exit(launch_workers(plan.config, plan.resume, workers, quiet=as_json)[1])
+    run = train_planned(plan, workers, quiet=as_json)
+    if run is not None and workers == 1:  # ranks report themselves; None: not the first of them
         print_run(run, as_json=as_json)
 
 

@@ -89,6 +89,7 @@ def train(
     *,
     resume: str | Path | None = None,
     warm_start: Reference | None = None,
+    final: bool | Reference = False,
     workers: Count = 1,
     tracking_uri: str | None = None,
     quiet: bool = False,
@@ -96,10 +97,17 @@ def train(
 ) -> Run:
     """Train, evaluate, bundle and track one model.
 
+    A final training is one on all rows, test rows among them, with what an earlier training chose
+    on validation rows: the epochs, the weight of the memory of pairs, the calibration, how a
+    pipeline joins. Nothing is held out, so nothing is evaluated.
+
     Args:
-        config: what to train; None with `resume`.
+        config: what to train; None with `resume`, or with the model that `final` names.
         resume: folder of a run that was stopped.
         warm_start: model whose weights to start from.
+        final: True: train, and then finally, with what that chose (`chosen` of the result is the
+            first run). A model: train finally alone, with what its training chose; a `config`
+            beside it may name other data, and has to have the same settings.
         workers: processes on this machine that train together.
         tracking_uri: MLflow store; None: that of the configuration.
         quiet: print no progress.
@@ -114,21 +122,21 @@ def train(
         >>> run.report.name
         'report.html'
     """
-    from recsys.app.training import configured, train_in_workers, train_once
+    from recsys.app.starting import Start, planned
+    from recsys.app.training import train_planned
 
-    settings, folder = configured(
-        None if config is None else config_given(config),
-        None if resume is None else Path(resume),
-        None if warm_start is None else reference_of(warm_start),
-        tracking_uri,
+    start = Start(
+        resume=None if resume is None else Path(resume),
+        warm_start=None if warm_start is None else reference_of(warm_start),
+        final=final is not False,
+        chosen=None if isinstance(final, bool) else reference_of(final),
+        tracking_uri=tracking_uri,
     )
-    if workers > 1:
-        if listener is not None:
-            raise ConfigError("listener: several workers are processes of their own; leave it out")
-        return train_in_workers(settings, folder, workers, quiet=quiet)
-    run = train_once(
-        settings, folder, quiet=quiet, listeners=() if listener is None else (listener,)
-    )
+    plan = planned(None if config is None else config_given(config), start)
+    if workers > 1 and listener is not None:
+        raise ConfigError("listener: several workers are processes of their own; leave it out")
+    listeners = () if listener is None else (listener,)
+    run = train_planned(plan, workers, quiet=quiet, listeners=listeners)
     assert run is not None, "one process is its own first rank"
     return run
 

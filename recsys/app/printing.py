@@ -13,10 +13,18 @@ def print_run(run: Run, *, as_json: bool) -> None:
     from recsys.training.families.registry import show_evaluation
 
     assert run.evaluation is not None, "the run was trained here"
-    if not as_json:
-        show_evaluation(run.evaluation)
-        click.echo(f"\nbundle: {run.bundle}\nreport: {run.report}")
+    if as_json:
+        click.echo(json.dumps(_outcome(run), indent=1))
         return
+    if run.chosen is not None:
+        print_run(run.chosen, as_json=False)
+        click.echo("\nfinal training, on all rows:")
+    show_evaluation(run.evaluation)
+    click.echo(f"\nbundle: {run.bundle}\nreport: {run.report}")
+
+
+def _outcome(run: Run) -> dict[str, Any]:
+    assert run.evaluation is not None, "the run was trained here"
     outcome: dict[str, Any] = {
         "run_dir": str(run.path),
         "run_id": run.run_id,
@@ -27,4 +35,6 @@ def print_run(run: Run, *, as_json: bool) -> None:
     }
     if run.version is not None:
         outcome["version"] = run.version
-    click.echo(json.dumps(outcome, indent=1))
+    if run.chosen is not None:
+        outcome["chosen"] = _outcome(run.chosen)
+    return outcome

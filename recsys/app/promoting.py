@@ -11,7 +11,7 @@ from recsys.app.arguments import checked
 from recsys.app.comparing import compared_on
 from recsys.app.configuration import Given, config_given
 from recsys.app.progress import printed
-from recsys.core.errors import ConfigError, NotBetterError
+from recsys.core.errors import ConfigError, NotBetterError, NotFoundError
 
 if TYPE_CHECKING:
     from recsys.metrics.intervals import Difference
@@ -58,7 +58,9 @@ def promote(
 
     With `if_better` the version is compared with the one that holds the alias, on the same queries
     or rows. It is promoted if it is better by `margin` or more and the 95 % interval of the paired
-    difference is above zero. Where nobody holds the alias, it is promoted at once.
+    difference is above zero. Where nobody holds the alias, it is promoted at once. A version that
+    was trained on all rows has no test figures: the model that chose its settings is compared in
+    its place.
 
     Args:
         name: registered model.
@@ -106,37 +108,95 @@ def _warn_of_baselines(name: str, version: int, folder: Path) -> None:
     from recsys.bundle.directory import Bundle
     from recsys.features.bundle.measured import Kept
 
-    doubt = Kept.of(Bundle.open(folder)).doubt
+    kept = Kept.of(Bundle.open(folder))
+    chosen = kept.chosen_by
+    doubt, whose = kept.doubt, f"models:/{name}/{version}"
+    if chosen is not None:
+        doubt, whose = chosen.kept.doubt, f"{whose}: of {chosen.words}, which chose its settings"
     if doubt is not None:
-        LOG.warning(f"models:/{name}/{version}: {doubt}")
+        LOG.warning(f"{whose}: {doubt}")
 
 
 def _compared(
     name: str, version: int, before: int, metric: str, on: Given | None, tracking_uri: str | None
 ) -> "tuple[Comparison, Difference]":
-    """Return the comparison of two versions, and how much better the new one is."""
-    from recsys.serving.registry import resolve
+    """Return the comparison of two versions, and how much better the new one is.
 
+    In the place of a version that was trained on all rows is the model that chose its settings.
+    """
     models = [f"models:/{name}/{one}" for one in (before, version)]
-    folders = [resolve(model, tracking_uri) for model in models]
-    if folders[0].name == folders[1].name:
-        raise NotBetterError(
-            f"{models[1]} is the same model as version {before}, which holds the alias",
-            metric=metric,
-            gain=0.0,
-        )
+    compared = [_with_figures(model, tracking_uri) for model in models]
+    if compared[0].folder.name == compared[1].folder.name:
+        said = f"{models[1]} is the same model as version {before}, which holds the alias"
+        if any(one.chosen for one in compared):
+            said = (
+                f"{models[1]} has the settings of version {before}, which holds the alias, and no "
+                "figures of its own: if it was trained on newer rows, promote it without comparison"
+            )
+        raise NotBetterError(said, metric=metric, gain=0.0)
     source = "the given configuration" if on is not None else ""
     found = compared_on(
-        models,
+        [one.reference for one in compared],
         on=None if on is None else config_given(on),
         source=str(on) if isinstance(on, str | Path) else source,
-        data_of=f"{name}/{version}",
+        data_of=compared[1].name,
         metric=metric,
         tracking_uri=tracking_uri,
     )
     for warning in found.warnings:
         LOG.warning(warning)
-    return found, found.gain(f"{name}/{version}")
+    return found, found.gain(compared[1].name)
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """What is compared of a version; chosen: it is the model that chose the version's settings."""
+
+    reference: str
+    folder: Path
+    name: str
+    chosen: bool
+
+
+def _with_figures(model: str, tracking_uri: str | None) -> _Compared:
+    """Return a version, or the model that chose its settings where it was trained on all rows.
+
+    Raises:
+        NotFoundError: that model is not where it was, and is not registered.
+    """
+    from recsys.app.comparing import named
+    from recsys.bundle.directory import Bundle
+    from recsys.features.bundle.measured import Kept
+    from recsys.serving.registry import resolve, version_of
+
+    folder, reference = resolve(model, tracking_uri), model
+    chosen = Kept.of(Bundle.open(folder)).chosen_by
+    if chosen is not None:
+        place = _place_of(folder, chosen.model_id) or version_of(chosen.model_id, tracking_uri)
+        if place is None:
+            raise NotFoundError(
+                f"{model} was trained on all rows and has no test figures; {chosen.words}, which "
+                "chose its settings and would be compared in its place, is neither in its folder "
+                "nor registered: register it, or promote without --if-better"
+            )
+        folder, reference = resolve(place, tracking_uri), place
+        LOG.info(
+            f"{model} was trained on all rows: compared is {chosen.words}, which chose its settings"
+        )
+    (name,) = named([reference], [folder])
+    return _Compared(reference, folder, name, chosen is not None)
+
+
+def _place_of(folder: Path, model_id: str) -> str | None:
+    """Return the folder of the model that chose, as a final model names it; None: it is gone."""
+    from recsys.training.jobs.opening import open_model
+
+    while folder.name != model_id:
+        named = open_model(folder).config.final
+        if named is None or not Path(named).is_dir():
+            return None
+        folder = Path(named)
+    return str(folder)
 
 
 def _check_better(

@@ -19,8 +19,10 @@ class Run:
         report: HTML file.
         run_id: the MLflow run; None where tracking is off or the store was not reached yet.
         version: of the registered model, where `tracking.model_name` names one.
-        evaluation: the model and the baselines on the test part; None where several processes
+        evaluation: the model and the baselines on what was held out; None where several processes
             trained, whose first one keeps it (`metrics` has its figures).
+        chosen: of a final training on all rows, the run before it that chose the settings, and
+            whose evaluation has figures; None where an earlier model was named, or of another run.
     """
 
     path: Path
@@ -29,6 +31,7 @@ class Run:
     run_id: str | None = None
     version: int | None = None
     evaluation: "ModelEvaluation | None" = field(default=None, repr=False)
+    chosen: "Run | None" = field(default=None, repr=False)
 
     @property
     def model(self) -> "Model":

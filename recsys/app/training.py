@@ -1,6 +1,7 @@
 """A training as a function: configuration in, a finished run out."""
 
 import logging
+import os
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -8,59 +9,69 @@ from typing import Any
 
 from recsys.app.progress import printed
 from recsys.app.run import Run
+from recsys.app.starting import Planned
 from recsys.bundle.directory import Bundle, bundles_of_run
 from recsys.core.errors import ConfigError
 from recsys.core.events import Listener
-from recsys.core.tracking_store import store_uri
 from recsys.serving.registry import register as add_version
-from recsys.serving.registry import resolve
-from recsys.training.config.experiment import ExperimentConfig, LearnedExperiment, passes, start_of
+from recsys.training.config.experiment import ExperimentConfig, LearnedExperiment, passes
+from recsys.training.engine.loop import Terminated
 from recsys.training.engine.ranks import join, leave
 from recsys.training.families.registry import family_of
-from recsys.training.jobs.runs import config_of_run, new_run_dir
+from recsys.training.jobs.final import final_config
+from recsys.training.jobs.runs import new_run_dir
 from recsys.training.jobs.train import train
 from recsys.training.tracking.progress import Progress
 
 LOG = logging.getLogger(__name__)
 
 
-def configured(
-    config: ExperimentConfig | None,
-    resume: Path | None,
-    warm_start: str | None,
-    tracking_uri: str | None,
-) -> tuple[ExperimentConfig, Path | None]:
-    """Return what to train and the run to continue.
+def train_planned(
+    plan: Planned,
+    workers: int,
+    *,
+    quiet: bool,
+    listeners: tuple[Listener, ...] = (),
+) -> Run | None:
+    """Train what is planned, and then on all rows where that is planned, too.
+
+    None on all ranks but the first of those that torchrun started.
 
     Raises:
-        ConfigError: not just one of `config` and `resume` is given, what does not go with
-            `resume` is, or `tracking_uri` is no store's.
+        ConfigError: a process of several failed, or two trainings are to be done under torchrun.
     """
-    if (config is None) == (resume is None):
-        raise ConfigError("give a configuration or a run to resume, one of the two")
-    if resume is not None:
-        if warm_start is not None:
-            raise ConfigError("warm_start does not go with resume: a run keeps its configuration")
-        if tracking_uri is not None:
-            raise ConfigError(
-                "a tracking uri does not go with resume: a run keeps its store; "
-                f"`recsys sync {resume} --tracking-uri URI` sends all of it to another"
-            )
-        return config_of_run(resume), resume
-    assert config is not None
-    if tracking_uri is not None:
-        tracking = config.tracking.model_copy(update={"uri": store_uri(tracking_uri)})
-        config = config.model_copy(update={"tracking": tracking})
-    reference = warm_start or start_of(config)
-    if reference is None:
-        return config, None
-    if not isinstance(config, LearnedExperiment):
+    if plan.then_final and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError(
-            f"warm_start: a model of kind {config.model.kind} is counted anew each time, and has "
-            "nothing to start from: leave it out"
+            "final: ranks that torchrun started train one model: train first, then start them "
+            "again with --final --from RUN"
         )
-    folder = resolve(reference, uri=config.tracking.uri).resolve()
-    return config.model_copy(update={"warm_start": str(folder)}), None
+    try:
+        run = _trained(plan.config, plan.resume, workers, quiet, listeners)
+    except Terminated:
+        if plan.then_final:
+            with printed(quiet):
+                LOG.info("with --final added it goes on to the final training")
+        raise
+    if not plan.then_final:
+        return run
+    assert run is not None, "one process is its own first rank"
+    with printed(quiet):
+        LOG.info(f"final training, on all rows, with what {run.path} chose")
+    final = _trained(final_config(plan.config, run.bundle), None, workers, quiet, listeners)
+    assert final is not None, "one process is its own first rank"
+    return replace(final, chosen=run)
+
+
+def _trained(
+    config: ExperimentConfig,
+    resume: Path | None,
+    workers: int,
+    quiet: bool,
+    listeners: tuple[Listener, ...],
+) -> Run | None:
+    if workers == 1:
+        return train_once(config, resume, quiet=quiet, listeners=listeners)
+    return train_in_workers(config, resume, workers, quiet=quiet)
 
 
 def train_once(
@@ -131,8 +142,6 @@ def launch_workers(
     config: ExperimentConfig, resume: Path | None, workers: int, *, quiet: bool
 ) -> tuple[Path, int]:
     """Start `workers` ranks of a run on this machine; return its folder and the exit code."""
-    import os
-
     from recsys.embeddings.sharded import check_shards
     from recsys.training.engine.launch import launch
 

@@ -36,6 +36,10 @@ class ExperimentConfig(StrictModel):
     training: FittingConfig
     evaluation: EvaluationConfig
     tracking: TrackingConfig = TrackingConfig()
+    final: str | None = None
+    """Model whose training chose the settings: this one is trained with them on all rows, for as
+    many epochs as were best, and nothing is measured. A bundle or run folder (`recsys train --final
+    --from` also takes models:/name@alias)."""
     output: str = "runs"
     """Folder that runs (checkpoints, bundles, reports) are written to."""
     cache: str | None = None

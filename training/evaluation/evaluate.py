@@ -17,6 +17,7 @@ from recsys.core.distinct import distinct, is_among
 from recsys.data.batch import Jagged
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.queries import Queries
+from recsys.features.dataset.split import PART_NAMES, TEST
 from recsys.metrics.intervals import bootstrap_intervals
 from recsys.metrics.ranking import (
     coverage_at_k,
@@ -198,6 +199,7 @@ def evaluate(
     query_vectors: Tensor | None = None,
     temperature: float | None = None,
     left_out: Mapping[str, str] | None = None,
+    part: int = TEST,
 ) -> Evaluation:
     """Evaluate `rankers`, the model first, on the same queries.
 
@@ -212,6 +214,7 @@ def evaluate(
         query_vectors: (Q, E), for alignment.
         temperature: of the model's softmax, kept with them.
         left_out: why a baseline is missing, by name.
+        part: that the queries are of.
     """
     results = {
         name: _evaluate(name, rank, data, queries, config, seed) for name, rank in rankers.items()
@@ -242,6 +245,7 @@ def evaluate(
         left_out=left_out or {},
         asked=config.asked,
         cold=_cold_items(data, queries),
+        part=PART_NAMES[part],
     )
 
 

@@ -5,7 +5,6 @@ from numpy.typing import NDArray
 
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.queries import Queries
-from recsys.features.dataset.split import TEST
 from recsys.features.world.world import RetailWorld
 from recsys.training.evaluation.evaluate import ExtraRankers, Ranker, score_ranker
 from recsys.training.evaluation.results import BEST_REACHABLE
@@ -16,7 +15,7 @@ def best_reachable(world: RetailWorld) -> ExtraRankers:
 
     def rankers(data: Dataset, queries: Queries, /, *, filter_seen: bool) -> dict[str, Ranker]:
         del queries
-        times = data.tables.events.time[data.part == TEST]
+        times = data.tables.events.time[data.part == data.part.max()]
         start, end = int(times.min()) // 1_000_000, int(times.max()) // 1_000_000
         user_of = _positions(data.tables.users.column(data.schema.user_key).to_pylist())
         item_of = _positions(data.tables.items.column(data.schema.item_key).to_pylist())

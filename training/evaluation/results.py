@@ -6,12 +6,13 @@ Shape letters: Q queries, K length of the longest list, n_items the catalogue.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.features.bundle.measured import Kept
+from recsys.features.bundle.measured import TEST, TRACKED, VALIDATION, ChosenBy, Kept
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +30,7 @@ BEST_REACHABLE = "best_reachable"
 
 
 class ModelEvaluation(Protocol):
-    """Results of a model of any family on the test part, compared with others."""
+    """Results of a model of any family on held-out rows, compared with others."""
 
     @property
     def protocol(self) -> Mapping[str, str]:
@@ -123,6 +124,7 @@ class Evaluation(Shown):
         asked: what a query is: "users" or "events".
         cold: the cold items, where any is relevant.
         metric: `training.metric`, which decides which epoch of the model is kept.
+        part: of the log, "test", or "validation" where no row is test.
     """
 
     protocol: Mapping[str, str]
@@ -140,6 +142,7 @@ class Evaluation(Shown):
     asked: str = "users"
     cold: ColdItems | None = None
     metric: str = ""
+    part: str = TEST
 
     def own(self) -> dict[str, float]:
         """Return the metrics of the model itself."""
@@ -148,9 +151,10 @@ class Evaluation(Shown):
 
     def tracked(self) -> dict[str, float]:
         """Return all metrics as MLflow names: the model's own, then those of each baseline."""
-        found = {f"test/{name}": value for name, value in self.own().items()}
+        part = TRACKED[self.part]
+        found = {f"{part}/{name}": value for name, value in self.own().items()}
         for name, result in list(self.results.items())[1:]:
-            found |= {f"test/{name}/{metric}": v for metric, v in result.metrics.items()}
+            found |= {f"{part}/{name}/{metric}": v for metric, v in result.metrics.items()}
         return found
 
     def kept(self) -> Kept:
@@ -158,7 +162,8 @@ class Evaluation(Shown):
         own, *others = self.results.values()
         not_plain = (*STAGES, BEST_REACHABLE)
         return Kept(
-            test=self.own(),
+            test=self.own() if self.part == TEST else {},
+            validation=self.own() if self.part == VALIDATION else {},
             intervals=own.intervals,
             baselines={one.name: one.metrics for one in others if one.name not in not_plain},
             decides=self.metric,
@@ -203,6 +208,62 @@ class Evaluation(Shown):
         return max(
             (one for one in self.ks if one <= k and one < self.cold.items), default=self.ks[0]
         )
+
+
+@dataclass(frozen=True, repr=False)
+class NothingHeldOut(Shown):
+    """What there is to say of a model that no held-out rows tell anything of.
+
+    Attributes:
+        protocol: human words on split and rows.
+        validation: metrics on validation requests, of a model that was trained on them afterwards.
+        metric: `training.metric`, which decided what was chosen.
+        chosen_by: the model whose training chose the settings, with its figures; None: nobody's.
+    """
+
+    protocol: Mapping[str, str]
+    validation: Mapping[str, float] = field(default_factory=dict)
+    metric: str = ""
+    chosen_by: ChosenBy | None = None
+
+    @property
+    def words(self) -> str:
+        """Say that nothing was measured, and where figures are."""
+        said = "nothing was held out: there are no test figures of this model"
+        if self.chosen_by is None:
+            return said
+        return f"{said}; its settings were chosen by {self.chosen_by.words}"
+
+    def tracked(self) -> dict[str, float]:
+        """Return what was measured on validation requests, as MLflow names."""
+        return {f"{TRACKED[VALIDATION]}/{name}": one for name, one in self.validation.items()}
+
+    def kept(self) -> Kept:
+        """Return what the model's bundle keeps."""
+        return Kept(
+            test={},
+            validation=self.validation,
+            decides=self.metric,
+            protocol=self.protocol,
+            chosen_by=self.chosen_by,
+        )
+
+    def figures(self) -> dict[str, Any]:
+        """Return no figures of the model; those of the run that chose are in its bundle."""
+        return {}
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Return no row, with the columns of other evaluations."""
+        import pandas as pd
+
+        return pd.DataFrame(columns=["model", "metric", "value", "low", "high"])
+
+    def __repr__(self) -> str:
+        """Return the words."""
+        return self.words
+
+    def _repr_html_(self) -> str:
+        return f"<p>{escape(self.words)}</p>"
 
 
 @dataclass(frozen=True)

@@ -27,13 +27,13 @@ from recsys.explanation.explanations import (
 )
 from recsys.features.clicks.loader import joined
 from recsys.features.clicks.log import take_rows
-from recsys.features.dataset.split import TEST, TRAIN
+from recsys.features.dataset.split import PART_NAMES, TEST, TRAIN
 from recsys.models.rankers import of_label
 from recsys.training.families.ranker.config import RankerExperiment
 from recsys.training.families.ranker.rows import RankingRows
 
 REPORTED_ROWS = 10_000
-"""Most test rows that a report looks at."""
+"""Most rows that a report looks at."""
 REPEATS = 3
 """Permutations of every field."""
 PAIRED_FIELDS = 6
@@ -45,9 +45,10 @@ _CHUNK_ROWS = 2048
 
 @dataclass(frozen=True)
 class Explanation:
-    """What a ranker looks at, over `num_rows` test rows.
+    """What a ranker looks at, over `num_rows` rows of a part of the log.
 
-    interactions: of the most important fields. attention: of models that have it.
+    interactions: of the most important fields. attention: of models that have it. part: "test", or
+    where there is no such part "validation" or "training".
     """
 
     kind: str
@@ -55,6 +56,7 @@ class Explanation:
     importance: Importance
     interactions: Interactions
     attention: AttentionMaps | None
+    part: str = PART_NAMES[TEST]
 
     @property
     def field_agreement(self) -> Agreement | None:
@@ -87,6 +89,7 @@ class Explanation:
         return {
             "kind": self.kind,
             "rows": self.num_rows,
+            "part": self.part,
             "auc": found.auc,
             "log_loss": found.log_loss,
             "fields": fields,
@@ -152,9 +155,12 @@ def explain_rows(
     *,
     max_rows: int = REPORTED_ROWS,
 ) -> Explanation:
-    """Return what `model` looks at, on at most `max_rows` of the test rows, drawn at random."""
-    seed = config.training.seed
-    batch = sampled(rows, TEST, max_rows, seed)
+    """Return what `model` looks at, on at most `max_rows` rows of the last part, drawn at random.
+
+    That is the test part, where the split has one.
+    """
+    seed, part = config.training.seed, config.split.parts[-1]
+    batch = sampled(rows, part, max_rows, seed)
     layout, features = rows.layout, batch.features
     with _scoring(model, calibrator) as score:
         importance = permutation_importance(
@@ -170,7 +176,8 @@ def explain_rows(
         most = importance.ranking[:PAIRED_FIELDS]
         pairs = pair_interactions(score, layout, features, most, seed=seed)
         attention = _attention(model, features)
-    return Explanation(config.model.kind, len(batch), importance, pairs, attention)
+    about = (config.model.kind, len(batch))
+    return Explanation(*about, importance, pairs, attention, PART_NAMES[part])
 
 
 def explain_row(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from recsys.core.errors import ConfigError
 from recsys.data.batch import FeatureLayout
 from recsys.embeddings.diagnostics import Diagnosis, FeatureValues
+from recsys.features.bundle.model_bundle import ModelBundle
 from recsys.features.tables.checked import Tables
 from recsys.training.config.experiment import ExperimentConfig, LearnedExperiment
 from recsys.training.config.ranges import Space
@@ -39,7 +40,8 @@ class Given:
     more rankers for the evaluation. train: trains another model, from its keys, in a folder,
     with or without a report, and returns its bundle; for models that are made of others. report:
     whether one of this model is drawn. is_source: whether it is trained for such a model, which has
-    said everything of the data.
+    said everything of the data. chosen: the model whose training chose the settings, where this one
+    is trained with them on all rows.
     """
 
     world: World = ALONE
@@ -48,6 +50,7 @@ class Given:
     train: Callable[[dict[str, Any], Path, bool], Path] | None = None
     report: bool = True
     is_source: bool = False
+    chosen: ModelBundle | None = None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from recsys.features.dataset.dataset import Dataset, drawn_validation
 from recsys.features.dataset.queries import Queries
 from recsys.features.dataset.split import TEST, TRAIN, VALIDATION
 from recsys.training.config.file import dump_config
-from recsys.training.evaluation.results import Evaluation
+from recsys.training.evaluation.results import Evaluation, NothingHeldOut
+from recsys.training.families.held_out import ALL_ROWS, ON_VALIDATION
 from recsys.training.families.plain.fallback import PlainRanker
 from recsys.training.reports.showcase import examples, item_groups, item_titles
 
@@ -23,15 +24,15 @@ METRICS = ("recall", "hit_rate", "ndcg", "mrr")
 
 @dataclass(frozen=True)
 class ListReport:
-    """What a report shows: an evaluation, its queries, and what they were asked of.
+    """What a report shows: an evaluation, its queries (None: nothing was asked), and of what.
 
     config: of the experiment, of any family whose models give lists.
     """
 
     config: Any
     data: Dataset
-    evaluation: Evaluation
-    queries: Queries
+    evaluation: Evaluation | NothingHeldOut
+    queries: Queries | None
 
 
 def check_metric(config: Any) -> None:
@@ -79,21 +80,34 @@ def write_list_report(
         item_vectors: (n_items, E), of models that have them.
         embedding: diagnostics of the table, of models that have one.
     """
+    from recsys.training.reports.map import embedding_map
     from recsys.training.reports.retrieval import write_report
+    from recsys.training.reports.unmeasured import write_unmeasured_report
 
-    data = about.data
+    data, evaluation = about.data, about.evaluation
+    shown: dict[str, Any] = {
+        "title": title,
+        "config_text": dump_config(about.config),
+        "history": history,
+        "facts": data_facts(data),
+        "embedding": embedding,
+    }
+    titles, groups = item_titles(data), item_groups(data)
+    if isinstance(evaluation, NothingHeldOut):
+        item_map = None
+        if item_vectors is not None:
+            item_map = embedding_map(item_vectors, titles, groups, data.train_counts)
+        write_unmeasured_report(path, evaluation=evaluation, item_map=item_map, **shown)
+        return
+    assert about.queries is not None, "an evaluation has queries"
     write_report(
         path,
-        title=title,
-        config_text=dump_config(about.config),
-        evaluation=about.evaluation,
-        history=history,
-        item_titles=item_titles(data),
-        item_groups=item_groups(data),
+        evaluation=evaluation,
+        item_titles=titles,
+        item_groups=groups,
         item_vectors=item_vectors,
-        examples=examples(data, about.queries, about.evaluation),
-        facts=data_facts(data),
-        embedding=embedding,
+        examples=examples(data, about.queries, evaluation),
+        **shown,
     )
 
 
@@ -117,9 +131,12 @@ def protocol_of(config: Any, data: Dataset) -> dict[str, str]:
         "time": "global time split",
         "leave_one_out": "leave one out, each user's last row",
         "column": f"given by the column '{config.split.column}'",
+        "none": ALL_ROWS,
     }[config.split.kind]
     if config.split.join_validation:
         words += "; validation rows trained on, too"
+    if config.split.evaluated == VALIDATION:
+        words += f"; {ON_VALIDATION}"
     sizes = "{:,} training, {:,} validation and {:,} test rows".format(*counts)
     drawn = drawn_validation(config.schema_, data.tables, config.split)
     return {"split": words, **({"validation": drawn} if drawn else {}), "rows": sizes}

@@ -76,6 +76,8 @@ def config_of(raw: dict[str, Any], *, source: object, folder: Path) -> Experimen
     earlier = start_of(config)
     if earlier is not None and (folder / earlier).is_dir():
         update["warm_start"] = str(folder / earlier)
+    if config.final is not None and (folder / config.final).is_dir():
+        update["final"] = str(folder / config.final)
     return config.model_copy(update=update).settled(folder)
 
 

@@ -3,13 +3,14 @@
 from typing import Any
 
 from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.evaluation.results import ModelEvaluation
+from recsys.training.evaluation.results import ModelEvaluation, NothingHeldOut
 from recsys.training.families.family import Family
 from recsys.training.families.pipeline.family import PIPELINE
 from recsys.training.families.plain.family import PLAIN_MODELS
 from recsys.training.families.ranker.family import RANKER
 from recsys.training.families.session.family import SESSION
 from recsys.training.families.two_tower.family import TWO_TOWER
+from recsys.training.reports.console import print_line
 
 FAMILIES: tuple[Family[Any], ...] = (TWO_TOWER, SESSION, RANKER, PLAIN_MODELS, PIPELINE)
 FAMILY_OF_KIND: dict[str, Family[Any]] = {
@@ -19,7 +20,10 @@ FAMILY_OF_KIND: dict[str, Family[Any]] = {
 
 
 def show_evaluation(evaluation: ModelEvaluation) -> None:
-    """Print the metrics of an evaluation as a table."""
+    """Print the metrics of an evaluation as a table, or that there are none."""
+    if isinstance(evaluation, NothingHeldOut):
+        print_line(evaluation.words)
+        return
     family = next(one for one in FAMILIES if isinstance(evaluation, one.evaluation))
     family.show(evaluation)
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from recsys.core.errors import ConfigError
+from recsys.features.bundle.measured import Kept
+from recsys.features.dataset.split import TEST
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.evaluation.comparison import Comparison
 from recsys.training.families.comparing import CommonTest, NamedModel
@@ -29,18 +31,19 @@ def compare_bundles(
         metric: decides which model is better; None: `training.metric` of that configuration.
 
     Raises:
-        ConfigError: fewer than two models, one of them twice, there is no such metric, or the
-            models do not answer the same.
+        ConfigError: fewer than two models, one of them twice, there is no such metric or no test
+            part, or the models do not answer the same.
         NotFoundError: no bundle, or its data are no longer where they were.
         IntegrityError: a file of a bundle is not what was written.
     """
     models = tuple(NamedModel(name, open_model(path)) for name, path in bundles.items())
     _check_distinct(models)
-    config = on
+    config, given = on, None
     if on is None:
         given = next(one for one in models if data_of in (None, one.name))
         config, source = given.opened.config, f"the data of {given.name}"
     assert config is not None
+    _check_test_part(config, source, given)
     comparer = family_of(config).comparer
     for model in models:
         own = family_of(model.opened.config).comparer
@@ -55,6 +58,24 @@ def compare_bundles(
     test = comparer.settled(CommonTest(config, source, metric, fixed=on is None))
     asked = tuple(family_of(model.opened.config).ask(model, test) for model in models)
     return comparer.compare(asked, test)
+
+
+def _check_test_part(config: ExperimentConfig, source: str, given: NamedModel | None) -> None:
+    """Refuse a configuration without test rows; `given`: the model that it is of.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    if TEST in config.split.parts:
+        return
+    which = "kind: none" if config.split.kind == "none" else "test: 0"
+    chosen = None if given is None else Kept.of(given.opened.bundle).chosen_by
+    remedy = "give a configuration with one"
+    if given is not None:
+        remedy = "give another configuration with one (--on), of rows that no model was trained on"
+    if chosen is not None:
+        remedy += f", or compare {chosen.words} in its place, which chose its settings"
+    raise ConfigError(f"{source}: split.{which} leaves no test part to compare on: {remedy}")
 
 
 def _check_distinct(models: tuple[NamedModel, ...]) -> None:

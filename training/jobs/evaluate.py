@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from recsys.core.errors import ConfigError
+from recsys.features.bundle.measured import Kept
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.evaluation.results import ModelEvaluation
 from recsys.training.families.load import parse_config
+from recsys.training.families.opened import OpenedModel
 from recsys.training.families.registry import family_of
 from recsys.training.jobs.opening import open_model
 
@@ -21,6 +23,8 @@ def evaluate_bundle(
 ) -> ModelEvaluation:
     """Evaluate the bundle at `path` on its own split of the data, and write `report`.
 
+    That is on its test part, or where it has none on its validation part.
+
     Args:
         path: the bundle's folder.
         report: HTML file to write.
@@ -28,14 +32,32 @@ def evaluate_bundle(
             {"evaluation.ks": [5]}.
 
     Raises:
-        ConfigError: its data cannot be evaluated on again, a key of `settings` is not about
-            evaluation, or its value is wrong.
+        ConfigError: nothing of its data was held out, they cannot be evaluated on again, a key of
+            `settings` is not about evaluation, or its value is wrong.
         NotFoundError: no bundle, or its data are no longer where they were.
         IntegrityError: a file of the bundle is not what was written.
     """
     opened = open_model(path)
+    _check_held_out(opened)
     opened = replace(opened, config=_with(opened.config, settings or {}))
     return family_of(opened.config).evaluate(opened, report)
+
+
+def _check_held_out(opened: OpenedModel) -> None:
+    """Refuse a model that was trained on all rows.
+
+    Raises:
+        ConfigError: it was; the remedies are named.
+    """
+    if opened.config.split.evaluated is not None:
+        return
+    chosen = Kept.of(opened.bundle).chosen_by
+    instead = "" if chosen is None else f"evaluate {chosen.words}, which chose its settings, or "
+    raise ConfigError(
+        f"{opened.bundle.path}: the model was trained on all rows of its data, and nothing is held "
+        f"out to evaluate it on: {instead}compare it with others on newer rows (recsys compare "
+        "--on CONFIG)"
+    )
 
 
 def _with(config: ExperimentConfig, settings: Mapping[str, Any]) -> ExperimentConfig:

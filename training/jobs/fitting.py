@@ -11,7 +11,9 @@ from recsys.core.events import Listener, PointLogged
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.engine.checkpoint import Checkpoints
 from recsys.training.engine.machine import peak_memory_mib
+from recsys.training.families.chosen import facts_of_final
 from recsys.training.families.family import FittedFamily, FittedJob, Given
+from recsys.training.families.held_out import evaluated_words
 from recsys.training.jobs.runs import TrackingListener, TrainResult, new_run_dir, tracked
 from recsys.training.search.stopping import stoppable
 from recsys.training.tracking.run import Tracker
@@ -26,7 +28,7 @@ def fit_tracked(
     listeners: tuple[Listener, ...],
     given: Given,
 ) -> TrainResult:
-    """Read, fit, evaluate on the test part, report, bundle, track.
+    """Read, fit, evaluate on what the split holds out, report, bundle, track.
 
     Args:
         config: the experiment.
@@ -47,8 +49,9 @@ def fit_tracked(
     if not given.is_source:
         for name, value in job.facts.items():
             LOG.info(f"{name}: {value}")
+    tags = {"kind": kind} | facts_of_final(config, given.chosen)
     with stoppable():
-        return tracked(config, run_dir, job, {"kind": kind}, partial(_run, job, run_dir, listeners))
+        return tracked(config, run_dir, job, tags, partial(_run, job, run_dir, listeners))
 
 
 def validated(job: FittedJob, model: Any, listeners: tuple[Listener, ...]) -> dict[str, float]:
@@ -68,7 +71,7 @@ def _run(
     metric = job.config.training.metric
     found = validated(job, model, (*listeners, TrackingListener(tracker)))
     if metric in found:
-        LOG.info(f"validation {metric}: {found[metric]:.4f}; evaluating on test")
+        LOG.info(f"validation {metric}: {found[metric]:.4f}; {evaluated_words(job.config)}")
     done = job.finish(run_dir, model)
     for warning in done.warnings:
         LOG.warning(warning)

@@ -57,7 +57,7 @@ def tracked(
         config.tracking,
         run_dir=run_dir,
         name=run_dir.name,
-        params=_flat(config.model_dump(mode="json", by_alias=True)),
+        params=flat(config.model_dump(mode="json", by_alias=True)),
         tags=tags,
     )
     status = "FAILED"
@@ -106,10 +106,16 @@ def config_of_run(run_dir: Path) -> ExperimentConfig:
     path = run_dir / "config.yaml"
     if not path.is_file():
         raise NotFoundError(f"{run_dir}: no run to resume (config.yaml is missing)")
-    bundles = bundles_of_run(run_dir)
-    if bundles and not Checkpoints.of_run(run_dir).steps():
-        raise ConfigError(f"{run_dir}: this run is finished; its bundle is {bundles[0]}")
+    finished = bundle_of_finished(run_dir)
+    if finished is not None:
+        raise ConfigError(f"{run_dir}: this run is finished; its bundle is {finished}")
     return load_config(path)
+
+
+def bundle_of_finished(run_dir: Path) -> Path | None:
+    """Return the bundle of the run in `run_dir`; None: it has none yet, or is not finished."""
+    bundles = bundles_of_run(run_dir)
+    return bundles[-1] if bundles and not Checkpoints.of_run(run_dir).steps() else None
 
 
 class TrackingListener:
@@ -128,11 +134,12 @@ class TrackingListener:
         self.tracker.metrics(values, step)
 
 
-def _flat(tree: dict[str, object], prefix: str = "") -> dict[str, object]:
-    flat: dict[str, object] = {}
+def flat(tree: dict[str, object], prefix: str = "") -> dict[str, object]:
+    """Return the values of a configuration by their full keys."""
+    found: dict[str, object] = {}
     for key, value in tree.items():
         if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
+            found |= flat(value, f"{prefix}{key}.")
         else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+            found[f"{prefix}{key}"] = value
+    return found

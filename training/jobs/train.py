@@ -9,7 +9,6 @@ from typing import Any
 
 from torch import nn
 
-from recsys.bundle.directory import bundles_of_run
 from recsys.core.atomic import whole_file
 from recsys.core.errors import ConfigError
 from recsys.core.events import Listener
@@ -28,11 +27,19 @@ from recsys.training.engine.parts import plain_table
 from recsys.training.engine.ranks import World, ranks_here
 from recsys.training.engine.warm_start import open_earlier, start_from
 from recsys.training.evaluation.evaluate import ExtraRankers
+from recsys.training.families.chosen import facts_of_final, open_chosen
 from recsys.training.families.family import FittedFamily, Given, Job, LearnedFamily
+from recsys.training.families.held_out import evaluated_words
 from recsys.training.families.load import parse_config
 from recsys.training.families.registry import family_of
 from recsys.training.jobs.fitting import fit_tracked
-from recsys.training.jobs.runs import TrackingListener, TrainResult, new_run_dir, tracked
+from recsys.training.jobs.runs import (
+    TrackingListener,
+    TrainResult,
+    bundle_of_finished,
+    new_run_dir,
+    tracked,
+)
 from recsys.training.tracking.run import Tracker
 
 LOG = logging.getLogger(__name__)
@@ -51,7 +58,7 @@ def train(
     report: bool = True,
     is_source: bool = False,
 ) -> TrainResult | None:
-    """Read, train, evaluate on the test part, report, bundle, track.
+    """Read, train, evaluate on what the split holds out, report, bundle, track.
 
     Args:
         config: the experiment.
@@ -72,7 +79,8 @@ def train(
     family.check(config)
     given = Given(world or World(), extra_rankers=extra_rankers, report=report, is_source=is_source)
     if isinstance(family, FittedFamily):
-        return fit_tracked(config, family, resume, listeners, replace(given, train=train_below))
+        given = replace(given, train=train_below, chosen=open_chosen(config))
+        return fit_tracked(config, family, resume, listeners, given)
     assert isinstance(family, LearnedFamily)
     assert isinstance(config, LearnedExperiment)
     return _learn(config, family, resume, listeners, world, given)
@@ -88,9 +96,9 @@ def train_below(keys: dict[str, Any], run_dir: Path, report: bool = False) -> Pa
         run_dir: made where missing.
         report: whether one is drawn.
     """
-    bundles = bundles_of_run(run_dir)
-    if bundles and not Checkpoints.of_run(run_dir).steps():
-        return bundles[-1]
+    finished = bundle_of_finished(run_dir)
+    if finished is not None:
+        return finished
     config = parse_config(keys, source=run_dir.parent.name)
     run_dir.mkdir(parents=True, exist_ok=True)
     with whole_file(run_dir / "config.yaml") as staging:
@@ -112,7 +120,7 @@ def _learn(
     world = World(device=pick_device(config.training.device)) if world is None else world
     if world.size > 1:
         check_shards(config.embedding, world.size)
-    earlier = open_earlier(config)
+    earlier, chosen = open_earlier(config), open_chosen(config)
     check_memory(
         config.embedding,
         free_memory_bytes(),
@@ -127,7 +135,7 @@ def _learn(
             f"rank {world.rank} does not see {run_dir}, which the first rank made: 'output' has to "
             "be an absolute path on a file system that all machines share"
         )
-    given = replace(given, world=world, earlier=earlier)
+    given = replace(given, world=world, earlier=earlier, chosen=chosen)
     job = family.open(config, given)
     config, kernel = _with_backend(config, job, world, run_dir)
     job = job.under(config)
@@ -139,6 +147,7 @@ def _learn(
             LOG.info(f"{name}: {value}")
     LOG.info(f"table kernel: {kernel}")
     tags = {"kind": config.model.kind, "workers": str(world.size), "table_kernel": kernel}
+    tags |= facts_of_final(config, chosen)
     run = partial(_run, config, job, run_dir, listeners, world)
     return tracked(config, run_dir, job, tags, run)
 
@@ -239,11 +248,11 @@ def _run(
 ) -> TrainResult:
     watching: tuple[Listener, ...] = (*listeners, TrackingListener(tracker))
     model, state = fit_in(world, job, config, run_dir, watching)
+    then = evaluated_words(config)
     if state.best_metric is None:
-        LOG.info("trained on the validation rows, too: the last epoch is kept; evaluating on test")
+        LOG.info(f"no validation rows were left out: the last epoch is kept; {then}")
     else:
-        best = f"best validation {config.training.metric}: {state.best_metric:.4f}"
-        LOG.info(f"{best}; evaluating on test")
+        LOG.info(f"best validation {config.training.metric}: {state.best_metric:.4f}; {then}")
         for line in still_rising(state, config.training):
             LOG.warning(line)
     embedding: Any = model.embedding

@@ -21,7 +21,7 @@ def evaluation_table(evaluation: Evaluation) -> None:
         TextTable(
             _columns("ranker", *_marked(names, evaluation.metric), "coverage"),
             tuple(rows),
-            f"test: {evaluation.protocol['split']}, {evaluation.protocol['queries']}",
+            f"{evaluation.part}: {evaluation.protocol['split']}, {evaluation.protocol['queries']}",
         )
     )
     if evaluation.metric in names:
@@ -73,7 +73,8 @@ def ranking_table(evaluation: RankingEvaluation) -> None:
         TextTable(
             _columns("ranker", *_marked(names, evaluation.metric), "calibration"),
             tuple(rows),
-            f"test: {evaluation.protocol['split']}; {evaluation.protocol['test rows']}",
+            f"{evaluation.part}: {evaluation.protocol['split']}; "
+            f"{evaluation.protocol[f'{evaluation.part} rows']}",
         )
     )
     if evaluation.metric in names:
@@ -101,7 +102,7 @@ def _outcomes_table(evaluation: RankingEvaluation) -> TextTable:
     return TextTable(
         (*first, *(Column(name) for name in numbers)),
         tuple(rows),
-        "further outcomes, of the test rows in which each is known",
+        f"further outcomes, of the {evaluation.part} rows in which each is known",
     )
 
 

@@ -25,7 +25,7 @@ def explanation_table(found: Explanation) -> None:
         TextTable(
             (Column("field", text=True), *(Column(name) for name in numbers)),
             tuple(rows),
-            f"{found.kind}: {found.num_rows:,} test rows, AUC {importance.auc:.4f}, "
+            f"{found.kind}: {found.num_rows:,} {found.part} rows, AUC {importance.auc:.4f}, "
             f"log loss {importance.log_loss:.4f}",
         )
     )

@@ -8,6 +8,7 @@ import jinja2
 
 from recsys.core.atomic import whole_file
 from recsys.embeddings.diagnostics import Diagnosis
+from recsys.features.bundle.measured import TEST
 from recsys.metrics.classification import Interval
 from recsys.training.explain.explanation import Explanation
 from recsys.training.families.ranker.evaluation import RankerResult, RankingEvaluation
@@ -36,7 +37,7 @@ def write_ranking_report(
         path: the HTML file; replaced as a whole.
         title: the heading.
         config_text: the configuration, as YAML.
-        evaluation: of the model, and of the others, on the test rows.
+        evaluation: of the model, and of the others, on the same held-out rows.
         history: what the loop logged; may be empty.
         facts: lines about data and protocol.
         embedding: diagnostics of the table.
@@ -49,7 +50,8 @@ def write_ranking_report(
     auc, loss = own.metrics["auc"], own.metrics["log_loss"]
     html = environment.get_template(TEMPLATE.name).render(
         title=title,
-        verdict=_verdict(auc, loss, base_rate),
+        part=evaluation.part,
+        verdict=_verdict(auc, loss, base_rate, evaluation.part),
         comparison=_compared(evaluation),
         tiles=[
             ("AUC", f"{auc.value:.4f}", f"{auc.low:.4f} to {auc.high:.4f}"),
@@ -72,6 +74,7 @@ def write_ranking_report(
         staging.write_text(html, encoding="utf-8")
 
 
+_TOO_GOOD = "these are the rows by which the model was chosen, and its figures are too good"
 _WORDS = {
     "auc": "AUC",
     "log_loss": "log loss",
@@ -138,10 +141,16 @@ def _mended(own: RankerResult) -> str:
     return f"{before.error:.4f} before calibration"
 
 
-def _verdict(auc: Interval, loss: Interval, base_rate: float) -> str:
+def _verdict(auc: Interval, loss: Interval, base_rate: float, part: str = TEST) -> str:
+    if part != TEST:
+        return f"{_of_part(auc, loss, base_rate, part)} There is no test part: {_TOO_GOOD}."
+    return _of_part(auc, loss, base_rate, part)
+
+
+def _of_part(auc: Interval, loss: Interval, base_rate: float, part: str) -> str:
     if auc.low <= 0.5:
         return (
-            "On the test rows the ranker does not separate positives from negatives better than "
+            f"On the {part} rows the ranker does not separate positives from negatives better than "
             "chance does."
         )
     text = f"Of a positive and a negative row, the ranker puts the positive first {auc.value:.1%} "

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from recsys.embeddings.diagnostics import Diagnosis
+from recsys.features.bundle.measured import TEST
 from recsys.metrics.intervals import paired_difference
 from recsys.training.evaluation.collapse import collapse_warning, group_spread
 from recsys.training.evaluation.results import (
@@ -79,7 +80,7 @@ def write_report(
     text = template_of(TEMPLATE).render(
         title=title,
         model=plots.words(model),
-        verdict=verdict(evaluation, k),
+        verdict=f"{verdict(evaluation, k)}{_of_validation(evaluation)}",
         tiles=_tiles(evaluation, k),
         k=k,
         colours={plots.words(n): c for n, c in plots.colour_variables(evaluation).items()},
@@ -103,6 +104,16 @@ def write_report(
     draft = path.with_name(f".{path.name}.tmp")
     draft.write_text(text, encoding="utf-8")
     draft.replace(path)
+
+
+def _of_validation(evaluation: Evaluation) -> str:
+    """Say that figures of validation rows are too good; nothing of those of a test part."""
+    if evaluation.part == TEST:
+        return ""
+    return (
+        " There is no test part: these are figures on the validation rows, by which the model was "
+        "chosen, and they are too good."
+    )
 
 
 def headline_k(ks: Sequence[int]) -> int:

@@ -133,8 +133,9 @@ def search(
         raise ConfigError("a search runs in one process: start it without torchrun")
     family_of(config).check(config)
     if config.split.trains_on_validation:
+        which = "kind: none" if config.split.kind == "none" else "join_validation"
         raise ConfigError(
-            "split.join_validation leaves no rows to compare trials on: search without it, and "
+            f"split.{which} leaves no rows to compare trials on: search without it, and "
             "train what was found with it"
         )
     facts = search_facts(config, space, seed)

@@ -140,3 +140,74 @@ def test_validation_rows_may_join_training_and_no_others() -> None:
     assert (plain == VALIDATION).sum() == 4
     assert joined.tolist() == np.where(plain == VALIDATION, TRAIN, plain).tolist()
     assert joined.dtype == plain.dtype
+
+
+@given(EVENTS, st.sampled_from(["time", "leave_one_out"]))
+def test_without_a_test_part_the_latest_rows_are_validation(
+    events: list[tuple[int, int]], kind: str
+) -> None:
+    users, times = log(events)
+    shares = {"validation": 0.3} if kind == "time" else {}
+    config = SplitConfig.model_validate({"kind": kind, "test": 0, **shares})
+    try:
+        part = assign(config, users, times, None)
+    except DataError:
+        return  # nearly all rows at one instant, or no user of three rows
+    assert set(part) == {TRAIN, VALIDATION}
+    if kind == "time":
+        assert times[part == TRAIN].max() < times[part == VALIDATION].min()
+        return
+    for user in np.unique(users):
+        mine = part[users == user].tolist()
+        assert mine == [0] * (len(mine) - 1) + [int(len(mine) >= 3)]
+
+
+def test_shares_and_an_instant_without_a_test_part() -> None:
+    users, times = np.zeros(100, np.int32), np.arange(100) * 86_400_000_000
+    part = assign(SplitConfig(validation=0.3, test=0), users, times, None)
+    assert np.bincount(part).tolist() == [70, 30]
+    config = SplitConfig(validation_from="1970-01-21", test=0)
+    assert np.bincount(assign(config, users, times - 1, None)).tolist() == [21, 79]
+
+
+@given(EVENTS)
+def test_nothing_is_held_out_where_the_kind_is_none(events: list[tuple[int, int]]) -> None:
+    users, times = log(events)
+    config = SplitConfig(kind="none")
+    assert not assign(config, users, times, None).any()
+    assert (config.evaluated, config.parts, config.trains_on_validation) == (None, (TRAIN,), True)
+
+
+def test_a_column_without_test_rows_is_taken_where_none_are_asked_for() -> None:
+    users, time = np.zeros(30, np.int32), np.arange(30)
+    config = SplitConfig(kind="column", column="part", test=0)
+    given = np.array([0] * 20 + [1] * 10, np.int8)
+    assert assign(config, users, time, given).tolist() == given.tolist()
+    drawn = assign(config, users, time, np.zeros(30, np.int8))
+    assert drawn.tolist() == [0] * 27 + [1] * 3
+    with pytest.raises(DataError, match=r"and 1 test rows, and split\.test: 0 says that there"):
+        assign(config, users, time, np.array([0] * 28 + [1, 2], np.int8))
+    with pytest.raises(DataError, match=r"split\.test: 0 trains without a test part"):
+        assign(GIVEN, users, time, given)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"kind": "none", "test": 0.2}, "test is about rows that are held out, and split.kind: no"),
+        ({"kind": "none", "test": 0}, "test is about rows that are held out"),
+        ({"kind": "none", "validation": 0.2}, "validation is about rows that are held out"),
+        ({"kind": "none", "join_validation": True}, "join_validation is about rows that are held"),
+        ({"kind": "none", "cold_items": {"share": 0.1}}, "cold_items is about rows that are held"),
+        ({"kind": "none", "column": "part"}, r"goes with split\.kind: column"),
+        ({"test": 0, "validation_from": "2020-01-01", "test_from": "2021-01-01"}, "leaves none"),
+        ({"validation_from": "2020-01-01"}, "with test: 0 give validation_from alone"),
+        ({"kind": "leave_one_out", "test": 0.2}, "is a share of the rows, and split.kind: leave"),
+        ({"test": -0.1}, "greater than or equal to 0"),
+    ],
+)
+def test_what_a_split_without_test_rows_has_no_use_for_is_refused(
+    keys: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        RetrievalSplitConfig.model_validate(keys)

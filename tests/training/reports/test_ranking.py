@@ -52,3 +52,13 @@ def test_a_difference_that_rounds_to_nothing_is_none() -> None:
     assert loss_compared(0.49999, 0.5) == loss_compared(0.50001, 0.5) == "the same as"
     assert loss_compared(0.3, 0.5) == "40.0% better (lower) than"
     assert loss_compared(0.6, 0.5) == "20.0% worse (higher) than"
+
+
+def test_figures_of_validation_rows_are_called_so() -> None:
+    loss = Interval(0.4, 0.39, 0.41)
+    assert "no test part" not in _verdict(GOOD, loss, 0.5)
+    text = _verdict(GOOD, loss, 0.5, "validation")
+    assert text.startswith(_verdict(GOOD, loss, 0.5))
+    assert text.endswith("by which the model was chosen, and its figures are too good.")
+    chance = _verdict(Interval(0.51, 0.49, 0.53), loss, 0.5, "validation")
+    assert chance.startswith("On the validation rows the ranker does not separate")

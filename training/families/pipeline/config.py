@@ -7,7 +7,7 @@ from typing import Any, Self
 from pydantic import model_validator
 
 from recsys.core.errors import ConfigError
-from recsys.features.dataset.split import RetrievalSplitConfig
+from recsys.features.dataset.split import TEST, RetrievalSplitConfig
 from recsys.models.registry import MODELS
 from recsys.pipeline.config import PipelineConfig, Ranker, Source
 from recsys.training.config.experiment import ExperimentConfig
@@ -41,10 +41,22 @@ class PipelineEvaluationConfig(RetrievalEvaluationConfig):
     """Draw a report of each training of each source, too, in `sources/` of the run's folder."""
 
 
+class PipelineSplitConfig(RetrievalSplitConfig):
+    """How the rows of a log of positives are parted, whose items are to be found.
+
+    In the end a pipeline is trained on the validation rows, too, and so not evaluated on them.
+    """
+
+    @property
+    def evaluated(self) -> int | None:
+        """The part that a finished pipeline is evaluated on; None: no row is held out for that."""
+        return TEST if TEST in self.parts else None
+
+
 class PipelineExperiment(ExperimentConfig):
     """The whole file."""
 
-    split: RetrievalSplitConfig = RetrievalSplitConfig()
+    split: PipelineSplitConfig = PipelineSplitConfig()
     model: PipelineConfig
     """Sources, how they are joined and ranked, and the rules of the lists."""
     training: PipelineFittingConfig = PipelineFittingConfig()
@@ -53,6 +65,12 @@ class PipelineExperiment(ExperimentConfig):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         refuse_labels(self)
+        if self.split.kind == "none" and self.final is None:
+            raise ValueError(
+                "split.kind: none holds out no rows, and a pipeline learns to join and rank on the "
+                "validation rows: leave it out, or train with --final, which takes over what an "
+                "earlier run learnt on them"
+            )
         if self.split.join_validation:
             raise ValueError(
                 "split.join_validation: a pipeline learns to join and rank on the validation "
@@ -85,7 +103,9 @@ class PipelineExperiment(ExperimentConfig):
         source = self.model.sources[number]
         own = {name: getattr(source, name) for name in TAKEN[1:]}
         found: dict[str, Any] = {name: tree[name] for name in ("data", "policies", "schema")}
-        found["split"] = tree["split"] | {"join_validation": last}
+        found["split"] = tree["split"]
+        if self.split.kind != "none":
+            found["split"] = tree["split"] | {"join_validation": last}
         found["model"] = {"kind": "attributes"} if source.new_items else source.model
         found |= {name: one for name, one in own.items() if one is not None}
         decided = {"metric": self.training.metric, "seed": self.training.seed}

@@ -18,7 +18,8 @@ from recsys.bundle.directory import RUN_BUNDLES
 from recsys.core.errors import ConfigError
 from recsys.core.strict import parse
 from recsys.features.bundle.description import ModelDescription
-from recsys.features.bundle.lists import first_vectors
+from recsys.features.bundle.files import source_folders
+from recsys.features.bundle.lists import ListModel, first_vectors
 from recsys.features.bundle.model_bundle import layouts_of
 from recsys.features.bundle.request_probe import with_answers
 from recsys.features.bundle.writing import ListAnswers, ModelContents, write_model
@@ -45,9 +46,12 @@ from recsys.training.evaluation.results import (
     WITHOUT_RANKER,
     WITHOUT_RULES,
     Evaluation,
+    NothingHeldOut,
 )
+from recsys.training.families.chosen import facts_of_final
 from recsys.training.families.family import Finished, Given
 from recsys.training.families.golden import PROBE_K, spread_users
+from recsys.training.families.held_out import nothing_held_out
 from recsys.training.families.list_evaluation import (
     ListReport,
     data_facts,
@@ -80,13 +84,14 @@ TITLE = "Pipeline"
 class FittedPipeline:
     """Sources as they are served, what joins them, and how it did on the validation requests.
 
-    reached: (S,) share of the relevant items that each source named, and that all of them did.
+    reached: (S,) share of the relevant items that each source named, and that all of them did;
+    None: another pipeline's training learnt to join them.
     """
 
     sources: TrainedSources
     joined: JoinedModel
     metrics: dict[str, float]
-    reached: tuple[tuple[float, ...], float]
+    reached: tuple[tuple[float, ...], float] | None
 
 
 @dataclass(frozen=True)
@@ -115,6 +120,13 @@ class PipelineJob:
         """Train the sources, learn to join what they name, and train them again."""
         config, train = self.config, self.given.train
         assert train is not None, "a pipeline trains other models"
+        chosen = self.given.chosen
+        if chosen is not None:
+            earlier = TrainedSources.of(source_folders(chosen.bundle))
+            last = train_sources(config, run_dir, train, earlier)
+            found = ListModel.open(chosen.bundle.path).found_by
+            assert isinstance(found, PipelineSearch)
+            return FittedPipeline(last, self._on_all_rows(found.joined), {}, None)
         queries = self._queries(VALIDATION, config.training.max_validation_queries)
         if not len(queries):
             raise ConfigError("split: no user has a validation item; choose a larger share")
@@ -131,10 +143,16 @@ class PipelineJob:
             metrics = {name: float(values.mean()) for name, values in found.items()}
         of_each, of_all = reached(labelled, queries)
         last = train_sources(config, run_dir, train, first)
-        # Items are as frequent, and as new, as all rows before the test part say.
-        facts = facts_of(trained_on_all(self.data))
-        joined = replace(joined, facts=facts, new=new_items(config, trained_on_all(self.data)))
+        joined = self._on_all_rows(joined)
         return FittedPipeline(last, joined, metrics, (tuple(of_each.tolist()), of_all))
+
+    def _on_all_rows(self, joined: JoinedModel) -> JoinedModel:
+        """Return what joins sources, for items as frequent, and as new, as all trained rows say."""
+        data, ranker = trained_on_all(self.data), joined.ranker
+        if isinstance(ranker, RowRanker):
+            ranker = ranker.among(data.tables.items)
+        facts, new = facts_of(data), new_items(self.config, data)
+        return replace(joined, facts=facts, new=new, ranker=ranker)
 
     def validate(self, model: FittedPipeline) -> dict[str, float]:
         """Return the metrics on the validation requests that were held out of joining."""
@@ -148,10 +166,17 @@ class PipelineJob:
             joined=model.joined,
             rules=rules_of(self.config, data, model.sources),
         )
-        queries = self._queries(TEST, self.config.evaluation.max_queries)
-        evaluation = evaluated(self.config, data, search, queries, self.given.extra_rankers)
-        words = _in_words(self.config, model.reached)
-        evaluation = replace(evaluation, protocol={**evaluation.protocol, "candidates": words})
+        evaluation: Evaluation | NothingHeldOut
+        queries = None
+        if self.config.split.evaluated is None:
+            rows, found = int(data.train_counts.sum()), model.metrics
+            evaluation = nothing_held_out(self.config, self.given.chosen, rows, validation=found)
+        else:
+            queries = self._queries(TEST, self.config.evaluation.max_queries)
+            evaluation = evaluated(self.config, data, search, queries, self.given.extra_rankers)
+        if model.reached is not None:
+            words = _in_words(self.config, model.reached)
+            evaluation = replace(evaluation, protocol={**evaluation.protocol, "candidates": words})
         bundle = self._write(run_dir / RUN_BUNDLES, data, model, search, evaluation)
         report = run_dir / "report.html"
         write_list_report(report, TITLE, ListReport(self.config, data, evaluation, queries))
@@ -166,7 +191,7 @@ class PipelineJob:
         data: Dataset,
         model: FittedPipeline,
         search: PipelineSearch,
-        evaluation: Evaluation,
+        evaluation: Evaluation | NothingHeldOut,
     ) -> Path:
         """Write the bundle of the pipeline below `parent` and return its folder."""
         config = self.config
@@ -201,6 +226,7 @@ class PipelineJob:
             config=dump_config(config),
             metrics=evaluation.kept(),
             fingerprint=data.tables.fingerprint,
+            origin=facts_of_final(config, self.given.chosen),
         )
         return write_model(parent, contents)
 

@@ -1,18 +1,18 @@
 """The sources of a pipeline: each trained before what joins them learns, and once more after."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from recsys.core.errors import ConfigError
 from recsys.core.strict import nearest
 from recsys.features.bundle.lists import ListModel
-from recsys.features.bundle.searching import VectorSearch
 from recsys.models.rankers import RANKERS
 from recsys.models.registry import PIPELINES
 from recsys.pipeline.config import Ranker
+from recsys.training.families.chosen import as_chosen
 from recsys.training.families.pipeline.config import PipelineExperiment
 from recsys.training.families.pipeline.lines import lines_of
 
@@ -32,6 +32,11 @@ class TrainedSources:
     bundles: tuple[Path, ...]
     models: tuple[ListModel, ...]
 
+    @classmethod
+    def of(cls, bundles: Sequence[Path]) -> Self:
+        """Open the bundles of sources."""
+        return cls(tuple(bundles), tuple(map(ListModel.open, bundles)))
+
 
 def train_sources(
     config: PipelineExperiment,
@@ -45,21 +50,21 @@ def train_sources(
         config: the pipeline.
         run_dir: of its run.
         train: trains one model.
-        earlier: the sources as they were trained without the validation rows; then they are trained
-            on these, too, for as many epochs as those chose. None: this is that first time.
+        earlier: the sources as they were trained on fewer rows; then they are trained on more, for
+            as many epochs as was best. None: this is the first time, without the validation rows.
     """
     stage = FIRST if earlier is None else LAST
     bundles = []
     for number, name in enumerate(config.model.names):
         keys = config.of_source(number, last=earlier is not None)
         if earlier is not None:
-            keys = _as_chosen(keys, earlier.models[number])
-        LOG.info(f"source {name}, {_WORDS[stage]}")
+            keys = as_chosen(keys, earlier.models[number])
+        words = "trained on all rows" if config.split.kind == "none" else _WORDS[stage]
+        LOG.info(f"source {name}, {words}")
         folder = run_dir / FOLDER / f"{number}-{name}" / stage
         with lines_of(name):
             bundles.append(train(keys, folder, config.evaluation.source_reports))
-    models = tuple(ListModel.open(bundle) for bundle in bundles)
-    return TrainedSources(tuple(bundles), models)
+    return TrainedSources.of(bundles)
 
 
 _WORDS = {
@@ -121,20 +126,3 @@ def check_ranker(config: PipelineExperiment, parse: Callable[..., Any]) -> None:
             f"{', '.join(ways)}, or a file (.yaml)"
         )
     parse(config.of_ranker("candidates", ("candidate_rank",)), source="model.rank")
-
-
-def _as_chosen(keys: dict[str, Any], first: ListModel) -> dict[str, Any]:
-    """Return the keys with what the validation rows chose for an earlier training."""
-    found = dict(keys)
-    epochs = first.bundle.manifest["facts"].get("best_epoch")
-    if epochs is not None:
-        found["training"] = {**(found.get("training") or {}), "epochs": int(epochs)}
-    search = first.found_by
-    settings: Any = first.description.model
-    if isinstance(search, VectorSearch) and getattr(settings, "memory", None) is not None:
-        memory = settings.memory.model_dump(mode="json")
-        weight = 0.0
-        if search.memory is not None:
-            weight = search.memory.gain / float(search.model.temperature.detach())
-        found["model"] = {**found["model"], "memory": {**memory, "weight": weight}}
-    return found

@@ -6,7 +6,7 @@ from typing import Any
 from recsys.core.errors import ConfigError
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.sessions import Sessions
-from recsys.features.dataset.split import TEST
+from recsys.features.dataset.split import TEST, VALIDATION
 from recsys.models.kind import ModelConfig
 from recsys.plain.answering import PlainModel, PopularFirst
 from recsys.plain.attributes import AttributesConfig
@@ -160,7 +160,10 @@ def _chosen(
 
 def _queries(data: Dataset, config: RetrievalEvaluationConfig, *, of_sessions: bool) -> int:
     """Return how many may ask at most."""
-    most = len(data.events_of((TEST,))) if of_sessions else data.num_users
+    held_out = (
+        data.events_of((TEST,)) if (data.part == TEST).any() else data.events_of((VALIDATION,))
+    )
+    most = len(held_out) if of_sessions else data.num_users
     return min(most, config.max_queries)
 
 

@@ -1,6 +1,7 @@
 """A plain model as a job: a data set in; a fitted model evaluated, reported and bundled."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -15,14 +16,16 @@ from recsys.features.bundle.searching import items_of
 from recsys.features.bundle.writing import ListAnswers, ModelContents, write_model
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.queries import Queries
-from recsys.features.dataset.split import TEST, VALIDATION
+from recsys.features.dataset.split import VALIDATION
 from recsys.plain.answering import MovedModel, PlainModel
 from recsys.plain.registry import PLAIN, fit_plain
 from recsys.training.config.file import dump_config
 from recsys.training.evaluation.evaluate import ExtraRankers, Ranker, evaluate, ranking_metrics
-from recsys.training.evaluation.results import Evaluation
+from recsys.training.evaluation.results import Evaluation, NothingHeldOut
+from recsys.training.families.chosen import facts_of_final
 from recsys.training.families.family import Finished, Given
 from recsys.training.families.golden import PROBE_K, golden_requests
+from recsys.training.families.held_out import nothing_held_out
 from recsys.training.families.list_evaluation import (
     ListReport,
     data_facts,
@@ -85,7 +88,7 @@ class PlainJob:
     def validate(self, model: PlainModel) -> dict[str, float]:
         """Return the metrics on the validation queries; none where there are none."""
         reading, config = self.reading, self.config
-        if config.split.join_validation:
+        if config.split.trains_on_validation:
             return {}
         queries = reading.queries(VALIDATION, config.training.max_validation_queries)
         if not len(queries):
@@ -97,8 +100,14 @@ class PlainJob:
 
     def finish(self, run_dir: Path, model: PlainModel) -> Finished:
         """Evaluate `model`, write bundle and report."""
-        evaluation, queries = _evaluated(self.reading, model, self.given.extra_rankers)
-        bundle = _write(run_dir / RUN_BUNDLES, self.reading, model, evaluation)
+        evaluation: Evaluation | NothingHeldOut
+        if self.config.split.evaluated is None:
+            rows = int(self.reading.data.train_counts.sum())
+            evaluation, queries = nothing_held_out(self.config, self.given.chosen, rows), None
+        else:
+            evaluation, queries = _evaluated(self.reading, model, self.given.extra_rankers)
+        origin = facts_of_final(self.config, self.given.chosen)
+        bundle = _write(run_dir / RUN_BUNDLES, self.reading, model, evaluation, origin)
         report = run_dir / "report.html"
         if self.given.report:
             about = ListReport(self.config, self.reading.data, evaluation, queries)
@@ -137,8 +146,9 @@ def _evaluated(
     reading: PlainData, model: PlainModel | MovedModel, extra_rankers: ExtraRankers | None = None
 ) -> tuple[Evaluation, Queries]:
     config, data = reading.config, reading.data
-    settings = config.evaluation
-    queries = reading.queries(TEST, settings.max_queries)
+    settings, part = config.evaluation, config.split.evaluated
+    assert part is not None, "rows are held out"
+    queries = reading.queries(part, settings.max_queries)
     own: dict[str, PlainRanker] = {config.model.kind: reading.ranker(model)}
     baselines, left_out = baseline_rankers(data, settings, reading.sessions, (config.model,))
     plain = {**baselines, **own}  # a baseline of the same name is another one of its kind
@@ -154,13 +164,20 @@ def _evaluated(
         protocol=protocol_of(config, data),
         seed=config.training.seed,
         left_out=left_out,
+        part=part,
     )
     evaluation = with_fallbacks(evaluation, plain, queries)
     return replace(evaluation, metric=config.training.metric), queries
 
 
-def _write(parent: Path, reading: PlainData, model: PlainModel, evaluation: Evaluation) -> Path:
-    """Write the bundle of `model` below `parent` and return its folder."""
+def _write(
+    parent: Path,
+    reading: PlainData,
+    model: PlainModel,
+    evaluation: Evaluation | NothingHeldOut,
+    origin: Mapping[str, str],
+) -> Path:
+    """Write the bundle of `model` below `parent` and return its folder; origin: facts on it."""
     config, data = reading.config, reading.data
     weights = model.to_bytes()
     # The served model, read back from the bytes that are written: what is probed is what is kept.
@@ -192,5 +209,6 @@ def _write(parent: Path, reading: PlainData, model: PlainModel, evaluation: Eval
         config=dump_config(config),
         metrics=evaluation.kept(),
         fingerprint=data.tables.fingerprint,
+        origin=origin,
     )
     return write_model(parent, contents)

@@ -169,6 +169,16 @@ class RankerExperiment(LearnedExperiment):
         return self
 
     @model_validator(mode="after")
+    def _calibration_has_rows(self) -> Self:
+        if self.calibration != "none" and self.split.trains_on_validation and self.final is None:
+            raise ValueError(
+                f"calibration: {self.calibration} is fitted on validation rows, and split.kind: "
+                "none holds out none: set calibration: none, or train with --final, which takes "
+                "over the calibration of an earlier run"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _metric_is_computed(self) -> Self:
         name = self.training.metric
         computed = ["auc", *(f"auc_{outcome.name}" for outcome in self.outcomes)]

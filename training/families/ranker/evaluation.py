@@ -10,8 +10,9 @@ from torch import nn
 
 from recsys.bundle.calibration import Calibrator
 from recsys.features.batches.negatives import EVALUATION_NEGATIVES
+from recsys.features.bundle import measured
 from recsys.features.bundle.measured import Kept
-from recsys.features.dataset.split import TEST, VALIDATION
+from recsys.features.dataset.split import PART_NAMES, TEST, VALIDATION
 from recsys.metrics.classification import (
     Calibration,
     Interval,
@@ -22,6 +23,7 @@ from recsys.metrics.classification import (
 from recsys.metrics.grouped import GroupedRows, weighted_interval
 from recsys.training.engine.ranks import World
 from recsys.training.evaluation.results import Shown
+from recsys.training.families.held_out import ALL_ROWS, ON_VALIDATION
 from recsys.training.families.ranker.calibrating import fit_calibrator
 from recsys.training.families.ranker.config import RankerExperiment
 from recsys.training.families.ranker.rows import RankingRows
@@ -37,6 +39,7 @@ SPLITS = {
     "time": "by time: training before validation before test",
     "leave_one_out": "leave one out, each user's last row",
     "column": "given by a column",
+    "none": ALL_ROWS,
 }
 
 
@@ -80,13 +83,15 @@ class RankingEvaluation(Shown):
     """Several rankers on the same test rows; the first result is the model's.
 
     base_rate: the log loss of always predicting the share of positives, which knows nothing of
-    the features. metric: `training.metric`, which decides which epoch of the model is kept.
+    the features. metric: `training.metric`, which decides which epoch of the model is kept. part:
+    of the log, "test", or "validation" where no row is test.
     """
 
     protocol: Mapping[str, str]
     results: Mapping[str, RankerResult]
     base_rate: float
     metric: str = "auc"
+    part: str = measured.TEST
 
     @property
     def own(self) -> RankerResult:
@@ -117,7 +122,8 @@ class RankingEvaluation(Shown):
         """Return what the model's bundle keeps."""
         own, *others = self.results.values()
         return Kept(
-            test=self.flat(),
+            test=self.flat() if self.part == measured.TEST else {},
+            validation=self.flat() if self.part == measured.VALIDATION else {},
             intervals={
                 f"{name}{ending}": (one.low, one.high)
                 for ending, outcome in _by_ending(own).items()
@@ -130,19 +136,20 @@ class RankingEvaluation(Shown):
 
     def tracked(self) -> dict[str, float]:
         """Return all metrics as MLflow names: the model's own, then those of each other one."""
-        found = {f"test/{name}": value for name, value in self.flat().items()}
-        for name, result in list(self.results.items())[1:]:
-            found |= {f"test/{name}/{metric}": value for metric, value in _flat(result).items()}
-        return found
+        part = measured.TRACKED[self.part]
+        return {f"{part}/{name}": value for name, value in self.figures().items()}
 
     def figures(self) -> dict[str, Any]:
         """Return the metrics as plain numbers: the model's, then those of the others by name."""
-        return {name.removeprefix("test/"): value for name, value in self.tracked().items()}
+        found = self.flat()
+        for name, result in list(self.results.items())[1:]:
+            found |= {f"{name}/{metric}": value for metric, value in _flat(result).items()}
+        return found
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """A ranker's test predictions and how good they are."""
+    """A ranker's predictions of the rows that it is evaluated on, and how good they are."""
 
     name: str
     result: RankerResult
@@ -182,7 +189,7 @@ def evaluate_ranker(
     calibrator: Calibrator,
     name: str | None = None,
 ) -> Evaluated:
-    """Evaluate `model`, whole in this process, on the test rows; `name`: its kind where None."""
+    """Evaluate `model`, whole in this process, on held-out rows; `name`: its kind where None."""
     name = config.model.kind if name is None else name
     return evaluate_by(config, rows, _said_by(config, rows, model), calibrator, name)
 
@@ -194,15 +201,17 @@ def evaluate_by(
     calibrator: Calibrator,
     name: str,
 ) -> Evaluated:
-    """Evaluate a ranker that need not be a module on the test rows."""
-    found = predict(TEST)
+    """Evaluate a ranker that need not be a module on the part that its split keeps for that."""
+    part = config.split.evaluated
+    assert part is not None, "rows are held out"
+    found = predict(part)
     label, drawn = _of_outcome(config, found, calibrator)
     others = {
         other: _of_outcome(config, one, calibrator.others[other])[0]
         for other, one in found.outcomes.items()
         if one.weight.sum() > 0
     }
-    metrics = {**label.metrics, **_within_users(config, rows, found)}
+    metrics = {**label.metrics, **_within_users(config, rows, found, part)}
     result = RankerResult(**{**vars(label), "metrics": metrics}, name=name, outcomes=others)
     return Evaluated(name, result, drawn)
 
@@ -246,26 +255,28 @@ def evaluation_of(
     missing: which others there are not, and why, for readers.
     """
     results, whole = {own.name: own.result}, own.result
+    part = PART_NAMES[TEST if config.split.evaluated is None else config.split.evaluated]
     for other in others:
         less = own.result.metrics["auc"].value - other.result.metrics["auc"].value
         difference = interval_of(less, own.drawn - other.drawn)
         results[other.name] = replace(other.result, less_auc=difference)
+    split = SPLITS[config.split.kind]
     protocol = {
-        "split": SPLITS[config.split.kind],
-        "test rows": f"{whole.rows:,} rows, {whole.share:.1%} of them positive",
+        "split": f"{split}; {ON_VALIDATION}" if config.split.evaluated == VALIDATION else split,
+        f"{part} rows": f"{whole.rows:,} rows, {whole.share:.1%} of them positive",
     }
     if config.training.negatives:
-        protocol["test rows"] = (
+        protocol[f"{part} rows"] = (
             f"{whole.rows:,}: each event and up to {EVALUATION_NEGATIVES} other items of the "
             "catalogue, drawn at random and weighted up to all of it"
         )
     for outcome in config.outcomes:
-        one, words = whole.outcomes.get(outcome.name), "known of no test row"
+        one, words = whole.outcomes.get(outcome.name), f"known of no {part} row"
         if one is not None:
-            words = f"known of {one.rows:,} test rows, {one.share:.1%} of them positive"
+            words = f"known of {one.rows:,} {part} rows, {one.share:.1%} of them positive"
         protocol[f"outcome {outcome.name}"] = words
     protocol |= missing or {}
-    return RankingEvaluation(protocol, results, whole.base_rate, config.training.metric)
+    return RankingEvaluation(protocol, results, whole.base_rate, config.training.metric, part)
 
 
 def base_rate(share: float) -> float:
@@ -279,10 +290,10 @@ def _said_by(config: RankerExperiment, rows: RankingRows, model: nn.Module) -> P
 
 
 def _within_users(
-    config: RankerExperiment, rows: RankingRows, found: Predictions
+    config: RankerExperiment, rows: RankingRows, found: Predictions, part: int
 ) -> dict[str, Interval]:
     """GAUC, and NDCG of each user's rows as one list where all of them are there to be ranked."""
-    users = rows.loader.users(TEST)
+    users = rows.loader.users(part)
     if users is None:
         return {}
     samples, seed = config.evaluation.bootstrap_samples, config.training.seed

@@ -40,7 +40,9 @@ def _inspect(config: RankerExperiment) -> Report | ClickReport:
         return inspect_tables(config, partial(rate_notes, config))
     parts = (config.schema_, config.data, config.policies, config.split)
     log = open_click_log(*parts, encoded_log_folder(config), config.embedding.lookups)
-    return inspect_clicks(log, table_bytes=config.embedding.memory_bytes)
+    return inspect_clicks(
+        log, table_bytes=config.embedding.memory_bytes, expected=config.split.parts
+    )
 
 
 def _evaluate(opened: OpenedModel, report: Path) -> RankingEvaluation:

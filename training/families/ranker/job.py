@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from torch import nn
 
@@ -15,14 +15,18 @@ from recsys.bundle.weights import save_weights
 from recsys.data.batch import FeatureBlock, FeatureLayout, RankingBatch
 from recsys.embeddings.diagnostics import Diagnosis, FeatureValues
 from recsys.features.bundle.description import ModelDescription
+from recsys.features.bundle.files import read_calibration
 from recsys.features.bundle.writing import ModelContents, RowAnswers, write_model
 from recsys.features.dataset.split import TEST, TRAIN, VALIDATION
 from recsys.features.encoding.feature_values import block_feature_values
 from recsys.training.config.file import dump_config
 from recsys.training.engine.loop import Task
 from recsys.training.engine.warm_start import kept_optimizer_state, parent_of
+from recsys.training.evaluation.results import NothingHeldOut
 from recsys.training.explain.explanation import Explanation, explain_rows
+from recsys.training.families.chosen import best_epoch, facts_of_final
 from recsys.training.families.family import Finished, Given
+from recsys.training.families.held_out import nothing_held_out
 from recsys.training.families.ranker.baselines import evaluated_baselines, left_out
 from recsys.training.families.ranker.config import RankerExperiment
 from recsys.training.families.ranker.evaluation import (
@@ -91,24 +95,42 @@ class RankingJob:
         embedding: Diagnosis | None,
     ) -> Finished:
         """Evaluate `model`, write bundle and report."""
-        calibrator = calibrator_of(self.config, self.rows, model)
-        own = evaluate_ranker(self.config, self.rows, model, calibrator)
-        evaluation = evaluation_of(self.config, own, *self._others(run_dir))
+        config, chosen = self.config, self.given.chosen
+        calibrator = self._calibrator(model)
+        evaluation: RankingEvaluation | NothingHeldOut
+        explanation = None
+        if config.split.evaluated is None:
+            evaluation = nothing_held_out(config, chosen, self.rows.rows[TRAIN])
+        else:
+            own = evaluate_ranker(config, self.rows, model, calibrator)
+            evaluation = evaluation_of(config, own, *self._others(run_dir))
+            explanation = explain_rows(config, self.rows, model, calibrator)
         bundle = write_ranker(
             run_dir / RUN_BUNDLES,
-            self.config,
+            config,
             self.rows,
             model,
             calibrator,
             evaluation,
-            parent_of(self.given.earlier),
+            parent_of(self.given.earlier)
+            | best_epoch(history, config.training.metric)
+            | facts_of_final(config, chosen),
         )
         report = run_dir / "report.html"
-        explanation = explain_rows(self.config, self.rows, model, calibrator)
-        report_on_ranker(
-            report, self.config, self.rows, evaluation, history, embedding, explanation
-        )
+        report_on_ranker(report, config, self.rows, evaluation, history, embedding, explanation)
         return Finished(evaluation, bundle, report)
+
+    def _calibrator(self, model: nn.Module) -> Calibrator:
+        """Return what makes probabilities of logits: that of the model whose training chose.
+
+        What undoes the sampling of the training rows is that of this training.
+        """
+        chosen = self.given.chosen
+        if chosen is None:
+            return calibrator_of(self.config, self.rows, model)
+        found = read_calibration(chosen.bundle, Calibrator)
+        assert found is not None, "a ranker has a calibrator"
+        return replace(found, offset=self.rows.logit_offset)
 
     def _others(self, run_dir: Path) -> tuple[list[Evaluated], dict[str, str]]:
         """Return the rankers to compare with, and which are missing and why."""
@@ -140,24 +162,26 @@ def report_on_ranker(
     path: Path,
     config: RankerExperiment,
     rows: RankingRows,
-    evaluation: RankingEvaluation,
+    evaluation: RankingEvaluation | NothingHeldOut,
     history: Sequence[Mapping[str, float]] = (),
     embedding: Diagnosis | None = None,
     explanation: Explanation | None = None,
 ) -> None:
     """Write the HTML report of an evaluation."""
     from recsys.training.reports.ranking import write_ranking_report
+    from recsys.training.reports.unmeasured import write_unmeasured_report
 
-    write_ranking_report(
-        path,
-        title=f"Ranking: {config.model.kind}",
-        config_text=dump_config(config),
-        evaluation=evaluation,
-        history=history,
-        facts={**evaluation.protocol, **row_facts(rows)},
-        embedding=embedding,
-        explanation=explanation,
-    )
+    shown: dict[str, Any] = {
+        "title": f"Ranking: {config.model.kind}",
+        "config_text": dump_config(config),
+        "history": history,
+        "facts": {**evaluation.protocol, **row_facts(rows)},
+        "embedding": embedding,
+    }
+    if isinstance(evaluation, NothingHeldOut):
+        write_unmeasured_report(path, evaluation=evaluation, **shown)
+    else:
+        write_ranking_report(path, evaluation=evaluation, explanation=explanation, **shown)
 
 
 def write_ranker(
@@ -166,14 +190,14 @@ def write_ranker(
     rows: RankingRows,
     model: nn.Module,
     calibrator: Calibrator,
-    evaluation: RankingEvaluation,
+    evaluation: RankingEvaluation | NothingHeldOut,
     origin: Mapping[str, str],
 ) -> Path:
     """Write the bundle of `model` below `parent` and return its folder.
 
-    origin: facts on the model that the training started from.
+    origin: facts on where its weights and its settings come from.
     """
-    probe = next(iter(rows.loader.ordered(TEST, PROBE_ROWS)))
+    probe = next(iter(rows.loader.ordered(config.split.parts[-1], PROBE_ROWS)))
     contents = ModelContents(
         description=ModelDescription(
             model=config.model,

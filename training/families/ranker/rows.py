@@ -16,7 +16,7 @@ from recsys.features.clicks.loader import ClickLoader
 from recsys.features.clicks.log import open_click_log
 from recsys.features.dataset.cache import cached
 from recsys.features.dataset.dataset import Dataset, continued, prepare
-from recsys.features.dataset.split import TEST, TRAIN, VALIDATION
+from recsys.features.dataset.split import PART_NAMES, TEST, TRAIN, VALIDATION
 from recsys.features.encoding.encoder import FeatureEncoder
 from recsys.features.schema import Schema
 from recsys.features.tables.ledger import Drop
@@ -79,9 +79,11 @@ def open_rows(
     """
     read = _streamed if config.data.stream else _in_memory
     rows = read(config, world, earlier)
-    for part, name in ((TRAIN, "training"), (VALIDATION, "validation"), (TEST, "test")):
+    for part in config.split.parts:
         if rows.rows[part] == 0:
-            raise ConfigError(f"split: the {name} part has no rows; choose a larger share")
+            raise ConfigError(
+                f"split: the {PART_NAMES[part]} part has no rows; choose a larger share"
+            )
     for outcome, count in zip(config.schema_.interactions.outcomes, rows.known[TRAIN], strict=True):
         if count == 0:
             raise ConfigError(

@@ -119,6 +119,8 @@ def ranking_task(config: RankerExperiment, rows: RankingRows, world: World) -> T
         return torch.stack([scale * one / max(total, 1e-12) for one, scale, total in each]).sum()
 
     def validate() -> dict[str, float]:
+        if config.split.trains_on_validation:
+            return {}
         metrics = measured(predictions(model, rows, VALIDATION, training.batch_size, world))
         if training.metric not in metrics:
             raise DataError(

@@ -8,14 +8,16 @@ from pathlib import Path
 from torch import Tensor
 
 from recsys.embeddings.diagnostics import Diagnosis
+from recsys.features.bundle.model_bundle import ModelBundle
 from recsys.features.dataset.queries import Queries
-from recsys.features.dataset.split import TEST
 from recsys.layers.geometry import directions_of
 from recsys.models.retrieval import RetrievalModel, catalogue_vectors, query_vectors
 from recsys.retrieval.index.registry import require
 from recsys.training.config.retrieval import RetrievalExperiment
 from recsys.training.evaluation.evaluate import ExtraRankers, Ranker, evaluate, vector_ranker
-from recsys.training.evaluation.results import WITHOUT_MEMORY, Evaluation
+from recsys.training.evaluation.results import WITHOUT_MEMORY, Evaluation, NothingHeldOut
+from recsys.training.families.golden import golden_requests
+from recsys.training.families.held_out import nothing_held_out
 from recsys.training.families.list_evaluation import (
     ListReport,
     check_metric,
@@ -31,10 +33,13 @@ from recsys.training.families.retrieval.reading import Read, RetrievalData
 
 @dataclass(frozen=True)
 class Evaluated:
-    """An evaluation with what it was made from: queries, item vectors (n, E), query vectors."""
+    """An evaluation with what it was made from: queries, item vectors (n, E), query vectors.
 
-    evaluation: Evaluation
-    queries: Queries
+    queries: None where nothing was held out; the vectors are of requests with whole histories then.
+    """
+
+    evaluation: Evaluation | NothingHeldOut
+    queries: Queries | None
     item_vectors: Tensor
     query_vectors: Tensor
 
@@ -56,10 +61,11 @@ def evaluate_model(
     extra_rankers: ExtraRankers | None = None,
     fitted: FittedMemory | None = None,
 ) -> Evaluated:
-    """Evaluate `model` with its memory on the test part, and beside it without."""
+    """Evaluate `model` with its memory on what is held out, and beside it without."""
     config, data, sessions = reading.config, reading.data, reading.sessions
-    settings, geometry = config.evaluation, config.model.geometry
-    queries = reading.queries(TEST, settings.max_queries)
+    settings, geometry, part = config.evaluation, config.model.geometry, config.split.evaluated
+    assert part is not None, "rows are held out"
+    queries = reading.queries(part, settings.max_queries)
     items = catalogue_vectors(model, data.items)
     vectors, gain = model.without_gain(query_vectors(model, queries.block, items, queries.history))
     filter_seen = settings.filter_seen
@@ -84,10 +90,31 @@ def evaluate_model(
         query_vectors=directions_of(vectors, geometry),
         temperature=float(model.temperature.detach()),
         left_out=left_out,
+        part=part,
     )
     evaluation = with_fallbacks(evaluation, baselines, queries)
     evaluation = replace(evaluation, metric=config.training.metric)
     return Evaluated(evaluation, queries, items, vectors)
+
+
+def unmeasured(
+    reading: RetrievalData, model: RetrievalModel, chosen: ModelBundle | None
+) -> Evaluated:
+    """Return what there is to say of `model` where nothing is held out.
+
+    chosen: the model whose training chose its settings.
+    """
+    config, data = reading.config, reading.data
+    asked = golden_requests(
+        data,
+        reading.sessions,
+        history_length=config.model.history_length,
+        policies=config.policies,
+    ).encoded
+    items = catalogue_vectors(model, data.items)
+    vectors, _ = model.without_gain(query_vectors(model, asked.block, items, asked.history))
+    evaluation = nothing_held_out(config, chosen, int(data.train_counts.sum()))
+    return Evaluated(evaluation, None, items, vectors)
 
 
 def evaluate_opened(title: str, read: Read, opened: OpenedModel, report: Path) -> Evaluation:
@@ -104,6 +131,7 @@ def evaluate_opened(title: str, read: Read, opened: OpenedModel, report: Path) -
     reading.restore(model)
     evaluated = evaluate_model(reading, model, fitted=memory_of(opened, reading, model))
     report_on(report, title, reading, evaluated)
+    assert isinstance(evaluated.evaluation, Evaluation), "rows are held out"
     return evaluated.evaluation
 
 

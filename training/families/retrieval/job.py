@@ -1,13 +1,16 @@
 """Retrieval as a job: a data set in; a trained model evaluated, reported and bundled."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 from recsys.bundle.directory import RUN_BUNDLES
+from recsys.bundle.pair_calibration import InteractionProbability
 from recsys.core.errors import ConfigError
 from recsys.data.batch import FeatureLayout
 from recsys.embeddings.diagnostics import Diagnosis, FeatureValues
+from recsys.features.bundle.files import read_calibration
 from recsys.features.dataset.dataset import continued
 from recsys.features.dataset.split import VALIDATION
 from recsys.features.encoding.feature_values import dataset_feature_values
@@ -17,11 +20,12 @@ from recsys.training.engine.loop import Task
 from recsys.training.engine.warm_start import parent_of
 from recsys.training.evaluation.collapse import collapse_warning
 from recsys.training.evaluation.results import Evaluation
+from recsys.training.families.chosen import best_epoch, facts_of_final
 from recsys.training.families.family import Finished, Given
 from recsys.training.families.list_evaluation import data_facts
 from recsys.training.families.loading import load_data
 from recsys.training.families.retrieval.contents import write_retrieval
-from recsys.training.families.retrieval.evaluating import evaluate_model, report_on
+from recsys.training.families.retrieval.evaluating import evaluate_model, report_on, unmeasured
 from recsys.training.families.retrieval.memory import fit_memory
 from recsys.training.families.retrieval.reading import Read, RetrievalData
 
@@ -67,7 +71,7 @@ class RetrievalJob:
         config = self.config
         self.reading.check()
         validation = self.reading.queries(VALIDATION, config.training.max_validation_queries)
-        if len(validation) == 0 and not config.split.join_validation:
+        if len(validation) == 0 and not config.split.trains_on_validation:
             raise ConfigError("split: no user has a validation item; choose a larger share")
         return self.reading.task(validation, self.given.world)
 
@@ -85,28 +89,43 @@ class RetrievalJob:
         """Evaluate `model`, write bundle and report."""
         reading, given = self.reading, self.given
         fitted = fit_memory(reading, model)
-        evaluated = evaluate_model(reading, model, given.extra_rankers, fitted)
-        probability = reading.probability(model)
-        if probability is not None:
-            found = reading.probability_metrics(model, probability)
-            evaluated = replace(
-                evaluated, evaluation=replace(evaluated.evaluation, probability=found)
-            )
+        probability = self._probability(model)
+        if self.config.split.evaluated is None:
+            evaluated = unmeasured(reading, model, given.chosen)
+        else:
+            evaluated = evaluate_model(reading, model, given.extra_rankers, fitted)
         evaluation = evaluated.evaluation
+        if probability is not None and isinstance(evaluation, Evaluation):
+            found = reading.probability_metrics(model, probability)
+            evaluation = replace(evaluation, probability=found)
+            evaluated = replace(evaluated, evaluation=evaluation)
         bundle = write_retrieval(
             run_dir / RUN_BUNDLES,
             reading,
             model,
             query_vectors=evaluated.query_vectors,
             metrics=evaluation.kept(),
-            origin=parent_of(given.earlier) | _chosen(self.config, history),
+            origin=parent_of(given.earlier)
+            | best_epoch(history, self.config.training.metric)
+            | facts_of_final(self.config, given.chosen),
             probability=probability,
             memory=None if fitted is None else fitted.memory,
         )
         report = run_dir / "report.html"
         if given.report:
             report_on(report, self.title, reading, evaluated, history, embedding)
-        return Finished(evaluation, bundle, report, _warnings(self.config, evaluation, history))
+        seen: list[Mapping[str, float]] = [*history]
+        if isinstance(evaluation, Evaluation):
+            seen.append(evaluation.representation)
+        alarm = collapse_warning(seen, self.config.model.dim, len(reading.data.train_counts))
+        return Finished(evaluation, bundle, report, () if alarm is None else (alarm,))
+
+    def _probability(self, model: RetrievalModel) -> InteractionProbability | None:
+        """Return what makes probabilities of scores: that of the model whose training chose."""
+        chosen = self.given.chosen
+        if chosen is None:
+            return self.reading.probability(model)
+        return read_calibration(chosen.bundle, InteractionProbability)
 
 
 def open_retrieval(
@@ -117,18 +136,3 @@ def open_retrieval(
     with given.world.first_before_others(config.cache is not None):
         data = continued(load_data(config), encoder)
     return RetrievalJob(title, read(config, data), given)
-
-
-def _chosen(config: RetrievalExperiment, history: list[dict[str, float]]) -> dict[str, str]:
-    """Return which epoch was the best, from 1; nothing where none was validated."""
-    name = f"validation/{config.training.metric}"
-    curve = [point[name] for point in history if name in point]
-    return {"best_epoch": str(1 + curve.index(max(curve)))} if curve else {}
-
-
-def _warnings(
-    config: RetrievalExperiment, evaluation: Evaluation, history: list[dict[str, float]]
-) -> tuple[str, ...]:
-    seen = [*history, evaluation.representation]
-    found = collapse_warning(seen, config.model.dim, len(evaluation.train_counts))
-    return () if found is None else (found,)

@@ -126,6 +126,12 @@ class TwoTowerExperiment(RetrievalExperiment):
 
     @model_validator(mode="after")
     def _scores_are_those_of_the_calibration(self) -> Self:
+        if self.calibration != "none" and self.split.kind == "none" and self.final is None:
+            raise ValueError(
+                f"calibration: {self.calibration} is fitted on validation rows, and split.kind: "
+                "none holds out none: set calibration: none, or train with --final, which takes "
+                "over the calibration of an earlier run"
+            )
         if self.calibration != "none" and self.model.memory.kind != "none":
             raise ValueError(
                 "calibration is of the scores of the towers, and model.memory adds to them: set "

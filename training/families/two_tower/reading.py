@@ -7,6 +7,7 @@ from recsys.bundle.pair_calibration import InteractionProbability
 from recsys.data.batch import PairBatch
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.queries import Queries, build_queries
+from recsys.features.dataset.split import TEST
 from recsys.models.retrieval import RetrievalModel
 from recsys.models.two_tower import TwoTower
 from recsys.training.engine.loop import Task
@@ -48,7 +49,7 @@ class TwoTowerData:
         Raises:
             DataError: it has.
         """
-        if self.config.calibration != "none":
+        if self.config.calibration != "none" and self.config.final is None:
             check_calibration(self.config, self.data)
 
     def queries(self, part: int, limit: int) -> Queries:
@@ -86,4 +87,6 @@ class TwoTowerData:
     ) -> dict[str, float]:
         """Return how the probabilities do on the test part, for known and for new items."""
         assert isinstance(model, TwoTower)
+        if self.config.split.evaluated != TEST:  # it was fitted on what is evaluated on
+            return {}
         return probability_metrics(self.config, self.data, model, calibrated)
