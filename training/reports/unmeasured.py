@@ -57,7 +57,6 @@ def write_unmeasured_report(
     html = template_of(TEMPLATE).render(
         title=title,
         verdict=f"{words[0].upper()}{words[1:]}.",
-        alarm=None,
         tables=list(_tables(evaluation)),
         curves=learning_curves(history, evaluation.metric),
         map=item_map,

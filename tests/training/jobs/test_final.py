@@ -271,6 +271,15 @@ def test_a_two_tower_trains_on_all_rows_for_as_many_epochs_as_were_best(
         assert torch.equal(weight, theirs[1][name])
 
 
+def test_the_best_epoch_may_be_an_early_one(written: Written) -> None:
+    """Of a model that hardly moves no epoch is better than the first."""
+    still = {**TOWERS["training"], "learning_rate": 1e-12, "epochs": 5}
+    table = {**TABLE, "learning_rate": 1e-12}
+    run = final(written(TOWERS, training=still, embedding=table))
+    assert chosen_of(run).bundle.manifest["facts"]["best_epoch"] == "1"
+    assert recsys.load(run).config.training.epochs == 1  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("name", ["two_tower", "session"])
 def test_the_weight_of_the_memory_is_that_of_the_run_that_chose(
     name: str, folder: Path, finals: Finals
