@@ -91,8 +91,8 @@ class TwoTowerConfig(ModelConfig):
     """Let training change the temperature."""
 
     @property
-    def repeats(self) -> bool:
-        """Whether a query says how much the items of its history gain by being in it."""
+    def repeats(self) -> Literal[False]:
+        """What items of a history gain by being in it: nothing."""
         return False
 
 

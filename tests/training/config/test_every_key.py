@@ -343,6 +343,9 @@ PROBES: dict[str, Probe] = {
     "model.kind": Probe(other={"model.kind": "fm", "model.hidden": None}),
     "training.metric": Probe(other={"training.metric": "recall_at_5"}),
     "model.hidden": Probe(other={"model.hidden": [9]}),
+    "model.repeats": Probe(
+        {"model.repeats": False, "evaluation.filter_seen": False}, see="evaluated"
+    ),
     "model.memory.kind": Probe(see="evaluated"),
     **{
         f"model.memory.{key}": Probe(other={f"model.memory.{key}": value}, see="evaluated")

@@ -2,8 +2,12 @@
 
 from functools import partial
 
+import numpy as np
+
 from recsys.features.dataset.sessions import sessions_of
 from recsys.features.propose.inspect import Report
+from recsys.features.tables.checked import Tables
+from recsys.retrieval.recurrence import Recurrence
 from recsys.training.evaluation.results import Evaluation
 from recsys.training.families.family import LearnedFamily
 from recsys.training.families.inspecting import inspect_tables
@@ -20,11 +24,16 @@ _TITLE = "Session transformer"
 
 
 def _inspect(config: SessionExperiment) -> Report:
-    """Check the tables, and say how the log is cut into sessions."""
-    return inspect_tables(
-        config,
-        lambda tables: (sessions_of(config.schema_, tables.events, config.sessions).in_words(),),
-    )
+    """Check the tables; say how the log is cut into sessions, and whether items come back."""
+
+    def notes(tables: Tables) -> tuple[str, ...]:
+        sessions = sessions_of(config.schema_, tables.events, config.sessions)
+        sequence = np.repeat(np.arange(len(sessions)), sessions.lengths())
+        items = tables.events.item_row[sessions.order]
+        found = Recurrence.of(sequence, items, config.model.history_length)
+        return sessions.in_words(), f"repeats: {found.in_words()}"
+
+    return inspect_tables(config, notes)
 
 
 SESSION = LearnedFamily(
