@@ -21,6 +21,7 @@ from recsys.training.evaluation.evaluate import ExtraRankers
 from recsys.training.evaluation.results import ModelEvaluation
 from recsys.training.families.comparing import CommonTest, Comparer, NamedModel
 from recsys.training.families.opened import OpenedModel
+from recsys.training.families.recounting import Renew
 
 C = TypeVar("C", bound=ExperimentConfig)
 L = TypeVar("L", bound=LearnedExperiment)
@@ -171,6 +172,7 @@ class Family(Generic[C]):
         space: what `recsys tune` searches by default.
         explain: what `recsys explain` says of its models.
         study_embedding: `recsys tune embedding`; None where it has no meaning.
+        recount: `recsys recount`; None where a model holds no counts of its own.
         evaluated_once: keys of `evaluation` for what is done at the end of a training alone.
     """
 
@@ -187,6 +189,7 @@ class Family(Generic[C]):
     space: Callable[[C], Space]
     explain: Explainer
     study_embedding: Callable[..., Any] | None = None
+    recount: Renew | None = None
     evaluated_once: tuple[str, ...] = ()
 
 

@@ -108,6 +108,15 @@ OPTIONS = {
         "--tracking-uri",
         "--json",
     },
+    "recount": {
+        "model",
+        "--interactions",
+        "--output",
+        "--rows",
+        "--set",
+        "--tracking-uri",
+        "--json",
+    },
     "sync": {"run_dir", "--tracking-uri"},
 }
 

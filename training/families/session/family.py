@@ -18,6 +18,7 @@ from recsys.training.families.retrieval.job import open_retrieval
 from recsys.training.families.retrieval.space import retrieval_space
 from recsys.training.families.session.config import SessionExperiment
 from recsys.training.families.session.reading import SessionData
+from recsys.training.families.session.repeats import recounted_session
 from recsys.training.reports.evaluation_table import evaluation_table
 
 _TITLE = "Session transformer"
@@ -49,5 +50,6 @@ SESSION = LearnedFamily(
     ask=partial(ask_vectors, SessionData.of),
     comparer=LISTS,
     explain=EXPLAINER,
+    recount=recounted_session,
     space=retrieval_space,
 )

@@ -1,9 +1,15 @@
 """Whether items come back in sessions: what `model.repeats: auto` decides by training rows."""
 
 import logging
+from dataclasses import replace
 
+from recsys.features.bundle.searching import Search
 from recsys.models.session import Repeats
 from recsys.retrieval.recurrence import Recurrence
+from recsys.training.families.opened import OpenedModel
+from recsys.training.families.plain.rows import counted
+from recsys.training.families.recounting import NewLog, Renewed
+from recsys.training.families.retrieval.memory import recounted_memory
 from recsys.training.families.session.config import Gbce, SessionExperiment
 
 LOG = logging.getLogger(__name__)
@@ -37,3 +43,19 @@ def with_repeats(
     LOG.info("model.repeats: %s (%s)", written, why)
     model = config.model.model_copy(update={"repeats": repeats})
     return config.model_copy(update={"model": model}), {"repeats": f"{written} ({why})"}
+
+
+def recounted_session(opened: OpenedModel, search: Search, log: NewLog) -> Renewed:
+    """Return the model with the pairs of a newer log; say whether items come back in that, too.
+
+    Raises:
+        ConfigError: as `recounted_memory`.
+    """
+    renewed, config = recounted_memory(opened, search, log), opened.config
+    rows = counted(log.data, log.sessions)
+    found = Recurrence.of(rows.sequence, rows.item, config.model.history_length)
+    if config.model.repeats == "never" and decided(config, found)[0] != "never":
+        LOG.warning(
+            "model.repeats: never: but in this log %s; train the model on it", found.in_words()
+        )
+    return replace(renewed, words={**renewed.words, "repeats": found.in_words()})
