@@ -39,7 +39,7 @@ from recsys.layers.mlp import mlp
 from recsys.layers.readout import ItemReadout
 from recsys.layers.transformer import Cache, Packing, Transformer, TransformerConfig
 from recsys.models.kind import ModelConfig
-from recsys.retrieval.memory import Memory, MemoryConfig
+from recsys.retrieval.memory import Memory, MemoryConfig, memory_of_earlier
 
 ITEMS, USERS, EVENTS = 0, 1, 2
 """The sides of the embedding's plan, in order."""
@@ -95,7 +95,7 @@ class SessionTransformerConfig(ModelConfig):
     @classmethod
     def of_earlier(cls, raw: Mapping[str, Any]) -> dict[str, Any]:
         """Return the settings of a model that was written before some of them were added."""
-        return {"memory": "none", "repeats": False, **raw}
+        return {"repeats": False, **raw, "memory": memory_of_earlier(raw)}
 
     @property
     def interests(self) -> int:

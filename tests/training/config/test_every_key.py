@@ -357,6 +357,7 @@ PROBES: dict[str, Probe] = {
             ("shrinkage", 0.0),
             ("cells", 1),
             ("scale", 0.01),
+            ("new_items", 50.0),
         )
     },
     "model.smoothing.rounds": Probe(other={"model.smoothing.rounds": 1}),

@@ -46,7 +46,10 @@ def fit_memory(reading: RetrievalData, model: RetrievalModel) -> FittedMemory | 
         LOG.warning("memory: left out: %s; set model.memory: none to go without it", why_not)
         return FittedMemory(None, f"left out: {why_not}")
     in_scores = float(model.temperature.detach())  # one logit
-    memory = PairMemory.of(rows.sequence, rows.item, data.num_items, config, gain=in_scores)
+    vectors = catalogue_vectors(model, data.items)
+    memory = PairMemory.of(
+        rows.sequence, rows.item, data.num_items, config, gain=in_scores, vectors=vectors
+    )
     weight, how = config.weight, "as configured"
     if weight == "auto":
         weight, how = _chosen(reading, model, memory)
@@ -75,8 +78,15 @@ def recounted_memory(opened: OpenedModel, search: Search, log: NewLog) -> Renewe
     why_not = why_not_counted(len(rows.item), log.data.num_items)
     if why_not is not None:
         raise ConfigError(f"memory: {why_not}")
-    config = opened.config.model.memory
-    memory = PairMemory.of(rows.sequence, rows.item, log.data.num_items, config, gain=before.gain)
+    config = search.model.config.memory
+    memory = PairMemory.of(
+        rows.sequence,
+        rows.item,
+        log.data.num_items,
+        config,
+        gain=before.gain,
+        vectors=search.vectors,
+    )
     words = {"memory": f"{memory.shares.nnz:,} pairs of items, {before.shares.nnz:,} before"}
     return Renewed(replace(search, memory=memory), partial(write_memory, memory=memory), words)
 

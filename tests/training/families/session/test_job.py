@@ -21,7 +21,9 @@ from recsys.features.dataset.split import VALIDATION
 from recsys.features.tables.sources import Sources
 from recsys.models.retrieval import catalogue_vectors, query_vectors
 from recsys.models.session import SessionTransformerConfig
+from recsys.models.two_tower import TwoTowerConfig
 from recsys.plain import limits
+from recsys.retrieval.memory import MemoryConfig
 from recsys.serving.engines.batch import score_to_parquet, shards_of_log
 from recsys.serving.export.retrieval import export_index
 from recsys.serving.recommend.following import Following
@@ -326,6 +328,11 @@ def test_without_a_memory_nothing_is_written_or_shown(tmp_path: Path) -> None:
     assert Scorer.open(found.bundle).memory is None
     earlier = SessionTransformerConfig.of_earlier({"kind": "session"})
     assert SessionTransformerConfig.model_validate(earlier).memory.kind == "none"
+    for kind in (SessionTransformerConfig, TwoTowerConfig):
+        before = kind.of_earlier({"memory": {"kind": "pairs", "weight": 0.5}})
+        assert kind.model_validate(before).memory.new_items == 0
+        written = kind(memory=MemoryConfig()).model_dump()
+        assert kind.model_validate(kind.of_earlier(written)).memory.new_items == 1
 
 
 def test_requests_go_on_from_a_session(result: TrainResult) -> None:
