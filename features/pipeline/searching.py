@@ -77,7 +77,14 @@ class PipelineSearch:
         if self.rules is None:
             return ranked.scores, ranked.rows
         eligible = _eligible(exclude, len(requests), self.joined.num_items)
-        rows, scores = self.rules.apply(ranked.rows.numpy(), ranked.scores.numpy(), k, eligible)
+        named = {
+            name: candidates.named_by(number, self.takes[number])
+            for number, name in enumerate(self.names)
+            if name in self.rules.reads
+        }
+        rows, scores = self.rules.apply(
+            ranked.rows.numpy(), ranked.scores.numpy(), k, eligible, named
+        )
         return torch.from_numpy(scores), torch.from_numpy(rows)
 
     def encode(self, table: pa.Table, origin: RequestOrigin) -> tuple[Requests, ...]:

@@ -3,9 +3,9 @@
 A tenth of the items (`split.cold_items`) lose all their training rows. Each model is trained
 without them, with and without the id among the items' fields, with and without the attributes of
 the next item as further tasks, and on ids alone; then on all rows, for what the same items reach
-when they are seen; with its memory of pairs, where the configuration has one, and without. Beside them the popularity of their attributes (brand, category). `--set
-data=sports` or `data=diginetica` (both where not given), `--set seeds=3`; other keys are of the
-configuration.
+when they are seen; with its memory of pairs, where the configuration has one, and without. Beside
+them the popularity of their attributes (brand, category). `--set data=sports` or `data=diginetica`
+(both where not given), `--set seeds=3`; other keys are of the configuration.
 """
 
 import statistics

@@ -107,4 +107,6 @@ def _as_chosen(keys: dict[str, Any], first: ListModel) -> dict[str, Any]:
         if search.memory is not None:
             weight = search.memory.gain / float(search.model.temperature.detach())
         found["model"] = {**found["model"], "memory": {**memory, "weight": weight}}
+    if "repeats" in type(settings).model_fields:  # decided, so that both score alike
+        found["model"] = {**found["model"], "repeats": settings.repeats}
     return found
