@@ -136,7 +136,7 @@ def test_an_item_without_rows_takes_the_mean_of_the_nearest_ones(
     sequences = [[0, 1], [0, 1], [0, 2], [3, 2], [2, 3]]
     # Items 4 and 5 have no row; 4 is like 1 and 2, 5 like 3 and 2; lengths do not count.
     vectors = torch.tensor(
-        [[-1.0, 0, 0], [9, 0, 0.1], [1, 0.5, 0], [0, 3, 0.2], [1, 0.1, 0], [0.1, 5, 0]]
+        [[-1.0, 0, 0], [9, 0, 0.1], [1, 0.5, 0], [0, 30, 2], [1, 0.1, 0], [0.1, 5, 0]]
     )
     bare = memory_of(sequences, 6, steps=1).shares.toarray()
     for factor in (1.0, 2.5):
