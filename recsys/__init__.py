@@ -15,6 +15,7 @@ from typing import Any
 _PROMOTING = ("promote", "Promotion")
 _EXPERIMENTS = ("check", "init", "sync", "train", "tune", "tune_embedding")
 _DEMO = ("demo", "demo_tables")
+_RECOUNTING = ("recount", "Recounted")
 _MODELS = (
     "evaluate",
     "explain",
@@ -44,6 +45,7 @@ _PLACES = {
     **dict.fromkeys(_EXPERIMENTS, "recsys.app.experiments"),
     **dict.fromkeys(_DEMO, "recsys.app.demo"),
     **dict.fromkeys(_PROMOTING, "recsys.app.promoting"),
+    **dict.fromkeys(_RECOUNTING, "recsys.app.recounting"),
     **dict.fromkeys(_MODELS, "recsys.app.models"),
     **dict.fromkeys(_EVENTS, "recsys.core.events"),
     **dict.fromkeys(_ERRORS, "recsys.core.errors"),

@@ -20,6 +20,8 @@ from recsys.app.models import score as score
 from recsys.app.models import score_new_items as score_new_items
 from recsys.app.promoting import Promotion as Promotion
 from recsys.app.promoting import promote as promote
+from recsys.app.recounting import Recounted as Recounted
+from recsys.app.recounting import recount as recount
 from recsys.app.run import Run as Run
 from recsys.app.tuned import Tuned as Tuned
 from recsys.core.errors import ArgumentError as ArgumentError

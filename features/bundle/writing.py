@@ -1,7 +1,7 @@
 """The one writer of a model's bundle."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from recsys.bundle.directory import write_bundle
+from recsys.bundle.directory import Bundle, write_bundle
 from recsys.features.bundle.description import ModelDescription
 from recsys.features.bundle.files import (
     Calibration,
@@ -116,6 +116,25 @@ class ModelContents:
     calibration: Calibration | None = None
     optimizer_state: bytes | None = None
     origin: Mapping[str, str] | None = None
+
+
+def write_renewed(
+    parent: Path, bundle: Bundle, write: Callable[[Path], None], facts: Mapping[str, Any]
+) -> Path:
+    """Write a bundle with the files of an earlier one but those that `write` writes anew.
+
+    facts: what the manifest says in place of, or besides, what the earlier one does, and that the
+    earlier one is its parent.
+    """
+
+    def files(folder: Path) -> None:
+        for name in bundle.names():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(bundle.read(name))
+        write(folder)
+
+    known = bundle.manifest["facts"]
+    return write_bundle(parent, files, facts={**known, **facts, "parent": bundle.model_id})
 
 
 def write_model(parent: Path, contents: ModelContents) -> Path:

@@ -74,6 +74,14 @@ class Candidates:
         """Which source names which candidate, (C, S)."""
         return self.rank > 0
 
+    def named_by(self, source: int, most: int) -> NDArray[np.int64]:
+        """Return the items that a source names, best first, (B, most); -1 where it names fewer."""
+        rank = self.rank[:, source]
+        its = (rank > 0) & (rank <= most)
+        found = np.full((len(self), most), -1)
+        found[self.items.owners().numpy()[its], rank[its] - 1] = self.items.values.numpy()[its]
+        return found
+
     def ordered(self, score: NDArray[np.floating], k: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return the best k candidates of each request by `score` (C,), ties by the smaller item.
 

@@ -11,11 +11,12 @@ are the list. See `recsys/pipeline/rules.py` for the settings.
 - `pin`: takes an item out of the candidates and keeps a place for it, which no later rule changes;
   later rules count it as an item of the list. Where an earlier pin has the place it is the next
   free one; a pin behind the k-th place does nothing.
+- `reserve`: see `reserving.py`. A rule behind it may move what it put at the end.
 
 Shape letters: B requests, K candidates, W = max(K, k), N items of a catalogue, P pins.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
@@ -37,7 +38,8 @@ from recsys.features.pipeline.diversity import (
 )
 from recsys.features.pipeline.item_values import ItemValues, ranks_among_equals
 from recsys.features.pipeline.ranked import Mask, Ranked, Rows, Scores
-from recsys.pipeline.rules import RULES, VECTORS, AtMost, Boost, Diversify, Pin, Rule
+from recsys.features.pipeline.reserving import reserved
+from recsys.pipeline.rules import RULES, VECTORS, AtMost, Boost, Diversify, Pin, Reserve, Rule
 
 _SEARCHED = 1024
 """Items that are looked at together, to find the first that may be pinned."""
@@ -68,12 +70,14 @@ class RuleError(ConfigError):
 class _Asked:
     """What a rule is asked for.
 
-    k: length of the lists. eligible: (B, N); None: all. is_last: whether no rule follows.
+    k: length of the lists. eligible: (B, N); None: all. is_last: whether no rule follows. named:
+    what sources name, by the names of those that `Rules.reads`.
     """
 
     k: int
     eligible: Mask | None
     is_last: bool
+    named: Mapping[str, Rows]
 
 
 _Applied = Callable[[Ranked, _Asked], Ranked]
@@ -84,6 +88,8 @@ class Rules:
     """Rules that fit the columns of a catalogue."""
 
     _applied: tuple[_Applied, ...]
+    reads: frozenset[str] = frozenset()
+    """Sources of which the rules need to know what they name."""
 
     @classmethod
     def compiled(
@@ -115,10 +121,16 @@ class Rules:
             kind = next(name for name, one in RULES.items() if isinstance(rule, one))
             items = _Items(number, kind, columns, num_items, vectors, k)
             applied.append(_APPLIED[type(rule)](rule, items))
-        return cls(tuple(applied))
+        reads = frozenset(one.of for one in settings if isinstance(one, Reserve))
+        return cls(tuple(applied), reads)
 
     def apply(
-        self, rows: Rows, scores: Scores, k: int, eligible: Mask | None = None
+        self,
+        rows: Rows,
+        scores: Scores,
+        k: int,
+        eligible: Mask | None = None,
+        named: Mapping[str, Rows] | None = None,
     ) -> tuple[Rows, Scores]:
         """Return lists of k items: rows (B, k), -1 where short, scores (B, k), -inf there.
 
@@ -130,10 +142,13 @@ class Rules:
             k: length of the lists.
             eligible: (B, N) which items a request may be answered with; a pin searches them where
                 no candidate passes. None: all.
+            named: (B, T) item rows by source, those of `reads`, best first, -1 where there are
+                fewer; they may be answered with.
         """
         ranked = Ranked.of(rows, scores, k)
         for number, rule in enumerate(self._applied if len(rows) else (), 1):
-            ranked = rule(ranked, _Asked(k, eligible, number == len(self._applied)))
+            is_last = number == len(self._applied)
+            ranked = rule(ranked, _Asked(k, eligible, is_last, named or {}))
         return ranked.listed(k)
 
 
@@ -271,6 +286,16 @@ def _pin(rule: Pin, items: _Items) -> _Applied:
     return apply
 
 
+def _reserve(rule: Reserve, items: _Items) -> _Applied:
+    if items.k is not None and rule.reserve > items.k:
+        items.refuse(f"{rule.reserve} places, and lists have {items.k}")
+
+    def apply(ranked: Ranked, asked: _Asked) -> Ranked:
+        return reserved(ranked, asked.named[rule.of], rule.reserve, asked.k)
+
+    return apply
+
+
 def _first_eligible(items: Rows, requests: Rows, pins: Rows, eligible: Mask | None) -> Rows:
     """Return the first of the items (M,) that each of the requests (R,) may have; -1 for none.
 
@@ -298,5 +323,6 @@ _APPLIED: dict[type[StrictModel], Callable[[Any, _Items], _Applied]] = {
     Boost: _boost,
     Diversify: _diversify,
     Pin: _pin,
+    Reserve: _reserve,
 }
 """Settings of a rule -> what compiles it."""

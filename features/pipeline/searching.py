@@ -68,7 +68,7 @@ class PipelineSearch:
         """Return the best k items of each request."""
         lists, candidates = self.candidates(requests, exclude=exclude, exact=exact)
         ranked = self.ranked(requests, candidates, k if self.rules is None else max(k, RULED))
-        scores, rows = self.ruled(ranked, k, exclude)
+        scores, rows = self.ruled(candidates, ranked, k, exclude)
         named = (ranked.rows >= 0).sum(1).clamp(max=k).numpy()
         of_sources = {
             name: one.popular
@@ -79,13 +79,20 @@ class PipelineSearch:
         return Found(scores, rows, _popular(known), of_sources, named)
 
     def ruled(
-        self, ranked: Ranked, k: int, exclude: Jagged | Passing | None
+        self, candidates: Candidates, ranked: Ranked, k: int, exclude: Jagged | Passing | None
     ) -> tuple[Tensor, Tensor]:
         """Return the best k of ranked candidates by the rules: scores and rows, (B, k) each."""
         if self.rules is None:
             return ranked.scores, ranked.rows
         eligible = _eligible(exclude, len(ranked.rows), self.joined.num_items)
-        rows, scores = self.rules.apply(ranked.rows.numpy(), ranked.scores.numpy(), k, eligible)
+        named = {
+            name: candidates.named_by(number, self.takes[number])
+            for number, name in enumerate(self.names)
+            if name in self.rules.reads
+        }
+        rows, scores = self.rules.apply(
+            ranked.rows.numpy(), ranked.scores.numpy(), k, eligible, named
+        )
         return torch.from_numpy(scores), torch.from_numpy(rows)
 
     def reading(self, requests: Requests, table: pa.Table, origin: RequestOrigin) -> Requests:

@@ -15,6 +15,7 @@ from recsys.app.cli_compare import compare
 from recsys.app.cli_evaluate import evaluate
 from recsys.app.cli_explain import explain
 from recsys.app.cli_models import export, promote, register, sync
+from recsys.app.cli_recount import recount
 from recsys.app.cli_score import score
 from recsys.app.cli_similar import similar
 from recsys.app.cli_tune import tune
@@ -251,7 +252,8 @@ def train(
         print_run(run, as_json=as_json)
 
 
-for _command in (tune, explain, similar, evaluate, compare, export, score, register, promote, sync):
+_BEFORE_REGISTERING = (tune, explain, similar, evaluate, compare, recount, export, score)
+for _command in (*_BEFORE_REGISTERING, register, promote, sync):
     main.add_command(_command)
 
 

@@ -25,8 +25,11 @@ def transferred(
     axes: Axes,
     tensors: Mapping[str, Tensor],
     like: Mapping[str, Tensor],
+    may_begin: frozenset[str] = frozenset(),
 ) -> dict[str, Tensor]:
     """Return `tensors` of the old model, shaped as `like` of the new one.
+
+    may_begin: names that the old model may lack; these are as in `like`.
 
     Raises:
         ConfigError: a weight has another shape for another reason than the features.
@@ -39,7 +42,8 @@ def transferred(
     widths = [old.width(side) for side in range(len(old.layouts))]
     found = {}
     for name, wanted in like.items():
-        tensor = tensors.get(name, torch.zeros(0))
+        begins = name in may_begin and name not in tensors
+        tensor = wanted if begins else tensors.get(name, torch.zeros(0))
         for axis, side in axes.get(name, ()):
             tensor = _along(tensor, axis, columns[side], widths[side])
         if tensor.shape != wanted.shape:

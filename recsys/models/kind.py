@@ -71,13 +71,15 @@ class ModelKind(Kind):
     number of them comes third. axes: settings to which axes of which weights run over the embedded
     rows (`recsys.bundle.transfer`); None where that is not known. has_representation: whether it
     has a method `represent`, what the readout sees of each row. has_outcomes: whether it predicts
-    as many outcomes of a row as it is asked to, not the label alone. table: settings of the
-    embedding table that suit it and are used where a configuration has none, beside those of its
-    family.
+    as many outcomes of a row as it is asked to, not the label alone. may_begin: weights that an
+    earlier model may lack, since at their initial values they change nothing. table: settings of
+    the embedding table that suit it and are used where a configuration has none, beside those of
+    its family.
     """
 
     build: Callable[..., nn.Module]
     axes: Callable[[Any], Axes | None] = unknown_axes
     has_representation: bool = False
     has_outcomes: bool = False
+    may_begin: frozenset[str] = frozenset()
     table: Mapping[str, Any] = field(default_factory=dict)

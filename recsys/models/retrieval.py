@@ -24,7 +24,11 @@ RetrievalModel = TwoTower | SessionTransformer
 RETRIEVAL: dict[str, ModelKind] = {
     "two_tower": ModelKind(TwoTowerConfig, TwoTower, two_tower.embedded_axes),
     "session": ModelKind(
-        SessionTransformerConfig, SessionTransformer, session.embedded_axes, reads="steps"
+        SessionTransformerConfig,
+        SessionTransformer,
+        session.embedded_axes,
+        may_begin=session.MAY_BEGIN,
+        reads="steps",
     ),
 }
 """The models that retrieve by the name of their kind. To add one: a file next to this one with the

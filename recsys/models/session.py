@@ -39,14 +39,17 @@ from recsys.layers.mlp import mlp
 from recsys.layers.readout import ItemReadout
 from recsys.layers.transformer import Cache, Packing, Transformer, TransformerConfig
 from recsys.models.kind import ModelConfig
-from recsys.retrieval.memory import Memory, MemoryConfig
+from recsys.retrieval.memory import Memory, MemoryConfig, memory_of_earlier
 
 ITEMS, USERS, EVENTS = 0, 1, 2
 """The sides of the embedding's plan, in order."""
 NUM_GAPS = 33
 """Classes of the time since the step before: unknown, then by powers of two seconds."""
+MAY_BEGIN = frozenset({"repeat.weight", "repeat.bias"})
+"""Weights that start at 0, where they change nothing."""
 
 Width = Annotated[int, Field(ge=1)]
+Repeats = Literal["auto", "never"] | bool
 
 
 class SessionTransformerConfig(ModelConfig):
@@ -69,9 +72,11 @@ class SessionTransformerConfig(ModelConfig):
     readout: Literal["last", "items"] = "last"
     """What a query is made of: `last`, the last step as the transformer gives it; `items`, next to
     it a weighted mean of the vectors of the session's items (`recsys.layers.readout`)."""
-    repeats: bool = False
-    """Whether a query says how much the items of its session gain or lose by being in it: for
-    sessions that come back to what they saw, ranked with evaluation.filter_seen: false."""
+    repeats: Repeats = "auto"
+    """Items of the session itself. `true`: a query says how much they gain or lose by being in it;
+    `never`: they are not in its list; `false`: they are scored as all others. `auto`: `never` where
+    the training rows hardly ever come back to an item, else `true`, or `false` where
+    evaluation.filter_seen leaves them out; the bundle holds what was decided."""
     memory: Memory = MemoryConfig()
     """What is remembered of pairs of items and added to the scores after training: `pairs` or
     `none`, or a mapping with settings."""
@@ -90,7 +95,7 @@ class SessionTransformerConfig(ModelConfig):
     @classmethod
     def of_earlier(cls, raw: Mapping[str, Any]) -> dict[str, Any]:
         """Return the settings of a model that was written before some of them were added."""
-        return {"memory": "none", **raw}
+        return {"repeats": False, **raw, "memory": memory_of_earlier(raw)}
 
     @property
     def interests(self) -> int:
@@ -135,7 +140,7 @@ class SessionTransformer(nn.Module):
         self.transformer = Transformer(config.transformer, dim)
         items = config.readout == "items"
         self.readout = ItemReadout(dim, config.dropout) if items else None
-        self.repeat = nn.Linear(dim, 1) if config.repeats else None
+        self.repeat = nn.Linear(dim, 1) if config.repeats is True else None
         log_temperature = torch.tensor(math.log(config.temperature))
         self.log_temperature = nn.Parameter(log_temperature, config.learn_temperature)
         self._start_small()
@@ -193,7 +198,12 @@ class SessionTransformer(nn.Module):
         return torch.cat([query_NW, gain_N1], dim=1)
 
     def without_gain(self, queries_NX: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Part what `queries_of` gives: vectors (N, W), and with `repeats` the gains (N,)."""
+        """Part what `queries_of` gives: vectors (N, W), and the gains (N,) of items of the session.
+
+        None: they gain nothing; -inf: they are in no list.
+        """
+        if self.config.repeats == "never":
+            return queries_NX, queries_NX.new_full((len(queries_NX),), -torch.inf)
         if self.repeat is None:
             return queries_NX, None
         return queries_NX[:, :-1], queries_NX[:, -1]

@@ -19,8 +19,8 @@ H heads of the history, I interests.
 """
 
 import math
-from collections.abc import Callable
-from typing import Annotated, Literal
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -41,7 +41,7 @@ from recsys.layers.norm import Norm
 from recsys.layers.pooling import InterestPooling, RecencyPooling
 from recsys.layers.smoothing import ItemSmoothing
 from recsys.models.kind import ModelConfig
-from recsys.retrieval.memory import Memory, MemoryConfig
+from recsys.retrieval.memory import Memory, MemoryConfig, memory_of_earlier
 
 ITEMS, QUERY = 0, 1
 """The sides of the embedding's plan, in order."""
@@ -90,9 +90,14 @@ class TwoTowerConfig(ModelConfig):
     learn_temperature: bool = True
     """Let training change the temperature."""
 
+    @classmethod
+    def of_earlier(cls, raw: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings of a model that was written before some of them were added."""
+        return {**raw, "memory": memory_of_earlier(raw)}
+
     @property
-    def repeats(self) -> bool:
-        """Whether a query says how much the items of its history gain by being in it."""
+    def repeats(self) -> Literal[False]:
+        """What items of a history gain by being in it: nothing."""
         return False
 
 

@@ -4,9 +4,9 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from recsys.core.strict import StrictModel, named
+from recsys.core.strict import StrictModel, listed, named, nearest
 from recsys.models.kind import ModelConfig
-from recsys.pipeline.rules import Rule
+from recsys.pipeline.rules import Reserve, Rule
 
 Positive = Annotated[int, Field(ge=1)]
 Section = dict[str, Any]
@@ -185,6 +185,16 @@ class PipelineConfig(ModelConfig):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"sources: two are called '{name}': give each a name of its own")
+        return self
+
+    @model_validator(mode="after")
+    def _reserved_of_sources(self) -> Self:
+        for number, rule in enumerate(self.rules, 1):
+            if isinstance(rule, Reserve) and rule.of not in self.names:
+                raise ValueError(
+                    f"rule {number} (reserve): there is no source '{rule.of}'"
+                    f"{nearest(rule.of, list(self.names))}; there is {listed(self.names, 'and')}"
+                )
         return self
 
     @property

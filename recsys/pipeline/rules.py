@@ -5,6 +5,7 @@
       - {at_most: 3, of: brand}
       - {diversify: {by: category, lambda: 0.3}}
       - {pin: {position: 1, where: "campaign == 'x'"}}
+      - {reserve: 2, of: new_items}
 
 An entry is recognised by its key. To add a rule: its settings here, an entry in `RULES`, its class
 in `Rule`; how it is applied, and an entry for that, in `features/pipeline/rules.py`.
@@ -89,11 +90,22 @@ class Pin(StrictModel):
     item of the catalogue that may be recommended. No later rule moves it."""
 
 
+class Reserve(StrictModel):
+    """Places for what a source names."""
+
+    reserve: Annotated[int, Field(ge=1)]
+    """Items of the source `of` in a list, or more: where the list holds fewer, the best others that
+    the source names come to its end, in place of the last items of others."""
+    of: Column
+    """The name of a source: `new_items`, or what it is called."""
+
+
 RULES: dict[str, type[StrictModel]] = {
     "at_most": AtMost,
     "boost": Boost,
     "diversify": Diversify,
     "pin": Pin,
+    "reserve": Reserve,
 }
 """The key that an entry is recognised by -> its settings."""
 
@@ -132,4 +144,4 @@ def _by_key(value: Any, otherwise: ValidatorFunctionWrapHandler) -> Any:
     return RULES[found[0]].model_validate_json(json.dumps(value))
 
 
-Rule = Annotated[AtMost | Boost | Diversify | Pin, WrapValidator(_by_key)]
+Rule = Annotated[AtMost | Boost | Diversify | Pin | Reserve, WrapValidator(_by_key)]

@@ -118,5 +118,7 @@ def best_of_lists(
         pairs = query * size + row
         at = np.searchsorted(known, pairs).clip(max=len(known) - 1)
         own = own + np.where(known[at] == pairs, gains.weights.numpy()[at], np.float32(0))
+        shown = own > -np.inf
+        query, row, own = query[shown], row[shown], own[shown]
     scores, rows = top_of_pairs(query, row, own, num_queries=len(lists), num_rows=size, k=k)
     return torch.from_numpy(scores), torch.from_numpy(rows)

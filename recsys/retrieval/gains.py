@@ -5,7 +5,8 @@ what gains or loses, few and known, is scored in full and joined with what was f
 gains nothing and is among the best k with gains is among the best k without, so that is exact where
 the index is.
 
-Gains are rows of distinct item rows whose weights are what each gains. Shape letters: Q queries,
+Gains are rows of distinct item rows whose weights are what each gains; what gains -inf is in no
+list. Shape letters: Q queries,
 E width, I interests.
 """
 

@@ -7,12 +7,15 @@ Shares of what followed each item are added to the scores of a trained model:
     m_j = sum over k = 1..steps of decay^(k - 1) P_(h_k) j
 
 with h_1, h_2, ... the history from its newest step and P the shares of `recsys.retrieval.follow`,
-`shrinkage` added to the sum of each row, rows cut to their largest cells. The search is that of
-`recsys.retrieval.gains`: exact with any index that is exact.
+`shrinkage` added to the sum of each row, rows cut to their largest cells. An item without a
+training row followed nothing yet: it takes the mean share of the items that are nearest to it
+(`recsys.retrieval.newcomers`). The search is that of `recsys.retrieval.gains`: exact with any index
+that is exact.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import torch
@@ -20,6 +23,7 @@ from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field
 from safetensors.numpy import load, save
 from scipy import sparse
+from torch import Tensor
 
 from recsys.core.strict import StrictModel, named
 from recsys.data.batch import Jagged
@@ -31,6 +35,7 @@ from recsys.retrieval.follow import (
     scaled_rows,
     weighted_steps,
 )
+from recsys.retrieval.newcomers import lent_shares
 
 WEIGHT = 0.25
 """Where the validation rows are too few to choose by: so little has done no harm anywhere."""
@@ -57,10 +62,19 @@ class MemoryConfig(StrictModel):
     """Pairs kept of each item, the most frequent ones."""
     scale: Annotated[float, Field(gt=0)] = 300.0
     """What shares are multiplied by before the logarithm."""
+    new_items: Annotated[float, Field(ge=0)] = 1.0
+    """An item without a training row takes so many times the mean share of the 10 items whose
+    vectors are nearest to its own; 0: it has no share, and sinks below those that have."""
 
 
 Memory = Annotated[MemoryConfig, BeforeValidator(named)]
 """As a configuration has it: the name of a kind, or all settings."""
+
+
+def memory_of_earlier(raw: Mapping[str, Any]) -> Any:
+    """Return what settings of a model say of its memory, which may lack what was added since."""
+    memory = raw.get("memory", "none")
+    return {"new_items": 0.0, **memory} if isinstance(memory, Mapping) else memory
 
 
 @dataclass(frozen=True)
@@ -86,6 +100,7 @@ class PairMemory:
         config: MemoryConfig,
         *,
         gain: float,
+        vectors: Tensor | None = None,
     ) -> Self:
         """Count what followed what.
 
@@ -95,13 +110,33 @@ class PairMemory:
             num_items: size of the catalogue.
             config: what is kept.
             gain: what the logarithm is multiplied by.
+            vectors: (n_items, E), by which items without a row take the shares of others; None:
+                they have none.
         """
         counts = follow_counts(
             sequence, item_row, num_items, steps=config.steps, lag_decay=config.lag_decay
         )
         totals = row_sums(counts) + np.float32(config.shrinkage)
         shares = scaled_rows(counts, 1 / np.maximum(totals, np.float32(1e-12)))
-        return cls(_largest(shares, config.cells), gain, config.steps, config.decay, config.scale)
+        shares = _largest(shares, config.cells)
+        memory = cls(shares, gain, config.steps, config.decay, config.scale)
+        if vectors is None:
+            return memory
+        known = np.bincount(item_row, minlength=num_items) > 0
+        return memory.lending(known, vectors, config)
+
+    def lending(self, known: NDArray[np.bool_], vectors: Tensor, config: MemoryConfig) -> Self:
+        """Return it with shares of new items, by what they are like; see `config.new_items`.
+
+        Args:
+            known: (n_items,) which items are not new.
+            vectors: (n_items, E).
+            config: how much, and how many of them for each item.
+        """
+        if not config.new_items:
+            return self
+        lent = _largest(lent_shares(self.shares, known, vectors), config.cells)
+        return replace(self, shares=(self.shares + lent * np.float32(config.new_items)).tocsr())
 
     def __len__(self) -> int:
         """Return the size of the catalogue."""

@@ -38,6 +38,8 @@ _REPEATS = (
     "best of all other items, add the number to the products with the session's own, and take the "
     "k best of both; recsys.retrieval.repeats does it."
 )
+_NEVER = "A query is one vector. Leave the items of its own session out of what is found."
+_HOW_REPEATS = {True: _REPEATS, "never": _NEVER}
 _ENCODED = (
     "A query is the one vector that recsys.serving.export.query_encoding.query_encodings makes of "
     "it with hyperplanes.safetensors. Products estimate the best score over its {interests} "
@@ -130,8 +132,9 @@ def how_to_ask(scorer: Scorer, encoding: FixedDimensionalEncoding | None) -> str
     interests = scorer.model.config.interests
     if encoding is not None:
         return _ENCODED.format(interests=interests)
-    if scorer.model.config.repeats:
-        return _REPEATS
+    repeats = scorer.model.config.repeats
+    if repeats in _HOW_REPEATS:
+        return _HOW_REPEATS[repeats]
     return "A query is one vector." if interests == 1 else _MERGED.format(interests=interests)
 
 

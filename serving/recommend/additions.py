@@ -44,13 +44,13 @@ def with_new_items(scorer: Scorer, path: str) -> Scorer:
     with torch.no_grad():
         more = scorer.model.encode_items(scorer.encoder.encode("items", table.filter(is_new)))
     count = len(known) + len(more)
-    memory = search.memory
-    larger = replace(
-        search,
-        index=extended(search.index, search.vectors, more),
-        vectors=torch.cat([search.vectors, more]),
-        memory=None if memory is None else memory.onto(np.arange(len(known)), count),
-    )
+    memory, vectors = search.memory, torch.cat([search.vectors, more])
+    if memory is not None:
+        memory = memory.onto(np.arange(len(known)), count)
+        is_known = np.arange(count) < len(known)
+        memory = memory.lending(is_known, vectors, search.model.config.memory)
+    index = extended(search.index, search.vectors, more)
+    larger = replace(search, index=index, vectors=vectors, memory=memory)
     return replace(
         scorer,
         found_by=larger,

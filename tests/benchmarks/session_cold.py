@@ -3,9 +3,9 @@
 A tenth of the items (`split.cold_items`) lose all their training rows. Each model is trained
 without them, with and without the id among the items' fields, with and without the attributes of
 the next item as further tasks, and on ids alone; then on all rows, for what the same items reach
-when they are seen. Beside them the popularity of their attributes (brand, category). `--set
-data=sports` or `data=diginetica` (both where not given), `--set seeds=3`; other keys are of the
-configuration.
+when they are seen; with its memory of pairs, where the configuration has one, and without. Beside
+them the popularity of their attributes (brand, category). `--set data=sports` or `data=diginetica`
+(both where not given), `--set seeds=3`; other keys are of the configuration.
 """
 
 import statistics
@@ -20,6 +20,7 @@ from _session_runs import SMALL, config_of, trained
 
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.engine.machine import keep_freed_memory
+from recsys.training.evaluation.results import WITHOUT_MEMORY
 from recsys.training.families.session.config import AttributeTask
 
 TASKS = {"sports": ("brand", "categories"), "diginetica": ("category",)}
@@ -88,7 +89,9 @@ def measured(
         for ranker, result in evaluation.results.items():
             if ranker == "popularity":
                 continue
-            what = name if ranker == "session" else "popularity of attributes"
+            what = {"session": name, WITHOUT_MEMORY: f"{name}, without memory"}.get(
+                ranker, "popularity of attributes"
+            )
             found[what] = {short: result.metrics[metric] for metric, short in METRICS.items()}
             cells = "  ".join(f"{short} {value:.4f}" for short, value in found[what].items())
             benchmark.row(f"{data}, seed {seed}: {what}", f"{cells}  ({cpu:.0f} CPU s)")

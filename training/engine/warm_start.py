@@ -104,8 +104,8 @@ def start_from(earlier: Earlier, config: LearnedExperiment, model: Any, table: T
     """
     plan: EmbeddingPlan = model.embedding.plan
     axes = _axes(config, earlier.plan, plan)
-    like = model.state_dict()
-    model.load_state_dict(transferred(earlier.plan, plan, axes, earlier.dense, like))
+    like, may_begin = model.state_dict(), LEARNED[config.model.kind].may_begin
+    model.load_state_dict(transferred(earlier.plan, plan, axes, earlier.dense, like, may_begin))
     known = dict(earlier.table)
     if "last" in table.state and "last" not in known:  # no row of it has missed any decay
         known.setdefault("step", torch.zeros(1))

@@ -1,8 +1,9 @@
 """What the validation rows chose for a model, carried over to a training on more rows.
 
-That is how many epochs are best, and how much the memory of pairs weighs; both become settings of
-the later training. What is fitted and no setting (how logits become probabilities, how a pipeline
-joins its sources) is taken over by the families, out of the earlier model's bundle.
+That is how many epochs are best, how much the memory of pairs weighs and whether items come back;
+these become settings of the later training. What is fitted and no setting (how logits become
+probabilities, how a pipeline joins its sources) is taken over by the families, out of the earlier
+model's bundle.
 """
 
 from collections.abc import Mapping, Sequence
@@ -45,6 +46,9 @@ def as_chosen(keys: Mapping[str, Any], chosen: ModelBundle) -> dict[str, Any]:
         if settings["weight"] == "auto":
             settings["weight"] = _memory_weight(chosen)
         found["model"] = {**found["model"], "memory": settings}
+    model: Any = chosen.description.model
+    if "repeats" in type(model).model_fields:  # decided, so that both score alike
+        found["model"] = {**found["model"], "repeats": model.repeats}
     return found
 
 

@@ -141,23 +141,29 @@ def trained_on_test(
         data: the same, parted and encoded.
     """
     events, test = data.tables.events, data.part == TEST
-    num_test = int(test.sum())
+    num_test, recounted = int(test.sum()), trained.recounted
     same_rows = trained.config.policies == opened.config.policies
     if same_rows and tables.fingerprint == trained.fingerprint:
+        if recounted is not None and recounted["rows"] == "all":
+            return (
+                "its counts hold all rows of these data, test rows among them: its figures here "
+                "are too good"
+            )
         left, part, _ = parted(trained.schema, tables, trained.config.split)
         used = int(is_among(events.row[test], left.events.row[part != TEST]).sum())
-        if not used:
+        if used:
+            return (
+                f"{used:,} of {num_test:,} test rows were training or validation rows when it was "
+                "trained, with another split: its figures here are too good"
+            )
+        if recounted is None or trained.description.embedding is None:
             return None
-        return (
-            f"{used:,} of {num_test:,} test rows were training or validation rows when it was "
-            "trained, with another split: its figures here are too good"
-        )
     if trained.schema.interactions.time is None:
         return (
             "it was trained on other data, and the log has no times: whether it was trained on "
             "test rows is not known"
         )
-    last = trained.encoder.reference_time
+    last = max(trained.encoder.reference_time, (recounted or {}).get("until") or 0)
     early = int((events.time[test] <= last).sum())
     if not early:
         return None

@@ -27,6 +27,7 @@ from recsys.training.evaluation.results import ModelEvaluation
 from recsys.training.explain.wanted import Wanted
 from recsys.training.families.comparing import CommonTest, Comparer, NamedModel
 from recsys.training.families.opened import OpenedModel
+from recsys.training.families.recounting import Renew
 
 C = TypeVar("C", bound=ExperimentConfig)
 L = TypeVar("L", bound=LearnedExperiment)
@@ -193,6 +194,7 @@ class Family(Generic[C]):
         fits: refuses a model that cannot be trained on the rows of a log, given with the part of
             each event (E,), before one is trained.
         study_embedding: `recsys tune embedding`; None where it has no meaning.
+        recount: `recsys recount`; None where a model holds no counts of its own.
         evaluated_once: keys of `evaluation` for what is done at the end of a training alone.
     """
 
@@ -210,6 +212,7 @@ class Family(Generic[C]):
     explain: Explainer
     fits: Callable[[C, Tables, NDArray[np.int8]], None] = _fit_any
     study_embedding: Callable[..., Any] | None = None
+    recount: Renew | None = None
     evaluated_once: tuple[str, ...] = ()
 
 

@@ -1,6 +1,7 @@
 """A trained model opened again: its bundle verified, its data read as its encoder knows them."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,8 @@ from recsys.features.dataset.dataset import Dataset, encoded, parted
 from recsys.features.tables.checked import Tables, read_tables
 
 LOG = logging.getLogger(__name__)
+RECOUNTED = "recounted"
+"""Fact of a manifest; see `OpenedModel.recounted`."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +29,12 @@ class OpenedModel(ModelBundle):
     def rows_in(self, data: Dataset) -> NDArray[np.int64]:
         """Return the row in `data` that each item of the model's catalogue has, -1: none."""
         items = read_items(self.bundle).column(self.schema.item_key).combine_chunks()
-        return _rows_of(items, _ids(data))
+        return rows_of(items, _ids(data))
 
     def own_rows(self, data: Dataset) -> NDArray[np.int64]:
         """Return the row of the model's catalogue that each item of `data` has, -1: none."""
         items = read_items(self.bundle).column(self.schema.item_key).combine_chunks()
-        return _rows_of(_ids(data), items)
+        return rows_of(_ids(data), items)
 
     def data(self) -> Dataset:
         """Return the data that the configuration names, as the model's encoder sees them.
@@ -45,6 +48,12 @@ class OpenedModel(ModelBundle):
                 "the data are not those the model was trained on; rows may be in other parts"
             )
         return self.encoded(tables)
+
+    @property
+    def recounted(self) -> Mapping[str, Any] | None:
+        """Of counts that were taken anew: which "rows" of the data, "until" when; None: none."""
+        found: Mapping[str, Any] | None = self.bundle.manifest["facts"].get(RECOUNTED)
+        return found
 
     @property
     def fingerprint(self) -> str:
@@ -79,6 +88,6 @@ def _ids(data: Dataset) -> pa.Array:
     return data.tables.items.column(data.schema.item_key).combine_chunks()
 
 
-def _rows_of(ids: pa.Array, others: pa.Array) -> NDArray[np.int64]:
+def rows_of(ids: pa.Array, others: pa.Array) -> NDArray[np.int64]:
     """Return the place of each id among `others`, -1: none."""
     return np.asarray(pc.fill_null(pc.index_in(ids, value_set=others), -1)).astype(np.int64)

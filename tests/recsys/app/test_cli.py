@@ -114,6 +114,15 @@ OPTIONS = {
         "--tracking-uri",
         "--json",
     },
+    "recount": {
+        "model",
+        "--interactions",
+        "--output",
+        "--rows",
+        "--set",
+        "--tracking-uri",
+        "--json",
+    },
     "sync": {"run_dir", "--tracking-uri"},
 }
 

@@ -31,6 +31,8 @@ from recsys.models.session import (
     gap_classes,
 )
 from recsys.models.two_tower import TwoTower, TwoTowerConfig
+from recsys.retrieval.index.exact import ExactVectors
+from recsys.retrieval.recommend import recommend
 
 TABLE = TableConfig(num_rows=512, dim=8, backend="torch")
 NOTHING = FeatureLayout((), (), ())
@@ -391,6 +393,22 @@ def test_weights_survive_a_round_trip_and_know_their_space(
     other = model.config.model_copy(update={"history_length": 7})
     with pytest.raises(IntegrityError, match="do not fit the configuration"):
         load_retrieval(save_weights(model), other, TABLE, layouts)
+
+
+def test_what_a_session_holds_is_in_no_list_where_nothing_comes_back() -> None:
+    history, asking = histories(RICH, LENGTHS), users(RICH, 5)
+    plain, model = model_of(repeats=False), model_of(repeats="never")
+    model.load_state_dict(plain.state_dict())  # the same weights
+    vectors = plain.encode_items(items(9))
+    asked = plain.encode_queries(asking, vectors, history)
+    query, gain = model.without_gain(model.encode_queries(asking, vectors, history))
+    torch.testing.assert_close(query, asked)
+    assert gain is not None
+    assert gain.tolist() == [-math.inf] * 5
+    _, rows = recommend(model, ExactVectors(vectors), vectors, asking, history, k=9, exclude=None)
+    for query, found in enumerate(rows.tolist()):
+        own = history.items.take(torch.tensor([query])).values.tolist()
+        assert sorted({*found} - {-1}) == sorted({*range(9)} - {*own})
 
 
 def test_what_a_session_holds_gains_beside_the_vector() -> None:

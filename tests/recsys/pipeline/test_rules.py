@@ -7,7 +7,7 @@ import pytest
 from recsys.app.reference import keys_of
 from recsys.core.errors import ConfigError
 from recsys.core.strict import StrictModel, parse
-from recsys.pipeline.rules import RULES, AtMost, Boost, Diversify, Pin, Rule
+from recsys.pipeline.rules import RULES, AtMost, Boost, Diversify, Pin, Reserve, Rule
 
 
 class Settings(StrictModel):
@@ -23,6 +23,7 @@ EVERY: list[dict[str, Any]] = [
     {"diversify": {"by": "category", "lambda": 0.3}},
     {"boost": {"where": "margin > 0.3", "by": 1.2}},
     {"pin": {"position": 1, "where": "campaign == 'x'"}},
+    {"reserve": 2, "of": "new_items"},
 ]
 
 
@@ -33,7 +34,7 @@ def read(*rules: Any) -> tuple[Rule, ...]:
 
 def test_each_entry_is_the_rule_of_its_key_in_the_order_of_the_file() -> None:
     rules = read(*EVERY)
-    assert [type(rule) for rule in rules] == [AtMost, Diversify, Boost, Pin]
+    assert [type(rule) for rule in rules] == [AtMost, Diversify, Boost, Pin, Reserve]
     assert [next(iter(one)) for one in EVERY] == [
         next(kind for kind, one in RULES.items() if isinstance(rule, one)) for rule in rules
     ]
@@ -69,11 +70,11 @@ WRONG: dict[str, tuple[Any, str]] = {
     "an unknown rule": (
         {"atmost": 3, "of": "brand"},
         "rules.1: the key of a rule is missing (did you mean 'at_most'?): "
-        "at_most, boost, diversify or pin",
+        "at_most, boost, diversify, pin or reserve",
     ),
     "no rule": (
         {},
-        "rules.1: the key of a rule is missing: at_most, boost, diversify or pin",
+        "rules.1: the key of a rule is missing: at_most, boost, diversify, pin or reserve",
     ),
     "two rules": (
         AT_MOST | {"pin": {"position": 1, "where": "x"}},

@@ -20,24 +20,35 @@ def gains_from(rng: np.random.Generator, lengths: tuple[int, ...], scale: float)
     return Jagged(drawn.values, drawn.offsets, weights)
 
 
-@given(st.integers(0, 2**31), st.booleans(), st.integers(1, 30), st.integers(1, 2), st.booleans())
+SIGNS = ("gain", "either", "never shown")
+
+
+@given(
+    st.integers(0, 2**31),
+    st.booleans(),
+    st.integers(1, 30),
+    st.integers(1, 2),
+    st.sampled_from(SIGNS),
+)
 def test_the_search_finds_what_scoring_everything_finds(
-    seed: int, hide: bool, k: int, interests: int, losers: bool
+    seed: int, hide: bool, k: int, interests: int, signs: str
 ) -> None:
     rng = np.random.default_rng(seed)
     items = torch.from_numpy(rng.normal(0, 1, (ITEMS, 4)).astype(np.float32))
     queries = torch.from_numpy(rng.normal(0, 1, (QUERIES, interests, 4)).astype(np.float32))
     gains = gains_from(rng, (0, 1, 3, 9, ITEMS), scale=3)
     assert gains.weights is not None
-    if not losers:
-        gains = Jagged(gains.values, gains.offsets, gains.weights.abs())
+    weights = gains.weights.abs() if signs == "gain" else gains.weights
+    if signs == "never shown":
+        weights = weights.masked_fill(weights < 0, -torch.inf)
+    gains = Jagged(gains.values, gains.offsets, weights)
     hidden = Jagged.of_lengths(np.array([1, 2, 2, 7, 3, *range(20)]), np.array([1, 2, 0, 2, 20]))
     asked = queries[:, 0] if interests == 1 else queries
     scores, found = search_with_gains(
         ExactVectors(items), items, asked, gains, k, hidden if hide else None
     )
     wanted = (queries @ items.T).amax(1)
-    wanted[gains.owners(), gains.values] += gains.weights
+    wanted[gains.owners(), gains.values] += weights
     if hide:
         wanted[hidden.owners(), hidden.values] = -torch.inf
     for query in range(QUERIES):

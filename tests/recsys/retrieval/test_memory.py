@@ -9,6 +9,7 @@ import torch
 from recsys.core.errors import ConfigError
 from recsys.core.strict import parse
 from recsys.data.batch import Jagged
+from recsys.retrieval import newcomers
 from recsys.retrieval.memory import MemoryConfig, PairMemory
 from recsys.retrieval.recommend import gains_of
 
@@ -20,11 +21,17 @@ def rows(*lists: list[int]) -> Jagged:
     return Jagged.of_lengths(np.array([value for one in lists for value in one], np.int64), lengths)
 
 
-def memory_of(sequences: Lists, num_items: int, gain: float = 1.0, **settings: float) -> PairMemory:
+def memory_of(
+    sequences: Lists,
+    num_items: int,
+    gain: float = 1.0,
+    vectors: torch.Tensor | None = None,
+    **settings: float,
+) -> PairMemory:
     sequence = np.repeat(np.arange(len(sequences)), [len(one) for one in sequences])
     items = np.array([item for one in sequences for item in one], np.int64)
     config = MemoryConfig.model_validate(settings)
-    return PairMemory.of(sequence, items, num_items, config, gain=gain)
+    return PairMemory.of(sequence, items, num_items, config, gain=gain, vectors=vectors)
 
 
 def gains_by_hand(
@@ -120,3 +127,41 @@ def test_what_makes_no_sense_is_refused() -> None:
     for wrong in ({"weight": -1}, {"cells": 0}, {"decay": 0}, {"kind": "all"}, {"weights": 1}):
         with pytest.raises(ConfigError):
             parse(MemoryConfig, wrong, source="x.yaml")
+
+
+def test_an_item_without_rows_takes_the_mean_of_the_nearest_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(newcomers, "NEIGHBOURS", 2)
+    sequences = [[0, 1], [0, 1], [0, 2], [3, 2], [2, 3]]
+    # Items 4 and 5 have no row; 4 is like 1 and 2, 5 like 3 and 2; lengths do not count.
+    vectors = torch.tensor(
+        [[-1.0, 0, 0], [9, 0, 0.1], [1, 0.5, 0], [0, 30, 2], [1, 0.1, 0], [0.1, 5, 0]]
+    )
+    bare = memory_of(sequences, 6, steps=1).shares.toarray()
+    for factor in (1.0, 2.5):
+        found = memory_of(sequences, 6, steps=1, vectors=vectors, new_items=factor).shares
+        found = found.toarray()
+        assert np.array_equal(found[:, :4], bare[:, :4])
+        np.testing.assert_allclose(found[:, 4], factor * (bare[:, 1] + bare[:, 2]) / 2)
+        np.testing.assert_allclose(found[:, 5], factor * (bare[:, 3] + bare[:, 2]) / 2)
+        assert found[0, 4] > 0
+    nothing = memory_of(sequences, 6, steps=1, vectors=vectors, new_items=0).shares.toarray()
+    assert np.array_equal(nothing, bare)
+    alike = vectors.clone()
+    alike[4:] = alike[4]  # nothing tells new items apart
+    assert np.array_equal(memory_of(sequences, 6, steps=1, vectors=alike).shares.toarray(), bare)
+    few = memory_of(sequences, 6, steps=1, cells=1, vectors=vectors).shares.toarray()
+    assert ((few[:, 4:] > 0).sum(1) <= 1).all()
+
+
+def test_too_many_new_items_are_said_and_lent_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(newcomers, "MOST_PAIRS", 3)
+    vectors = torch.eye(4)
+    shares = memory_of([[0, 1], [0, 1]], 4, vectors=vectors).shares.toarray()
+    assert (shares[:, 2:] == 0).all()
+    assert "2 items have no training row, too many" in caplog.text
+    known = memory_of([[0, 1, 2, 3]], 4, vectors=vectors).shares
+    assert np.array_equal(known.toarray(), memory_of([[0, 1, 2, 3]], 4).shares.toarray())

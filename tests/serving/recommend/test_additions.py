@@ -88,6 +88,10 @@ def test_without_the_new_items_lists_are_what_they_were(
     new = whole.item_ids.to_pylist()[count:]
     found = whole.score(requests, filters=Filters.of(whole, FilterOptions(exclude=new)))
     assert found.column("items") == plain.column("items")
+    lent = whole.memory
+    assert lent is not None
+    assert np.array_equal(lent.shares.toarray()[:count, :count], memory.shares.toarray())
+    assert (lent.shares.toarray()[:, count:].sum(0) > 0).all()
 
 
 def test_a_job_and_a_call_recommend_new_items(

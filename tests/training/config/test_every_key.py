@@ -344,6 +344,9 @@ PROBES: dict[str, Probe] = {
     "model.kind": Probe(other={"model.kind": "fm", "model.hidden": None}),
     "training.metric": Probe(other={"training.metric": "recall_at_5"}),
     "model.hidden": Probe(other={"model.hidden": [9]}),
+    "model.repeats": Probe(
+        {"model.repeats": False, "evaluation.filter_seen": False}, see="evaluated"
+    ),
     "model.memory.kind": Probe(see="evaluated"),
     **{
         f"model.memory.{key}": Probe(other={f"model.memory.{key}": value}, see="evaluated")
@@ -355,6 +358,7 @@ PROBES: dict[str, Probe] = {
             ("shrinkage", 0.0),
             ("cells", 1),
             ("scale", 0.01),
+            ("new_items", 50.0),
         )
     },
     "model.smoothing.rounds": Probe(other={"model.smoothing.rounds": 1}),

@@ -124,9 +124,9 @@ class PipelineJob:
         if chosen is not None:
             earlier = TrainedSources.of(source_folders(chosen.bundle))
             last = train_sources(config, run_dir, train, earlier)
-            found = ListModel.open(chosen.bundle.path).found_by
-            assert isinstance(found, PipelineSearch)
-            return FittedPipeline(last, self._on_all_rows(found.joined), {}, None)
+            before = ListModel.open(chosen.bundle.path).found_by
+            assert isinstance(before, PipelineSearch)
+            return FittedPipeline(last, self._on_all_rows(before.joined), {}, None)
         queries = self._queries(VALIDATION, config.training.max_validation_queries)
         if not len(queries):
             raise ConfigError("split: no user has a validation item; choose a larger share")

@@ -20,7 +20,7 @@ from recsys.training.families.plain.config import PlainExperiment
 from recsys.training.families.plain.explaining import explain_list
 from recsys.training.families.plain.fallback import PlainRanker
 from recsys.training.families.plain.fitting import check_fit
-from recsys.training.families.plain.job import evaluate_opened, model_on, open_plain
+from recsys.training.families.plain.job import evaluate_opened, model_on, open_plain, refitted
 from recsys.training.families.plain.reading import PlainData
 from recsys.training.families.plain.space import plain_space
 from recsys.training.families.retrieval.comparing import LISTS, ask_lists
@@ -70,4 +70,5 @@ PLAIN_MODELS = FittedFamily(
     space=plain_space,
     explain=Explainer.of_lists(explain_list),
     fits=check_fit,
+    recount=refitted,
 )

@@ -11,11 +11,13 @@ import numpy as np
 from recsys.bundle.directory import RUN_BUNDLES
 from recsys.core.errors import ConfigError
 from recsys.features.bundle.description import ModelDescription
+from recsys.features.bundle.files import write_weights
 from recsys.features.bundle.request_probe import with_answers
-from recsys.features.bundle.searching import items_of
+from recsys.features.bundle.searching import PlainSearch, Search, items_of
 from recsys.features.bundle.writing import ListAnswers, ModelContents, write_model
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.queries import Queries
+from recsys.features.dataset.sessions import Sessions
 from recsys.features.dataset.split import VALIDATION
 from recsys.plain.answering import MovedModel, PlainModel
 from recsys.plain.registry import PLAIN, fit_plain
@@ -41,6 +43,7 @@ from recsys.training.families.plain.fallback import PlainRanker
 from recsys.training.families.plain.fitting import refuse_unfit
 from recsys.training.families.plain.reading import PlainData
 from recsys.training.families.plain.rows import counted
+from recsys.training.families.recounting import NewLog, Renewed
 
 LOG = logging.getLogger(__name__)
 TITLE = "Plain model"
@@ -78,12 +81,7 @@ class PlainJob:
         Raises:
             ConfigError: it cannot be, on such rows and this machine.
         """
-        config, reading = self.config, self.reading
-        kind = PLAIN[config.model.kind]
-        rows = counted(reading.data, reading.sessions, attributes=reading.reads_attributes)
-        refuse_unfit(config, rows)
-        popular = popular_first(rows, config.evaluation.popularity_window_days)
-        return PlainModel.of(kind, fit_plain(config.model, rows), popular)
+        return _fitted(self.config, self.reading.data, self.reading.sessions)
 
     def validate(self, model: PlainModel) -> dict[str, float]:
         """Return the metrics on the validation queries; none where there are none."""
@@ -113,6 +111,29 @@ class PlainJob:
             about = ListReport(self.config, self.reading.data, evaluation, queries)
             write_list_report(report, TITLE, about)
         return Finished(evaluation, bundle, report)
+
+
+def refitted(opened: OpenedModel, _search: Search, log: NewLog) -> Renewed:
+    """Return the model fitted anew on a newer log.
+
+    Raises:
+        ConfigError: it cannot be, on such rows and this machine.
+    """
+    model = _fitted(opened.config, log.data, log.sessions)
+
+    def write(folder: Path) -> None:
+        write_weights(folder, model.to_bytes())
+
+    return Renewed(PlainSearch(model), write, {})
+
+
+def _fitted(config: PlainExperiment, data: Dataset, sessions: Sessions | None) -> PlainModel:
+    """Return the model, fitted on the training rows of `data`."""
+    kind = PLAIN[config.model.kind]
+    rows = counted(data, sessions, attributes=kind.reads_attributes)
+    refuse_unfit(config, rows)
+    popular = popular_first(rows, config.evaluation.popularity_window_days)
+    return PlainModel.of(kind, fit_plain(config.model, rows), popular)
 
 
 def open_plain(config: PlainExperiment, given: Given) -> PlainJob:

@@ -8,7 +8,6 @@ from recsys.features.dataset.queries import Queries, build_queries
 from recsys.features.dataset.session_queries import build_session_queries
 from recsys.features.dataset.sessions import SessionConfig, Sessions, cut_sessions
 from recsys.plain.answering import MovedModel, PlainModel
-from recsys.plain.registry import PLAIN
 from recsys.training.families.plain.config import PlainExperiment
 from recsys.training.families.plain.fallback import Answering, PlainRanker
 
@@ -69,8 +68,3 @@ class PlainData:
         filter_seen = self.config.evaluation.filter_seen
         of_sessions = self.sessions is not None
         return PlainRanker(model, Answering(filter_seen=filter_seen, of_sessions=of_sessions))
-
-    @property
-    def reads_attributes(self) -> bool:
-        """Whether the model is fitted on the items' attributes as well."""
-        return PLAIN[self.config.model.kind].reads_attributes

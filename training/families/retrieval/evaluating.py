@@ -70,7 +70,7 @@ def evaluate_model(
     vectors, gain = model.without_gain(query_vectors(model, queries.block, items, queries.history))
     filter_seen = settings.filter_seen
     of_vectors = partial(vector_ranker, items, vectors, filter_seen=filter_seen, gain=gain)
-    memory = None if fitted is None else fitted.memory
+    memory, said = (None, {}) if fitted is None else (fitted.memory, {"memory": fitted.words})
     rankers: dict[str, Ranker] = {config.model.kind: of_vectors(memory=memory)}
     if memory is not None:
         rankers[WITHOUT_MEMORY] = of_vectors()
@@ -84,7 +84,7 @@ def evaluate_model(
         queries,
         rankers,
         settings,
-        protocol=protocol_of(config, data) | ({} if fitted is None else {"memory": fitted.words}),
+        protocol=protocol_of(config, data) | reading.notes | said,
         seed=config.training.seed,
         item_vectors=directions_of(items, geometry),
         query_vectors=directions_of(vectors, geometry),

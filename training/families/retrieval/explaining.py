@@ -50,6 +50,11 @@ def explain_item(
     asked = pa.concat_tables([table, *(_without(table, step) for step in steps)])
     requests = model.encode(asked)
     found = model.search(requests, len(model.item_ids), filter_seen=False, exact=True)
+    if bool((found.rows[0] != target).all()):
+        raise ConfigError(
+            f"item {item} is in the history of user {user}, and this model recommends none of it "
+            "(model.repeats: never): explain another item"
+        )
     place = (found.rows == target).nonzero()[:, 1]
     if opened.config.evaluation.filter_seen:
         seen = requests.seen.take(torch.tensor([0])).values.numpy()

@@ -2,8 +2,11 @@
 
 import logging
 from dataclasses import dataclass, replace
+from functools import partial
 
-from recsys.features.bundle.files import read_memory
+from recsys.core.errors import ConfigError
+from recsys.features.bundle.files import read_memory, write_memory
+from recsys.features.bundle.searching import Search, VectorSearch
 from recsys.features.dataset.queries import Queries
 from recsys.features.dataset.split import VALIDATION
 from recsys.models.retrieval import RetrievalModel, catalogue_vectors, query_vectors
@@ -12,6 +15,7 @@ from recsys.retrieval.memory import WEIGHT, PairMemory
 from recsys.training.evaluation.evaluate import ranking_metrics, vector_ranker
 from recsys.training.families.opened import OpenedModel
 from recsys.training.families.plain.rows import counted
+from recsys.training.families.recounting import NewLog, Renewed
 from recsys.training.families.retrieval.reading import RetrievalData
 
 LOG = logging.getLogger(__name__)
@@ -42,7 +46,10 @@ def fit_memory(reading: RetrievalData, model: RetrievalModel) -> FittedMemory | 
         LOG.warning("memory: left out: %s; set model.memory: none to go without it", why_not)
         return FittedMemory(None, f"left out: {why_not}")
     in_scores = float(model.temperature.detach())  # one logit
-    memory = PairMemory.of(rows.sequence, rows.item, data.num_items, config, gain=in_scores)
+    vectors = catalogue_vectors(model, data.items)
+    memory = PairMemory.of(
+        rows.sequence, rows.item, data.num_items, config, gain=in_scores, vectors=vectors
+    )
     weight, how = config.weight, "as configured"
     if weight == "auto":
         weight, how = _chosen(reading, model, memory)
@@ -51,6 +58,37 @@ def fit_memory(reading: RetrievalData, model: RetrievalModel) -> FittedMemory | 
     if not weight:
         return FittedMemory(None, words)
     return FittedMemory(replace(memory, gain=weight * in_scores), words)
+
+
+def recounted_memory(opened: OpenedModel, search: Search, log: NewLog) -> Renewed:
+    """Return the model with the pairs of a newer log; what they gain stays.
+
+    Raises:
+        ConfigError: the model has no memory, or the counts do not fit into that of the machine.
+    """
+    assert isinstance(search, VectorSearch)
+    before = search.memory
+    if before is None:
+        where = opened.bundle.path
+        raise ConfigError(
+            f"{where}: this {opened.config.model.kind} has no memory of pairs, so no counts: train "
+            f"it on the newer log, from its weights (recsys train CONFIG --warm-start {where})"
+        )
+    rows = counted(log.data, log.sessions)
+    why_not = why_not_counted(len(rows.item), log.data.num_items)
+    if why_not is not None:
+        raise ConfigError(f"memory: {why_not}")
+    config = search.model.config.memory
+    memory = PairMemory.of(
+        rows.sequence,
+        rows.item,
+        log.data.num_items,
+        config,
+        gain=before.gain,
+        vectors=search.vectors,
+    )
+    words = {"memory": f"{memory.shares.nnz:,} pairs of items, {before.shares.nnz:,} before"}
+    return Renewed(replace(search, memory=memory), partial(write_memory, memory=memory), words)
 
 
 def memory_of(

@@ -40,6 +40,10 @@ class RetrievalData(ListData, Protocol):
     def config(self) -> RetrievalExperiment:
         """The experiment."""
 
+    @property
+    def notes(self) -> dict[str, str]:
+        """What was decided from the data, for the report."""
+
     def under(self, config: Any) -> Self:
         """Return the same under other settings of the model and its training."""
 

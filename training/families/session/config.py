@@ -142,8 +142,11 @@ def _losses(config: SessionExperiment) -> Iterator[str]:
     drawn = training.uniform_negatives + session.frequent_negatives
     if not (drawn or others or loss.whole_catalogue):
         yield f"training.loss: {loss.kind} has no negatives: set training.uniform_negatives"
-    if config.model.repeats and isinstance(loss, Gbce):
-        yield "model.repeats is for a softmax: set training.loss: sampled_softmax or full_softmax"
+    if config.model.repeats is True and isinstance(loss, Gbce):
+        yield (
+            "model.repeats: true is for a softmax: set training.loss: sampled_softmax or "
+            "full_softmax"
+        )
 
 
 def _clock(config: SessionExperiment) -> Iterator[str]:

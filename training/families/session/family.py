@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from recsys.features.dataset.sessions import sessions_of
 from recsys.features.propose.inspect import Report
 from recsys.features.tables.checked import Tables
+from recsys.retrieval.recurrence import Recurrence
 from recsys.training.evaluation.results import Evaluation
 from recsys.training.families.family import LearnedFamily
 from recsys.training.families.inspecting import inspect_tables
@@ -18,16 +19,21 @@ from recsys.training.families.retrieval.job import open_retrieval
 from recsys.training.families.retrieval.space import retrieval_space
 from recsys.training.families.session.config import SessionExperiment
 from recsys.training.families.session.reading import SessionData
+from recsys.training.families.session.repeats import recounted_session
 from recsys.training.reports.evaluation_table import evaluation_table
 
 _TITLE = "Session transformer"
 
 
 def _inspect(config: SessionExperiment) -> Report:
-    """Check the tables, and say how the log is cut into sessions."""
+    """Check the tables; say how the log is cut into sessions, and whether items come back."""
 
     def notes(tables: Tables, _part: NDArray[np.int8]) -> tuple[str, ...]:
-        return (sessions_of(config.schema_, tables.events, config.sessions).in_words(),)
+        sessions = sessions_of(config.schema_, tables.events, config.sessions)
+        sequence = np.repeat(np.arange(len(sessions)), sessions.lengths())
+        items = tables.events.item_row[sessions.order]
+        found = Recurrence.of(sequence, items, config.model.history_length)
+        return sessions.in_words(), f"repeats: {found.in_words()}"
 
     return inspect_tables(config, notes)
 
@@ -45,5 +51,6 @@ SESSION = LearnedFamily(
     ask=partial(ask_vectors, SessionData.of),
     comparer=LISTS,
     explain=EXPLAINER,
+    recount=recounted_session,
     space=retrieval_space,
 )

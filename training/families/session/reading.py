@@ -1,6 +1,6 @@
 """The data of an experiment with a model of sessions: the log cut where a visit ends."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 from recsys.bundle.pair_calibration import InteractionProbability
@@ -10,11 +10,14 @@ from recsys.features.dataset.queries import Queries
 from recsys.features.dataset.session_queries import build_session_queries
 from recsys.features.dataset.sessions import SessionConfig, Sessions, cut_sessions
 from recsys.models.retrieval import RetrievalModel
+from recsys.retrieval.recurrence import Recurrence
 from recsys.training.engine.loop import Task
 from recsys.training.engine.ranks import World
 from recsys.training.evaluation.evaluate import Ranker
+from recsys.training.families.plain.rows import counted
 from recsys.training.families.session.config import SessionExperiment
 from recsys.training.families.session.ids_only import ids_only_ranker
+from recsys.training.families.session.repeats import with_repeats
 from recsys.training.families.session.task import session_task
 
 
@@ -25,15 +28,16 @@ class SessionData:
     config: SessionExperiment
     data: Dataset
     sessions: Sessions
+    notes: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, config: SessionExperiment, data: Dataset) -> Self:
-        """Cut the log of `data` as `config.sessions` says.
+        """Cut the log of `data` as `config.sessions` says, and decide what is left to the data.
 
         Raises:
             ConfigError: it cannot be cut so.
         """
-        return cls(config, data, cut_sessions(data, config.sessions))
+        return cls(config, data, cut_sessions(data, config.sessions)).under(config)
 
     @property
     def cutting(self) -> SessionConfig:
@@ -42,7 +46,12 @@ class SessionData:
 
     def under(self, config: SessionExperiment) -> Self:
         """Return the same sessions under other settings of the model and its training."""
-        return replace(self, config=config)
+        if config.model.repeats != "auto":
+            return replace(self, config=config, notes={})
+        rows = counted(self.data, self.sessions)
+        found = Recurrence.of(rows.sequence, rows.item, config.model.history_length)
+        config, notes = with_repeats(config, found)
+        return replace(self, config=config, notes=notes)
 
     def check(self) -> None:
         """Whatever can be cut into sessions can be trained on."""

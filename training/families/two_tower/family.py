@@ -9,6 +9,7 @@ from recsys.training.families.retrieval.comparing import LISTS, ask_vectors
 from recsys.training.families.retrieval.evaluating import check_settings, evaluate_opened
 from recsys.training.families.retrieval.explaining import EXPLAINER
 from recsys.training.families.retrieval.job import open_retrieval
+from recsys.training.families.retrieval.memory import recounted_memory
 from recsys.training.families.two_tower.config import TwoTowerExperiment
 from recsys.training.families.two_tower.reading import TwoTowerData
 from recsys.training.families.two_tower.space import two_tower_space
@@ -29,5 +30,6 @@ TWO_TOWER = LearnedFamily(
     ask=partial(ask_vectors, TwoTowerData),
     comparer=LISTS,
     explain=EXPLAINER,
+    recount=recounted_memory,
     space=two_tower_space,
 )

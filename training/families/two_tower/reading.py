@@ -39,6 +39,11 @@ class TwoTowerData:
         """Requests hold whole histories, too."""
         return None
 
+    @property
+    def notes(self) -> dict[str, str]:
+        """Nothing is decided from the data."""
+        return {}
+
     def under(self, config: TwoTowerExperiment) -> Self:
         """Return the same under other settings of the model and its training."""
         return replace(self, config=config)

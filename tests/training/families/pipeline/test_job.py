@@ -262,13 +262,16 @@ def test_sources_may_be_files_new_items_and_models_that_learn(folder: Path) -> N
     config = config_of(folder, {"sources": sources})
     assert config.model.names == ("towers", "markov", "new_items")
     assert config.model.sources[0].training["epochs"] == 3
-    found = trained(folder, {"sources": sources})
+    found = trained(folder, {"sources": sources, "rules": [{"reserve": 2, "of": "new_items"}]})
     opened: Any = Scorer.open(found.bundle).found_by
     assert opened.only_new == (False, False, True)
     counts = {name: one.found_by for name, one in zip(opened.names, opened.sources, strict=True)}
     assert counts["towers"].vectors.shape == (NUM_ITEMS, 8)
     new = {Scorer.open(found.bundle).item_ids[int(row)].as_py() for row in opened.joined.new}
     assert "i39" in new  # which has no row at all
+    lists = recsys.load(found.bundle).recommend(["u001", "u002", "u003"], k=6)
+    assert len(new) == 1  # there is no second one to show
+    assert (lists.item.isin(new).groupby(lists.user).sum() == 1).all()
     # Trained again for as many epochs as the validation rows chose.
     run_dir = found.run_dir / "sources" / "0-towers"
     chosen = yaml.safe_load((run_dir / "last" / "config.yaml").read_text())

@@ -21,14 +21,18 @@ from recsys.features.dataset.split import VALIDATION
 from recsys.features.tables.sources import Sources
 from recsys.models.retrieval import catalogue_vectors, query_vectors
 from recsys.models.session import SessionTransformerConfig
+from recsys.models.two_tower import TwoTowerConfig
 from recsys.plain import limits
+from recsys.retrieval.memory import MemoryConfig
 from recsys.serving.engines.batch import score_to_parquet, shards_of_log
 from recsys.serving.export.retrieval import export_index
+from recsys.serving.recommend.following import Following
 from recsys.serving.recommend.scorer import Scorer
 from recsys.training.evaluation import evaluate as evaluate_module
 from recsys.training.evaluation.evaluate import ranking_metrics, vector_ranker
 from recsys.training.evaluation.results import Evaluation
 from recsys.training.families.load import load_config
+from recsys.training.families.loading import load_data
 from recsys.training.families.plain.rows import counted
 from recsys.training.families.retrieval import memory
 from recsys.training.families.retrieval.evaluating import evaluate_model
@@ -324,6 +328,11 @@ def test_without_a_memory_nothing_is_written_or_shown(tmp_path: Path) -> None:
     assert Scorer.open(found.bundle).memory is None
     earlier = SessionTransformerConfig.of_earlier({"kind": "session"})
     assert SessionTransformerConfig.model_validate(earlier).memory.kind == "none"
+    for kind in (SessionTransformerConfig, TwoTowerConfig):
+        before = kind.of_earlier({"memory": {"kind": "pairs", "weight": 0.5}})
+        assert kind.model_validate(before).memory.new_items == 0
+        written = kind(memory=MemoryConfig()).model_dump()
+        assert kind.model_validate(kind.of_earlier(written)).memory.new_items == 1
 
 
 def test_requests_go_on_from_a_session(result: TrainResult) -> None:
@@ -377,8 +386,50 @@ def test_a_session_that_comes_back_learns_to_repeat(tmp_path: Path) -> None:
         assert isinstance(evaluation, Evaluation)
         assert (np.diff(evaluation.relevant_offsets) == 1).all()
         found[repeats] = evaluation.results["session"].metrics["hit_rate_at_5"]
+    config = load_config(tmp_path / "recsys.yaml")
+    auto = config.model.model_copy(update={"repeats": "auto"})
+    reading = SessionData.of(config, load_data(config)).under(
+        config.model_copy(update={"model": auto})
+    )
+    assert reading.config.model.repeats is True
+    assert reading.notes["repeats"].startswith("true (69.20% of 1,211 steps")
+    assert reading.under(config).notes == {}
     assert found[True] > 0.6
     assert found[True] > found[False]
+
+
+def test_auto_leaves_out_what_never_comes_back(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        result = trained(folder)
+    bundle = Bundle.open(result.bundle)
+    assert bundle.json("model.json")["model"]["repeats"] == "never"
+    assert opened_config(result).model.repeats == "never"
+    assert "model.repeats: never (0.00% of" in caplog.text
+    evaluation = result.evaluation
+    assert isinstance(evaluation, Evaluation)
+    assert evaluation.protocol["repeats"].startswith("never (0.00% of")
+    assert evaluation.protocol["seen items"] == "kept"
+    scorer = Scorer.open(result.bundle, k=NUM_ITEMS, filter_seen=False)
+    request = {"user": ["a", "b"], "history": [["i03", "i04", "i03"], []], "seen": [["i09"], []]}
+    some, everything = scorer.score(pa.table(request)).column("items").to_pylist()
+    assert set(some) == {f"i{row:02}" for row in range(NUM_ITEMS)} - {"i03", "i04"}
+    assert len(everything) == NUM_ITEMS
+    following = Following.start(scorer, {"user": "a", "seen": ["i09"]})
+    for item in ("i03", "i04", "i03"):
+        following = following.append(item)
+    assert following.recommend().column("items")[0].as_py() == some
+    allowed = following.recommend(allow=["i04", "i05"]).column("items")[0].as_py()
+    assert allowed == ["i05"]
+    own = Following.start(scorer, {"user": "a", "allow": ["i04", "i05"]}).append("i04")
+    assert own.recommend().column("items")[0].as_py() == ["i05"]
+    again = evaluate_bundle(result.bundle, tmp_path / "again.html")
+    assert isinstance(again, Evaluation)
+    top = evaluation.results["session"].top
+    np.testing.assert_array_equal(again.results["session"].top, top)
+    export_index(result.bundle, "parquet", tmp_path / "out", min_recall=0)
+    assert "Leave the items of its own session out" in (tmp_path / "out/export.json").read_text()
 
 
 def test_an_item_is_explained_by_the_steps_and_by_the_pair_that_is_remembered(
@@ -408,5 +459,7 @@ def test_an_item_is_explained_by_the_steps_and_by_the_pair_that_is_remembered(
     if len(set(steps)) == len(steps):  # without the last step: without its times, too
         fall = why.score - without.column("scores")[0].as_py()[place]
         assert fall == pytest.approx(newest.adds, abs=0.5)
+    with pytest.raises(ConfigError, match=f"item {steps[0]} is in the history of user {user}"):
+        model.explain(user=user, item=steps[0])
     with pytest.raises(ConfigError, match="explained one item at a time"):
         model.explain()

@@ -474,7 +474,13 @@ def test_what_lies_between_two_items_is_learnt_from_both(tmp_path: Path) -> None
             "features": [{"name": "item", "table": "items", "kind": "categorical"}],
         },
         "split": {"kind": "leave_one_out"},
-        "model": {"kind": "session", "dim": 16, "history_length": 4, "dropout": 0.0},
+        "model": {
+            "kind": "session",
+            "dim": 16,
+            "history_length": 4,
+            "dropout": 0,
+            "repeats": False,
+        },
         "evaluation": {"filter_seen": False},
         "embedding": {"num_rows": 1024, "dim": 16, "learning_rate": 0.05},
         "training": {

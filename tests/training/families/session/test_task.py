@@ -356,7 +356,7 @@ REFUSED: list[tuple[str, Raw, str]] = [
     (
         "repeats",
         {"model": {**SMALL, "repeats": True}, **part(loss="gbce")},
-        "model.repeats is for a softmax: set training.loss: sampled_softmax or full_softmax",
+        "model.repeats: true is for a softmax: set training.loss: sampled_softmax or full_softmax",
     ),
     (
         "calibration",
