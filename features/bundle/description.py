@@ -16,6 +16,8 @@ from recsys.models.retrieval import RetrievalConfig
 from recsys.pipeline.config import PipelineConfig
 from recsys.plain.registry import PlainModelConfig
 
+LIST_LENGTH = 20
+"""Items of a list where nobody says how many."""
 ModelSettings = RetrievalConfig | RankerConfig | PlainModelConfig | PipelineConfig
 
 
@@ -32,6 +34,7 @@ class ModelDescription:
         filter_seen: whether lists left out what the user had interacted with when the model was
             evaluated.
         space_id: hash of all that shapes an item's vector; None where items have none.
+        k: items of a list where who asks does not say how many.
     """
 
     model: ModelSettings
@@ -41,6 +44,7 @@ class ModelDescription:
     sessions: SessionConfig | None = None
     filter_seen: bool = True
     space_id: str | None = None
+    k: int = LIST_LENGTH
 
     @property
     def kind(self) -> str:
@@ -74,6 +78,7 @@ class ModelDescription:
         if not self.gives_rows:
             found["space_id"] = self.space_id
             found["evaluation"] = {"filter_seen": self.filter_seen}
+            found["k"] = self.k
         if self.sessions is not None:
             found["sessions"] = self.sessions.model_dump(mode="json")
         return found | {
@@ -108,4 +113,5 @@ class ModelDescription:
             sessions=sessions,
             filter_seen=bool(raw.get("evaluation", {}).get("filter_seen", True)),
             space_id=raw.get("space_id"),
+            k=int(raw.get("k", LIST_LENGTH)),
         )

@@ -53,7 +53,7 @@ what comes before it. Lists are as long as the history; null, or no such column,
     "item attributes that its rows do not hold.",
 )
 @OTHER
-@click.option("--k", type=COUNT, help="Longest list; default: 20.")
+@click.option("--k", type=COUNT, help="Longest list; default: as the model says, else 20.")
 @click.option(
     "--probability", is_flag=True, help="Add the probability of an interaction with each item."
 )

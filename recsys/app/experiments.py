@@ -78,9 +78,10 @@ def check(config: Given) -> "Findings":
         >>> recsys.check(config).rows["interactions"]
         4000
     """
+    from recsys.app.starting import located
     from recsys.training.jobs.check import preflight
 
-    return preflight(config_given(config))
+    return preflight(located(config_given(config)))
 
 
 @checked

@@ -100,7 +100,7 @@ class Model:
         history: Any = None,
         user_table: Any = None,
         requests: Any = None,
-        k: Count = 20,
+        k: Count | None = None,
         filter_seen: bool | None = None,
         probability: bool = False,
         where: str | None = None,
@@ -117,7 +117,7 @@ class Model:
             user_table: the users' attributes, where the model reads any.
             requests: in place of `history`: a row a user, with the user key, `history` (a list
                 of item ids, oldest first) and whatever context the model reads.
-            k: longest list.
+            k: longest list; None: as the model says (the key `k` of a pipeline), else 20.
             filter_seen: leave out items the user has interacted with; None: as in the evaluation.
             probability: add the probability that the user interacts with the item.
             where: a condition on columns of the items, as in "price < 50 and in_stock".

@@ -96,7 +96,7 @@ def score(
     items: Any = None,
     requests: Any = None,
     others: Mapping[str, Any] | None = None,
-    k: Count = 20,
+    k: Count | None = None,
     filter_seen: bool | None = None,
     probability: bool = False,
     where: str | None = None,
@@ -118,7 +118,7 @@ def score(
         items: the items of today, which `where` reads; of a ranker attributes of its rows.
         requests: in place of `history`: one row a user; of a ranker the rows to score.
         others: side tables, by name.
-        k: longest list.
+        k: longest list; None: as the model says (the key `k` of a pipeline), else 20.
         filter_seen: leave out items the user has interacted with; None: as in the evaluation.
         probability: add the probability of each item.
         where: a condition on columns of the items, as in "price < 50 and in_stock".

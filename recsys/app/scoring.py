@@ -32,7 +32,7 @@ class ListOptions:
     """What lists are to hold.
 
     Attributes:
-        k: items of a list at most.
+        k: items of a list at most; None: as the model says, which is 20 unless trained otherwise.
         filter_seen: leave out items the user has interacted with; None: as in the evaluation.
         probability: add the probability of each item.
         rows_per_part: users in a part of the output.
@@ -41,7 +41,7 @@ class ListOptions:
         allow: the only ids that may be recommended, likewise.
     """
 
-    k: int = 20
+    k: int | None = None
     filter_seen: bool | None = None
     probability: bool = False
     rows_per_part: int = ROWS_PER_PART

@@ -1,6 +1,7 @@
 """What a training starts from: a configuration, a run to continue, or a model that chose."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from recsys.core.errors import ConfigError
@@ -51,7 +52,7 @@ def planned(config: ExperimentConfig | None, start: Start) -> Planned:
     if start.chosen is not None and not start.final:
         raise ConfigError("the model that chose goes with final: it is for a training on all rows")
     if config is not None:
-        config = _tracked(config, start.tracking_uri)
+        config = located(_tracked(config, start.tracking_uri))
     chosen = start.chosen or (None if config is None else config.final)
     if chosen is not None:
         return Planned(_final(config, start, chosen))
@@ -59,6 +60,15 @@ def planned(config: ExperimentConfig | None, start: Start) -> Planned:
     if start.final:
         check_can_choose(config)
     return Planned(_started(config, start.warm_start), then_final=start.final)
+
+
+def located(config: ExperimentConfig) -> ExperimentConfig:
+    """Return the configuration with the folders of the registered models that it names.
+
+    Raises:
+        NotFoundError: there is no such model.
+    """
+    return config.located(partial(resolve, uri=config.tracking.uri))
 
 
 def _resumed(config: ExperimentConfig | None, start: Start, run_dir: Path) -> Planned:

@@ -27,8 +27,10 @@ class Source(StrictModel):
     """
 
     model: Section | str | None = None
-    """Settings of the model with its `kind`, or the path of a configuration whose sections model,
-    training, embedding and sessions are taken (a calibration is left out: joining learns one)."""
+    """Settings of the model with its `kind`; the path of a configuration whose sections model,
+    training, embedding and sessions are taken (a calibration is left out: joining learns one); or
+    a model that was trained on the same data and split, which is used as it is: a bundle or run
+    folder, a run id or models:/name@alias."""
     new_items: NewItems | None = None
     """In place of `model`: new items, for exploration."""
     take: Positive = 100

@@ -29,14 +29,14 @@ from recsys.serving.recommend.filters import FilterOptions, Filters
 from recsys.serving.recommend.scorer import Scorer
 
 DEFAULTS: dict[str, Any] = {
-    "k": 20,
+    "k": None,
     "filter_seen": None,
     "probability": False,
     "where": None,
     "exclude": None,
     "allow": None,
 }
-"""Parameters of those who ask; filter_seen None: as when the model was evaluated; the others None:
+"""Parameters of those who ask. k, filter_seen: None for those of the model; the others None:
 everything may be recommended."""
 EXAMPLES = 3
 
@@ -106,7 +106,8 @@ class Lists:
         columns, key = request_columns(bundle), read_schema(bundle).user_key
         probe = without_answers(read_request_probe(bundle))
         example = probe.select([n for n in probe.column_names if n != SEEN]).slice(0, EXAMPLES)
-        params = DEFAULTS | {"filter_seen": read_description(bundle).filter_seen}
+        about = read_description(bundle)
+        params = DEFAULTS | {"filter_seen": about.filter_seen, "k": about.k}
         return example, request_signature(columns, key, params)
 
     def requirements(self, bundle: Bundle) -> list[str]:

@@ -49,7 +49,7 @@ class Scorer(ListModel):
     def open(
         cls,
         path: Path,
-        k: int = 20,
+        k: int | None = None,
         filter_seen: bool | None = None,
         probability: bool = False,
     ) -> Self:
@@ -57,7 +57,7 @@ class Scorer(ListModel):
 
         Args:
             path: of a retrieval model's bundle.
-            k: longest list, where `score` is given no other.
+            k: longest list, where `score` is given no other; None: as the model says.
             filter_seen: leave out items a user interacted with; None: as when the model was
                 evaluated.
             probability: add that of an interaction with each item.
@@ -67,12 +67,13 @@ class Scorer(ListModel):
             ConfigError: probabilities are wanted of a model trained without calibration, or the
                 model gives no lists.
         """
-        _checked_k(k)
+        if k is not None:
+            _checked_k(k)
         model = ListModel.open(path)
         evaluated = model.description.filter_seen
         scorer = cls(
             **vars(model),
-            k=k,
+            k=model.description.k if k is None else k,
             filter_seen=evaluated if filter_seen is None else filter_seen,
             probability=probability,
         )

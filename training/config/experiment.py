@@ -4,6 +4,7 @@ A family's class (`recsys.training.families.*.config`) has the sections and keys
 to its models, and no others: what cannot be combined cannot be written.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -49,6 +50,13 @@ class ExperimentConfig(StrictModel):
 
     def settled(self, folder: Path) -> Self:
         """Return the experiment with what it names in other files, below `folder`, written out."""
+        return self
+
+    def located(self, find: Callable[[str], Path]) -> Self:
+        """Return the experiment with the folders of the trained models that it is made of.
+
+        find: returns the folder of the bundle of a path or a reference to a registered model.
+        """
         return self
 
 

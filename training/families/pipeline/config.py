@@ -1,12 +1,13 @@
 """The configuration of an experiment with a pipeline."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import model_validator
 
 from recsys.core.errors import ConfigError
+from recsys.features.bundle.description import LIST_LENGTH
 from recsys.features.dataset.split import TEST, RetrievalSplitConfig
 from recsys.models.registry import MODELS
 from recsys.pipeline.config import PipelineConfig, Ranker, Source
@@ -14,6 +15,7 @@ from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.config.file import read_raw
 from recsys.training.config.retrieval import RetrievalEvaluationConfig, refuse_labels
 from recsys.training.config.sections import FittingConfig, PositiveInt
+from recsys.training.families.pipeline.references import settled_reference
 
 TAKEN = ("model", "training", "embedding", "sessions")
 """Sections of a source's own file that count."""
@@ -61,6 +63,9 @@ class PipelineExperiment(ExperimentConfig):
     """Sources, how they are joined and ranked, and the rules of the lists."""
     training: PipelineFittingConfig = PipelineFittingConfig()
     evaluation: PipelineEvaluationConfig = PipelineEvaluationConfig()
+    k: PositiveInt = LIST_LENGTH
+    """Length of the lists where who asks says no other: of `score`, `recommend` and MLflow's
+    `predict`."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -91,6 +96,16 @@ class PipelineExperiment(ExperimentConfig):
             rank = rank.model_copy(update=_sections(folder / rank.model, rank, _OF_RANKERS))
         model = self.model.model_copy(update={"sources": sources, "rank": rank})
         return self.model_copy(update={"model": model})
+
+    def located(self, find: Callable[[str], Path]) -> Self:
+        """Return the experiment with the folders of the trained models among its sources."""
+        sources = tuple(
+            source.model_copy(update={"model": str(find(source.model).resolve())})
+            if isinstance(source.model, str)
+            else source
+            for source in self.model.sources
+        )
+        return self.model_copy(update={"model": self.model.model_copy(update={"sources": sources})})
 
     def of_source(self, number: int, *, last: bool = False) -> dict[str, Any]:
         """Return the keys of the experiment that trains a source.
@@ -156,6 +171,9 @@ def _written_out(source: Source, folder: Path) -> Source:
             f"model.sources: '{source.model}' is a kind of model and no file: write "
             f"{{kind: {source.model}}} for a model with the settings that it has by default"
         )
+    trained = settled_reference(source, folder)
+    if trained is not None:
+        return trained
     settled = _sections(path, source, TAKEN)
     return source.model_copy(update={**settled, "name": source.name or path.stem})
 

@@ -16,8 +16,12 @@ from recsys.training.families.inspecting import inspect_tables
 from recsys.training.families.list_evaluation import check_metric
 from recsys.training.families.pipeline.config import PipelineExperiment
 from recsys.training.families.pipeline.explaining import explain_candidate
-from recsys.training.families.pipeline.fitting import check_settings_of_sources, check_sources_fit
-from recsys.training.families.pipeline.job import check_items, open_pipeline
+from recsys.training.families.pipeline.fitting import (
+    check_items,
+    check_settings_of_sources,
+    check_sources_fit,
+)
+from recsys.training.families.pipeline.job import open_pipeline
 from recsys.training.families.pipeline.opening import PipelineData, answering, evaluate_opened
 from recsys.training.families.pipeline.tuning import refuse_to_search
 from recsys.training.families.plain.choose import check_baselines

@@ -7,11 +7,23 @@ from numpy.typing import NDArray
 
 from recsys.core.errors import ConfigError
 from recsys.embeddings.memory import check_memory, free_memory_bytes
+from recsys.features.bundle.model_bundle import ModelBundle
 from recsys.features.dataset.split import TRAIN, VALIDATION
+from recsys.features.filters.columns import CatalogueColumns
+from recsys.features.filters.predicate import passing
+from recsys.features.pipeline.rules import RuleError, Rules
+from recsys.features.schema import Schema
 from recsys.features.tables.checked import Tables
+from recsys.models.retrieval import RETRIEVAL
+from recsys.pipeline.rules import VECTORS, Diversify
 from recsys.training.config.experiment import ExperimentConfig, LearnedExperiment
 from recsys.training.families.pipeline.config import PipelineExperiment
 from recsys.training.families.pipeline.sources import check_ranker, check_source
+from recsys.training.families.pipeline.trained import (
+    check_trained,
+    check_trained_fits,
+    trained_sources,
+)
 
 
 def check_settings_of_sources(config: PipelineExperiment) -> None:
@@ -22,6 +34,9 @@ def check_settings_of_sources(config: PipelineExperiment) -> None:
     """
     from recsys.training.families.registry import family_of
 
+    for number, name in enumerate(config.model.names):
+        if name in trained_sources(config):
+            check_trained(config, number)
     for name, source in _sources(config).items():
         try:
             family_of(source).check(source)
@@ -47,6 +62,9 @@ def check_sources_fit(config: PipelineExperiment, tables: Tables, part: NDArray[
     """
     from recsys.training.families.registry import family_of
 
+    if config.final is None:
+        for name, path in trained_sources(config).items():
+            check_trained_fits(name, path, tables.fingerprint)
     rows = np.where(part == VALIDATION, np.int8(TRAIN), part)
     for name, source in _sources(config).items():
         try:
@@ -55,9 +73,50 @@ def check_sources_fit(config: PipelineExperiment, tables: Tables, part: NDArray[
             raise _of_source(name, error) from None
 
 
+def check_items(config: PipelineExperiment, schema: Schema, tables: Tables) -> None:
+    """Refuse a filter or a rule that does not fit the items.
+
+    Raises:
+        FilterError, RuleError, ConfigError: which, and why.
+    """
+    num_items = tables.items.num_rows
+    columns = CatalogueColumns(schema, lambda: tables.items)
+    only = config.model.filter
+    if only is not None and not passing(only, columns, num_items).any():
+        raise ConfigError(f"model.filter: no item passes {only!r}")
+    _check_vectors(config)
+    some = np.zeros((num_items, 1), np.float32)  # vectors come with the sources
+    Rules.compiled(config.model.rules, columns, num_items, some)
+
+
+def _check_vectors(config: PipelineExperiment) -> None:
+    """Refuse a rule by vectors where no source has any, before one is trained."""
+    kinds = [
+        one.model.get("kind", "two_tower")
+        for one in config.model.sources
+        if isinstance(one.model, dict)
+    ]
+    kinds += [ModelBundle.read(path).description.kind for path in trained_sources(config).values()]
+    if any(kind in RETRIEVAL for kind in kinds):
+        return
+    for number, rule in enumerate(config.model.rules, 1):
+        if isinstance(rule, Diversify) and rule.diversify.by == VECTORS:
+            raise RuleError(
+                number,
+                "diversify",
+                "by: vectors, and no source has vectors of items; add one that has (two_tower, "
+                "session), or name a column",
+            )
+
+
 def _sources(config: PipelineExperiment) -> dict[str, ExperimentConfig]:
-    names = config.model.names
-    return {name: check_source(config, number, _parse) for number, name in enumerate(names)}
+    """Return the experiments of the sources that are to be trained."""
+    names, before = config.model.names, trained_sources(config)
+    return {
+        name: check_source(config, number, _parse)
+        for number, name in enumerate(names)
+        if name not in before
+    }
 
 
 def _parse(raw: dict[str, Any], *, source: str) -> ExperimentConfig:

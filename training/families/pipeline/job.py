@@ -6,7 +6,6 @@ trained again on all rows before the test part, for as many epochs as the valida
 """
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,16 +26,12 @@ from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.queries import Queries, build_queries
 from recsys.features.dataset.split import TEST, TRAIN, VALIDATION
 from recsys.features.filters.columns import CatalogueColumns
-from recsys.features.filters.predicate import passing
 from recsys.features.pipeline.fusing import ByRank
 from recsys.features.pipeline.model import JoinedModel
 from recsys.features.pipeline.row_ranker import RowRanker
-from recsys.features.pipeline.rules import RuleError, Rules
+from recsys.features.pipeline.rules import Rules
 from recsys.features.pipeline.searching import PipelineSearch
-from recsys.features.schema import Schema
-from recsys.features.tables.checked import Tables
-from recsys.models.retrieval import RETRIEVAL
-from recsys.pipeline.rules import VECTORS, Diversify, doubts
+from recsys.pipeline.rules import doubts
 from recsys.plain.kind import PlainConfig
 from recsys.plain.registry import PLAIN
 from recsys.training.config.file import dump_config
@@ -70,10 +65,11 @@ from recsys.training.families.pipeline.asking import (
     whole,
 )
 from recsys.training.families.pipeline.config import PipelineExperiment
-from recsys.training.families.pipeline.fitting import check_sources_fit
+from recsys.training.families.pipeline.fitting import check_items, check_sources_fit
 from recsys.training.families.pipeline.learning import facts_of, learnt, new_items
 from recsys.training.families.pipeline.ranking import train_ranker
 from recsys.training.families.pipeline.sources import TrainedSources, train_sources
+from recsys.training.families.pipeline.trained import trained_sources
 from recsys.training.families.plain.choose import baseline_rankers
 
 LOG = logging.getLogger(__name__)
@@ -211,6 +207,7 @@ class PipelineJob:
             policies=config.policies,
             layouts=layouts_of(data.encoder, config.model.kind),
             filter_seen=config.evaluation.filter_seen,
+            k=config.k,
         )
         contents = ModelContents(
             description=described,
@@ -246,40 +243,6 @@ def open_pipeline(config: PipelineExperiment, given: Given) -> PipelineJob:
     return PipelineJob(config, data, given)
 
 
-def check_items(config: PipelineExperiment, schema: Schema, tables: Tables) -> None:
-    """Refuse a filter or a rule that does not fit the items.
-
-    Raises:
-        FilterError, RuleError, ConfigError: which, and why.
-    """
-    num_items = tables.items.num_rows
-    columns = CatalogueColumns(schema, lambda: tables.items)
-    only = config.model.filter
-    if only is not None and not passing(only, columns, num_items).any():
-        raise ConfigError(f"model.filter: no item passes {only!r}")
-    _check_vectors(config)
-    some = np.zeros((num_items, 1), np.float32)  # vectors come with the sources
-    Rules.compiled(config.model.rules, columns, num_items, some)
-
-
-def _check_vectors(config: PipelineExperiment) -> None:
-    """Refuse a rule by vectors where no source has any, before one is trained."""
-    if any(isinstance(one.model, dict) and _has_vectors(one.model) for one in config.model.sources):
-        return
-    for number, rule in enumerate(config.model.rules, 1):
-        if isinstance(rule, Diversify) and rule.diversify.by == VECTORS:
-            raise RuleError(
-                number,
-                "diversify",
-                "by: vectors, and no source has vectors of items; add one that has (two_tower, "
-                "session), or name a column",
-            )
-
-
-def _has_vectors(model: Mapping[str, Any]) -> bool:
-    return model.get("kind", "two_tower") in RETRIEVAL
-
-
 def evaluated(
     config: PipelineExperiment,
     data: Dataset,
@@ -307,6 +270,8 @@ def evaluated(
         rankers |= extra_rankers(data, queries, filter_seen=settings.filter_seen)
     protocol = protocol_of(config, data)
     protocol["split"] += "; sources and plain models are fitted on training and validation rows"
+    for name, path in trained_sources(config).items():
+        protocol["split"] += f" ({name} is model {path.name}, as it was trained, on training rows)"
     if config.model.filter is not None:
         protocol["filter"] = f"{config.model.filter} (of the pipeline and its sources alone)"
     evaluation = evaluate(
@@ -352,8 +317,19 @@ def trained_on_all(data: Dataset) -> Dataset:
 
 
 def search_of(config: PipelineExperiment, data: Dataset, sources: TrainedSources) -> PipelineSearch:
-    """Return what asks sources, and joins what they name by their ranks."""
+    """Return what asks sources, and joins what they name by their ranks.
+
+    Raises:
+        ConfigError: a source knows other items.
+    """
     settings = config.model
+    ids = data.tables.items.column(data.schema.item_key).combine_chunks()
+    for name, source in zip(settings.names, sources.models, strict=True):
+        if not source.item_ids.equals(ids):
+            raise ConfigError(
+                f"model.sources: {name}: it was trained on other items than these data have: train "
+                "it on these data, or write its settings in place of its name"
+            )
     joined = JoinedModel(ByRank(60.0), facts_of(data), new_items(config, data), None, 0)
     return PipelineSearch(
         names=settings.names,

@@ -15,6 +15,7 @@ from recsys.pipeline.config import Ranker
 from recsys.training.families.chosen import as_chosen
 from recsys.training.families.pipeline.config import PipelineExperiment
 from recsys.training.families.pipeline.lines import lines_of
+from recsys.training.families.pipeline.trained import trained_sources
 
 LOG = logging.getLogger(__name__)
 FOLDER = "sources"
@@ -44,7 +45,7 @@ def train_sources(
     train: Train,
     earlier: TrainedSources | None = None,
 ) -> TrainedSources:
-    """Train every source; what a run that was stopped has trained is not trained again.
+    """Train every source that is not trained yet, also not by a run that was stopped.
 
     Args:
         config: the pipeline.
@@ -55,7 +56,12 @@ def train_sources(
     """
     stage = FIRST if earlier is None else LAST
     bundles = []
+    before = trained_sources(config)
     for number, name in enumerate(config.model.names):
+        if name in before:
+            bundles.append(before[name] if earlier is None else earlier.bundles[number])
+            LOG.info(f"source {name}, as it was trained ({bundles[-1].name})")
+            continue
         keys = config.of_source(number, last=earlier is not None)
         if earlier is not None:
             keys = as_chosen(keys, earlier.models[number])

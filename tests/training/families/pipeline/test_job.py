@@ -253,6 +253,20 @@ def test_what_is_best_on_held_out_requests_is_kept(
     )
 
 
+def test_lists_are_as_long_as_the_pipeline_says_where_nobody_else_does(
+    folder: Path, tmp_path: Path
+) -> None:
+    found = trained(folder, k=3)
+    model = recsys.load(found.bundle)
+    log = folder / "log.parquet"
+    assert len(model.recommend(["u001"])) == 3
+    assert len(model.recommend(["u001"], k=2)) == 2
+    recsys.score(found.bundle, tmp_path / "lists", history=log)
+    lists = pd.read_parquet(tmp_path / "lists")
+    assert set(lists["items"].map(len)) == {3}
+    assert Scorer.open(found.bundle).description.k == 3
+
+
 def test_sources_may_be_files_new_items_and_models_that_learn(folder: Path) -> None:
     sources = [
         {"model": "towers.yaml", "take": 20},
