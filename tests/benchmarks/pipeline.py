@@ -1,6 +1,7 @@
 """Pipelines beside each of their sources and the plain models, on the same queries.
 
-    --set data=world,ml1m    some of the data sets: world (built in), ml1m, beauty, sports
+    --set data=world,ml1m    some of the data sets: world (built in), world_dcn (the same, its
+                             candidates ranked by a network), ml1m, beauty, sports
     --set seeds=3            seeds of the sources that learn (default 1)
     --set model.rank=gbdt    any key of the pipeline's configuration
 
@@ -25,7 +26,7 @@ from recsys.features.world.world import RetailWorld
 from recsys.metrics.intervals import paired_difference
 from recsys.training.config.file import read_yaml, set_key
 from recsys.training.engine.machine import keep_freed_memory
-from recsys.training.evaluation.results import Evaluation
+from recsys.training.evaluation.results import WITHOUT_RANKER, WITHOUT_RULES, Evaluation
 from recsys.training.families.load import config_of
 from recsys.training.jobs.train import train
 
@@ -71,9 +72,9 @@ def of_films() -> Raw:
     return {name: raw[name] for name in ("data", "schema", "split")} | {"sources": sources}
 
 
-def of_world(folder: Path, small: bool) -> Raw:
+def of_world(folder: Path, small: bool, **sizes: int) -> Raw:
     """Return the pipeline on the built-in world, its two-tower as `init` writes it."""
-    sizes = {"users": 150, "items": 80, "events": 3000} if small else {}
+    sizes = {"users": 150, "items": 80, "events": 3000} if small else sizes
     found = RetailWorld.create(0, **sizes).write(folder / "world")
     paths = [found.interactions, found.items, found.users]
     raw = read_yaml(infer(paths).yaml, source="world")
@@ -90,9 +91,9 @@ def of_world(folder: Path, small: bool) -> Raw:
 
 def keys_of(raw: Raw, folder: Path, seed: int, overrides: tuple[str, ...]) -> Raw:
     """Return the whole configuration."""
-    keys = {name: one for name, one in raw.items() if name != "sources"}
+    keys = {name: one for name, one in raw.items() if name not in ("sources", "rank")}
     keys |= {
-        "model": {"kind": "pipeline", "sources": raw["sources"]},
+        "model": {"kind": "pipeline", "sources": raw["sources"], "rank": raw.get("rank", "none")},
         "training": {"metric": METRIC, "seed": seed},
         "evaluation": {"ks": [10, 20]},
         "tracking": {"enabled": False},
@@ -122,7 +123,7 @@ def made_small(raw: Raw) -> Raw:
 def figures_of(evaluation: Evaluation) -> Raw:
     """Return the metrics of all rankers, and the gain over the best part."""
     own, *others = evaluation.results.values()
-    parts = [one for one in others if one.name != "without_rules"]
+    parts = [one for one in others if one.name not in (WITHOUT_RULES, WITHOUT_RANKER)]
     best = max(parts, key=lambda one: one.metrics[METRIC])
     gain = paired_difference(own.per_query[METRIC], best.per_query[METRIC])
     names = ("hit_rate_at_10", METRIC, "recall_at_20", "ndcg_at_20")
@@ -155,6 +156,9 @@ def main() -> None:
                 folder = Path(place)
                 raw = {
                     "world": lambda folder=folder: of_world(folder, benchmark.smoke),
+                    "world_dcn": lambda folder=folder: (
+                        of_world(folder, benchmark.smoke) | {"rank": "dcn"}
+                    ),
                     "ml1m": of_films,
                     "beauty": lambda: of_sessions("session_beauty", "amazon-beauty"),
                     "sports": lambda: of_sessions("session_sports", "amazon-sports"),

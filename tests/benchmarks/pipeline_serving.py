@@ -4,6 +4,9 @@ MovieLens-1M as `init` reads it; sources linear, chain and neighbours with 200 c
 joined by what was learnt, ordered by trees, under a filter and three rules. Each stage is called
 by itself on what the stage before gave; then the whole, in turn, one thread. `whole_vs_stages` is
 the ratio of the medians of CPU time.
+
+    --set data=wide    the built-in world with 100,000 items: a two-tower and two plain models, 500
+                       candidates to rank; add=true keeps the figures of the other data
 """
 
 import os
@@ -24,9 +27,10 @@ from pipeline import OF_SEQUENCES, made_small, of_films, of_world
 from recsys.features.bundle.searching import items_of
 from recsys.features.dataset.split import TEST
 from recsys.features.pipeline.candidates import Candidates
-from recsys.features.pipeline.searching import PipelineSearch
+from recsys.features.pipeline.searching import RULED, PipelineSearch
 from recsys.training.families.family import Given
 from recsys.training.families.load import config_of
+from recsys.training.families.pipeline import learning
 from recsys.training.families.pipeline.asking import Asking
 from recsys.training.families.pipeline.job import open_pipeline
 from recsys.training.families.pipeline.opening import search_in
@@ -51,12 +55,26 @@ WORLD: dict[str, Any] = {
 }
 
 
-def pipeline_in(folder: Path, small: bool) -> tuple[Path, Any]:
+def of_many_items(folder: Path) -> dict[str, Any]:
+    """Return the pipeline on a world with many items; `ease` would need a matrix of them."""
+    raw = of_world(folder, small=False, users=4000, items=100_000, events=200_000)
+    sources = [one for one in raw["sources"] if one["model"]["kind"] != "ease"]
+    sources[0]["training"] |= {"epochs": 2}
+    return raw | {"sources": [{**one, "take": 250} for one in sources]}
+
+
+def pipeline_in(folder: Path, small: bool, wide: bool) -> tuple[Path, Any]:
     """Train the pipeline; return its bundle and its configuration."""
-    raw = made_small(of_world(folder, small=True)) if small else of_films()
-    rank: Any = {"kind": "gbdt", "trees": 5, "least_rows": 5} if small else "gbdt"
-    own = WORLD if small else FILMS
-    sources = raw["sources"] if small else [raw["sources"][0], OF_SEQUENCES[0], OF_SEQUENCES[2]]
+    rank: Any = "gbdt"
+    if wide:
+        raw, own, rank = of_many_items(folder), WORLD, {"kind": "gbdt", "candidates": 500}
+    elif small:
+        raw, own = made_small(of_world(folder, small=True)), WORLD
+        rank = {"kind": "gbdt", "trees": 5, "least_rows": 5}
+    else:
+        raw, own = of_films(), FILMS
+        raw["sources"] = [raw["sources"][0], OF_SEQUENCES[0], OF_SEQUENCES[2]]
+    sources = raw["sources"]
     keys = {name: one for name, one in raw.items() if name != "sources"} | {
         "model": {"kind": "pipeline", "sources": sources, "rank": rank, **own},
         "evaluation": {"ks": [10, 20], "baselines": []},
@@ -91,14 +109,16 @@ def measured(search: PipelineSearch, asking: Asking, users: Any, times: int) -> 
     joined, size = search.joined, search.joined.num_items
     stages["candidates"] = lambda: Candidates.of(pairs, size, search.takes)
     candidates = stages["candidates"]()
-    history = items_of(requests.history)
-    stages["fusion"] = lambda: joined.fused(candidates, 300)
-    stages["ranking"] = lambda: joined.ranked(candidates, history, 300)
-    ranked = joined.ranked(candidates, history, 300)
+    history, most = items_of(requests.history), max(RULED, 20)
+    stages["fusion"] = lambda: joined.fused(candidates, most)
+    stages["ranking"] = lambda: joined.ranked(candidates, history, most)
+    ranked = joined.ranked(candidates, history, most)
     assert search.rules is not None
     rules = search.rules
     eligible = exclude.masks()  # type: ignore[union-attr]
-    stages["rules"] = lambda: rules.apply(ranked.rows.numpy(), ranked.scores.numpy(), 20, eligible)
+    stages["rules"] = lambda: rules.apply(
+        ranked.rows.numpy(), ranked.scores.numpy(), 20, eligible, {}
+    )
     found = {name: cpu(call, times) for name, call in stages.items()}
     counted = dict(found)
     if joined.ranker is not None:
@@ -107,7 +127,7 @@ def measured(search: PipelineSearch, asking: Asking, users: Any, times: int) -> 
         del counted["ranking"]
     found["sum"] = sum(counted.values())
     found["whole"] = cpu(lambda: search(requests, 20, exclude=exclude), times)
-    found["encoding"] = cpu(lambda: search.encode(table, _unnamed()), 1)
+    found["encoding"] = cpu(lambda: search.reading(requests, table, _unnamed()), 1)
     return found
 
 
@@ -121,7 +141,11 @@ def main() -> None:
     benchmark = Benchmark("pipeline_serving", __doc__ or "")
     with tempfile.TemporaryDirectory(prefix="pipeline-serving-") as place:
         folder = Path(place)
-        bundle, config = pipeline_in(folder, benchmark.smoke)
+        given = dict(one.split("=", 1) for one in benchmark.overrides)
+        wide = given.get("data") == "wide"
+        if wide:  # what ranking costs is measured also where it does not pay
+            learning._kept = lambda *_: learning._RANKED
+        bundle, config = pipeline_in(folder, benchmark.smoke, wide)
         data = open_pipeline(config, Given()).data
         search = search_in(open_model(bundle), data)
         asking = Asking.before(config, data, TEST)
@@ -133,7 +157,9 @@ def main() -> None:
             benchmark.row(name, f"{one * 1e6 / len(users):8.1f} us a request, {per_s[name]:,} a s")
         ratio = seconds["whole"] / seconds["sum"]
         benchmark.row("whole / sum of the stages", f"{ratio:.2f}")
-        benchmark.finish({"whole_vs_stages": round(ratio, 3), "requests_per_cpu_s": per_s})
+        found = {"whole_vs_stages": round(ratio, 3), "requests_per_cpu_s": per_s}
+        kept = benchmark.kept() if given.get("add") else {}
+        benchmark.finish(kept | ({"wide": found} if wide else found))
 
 
 if __name__ == "__main__":
