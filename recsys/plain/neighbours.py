@@ -1,6 +1,7 @@
 """Neighbours in the item-item graph: the other items of the users of these items."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy import sparse
 
+from recsys.core.distinct import distinct
 from recsys.plain.interactions import (
     Integers,
     blocks_of,
@@ -15,6 +17,9 @@ from recsys.plain.interactions import (
     user_items,
 )
 from recsys.plain.kind import PlainConfig
+
+_AT_ONCE = 1 << 17
+"""Entries whose similarities are worked out together: few enough for a processor's cache."""
 
 
 class ItemKNNConfig(PlainConfig):
@@ -40,7 +45,7 @@ class ItemKNN:
     where j is among the `neighbours` most similar of i. Unlike there, the columns are not
     scaled to sum to one; shrinkage damps similarities that rest on a few users.
 
-    similarity: (n_items, n_items) float32 CSR, at most `neighbours` entries a row.
+    similarity: (n_items, n_items) float32 CSR, at most `neighbours` entries a row, in any order.
     """
 
     similarity: sparse.csr_array[Any]
@@ -70,11 +75,7 @@ class ItemKNN:
         blocks = []
         for start, stop in blocks_of(num_items):
             common = (users[start:stop] @ user_matrix).tocsr()
-            rows = np.repeat(np.arange(common.shape[0]), np.diff(common.indptr)) + start
-            common.data /= norm[rows] * norm[common.indices] + np.float32(shrinkage)
-            common.data[rows == common.indices] = 0
-            common.sort_indices()
-            blocks.append(_largest(common, neighbours))
+            blocks.append(_nearest(common, start, norm, np.float32(shrinkage), neighbours))
         return cls(sparse.vstack(blocks, format="csr", dtype=np.float32))
 
     def score(self, history_values: Integers, history_offsets: Integers) -> NDArray[np.float32]:
@@ -84,19 +85,49 @@ class ItemKNN:
         return scores
 
 
-def _largest(block: sparse.csr_array[Any], count: int) -> sparse.csr_array[Any]:
-    """Keep the `count` largest positive entries of each row, ties by smaller column."""
-    kept = np.zeros(block.nnz, bool)
-    for start, stop in zip(block.indptr[:-1], block.indptr[1:], strict=True):
-        values = block.data[start:stop]
-        if stop - start <= count:
-            kept[start:stop] = values > 0
-            continue
-        threshold = np.partition(values, -count)[-count]
-        above = values > threshold
-        kept[start:stop] = above
-        if threshold > 0:
-            ties = np.flatnonzero(values == threshold)[: count - int(above.sum())]
-            kept[start + ties] = True
-    lengths = np.concatenate([[0], np.cumsum(kept)])[block.indptr]
-    return sparse.csr_array((block.data[kept], block.indices[kept], lengths), shape=block.shape)
+def _nearest(
+    common: sparse.csr_array[Any],
+    first: int,
+    norm: NDArray[np.float32],
+    shrinkage: np.float32,
+    count: int,
+) -> sparse.csr_array[Any]:
+    """Return the `count` largest similarities of each row, ties by smaller column.
+
+    Args:
+        common: the users that items have in common, (M, n_items), columns in any order.
+        first: the item that its first row is.
+        norm: (n_items,) root of the number of users.
+        shrinkage: added to the denominator.
+        count: how many are kept of a row.
+    """
+    values, columns, counts = [common.data[:0]], [common.indices[:0]], [np.zeros(1, np.int64)]
+    runs = np.searchsorted(common.indptr, np.arange(0, max(common.nnz, 1), _AT_ONCE))
+    for start, stop in pairwise(distinct(np.append(runs, common.shape[0])).tolist()):
+        bounds = common.indptr[start : stop + 1]
+        run, lengths = slice(bounds[0], bounds[-1]), np.diff(bounds)
+        row, column = np.repeat(np.arange(stop - start), lengths), common.indices[run]
+        item = row + (first + start)
+        value = common.data[run] / (norm[item] * norm[column] + shrinkage)
+        value[item == column] = 0
+        kept = value > 0
+        for long in np.flatnonzero(lengths > count):
+            place = slice(bounds[long] - bounds[0], bounds[long + 1] - bounds[0])
+            kept[place] = _are_largest(value[place], column[place], count)
+        values.append(value[kept])
+        columns.append(column[kept])
+        counts.append(np.bincount(row[kept], minlength=stop - start))
+    found = (np.concatenate(values), np.concatenate(columns), np.cumsum(np.concatenate(counts)))
+    return sparse.csr_array(found, shape=common.shape)
+
+
+def _are_largest(
+    value: NDArray[np.float32], column: NDArray[np.integer[Any]], count: int
+) -> NDArray[np.bool_]:
+    """Return which are the `count` largest positive values, ties by smaller column."""
+    threshold = np.partition(value, -count)[-count]
+    kept = value > max(threshold, 0)
+    if threshold > 0:
+        ties = np.flatnonzero(value == threshold)
+        kept[ties[np.argsort(column[ties])][: count - int(kept.sum())]] = True
+    return kept

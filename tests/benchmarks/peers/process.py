@@ -20,6 +20,7 @@ PYTHON = ROOT / ".venv-peers" / "bin" / "python"
 PEERS = ("deepctr", "fuxictr")
 RETRIEVAL_PYTHON = ROOT / ".venv-peers-retrieval" / "bin" / "python"
 RETRIEVAL_PEERS = ("bpr", "lightfm", "dssm")
+FITTED_PEERS = ("cosine", "ease")
 ALLOCATOR = {  # what `recsys.training.engine.machine.keep_freed_memory` sets
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
@@ -56,7 +57,7 @@ class Trainer:
     ) -> None:
         if name in PEERS:
             command = [str(PYTHON), str(HERE / "rivals.py"), name]
-        elif name in RETRIEVAL_PEERS:
+        elif name in (*RETRIEVAL_PEERS, *FITTED_PEERS):
             command = [str(RETRIEVAL_PYTHON), str(HERE / "retrieval_rivals.py"), name]
         elif name.startswith("two_tower"):
             command = [sys.executable, str(HERE / "retrieval_engine.py")]

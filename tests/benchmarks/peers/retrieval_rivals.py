@@ -2,11 +2,12 @@
 
     python retrieval_rivals.py PEER FOLDER SETTINGS
 
-PEER is bpr (implicit), lightfm or dssm (both through RecTools). FOLDER holds train.npy (2, N)
-int64, distinct pairs of a user and an item numbered from 0, and sizes.npy, how many there are of
-each. SETTINGS is JSON with "dim". Each line of standard input is an order, answered by a line of
-JSON: "train" is one epoch, "evaluate" writes PEER_users.npy and PEER_items.npy, vectors whose inner
-products rank. RecTools' DSSM demands features of users and items: here the ids are theirs.
+PEER is bpr (implicit), lightfm or dssm (both through RecTools), or one that is fitted in one go:
+cosine (implicit) or ease (RecTools), of which "train" is the whole fit. FOLDER holds train.npy
+(2, N) int64, distinct pairs of a user and an item numbered from 0, and sizes.npy, how many there
+are of each. SETTINGS is JSON with "dim". Each line of standard input is an order, answered by a
+line of JSON: "train" is one epoch, "evaluate" writes PEER_users.npy and PEER_items.npy, whose
+inner products rank. RecTools' DSSM demands features of users and items: here the ids are theirs.
 """
 
 import contextlib
@@ -60,6 +61,33 @@ def dataset(train: Any, sizes: Any, *, with_features: bool) -> Any:
             )
             features[f"cat_{name}_features"] = ["id"]
     return Dataset.construct(rows, **features)
+
+
+class Cosine:
+    """implicit's CosineRecommender with 200 neighbours."""
+
+    def __init__(self, train: Any, sizes: Any, _dim: int) -> None:
+        from scipy import sparse
+
+        ones = np.ones(train.shape[1], np.float32)
+        self.matrix = sparse.csr_matrix((ones, train), shape=tuple(sizes))
+
+    def train(self) -> None:
+        from implicit.nearest_neighbours import CosineRecommender
+
+        CosineRecommender(K=200, num_threads=1).fit(self.matrix, show_progress=False)
+
+
+class Ease:
+    """RecTools' EASEModel."""
+
+    def __init__(self, train: Any, sizes: Any, _dim: int) -> None:
+        self.rows = dataset(train, sizes, with_features=False)
+
+    def train(self) -> None:
+        from rectools.models import EASEModel
+
+        EASEModel(regularization=200.0).fit(self.rows)
 
 
 class LightFm:
@@ -138,7 +166,8 @@ def main() -> None:
             torch.set_num_threads(1)
             torch.manual_seed(SEED)
         train, sizes = np.load(folder / "train.npy"), np.load(folder / "sizes.npy")
-        made = {"bpr": Bpr, "lightfm": LightFm, "dssm": Dssm}[peer]
+        kinds = {"bpr": Bpr, "lightfm": LightFm, "dssm": Dssm, "cosine": Cosine, "ease": Ease}
+        made = kinds[peer]
         rival = made(train, sizes, settings["dim"])
         os.chdir(folder)
         before = high_water_mib()
