@@ -199,7 +199,7 @@ class PipelineJob:
         served = replace(search, joined=joined)
         asking = Asking.before(config, data, TEST + 1)
         table, requests = asking.one_table(spread_users(data), served)
-        found = served(requests, PROBE_K, exclude=requests.seen)
+        found = served(requests, PROBE_K, exclude=requests.seen, exact=True)
         ids = data.tables.items.column(data.schema.item_key).combine_chunks()
         described = ModelDescription(
             model=config.model,

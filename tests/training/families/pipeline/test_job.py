@@ -16,9 +16,10 @@ import recsys
 from recsys.app.cli import main
 from recsys.bundle.directory import Bundle
 from recsys.core.errors import ConfigError, NotFoundError, UserError
-from recsys.features.bundle.files import source_folders
+from recsys.features.bundle.files import read_request_probe, source_folders
 from recsys.features.bundle.lists import ListModel
 from recsys.features.dataset.split import TEST, VALIDATION
+from recsys.features.pipeline.searching import PipelineSearch
 from recsys.serving.recommend.scorer import Scorer
 from recsys.training.families.family import Given
 from recsys.training.families.load import load_config
@@ -265,6 +266,26 @@ def test_lists_are_as_long_as_the_pipeline_says_where_nobody_else_does(
     lists = pd.read_parquet(tmp_path / "lists")
     assert set(lists["items"].map(len)) == {3}
     assert Scorer.open(found.bundle).description.k == 3
+
+
+def test_the_probe_is_recorded_as_it_is_replayed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By exact search: an approximate index of a source may name other items."""
+    asked: list[tuple[int, bool]] = []
+    answer = PipelineSearch.__call__
+
+    def recorded(search: PipelineSearch, requests: Any, k: int, **how: Any) -> Any:
+        asked.append((len(requests), how.get("exact", False)))
+        return answer(search, requests, k, **how)
+
+    monkeypatch.setattr(PipelineSearch, "__call__", recorded)
+    bundle = trained(folder).bundle
+    probe = read_request_probe(Bundle.open(bundle)).num_rows
+    asked_to_record = [exact for size, exact in asked if size == probe]
+    ListModel.open(bundle)
+    replayed = [exact for size, exact in asked if size == probe][len(asked_to_record) :]
+    assert asked_to_record == replayed == [True]
 
 
 def test_sources_may_be_files_new_items_and_models_that_learn(folder: Path) -> None:
