@@ -24,6 +24,9 @@ from recsys.features.propose.profile import ColumnProfile
 from recsys.features.tables.ledger import Cells, is_list, is_text
 from recsys.features.tables.sources import Policies
 
+_COMES_AGAIN = 0.05
+"""Distinct values a row, up to which text is the name of a category."""
+
 
 class TextFeature(SparseFeature):
     """Free text as its lower-cased word tokens, pooled to one vector."""
@@ -71,11 +74,13 @@ class TextFeature(SparseFeature):
 
     @classmethod
     def propose(cls, column: ColumnProfile, look: Look) -> Suggestion | None:
-        """Text of several words, most of it unlike any other."""
+        """Text of several words, whose values do not come again and again."""
         if column.type != "string":
             return None
         share = column.distinct / len(column.known)
-        if column.mean_words < 2.5 and (column.mean_words < 1.5 or share <= 0.5):
+        if share <= _COMES_AGAIN or column.mean_words < 1.5:
+            return None  # categories, as "Women > Shoes > Basic", and single words
+        if column.mean_words < 2.5 and share <= 0.5:
             return None
         lowered = pc.utf8_lower(column.words)
         tokens = pc.unique(pc.list_flatten(pc.utf8_split_whitespace(lowered)))

@@ -1,16 +1,18 @@
 """Pipelines beside each of their sources and the plain models, on the same queries.
 
     --set data=world,ml1m    some of the data sets: world (built in), world_dcn (the same, its
-                             candidates ranked by a network), ml1m, beauty, sports
+                             candidates ranked by a network), ml1m, beauty, sports, shop
     --set seeds=3            seeds of the sources that learn (default 1)
-    --set model.rank=gbdt    any key of the pipeline's configuration
+    --set model.rank=gbdt    any key of the pipeline's configuration, under a name of its own
 
-Of each data set all rows count, leave one out (the built-in world: a later stretch of time).
+Of each data set all rows count, leave one out (the built-in world and the shop: a later stretch of
+time). The shop is made by its generator and read from CSV, as `init` proposes.
 Sources are a model that learns, a chain of several steps, and linear or neighbour models.
 `gain_over_best_part` is the difference in NDCG@10 to the best of them and of the plain models,
 paired, with its interval.
 """
 
+import subprocess
 import sys
 import tempfile
 import time
@@ -33,11 +35,34 @@ from recsys.training.jobs.train import train
 HERE = Path(__file__).parent
 METRIC = "ndcg_at_10"
 Raw = dict[str, Any]
+LINEAR: Raw = {"model": {"kind": "ease"}, "take": 200, "name": "linear"}
+NEIGHBOURS: Raw = {"model": {"kind": "item_knn"}, "take": 200, "name": "neighbours"}
 OF_SEQUENCES: list[Raw] = [
     {"model": {"kind": "markov"}, "sessions": {}, "take": 200},
     {"model": {"kind": "v_sknn"}, "sessions": {}, "take": 200},
-    {"model": {"kind": "item_knn"}, "take": 200, "name": "neighbours"},
+    NEIGHBOURS,
 ]
+VISITS: Raw = {"inactivity_minutes": 30}
+OF_SHOP: list[Raw] = [
+    {"model": {"kind": "markov"}, "sessions": VISITS, "take": 200},
+    LINEAR,
+    NEIGHBOURS,
+]
+
+
+def two_tower(raw: Raw) -> Raw:
+    """Return the two-tower as `init` writes it as a source."""
+    return {
+        "model": {"kind": "two_tower"},
+        "embedding": raw["embedding"],
+        "training": {"metric": METRIC},
+        "take": 200,
+    }
+
+
+def without_sources(raw: Raw) -> Raw:
+    """Return the sections of `init`'s file that a pipeline has, too."""
+    return {name: raw[name] for name in ("data", "schema", "split", "policies") if name in raw}
 
 
 def session_source(name: str) -> Raw:
@@ -67,9 +92,7 @@ def of_films() -> Raw:
     folder = loaned("ml-1m")
     names = ("ratings.parquet", "movies.parquet", "users.parquet")
     raw = read_yaml(infer([folder / name for name in names]).yaml, source="ml-1m")
-    linear = {"model": {"kind": "ease"}, "take": 200, "name": "linear"}
-    sources = [linear, *OF_SEQUENCES]
-    return {name: raw[name] for name in ("data", "schema", "split")} | {"sources": sources}
+    return without_sources(raw) | {"sources": [LINEAR, *OF_SEQUENCES]}
 
 
 def of_world(folder: Path, small: bool, **sizes: int) -> Raw:
@@ -78,22 +101,31 @@ def of_world(folder: Path, small: bool, **sizes: int) -> Raw:
     found = RetailWorld.create(0, **sizes).write(folder / "world")
     paths = [found.interactions, found.items, found.users]
     raw = read_yaml(infer(paths).yaml, source="world")
-    learning: Raw = {"model": {"kind": "two_tower"}, "embedding": raw["embedding"], "take": 200}
-    learning["training"] = {"metric": METRIC}
-    plain = [
-        {"model": {"kind": "ease"}, "take": 200, "name": "linear"},
-        {"model": {"kind": "item_knn"}, "take": 200, "name": "neighbours"},
-        {"model": {"kind": "gf_cf"}, "take": 200, "name": "graph"},
-    ]
-    kept = {name: raw[name] for name in ("data", "schema", "split", "policies") if name in raw}
-    return kept | {"sources": [learning, *plain]}
+    graph: Raw = {"model": {"kind": "gf_cf"}, "take": 200, "name": "graph"}
+    return without_sources(raw) | {"sources": [two_tower(raw), LINEAR, NEIGHBOURS, graph]}
+
+
+def of_shop(folder: Path) -> Raw:
+    """Return the pipeline on the views, carts and purchases of a shop, as `init` reads them.
+
+    Its trees read which attributes of an item the history has.
+    One key by hand: sources of sessions cut by a pause, and so not by the column of sessions.
+    """
+    made = folder / "shop"
+    make = [sys.executable, str(loaned("shop") / "make_shop.py"), str(made)]
+    subprocess.run(make, check=True, stdout=subprocess.DEVNULL)
+    names = ("events.csv", "orders.csv", "products.csv", "customers.csv")
+    raw = read_yaml(infer([made / name for name in names]).yaml, source="shop")
+    del raw["schema"]["interactions"]["session"]
+    return without_sources(raw) | {"sources": [two_tower(raw), *OF_SHOP], "rank": "gbdt"}
 
 
 def keys_of(raw: Raw, folder: Path, seed: int, overrides: tuple[str, ...]) -> Raw:
     """Return the whole configuration."""
-    keys = {name: one for name, one in raw.items() if name not in ("sources", "rank")}
+    own = ("sources", "rank")
+    keys = {name: one for name, one in raw.items() if name not in own}
     keys |= {
-        "model": {"kind": "pipeline", "sources": raw["sources"], "rank": raw.get("rank", "none")},
+        "model": {"kind": "pipeline"} | {name: raw[name] for name in own if name in raw},
         "training": {"metric": METRIC, "seed": seed},
         "evaluation": {"ks": [10, 20]},
         "tracking": {"enabled": False},
@@ -146,7 +178,7 @@ def main() -> None:
     given = dict(one.split("=", 1) for one in benchmark.overrides if "." not in one.split("=")[0])
     overrides = tuple(one for one in benchmark.overrides if "." in one.split("=")[0])
     usual = "world" if benchmark.smoke else "world,ml1m" if benchmark.quick else None
-    names = given.get("data", usual or "world,ml1m,beauty,sports").split(",")
+    names = given.get("data", usual or "world,ml1m,beauty,sports,shop").split(",")
     seeds = int(given.get("seeds", 1))
     figures: Raw = benchmark.kept() if given.get("add") else {}
     for name in names:
@@ -162,6 +194,7 @@ def main() -> None:
                     "ml1m": of_films,
                     "beauty": lambda: of_sessions("session_beauty", "amazon-beauty"),
                     "sports": lambda: of_sessions("session_sports", "amazon-sports"),
+                    "shop": lambda folder=folder: of_shop(folder),
                 }[name]()
                 if benchmark.smoke:
                     raw = made_small(raw)
@@ -182,7 +215,7 @@ def main() -> None:
                 f"{found['gain_high']:+.4f}], {found['cpu_s']} CPU s",
             )
         mean = sum(run["gain_over_best_part"] for run in runs) / len(runs)
-        figures[name] = {
+        figures[", ".join([name, *overrides])] = {
             "gain_over_best_part": round(mean, 5),
             "gain_low": min(run["gain_low"] for run in runs),
             "runs": runs,

@@ -1,7 +1,8 @@
 """What joins and ranks candidates, learnt on requests of which it is known what was right.
 
-A fifth of the requests are held out: there it is found out whether trees are better than the
-fusion, and the fusion than each source. What is kept is fitted on all requests.
+Whether trees are better than the fusion, and the fusion than each source, is found out on requests
+that are held out: a fifth of them, or where that is few each fifth in turn, with what is learnt on
+the others. What is kept is fitted on all requests.
 """
 
 import logging
@@ -13,7 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys.core.errors import ConfigError
-from recsys.data.batch import Jagged
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.queries import Queries
 from recsys.features.dataset.split import TRAIN
@@ -34,6 +34,8 @@ from recsys.training.families.plain.rows import item_values
 
 LOG = logging.getLogger(__name__)
 HELD_OUT = 0.2
+ENOUGH = 2000
+"""Held-out requests, with which no further fifth is held out."""
 _K = 20
 _FUSED, _RANKED = "fused", "ranked"
 
@@ -53,13 +55,14 @@ def learnt(
     Raises:
         ConfigError: the library of the trees is not installed, or there is too little to learn.
     """
-    held = np.random.default_rng(config.training.seed).random(len(queries)) < HELD_OUT
+    held_out = _held_out(config, len(queries))
     ranker = None
-    if held.any() and not held.all():
-        metrics, ranker = _compared(config, data, labelled, queries, held, train)
+    if held_out:
+        metrics, ranker = _compared(config, data, labelled, queries, held_out, train)
         found = {name: values[f"ndcg_at_{_K}"] for name, values in metrics.items()}
+        count = sum(int(held.sum()) for held in held_out)
         said = ", ".join(f"{name} {value:.4f}" for name, value in found.items())
-        LOG.info(f"NDCG at {_K} on {int(held.sum()):,} held-out validation requests: {said}")
+        LOG.info(f"NDCG at {_K} on {count:,} held-out validation requests: {said}")
         kept = _kept(config, found)
         of_kept = metrics[kept]
     elif isinstance(config.model.rank, Ranker):
@@ -121,36 +124,75 @@ def new_items(config: PipelineExperiment, data: Dataset) -> NDArray[np.int64]:
     return np.flatnonzero(is_new)
 
 
+def _held_out(config: PipelineExperiment, count: int) -> list[NDArray[np.bool_]]:
+    """Return which requests are held out at a time, (B,) each; none where there are too few.
+
+    A ranker of the engine is trained once, and so compared on one fifth.
+    """
+    drawn = np.random.default_rng(config.training.seed).random(count) // HELD_OUT
+    fifths = [one for number in range(5) if 0 < (one := drawn == number).sum() < count]
+    most = 1 if isinstance(config.model.rank, Ranker) else len(fifths)
+    found: list[NDArray[np.bool_]] = []
+    for one in fifths[:most]:
+        if sum(map(np.sum, found)) < ENOUGH:
+            found.append(one)
+    return found
+
+
 def _compared(
     config: PipelineExperiment,
     data: Dataset,
     labelled: Labelled,
     queries: Queries,
-    held: NDArray[np.bool_],
+    held_out: list[NDArray[np.bool_]],
     train: TrainRanker,
 ) -> tuple[dict[str, dict[str, float]], RowRanker | None]:
     """Return the metrics of each source and stage on held-out requests, learnt on the others.
 
-    And the ranker of the engine that was trained, where one was.
+    And the ranker of the engine that was trained, where one was. held_out: what is held out at a
+    time, (B,) each.
     """
     ks = tuple(sorted({_K, *config.evaluation.ks}))
+    values: dict[str, dict[str, list[NDArray[np.float64]]]] = {}
+    ranker = None
+    for held in held_out:
+        tops, ranker = _tops(config, data, labelled, held, train, ks[-1])
+        relevant = queries.relevant.take(torch.from_numpy(np.flatnonzero(held)))
+        for name, top in tops.items():
+            for metric, found in ranking_metrics(top, relevant, ks).items():
+                values.setdefault(name, {}).setdefault(metric, []).append(found)
+    means = {
+        name: {metric: float(np.nanmean(np.concatenate(parts))) for metric, parts in of.items()}
+        for name, of in values.items()
+    }
+    return means, ranker
+
+
+def _tops(
+    config: PipelineExperiment,
+    data: Dataset,
+    labelled: Labelled,
+    held: NDArray[np.bool_],
+    train: TrainRanker,
+    k: int,
+) -> tuple[dict[str, Tensor], RowRanker | None]:
+    """Return the best k items of each source and stage for the requests `held`, (H, k) each."""
     one = _fitted(config, data, labelled.of(~held), with_trees=isinstance(config.model.rank, Trees))
     rest = labelled.of(held)
     candidates = rest.candidates
     tops = {
-        f"{SOURCE}{name}": candidates.ordered(_by_rank(candidates, number), ks[-1])[1]
+        f"{SOURCE}{name}": candidates.ordered(_by_rank(candidates, number), k)[1]
         for number, name in enumerate(config.model.names)
     }
-    tops[_FUSED] = one.fused(candidates, ks[-1]).rows
+    tops[_FUSED] = one.fused(candidates, k).rows
     ranker, users = None, None
     if isinstance(config.model.rank, Ranker):
         ranker = train(one, labelled, held)
         one = replace(one, ranker=ranker, keeps=config.model.rank.candidates)
         users = ranker.users(user_table(data.tables, rest.users))
     if one.ranker is not None:
-        tops[_RANKED] = one.ranked(candidates, rest.history, ks[-1], users).rows
-    relevant = queries.relevant.take(torch.from_numpy(np.flatnonzero(held)))
-    return {name: _metrics(top, relevant, ks) for name, top in tops.items()}, ranker
+        tops[_RANKED] = one.ranked(candidates, rest.history, k, users).rows
+    return tops, ranker
 
 
 def _fitted(
@@ -180,8 +222,3 @@ def _fitted(
 def _by_rank(candidates: Candidates, source: int) -> NDArray[np.float64]:
     rank = candidates.rank[:, source].astype(np.float64)
     return np.where(rank > 0, -rank, -np.inf)
-
-
-def _metrics(top: Tensor, relevant: Jagged, ks: tuple[int, ...]) -> dict[str, float]:
-    found = ranking_metrics(top, relevant, ks)
-    return {name: float(np.nanmean(values)) for name, values in found.items()}
