@@ -17,6 +17,8 @@ from recsys.features.bundle.rows import RowModel
 from recsys.features.dataset.split import TEST
 from recsys.features.pipeline.row_ranker import RowRanker, column_names
 from recsys.features.requests.rows import RowEncoder, as_rows, read_side
+from recsys.features.tables.sources import Sources
+from recsys.serving.engines.batch import shards_of_log
 from recsys.serving.recommend.scorer import Scorer
 from recsys.training.families.family import Given
 from recsys.training.families.load import load_config
@@ -183,6 +185,18 @@ def test_attributes_of_requests_are_read(result: TrainResult) -> None:
     lists = model.recommend(requests=requests, k=5)
     shelf = lists.item.str[1:].astype(int) % SHELVES
     assert (shelf == lists.user.str[-1].astype(int)).mean() > 0.8
+
+
+def test_users_of_a_log_are_ranked_by_their_table(result: TrainResult, folder: Path) -> None:
+    """As requests that hold the attributes are, and so as the evaluation asked."""
+    model = recsys.load(result.bundle)
+    log, users = pd.read_parquet(folder / "log.parquet"), pd.read_parquet(folder / "users.parquet")
+    requests = users.merge(log.groupby("user").agg(history=("item", list)).reset_index())
+    of_log, asked = model.recommend(k=5), model.recommend(requests=requests, k=5)
+    pd.testing.assert_frame_equal(of_log, asked)
+    with pytest.raises(ConfigError, match="the model reads taste of a users table"):
+        sources = Sources(interactions=str(folder / "log.parquet"))
+        shards_of_log(Scorer.open(result.bundle), sources, rows_per_part=100)
 
 
 @pytest.mark.parametrize(
