@@ -194,9 +194,9 @@ def test_users_of_a_log_are_ranked_by_their_table(result: TrainResult, folder: P
     requests = users.merge(log.groupby("user").agg(history=("item", list)).reset_index())
     of_log, asked = model.recommend(k=5), model.recommend(requests=requests, k=5)
     pd.testing.assert_frame_equal(of_log, asked)
+    scorer, sources = Scorer.open(result.bundle), Sources(interactions=str(folder / "log.parquet"))
     with pytest.raises(ConfigError, match="the model reads taste of a users table"):
-        sources = Sources(interactions=str(folder / "log.parquet"))
-        shards_of_log(Scorer.open(result.bundle), sources, rows_per_part=100)
+        shards_of_log(scorer, sources, rows_per_part=100)
 
 
 @pytest.mark.parametrize(
