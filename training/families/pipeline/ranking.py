@@ -16,7 +16,7 @@ from recsys.features.dataset.dataset import Dataset
 from recsys.features.pipeline.model import JoinedModel
 from recsys.features.pipeline.row_ranker import RowRanker, column_names
 from recsys.training.families.pipeline.asking import Labelled
-from recsys.training.families.pipeline.config import LABEL, PART, PipelineExperiment
+from recsys.training.families.pipeline.config import LABEL, PART, TIME, PipelineExperiment
 from recsys.training.families.pipeline.lines import lines_of
 from recsys.training.families.pipeline.sources import Train
 
@@ -63,7 +63,8 @@ def train_ranker(
     LOG.info("ranker, trained on the candidates of validation requests")
     with lines_of("ranker"):
         bundle = train(keys, folder / "run", config.evaluation.source_reports)
-    return RowRanker.of(RowModel.open(bundle), names, data.tables.items)
+    now = data.encoder.reference_time
+    return RowRanker.of(RowModel.open(bundle), names, data.tables.items, now)
 
 
 def _parts(held: Mask, seed: int) -> NDArray[np.str_]:
@@ -97,6 +98,8 @@ def _rows(
         roles.item: tables.items.column(schema.item_key).take(kept.candidates.items.values.numpy()),
         LABEL: pa.array(hit.astype(np.int8)),
         PART: pa.array(part[owner]),
+        # Ages are counted back from there.
+        TIME: pa.array(np.full(len(hit), data.encoder.reference_time)),
     }
     names = column_names(joined.names(config.model.names))
     return pa.table(columns | {name: inputs[:, at] for at, name in enumerate(names)})
