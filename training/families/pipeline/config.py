@@ -145,6 +145,7 @@ class PipelineExperiment(ExperimentConfig):
             "training": {**_USUAL, "seed": self.training.seed, **(rank.training or {})},
             "evaluation": {"rankers": [], "bootstrap_samples": 20},
             "tracking": {"enabled": False},
+            "keep_optimizer_state": False,
         }
         return found if rank.embedding is None else found | {"embedding": rank.embedding}
 
