@@ -120,6 +120,13 @@ def test_it_finds_what_no_source_reads(result: TrainResult) -> None:
     assert again.to_frame().equals(evaluation.to_frame())
 
 
+def test_the_same_training_gives_the_same_bundle(result: TrainResult, folder: Path) -> None:
+    again = train(config_of(folder, "ranker.yaml"))
+    assert again is not None
+    assert again.bundle.name == result.bundle.name
+    assert again.run_dir != result.run_dir
+
+
 def test_it_is_trained_on_candidates_of_requests_that_were_not_held_out(
     result: TrainResult,
 ) -> None:
