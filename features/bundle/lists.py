@@ -249,7 +249,8 @@ def _joined(found: ModelBundle, sources: Sequence[str]) -> JoinedModel:
     joined, path = found.joined_model(), ranker_folder(found.bundle)
     if path is None:
         return joined
-    ranker = RowRanker.of(RowModel.open(path), joined.names(sources), read_items(found.bundle))
+    names, items = joined.names(sources), read_items(found.bundle)
+    ranker = RowRanker.of(RowModel.open(path), names, items, found.encoder.reference_time)
     return replace(joined, ranker=ranker)
 
 

@@ -128,9 +128,7 @@ def write_renewed(
     """
 
     def files(folder: Path) -> None:
-        for name in bundle.names():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(bundle.read(name))
+        bundle.copy_to(folder)
         write(folder)
 
     known = bundle.manifest["facts"]

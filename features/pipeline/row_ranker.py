@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
+import torch
 from numpy.typing import NDArray
 
 from recsys.data.batch import FeatureBlock
@@ -45,13 +46,20 @@ class RowRanker:
     items: FeatureBlock
 
     @classmethod
-    def of(cls, model: RowModel, names: Sequence[str], items: pa.Table) -> "RowRanker":
-        """Return the ranker of candidates with inputs of these names, out of a catalogue."""
-        return cls(model, tuple(column_names(names)), model.encoder.encode("items", items))
+    def of(cls, model: RowModel, names: Sequence[str], items: pa.Table, now: int) -> "RowRanker":
+        """Return the ranker of candidates with inputs of these names; see `among`."""
+        none = FeatureBlock(torch.zeros(0, 0).long(), (), torch.zeros(0, 0))
+        return cls(model, tuple(column_names(names)), none).among(items, now)
 
-    def among(self, items: pa.Table) -> "RowRanker":
-        """Return the same ranker of the items of another catalogue."""
-        return replace(self, items=self.model.encoder.encode("items", items))
+    def among(self, items: pa.Table, now: int) -> "RowRanker":
+        """Return the same ranker of the items of a catalogue, with ages counted back from `now`.
+
+        now: in microseconds; of no meaning where the log of the pipeline has no times.
+        """
+        model = self.model
+        if model.schema.interactions.time is not None:
+            model = replace(model, encoder=replace(model.encoder, reference_time=now))
+        return replace(self, model=model, items=model.encoder.encode("items", items))
 
     def users(self, table: pa.Table, origin: RequestOrigin = _UNNAMED) -> FeatureBlock:
         """Return the users of requests as the ranker reads them."""

@@ -97,7 +97,10 @@ class PipelineSearch:
 
     def reading(self, requests: Requests, table: pa.Table, origin: RequestOrigin) -> Requests:
         """Return the requests of `table` with what each source, and the ranker, reads of them."""
-        own = tuple(source.encode(table, origin) for source in self.sources)
+        own = tuple(
+            requests if _reads_whole_histories(source.description) else source.encode(table, origin)
+            for source in self.sources
+        )
         ranker = self.joined.ranker
         users = ranker.users(table, origin) if isinstance(ranker, RowRanker) else None
         return replace(requests, of_sources=own, for_ranker=users)
@@ -130,6 +133,11 @@ class PipelineSearch:
     def similar(self, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Return what the first source says."""
         return self.sources[0].found_by.similar(rows, k)
+
+
+def _reads_whole_histories(source: ModelDescription) -> bool:
+    """Whether a source reads of requests what the pipeline does: the items, and nothing more."""
+    return source.sessions is None and not source.reads_features
 
 
 def _eligible(

@@ -65,6 +65,12 @@ class Bundle:
         """Return the files' names, sorted."""
         return [entry["path"] for entry in self.manifest["files"]]
 
+    def copy_to(self, folder: Path) -> None:
+        """Write all files of the bundle but its manifest into a folder."""
+        for name in self.names():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(self.read(name))
+
     def has(self, name: str) -> bool:
         """Whether the bundle holds `name`."""
         return name in self.names()

@@ -22,6 +22,7 @@ from recsys.features.dataset.sessions import sessions_of
 from recsys.features.filters.requests import OwnFilters
 from recsys.features.kinds.categorical import CategoricalFeature
 from recsys.features.pipeline.requests import whole_requests
+from recsys.features.pipeline.row_ranker import RowRanker
 from recsys.features.pipeline.searching import PipelineSearch
 from recsys.features.requests.origin import RequestOrigin
 from recsys.features.requests.steps import refuse_unknown_columns
@@ -335,10 +336,11 @@ def _schema_for_log(schema: Schema, *, steps: bool) -> Schema:
 
 
 def _reads_features(scorer: Scorer) -> bool:
-    """Whether the model, or a source of a pipeline, reads more than the items of histories."""
+    """Whether the model, or a part of a pipeline, reads more than the items of histories."""
     search = scorer.found_by
     if isinstance(search, PipelineSearch):
-        return any(source.description.reads_features for source in search.sources)
+        of_sources = any(source.description.reads_features for source in search.sources)
+        return of_sources or isinstance(search.joined.ranker, RowRanker)
     return scorer.description.reads_features
 
 

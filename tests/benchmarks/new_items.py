@@ -29,8 +29,9 @@ from recsys.training.config.file import set_key
 from recsys.training.engine.machine import keep_freed_memory
 from recsys.training.families.family import Given
 from recsys.training.families.load import config_of
+from recsys.training.families.pipeline.all_rows import trained_on_all
 from recsys.training.families.pipeline.asking import Asking, StageRanker, whole
-from recsys.training.families.pipeline.job import open_pipeline, queries_of, trained_on_all
+from recsys.training.families.pipeline.job import open_pipeline, queries_of
 from recsys.training.families.pipeline.opening import search_in
 from recsys.training.jobs.opening import open_model
 from recsys.training.jobs.train import train

@@ -21,7 +21,7 @@ TAKEN = ("model", "training", "embedding", "sessions")
 """Sections of a source's own file that count."""
 _OF_RANKERS = ("model", "training", "embedding")
 """Sections of a ranker's own file that count."""
-LABEL, PART = "candidate_is_right", "candidate_part"
+LABEL, PART, TIME = "candidate_is_right", "candidate_part", "candidate_time"
 """Columns of the log of candidates that a ranker is trained on."""
 _USUAL = {"negative_rate": 0.2, "batch_size": 1024}
 """Of the training of a ranker on candidates, of which few are right."""
@@ -148,7 +148,9 @@ class PipelineExperiment(ExperimentConfig):
         features = [one.model_dump(mode="json", by_alias=True) for one in known]
         features += [{"name": name, "table": "interactions", "kind": "numeric"} for name in columns]
         roles = schema.interactions
-        rows = {"user": roles.user, "item": roles.item, "label": {"column": LABEL}}
+        rows: dict[str, Any] = {"user": roles.user, "item": roles.item, "label": {"column": LABEL}}
+        if roles.time is not None:
+            rows["time"] = {"column": TIME, "unit": "us"}
         found: dict[str, Any] = {
             "data": {**tree["data"], "interactions": log},
             "policies": tree["policies"],
@@ -158,6 +160,7 @@ class PipelineExperiment(ExperimentConfig):
             "training": {**_USUAL, "seed": self.training.seed, **(rank.training or {})},
             "evaluation": {"rankers": [], "bootstrap_samples": 20},
             "tracking": {"enabled": False},
+            "keep_optimizer_state": False,
         }
         return found if rank.embedding is None else found | {"embedding": rank.embedding}
 

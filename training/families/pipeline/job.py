@@ -24,7 +24,7 @@ from recsys.features.bundle.request_probe import with_answers
 from recsys.features.bundle.writing import ListAnswers, ModelContents, write_model
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.queries import Queries, build_queries
-from recsys.features.dataset.split import TEST, TRAIN, VALIDATION
+from recsys.features.dataset.split import TEST, VALIDATION
 from recsys.features.filters.columns import CatalogueColumns
 from recsys.features.pipeline.fusing import ByRank
 from recsys.features.pipeline.model import JoinedModel
@@ -55,6 +55,7 @@ from recsys.training.families.list_evaluation import (
     write_list_report,
 )
 from recsys.training.families.loading import load_data
+from recsys.training.families.pipeline.all_rows import as_served
 from recsys.training.families.pipeline.asking import (
     Asking,
     StageRanker,
@@ -80,10 +81,12 @@ TITLE = "Pipeline"
 class FittedPipeline:
     """Sources as they are served, what joins them, and how it did on the validation requests.
 
-    reached: (S,) share of the relevant items that each source named, and that all of them did;
-    None: another pipeline's training learnt to join them.
+    data: all rows that the sources are trained on, encoded for what joins. reached: (S,) share of
+    the relevant items that each source named, and that all of them did; None: another pipeline's
+    training learnt to join them.
     """
 
+    data: Dataset
     sources: TrainedSources
     joined: JoinedModel
     metrics: dict[str, float]
@@ -120,9 +123,11 @@ class PipelineJob:
         if chosen is not None:
             earlier = TrainedSources.of(source_folders(chosen.bundle))
             last = train_sources(config, run_dir, train, earlier)
-            before = ListModel.open(chosen.bundle.path).found_by
-            assert isinstance(before, PipelineSearch)
-            return FittedPipeline(last, self._on_all_rows(before.joined), {}, None)
+            before = ListModel.open(chosen.bundle.path)
+            assert isinstance(before.found_by, PipelineSearch)
+            data = as_served(self.data, before.encoder)
+            joined = self._on_all_rows(before.found_by.joined, data)
+            return FittedPipeline(data, last, joined, {}, None)
         queries = self._queries(VALIDATION, config.training.max_validation_queries)
         if not len(queries):
             raise ConfigError("split: no user has a validation item; choose a larger share")
@@ -139,14 +144,15 @@ class PipelineJob:
             metrics = {name: float(values.mean()) for name, values in found.items()}
         of_each, of_all = reached(labelled, queries)
         last = train_sources(config, run_dir, train, first)
-        joined = self._on_all_rows(joined)
-        return FittedPipeline(last, joined, metrics, (tuple(of_each.tolist()), of_all))
+        data = as_served(self.data, self.data.encoder)
+        joined = self._on_all_rows(joined, data)
+        return FittedPipeline(data, last, joined, metrics, (tuple(of_each.tolist()), of_all))
 
-    def _on_all_rows(self, joined: JoinedModel) -> JoinedModel:
+    def _on_all_rows(self, joined: JoinedModel, data: Dataset) -> JoinedModel:
         """Return what joins sources, for items as frequent, and as new, as all trained rows say."""
-        data, ranker = trained_on_all(self.data), joined.ranker
+        ranker = joined.ranker
         if isinstance(ranker, RowRanker):
-            ranker = ranker.among(data.tables.items)
+            ranker = ranker.among(data.tables.items, data.encoder.reference_time)
         facts, new = facts_of(data), new_items(self.config, data)
         return replace(joined, facts=facts, new=new, ranker=ranker)
 
@@ -156,7 +162,7 @@ class PipelineJob:
 
     def finish(self, run_dir: Path, model: FittedPipeline) -> Finished:
         """Evaluate the pipeline stage by stage, write bundle and report."""
-        data = trained_on_all(self.data)
+        data = model.data
         search = replace(
             search_of(self.config, data, model.sources),
             joined=model.joined,
@@ -308,12 +314,6 @@ def queries_of(config: PipelineExperiment, data: Dataset, part: int, limit: int)
         limit=limit,
         seed=config.training.seed,
     )
-
-
-def trained_on_all(data: Dataset) -> Dataset:
-    """Return the data with the validation rows among the training rows."""
-    part = np.where(data.part == VALIDATION, np.int8(TRAIN), data.part).astype(np.int8)
-    return replace(data, part=part)
 
 
 def search_of(config: PipelineExperiment, data: Dataset, sources: TrainedSources) -> PipelineSearch:

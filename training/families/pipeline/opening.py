@@ -13,9 +13,10 @@ from recsys.training.evaluation.results import Evaluation
 from recsys.training.families.comparing import ModelOnTest
 from recsys.training.families.list_evaluation import ListReport, write_list_report
 from recsys.training.families.opened import OpenedModel
+from recsys.training.families.pipeline.all_rows import trained_on_all
 from recsys.training.families.pipeline.asking import Asking, StageRanker, whole
 from recsys.training.families.pipeline.config import PipelineExperiment
-from recsys.training.families.pipeline.job import TITLE, evaluated, queries_of, trained_on_all
+from recsys.training.families.pipeline.job import TITLE, evaluated, queries_of
 from recsys.training.families.plain.choose import check_baselines
 
 

@@ -1,5 +1,6 @@
 """A ranker of the engine, trained on the candidates of a pipeline's validation requests."""
 
+import hashlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -9,14 +10,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from recsys.bundle.directory import write_bundle
 from recsys.core.atomic import whole_file
 from recsys.core.errors import ConfigError
+from recsys.features.bundle.files import write_config
+from recsys.features.bundle.model_bundle import ModelBundle
 from recsys.features.bundle.rows import RowModel
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.pipeline.model import JoinedModel
 from recsys.features.pipeline.row_ranker import RowRanker, column_names
+from recsys.training.config.file import dump_config
+from recsys.training.families.chosen import keys_of_bundle
 from recsys.training.families.pipeline.asking import Labelled
-from recsys.training.families.pipeline.config import LABEL, PART, PipelineExperiment
+from recsys.training.families.pipeline.config import LABEL, PART, TIME, PipelineExperiment
 from recsys.training.families.pipeline.lines import lines_of
 from recsys.training.families.pipeline.sources import Train
 
@@ -63,7 +69,31 @@ def train_ranker(
     LOG.info("ranker, trained on the candidates of validation requests")
     with lines_of("ranker"):
         bundle = train(keys, folder / "run", config.evaluation.source_reports)
-    return RowRanker.of(RowModel.open(bundle), names, data.tables.items)
+    model = RowModel.open(_of_any_run(bundle, folder / "bundle"))
+    return RowRanker.of(model, names, data.tables.items, data.encoder.reference_time)
+
+
+def _of_any_run(path: Path, folder: Path) -> Path:
+    """Write a ranker again, below `folder`, as it is whatever run trained it.
+
+    Its configuration names its log without the folder of the run, so that the same training gives
+    the same bundle.
+    """
+    # This knows all families, and so that of pipelines.
+    from recsys.training.families.load import parse_config
+
+    found = ModelBundle.read(path)
+    keys = keys_of_bundle(found)
+    keys["data"]["interactions"] = _LOG
+    text = dump_config(parse_config(keys, source=str(path)))
+
+    def write(staging: Path) -> None:
+        found.bundle.copy_to(staging)
+        write_config(staging, text)
+
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    facts = {**found.bundle.manifest["facts"], "config_sha256": digest}
+    return write_bundle(folder, write, facts=facts)
 
 
 def _parts(held: Mask, seed: int) -> NDArray[np.str_]:
@@ -97,6 +127,8 @@ def _rows(
         roles.item: tables.items.column(schema.item_key).take(kept.candidates.items.values.numpy()),
         LABEL: pa.array(hit.astype(np.int8)),
         PART: pa.array(part[owner]),
+        # Ages are counted back from there.
+        TIME: pa.array(np.full(len(hit), data.encoder.reference_time)),
     }
     names = column_names(joined.names(config.model.names))
     return pa.table(columns | {name: inputs[:, at] for at, name in enumerate(names)})

@@ -24,12 +24,12 @@ from recsys.serving.recommend.scorer import Scorer
 from recsys.training.families.family import Given
 from recsys.training.families.load import load_config
 from recsys.training.families.pipeline import learning
+from recsys.training.families.pipeline.all_rows import trained_on_all
 from recsys.training.families.pipeline.asking import Asking, candidates_with_hits
 from recsys.training.families.pipeline.job import (
     open_pipeline,
     queries_of,
     search_of,
-    trained_on_all,
 )
 from recsys.training.families.pipeline.sources import TrainedSources
 from recsys.training.families.pipeline.tuning import TunedApartError

@@ -13,10 +13,13 @@ import recsys
 from recsys.bundle.directory import Bundle
 from recsys.core.errors import ConfigError
 from recsys.features.bundle.files import ranker_folder
+from recsys.features.bundle.lists import ListModel
 from recsys.features.bundle.rows import RowModel
 from recsys.features.dataset.split import TEST
 from recsys.features.pipeline.row_ranker import RowRanker, column_names
 from recsys.features.requests.rows import RowEncoder, as_rows, read_side
+from recsys.features.tables.sources import Sources
+from recsys.serving.engines.batch import shards_of_log
 from recsys.serving.recommend.scorer import Scorer
 from recsys.training.families.family import Given
 from recsys.training.families.load import load_config
@@ -26,7 +29,7 @@ from recsys.training.jobs.check import preflight
 from recsys.training.jobs.runs import TrainResult
 from recsys.training.jobs.train import train
 
-NUM_USERS, SHELVES, OF_A_SHELF = 300, 4, 8
+NUM_USERS, SHELVES, OF_A_SHELF, DAY = 300, 4, 8, 24 * 3600
 RANKER = {
     "model": {"kind": "mlp", "hidden": [16]},
     "training": {
@@ -67,20 +70,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+DATA = {one: f"{one}.parquet" for one in ("items", "users")} | {"interactions": "log.parquet"}
+SCHEMA: dict[str, Any] = {
+    "interactions": {"user": "user", "item": "item", "time": {"column": "at", "unit": "s"}},
+    "items": {"key": "item"},
+    "users": {"key": "user"},
+    "features": [
+        {"name": "item", "table": "items", "kind": "categorical"},
+        {"name": "shelf", "table": "items", "kind": "categorical"},
+        {"name": "taste", "table": "users", "kind": "categorical"},
+    ],
+}
+
+
 def config_of(folder: Path, rank: Any, **sections: Any) -> Any:
     keys = {
-        "data": {name: f"{name}.parquet" for name in ("items", "users")}
-        | {"interactions": "log.parquet"},
-        "schema": {
-            "interactions": {"user": "user", "item": "item", "time": {"column": "at", "unit": "s"}},
-            "items": {"key": "item"},
-            "users": {"key": "user"},
-            "features": [
-                {"name": "item", "table": "items", "kind": "categorical"},
-                {"name": "shelf", "table": "items", "kind": "categorical"},
-                {"name": "taste", "table": "users", "kind": "categorical"},
-            ],
-        },
+        "data": DATA,
+        "schema": SCHEMA,
         "split": {"kind": "leave_one_out"},
         "model": {
             "kind": "pipeline",
@@ -112,6 +118,13 @@ def test_it_finds_what_no_source_reads(result: TrainResult) -> None:
     assert own["pipeline"] > 2.5 * own["fused"]
     again = recsys.evaluate(result.bundle)
     assert again.to_frame().equals(evaluation.to_frame())
+
+
+def test_the_same_training_gives_the_same_bundle(result: TrainResult, folder: Path) -> None:
+    again = train(config_of(folder, "ranker.yaml"))
+    assert again is not None
+    assert again.bundle.name == result.bundle.name
+    assert again.run_dir != result.run_dir
 
 
 def test_it_is_trained_on_candidates_of_requests_that_were_not_held_out(
@@ -183,6 +196,58 @@ def test_attributes_of_requests_are_read(result: TrainResult) -> None:
     lists = model.recommend(requests=requests, k=5)
     shelf = lists.item.str[1:].astype(int) % SHELVES
     assert (shelf == lists.user.str[-1].astype(int)).mean() > 0.8
+
+
+def test_users_of_a_log_are_ranked_by_their_table(result: TrainResult, folder: Path) -> None:
+    """As requests that hold the attributes are, and so as the evaluation asked."""
+    model = recsys.load(result.bundle)
+    log, users = pd.read_parquet(folder / "log.parquet"), pd.read_parquet(folder / "users.parquet")
+    requests = users.merge(log.groupby("user").agg(history=("item", list)).reset_index())
+    of_log, asked = model.recommend(k=5), model.recommend(requests=requests, k=5)
+    pd.testing.assert_frame_equal(of_log, asked)
+    scorer, sources = Scorer.open(result.bundle), Sources(interactions=str(folder / "log.parquet"))
+    with pytest.raises(ConfigError, match="the model reads taste of a users table"):
+        shards_of_log(scorer, sources, rows_per_part=100)
+
+
+def test_ages_and_numbers_mean_what_they_did_when_the_ranker_learnt(folder: Path) -> None:
+    """Ages are counted from the last row that the sources know, on the scale of then."""
+    items = pd.read_parquet(folder / "items.parquet")
+    items["launched"] = 1_600_000_000 + np.arange(len(items)) * 10 * DAY
+    items.to_parquet(folder / "dated.parquet")
+    launched = {"name": "launched", "table": "items", "kind": "timestamp", "unit": "s"}
+    shared = {
+        "data": {**DATA, "items": "dated.parquet"},
+        "schema": {**SCHEMA, "features": [*SCHEMA["features"], launched]},
+        "split": {"kind": "time", "validation": 0.4, "test": 0.1},
+    }
+    run = train(config_of(folder, RANKER, **shared))
+    assert run is not None
+    found = ListModel.open(run.bundle)
+    search: Any = found.found_by
+    log = pd.read_parquet(folder / "log.parquet").sort_values("at", kind="stable")
+    learnt = RowModel.open(next((run.run_dir / "ranker" / "run" / "bundle").iterdir())).encoder
+    assert learnt.reference_time == log["at"].iloc[int(0.5 * len(log)) - 1] * 1_000_000
+    before_test = log["at"].iloc[int(0.9 * len(log)) - 1]
+    assert search.sources[0].encoder.reference_time == before_test * 1_000_000
+
+    def check(search: Any, last: int) -> None:
+        ages = (last - items["launched"].to_numpy()) / DAY
+        expected = learnt.scalers["launched"].apply(ages)
+        layout = search.joined.ranker.model.encoder.layout("items").dense
+        age = search.joined.ranker.items.dense[:, layout.index("launched.age")]
+        np.testing.assert_allclose(age, expected, atol=1e-6)
+        own = found.encoder.scalers["launched"].apply(ages)
+        at = found.encoder.layout("items").dense.index("launched.age")
+        np.testing.assert_allclose(search.joined.facts.numbers[:, at], own, atol=1e-6)
+
+    check(search, before_test)
+    more = pd.DataFrame({"user": "u000", "item": items.item, "at": log["at"].max() + 400 * DAY})
+    pd.concat([log, more]).to_parquet(folder / "newer.parquet")
+    newer = {**shared["data"], "interactions": "newer.parquet"}
+    config = config_of(folder, RANKER, **{**shared, "data": newer})
+    final = recsys.train(config, final=run.bundle)
+    check(ListModel.open(final.bundle).found_by, int(more["at"].max()))
 
 
 @pytest.mark.parametrize(
