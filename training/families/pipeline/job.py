@@ -11,8 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-
 from recsys.bundle.directory import RUN_BUNDLES
 from recsys.core.errors import ConfigError
 from recsys.core.strict import parse
