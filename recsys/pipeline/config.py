@@ -142,18 +142,27 @@ class Nothing(StrictModel):
 
 _OF_THEIR_OWN = ("none", "gbdt")
 """Ways to rank that are no rankers of the engine."""
+_BESIDE_A_RANKER = ("candidates", "training", "embedding")
+"""Keys that are no ranker's own."""
 
 
 def _ranked(value: Any) -> Any:
     """Return the mapping of a way to rank that is given by its name, by a file or by a model."""
     if isinstance(value, str) and value not in _OF_THEIR_OWN:
-        is_file = value.endswith((".yaml", ".yml"))
-        return {"kind": "ranker", "model": value if is_file else {"kind": value}}
-    if isinstance(value, dict) and "kind" not in value and "model" in value:
-        return {"kind": "ranker", **value}
+        return {"kind": "ranker", "model": _ranker_model(value)}
+    if isinstance(value, dict) and value.get("kind", "ranker") == "ranker" and "model" in value:
+        return {"kind": "ranker", **value, "model": _ranker_model(value["model"])}
     if isinstance(value, dict) and value.get("kind", "none") not in (*_OF_THEIR_OWN, "ranker"):
-        return {"kind": "ranker", "model": value}
+        own = {key: one for key, one in value.items() if key not in _BESIDE_A_RANKER}
+        beside = {key: value[key] for key in _BESIDE_A_RANKER if key in value}
+        return {"kind": "ranker", "model": own, **beside}
     return named(value)
+
+
+def _ranker_model(value: Any) -> Any:
+    """Return the settings of a ranker that is given by its kind; a file stays."""
+    is_kind = isinstance(value, str) and not value.endswith((".yaml", ".yml"))
+    return {"kind": value} if is_kind else value
 
 
 Rank = Annotated[

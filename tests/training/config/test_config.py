@@ -56,7 +56,7 @@ def test_paths_are_beside_the_file_and_overrides_win(tmp_path: Path) -> None:
         ("training: {learning_rate: .inf}", r"learning_rate: .* a finite number \(got inf\)"),
         ("training: {seed: -1}", r"training\.seed: .* greater than or equal to 0 \(got -1\)"),
         ("training: {epochs: three}", r"training.epochs: .* integer"),
-        ("split: {kind: random}", "split.kind: .*'time', 'leave_one_out' or 'column'"),
+        ("split: {kind: random}", "split.kind: .*'time', 'leave_one_out', 'column' or 'none'"),
         ("policies: {bad_ids: ignore}", "policies.bad_ids"),
         ("model: {kind: session, readout: foo}", r"yaml: model\.readout: .*'last' or 'items'"),
         (

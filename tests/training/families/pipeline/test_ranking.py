@@ -255,6 +255,7 @@ def test_ages_and_numbers_mean_what_they_did_when_the_ranker_learnt(folder: Path
     [
         ("gbtd", r"model.rank: 'gbtd' is no way to rank \(did you mean 'gbdt'\?\)"),
         ({"kind": "two_tower"}, "model.rank: 'two_tower' is no way to rank"),
+        ({"model": "dnc"}, r"model.rank: 'dnc' is no way to rank \(did you mean 'dcn'\?\)"),
         ({"kind": "dcn", "size": 3}, "model.rank: unknown key 'model.size'"),
         ({"model": {"kind": "dcn"}, "training": {"metric": "ndcg"}}, "model.rank: .*'ndcg'"),
     ],
@@ -264,6 +265,14 @@ def test_what_is_no_ranker_is_refused_before_anything_is_trained(
 ) -> None:
     with pytest.raises(ConfigError, match=said):
         preflight(config_of(folder, rank))
+
+
+def test_a_ranker_may_be_named_by_its_kind_with_settings_beside_it(folder: Path) -> None:
+    beside = {"candidates": 50, "training": {"epochs": 2}}
+    whole = config_of(folder, {"kind": "ranker", "model": {"kind": "dcn"}, **beside}).model.rank
+    for rank in ({"model": "dcn", **beside}, {"kind": "dcn", **beside}):
+        assert config_of(folder, rank).model.rank == whole
+    assert config_of(folder, "dcn").model.rank == config_of(folder, {"kind": "dcn"}).model.rank
 
 
 def test_a_ranker_that_has_too_little_to_learn_from_is_refused(folder: Path) -> None:
