@@ -23,7 +23,7 @@ NOT_IN_SMOKE = {
     "graph_features": {"ml1m"},
     "interests": {"interests 4, seed 0", "interests 8, seed 0"},
     "losses": {"beauty"},
-    "pipeline": {"ml1m", "world_dcn"},
+    "pipeline": {"ml1m", "shop", "world_dcn"},
     "pipeline_serving": {"wide"},
     "retrieval_peers": {"gowalla"},
     "session_cold": {"diginetica", "diginetica_of_each_seed", "diginetica_seeds", "sports_seeds"},
