@@ -89,7 +89,8 @@ def recount(
     new = read_new_log(opened, log, rows)
     renewed = family.recount(opened, model.found_by, new)
     facts = {RECOUNTED: {"rows": rows, "until": new.until}}
-    bundle = _write(output / RUN_BUNDLES, model, _on(opened, log), new, renewed, facts)
+    counted = _on(opened, log, unknown=new.unknown_rows > 0)
+    bundle = _write(output / RUN_BUNDLES, model, counted, new, renewed, facts)
     ListModel.open(bundle)
     counts = new.data.train_counts
     return Recount(
@@ -105,10 +106,15 @@ def recount(
     )
 
 
-def _on(opened: OpenedModel, log: str) -> OpenedModel:
-    """Return the model with the new log in its configuration, and how it was read."""
+def _on(opened: OpenedModel, log: str, *, unknown: bool) -> OpenedModel:
+    """Return the model with the new log in its configuration, and how it was read.
+
+    unknown: whether rows of items that the model does not know were left out, as they are to be
+    where it is evaluated.
+    """
     data = opened.config.data.model_copy(update={"interactions": os.path.abspath(log)})
-    changes = {"data": data, "policies": opened.policies}
+    left_out = {"unknown_items": "drop"} if unknown else {}
+    changes = {"data": data, "policies": opened.policies.model_copy(update=left_out)}
     return replace(opened, config=opened.config.model_copy(update=changes))
 
 

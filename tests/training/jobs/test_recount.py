@@ -196,6 +196,7 @@ def test_items_that_the_model_does_not_know_are_counted_and_said(
     assert read_items(Bundle.open(known.bundle)).equals(read_items(Bundle.open(counted)))
     memories = [Bundle.open(one).read("memory.safetensors") for one in (known.bundle, counted)]
     assert memories[0] == memories[1]
+    assert recsys.evaluate(counted).to_frame().equals(recsys.evaluate(known.bundle).to_frame())
 
 
 def test_it_is_registered_evaluated_and_compared_as_any(
