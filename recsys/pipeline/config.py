@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from recsys.core.strict import StrictModel, listed, named, nearest
 from recsys.models.kind import ModelConfig
@@ -156,6 +156,8 @@ def _ranked(value: Any) -> Any:
         own = {key: one for key, one in value.items() if key not in _BESIDE_A_RANKER}
         beside = {key: value[key] for key in _BESIDE_A_RANKER if key in value}
         return {"kind": "ranker", "model": own, **beside}
+    if not isinstance(value, str | dict | BaseModel):
+        raise ValueError("a way to rank is expected, as in rank: dcn; or rank: none")
     return named(value)
 
 

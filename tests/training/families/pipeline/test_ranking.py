@@ -254,6 +254,7 @@ def test_ages_and_numbers_mean_what_they_did_when_the_ranker_learnt(folder: Path
     ("rank", "said"),
     [
         ("gbtd", r"model.rank: 'gbtd' is no way to rank \(did you mean 'gbdt'\?\)"),
+        (5, r"model.rank: a way to rank is expected, as in rank: dcn; .* \(got 5\)"),
         ({"kind": "two_tower"}, "model.rank: 'two_tower' is no way to rank"),
         ({"model": "dnc"}, r"model.rank: 'dnc' is no way to rank \(did you mean 'dcn'\?\)"),
         ({"kind": "dcn", "size": 3}, "model.rank: unknown key 'model.size'"),
