@@ -151,6 +151,18 @@ def test_a_shop_is_understood(write: Write, ending: str) -> None:
     assert len(read(found).events) == ROWS
 
 
+@pytest.mark.parametrize(("paths", "kind"), [(5, "categorical"), (6, "text"), (90, "text")])
+def test_text_whose_values_come_again_and_again_is_a_category(
+    paths: int, kind: str, write: Write
+) -> None:
+    rng = np.random.default_rng(0)
+    log, products, _ = shop(rng)
+    products["shelf"] = [f"Women > Shoes > Kind {k % paths}" for k in range(100)]
+    found = infer([write("events.csv", **log), write("products.csv", **products)])
+    features = {one["name"]: one for one in yaml.safe_load(found.yaml)["schema"]["features"]}
+    assert features["shelf"]["kind"] == kind
+
+
 def test_the_commented_lines_are_valid_too(write: Write) -> None:
     log, products, customers = shop(np.random.default_rng(0))
     paths = [write("events.csv", **log), write("products.csv", **products)]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from click.testing import CliRunner
 
@@ -21,11 +22,17 @@ from recsys.features.bundle.lists import ListModel
 from recsys.features.dataset.split import TEST, VALIDATION
 from recsys.features.pipeline.searching import PipelineSearch
 from recsys.serving.recommend.scorer import Scorer
+from recsys.training.evaluation.evaluate import ranking_metrics
 from recsys.training.families.family import Given
 from recsys.training.families.load import load_config
 from recsys.training.families.pipeline import learning
 from recsys.training.families.pipeline.all_rows import trained_on_all
-from recsys.training.families.pipeline.asking import Asking, candidates_with_hits
+from recsys.training.families.pipeline.asking import (
+    Asking,
+    StageRanker,
+    candidates_with_hits,
+    one_source,
+)
 from recsys.training.families.pipeline.job import (
     open_pipeline,
     queries_of,
@@ -221,6 +228,50 @@ def test_a_source_that_is_better_alone_keeps_its_order(
     assert f"source: {names[1]} alone is better than all of them joined" in caplog.text
     own, alone = (evaluation.results[name] for name in ("pipeline", f"source: {names[1]}"))
     assert own.per_query["ndcg_at_5"].tolist() == alone.per_query["ndcg_at_5"].tolist()
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 300, 9000, 12_000])
+def test_each_fifth_is_held_out_in_turn_until_they_are_enough(count: int, folder: Path) -> None:
+    parts = np.array(learning._held_out(config_of(folder), count)).reshape(-1, count)
+    assert (parts.sum(0) <= 1).all()
+    assert all(0 < one.sum() < count for one in parts)
+    if count < 9000:
+        assert parts.sum() in {0, count}
+    else:
+        assert parts.sum() >= learning.ENOUGH > parts[:-1].sum()
+    ranked = learning._held_out(config_of(folder, {"rank": "fm"}), count)
+    assert len(ranked) == min(1, len(parts))  # it is trained once
+    assert all((one == parts[0]).all() for one in ranked)
+
+
+def test_what_is_compared_is_the_mean_of_all_requests_that_were_held_out(folder: Path) -> None:
+    config = config_of(folder)
+    job = open_pipeline(config, Given(train=train_below))
+    bundles = [
+        train_below(config.of_source(number), folder / "compared" / str(number))
+        for number in range(2)
+    ]
+    search = search_of(config, job.data, TrainedSources.of(bundles))
+    queries = queries_of(config, job.data, VALIDATION, 1000)
+    asking = Asking.before(config, job.data, VALIDATION)
+    labelled = candidates_with_hits(asking, search, queries)
+    held = learning._held_out(config, len(queries))
+    found, _ = learning._compared(config, job.data, labelled, queries, held, lambda *_: None)  # type: ignore[arg-type, return-value]
+    # A source learns nothing from them, and so is the same on all requests at once; below the 15
+    # places that both name, after which comes what only the others do.
+    for number, name in enumerate(config.model.names):
+        top = StageRanker(asking, search, one_source(number))(queries, 5)
+        of_source = ranking_metrics(top, queries.relevant, (5,))
+        for metric, values in of_source.items():
+            assert found[f"source: {name}"][metric] == pytest.approx(values.mean())
+    # What is learnt is learnt on the others.
+    first = labelled.of(held[0])
+    one = learning._fitted(config, job.data, labelled.of(~held[0]), with_trees=False)
+    rows = one.fused(first.candidates, 20).rows
+    relevant = queries.relevant.take(torch.from_numpy(np.flatnonzero(held[0])))
+    alone, _ = learning._compared(config, job.data, labelled, queries, held[:1], lambda *_: None)  # type: ignore[arg-type, return-value]
+    wanted = ranking_metrics(rows, relevant, (5, 20))
+    assert alone["fused"] == {name: pytest.approx(of.mean()) for name, of in wanted.items()}
 
 
 @pytest.mark.parametrize(
