@@ -35,6 +35,8 @@ _FREE_KEYS = (
 _SHAPES = ("data.stream", "evaluation.filter_seen", "evaluation.queries")
 """Keys of the free sections that do all the same."""
 _MOST_NAMED = 5
+_LEFT_OPEN = "auto"
+"""A value that a training chooses."""
 _ABSENT = object()
 
 
@@ -115,7 +117,7 @@ def _check_epochs_known(model: ModelBundle, keys: Mapping[str, Any]) -> None:
 def _check_same(
     given: Mapping[str, Any], own: Mapping[str, Any], settled: Mapping[str, Any], chosen: Path
 ) -> None:
-    """Refuse settings that are neither those of the model nor what was chosen.
+    """Refuse settings that are neither those of the model nor what was chosen, nor left open.
 
     Raises:
         ConfigError: the keys that differ.
@@ -125,6 +127,7 @@ def _check_same(
         key
         for key in dict.fromkeys((*now, *before))
         if not _is_free(key)
+        and now.get(key) != _LEFT_OPEN
         and now.get(key, _ABSENT) not in (before.get(key, _ABSENT), after.get(key, _ABSENT))
     ]
     if not differ:
