@@ -126,7 +126,7 @@ def main() -> None:
         for places in RESERVED:
             one = reserving(usual, columns, places)
             found["reserved"][str(places)] = measured(asking, one, queries)
-        by_rank = replace(search.joined, fusion=ByRank(60.0), trees=None)
+        by_rank = replace(search.joined, fusion=ByRank(60.0), ranker=None)
         for name, joined in (("learned", search.joined), ("reciprocal_rank", by_rank)):
             found[name] = {}
             for take in TAKES:
