@@ -18,6 +18,7 @@ from recsys.features.tables.sources import log_name
 MOST_METRICS = 15
 _LONGEST = 5000
 """Most letters of a version's description in MLflow."""
+_TRIES = 3
 
 
 def data_name(bundle: Bundle) -> str:
@@ -48,7 +49,7 @@ def log_facts(client: Any, bundle: Bundle, logged: Any, run_id: str | None) -> N
         own = client.create_run(logged.experiment_id, tags=tags, run_name=logged.name).info.run_id
     dataset = Dataset(**dataset_fields(name, fingerprint, kept.protocol))
     context = [InputTag("mlflow.data.context", kept.part)]
-    client.log_inputs(own, [DatasetInput(dataset, context)])
+    _log_data(client, own, DatasetInput(dataset, context))
     now = int(time.time() * 1000)
     metrics = []
     for metric, value in kept.headline(MOST_METRICS).items():
@@ -110,3 +111,21 @@ def marks_of(bundle: Bundle) -> dict[str, str]:
     return {
         name: str(facts[name]) for name in ("final", "trained_on", "chosen_by") if name in facts
     }
+
+
+def _log_data(client: Any, run_id: str, data: Any) -> None:
+    """Name the data of a run; again where another process has named the same at this moment.
+
+    MLflow looks whether a data set is there before it adds it, so that of two one may fail.
+    """
+    from mlflow.exceptions import MlflowException
+
+    for left in reversed(range(_TRIES)):
+        try:
+            client.log_inputs(run_id, [data])
+        except MlflowException:
+            if not left:
+                raise
+            time.sleep(0.1)
+        else:
+            return
