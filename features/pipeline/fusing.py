@@ -15,8 +15,8 @@ from recsys.features.pipeline.candidates import Candidates
 from recsys.pipeline.config import Calibrated, Learned, ReciprocalRank, RoundRobin
 
 Floats = NDArray[np.float64]
-_OF_A_SOURCE = ("named", "rank", "first places", "score")
-_OF_AN_ITEM = ("popularity", "is new")
+OF_A_SOURCE = ("named", "rank", "first places", "score")
+OF_AN_ITEM = ("popularity", "is new")
 
 
 class Fusion(Protocol):
@@ -141,7 +141,7 @@ class ByWeights:
         """Fit on source `only` alone: its order, before what only the others name."""
         inputs = inputs_of(candidates, counts)
         mean, scale = np.zeros(inputs.shape[1]), np.ones(inputs.shape[1])
-        columns = only * len(_OF_A_SOURCE) + np.arange(2)  # named, rank
+        columns = only * len(OF_A_SOURCE) + np.arange(2)  # named, rank
         found = _logistic(inputs[:, columns], hit, settings.l2)
         weights = np.zeros(inputs.shape[1])
         weights[columns] = np.maximum(found[:-1], 1e-6)  # an earlier place is never worse
@@ -152,9 +152,9 @@ class ByWeights:
         added = (inputs_of(candidates, counts) - self.mean) / self.scale * self.weights
         sources = candidates.rank.shape[1]
         of_sources = (
-            added[:, : -len(_OF_AN_ITEM)].reshape(len(added), sources, len(_OF_A_SOURCE)).sum(2)
+            added[:, : -len(OF_AN_ITEM)].reshape(len(added), sources, len(OF_A_SOURCE)).sum(2)
         )
-        return np.column_stack([of_sources, added[:, -len(_OF_AN_ITEM) :].sum(1)])
+        return np.column_stack([of_sources, added[:, -len(OF_AN_ITEM) :].sum(1)])
 
     def score(self, candidates: Candidates, counts: NDArray[np.int64]) -> Floats:
         """Return probabilities."""
@@ -171,13 +171,13 @@ def inputs_of(candidates: Candidates, counts: NDArray[np.int64]) -> Floats:
     first = np.where(named, 1 / np.sqrt(np.maximum(rank, 1)), 0.0)
     of_sources = np.stack([named, nearness, first, candidates.position], axis=2)
     count = counts[candidates.items.values.numpy()]
-    flat = of_sources.reshape(len(rank), rank.shape[1] * len(_OF_A_SOURCE))
+    flat = of_sources.reshape(len(rank), rank.shape[1] * len(OF_A_SOURCE))
     return np.column_stack([flat, np.log1p(count), count == 0]).astype(np.float64)
 
 
 def input_names(sources: tuple[str, ...]) -> list[str]:
     """Return what the columns of `inputs_of` are called."""
-    return [f"{source} {what}" for source in sources for what in _OF_A_SOURCE] + [*_OF_AN_ITEM]
+    return [f"{source} {what}" for source in sources for what in OF_A_SOURCE] + [*OF_AN_ITEM]
 
 
 def _rank_and_score(candidates: Candidates, source: int) -> Floats:

@@ -14,13 +14,19 @@ from torch import Tensor
 from recsys.data.batch import FeatureBlock, Jagged
 from recsys.features.pipeline.candidates import Candidates
 from recsys.features.pipeline.facts import ItemFacts
-from recsys.features.pipeline.fusing import FUSIONS, Fusion, input_names, inputs_of
+from recsys.features.pipeline.fusing import (
+    FUSIONS,
+    OF_A_SOURCE,
+    OF_AN_ITEM,
+    Fusion,
+    input_names,
+    inputs_of,
+)
 from recsys.features.pipeline.trees import RankingTrees
 from recsys.pipeline.config import PipelineConfig
 from recsys.plain.saved import arrays_of, from_bytes, model_of, to_bytes
 
 _FUSION, _FACTS, _TREES, _NEW = "fusion.", "facts.", "trees.", "new.rows"
-_OF_HISTORY = ("attribute", "history")
 Floats = NDArray[np.float64]
 
 
@@ -116,15 +122,18 @@ class JoinedModel:
 
     def groups(self, sources: int) -> list[list[int]]:
         """Return the columns of `inputs` of each source, of the item, and of the history."""
-        names = self.names([f"{number}" for number in range(sources)])
-        found: list[list[int]] = [[] for _ in range(sources + 2)]
-        for column, name in enumerate(names):
-            first = name.split(" ")[0]
-            if first.isdigit():
-                found[int(first)].append(column)
-            else:
-                found[-1 if first in _OF_HISTORY else -2].append(column)
-        return found
+        of_a_source, of_an_item = len(OF_A_SOURCE), len(OF_AN_ITEM)
+        item = sources * of_a_source
+        raw = item + of_an_item
+        attributes = raw + sources
+        numbers = attributes + len(self.facts.attributes)
+        history = numbers + self.facts.numbers.shape[1]
+        found = [
+            [*range(one * of_a_source, (one + 1) * of_a_source), raw + one]
+            for one in range(sources)
+        ]
+        found.append([*range(item, raw), *range(numbers, history)])
+        return [*found, [*range(attributes, numbers), history]]
 
     def to_bytes(self) -> bytes:
         """Return it as safetensors bytes, for `from_bytes`; without a ranker that is a bundle."""

@@ -154,6 +154,20 @@ def test_what_is_kept_joins_as_before(kind: str, seed: int) -> None:
     assert again.new.tolist() == [1, 6]
 
 
+def test_what_rankers_read_is_grouped_by_who_says_it() -> None:
+    found = Candidates.of(TWO, ITEMS, [3, 2])
+    model = JoinedModel(FUSIONS["round_robin"][0](), facts(), np.zeros(0, np.int64), None, 0)
+    names, groups = model.names(["a", "b"]), model.groups(2)
+    history = Jagged.of_lengths(np.array([1, 2]), np.array([1, 0, 1]))
+    assert model.inputs(found, history).shape == (8, len(names))
+    assert sorted(column for group in groups for column in group) == list(range(len(names)))
+    said = [[names[column] for column in group] for group in groups]
+    assert said[0] == ["a named", "a rank", "a first places", "a score", "a raw score"]
+    assert said[1] == [name.replace("a ", "b ", 1) for name in said[0]]
+    assert [name.split()[0] for name in said[2]] == ["popularity", "is", "number"]
+    assert [name.split()[0] for name in said[3]] == ["attribute", "history"]
+
+
 def test_trees_learn_what_is_right_and_are_kept_as_text() -> None:
     pytest.importorskip("lightgbm")
     rng = np.random.default_rng(0)

@@ -119,6 +119,19 @@ def test_what_may_have_seen_the_rows_that_joining_learns_on_is_refused(
                 doing(keys)
 
 
+def test_counts_of_all_rows_are_refused(folder: Path, knn: Any, tmp_path: Path) -> None:
+    """A model that was counted anew may have counted the rows that joining learns on."""
+    log = folder / "log.parquet"
+    for rows, refused in (("training", False), ("all", True)):
+        found = recsys.recount(knn.bundle, log, tmp_path / rows, rows=rows)  # type: ignore[arg-type]
+        keys = pipeline(folder, {"model": str(found.bundle)})
+        if not refused:
+            recsys.check(keys)
+            continue
+        with pytest.raises(ConfigError, match="all rows were counted"):
+            recsys.check(keys)
+
+
 def test_what_would_change_nothing_or_is_no_source_is_refused(folder: Path, knn: Any) -> None:
     with pytest.raises(ConfigError, match="used as it is, and training would change nothing"):
         recsys.check(pipeline(folder, {"model": str(knn.bundle), "training": {"seed": 1}}))
