@@ -83,9 +83,9 @@ void steps(const int64_t *touched, int64_t count, float *sums, float *weight, fl
     for (int64_t i = 0; i < count; i++) {
         const int64_t row = touched[i];
         float *w = weight + row * DIM, *g = sums + i * DIM;
-        if (last) {
-            const float decay = s.decay * (s.clock - last[row]);
-            last[row] = s.clock;
+        if (s.decay) {
+            const float decay = last ? s.decay * (s.clock - last[row]) : s.decay;
+            if (last) last[row] = s.clock;
             for (int64_t j = 0; j < DIM; j++) g[j] += decay * w[j];
         }
         step<optimizer>(w, g, one + row * one_width, two + row * two_width, s);
@@ -95,7 +95,7 @@ void steps(const int64_t *touched, int64_t count, float *sums, float *weight, fl
 }  // namespace
 
 // rows, bags (or none: one row a bag) and weights (or none): a read each; grad [bags][DIM];
-// weight [R][DIM]; one, two: the optimizer's state; last [R] (or none: no decay); slot [R];
+// weight [R][DIM]; one, two: the optimizer's state; last [R] (or none: decay of one step); slot [R];
 // touched [reads]; sums [reads][DIM].
 extern "C" void row_step(const int64_t *rows, const int64_t *bags, const float *weights,
                          const float *grad, int64_t reads, float *weight, float *one, float *two,

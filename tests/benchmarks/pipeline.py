@@ -1,7 +1,7 @@
 """Pipelines beside each of their sources and the plain models, on the same queries.
 
     --set data=world,ml1m    some of the data sets: world (built in), world_dcn (the same, its
-                             candidates ranked by a network), ml1m, beauty, sports, shop
+                             candidates ranked by a network), ml1m, beauty, sports, gowalla, shop
     --set seeds=3            seeds of the sources that learn (default 1)
     --set model.rank=gbdt    any key of the pipeline's configuration, under a name of its own
 
@@ -85,6 +85,16 @@ def of_sessions(name: str, folder: str) -> Raw:
     data = {key: str(rows / Path(path).name) for key, path in raw["data"].items()}
     sources = [session_source(name), *OF_SEQUENCES]
     return {"data": data, "schema": raw["schema"], "split": raw["split"], "sources": sources}
+
+
+def of_places() -> Raw:
+    """Return the pipeline on Gowalla: a graph filter and the two-tower of its benchmark."""
+    raw = yaml.safe_load((HERE / "gowalla.yaml").read_text())
+    rows = str(loaned("gowalla") / "interactions.parquet")
+    tower = {name: raw[name] for name in ("model", "training", "embedding")} | {"take": 300}
+    graph: Raw = {"model": {"kind": "cheby_cf"}, "take": 300, "name": "graph"}
+    split = {"schema": raw["schema"], "split": raw["split"]}
+    return {"data": {"interactions": rows}, **split, "sources": [graph, tower]}
 
 
 def of_films() -> Raw:
@@ -178,7 +188,7 @@ def main() -> None:
     given = dict(one.split("=", 1) for one in benchmark.overrides if "." not in one.split("=")[0])
     overrides = tuple(one for one in benchmark.overrides if "." in one.split("=")[0])
     usual = "world" if benchmark.smoke else "world,ml1m" if benchmark.quick else None
-    names = given.get("data", usual or "world,ml1m,beauty,sports,shop").split(",")
+    names = given.get("data", usual or "world,ml1m,beauty,sports,gowalla,shop").split(",")
     seeds = int(given.get("seeds", 1))
     figures: Raw = benchmark.kept() if given.get("add") else {}
     for name in names:
@@ -194,6 +204,7 @@ def main() -> None:
                     "ml1m": of_films,
                     "beauty": lambda: of_sessions("session_beauty", "amazon-beauty"),
                     "sports": lambda: of_sessions("session_sports", "amazon-sports"),
+                    "gowalla": of_places,
                     "shop": lambda folder=folder: of_shop(folder),
                 }[name]()
                 if benchmark.smoke:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from recsys.embeddings.row_step import can_step
@@ -40,13 +41,15 @@ def bags(seed: int, *, several: bool, weighted: bool) -> tuple[Tensor, Tensor, T
     return rows, offsets, weights
 
 
-@pytest.mark.parametrize("decay", [0.0, 0.01])
+@pytest.mark.parametrize("decay", [0.0, 0.01, "0.01 at reads"])
 @pytest.mark.parametrize(("several", "weighted"), [(False, False), (True, False), (True, True)])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_the_fused_step_is_that_of_the_operators(
-    optimizer: Optimizer, several: bool, weighted: bool, decay: float
+    optimizer: Optimizer, several: bool, weighted: bool, decay: float | str
 ) -> None:
-    settings = {"optimizer": optimizer, "weight_decay": decay}
+    settings: dict[str, Any] = {"optimizer": optimizer, "weight_decay": decay}
+    if isinstance(decay, str):
+        settings |= {"weight_decay": 0.01, "weight_decay_at": "reads"}
     fused, plain = table_of(**settings), table_of(native=False, **settings)
     for step in range(5):
         read = bags(step, several=several, weighted=weighted)
@@ -91,6 +94,25 @@ def test_decay_catches_up_when_a_row_is_read_again(native: bool) -> None:
     assert torch.equal(table.weight[2], torch.ones(DIM))  # never read
     assert table.state["last"][:3].tolist() == [4, 4, 0]
     assert float(table.state["step"]) == 4
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_decay_at_reads_is_that_of_one_step(native: bool) -> None:
+    """As above: two reads take w (1 - 0.1 x 0.2) twice, however many steps were between."""
+    table = table_of(native=native, optimizer="sgd", weight_decay=0.2, weight_decay_at="reads")
+    table.weight.fill_(1.0)
+    for rows in ([0, 1], [1], [1], [0, 1]):
+        read, offsets = torch.tensor(rows), torch.arange(len(rows) + 1)
+        table(read, offsets).backward(torch.zeros(len(rows), DIM))  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(table.weight[0], torch.full((DIM,), (1 - 0.1 * 0.2) ** 2))
+    torch.testing.assert_close(table.weight[1], torch.full((DIM,), (1 - 0.1 * 0.2) ** 4))
+    assert torch.equal(table.weight[2], torch.ones(DIM))  # never read
+    assert not table.state
+
+
+def test_when_a_table_decays_is_asked_only_of_one_that_does() -> None:
+    with pytest.raises(ValidationError, match="weight_decay is 0: set"):
+        TableConfig(weight_decay_at="reads")
 
 
 def test_a_step_that_reads_nothing_moves_the_clock_alone() -> None:
