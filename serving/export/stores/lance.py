@@ -149,11 +149,16 @@ class _Found:
     def search(
         self, queries: Tensor, k: int, exclude: Jagged | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return scores that nobody reads, and rows (B, k), -1 where fewer were found."""
-        rows = torch.full((len(queries), k), -1)
-        for number, query in enumerate(queries[:, : self.content.point_dim].numpy()):
-            asked = self.table.search(query).distance_type(_distance(self.content))
-            found = asked.nprobes(self.nprobe).select([self.content.key]).limit(k).to_arrow()
-            ids = found.column(self.content.key).to_pylist()
-            rows[number, : len(ids)] = torch.tensor([self.rows[one] for one in ids])
+        """Return scores that nobody reads, and rows (B, k), -1 where fewer were found; B > 1."""
+        points = queries[:, : self.content.point_dim].contiguous().numpy()
+        asked = self.table.search(points).distance_type(_distance(self.content))
+        found = asked.nprobes(self.nprobe).select([self.content.key, "_distance"]).limit(k)
+        answer = found.to_arrow().sort_by(
+            [("query_index", "ascending"), ("_distance", "ascending")]
+        )
+        rows, place, last = torch.full((len(queries), k), -1), 0, -1
+        pairs = (answer.column(name).to_pylist() for name in ("query_index", self.content.key))
+        for query, item in zip(*pairs, strict=True):
+            place = place + 1 if query == last else 0
+            rows[query, place], last = self.rows[item], query
         return torch.zeros(len(queries), k), rows

@@ -63,7 +63,8 @@ def load(client: QdrantClient, *, is_server: bool) -> int:
     )
     for field in file.schema_arrow if is_server else ():
         if field.name != VECTOR:
-            client.create_payload_index(COLLECTION, field.name, schema_of(field.type))
+            key = field.name if field.name.replace("-", "_").isidentifier() else f'"{field.name}"'
+            client.create_payload_index(COLLECTION, key, schema_of(field.type))
     start = 0
     for batch in file.iter_batches(BATCH):
         client.upsert(COLLECTION, list(points(pa.Table.from_batches([batch]), start)), wait=True)

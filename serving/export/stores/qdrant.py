@@ -4,6 +4,7 @@ Local folders are not exported as they are: they hold pickled objects, which run
 they are opened.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from recsys.core.errors import ConfigError
 from recsys.serving.export.stores.protocol import Content, Page
 from recsys.serving.export.stores.scripted import copy_script, holds, write_items
 from recsys.serving.export.stores.store_code import query_code
 
 SCRIPT = "load_qdrant.py"
+_PLAIN = re.compile(r"[A-Za-z0-9_-]+")
 _LOCAL = "../qdrant_items"
 
 
@@ -26,7 +29,17 @@ class Qdrant:
         """Need nothing: the script needs the client where it loads."""
 
     def write(self, folder: Path, content: Content) -> dict[str, Any]:
-        """Write the items and the script."""
+        """Write the items and the script.
+
+        Raises:
+            ConfigError: no filter of Qdrant can name a column.
+        """
+        for name in content.items.column_names:
+            if '"' in name:
+                raise ConfigError(
+                    f"column '{name}': no filter of Qdrant can name a column with a quote; name "
+                    "the columns to export without it, --columns A,B"
+                )
         write_items(folder, content)
         copy_script(folder, SCRIPT)
         ids = content.items.column(content.key)
@@ -56,12 +69,20 @@ python {SCRIPT} --path {_LOCAL}
 
 `--url http://localhost:6333` in place of `--path` loads a server, with an index for each column. A
 point's id is {own}; the payload has the item's id and the columns. The local mode compares all
-vectors and is meant for some ten thousand of them.""",
+vectors and writes each to the disk by itself: it is meant for some thousands of them. In memory,
+without a folder:
+
+```python
+import runpy
+
+from qdrant_client import QdrantClient, models
+
+client = QdrantClient(":memory:")  # or path="{_LOCAL}", or url="http://localhost:6333"
+runpy.run_path("{SCRIPT}")["load"](client, is_server=False)  # of the others done above
+```""",
             ask=f"""\
 ```python
-from qdrant_client import QdrantClient, models
 {query_code(content)}
-client = QdrantClient(path="{_LOCAL}")  # or url="http://localhost:6333"
 rows = {search})
 found = {taken}
 ```
@@ -86,4 +107,9 @@ def _condition(column: str, sign: str, value: Any) -> str:
         test = f"range=models.Range(lte={value!r})"
     else:  # a list meets it by one of its values
         test = f"match=models.MatchValue(value={value!r})"
-    return f"models.FieldCondition(key={column!r}, {test})"
+    return f"models.FieldCondition(key={_key(column)!r}, {test})"
+
+
+def _key(column: str) -> str:
+    """Return a column as Qdrant's filters name it: in quotes where it is not one plain word."""
+    return column if _PLAIN.fullmatch(column) else f'"{column}"'

@@ -44,7 +44,7 @@ def test_what_was_written_is_read_again(small: Path) -> None:
     assert plain["files"][0]["sha256"] == hashlib.sha256(b"some text").hexdigest()
     rest = (small / EXPORT_FILE).read_bytes().split(b"\n", 2)[2]  # tail -n +3
     assert plain["sha256"] == hashlib.sha256(rest).hexdigest()
-    with pytest.raises(NotFoundError, match="the export holds no 'c.txt'"):
+    with pytest.raises(NotFoundError, match=r"the export holds no 'c\.txt'"):
         export.read("c.txt")
 
 
@@ -52,7 +52,9 @@ def test_every_bit_of_the_manifest_counts(small: Path) -> None:
     path = small / EXPORT_FILE
     whole = path.read_bytes()
     for place in range(0, len(whole), 3):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
+        path.write_bytes(
+            whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :]
+        )
         with pytest.raises(IntegrityError, match=r"export\.json: "):
             open_export(small)
     for length in (0, 5, 80, 100, len(whole) - 1):
@@ -90,7 +92,7 @@ def test_manifests_of_other_versions_are_told(small: Path) -> None:
     with pytest.raises(IntegrityError, match="manifest of version 99; this engine reads 1"):
         open_export(small)
     (small / EXPORT_FILE).write_text('{"model_id": "of an older engine"}')
-    with pytest.raises(IntegrityError, match="no sha256 of itself.* export the model again"):
+    with pytest.raises(IntegrityError, match=r"no sha256 of itself.* export the model again"):
         open_export(small)
 
 
