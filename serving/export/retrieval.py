@@ -5,7 +5,7 @@ and `export.json` (`recsys.serving.export.manifest`).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +146,7 @@ def _described(
         "queries": how_to_ask(scorer, encoding),
         "key": content.key,
         "columns": types,
+        "filter": [asdict(condition) for condition in content.example],
     }
     how |= {"left_out": content.payload.left_out} if content.payload.left_out else {}
     return how | ({} if scorer.memory is None else {"memory": _NO_MEMORY})

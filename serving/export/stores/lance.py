@@ -59,7 +59,10 @@ class Lance:
         batches = (batch for part in _parts(content) for batch in part.to_batches())
         reader = pa.RecordBatchReader.from_batches(first.schema, batches)
         table = lancedb.connect(str(folder)).create_table(TABLE, reader)
-        facts = content.facts() | {"search_metric": _distance(content)}
+        facts = content.facts() | {
+            "search_metric": "l2" if content.by_distance else "inner_product",
+            "search_dim": content.point_dim,
+        }
         if len(content.vectors) < self.indexed_from:
             return facts | {"recall_at_10": 1.0, "recall_at_100": 1.0}
         return facts | _indexed(table, content)

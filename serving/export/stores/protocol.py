@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import pyarrow as pa
@@ -82,12 +82,7 @@ class Content:
     @cached_property
     def probe(self) -> "Probe":
         """Queries, and what exact search answers them."""
-        queries = measured_queries(self.request)[:PROBE_QUERIES]
-        left = torch.from_numpy(np.flatnonzero(passing(self.example, self.items)))
-        k = min(K, len(self.vectors))
-        rows = exact_topk(queries, self.vectors, k)[1]
-        few = exact_topk(queries, self.vectors[left], min(k, len(left)))[1]
-        return Probe(queries, rows, left[few])
+        return Probe.of(self, measured_queries(self.request)[:PROBE_QUERIES])
 
     def table(self, start: int, stop: int | None = None) -> pa.Table:
         """Return key, columns and `vector` (D,) of some items."""
@@ -117,6 +112,15 @@ class Probe:
     queries: Tensor
     rows: Tensor
     filtered: Tensor
+
+    @classmethod
+    def of(cls, content: Content, queries: Tensor) -> Self:
+        """Return the answers of exact search to queries (Q, W)."""
+        left = torch.from_numpy(np.flatnonzero(passing(content.example, content.items)))
+        k = min(K, len(content.vectors))
+        rows = exact_topk(queries, content.vectors, k)[1]
+        few = exact_topk(queries, content.vectors[left], min(k, len(left)))[1]
+        return cls(queries, rows, left[few])
 
     def table(self, ids: pa.Array) -> pa.Table:
         """Return columns `vector` (W,), `items` and `items_filtered`, lists of ids."""

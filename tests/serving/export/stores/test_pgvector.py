@@ -45,7 +45,7 @@ def server() -> Iterator[dict[str, str]]:
     if place is None:
         pytest.skip("no PostgreSQL with pgvector is installed")
     # PostgreSQL does not run as root, and sockets have short paths.
-    user = next(name for name in ("postgres", "nobody") if name in USERS)
+    user = next((name for name in ("postgres", "nobody") if name in USERS), "")
     own: dict[str, Any] = {"user": user} if os.getuid() == 0 else {}
     folder = Path(tempfile.mkdtemp(prefix="pg"))
     if own:

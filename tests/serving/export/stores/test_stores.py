@@ -100,7 +100,7 @@ def test_lancedb_has_an_index_from_some_size_on(made: Any, tmp_path: Path) -> No
     assert facts["lists"] == 24
     assert facts["recall_at_10"] >= 0.9
     assert facts["recall_at_100"] > 0.5
-    assert facts["search_metric"] == "l2"
+    assert (facts["search_metric"], facts["search_dim"]) == ("l2", 8)
     page = indexed.page(content, facts)
     assert f".nprobes({facts['nprobe']})" in page.ask
     assert "recall@10" in page.recall
