@@ -43,6 +43,7 @@ _PLACES = {
     "Run": "recsys.app.run",
     "Tuned": "recsys.app.tuned",
     **dict.fromkeys(_EXPERIMENTS, "recsys.app.experiments"),
+    "verify": "recsys.app.exporting",
     **dict.fromkeys(_DEMO, "recsys.app.demo"),
     **dict.fromkeys(_PROMOTING, "recsys.app.promoting"),
     **dict.fromkeys(_RECOUNTING, "recsys.app.recounting"),

@@ -10,6 +10,7 @@ from recsys.app.experiments import sync as sync
 from recsys.app.experiments import train as train
 from recsys.app.experiments import tune as tune
 from recsys.app.experiments import tune_embedding as tune_embedding
+from recsys.app.exporting import verify as verify
 from recsys.app.model import Model as Model
 from recsys.app.models import evaluate as evaluate
 from recsys.app.models import explain as explain

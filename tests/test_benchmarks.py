@@ -30,6 +30,7 @@ NOT_IN_SMOKE = {
     "session_cold": {"diginetica", "diginetica_of_each_seed", "diginetica_seeds", "sports_seeds"},
     "session_epoch": {"rectools", "sasrec_bce", "vs_fastest_peer"},
     "ssl_tail": {"ml1m"},
+    "store_exports": {"milvus", "pgvector"},
     "two_processes": {"features_39"},
 }
 OTHER_WAYS = {

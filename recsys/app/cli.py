@@ -14,7 +14,7 @@ import click
 from recsys.app.cli_compare import compare
 from recsys.app.cli_evaluate import evaluate
 from recsys.app.cli_explain import explain
-from recsys.app.cli_models import export, promote, register, sync
+from recsys.app.cli_models import export, promote, register, sync, verify
 from recsys.app.cli_recount import recount
 from recsys.app.cli_score import score
 from recsys.app.cli_similar import similar
@@ -252,7 +252,7 @@ def train(
         print_run(run, as_json=as_json)
 
 
-_BEFORE_REGISTERING = (tune, explain, similar, evaluate, compare, recount, export, score)
+_BEFORE_REGISTERING = (tune, explain, similar, evaluate, compare, recount, export, verify, score)
 for _command in (*_BEFORE_REGISTERING, register, promote, sync):
     main.add_command(_command)
 

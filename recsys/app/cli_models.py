@@ -50,6 +50,11 @@ class ExportTarget(click.ParamType[str]):
 )
 @click.option("--fde-bits", type=click.IntRange(0, 10), help="Hyperplanes; default: 3.")
 @click.option("--fde-repetitions", type=COUNT, help="Default: 8.")
+@click.option(
+    "--columns",
+    metavar="A,B",
+    help="Columns of the items that go along, for filters; default: all; '' for none.",
+)
 @URI
 @JSON
 def export(
@@ -60,10 +65,14 @@ def export(
     encoding: str,
     fde_bits: int | None,
     fde_repetitions: int | None,
+    columns: str | None,
     tracking_uri: str | None,
     as_json: bool,
 ) -> None:
-    """Export item vectors or an index for ANN serving, its recall measured.
+    """Export item vectors, an index or a vector store for ANN serving.
+
+    Of an index the recall is measured. The folder has a README.md with code that loads, asks and
+    filters it, and an export.json with the hash of every file, which recsys verify checks.
 
     A two-tower with several interests searches with each of a user's vectors and merges, or
     with one, of --encoding fde, which is wider and finds most of the same; export.json says how.
@@ -81,12 +90,33 @@ def export(
         encoded = (3 if fde_bits is None else fde_bits, fde_repetitions or 8)
     elif fde_bits is not None or fde_repetitions is not None:
         raise click.UsageError("--fde-bits and --fde-repetitions go with --encoding fde")
-    facts = export_model(folder_of(model, tracking_uri), target, out, min_recall, encoded)
+    chosen = None if columns is None else [name for name in columns.split(",") if name]
+    folder = folder_of(model, tracking_uri)
+    facts = export_model(folder, target, out, min_recall, encoded, chosen)
     if as_json:
         click.echo(json_format.dumps(facts, indent=1))
     else:
         for name, value in facts.items():
             click.echo(f"{name}: {value}")
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@JSON
+def verify(folder: Path, as_json: bool) -> None:
+    """Check every file of an export, or of a model's bundle, against its hash.
+
+    Says that all are as they were written, or names the first that is not (exit code 5).
+
+    Example: recsys verify index
+    """
+    from recsys.app.exporting import verify as check
+
+    facts = check(folder)
+    if as_json:
+        click.echo(json_format.dumps(facts, indent=1))
+    else:
+        click.echo(f"ok: {facts['files']} files of model {facts['model_id']}")
 
 
 @click.command()

@@ -4,7 +4,7 @@ Tables are paths or data frames (pandas, polars, Arrow). Arguments are checked b
 done. What a caller can put right is a `recsys.UserError`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -245,18 +245,22 @@ def export(
     encoding: Literal["vectors", "fde"] = "vectors",
     fde_bits: Annotated[int, Field(ge=0, le=10)] = 3,
     fde_repetitions: Count = 8,
+    columns: Sequence[str] | None = None,
     tracking_uri: str | None = None,
 ) -> dict[str, Any]:
-    """Export item vectors or an index for ANN serving, or a ranker's graph.
+    """Export item vectors, an index or a vector store for ANN serving, or a ranker's graph.
 
     Args:
         model: see `load`.
         out: folder to make.
-        to: `parquet`, `exact`, `faiss` or `usearch` for retrieval models, `onnx` for rankers.
+        to: `parquet`, an index (`exact`, `faiss`, `usearch`) or a store (`lancedb`, `qdrant`,
+            `pgvector`, `milvus`, `opensearch`, `elasticsearch`) for retrieval models, `onnx` for
+            rankers.
         min_recall: refuse an index below this.
         encoding: `fde`: items that one vector for all interests of a user searches.
         fde_bits: hyperplanes of such an encoding.
         fde_repetitions: of such an encoding.
+        columns: of the items that go along, for filters; None: all that a store can hold.
         tracking_uri: MLflow store.
 
     Returns:
@@ -266,7 +270,8 @@ def export(
         UserError: `out` exists, the target does not suit the model, or recall is too low.
     """
     encoded = (fde_bits, fde_repetitions) if encoding == "fde" else None
-    return export_model(folder_of(model, tracking_uri), to, Path(out), min_recall, encoded)
+    folder = folder_of(model, tracking_uri)
+    return export_model(folder, to, Path(out), min_recall, encoded, columns)
 
 
 @checked

@@ -10,8 +10,6 @@ nothing is overwritten, and a folder under a model's id is complete: it was rena
 
 import hashlib
 import json
-import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,13 +19,12 @@ from typing import Any, Self
 
 from recsys.core.atomic import publish, staged_folder
 from recsys.core.errors import IntegrityError, NotFoundError
+from recsys.core.hashed_files import HashedFiles, entries_of, well_formed
 
 MANIFEST = "manifest.json"
 RUN_BUNDLES = "bundle"
 """Folder of a run that holds its bundles."""
 SCHEMA_VERSION = 1
-_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
-_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -56,14 +53,12 @@ class Bundle:
                 f"{manifest_path}: says model {manifest.get('model_id')}, its content is {model_id}"
             )
         bundle = cls(path, model_id, manifest)
-        bundle._refuse_strangers()
-        for entry in manifest["files"]:
-            _check(path / entry["path"], entry, _hash_file(path / entry["path"]))
+        bundle._files.check()
         return bundle
 
     def names(self) -> list[str]:
         """Return the files' names, sorted."""
-        return [entry["path"] for entry in self.manifest["files"]]
+        return self._files.names()
 
     def copy_to(self, folder: Path) -> None:
         """Write all files of the bundle but its manifest into a folder."""
@@ -82,12 +77,7 @@ class Bundle:
             NotFoundError: the bundle does not list the file.
             IntegrityError: the bytes are not those that were written.
         """
-        for entry in self.manifest["files"]:
-            if entry["path"] == name:
-                data = (self.path / name).read_bytes()
-                _check(self.path / name, entry, (len(data), hashlib.sha256(data).hexdigest()))
-                return data
-        raise NotFoundError(f"{self.path}: the bundle holds no '{name}'")
+        return self._files.read(name)
 
     def text(self, name: str) -> str:
         """Return `name` as UTF-8 text."""
@@ -101,20 +91,9 @@ class Bundle:
         """Return the hash of the manifest as it is, with its date."""
         return hashlib.sha256((self.path / MANIFEST).read_bytes()).hexdigest()
 
-    def _refuse_strangers(self) -> None:
-        """Names must be plain and listed; links lead outside."""
-        listed = set(self.names()) | {MANIFEST}
-        for name in listed:
-            if not _NAME.fullmatch(name):
-                raise IntegrityError(f"{self.path}: the manifest lists a bad name, {name!r}")
-        for folder, folders, files in os.walk(self.path):
-            for entry in [*folders, *files]:
-                if (Path(folder) / entry).is_symlink():
-                    raise IntegrityError(f"{Path(folder) / entry}: a link inside a bundle")
-            for file in files:
-                name = (Path(folder) / file).relative_to(self.path).as_posix()
-                if name not in listed:
-                    raise IntegrityError(f"{self.path / name}: not a file of this bundle")
+    @property
+    def _files(self) -> HashedFiles:
+        return HashedFiles(self.path, self.manifest["files"], MANIFEST, "bundle")
 
 
 def undated(path: Path) -> None:
@@ -142,11 +121,10 @@ def write_bundle(parent: Path, write: Callable[[Path], None], *, facts: Mapping[
     """
     with staged_folder(parent, "bundle") as staging:
         write(staging)
-        paths = sorted(path for path in staging.rglob("*") if path.is_file())
         manifest: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
             "engine_version": version("recsys-engine"),
-            "files": [_entry(path, staging) for path in paths],
+            "files": entries_of(staging),
             "facts": dict(facts),
         }
         model_id = _model_id(manifest)
@@ -171,37 +149,11 @@ def _parse(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_bytes())
         version_found, files = manifest["schema_version"], manifest["files"]
-        well_formed = all({"path", "bytes", "sha256"} <= set(entry) for entry in files)
     except (ValueError, KeyError, TypeError) as error:
         raise IntegrityError(f"{path}: not a manifest ({error!r})") from None
-    if version_found != SCHEMA_VERSION or not well_formed:
+    if version_found != SCHEMA_VERSION or not well_formed(files):
         raise IntegrityError(
             f"{path}: manifest of version {version_found}; this engine reads {SCHEMA_VERSION}"
         )
     return dict(manifest)
 
-
-def _entry(path: Path, root: Path) -> dict[str, Any]:
-    size, digest = _hash_file(path)
-    return {"path": path.relative_to(root).as_posix(), "bytes": size, "sha256": digest}
-
-
-def _hash_file(path: Path) -> tuple[int, str]:
-    digest, size = hashlib.sha256(), 0
-    try:
-        with path.open("rb") as file:
-            while block := file.read(_CHUNK_BYTES):
-                digest.update(block)
-                size += len(block)
-    except FileNotFoundError:
-        raise IntegrityError(f"{path}: missing from the bundle") from None
-    return size, digest.hexdigest()
-
-
-def _check(path: Path, entry: Mapping[str, Any], found: tuple[int, str]) -> None:
-    if found != (entry["bytes"], entry["sha256"]):
-        raise IntegrityError(
-            f"{path}: {found[0]} bytes with sha256 {found[1][:12]}..., the manifest says "
-            f"{entry['bytes']} bytes with {str(entry['sha256'])[:12]}...: the file was changed "
-            "after it was written; get the bundle again"
-        )

@@ -1,6 +1,6 @@
 """Models that answer requests with lists of items."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,10 @@ from recsys.features.filters.requests import ALLOW, EXCLUDE, WHERE, filter_colum
 from recsys.features.requests.origin import RequestOrigin
 from recsys.features.requests.table import HISTORY, SEEN
 from recsys.retrieval.index.build import read_facts
-from recsys.retrieval.index.registry import BACKENDS, kinds_by_export
+from recsys.retrieval.index.registry import BACKENDS
 from recsys.serving.export.query_encoding import EncodingSize
-from recsys.serving.export.retrieval import VECTORS, export_index
+from recsys.serving.export.retrieval import export_index
+from recsys.serving.export.stores.registry import targets
 from recsys.serving.recommend.filters import FilterOptions, Filters
 from recsys.serving.recommend.scorer import Scorer
 
@@ -74,8 +75,8 @@ class Lists:
     """See `Answering`."""
 
     def targets(self) -> list[str]:
-        """Return the indexes, and vectors without one."""
-        return [*kinds_by_export(), VECTORS]
+        """Return the indexes, vectors without one, and the stores."""
+        return list(targets())
 
     def export(
         self,
@@ -85,14 +86,17 @@ class Lists:
         *,
         min_recall: float,
         encoded: EncodingSize | None = None,
+        columns: Sequence[str] | None = None,
     ) -> dict[str, Any]:
         """Export item vectors or an index over them; see `export_index`."""
         if target not in self.targets():
             raise ConfigError(
-                f"--to {target} is for rankers; a retrieval model goes --to {VECTORS}, or to an "
-                f"index: {', '.join(kinds_by_export())}"
+                f"--to {target} is for rankers; a retrieval model goes --to an index or a store: "
+                f"{', '.join(self.targets())}"
             )
-        return export_index(bundle, target, out, min_recall=min_recall, encoded=encoded)
+        return export_index(
+            bundle, target, out, min_recall=min_recall, encoded=encoded, columns=columns
+        )
 
     def server(self, bundle: Path) -> ListServer:
         """Open the model."""

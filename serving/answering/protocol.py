@@ -1,6 +1,6 @@
 """What serving can do with the models of one kind of answer, and a model that is being served."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -45,6 +45,7 @@ class Answering(Protocol):
         *,
         min_recall: float,
         encoded: EncodingSize | None = None,
+        columns: Sequence[str] | None = None,
     ) -> dict[str, Any]:
         """Export the model to the new folder `out`; return what was written and measured.
 

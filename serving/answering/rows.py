@@ -1,6 +1,6 @@
 """Models that answer each row with a probability."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,10 +57,15 @@ class Rows:
         *,
         min_recall: float,
         encoded: EncodingSize | None = None,
+        columns: Sequence[str] | None = None,
     ) -> dict[str, Any]:
         """Export the graph of the model; see `export_onnx`."""
         if encoded is not None:
             raise ConfigError("--encoding fde is about vectors, and a ranker has none")
+        if columns is not None:
+            raise ConfigError(
+                "--columns is about items beside their vectors, and a ranker has none"
+            )
         if target != ONNX:
             raise ConfigError(f"--to {target}: a ranker has no vectors to search; give --to {ONNX}")
         return export_onnx(bundle, out)

@@ -18,12 +18,35 @@ from recsys.core.folders import check_folder
 from recsys.data.batch import FeatureBlock, FeatureLayout
 from recsys.features.bundle.files import ROW_PROBE, read_row_probe
 from recsys.features.bundle.rows import RowModel
+from recsys.serving.export.manifest import write_manifest
 from recsys.serving.export.onnx_graph import OPSET, graph_inputs, libraries, write_onnx
+from recsys.serving.export.page import write_graph_page
 
 MODEL_FILE, FACTS_FILE = "model.onnx", "onnx.json"
 ONNX = "onnx"
 """What `recsys export --to` calls it."""
 _MANY_ROWS = 4_096
+_USE = f"""\
+```bash
+pip install onnxruntime numpy
+```
+
+```python
+import numpy as np
+import onnxruntime
+
+session = onnxruntime.InferenceSession("{MODEL_FILE}", providers=["CPUExecutionProvider"])
+kinds = {{"tensor(int64)": np.int64, "tensor(float)": np.float32}}
+one_row = {{}}
+for part in session.get_inputs():
+    shape = [size if isinstance(size, int) else 1 for size in part.shape]
+    one_row[part.name] = np.zeros(shape, kinds[part.type])
+logit, probability = session.run(None, one_row)
+```
+
+Inputs are encoded rows: 64-bit hashes of values and scaled numbers, as the engine's encoder makes
+them. `{FACTS_FILE}` has the columns of each input in order, and of the outputs where there are
+several; the graph was replayed against rows that the model keeps."""
 
 
 class OnnxRanker:
@@ -57,9 +80,10 @@ class OnnxRanker:
 def export_onnx(bundle: Path, out: Path) -> dict[str, Any]:
     """Write the graph of the ranker in `bundle` to the folder `out`, checked and timed.
 
-    `out` gets `model.onnx` (with `model.onnx.data` above 2 GB) and `onnx.json`, which says what
-    the columns of each input are, and of the outputs where there are several outcomes. The bundle's
-    probe is replayed through ONNX Runtime.
+    `out` gets `model.onnx` (with `model.onnx.data` above 2 GB), `onnx.json`, which says what the
+    columns of each input are, and of the outputs where there are several outcomes, `README.md` and
+    `export.json` (`recsys.serving.export.manifest`). The bundle's probe is replayed through ONNX
+    Runtime.
 
     Raises:
         ConfigError: `out` exists or is named as a file, the bundle has no probe, or the
@@ -100,8 +124,15 @@ def export_onnx(bundle: Path, out: Path) -> dict[str, Any]:
         if ranker.calibrator.others:
             columns["outcomes"] = ["label", *ranker.calibrator.others]
         (staging / FACTS_FILE).write_text(json.dumps({**facts, "columns": columns}, indent=1))
+        write_graph_page(staging, "an ONNX graph", _USE, facts | {"holds": _holds(staging)})
+        write_manifest(staging, ONNX, facts)
         publish(staging, out.resolve())
     return {"out": str(out), **facts}
+
+
+def _holds(folder: Path) -> dict[str, str]:
+    graph = {path.name: "the graph" for path in sorted(folder.glob(f"{MODEL_FILE}*"))}
+    return {**graph, FACTS_FILE: "columns of the inputs, size and speed"}
 
 
 def _timed(exported: OnnxRanker, features: FeatureBlock) -> dict[str, float]:

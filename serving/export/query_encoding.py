@@ -8,7 +8,6 @@ Example:
     vectors = query_encodings(scorer, encoding, requests)   # (B, W): what the index is asked
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,9 +24,10 @@ from recsys.retrieval.index.exact import ExactVectors
 from recsys.retrieval.index.recall import MEASURED_QUERIES
 from recsys.retrieval.interests import search
 from recsys.retrieval.muvera import FixedDimensionalEncoding
+from recsys.serving.export.manifest import EXPORT_FILE, open_export
 from recsys.serving.recommend.scorer import Scorer
 
-EXPORT_FILE, PLANES_FILE = "export.json", "hyperplanes.safetensors"
+PLANES_FILE = "hyperplanes.safetensors"
 _MERGED = (
     "A query has {interests} vectors, and an item's score is the best over them: search with each "
     "for k items, keep an item's best score where several found it, and take the k best. That is "
@@ -100,13 +100,13 @@ def read_encoding(folder: Path) -> FixedDimensionalEncoding:
 
     Raises:
         NotFoundError: the export has none.
-        IntegrityError: its hyperplanes are not those of export.json.
+        IntegrityError: a file of the export is not what was written.
     """
-    path = folder / PLANES_FILE
-    if not path.is_file():
+    export = open_export(folder)
+    path, facts = folder / PLANES_FILE, export.facts
+    if PLANES_FILE not in export.names():
         raise NotFoundError(f"{path}: no such file; `recsys export --encoding fde` writes one")
-    facts = json.loads((folder / EXPORT_FILE).read_text())
-    planes = load(path.read_bytes())["hyperplanes"]
+    planes = load(export.read(PLANES_FILE))["hyperplanes"]
     wanted = (facts["repetitions"], facts["vector_dim"], facts["bits"])
     if tuple(planes.shape) != wanted:
         raise IntegrityError(f"{path}: {tuple(planes.shape)}, {EXPORT_FILE} says {wanted}")

@@ -1,22 +1,29 @@
-"""Exports for ANN serving: the item vectors or an index, checked against the bundle's ids."""
+"""Exports of models with vectors: for a library of indexes or a vector store, with a manifest.
 
-import json
+A folder holds the target's files (`recsys.serving.export.stores`), `queries.parquet`, `README.md`
+and `export.json` (`recsys.serving.export.manifest`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from torch import Tensor
 
 from recsys.core.atomic import publish, staged_folder
 from recsys.core.errors import ConfigError
 from recsys.core.folders import check_folder
 from recsys.features.bundle.files import index_files, read_request_probe
-from recsys.retrieval.index.build import build_index, read_facts, write_facts
+from recsys.layers.geometry import Geometry
+from recsys.retrieval.index.build import FACTS_FILE, read_facts, write_facts
 from recsys.retrieval.index.protocol import IndexRequest
-from recsys.retrieval.index.registry import kinds_by_export
+from recsys.retrieval.index.registry import AUTO
+from recsys.retrieval.muvera import FixedDimensionalEncoding
+from recsys.serving.export.manifest import write_manifest
+from recsys.serving.export.page import write_page
+from recsys.serving.export.payload import payload_of
 from recsys.serving.export.query_encoding import (
-    EXPORT_FILE,
     EncodingSize,
     encoding_of,
     how_to_ask,
@@ -24,85 +31,122 @@ from recsys.serving.export.query_encoding import (
     query_vectors_of_requests,
     write_encoding,
 )
+from recsys.serving.export.stores.protocol import Content, write_probe
+from recsys.serving.export.stores.registry import targets
 from recsys.serving.recommend.scorer import Scorer
 
 _NO_MEMORY = (
     "the model adds what followed the last items before to its scores; that is not in the index, "
     "whose lists are those of the model without its memory"
 )
-VECTORS = "parquet"
-"""What `recsys export --to` calls vectors without an index."""
 
 
 def export_index(
-    bundle: Path, target: str, out: Path, *, min_recall: float, encoded: EncodingSize | None = None
+    bundle: Path,
+    target: str,
+    out: Path,
+    *,
+    min_recall: float,
+    encoded: EncodingSize | None = None,
+    columns: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """Write the vectors of a bundle (`parquet`), or an index over them, to `out`.
+    """Write the item vectors of a bundle to the folder `out`, in the form of a target.
 
-    `target` is `parquet` or what a backend of `recsys.retrieval.index.registry` is called.
+    With `encoded`, items are written as encodings that one vector of a query with several interests
+    searches (`recsys.serving.export.query_encoding`). A memory of pairs is not exported.
 
-    `out` gets `ids.parquet` (row, item id) next to the index, or for `parquet` one table of item
-    id and vector; `export.json` says how to ask. With `encoded`, items are written as encodings
-    that one vector of a query with several interests searches
-    (`recsys.serving.export.query_encoding`). A memory of pairs is not exported. Returns what was
-    written and, for an index, its measured recall.
+    Args:
+        bundle: of a model with vectors.
+        target: a name of `recsys.serving.export.stores.registry.targets`.
+        out: folder to make.
+        min_recall: an index below this is refused.
+        encoded: size of encodings; None: vectors.
+        columns: of the items that go along; None: all that a store can hold.
+
+    Returns:
+        What was written and, for an index, its measured recall.
 
     Raises:
-        ConfigError: `out` exists or is named as a file, `min_recall` is no share, or
-            encodings are wanted of a model with one interest.
+        ConfigError: `out` exists or is named as a file, `min_recall` is no share, a column is not
+            there, or encodings are wanted of a model with one interest.
         IntegrityError: the bundle is not what was written.
-        UserError: the index does not reach `min_recall`.
+        UserError: the index does not reach `min_recall`, or the store cannot hold the items.
     """
     check_folder(out, "item vectors or an index, and export.json")
     if out.exists():
         raise ConfigError(f"{out} exists; choose another --out, an export is never overwritten")
+    writer = targets()[target]
+    writer.require()
     scorer = Scorer.open(bundle)
-    vectors, geometry, queries = scorer.vectors, scorer.model.config.geometry, _probe(scorer)
-    encoding = None if encoded is None else encoding_of(scorer, encoded)
-    stored = read_facts(index_files(scorer.bundle))
-    if encoding is None:
-        asked = queries.flatten(0, -2)  # every interest searches by itself
-    else:
-        # Products of encodings, like those of the biased sphere, represent no distance.
-        vectors, geometry = encoding.items(vectors), "biased_sphere"
-        asked = encoding.queries(more_like(queries, scorer.model.config.geometry))
+    source = _source(scorer, encoded)
+    content = Content(_request(scorer, source, min_recall), payload_of(scorer, columns))
     with staged_folder(out.resolve().parent, out.name) as staging:
-        if target == VECTORS:
-            names = ("space_id", "n", "dim", "metric", "geometry", "normalised")
-            facts = {k: stored[k] for k in names if k in stored}
-            _write_vectors(staging / "vectors.parquet", scorer.item_ids, vectors)
-        else:
-            request = IndexRequest(
-                vectors=vectors,
-                geometry=geometry,
-                queries=asked,
-                space_id=stored["space_id"],
-                item_ids_sha256=stored["item_ids_sha256"],
-                kind=kinds_by_export()[target],
-                min_recall=min_recall,
-            )
-            facts = build_index(staging, request)
-            ids = pa.table({"row": range(len(scorer.item_ids)), "item_id": scorer.item_ids})
-            pq.write_table(ids, staging / "ids.parquet", write_page_checksum=True)
+        facts = writer.write(staging, content)
         facts["interests"] = scorer.model.config.interests
-        if encoding is not None and encoded is not None:
-            facts |= {"dim": encoding.width, "normalised": False, "geometry": stored["geometry"]}
-            facts |= write_encoding(staging, scorer, encoding, encoded, queries)
-        write_facts(staging, facts)
-        how = {"model_id": scorer.bundle.model_id, "queries": how_to_ask(scorer, encoding), **facts}
-        how |= {} if scorer.memory is None else {"memory": _NO_MEMORY}
-        (staging / EXPORT_FILE).write_text(json.dumps(how, indent=1))
+        if source.encoding is not None and encoded is not None:
+            facts |= {"dim": source.encoding.width, "normalised": False}
+            facts |= {"geometry": scorer.model.config.geometry}
+            facts |= write_encoding(staging, scorer, source.encoding, encoded, source.queries)
+        if (staging / FACTS_FILE).exists():
+            write_facts(staging, facts)
+        write_probe(staging, content)
+        how = _described(scorer, source.encoding, content) | facts
+        write_page(staging, writer.page(content, facts), content, how)
+        write_manifest(staging, target, how)
         publish(staging, out.resolve())
     return {"out": str(out), "model_id": scorer.bundle.model_id, **facts}
 
 
-def _write_vectors(path: Path, item_ids: pa.Array, vectors: Tensor) -> None:
-    flat = pa.array(vectors.reshape(-1).numpy())
-    lists = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
-    table = pa.table({"item_id": item_ids, "vector": lists})
-    pq.write_table(table, path, write_page_checksum=True)
+@dataclass(frozen=True)
+class _Source:
+    """What is exported, and what asks it.
+
+    vectors: (n, W), of items in `geometry`. queries: of the bundle's probe, (Q, E) or (Q, I, E).
+    asked: what the target is asked with, (Q', W). encoding: of several interests, if wanted.
+    """
+
+    vectors: Tensor
+    geometry: Geometry
+    queries: Tensor
+    asked: Tensor
+    encoding: FixedDimensionalEncoding | None = None
 
 
-def _probe(scorer: Scorer) -> Tensor:
-    """Query vectors of the probe's requests, (Q, E) or (Q, I, E): what the index will be asked."""
-    return query_vectors_of_requests(scorer, read_request_probe(scorer.bundle))
+def _source(scorer: Scorer, size: EncodingSize | None) -> _Source:
+    vectors, geometry = scorer.vectors, scorer.model.config.geometry
+    queries = query_vectors_of_requests(scorer, read_request_probe(scorer.bundle))
+    if size is None:  # every interest searches by itself
+        return _Source(vectors, geometry, queries, queries.flatten(0, -2))
+    encoding = encoding_of(scorer, size)
+    asked = encoding.queries(more_like(queries, geometry))
+    # Products of encodings, like those of the biased sphere, represent no distance.
+    return _Source(encoding.items(vectors), "biased_sphere", queries, asked, encoding)
+
+
+def _request(scorer: Scorer, source: _Source, min_recall: float) -> IndexRequest:
+    stored = read_facts(index_files(scorer.bundle))
+    return IndexRequest(
+        vectors=source.vectors,
+        geometry=source.geometry,
+        queries=source.asked,
+        space_id=stored["space_id"],
+        item_ids_sha256=stored["item_ids_sha256"],
+        kind=AUTO,
+        min_recall=min_recall,
+    )
+
+
+def _described(
+    scorer: Scorer, encoding: FixedDimensionalEncoding | None, content: Content
+) -> dict[str, Any]:
+    """Return what export.json says before the facts of the target."""
+    types = {field.name: str(field.type) for field in content.items.schema}
+    how = {
+        "model_id": scorer.bundle.model_id,
+        "queries": how_to_ask(scorer, encoding),
+        "key": content.key,
+        "columns": types,
+        "filter": [asdict(condition) for condition in content.example],
+    }
+    how |= {"left_out": content.payload.left_out} if content.payload.left_out else {}
+    return how | ({} if scorer.memory is None else {"memory": _NO_MEMORY})

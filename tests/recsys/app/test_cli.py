@@ -38,9 +38,11 @@ OPTIONS = {
         "--encoding",
         "--fde-bits",
         "--fde-repetitions",
+        "--columns",
         "--tracking-uri",
         "--json",
     },
+    "verify": {"folder", "--json"},
     "score": {
         "model",
         "--output",

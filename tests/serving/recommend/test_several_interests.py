@@ -21,6 +21,7 @@ from recsys.retrieval.index.registry import BACKENDS
 from recsys.retrieval.muvera import FixedDimensionalEncoding
 from recsys.serving.engines.audience import read_new_items, score_new_items
 from recsys.serving.engines.batch import score_to_parquet, shards_of_log
+from recsys.serving.export.manifest import write_manifest
 from recsys.serving.export.query_encoding import (
     EncodingSize,
     interest_recall,
@@ -303,6 +304,10 @@ def test_what_cannot_be_encoded_is_refused(trained: Path, scorer: Scorer, tmp_pa
     export_index(path, "exact", tmp_path / "c", min_recall=0, encoded=EncodingSize(bits=1))
     facts = json.loads((tmp_path / "c/export.json").read_text())
     (tmp_path / "c/export.json").write_text(json.dumps({**facts, "bits": 2}))
+    with pytest.raises(IntegrityError, match=r"export.json: .* it says .*: the file was changed"):
+        read_encoding(tmp_path / "c")
+    (tmp_path / "c/export.json").unlink()
+    write_manifest(tmp_path / "c", "exact", {**facts, "bits": 2})
     with pytest.raises(IntegrityError, match=r"\(8, 17, 1\), export.json says \(8, 17, 2\)"):
         read_encoding(tmp_path / "c")
 

@@ -1,0 +1,118 @@
+"""The manifest of an export: what was exported, how to ask it, and the hash of every file.
+
+    export.json    {"sha256": ..., "schema_version": ..., "engine_version": ..., "target": ...,
+                   "model_id": ..., facts of the target ..., "files": [{path, bytes, sha256}]}
+
+The first two lines hold the sha256 of all bytes that follow them, so that any tool can check it:
+
+    tail -n +3 export.json | sha256sum
+
+Example:
+    export = open_export(Path("index"))     # every file was verified
+    vectors = load(export.read("vectors.safetensors"))["vectors"]
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from recsys.core.errors import IntegrityError, NotFoundError
+from recsys.core.hashed_files import HashedFiles, entries_of, well_formed
+
+EXPORT_FILE = "export.json"
+SCHEMA_VERSION = 1
+_HEAD = b'{\n "sha256": "%s",\n'
+_HEAD_BYTES = len(_HEAD % (b"0" * 64))
+_AGAIN = "the file was changed after it was written; get the export again"
+
+
+@dataclass(frozen=True)
+class Export:
+    """A verified export. path: its folder. facts: what export.json says, its `files` as well."""
+
+    path: Path
+    facts: Mapping[str, Any]
+
+    def names(self) -> list[str]:
+        """Return the files' names, sorted."""
+        return self._files.names()
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes of `name`, verified once more: what is parsed is what was checked.
+
+        Raises:
+            NotFoundError: the export holds no such file.
+            IntegrityError: the bytes are not those that were written.
+        """
+        return self._files.read(name)
+
+    @property
+    def _files(self) -> HashedFiles:
+        return HashedFiles(self.path, self.facts["files"], EXPORT_FILE, "export")
+
+
+def write_manifest(folder: Path, target: str, facts: Mapping[str, Any]) -> None:
+    """Write export.json over all files that are in `folder`; nothing may be added afterwards.
+
+    Args:
+        folder: of the export.
+        target: what `recsys export --to` calls it.
+        facts: JSON facts about the content and how to ask it.
+    """
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "engine_version": version("recsys-engine"),
+        "target": target,
+        **facts,
+        "files": entries_of(folder),
+    }
+    rest = json.dumps(manifest, indent=1, allow_nan=False).encode()[2:] + b"\n"
+    digest = hashlib.sha256(rest).hexdigest().encode()
+    (folder / EXPORT_FILE).write_bytes(_HEAD % digest + rest)
+
+
+def open_export(folder: Path) -> Export:
+    """Verify the export in `folder`: its manifest, every file's size and sha256, no file more.
+
+    Nothing is parsed before its bytes were verified.
+
+    Raises:
+        NotFoundError: no such folder, or no export.json in it.
+        IntegrityError: a file is missing, is not what was written, or should not be there.
+    """
+    path = folder / EXPORT_FILE
+    if not path.is_file() or path.is_symlink():
+        raise NotFoundError(f"{folder}: no export here (no {EXPORT_FILE})")
+    export = Export(folder, _parsed(path))
+    export._files.check()
+    return export
+
+
+def _parsed(path: Path) -> dict[str, Any]:
+    """Return what the manifest says, once its bytes are those that its first lines name."""
+    data = path.read_bytes()
+    rest = data[_HEAD_BYTES:]
+    found = hashlib.sha256(rest).hexdigest().encode()
+    if data[:_HEAD_BYTES] != _HEAD % found:
+        said = data[:_HEAD_BYTES].decode(errors="replace").split('"')
+        if len(said) < 4 or said[1] != "sha256":
+            raise IntegrityError(
+                f"{path}: no sha256 of itself: it was changed, or an engine before manifests of "
+                "exports wrote it; export the model again"
+            )
+        raise IntegrityError(
+            f"{path}: its content has sha256 {found[:12].decode()}..., it says {said[3][:12]}...: "
+            f"{_AGAIN}"
+        )
+    manifest: dict[str, Any] = json.loads(b"{" + rest)
+    written, files = manifest.get("schema_version"), manifest.get("files")
+    if written != SCHEMA_VERSION or not well_formed(files):
+        raise IntegrityError(
+            f"{path}: manifest of version {written}; this engine reads {SCHEMA_VERSION}: update "
+            "the engine, or export the model again"
+        )
+    return manifest

@@ -1,0 +1,1 @@
+"""What models with vectors are exported to: one file a target, `registry.py` lists them."""
