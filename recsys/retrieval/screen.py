@@ -12,10 +12,10 @@ cheap, and none of them can lose a pair that belongs to the answer:
 
        |q (x - m) - q' x'| = |q dx + dq x'| <= |q| |dx| + |dq| |x'| =: bound,
 
-   by Cauchy and Schwarz, so a pair with q' x' + bound < g - q m is out for certain. Items are
-   sorted by their largest component, so that a tile of them shares one tight scale.
-3. *One pass in cache.* A tile's scores are folded eightfold by maximum, and only the folded
-   ones are compared.
+   by Cauchy and Schwarz, so a pair with q' x' + bound < g - q m is out for certain. Items are in a
+   random order: the sample is then one of all of them, however a catalogue is sorted.
+3. *One pass in cache.* Products are compared in registers (`recsys.retrieval.scan`), or folded
+   eightfold by maximum in the cache, and only the folded ones are compared.
 
 Where int8 does not pay, or its bound is too wide for the data, float32 products take its place
 with a bound that covers their rounding.
@@ -32,6 +32,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from recsys.retrieval import scan
 from recsys.retrieval.pairs import Floats, Ints, kth_of_pairs, score_pairs
 
 _Pairs = tuple[Ints, Ints, Floats]
@@ -49,7 +50,9 @@ SAMPLED = 16
 BATCHES = 4
 """Parts in which the tiles are worked off; after the first the guess is made better."""
 FEWEST_QUERIES = 64
-"""Below this, preparing the items costs more than screening them saves."""
+"""Below this, screening costs more than it saves."""
+FEWEST_TO_PREPARE = 256
+"""Below this, preparing the items does."""
 SPREAD = 3.3
 """Standard deviations by which the guess stays on the safe side."""
 
@@ -71,11 +74,13 @@ class Excluded:
 
 @dataclass(frozen=True)
 class Tiles:
-    """Item vectors in tiles of T (the last may hold fewer), with what rounding them cost.
+    """Item vectors in tiles, with what rounding them cost.
 
-    vectors: (T, E) int8 or float32 a tile. scale, error, reach (tiles,) float64: what one unit
-    of an int8 vector is worth, the largest |dx| and the largest |x'| in a tile. order (N,) int64
-    gives the item row at each position, place (N,) the position of each row; None: the same.
+    vectors: at most T of them, (T, E) int8 or float32, a tile. scale, error, reach (tiles,)
+    float64: what one unit of an int8 vector is worth, the largest |dx| and the largest |x'| in a
+    tile. order int64 gives the item row at each position, which is T times the tile and the place
+    in it; place (N,) the position of each row. shifts: -128 times the sum of each int8 vector,
+    (T,) int32 a tile.
     """
 
     vectors: tuple[Tensor, ...]
@@ -84,8 +89,9 @@ class Tiles:
     error: Floats
     reach: Floats
     mean: Floats
-    order: Ints | None = None
-    place: Ints | None = None
+    order: Ints
+    place: Ints
+    shifts: tuple[Tensor, ...] = ()
 
     @property
     def in_bytes(self) -> bool:
@@ -94,26 +100,36 @@ class Tiles:
 
 
 def float_tiles(items: Tensor, tile: int) -> Tiles:
-    """Return the items as they are, in tiles."""
-    vectors = items.split(tile)
-    ones, zeros = np.ones(len(vectors), np.float32), np.zeros(len(vectors), np.float32)
+    """Return the items in n tiles, each with every n-th of them: nothing is copied."""
+    count, size = -(-len(items) // tile), len(items)
+    vectors = tuple(items[first::count] for first in range(count))
+    row = np.arange(size)
+    place = row % count * tile + row // count
+    order = np.full(count * tile, -1)
+    order[place] = row
+    ones, zeros = np.ones(count, np.float32), np.zeros(count, np.float32)
     mean = np.zeros(items.shape[1], np.float32)
-    return Tiles(vectors, tile, ones, zeros, zeros, mean)
+    return Tiles(vectors, tile, ones, zeros, zeros, mean, order, place)
 
 
 def byte_tiles(items: Tensor, tile: int) -> Tiles:
-    """Return the items less their mean, rounded to int8, those of like scale side by side."""
-    mean = items.mean(0)
-    vectors = items.numpy()
-    largest = torch.cat([(part - mean).abs_().amax(1) for part in items.split(tile)]).numpy()
-    order = np.argsort(-largest, kind="stable")
-    rounded, scales, errors, reaches = [], [], [], []
+    """Return the items less their mean, rounded to int8, in a random order that is always the same.
+
+    The width is filled up to a multiple of 4 with zeros.
+    """
+    mean = items.mean(0).numpy()
+    rows, width = items.numpy(), -(-items.shape[1] // 4) * 4
+    order = np.random.default_rng(0).permutation(len(rows))
+    rounded, shifts, scales, errors, reaches = [], [], [], [], []
     for start in range(0, len(order), tile):
-        part = vectors.take(order[start : start + tile], axis=0)
-        part -= mean.numpy()
-        step = max(float(largest[order[start]]) / 127, 1e-30)
+        part = rows.take(order[start : start + tile], axis=0)
+        part -= mean
+        step = max(float(max(part.max(), -part.min())) / 127, 1e-30)
         near = np.rint(part * np.float32(1 / step))
-        rounded.append(torch.from_numpy(near.astype(np.int8)))
+        filled = torch.zeros(len(near), width, dtype=torch.int8)
+        filled[:, : items.shape[1]] = torch.from_numpy(near)
+        rounded.append(filled)
+        shifts.append(filled.sum(1, dtype=torch.int32) * -128)
         near *= np.float32(step)
         part -= near
         scales.append(step)
@@ -122,7 +138,8 @@ def byte_tiles(items: Tensor, tile: int) -> Tiles:
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
     scale, error, reach = (np.array(each, np.float32) for each in (scales, errors, reaches))
-    return Tiles(tuple(rounded), tile, scale, error, reach, mean.numpy(), order, place)
+    vectors, sums = tuple(rounded), tuple(shifts)
+    return Tiles(vectors, tile, scale, error, reach, mean, order, place, sums)
 
 
 @functools.cache
@@ -156,10 +173,19 @@ def rank_of_guess(k: int, share: float) -> int:
     return math.ceil(expected + SPREAD * math.sqrt(expected)) + 1
 
 
-def worthwhile(num_queries: int, num_items: int, k: int, tile: int) -> bool:
-    """Whether screening can pay: enough queries, enough tiles, a guess not too deep in them."""
+def queries_at_once() -> int:
+    """Return how many queries are best worked on together; fewer where scores are in the cache."""
+    return 1024 if bytes_pay() and scan.can_multiply_bytes() else 320
+
+
+def worthwhile(num_queries: int, asked: int, num_items: int, k: int, tile: int) -> bool:
+    """Whether screening can pay: enough queries, enough tiles, a guess not too deep in them.
+
+    asked: queries of this and of earlier calls, which the same tiles serve.
+    """
     deep = CROWDED * rank_of_guess(k, 1 / SAMPLED) * FOLD * SAMPLED > num_items
-    return num_queries >= FEWEST_QUERIES and num_items >= 2 * SAMPLED * tile and not deep
+    many = num_queries >= FEWEST_QUERIES and asked >= FEWEST_TO_PREPARE
+    return many and num_items >= 2 * SAMPLED * tile and not deep
 
 
 def screen(
@@ -207,6 +233,7 @@ class _Chunk:
         self._norm = torch.linalg.vector_norm(queries, dim=1).numpy()
         self._scale = np.ones(len(queries), np.float32)
         self._lost = np.zeros(len(queries), np.float32)
+        self._bytes: scan.ByteQueries | None = None
         self._columns = self._rounded(queries) if tiles.in_bytes else queries.T
         dtype = torch.int32 if tiles.in_bytes else torch.float32
         self._multiply = torch._int_mm if tiles.in_bytes else torch.mm
@@ -223,16 +250,22 @@ class _Chunk:
         rounded = (queries / scale[:, None]).round_()
         lost = torch.linalg.vector_norm(queries - rounded * scale[:, None], dim=1)
         self._scale, self._lost = scale.numpy(), lost.numpy()
-        return rounded.to(torch.int8).T.contiguous()
+        filled = torch.zeros(len(queries), self._tiles.vectors[0].shape[1], dtype=torch.int8)
+        filled[:, : queries.shape[1]] = rounded
+        if scan.can_multiply_bytes():
+            self._bytes = scan.ByteQueries(filled)
+        return filled.T.contiguous()
 
     def _hide(self, excluded: Excluded) -> None:
         """Note the places to blank: `hidden[starts[t]:starts[t + 1]]` of tile t's (T, B)."""
         tiles = self._tiles
-        place = excluded.row if tiles.place is None else tiles.place[excluded.row]
+        place = tiles.place[excluded.row]
+        self._positions = len(tiles.vectors) * tiles.size
         number = place // tiles.size
         order = np.argsort(number, kind="stable")
         flat = (place - number * tiles.size) * self._width + excluded.query
         self._hidden = torch.from_numpy(flat[order])
+        self._hidden_pairs = np.sort(excluded.query * self._positions + place)
         self._starts = np.searchsorted(number[order], np.arange(len(tiles.vectors) + 1)).tolist()
 
     def _multiplied(self, tile: int) -> NDArray[np.generic]:
@@ -296,6 +329,8 @@ class _Chunk:
         least (B,). None once there are more than `space`.
         """
         threshold = self._thresholds(least, chosen)
+        if self._bytes is not None:
+            return self._compared(self._bytes, threshold, chosen, space)
         spots, values = [], []
         for tile, lowest in zip(chosen, threshold, strict=True):
             spot = np.flatnonzero(self._multiplied(tile) >= lowest)
@@ -307,6 +342,28 @@ class _Chunk:
         if not spots:
             return np.zeros(0, np.int64), np.zeros(0, np.int64)
         return self._unfolded(spots, values, chosen, threshold)
+
+    def _compared(
+        self,
+        queries: scan.ByteQueries,
+        threshold: NDArray[np.generic],
+        chosen: range,
+        space: int,
+    ) -> tuple[Ints, Ints] | None:
+        """Do what `collect` does, in registers; what is hidden is taken out of what was found."""
+        tiles, hidden = self._tiles, self._hidden_pairs
+        parts = [(one * tiles.size, tiles.vectors[one], tiles.shifts[one]) for one in chosen]
+        found = queries.pairs_above(parts, threshold.astype(np.int32), space + len(hidden) + 1)
+        if found is None:
+            return None
+        order = np.argsort(found[0], kind="stable")
+        query, position = found[0].take(order).astype(np.int64), found[1].take(order)
+        if len(hidden):
+            keys = query * self._positions + position
+            at = np.searchsorted(hidden, keys)
+            shown = np.flatnonzero(hidden.take(at, mode="clip") != keys)
+            query, position = query.take(shown), position.take(shown)
+        return query, tiles.order.take(position)
 
     def _unfolded(
         self,
@@ -331,4 +388,4 @@ class _Chunk:
         # A stable sort of 16-bit numbers is a radix sort: two passes.
         order = np.argsort(query.astype(np.uint16), kind="stable")
         query, position = query.take(order), position.take(order)
-        return query, position if self._tiles.order is None else self._tiles.order.take(position)
+        return query, self._tiles.order.take(position)

@@ -6,8 +6,9 @@ Exact means: the same rows as sorting all N scores of a query by (-score, row), 
 the float32 inner product of the two vectors. The result does not depend on the chunk sizes, on
 the other queries of the batch or on the number of threads, and equal item vectors tie exactly.
 
-Large problems are screened first (`recsys.retrieval.screen`); small ones, and the few queries
-whose screening proved unsafe, are answered from all their scores.
+Many queries are screened first (`recsys.retrieval.screen`). Few ones, and those whose screening
+proved unsafe, are answered from the best score of every few items (`recsys.retrieval.folded`);
+what that leaves, and what a machine without a compiler does, from all scores.
 
 Shape letters: B queries, N items, E width, Q queries of a chunk.
 """
@@ -23,8 +24,9 @@ from torch import Tensor
 
 from recsys.core.errors import DataError
 from recsys.data.batch import Jagged
-from recsys.retrieval import screen
+from recsys.retrieval import folded, scan, screen
 from recsys.retrieval.pairs import Floats, Ints, score_pairs, top_of_pairs
+from recsys.retrieval.prepared import Prepared, largest_norm, plain
 from recsys.retrieval.screen import Excluded, Tiles
 
 SCORES_AT_ONCE = 1 << 22
@@ -37,23 +39,23 @@ LOWEST = np.finfo(np.float32).min
 @torch.no_grad()
 def exact_topk(
     queries: Tensor,
-    items: Tensor,
+    items: Tensor | Prepared,
     k: int,
     exclude: Jagged | None = None,
     *,
-    query_chunk: int = 320,
+    query_chunk: int | None = None,
     item_tile: int = 1024,
 ) -> tuple[Tensor, Tensor]:
     """Return the k items of largest inner product for every query.
 
     Args:
         queries: (B, E) float32.
-        items: (N, E) float32.
+        items: (N, E) float32, or what is kept of them from call to call.
         k: length of the lists, at least 1; may exceed N.
         exclude: B rows of item rows that must not be returned; any order, repeats allowed.
-        query_chunk: queries worked on together; the answer does not depend on it.
-        item_tile: items worked on together; `query_chunk * item_tile` scores should fit in
-            the second-level cache of a core. The answer does not depend on it.
+        query_chunk: queries worked on together; None: as many as suit this machine. The answer
+            does not depend on it.
+        item_tile: items worked on together. The answer does not depend on it.
 
     Returns:
         scores (B, k) float32 and rows (B, k) int64, best first, ties by smaller row; score
@@ -64,15 +66,15 @@ def exact_topk(
         ValueError: shapes that do not fit, a count below 1, an exclusion that is no item row.
         DataError: a vector with NaN or infinity, or so large that scores could overflow.
     """
-    _check_shapes(queries, items, exclude)
+    known = items if isinstance(items, Prepared) else Prepared(items)
+    _check_shapes(queries, known.vectors, exclude)
+    query_chunk = screen.queries_at_once() if query_chunk is None else query_chunk
     _check_counts(k=k, query_chunk=query_chunk, item_tile=item_tile)
-    device = queries.device
-    query_vectors, item_vectors = _plain(queries), _plain(items)
-    _largest_norm(query_vectors, "queries")
-    largest = _largest_norm(item_vectors, "items")
+    device, query_vectors = queries.device, plain(queries)
+    largest_norm(query_vectors, "queries")
     num_threads = torch.get_num_threads()
     with _single_threads():
-        search = _Search.prepare(query_vectors, item_vectors, k, exclude, item_tile, largest)
+        search = _Search(query_vectors, known, k, exclude, known.tiles(len(queries), k, item_tile))
         chunk = max(1, min(query_chunk, MOST_QUERIES, -(-len(queries) // num_threads)))
         starts = range(0, len(queries), chunk)
         parts = [np.arange(start, min(start + chunk, len(queries))) for start in starts]
@@ -98,7 +100,7 @@ def topk_of_scores(scores: Tensor, k: int, exclude: Jagged | None = None) -> tup
         raise ValueError(f"scores must be (queries, items), got {tuple(scores.shape)}")
     _check_counts(k=k)
     _check_exclude(exclude, len(scores), scores.shape[1])
-    matrix, num_items = _plain(scores).numpy(), scores.shape[1]
+    matrix, num_items = plain(scores).numpy(), scores.shape[1]
     chunk = max(1, SCORES_AT_ONCE // max(1, num_items))
     answers = []
     for start in range(0, len(matrix), chunk):
@@ -124,30 +126,15 @@ class _Search:
     """One call's vectors, and its tiles in the order in which to try them."""
 
     queries: Tensor
-    items: Tensor
+    known: Prepared
     k: int
     exclude: Jagged | None
-    largest: float
     tiles: list[Tiles]
 
-    @classmethod
-    def prepare(
-        cls,
-        queries: Tensor,
-        items: Tensor,
-        k: int,
-        exclude: Jagged | None,
-        tile: int,
-        largest: float,
-    ) -> "_Search":
-        """Decide whether screening pays, and prepare the items for it."""
-        tile = -(-tile // screen.TILE_UNIT) * screen.TILE_UNIT
-        tiles = []
-        if screen.worthwhile(len(queries), len(items), k, tile):
-            if screen.bytes_pay():
-                tiles.append(screen.byte_tiles(items, tile))
-            tiles.append(screen.float_tiles(items, tile))
-        return cls(queries, items, k, exclude, largest, tiles)
+    @property
+    def items(self) -> Tensor:
+        """(N, E)."""
+        return self.known.vectors
 
     def answer(self, part: Ints) -> tuple[Floats, Ints]:
         """Return the lists of the queries `part` (Q,), which are consecutive."""
@@ -155,17 +142,17 @@ class _Search:
         excluded = _excluded(self.exclude, part)
         found = self._screened(queries, excluded)
         if found is None:
-            return self._from_all(queries, excluded)
+            return self._unscreened(queries, excluded)
         scores, rows = self._best(queries, *found)
         unsafe = np.flatnonzero(rows[:, -1] < 0)
         if len(unsafe):
-            again = self._from_all(queries[torch.from_numpy(unsafe)], excluded.of(unsafe))
+            again = self._unscreened(queries[torch.from_numpy(unsafe)], excluded.of(unsafe))
             scores[unsafe], rows[unsafe] = again
         return scores, rows
 
     def _screened(self, queries: Tensor, excluded: Excluded) -> tuple[Ints, Ints, Floats] | None:
-        slack = screen.rounding(queries, self.largest)
         for tiles in self.tiles:
+            slack = screen.rounding(queries, self.known.largest())
             found = screen.screen(tiles, self.items, queries, excluded, k=self.k, slack=slack)
             if found is not None:
                 return found
@@ -174,6 +161,23 @@ class _Search:
     def _best(self, queries: Tensor, query: Ints, row: Ints, score: Floats) -> tuple[Floats, Ints]:
         num_queries, num_rows = len(queries), len(self.items)
         return top_of_pairs(query, row, score, num_queries=num_queries, num_rows=num_rows, k=self.k)
+
+    def _unscreened(self, queries: Tensor, excluded: Excluded) -> tuple[Floats, Ints]:
+        """Answer from the best score of every few items, or from all scores."""
+        if not scan.can_fold():
+            return self._from_all(queries, excluded)
+        size = max(1, SCORES_AT_ONCE * scan.LANES // max(1, len(self.items)))
+        answers = []
+        for start in range(0, len(queries), size):
+            part = queries[start : start + size]
+            hidden = excluded.of(np.arange(start, start + len(part)))
+            query, row, left = folded.candidates(part, self.known, hidden, self.k)
+            answer = self._best(part, query, row, score_pairs(part, self.items, query, row))
+            if len(left):
+                again = self._from_all(part[torch.from_numpy(left)], hidden.of(left))
+                answer[0][left], answer[1][left] = again
+            answers.append(answer)
+        return np.concatenate([a[0] for a in answers]), np.concatenate([a[1] for a in answers])
 
     def _from_all(self, queries: Tensor, excluded: Excluded) -> tuple[Floats, Ints]:
         """Answer from every score, a few queries at a time."""
@@ -185,7 +189,7 @@ class _Search:
             hidden = excluded.of(np.arange(start, start + len(part)))
             scores[hidden.query, hidden.row] = -np.inf
             # The product may round otherwise than `score_pairs` does: keep what could differ.
-            slack = screen.rounding(part, self.largest)
+            slack = screen.rounding(part, self.known.largest())
             least = _kth_largest(scores, self.k) - 4 * slack
             query, row = _at_least(scores, least)
             score = score_pairs(part, self.items, query, row)
@@ -235,10 +239,6 @@ def _single_threads() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _plain(tensor: Tensor) -> Tensor:
-    return tensor.detach().to("cpu", torch.float32).contiguous()
-
-
 def _joined(
     answers: list[tuple[Floats, Ints]], k: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
@@ -273,15 +273,3 @@ def _check_exclude(exclude: Jagged | None, num_queries: int, num_items: int) -> 
     if outside.any():
         row = int(exclude.values[outside][0])
         raise ValueError(f"exclude names item row {row}; there are rows 0 to {num_items - 1}")
-
-
-def _largest_norm(vectors: Tensor, name: str) -> float:
-    """Return the largest norm; NaN, infinity and overflow show in it."""
-    norms = torch.linalg.vector_norm(vectors, dim=1)
-    bad = ~(norms < 1e18)
-    if bad.any():
-        raise DataError(
-            f"{name}: row {int(bad.int().argmax())} holds NaN, infinity or a number so large "
-            "that scores overflow; look for a training run that diverged"
-        )
-    return float(norms.max()) if len(norms) else 0.0

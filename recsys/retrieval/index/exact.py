@@ -8,14 +8,20 @@ from torch import Tensor
 
 from recsys.data.batch import Jagged
 from recsys.retrieval.index.protocol import IndexRequest, Read
+from recsys.retrieval.prepared import Prepared
 from recsys.retrieval.topk import exact_topk
 
 
 class ExactVectors:
-    """Exact search over vectors (n, E) float32 held in memory; see `Index`."""
+    """Exact search over vectors (n, E) float32 in memory, which must not change; see `Index`."""
 
     def __init__(self, vectors: Tensor) -> None:
-        self.vectors = vectors
+        self._prepared = Prepared(vectors)
+
+    @property
+    def vectors(self) -> Tensor:
+        """(n, E)."""
+        return self._prepared.vectors
 
     @property
     def dim(self) -> int:
@@ -29,7 +35,7 @@ class ExactVectors:
         self, queries: Tensor, k: int, exclude: Jagged | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return the exact answer; see `Index.search`."""
-        return exact_topk(queries, self.vectors, k, exclude)
+        return exact_topk(queries, self._prepared, k, exclude)
 
 
 class Exact:

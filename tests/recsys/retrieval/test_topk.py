@@ -12,7 +12,8 @@ from torch import Tensor
 
 from recsys.core.errors import DataError
 from recsys.data.batch import Jagged
-from recsys.retrieval import pairs, screen, topk
+from recsys.retrieval import folded, pairs, scan, screen, topk
+from recsys.retrieval.prepared import Prepared
 from recsys.retrieval.topk import exact_topk, topk_of_scores
 
 Lists = tuple[NDArray[np.float32], NDArray[np.int64]]
@@ -112,13 +113,13 @@ def constant(count: int, dim: int, generator: torch.Generator) -> Tensor:
 def dense_answers(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many queries were answered from all their scores, call by call."""
     counts: list[int] = []
-    whole = topk._Search._from_all
+    whole = topk._Search._unscreened
 
     def counted(self: topk._Search, queries: Tensor, excluded: screen.Excluded) -> Lists:
         counts.append(len(queries))
         return whole(self, queries, excluded)
 
-    monkeypatch.setattr(topk._Search, "_from_all", counted)
+    monkeypatch.setattr(topk._Search, "_unscreened", counted)
     return counts
 
 
@@ -137,7 +138,8 @@ def test_screening_loses_nothing(
 ) -> None:
     monkeypatch.setattr(screen, "bytes_pay", lambda: in_bytes)
     monkeypatch.setattr(screen, "CROWDED", 1)
-    assert screen.worthwhile(70, num_items, k, 32)
+    monkeypatch.setattr(screen, "FEWEST_TO_PREPARE", 1)
+    assert screen.worthwhile(70, 70, num_items, k, 32)
     generator = torch.Generator().manual_seed(num_items)
     items, queries = world(num_items, dim, generator), world(70, dim, generator)
     exclude = exclusions(generator, 70, num_items, 30)
@@ -158,6 +160,7 @@ def test_what_rounding_takes_from_a_query_is_accounted_for(
 ) -> None:
     monkeypatch.setattr(screen, "bytes_pay", lambda: in_bytes)
     monkeypatch.setattr(screen, "CROWDED", 1)
+    monkeypatch.setattr(screen, "FEWEST_TO_PREPARE", 1)
     generator = torch.Generator().manual_seed(0)
     # All but the first number of a query round to zero, and together they decide.
     queries = torch.cat([torch.ones(64, 1), torch.full((64, 32), 0.49 / 127)], dim=1)
@@ -176,6 +179,7 @@ def test_screening_answers_nearly_every_query_itself(
     dense_answers: list[int],
 ) -> None:
     monkeypatch.setattr(screen, "bytes_pay", lambda: in_bytes)
+    monkeypatch.setattr(screen, "FEWEST_TO_PREPARE", 1)
     generator = torch.Generator().manual_seed(0)
     items, queries = world(9000, 32, generator), gaussian(200, 32, generator)
     found = exact_topk(queries, items, 20, item_tile=64)
@@ -188,14 +192,86 @@ def test_a_sample_that_misleads_costs_time_but_no_item(
 ) -> None:
     monkeypatch.setattr(screen, "bytes_pay", lambda: False)
     monkeypatch.setattr(screen, "CROWDED", 1)
+    monkeypatch.setattr(screen, "FEWEST_TO_PREPARE", 1)
     generator = torch.Generator().manual_seed(0)
     items = gaussian(2048, 8, generator) * 0.01
     queries = torch.nn.functional.normalize(torch.rand(64, 8, generator=generator), dim=1)
     # The first tile is in the sample, and all the good items are in it: 32, and 40 are wanted.
-    items[:32] = 1 + torch.rand(32, 8, generator=generator)
+    items[:: 2048 // 32] = 1 + torch.rand(32, 8, generator=generator)
     found = exact_topk(queries, items, 40, item_tile=32)
     assert_same(found, oracle(all_scores(queries, items), 40, None))
     assert sum(dense_answers) >= 64
+
+
+@pytest.mark.skipif(not scan.can_fold(), reason="no compiler here")
+@pytest.mark.parametrize("world", [gaussian, tied, repeated, rising, nearly_constant, constant])
+@pytest.mark.parametrize("num_queries", [1, 2, 3, 5, 80])
+def test_few_queries_equal_a_full_sort(
+    world: Callable[[int, int, torch.Generator], Tensor], num_queries: int
+) -> None:
+    generator = torch.Generator().manual_seed(num_queries)
+    items, queries = world(1031, 19, generator), world(num_queries, 19, generator)
+    # The best of the first query are hidden; the last one hides so much that it is left.
+    exclude = exclusions(generator, num_queries, 1031, 12)
+    best = (queries[0] @ items.T).topk(9).indices
+    lengths = exclude.lengths()
+    rest = exclude.values[exclude.offsets[1] :]
+    values = torch.cat([best, rest])
+    exclude = Jagged(
+        values, torch.nn.functional.pad(lengths.index_fill(0, torch.tensor(0), 9).cumsum(0), (1, 0))
+    )
+    for known in (items, Prepared(items)):
+        found = exact_topk(queries, known, 4, exclude)
+        assert_same(found, oracle(all_scores(queries, items), 4, exclude))
+
+
+@pytest.mark.skipif(not scan.can_fold(), reason="no compiler here")
+def test_few_queries_look_at_few_items() -> None:
+    generator = torch.Generator().manual_seed(1)
+    items, queries = gaussian(4096, 16, generator), gaussian(2, 16, generator)
+    none = screen.Excluded(np.zeros(0, np.int64), np.zeros(0, np.int64))
+    query, row, left = folded.candidates(queries, Prepared(items), none, 5)
+    assert len(left) == 0
+    assert len(row) == 2 * 5 * scan.LANES
+    assert set(exact_topk(queries, items, 5)[1][1].tolist()) <= set(row[query == 1].tolist())
+
+
+@pytest.mark.parametrize("compiled", ["folded_maxima", "pairs_above", "neither"])
+def test_without_a_compiler_the_bits_are_the_same(
+    compiled: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(5)
+    items, queries = gaussian(2500, 17, generator), gaussian(90, 17, generator)
+    exclude = exclusions(generator, 90, 2500, 30)
+    expected = oracle(all_scores(queries, items), 7, exclude)
+    monkeypatch.setattr(scan, "can_fold", lambda: compiled == "folded_maxima")
+    if compiled != "pairs_above":
+        monkeypatch.setattr(scan, "can_multiply_bytes", lambda: False)
+    for fewest in (1, 100):
+        monkeypatch.setattr(screen, "FEWEST_TO_PREPARE", fewest)
+        monkeypatch.setattr(screen, "CROWDED", 1)
+        assert_same(exact_topk(queries, items, 7, exclude, item_tile=32), expected)
+
+
+def test_items_that_are_kept_are_prepared_once_enough_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    generator = torch.Generator().manual_seed(6)
+    items, queries = gaussian(1500, 8, generator), gaussian(64, 8, generator)
+    made: list[int] = []
+    whole = screen.float_tiles
+
+    def counted(vectors: Tensor, tile: int) -> screen.Tiles:
+        made.append(tile)
+        return whole(vectors, tile)
+
+    monkeypatch.setattr(screen, "float_tiles", counted)
+    monkeypatch.setattr(screen, "FEWEST_TO_PREPARE", 150)
+    monkeypatch.setattr(screen, "CROWDED", 1)
+    known, expected = Prepared(items), oracle(all_scores(queries, items), 3, None)
+    for calls in (0, 0, 1, 1):
+        assert_same(exact_topk(queries, known, 3, item_tile=32), expected)
+        assert len(made) == calls
 
 
 def test_cut_anyhow_alone_or_on_two_threads_the_bits_are_the_same() -> None:
@@ -263,6 +339,11 @@ def test_numbers_that_cannot_be_ranked_are_refused(bad: float) -> None:
         exact_topk(torch.ones(1, 2), vectors, 1)
     with pytest.raises(DataError, match="queries: row 1 holds"):
         exact_topk(vectors, torch.ones(1, 2), 1)
+    many = torch.ones(500, 2)
+    many[123, 1] = bad
+    for count in (1, 20, 300):
+        with pytest.raises(DataError, match="items: row 123 holds NaN, infinity or a number"):
+            exact_topk(torch.ones(count, 2), many, 1)
     if bad != bad:
         with pytest.raises(DataError, match="scores: row 1 holds NaN"):
             topk_of_scores(vectors, 1)
