@@ -1,5 +1,9 @@
 """A ranker of the engine as the ranker of a pipeline: trained on candidates, served, explained."""
 
+import logging
+import os
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +25,7 @@ from recsys.features.requests.rows import RowEncoder, as_rows, read_side
 from recsys.features.tables.sources import Sources
 from recsys.serving.engines.batch import shards_of_log
 from recsys.serving.recommend.scorer import Scorer
+from recsys.training.engine.loop import Terminated
 from recsys.training.families.family import Given
 from recsys.training.families.load import load_config
 from recsys.training.families.pipeline.asking import Asking
@@ -125,6 +130,44 @@ def test_the_same_training_gives_the_same_bundle(result: TrainResult, folder: Pa
     assert again is not None
     assert again.bundle.name == result.bundle.name
     assert again.run_dir != result.run_dir
+
+
+class StopWhenThereIs:
+    """Sends SIGTERM to this process as soon as a folder below `runs` matches a pattern."""
+
+    def __init__(self, runs: Path, pattern: str) -> None:
+        self.runs, self.pattern, self.over = runs, pattern, threading.Event()
+
+    def __enter__(self) -> None:
+        self.thread = threading.Thread(target=self._watch)
+        self.thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        self.thread.join()
+
+    def _watch(self) -> None:
+        while not self.over.wait(0.002):
+            if any(self.runs.glob(self.pattern)):
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+
+def test_a_training_stopped_in_that_of_its_ranker_says_how_it_continues(
+    result: TrainResult, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The pipeline's command alone, which ends with the same bits."""
+    caplog.set_level(logging.INFO, "recsys")
+    runs = result.run_dir.parent
+    before = {*runs.iterdir()}
+    stop = StopWhenThereIs(runs, "*/ranker/run/checkpoints/*")
+    with stop, pytest.raises(Terminated):
+        train(config_of(folder, "ranker.yaml"))
+    (run,) = {*runs.iterdir()} - before
+    said = [line for line in caplog.messages if "--resume" in line]
+    assert said == [f"stopped; continue with: recsys train --resume {run}"]
+    again = recsys.train(resume=said[0].split()[-1], quiet=True)
+    assert again.bundle.name == result.bundle.name
 
 
 def test_it_is_trained_on_candidates_of_requests_that_were_not_held_out(
