@@ -300,13 +300,21 @@ def test_ages_and_numbers_mean_what_they_did_when_the_ranker_learnt(folder: Path
         (5, r"model.rank: a way to rank is expected, as in rank: dcn; .* \(got 5\)"),
         ({"kind": "two_tower"}, "model.rank: 'two_tower' is no way to rank"),
         ({"model": "dnc"}, r"model.rank: 'dnc' is no way to rank \(did you mean 'dcn'\?\)"),
-        ({"kind": "dcn", "size": 3}, "model.rank: unknown key 'model.size'"),
+        ({"model": {"size": 3}}, "model.rank: missing key 'model.rank.model.kind'"),
+        ({"kind": "dcn", "size": 3}, "model.rank: unknown key 'model.rank.size'"),
+        ({"model": {"kind": "dcn", "size": 3}}, "unknown key 'model.rank.model.size'"),
+        ({"model": "dcn", "takes": 3}, "unknown key 'model.rank.takes'"),
+        ({"kind": "dcn", "candidates": 0}, r"pipeline.yaml: model\.rank\.candidates: Input"),
+        ({"kind": "dcn", "embedding": {"dm": 3}}, "unknown key 'model.rank.embedding.dm'"),
+        ("wrong.yaml", r"^\S+wrong.yaml: unknown key 'training.epocs' \(did you mean 'epochs'"),
         ({"model": {"kind": "dcn"}, "training": {"metric": "ndcg"}}, "model.rank: .*'ndcg'"),
     ],
 )
 def test_what_is_no_ranker_is_refused_before_anything_is_trained(
     rank: Any, said: str, folder: Path
 ) -> None:
+    wrong = {**RANKER, "training": {"epocs": 3}}
+    (folder / "wrong.yaml").write_text(yaml.safe_dump(wrong))
     with pytest.raises(ConfigError, match=said):
         preflight(config_of(folder, rank))
 
@@ -315,8 +323,9 @@ def test_a_ranker_may_be_named_by_its_kind_with_settings_beside_it(folder: Path)
     beside = {"candidates": 50, "training": {"epochs": 2}}
     whole = config_of(folder, {"kind": "ranker", "model": {"kind": "dcn"}, **beside}).model.rank
     for rank in ({"model": "dcn", **beside}, {"kind": "dcn", **beside}):
-        assert config_of(folder, rank).model.rank == whole
-    assert config_of(folder, "dcn").model.rank == config_of(folder, {"kind": "dcn"}).model.rank
+        assert config_of(folder, rank).model.rank.model_dump() == whole.model_dump()
+    by_name, by_kind = (config_of(folder, one).model.rank for one in ("dcn", {"kind": "dcn"}))
+    assert by_name.model_dump() == by_kind.model_dump()
 
 
 def test_a_ranker_that_has_too_little_to_learn_from_is_refused(folder: Path) -> None:
