@@ -100,13 +100,9 @@ class SessionLoader:
         self.data = data
         self.config = config
         trained = sessions.only(data.part == TRAIN)
+        check_next_items(trained)
         self.events = trained.order
         self._owner, self._starts, self._lengths = _windows(trained.offsets, config)
-        if len(self._starts) == 0:
-            raise DataError(
-                f"none of {len(trained):,} sessions has two training rows: no next item to learn",
-                remedy="see schema.interactions.session, sessions.inactivity_minutes and split",
-            )
         self._users = trained.user[self._owner]
         drawable = data.train_counts > 0 if config.trained_only else np.ones(data.num_items, bool)
         self.drawable = np.flatnonzero(drawable)
@@ -260,6 +256,19 @@ class SessionLoader:
         last[np.cumsum(self._lengths) - 1] = 1
         others = 1 - self.config.step_dropout if self.config.positions == "all" else 0.0
         return np.where(last > 0, 1.0, others)
+
+
+def check_next_items(trained: Sessions) -> None:
+    """Refuse sessions of training events of which none has a second event.
+
+    Raises:
+        DataError: they are such.
+    """
+    if not (trained.lengths() > 1).any():
+        raise DataError(
+            f"none of {len(trained):,} sessions has two training rows: no next item to learn",
+            remedy="see schema.interactions.session, sessions.inactivity_minutes and split",
+        )
 
 
 def _windows(offsets: _Ints, config: SessionLoaderConfig) -> tuple[_Ints, _Ints, _Ints]:

@@ -12,6 +12,7 @@ from recsys.data.batch import FeatureBlock, History, Jagged
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.histories import Histories
 from recsys.features.dataset.split import TEST, TRAIN, VALIDATION
+from recsys.features.tables.checked import Tables
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,7 @@ def build_queries(
     before, during = data.histories(earlier), data.histories((part,))
     relevant = relevant_items(during.last(np.arange(data.num_users)), before, filter_seen, data)
     users = np.flatnonzero(relevant.lengths().numpy() > 0)
-    if len(users) > limit:
-        users = np.sort(np.random.default_rng(seed).choice(users, limit, replace=False))
+    users = drawn_users(users, limit, seed)
     held_out = data.events_of((part,))
     first = held_out[np.searchsorted(events.user_row[held_out], users)]
     rows = torch.from_numpy(users)
@@ -81,6 +81,43 @@ def build_queries(
         seen=before.last(users),
         relevant=relevant.take(rows),
     )
+
+
+def drawn_users(users: NDArray[np.int64], limit: int, seed: int) -> NDArray[np.int64]:
+    """Return the users, at most `limit` of them, ascending."""
+    if len(users) <= limit:
+        return users
+    return np.sort(np.random.default_rng(seed).choice(users, limit, replace=False))
+
+
+def users_to_ask(
+    tables: Tables,
+    parts: NDArray[np.int8],
+    part: int,
+    *,
+    filter_seen: bool,
+    passes: NDArray[np.bool_] | None = None,
+) -> NDArray[np.int64]:
+    """Return the users of the queries of `build_queries`, before any are drawn.
+
+    It takes no encoded data.
+
+    Args:
+        tables: of the log.
+        parts: (E,) the part of each event.
+        part: of the queries.
+        filter_seen: whether items that were seen before do not count.
+        passes: (n_items,) which items count; None: all.
+    """
+    events, num_items = tables.events, tables.items.num_rows
+    pairs = events.user_row * np.int64(num_items) + events.item_row
+    wanted = parts == part
+    if passes is not None:
+        wanted &= passes[events.item_row]
+    found = distinct(pairs[wanted])
+    if filter_seen:
+        found = found[~is_among(found, pairs[parts < part])]
+    return distinct(found // num_items)
 
 
 def relevant_items(

@@ -18,6 +18,7 @@ from recsys.features.pipeline.candidates import Candidates
 from recsys.pipeline.config import Trees
 
 NO_LIGHTGBM = "the package lightgbm is not installed (pip install 'recsys-engine[lightgbm]')"
+_STOPPING = 0.2
 _PATIENCE = 30
 Floats = NDArray[np.float64]
 
@@ -44,16 +45,12 @@ class RankingTrees:
         Raises:
             ConfigError: LightGBM is not installed, or nothing was ever right.
         """
-        lightgbm = _library()
+        lightgbm = library()
         owner = np.repeat(np.arange(len(lengths)), lengths)
         useful = np.bincount(owner, weights=hit, minlength=len(lengths)) > 0
-        held = np.random.default_rng(seed).random(len(lengths)) < 0.2
+        held = stopping(len(lengths), seed)
+        check_right(useful, held)
         parts = [useful & ~held, useful & held]
-        if not all(part.any() for part in parts):
-            raise ConfigError(
-                "model.rank: gbdt: too few validation requests have a right item among the "
-                "candidates to learn from: take more candidates, or set model.rank: none"
-            )
         learn, check = (
             lightgbm.Dataset(inputs[part[owner]], label=hit[part[owner]], group=lengths[part])
             for part in parts
@@ -115,10 +112,33 @@ class RankingTrees:
 
     @cached_property
     def _model(self) -> Any:
-        return _library().Booster(model_str=self.text.tobytes().decode())
+        return library().Booster(model_str=self.text.tobytes().decode())
 
 
-def _library() -> Any:
+def stopping(count: int, seed: int) -> NDArray[np.bool_]:
+    """Return which of so many requests, (B,), say when to stop."""
+    return np.random.default_rng(seed).random(count) < _STOPPING
+
+
+def check_right(right: NDArray[np.bool_], held: NDArray[np.bool_]) -> None:
+    """Refuse too few requests, (B,), with a right candidate; held: (B,) which say when to stop.
+
+    Raises:
+        ConfigError: none of those that are learnt from has one, or none of the others.
+    """
+    if not ((right & held).any() and (right & ~held).any()):
+        raise ConfigError(
+            "model.rank: gbdt: too few validation requests have a right item among the "
+            "candidates to learn from: take more candidates, or set model.rank: none"
+        )
+
+
+def library() -> Any:
+    """Return LightGBM.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
     try:
         import lightgbm
     except ImportError:

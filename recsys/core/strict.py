@@ -3,7 +3,8 @@
 import difflib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,16 +38,21 @@ def named(value: Any) -> Any:
 class Misfit:
     """Something in the wrong place: a key that is unknown there, or a value of the wrong kind.
 
-    value: what is there. expected: what may be there, as text; None: no such key.
+    place: in the tree. key: as it was written. value: what is there. expected: what may be there,
+    as text; None: no such key.
     """
 
     place: Place
+    key: str
     value: Any
     expected: str | None
 
 
 Explain = Callable[[Misfit], str | None]
 """Says what a misfit means to those who know more than the tree; None: no more."""
+Written = Callable[[Place], tuple[str, str] | None]
+"""Says where a key of the tree was written: in which file, and at which key of it ("a.b"); None: it
+cannot be written."""
 
 
 def nearest(word: str, choices: list[str], *, least: float = 0.5) -> str:
@@ -69,6 +75,7 @@ def parse(
     *,
     source: str | Path,
     explain: Explain = lambda misfit: None,
+    written: Written | None = None,
 ) -> Model:
     """Validate `raw` (what YAML or JSON gave) as `model`.
 
@@ -77,6 +84,8 @@ def parse(
         raw: a mapping.
         source: where it comes from, for messages.
         explain: asked first for the words on a key or a value in the wrong place.
+        written: where the keys were written, where `raw` was put together; None: in `source`, as
+            they are there.
 
     Raises:
         ConfigError: every problem on a line of its own, with its place in the file; an
@@ -94,59 +103,76 @@ def parse(
         inside = {one["loc"][:end] for one in every for end in range(len(one["loc"]))}
         # A list is counted without the entries that are wrong, which are reported themselves.
         told = (one for one in every if one["type"] != "too_short" or one["loc"] not in inside)
-        found = (_problem(model, problem, given, source, explain) for problem in told)
+        where = written or partial(_as_given, str(source))
+        found = (_problem(model, problem, given, str(source), explain, where) for problem in told)
         raise ConfigError(problems=tuple(dict.fromkeys(found))) from None
 
 
+def _as_given(source: str, place: Place) -> tuple[str, str]:
+    return source, ".".join(place)
+
+
 def _problem(
-    model: type[BaseModel], problem: Any, given: Any, source: str | Path, explain: Explain
+    model: type[BaseModel],
+    problem: Any,
+    given: Any,
+    source: str,
+    explain: Explain,
+    written: Written,
 ) -> Problem:
-    keys = _place(problem["loc"], given, is_absent=problem["type"] == "missing")
-    words = _in_words(model, problem, keys, given, explain)
-    return Problem(str(source), ".".join(keys), words, problem["type"])
+    place = _place(problem["loc"], given, is_absent=problem["type"] == "missing")
+    file, key = written(place) or _as_given(source, place)
+    misfit = Misfit(place, key, problem.get("input"), None)
+    words = _in_words(model, problem, misfit, given, explain, written)
+    return Problem(file, key, words, problem["type"])
 
 
 def _in_words(
-    model: type[BaseModel], problem: Any, keys: Place, given: Any, explain: Explain
+    model: type[BaseModel],
+    problem: Any,
+    misfit: Misfit,
+    given: Any,
+    explain: Explain,
+    written: Written,
 ) -> str:
-    kind, value = problem["type"], problem.get("input")
-    place = ".".join(keys)
+    kind, key = problem["type"], misfit.key
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
-        return explain(Misfit(keys, value, None)) or _unknown_key(model, keys, given)
+        return explain(misfit) or _unknown_key(model, misfit, given, written)
     if kind == "missing":
-        return f"missing key '{place}'"
+        return f"missing key '{key}'"
     if kind == "union_tag_not_found":
-        key = problem["ctx"]["discriminator"].strip("'")
-        return f"missing key '{f'{place}.{key}' if place else key}'"
+        tag = problem["ctx"]["discriminator"].strip("'")
+        return f"missing key '{f'{key}.{tag}' if key else tag}'"
     if kind == "union_tag_invalid":
         expected = f"choose one of {problem['ctx']['expected_tags']}"
-        return explain(Misfit(keys, value, expected)) or _tag(place, problem)
+        return explain(replace(misfit, expected=expected)) or _tag(key, problem)
     message = problem["msg"].removeprefix("Value error, ")
     if kind != "value_error":
-        found = explain(Misfit(keys, value, message))
+        found = explain(replace(misfit, expected=message))
         if found is not None:
             return found
-    got = _got(value, of_parts=kind == "value_error")
-    return f"{place}: {message}{got}" if place else message
+    got = _got(misfit.value, of_parts=kind == "value_error")
+    return f"{key}: {message}{got}" if key else message
 
 
-def _unknown_key(model: type[BaseModel], place: Place, given: Any) -> str:
-    """Say that the tree has no key at `place`, and which one may be meant.
+def _unknown_key(model: type[BaseModel], misfit: Misfit, given: Any, written: Written) -> str:
+    """Say that the tree has no such key, and which one may be meant.
 
     Where the key is one of another kind of such a section, that is said. Else it may be a key of
     this name in another section, the nearest name of the same section, or the nearest of all.
     """
-    last, said = place[-1], f"unknown key '{'.'.join(place)}'"
-    tree = key_tree(model)
+    place = misfit.place
+    last, said = place[-1], f"unknown key '{misfit.key}'"
+    tree = {key: at for key in key_tree(model) if (at := written(key)) is not None}
     kind = _at(given, place[:-1]).get("kind")
     in_list = any(part.isdigit() for part in place)
     if kind is not None and (place in tree or (in_list and last in every_key(model))):
         return f"{said}: kind '{kind}' has no such key"
     others = [] if in_list else sorted((key for key in tree if key[-1] == last), key=len)
     if 0 < len(others) <= _MOST_SHOWN and all(len(key) > 1 for key in others):
-        sections = listed([".".join(key[:-1]) for key in others], "and")
-        keys = listed([".".join(key) for key in others], "or")
-        return f"{said}: '{last}' is a key of {sections}: write {keys}"
+        names = [tree[key][1] for key in others]
+        sections = listed([name.removesuffix(f".{last}") for name in names], "and")
+        return f"{said}: '{last}' is a key of {sections}: write {listed(names, 'or')}"
     siblings = sorted({key[-1] for key in tree if key[:-1] == place[:-1]})
     every = sorted(every_key(model) - {last})
     return said + (nearest(last, siblings, least=0.6) or nearest(last, every))
@@ -159,12 +185,12 @@ def _at(given: Any, place: Place) -> dict[str, Any]:
     return given if isinstance(given, dict) else {}
 
 
-def _tag(place: str, problem: Any) -> str:
+def _tag(at: str, problem: Any) -> str:
     """Say that a section is of no known kind."""
     context = problem["ctx"]
     key, tag, tags = context["discriminator"].strip("'"), context["tag"], context["expected_tags"]
     hint = nearest(tag, [one.strip("'") for one in tags.split(", ")])
-    return f"{place}: {key} '{tag}' is none of {tags}{hint}"
+    return f"{at}: {key} '{tag}' is none of {tags}{hint}"
 
 
 def _got(value: Any, *, of_parts: bool) -> str:
@@ -178,7 +204,7 @@ def _place(location: tuple[str | int, ...], given: Any, *, is_absent: bool) -> P
     """Return a location as the keys of the file, ("a", "0", "b").
 
     Within a union it also names the member: by its tag, which the mapping there holds as a value
-    and not as a key, or by a type, below a value that has no keys.
+    or not at all, where a validator adds it, or by a type, below a value that has no keys.
 
     Args:
         location: what the validation gave.
@@ -191,11 +217,7 @@ def _place(location: tuple[str | int, ...], given: Any, *, is_absent: bool) -> P
         is_index = isinstance(node, list) and isinstance(part, int)
         if is_index or (isinstance(node, dict) and part in node):
             node = node[part]
-        elif is_absent and number == len(location) - 1:
-            pass
-        elif not isinstance(node, dict) or part in node.values():
+        elif not is_absent or number < len(location) - 1:
             continue
-        else:
-            node = {}
         keys.append(str(part))
     return tuple(keys)

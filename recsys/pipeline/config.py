@@ -1,9 +1,20 @@
 """The settings of a pipeline: its sources, how they are joined, and the rules of its lists."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    PrivateAttr,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
+from recsys.core.key_tree import Place
 from recsys.core.strict import StrictModel, listed, named, nearest
 from recsys.models.kind import ModelConfig
 from recsys.pipeline.rules import Reserve, Rule
@@ -20,7 +31,33 @@ class NewItems(StrictModel):
     none; without a clock, one that has none."""
 
 
-class Source(StrictModel):
+class ModelSections(StrictModel):
+    """Sections of a configuration of a model, in place or out of a file of its own."""
+
+    _files: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    def with_file(self, path: str | Path, sections: Mapping[str, Any]) -> Self:
+        """Return the same with sections of the file at `path`."""
+        found = self.model_copy(update=sections)
+        found._files = {name: str(path) for name in sections}
+        return found
+
+    def written(self, at: str, source: str, place: Place) -> tuple[str, str]:
+        """Return where a key of the sections was written: the file, and the key there.
+
+        Args:
+            at: the key of these sections in the pipeline's configuration.
+            source: what that configuration is called.
+            place: of the key, ("model", "dim").
+        """
+        file = self._files.get(place[0])
+        return (source, self._key(at, place)) if file is None else (file, ".".join(place))
+
+    def _key(self, at: str, place: Place) -> str:
+        return ".".join((at, *place))
+
+
+class Source(ModelSections):
     """A model that names candidates, or `new_items`.
 
     The data, the schema, the policies and the split are those of the pipeline.
@@ -114,7 +151,7 @@ class Trees(StrictModel):
     """Candidates in a leaf."""
 
 
-class Ranker(StrictModel):
+class Ranker(ModelSections):
     """A ranker of the engine, trained on the candidates of validation requests.
 
     It reads the features of users and items, and what the sources say of a candidate.
@@ -132,6 +169,12 @@ class Ranker(StrictModel):
     embedding: Section | None = None
     """Likewise."""
 
+    _beside: bool = PrivateAttr(default=False)
+
+    def _key(self, at: str, place: Place) -> str:
+        inside = place[1:] if self._beside and place[0] == "model" else place
+        return ".".join((at, *inside))
+
 
 class Nothing(StrictModel):
     """The order of the fusion stays."""
@@ -144,6 +187,13 @@ _OF_THEIR_OWN = ("none", "gbdt")
 """Ways to rank that are no rankers of the engine."""
 _BESIDE_A_RANKER = ("candidates", "training", "embedding")
 """Keys that are no ranker's own."""
+
+
+def _way_to_rank(value: Any, validated: ValidatorFunctionWrapHandler) -> Any:
+    found = validated(_ranked(value))
+    if isinstance(found, Ranker) and isinstance(value, dict) and "model" not in value:
+        found._beside = True
+    return found
 
 
 def _ranked(value: Any) -> Any:
@@ -168,7 +218,7 @@ def _ranker_model(value: Any) -> Any:
 
 
 Rank = Annotated[
-    Annotated[Nothing | Trees | Ranker, Field(discriminator="kind")], BeforeValidator(_ranked)
+    Annotated[Nothing | Trees | Ranker, Field(discriminator="kind")], WrapValidator(_way_to_rank)
 ]
 
 

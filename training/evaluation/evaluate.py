@@ -200,6 +200,7 @@ def evaluate(
     temperature: float | None = None,
     left_out: Mapping[str, str] | None = None,
     part: int = TEST,
+    of_source: bool = False,
 ) -> Evaluation:
     """Evaluate `rankers`, the model first, on the same queries.
 
@@ -215,6 +216,7 @@ def evaluate(
         temperature: of the model's softmax, kept with them.
         left_out: why a baseline is missing, by name.
         part: that the queries are of.
+        of_source: whether the model is a source of a pipeline, which asks in a way of its own.
     """
     results = {
         name: _evaluate(name, rank, data, queries, config, seed) for name, rank in rankers.items()
@@ -222,7 +224,7 @@ def evaluate(
     asked = f"{len(queries):,} users"
     if config.asked == "events":
         asked = f"{len(queries):,} events of {len(distinct(queries.users)):,} users"
-    elif empty := _at_starts_of_sessions(queries):
+    elif empty := _at_starts_of_sessions(queries, warns=not of_source):
         asked += f", {empty:,} at the start of a session, before whose first step nothing is known"
     return Evaluation(
         protocol={
@@ -237,11 +239,7 @@ def evaluate(
         relevant_offsets=queries.relevant.offsets.numpy(),
         results=results,
         train_counts=data.train_counts,
-        representation={}
-        if item_vectors is None or query_vectors is None
-        else representation_metrics(
-            item_vectors, query_vectors, queries.relevant, temperature=temperature
-        ),
+        representation=_representation(item_vectors, query_vectors, queries, temperature),
         left_out=left_out or {},
         asked=config.asked,
         cold=_cold_items(data, queries),
@@ -249,11 +247,22 @@ def evaluate(
     )
 
 
-def _at_starts_of_sessions(queries: Queries) -> int:
-    """Return how many users with earlier events are asked after none of them; most is warned of."""
+def _representation(
+    items: Tensor | None, asked: Tensor | None, queries: Queries, temperature: float | None
+) -> dict[str, float]:
+    if items is None or asked is None:
+        return {}
+    return representation_metrics(items, asked, queries.relevant, temperature=temperature)
+
+
+def _at_starts_of_sessions(queries: Queries, *, warns: bool) -> int:
+    """Return how many users with earlier events are asked after none of them.
+
+    warns: whether it is warned of where these are most.
+    """
     known = queries.seen.lengths() > 0
     empty = int((known & (queries.history_items.lengths() == 0)).sum())
-    if empty > len(queries) / 2:
+    if warns and empty > len(queries) / 2:
         LOG.warning(
             f"{empty:,} of {len(queries):,} users are asked at the start of a session, with an "
             "empty history, where scoring answers after the last session of the log: "

@@ -8,7 +8,7 @@ from typing import Any
 
 from recsys.core.errors import ConfigError
 from recsys.core.key_tree import accepts, key_tree
-from recsys.core.strict import Misfit, listed, nearest, parse
+from recsys.core.strict import Misfit, Written, listed, nearest, parse
 from recsys.features.tables.sources import Sources
 from recsys.models.registry import MODELS
 from recsys.training.config.experiment import ExperimentConfig, start_of
@@ -81,8 +81,13 @@ def config_of(raw: dict[str, Any], *, source: object, folder: Path) -> Experimen
     return config.model_copy(update=update).settled(folder)
 
 
-def parse_config(raw: Any, *, source: object) -> ExperimentConfig:
+def parse_config(raw: Any, *, source: object, written: Written | None = None) -> ExperimentConfig:
     """Return the configuration that `raw` holds, as its family has it.
+
+    Args:
+        raw: a mapping.
+        source: where it comes from, for messages.
+        written: where its keys were written (`recsys.core.strict.parse`).
 
     Raises:
         ConfigError: every problem on a line of its own. A key or a value of another family is
@@ -93,7 +98,7 @@ def parse_config(raw: Any, *, source: object) -> ExperimentConfig:
     kind = _kind_of(raw, source)
     family = FAMILY_OF_KIND[kind]
     explain = partial(_explain, family, kind)
-    return parse(family.experiment, raw, source=str(source), explain=explain)
+    return parse(family.experiment, raw, source=str(source), explain=explain, written=written)
 
 
 def without_foreign_keys(raw: dict[str, Any]) -> dict[str, Any]:
@@ -143,7 +148,7 @@ def _kind_of(raw: dict[str, Any], source: object) -> str:
 
 def _explain(own: Family[Any], kind: str, misfit: Misfit) -> str | None:
     """Say to which family a key or value in this configuration belongs."""
-    place, key = misfit.place, ".".join(misfit.place)
+    place, key = misfit.place, misfit.key
     if misfit.expected is None:
         owners = _kinds_with(own, place) or [
             other.plural for other in FAMILIES if place in _places(other)

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
 
 from recsys.bundle.directory import bundles_of_run
 from recsys.core.errors import ConfigError, NotFoundError
@@ -16,6 +15,7 @@ from recsys.training.config.file import dump_config
 from recsys.training.engine.checkpoint import Checkpoints
 from recsys.training.engine.loop import Terminated
 from recsys.training.evaluation.results import ModelEvaluation
+from recsys.training.families.family import OpenedData
 from recsys.training.families.load import load_config
 from recsys.training.tracking.run import Tracker, start_run
 
@@ -33,22 +33,10 @@ class TrainResult:
     run_id: str | None
 
 
-class About(Protocol):
-    """What a job says of its data."""
-
-    @property
-    def facts(self) -> dict[str, str]:
-        """How much data there is and what was left out, as text."""
-
-    @property
-    def fingerprint(self) -> str:
-        """A hash of the data."""
-
-
 def tracked(
     config: ExperimentConfig,
     run_dir: Path,
-    about: About,
+    about: OpenedData,
     tags: dict[str, str],
     run: Callable[[Tracker], TrainResult],
 ) -> TrainResult:
@@ -73,7 +61,8 @@ def tracked(
         status = "FINISHED"
     except Terminated:
         status = "KILLED"
-        LOG.info(f"stopped; continue with: recsys train --resume {run_dir}")
+        if not about.given.is_source:  # else the pipeline's run says how all of it continues
+            LOG.info(f"stopped; continue with: recsys train --resume {run_dir}")
         raise
     finally:
         tracker.finish(status)

@@ -88,9 +88,14 @@ def test_who_knows_more_is_asked_first() -> None:
     with pytest.raises(ConfigError) as caught:
         parse(Tree, raw, source="t", explain=explain)
     assert asked == [
-        Misfit(("loop", "epochs"), "x", "Input should be a valid integer"),
-        Misfit(("loop", "optimizer"), {"kind": "adagrad"}, "choose one of 'sgd', 'adam'"),
-        Misfit(("loop", "epoch"), 2, None),
+        Misfit(("loop", "epochs"), "loop.epochs", "x", "Input should be a valid integer"),
+        Misfit(
+            ("loop", "optimizer"),
+            "loop.optimizer",
+            {"kind": "adagrad"},
+            "choose one of 'sgd', 'adam'",
+        ),
+        Misfit(("loop", "epoch"), "loop.epoch", 2, None),
     ]
     assert str(caught.value).splitlines() == [
         "t: loop.epochs: Input should be a valid integer (got 'x')",

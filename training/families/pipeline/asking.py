@@ -22,6 +22,7 @@ from recsys.features.pipeline.searching import PipelineSearch
 from recsys.features.requests.origin import RequestOrigin
 from recsys.features.requests.table import Requests, encode_requests
 from recsys.retrieval.passing import Passing
+from recsys.training.families.opened import rows_of
 from recsys.training.families.pipeline.config import PipelineExperiment
 
 AT_ONCE = 2048
@@ -32,17 +33,29 @@ Lists = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
+class Catalogue:
+    """The items of a trained pipeline, where they are not those of the data.
+
+    ids: (n_items,), ascending. places: (n_items,) the row of each in the data, -1: not there.
+    """
+
+    ids: pa.Array
+    places: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
 class Asking:
     """Asks sources about the users of queries, with the history that was known then.
 
     known: (E,) which events were. passes: (n_items,) what the pipeline's filter lets through; None:
-    it has none.
+    it has none. catalogue: the n_items of the pipeline; None: those of the data.
     """
 
     config: PipelineExperiment
     data: Dataset
     known: NDArray[np.bool_]
     passes: NDArray[np.bool_] | None
+    catalogue: Catalogue | None = None
 
     @classmethod
     def before(cls, config: PipelineExperiment, data: Dataset, part: int) -> "Asking":
@@ -51,11 +64,38 @@ class Asking:
         Raises:
             FilterError: the pipeline's filter does not fit the items.
         """
-        passes = None
-        if config.model.filter is not None:
-            columns = CatalogueColumns(data.schema, lambda: data.tables.items)
-            passes = items_that_pass(config.model.filter, columns, data.num_items)
-        return cls(config, data, data.part < part, passes)
+        return cls(config, data, data.part < part, _passing(config, data, data.tables.items))
+
+    @classmethod
+    def over(
+        cls, config: PipelineExperiment, data: Dataset, part: int, items: pa.Table
+    ) -> "Asking":
+        """Return what asks a trained pipeline about a part of a log over another catalogue.
+
+        Of histories it reads the items that it knows, and it names those that the data have.
+
+        Args:
+            config: of the pipeline.
+            data: of the log.
+            part: that is asked about.
+            items: the catalogue of the pipeline.
+
+        Raises:
+            FilterError: the pipeline's filter does not fit the items.
+        """
+        key = data.schema.item_key
+        ids, known = (one.column(key).combine_chunks() for one in (items, data.tables.items))
+        catalogue = Catalogue(ids, rows_of(ids, known))
+        passes, there = _passing(config, data, items), catalogue.places >= 0
+        passes = there if passes is None else passes & there
+        return cls(config, data, data.part < part, passes, catalogue)
+
+    @property
+    def item_ids(self) -> pa.Array:
+        """The items that may be named, (n_items,)."""
+        if self.catalogue is not None:
+            return self.catalogue.ids
+        return self.data.tables.items.column(self.data.schema.item_key).combine_chunks()
 
     def requests(
         self, users: NDArray[np.int64], search: PipelineSearch
@@ -73,7 +113,7 @@ class Asking:
         table = whole_requests(data.schema, data.tables, self.known, users)
         found = encode_requests(
             data.encoder,
-            data.tables.items.column(data.schema.item_key).combine_chunks(),
+            self.item_ids,
             table,
             history_length=config.model.history_length,
             policies=config.policies,
@@ -87,13 +127,25 @@ class Asking:
         seen = requests.seen if self.config.evaluation.filter_seen else None
         if self.passes is None and among is None:
             return seen
-        passes = np.ones(self.data.num_items, bool) if self.passes is None else self.passes
+        passes = np.ones(len(self.item_ids), bool) if self.passes is None else self.passes
         if among is not None:
-            only = np.zeros_like(passes)
+            only = np.zeros(self.data.num_items, bool)
             only[among] = True
+            if self.catalogue is not None:  # what is not in the data does not pass anyway
+                only = only[self.catalogue.places]
             passes = passes & only
         one_set = np.zeros(len(requests), np.int64)
         return Passing.of(passes[None], one_set).hiding(seen)
+
+
+def _passing(
+    config: PipelineExperiment, data: Dataset, items: pa.Table
+) -> NDArray[np.bool_] | None:
+    """Return which items pass the pipeline's filter; None: it has none."""
+    if config.model.filter is None:
+        return None
+    columns = CatalogueColumns(data.schema, lambda: items)
+    return items_that_pass(config.model.filter, columns, items.num_rows)
 
 
 Answer = Callable[[PipelineSearch, Requests, Jagged | Passing | None, int], Lists]
@@ -115,7 +167,10 @@ class StageRanker:
         for place, requests in self.asking.requests(queries.users, self.search):
             rows = self.answer(self.search, requests, self.asking.excluded(requests, among), k)[1]
             top[place, : rows.shape[1]] = rows.numpy()
-        return top
+        catalogue = self.asking.catalogue
+        if catalogue is None:
+            return top
+        return np.where(top >= 0, catalogue.places[top], -1).astype(np.int32)
 
 
 def whole(

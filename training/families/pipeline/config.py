@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from pydantic import model_validator
 
@@ -19,7 +19,7 @@ from recsys.training.families.pipeline.references import settled_reference
 
 TAKEN = ("model", "training", "embedding", "sessions")
 """Sections of a source's own file that count."""
-_OF_RANKERS = ("model", "training", "embedding")
+OF_RANKERS = ("model", "training", "embedding")
 """Sections of a ranker's own file that count."""
 LABEL, PART, TIME = "candidate_is_right", "candidate_part", "candidate_time"
 """Columns of the log of candidates that a ranker is trained on."""
@@ -93,7 +93,7 @@ class PipelineExperiment(ExperimentConfig):
         sources = tuple(_written_out(source, folder) for source in self.model.sources)
         rank = self.model.rank
         if isinstance(rank, Ranker) and isinstance(rank.model, str):
-            rank = rank.model_copy(update=_sections(folder / rank.model, rank, _OF_RANKERS))
+            rank = _out_of_file(folder / rank.model, rank, OF_RANKERS)
         model = self.model.model_copy(update={"sources": sources, "rank": rank})
         return self.model_copy(update={"model": model})
 
@@ -165,6 +165,9 @@ class PipelineExperiment(ExperimentConfig):
         return found if rank.embedding is None else found | {"embedding": rank.embedding}
 
 
+Given = TypeVar("Given", Source, Ranker)
+
+
 def _written_out(source: Source, folder: Path) -> Source:
     if not isinstance(source.model, str):
         return source
@@ -177,16 +180,15 @@ def _written_out(source: Source, folder: Path) -> Source:
     trained = settled_reference(source, folder)
     if trained is not None:
         return trained
-    settled = _sections(path, source, TAKEN)
-    return source.model_copy(update={**settled, "name": source.name or path.stem})
+    found = _out_of_file(path, source, TAKEN)
+    return found.model_copy(update={"name": source.name or path.stem})
 
 
-def _sections(path: Path, given: Source | Ranker, names: tuple[str, ...]) -> dict[str, Any]:
+def _out_of_file(path: Path, given: Given, names: tuple[str, ...]) -> Given:
     """Return the sections that a model's own file has, under those that are given beside it."""
     raw = read_raw(path)
     if not isinstance(raw.get("model"), dict):
         raise ConfigError(f"{path}: a model of a pipeline needs a section 'model'")
-    taken = {name: raw[name] for name in names if name in raw}
+    taken = {name: raw[name] for name in names if name in raw and getattr(given, name) is None}
     kind = raw["model"].get("kind", "two_tower")
-    own = {name: one for name in names[1:] if (one := getattr(given, name)) is not None}
-    return {**taken, **own, "model": {"kind": kind, **raw["model"]}}
+    return given.with_file(path, {**taken, "model": {"kind": kind, **raw["model"]}})

@@ -15,6 +15,7 @@ from recsys.training.families.family import Explainer, FittedFamily
 from recsys.training.families.inspecting import inspect_tables
 from recsys.training.families.list_evaluation import check_metric
 from recsys.training.families.pipeline.config import PipelineExperiment
+from recsys.training.families.pipeline.enough import check_requests
 from recsys.training.families.pipeline.explaining import explain_candidate
 from recsys.training.families.pipeline.fitting import (
     check_items,
@@ -45,6 +46,7 @@ def _inspect(config: PipelineExperiment) -> Report:
 
     def fitting(tables: Tables, part: NDArray[np.int8]) -> tuple[str, ...]:
         check_items(config, config.schema_, tables)
+        check_requests(config, tables, part)
         check_sources_fit(config, tables, part)
         return ()
 

@@ -5,18 +5,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.core.errors import ConfigError
+from recsys.core.errors import ConfigError, DataError
+from recsys.core.strict import Written
 from recsys.embeddings.memory import check_memory, free_memory_bytes
 from recsys.features.bundle.model_bundle import ModelBundle
 from recsys.features.dataset.split import TRAIN, VALIDATION
 from recsys.features.filters.columns import CatalogueColumns
 from recsys.features.filters.predicate import passing
 from recsys.features.pipeline.rules import RuleError, Rules
+from recsys.features.pipeline.trees import library
 from recsys.features.schema import Schema
 from recsys.features.tables.checked import Tables
 from recsys.models.retrieval import RETRIEVAL
+from recsys.pipeline.config import Trees
 from recsys.pipeline.rules import VECTORS, Diversify
 from recsys.training.config.experiment import ExperimentConfig, LearnedExperiment
+from recsys.training.engine.machine import pick_device
 from recsys.training.families.pipeline.config import PipelineExperiment
 from recsys.training.families.pipeline.sources import check_ranker, check_source
 from recsys.training.families.pipeline.trained import (
@@ -37,15 +41,21 @@ def check_settings_of_sources(config: PipelineExperiment) -> None:
     for number, name in enumerate(config.model.names):
         if name in trained_sources(config):
             check_trained(config, number)
-    for name, source in _sources(config).items():
+    models = {f"model.sources: {name}": one for name, one in _sources(config).items()}
+    if isinstance(config.model.rank, Trees):
+        library()
+    ranker = check_ranker(config, _parse)
+    if ranker is not None:
+        models["model.rank"] = ranker
+    for name, model in models.items():
         try:
-            family_of(source).check(source)
-            if isinstance(source, LearnedExperiment):
-                copies = int(source.training.average_epochs > 0)
-                check_memory(source.embedding, free_memory_bytes(), copies=copies)
+            family_of(model).check(model)
+            if isinstance(model, LearnedExperiment):
+                pick_device(model.training.device)
+                copies = int(model.training.average_epochs > 0)
+                check_memory(model.embedding, free_memory_bytes(), copies=copies)
         except ConfigError as error:
-            raise _of_source(name, error) from None
-    check_ranker(config, _parse)
+            raise ConfigError(f"{name}: {error}") from None
 
 
 def check_sources_fit(config: PipelineExperiment, tables: Tables, part: NDArray[np.int8]) -> None:
@@ -65,12 +75,13 @@ def check_sources_fit(config: PipelineExperiment, tables: Tables, part: NDArray[
     if config.final is None:
         for name, path in trained_sources(config).items():
             check_trained_fits(name, path, tables.fingerprint)
-    rows = np.where(part == VALIDATION, np.int8(TRAIN), part)
+    more = np.where(part == VALIDATION, np.int8(TRAIN), part)
     for name, source in _sources(config).items():
         try:
-            family_of(source).fits(source, tables, rows)
-        except ConfigError as error:
-            raise _of_source(name, error) from None
+            for rows in (more,) if config.final is not None else (part, more):
+                family_of(source).fits(source, tables, rows)
+        except (ConfigError, DataError) as error:
+            raise ConfigError(f"model.sources: {name}: {error}") from None
 
 
 def check_items(config: PipelineExperiment, schema: Schema, tables: Tables) -> None:
@@ -119,12 +130,8 @@ def _sources(config: PipelineExperiment) -> dict[str, ExperimentConfig]:
     }
 
 
-def _parse(raw: dict[str, Any], *, source: str) -> ExperimentConfig:
+def _parse(raw: dict[str, Any], *, source: str, written: Written) -> ExperimentConfig:
     # This knows all families, and so that of pipelines.
     from recsys.training.families.load import parse_config
 
-    return parse_config(raw, source=source)
-
-
-def _of_source(name: str, error: ConfigError) -> ConfigError:
-    return ConfigError(f"model.sources: {name}: {error}")
+    return parse_config(raw, source=source, written=written)

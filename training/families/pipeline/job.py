@@ -64,6 +64,7 @@ from recsys.training.families.pipeline.asking import (
     whole,
 )
 from recsys.training.families.pipeline.config import PipelineExperiment
+from recsys.training.families.pipeline.enough import check_requests
 from recsys.training.families.pipeline.fitting import check_items, check_sources_fit
 from recsys.training.families.pipeline.learning import facts_of, learnt, new_items
 from recsys.training.families.pipeline.ranking import train_ranker
@@ -127,8 +128,6 @@ class PipelineJob:
             joined = self._on_all_rows(before.found_by.joined, data)
             return FittedPipeline(data, last, joined, {}, None)
         queries = self._queries(VALIDATION, config.training.max_validation_queries)
-        if not len(queries):
-            raise ConfigError("split: no user has a validation item; choose a larger share")
         first = train_sources(config, run_dir, train)
         search = search_of(config, self.data, first)
         asking = Asking.before(config, self.data, VALIDATION)
@@ -236,11 +235,12 @@ def open_pipeline(config: PipelineExperiment, given: Given) -> PipelineJob:
     """Read and encode the tables of `config`, from its cache where it has one.
 
     Raises:
-        ConfigError: the filter or a rule does not fit the items, or a source cannot be trained on
-            the log; nothing is trained then.
+        ConfigError: the filter or a rule does not fit the items, there is too little to learn
+            from, or a source cannot be trained on the log; nothing is trained then.
     """
     data = load_data(config)
     check_items(config, data.schema, data.tables)
+    check_requests(config, data.tables, data.part)
     check_sources_fit(config, data.tables, data.part)
     for line in doubts(config.model.rules):
         LOG.warning(line)

@@ -55,7 +55,8 @@ def learnt(
     Raises:
         ConfigError: the library of the trees is not installed, or there is too little to learn.
     """
-    held_out = _held_out(config, len(queries))
+    check_enough(config, len(queries))
+    held_out = held_out_requests(config, len(queries))
     ranker = None
     if held_out:
         metrics, ranker = _compared(config, data, labelled, queries, held_out, train)
@@ -65,11 +66,6 @@ def learnt(
         LOG.info(f"NDCG at {_K} on {count:,} held-out validation requests: {said}")
         kept = _kept(config, found)
         of_kept = metrics[kept]
-    elif isinstance(config.model.rank, Ranker):
-        raise ConfigError(
-            f"model.rank: {len(queries):,} validation requests are too few for a ranker to learn "
-            "from: choose a larger split.validation, or set model.rank: none"
-        )
     else:
         kept, of_kept = _RANKED if isinstance(config.model.rank, Trees) else _FUSED, {}
     sources = [f"{SOURCE}{name}" for name in config.model.names]
@@ -124,7 +120,20 @@ def new_items(config: PipelineExperiment, data: Dataset) -> NDArray[np.int64]:
     return np.flatnonzero(is_new)
 
 
-def _held_out(config: PipelineExperiment, count: int) -> list[NDArray[np.bool_]]:
+def check_enough(config: PipelineExperiment, count: int) -> None:
+    """Refuse so few validation requests that none can be held out of what a ranker learns from.
+
+    Raises:
+        ConfigError: they are too few.
+    """
+    if isinstance(config.model.rank, Ranker) and not held_out_requests(config, count):
+        raise ConfigError(
+            f"model.rank: {count:,} validation requests are too few for a ranker to learn "
+            "from: choose a larger split.validation, or set model.rank: none"
+        )
+
+
+def held_out_requests(config: PipelineExperiment, count: int) -> list[NDArray[np.bool_]]:
     """Return which requests are held out at a time, (B,) each; none where there are too few.
 
     A ranker of the engine is trained once, and so compared on one fifth.

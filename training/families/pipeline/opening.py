@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recsys.core.errors import ConfigError
+from recsys.features.bundle.files import read_items
 from recsys.features.bundle.lists import ListModel
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.queries import Queries
@@ -76,6 +77,8 @@ class PipelineData:
 
 
 def answering(here: ModelOnTest, reading: PipelineData, _queries: Queries) -> StageRanker:
-    """Return what answers queries on the data of a comparison."""
-    asking = Asking.before(reading.config, here.data, TEST)
-    return StageRanker(asking, search_in(here.opened, here.data), whole)
+    """Return what answers queries on the data of a comparison, over the catalogue of its bundle."""
+    search = ListModel.open(here.opened.bundle.path).found_by
+    assert isinstance(search, PipelineSearch)
+    items = read_items(here.opened.bundle)
+    return StageRanker(Asking.over(reading.config, here.data, TEST, items), search, whole)

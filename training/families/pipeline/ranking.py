@@ -28,6 +28,7 @@ from recsys.training.families.pipeline.sources import Train
 
 LOG = logging.getLogger(__name__)
 FOLDER = "ranker"
+_PARTS = ("train", "validation", "test")
 _LOG = "candidates.parquet"
 _VALIDATION = 0.2
 """Share of the requests that are learnt from by which the training stops."""
@@ -62,7 +63,7 @@ def train_ranker(
     folder = run_dir / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     names = joined.names(config.model.names)
-    table = _rows(config, data, joined, labelled, _parts(held, config.training.seed))
+    table = _rows(config, data, joined, labelled, parts_of(held, config.training.seed))
     with whole_file(folder / _LOG) as staging:
         pq.write_table(table, staging)
     keys = config.of_ranker(str((folder / _LOG).resolve()), column_names(names))
@@ -96,10 +97,23 @@ def _of_any_run(path: Path, folder: Path) -> Path:
     return write_bundle(folder, write, facts=facts)
 
 
-def _parts(held: Mask, seed: int) -> NDArray[np.str_]:
+def parts_of(held: Mask, seed: int) -> NDArray[np.str_]:
     """Return the part of the ranker's log that each request is, (B,)."""
     drawn = np.random.default_rng([seed, 1]).random(len(held)) < _VALIDATION
     return np.where(held, "test", np.where(drawn, "validation", "train"))
+
+
+def check_parts(right: NDArray[np.str_]) -> None:
+    """Refuse requests with a right candidate, by their part, that are of few parts alone.
+
+    Raises:
+        ConfigError: a part has none.
+    """
+    if not all((right == name).any() for name in _PARTS):
+        raise ConfigError(
+            "model.rank: too few validation requests have a right item among the candidates "
+            "for a ranker to learn from: take more candidates, or set model.rank: none"
+        )
 
 
 def _rows(
@@ -112,13 +126,8 @@ def _rows(
     """Return the best fused candidates as rows of a log."""
     kept = labelled.best(joined, getattr(config.model.rank, "candidates", 0))
     hit, owner = kept.hit, kept.candidates.items.owners().numpy()
-    for name in ("train", "validation", "test"):
-        found = hit[part[owner] == name]
-        if not 0 < found.sum() < len(found):
-            raise ConfigError(
-                "model.rank: too few validation requests have a right item among the candidates "
-                "for a ranker to learn from: take more candidates, or set model.rank: none"
-            )
+    for label in (0.0, 1.0):
+        check_parts(part[owner[hit == label]])
     roles, schema, tables = data.schema.interactions, data.schema, data.tables
     users = labelled.users[owner]
     inputs = joined.inputs(kept.candidates, kept.history)

@@ -3,17 +3,19 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 from recsys.core.errors import ConfigError
+from recsys.core.key_tree import Place
 from recsys.core.strict import nearest
 from recsys.features.bundle.lists import ListModel
 from recsys.models.rankers import RANKERS
 from recsys.models.registry import PIPELINES
-from recsys.pipeline.config import Ranker
+from recsys.pipeline.config import Ranker, Source
 from recsys.training.families.chosen import as_chosen
-from recsys.training.families.pipeline.config import PipelineExperiment
+from recsys.training.families.pipeline.config import OF_RANKERS, TAKEN, PipelineExperiment
 from recsys.training.families.pipeline.lines import lines_of
 from recsys.training.families.pipeline.trained import trained_sources
 
@@ -101,7 +103,10 @@ def check_source(config: PipelineExperiment, number: int, parse: Callable[..., A
             f"model.sources: {name}: {model['kind']} is a ranker, which scores rows and names no "
             "items: give a model that retrieves, or a plain model"
         )
-    found = parse(config.of_source(number), source=f"model.sources: {name}")
+    called = f"model.sources: {name}"
+    source = config.model.sources[number]
+    written = partial(_written, source, TAKEN, f"model.sources.{number}", called)
+    found = parse(config.of_source(number), source=called, written=written)
     if config.schema_.interactions.session is not None and getattr(found, "sessions", None):
         raise ConfigError(
             f"model.sources: {name}: requests to a pipeline hold whole histories, which cannot be "
@@ -111,8 +116,8 @@ def check_source(config: PipelineExperiment, number: int, parse: Callable[..., A
     return found
 
 
-def check_ranker(config: PipelineExperiment, parse: Callable[..., Any]) -> None:
-    """Refuse a ranker that cannot be one.
+def check_ranker(config: PipelineExperiment, parse: Callable[..., Any]) -> Any:
+    """Return the experiment of the ranker; None: the pipeline has none of the engine.
 
     Args:
         config: the pipeline.
@@ -123,12 +128,24 @@ def check_ranker(config: PipelineExperiment, parse: Callable[..., Any]) -> None:
     """
     rank = config.model.rank
     if not isinstance(rank, Ranker):
-        return
+        return None
     kind = rank.model.get("kind") if isinstance(rank.model, dict) else None
+    if kind is None:
+        raise ConfigError("model.rank: missing key 'model.rank.model.kind', as in kind: dcn")
     if kind not in RANKERS:
         ways = ["none", "gbdt", *RANKERS]
         raise ConfigError(
             f"model.rank: '{kind}' is no way to rank{nearest(str(kind), ways)}: name "
             f"{', '.join(ways)}, or a file (.yaml)"
         )
-    parse(config.of_ranker("candidates", ("candidate_rank",)), source="model.rank")
+    keys = config.of_ranker("candidates", ("candidate_rank",))
+    written = partial(_written, rank, OF_RANKERS, "model.rank", "model.rank")
+    return parse(keys, source="model.rank", written=written)
+
+
+def _written(
+    given: Source | Ranker, sections: tuple[str, ...], at: str, called: str, place: Place
+) -> tuple[str, str] | None:
+    """Return where a key of a source or a ranker was written; None: it is none of its sections."""
+    own = bool(place) and place[0] in sections
+    return given.written(at, called, place) if own else None

@@ -22,7 +22,7 @@ from recsys.features.dataset.split import VALIDATION
 from recsys.plain.answering import MovedModel, PlainModel
 from recsys.plain.registry import PLAIN, fit_plain
 from recsys.training.config.file import dump_config
-from recsys.training.evaluation.evaluate import ExtraRankers, Ranker, evaluate, ranking_metrics
+from recsys.training.evaluation.evaluate import Ranker, evaluate, ranking_metrics
 from recsys.training.evaluation.results import Evaluation, NothingHeldOut
 from recsys.training.families.chosen import facts_of_final
 from recsys.training.families.family import Finished, Given
@@ -103,7 +103,7 @@ class PlainJob:
             rows = int(self.reading.data.train_counts.sum())
             evaluation, queries = nothing_held_out(self.config, self.given.chosen, rows), None
         else:
-            evaluation, queries = _evaluated(self.reading, model, self.given.extra_rankers)
+            evaluation, queries = _evaluated(self.reading, model, self.given)
         origin = facts_of_final(self.config, self.given.chosen)
         bundle = _write(run_dir / RUN_BUNDLES, self.reading, model, evaluation, origin)
         report = run_dir / "report.html"
@@ -164,7 +164,7 @@ def model_on(opened: OpenedModel, data: Dataset) -> PlainModel | MovedModel:
 
 
 def _evaluated(
-    reading: PlainData, model: PlainModel | MovedModel, extra_rankers: ExtraRankers | None = None
+    reading: PlainData, model: PlainModel | MovedModel, given: Given | None = None
 ) -> tuple[Evaluation, Queries]:
     config, data = reading.config, reading.data
     settings, part = config.evaluation, config.split.evaluated
@@ -175,8 +175,9 @@ def _evaluated(
     plain = {**baselines, **own}  # a baseline of the same name is another one of its kind
     plain = {name: plain[name] for name in [*own, *(n for n in plain if n not in own)]}
     rankers: dict[str, Ranker] = dict(plain)
-    if extra_rankers is not None:
-        rankers |= extra_rankers(data, queries, filter_seen=settings.filter_seen)
+    given = given or Given()
+    if given.extra_rankers is not None:
+        rankers |= given.extra_rankers(data, queries, filter_seen=settings.filter_seen)
     evaluation = evaluate(
         data,
         queries,
@@ -186,6 +187,7 @@ def _evaluated(
         seed=config.training.seed,
         left_out=left_out,
         part=part,
+        of_source=given.is_source,
     )
     evaluation = with_fallbacks(evaluation, plain, queries)
     return replace(evaluation, metric=config.training.metric), queries

@@ -14,8 +14,9 @@ from recsys.layers.geometry import directions_of
 from recsys.models.retrieval import RetrievalModel, catalogue_vectors, query_vectors
 from recsys.retrieval.index.registry import require
 from recsys.training.config.retrieval import RetrievalExperiment
-from recsys.training.evaluation.evaluate import ExtraRankers, Ranker, evaluate, vector_ranker
+from recsys.training.evaluation.evaluate import Ranker, evaluate, vector_ranker
 from recsys.training.evaluation.results import WITHOUT_MEMORY, Evaluation, NothingHeldOut
+from recsys.training.families.family import Given
 from recsys.training.families.golden import golden_requests
 from recsys.training.families.held_out import nothing_held_out
 from recsys.training.families.list_evaluation import (
@@ -58,8 +59,8 @@ def check_settings(config: RetrievalExperiment) -> None:
 def evaluate_model(
     reading: RetrievalData,
     model: RetrievalModel,
-    extra_rankers: ExtraRankers | None = None,
     fitted: FittedMemory | None = None,
+    given: Given | None = None,
 ) -> Evaluated:
     """Evaluate `model` with its memory on what is held out, and beside it without."""
     config, data, sessions = reading.config, reading.data, reading.sessions
@@ -77,8 +78,9 @@ def evaluate_model(
     baselines, left_out = baseline_rankers(data, settings, sessions)
     rankers.update(baselines)
     rankers |= reading.trained_baselines()
-    if extra_rankers is not None:
-        rankers |= extra_rankers(data, queries, filter_seen=filter_seen)
+    given = given or Given()
+    if given.extra_rankers is not None:
+        rankers |= given.extra_rankers(data, queries, filter_seen=filter_seen)
     evaluation = evaluate(
         data,
         queries,
@@ -91,6 +93,7 @@ def evaluate_model(
         temperature=float(model.temperature.detach()),
         left_out=left_out,
         part=part,
+        of_source=given.is_source,
     )
     evaluation = with_fallbacks(evaluation, baselines, queries)
     evaluation = replace(evaluation, metric=config.training.metric)

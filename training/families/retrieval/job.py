@@ -93,7 +93,7 @@ class RetrievalJob:
         if self.config.split.evaluated is None:
             evaluated = unmeasured(reading, model, given.chosen)
         else:
-            evaluated = evaluate_model(reading, model, given.extra_rankers, fitted)
+            evaluated = evaluate_model(reading, model, fitted, given)
         evaluation = evaluated.evaluation
         if probability is not None and isinstance(evaluation, Evaluation):
             found = reading.probability_metrics(model, probability)

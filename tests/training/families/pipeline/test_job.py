@@ -232,14 +232,14 @@ def test_a_source_that_is_better_alone_keeps_its_order(
 
 @pytest.mark.parametrize("count", [1, 2, 7, 300, 9000, 12_000])
 def test_each_fifth_is_held_out_in_turn_until_they_are_enough(count: int, folder: Path) -> None:
-    parts = np.array(learning._held_out(config_of(folder), count)).reshape(-1, count)
+    parts = np.array(learning.held_out_requests(config_of(folder), count)).reshape(-1, count)
     assert (parts.sum(0) <= 1).all()
     assert all(0 < one.sum() < count for one in parts)
     if count < 9000:
         assert parts.sum() in {0, count}
     else:
         assert parts.sum() >= learning.ENOUGH > parts[:-1].sum()
-    ranked = learning._held_out(config_of(folder, {"rank": "fm"}), count)
+    ranked = learning.held_out_requests(config_of(folder, {"rank": "fm"}), count)
     assert len(ranked) == min(1, len(parts))  # it is trained once
     assert all((one == parts[0]).all() for one in ranked)
 
@@ -255,7 +255,7 @@ def test_what_is_compared_is_the_mean_of_all_requests_that_were_held_out(folder:
     queries = queries_of(config, job.data, VALIDATION, 1000)
     asking = Asking.before(config, job.data, VALIDATION)
     labelled = candidates_with_hits(asking, search, queries)
-    held = learning._held_out(config, len(queries))
+    held = learning.held_out_requests(config, len(queries))
     found, _ = learning._compared(config, job.data, labelled, queries, held, lambda *_: None)  # type: ignore[arg-type, return-value]
     # A source learns nothing from them, and so is the same on all requests at once; below the 15
     # places that both name, after which comes what only the others do.
@@ -454,7 +454,16 @@ def test_the_same_training_gives_the_same_bundle(result: TrainResult, folder: Pa
         ({"sources": []}, {}, "sources"),
         ({"sources": [{"take": 3}]}, {}, "give model or new_items"),
         ({"sources": [{"model": {"kind": "eese"}}]}, {}, "model.sources: eese: .*'ease'"),
-        ({"sources": [{"model": {"kind": "ease", "l3": 1}}]}, {}, "unknown key 'model.l3'"),
+        (
+            {"sources": [{"model": {"kind": "ease", "l3": 1}}]},
+            {},
+            r"unknown key 'model\.sources\.0\.model\.l3' \(did you mean 'l2'",
+        ),
+        (
+            {"sources": [{"model": "towers.yaml", "training": {"epocs": 1}}]},
+            {},
+            r"unknown key 'model\.sources\.0\.training\.epocs'",
+        ),
         (
             {"sources": [{"model": {"kind": "dcn"}}]},
             {},
@@ -651,3 +660,40 @@ def test_a_boost_after_a_diversify_is_doubted(
         caplog.clear()
         open_pipeline(config, Given())
         assert (said in caplog.text) == doubted
+
+
+def test_a_source_is_not_advised_on_queries_that_are_the_pipelines(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    alone = {"model": {"kind": "markov"}, "sessions": {"inactivity_minutes": 0.01}}
+    train(config_of(folder, {"sources": [alone]}))
+    assert "start of a session" not in caplog.text
+
+
+def test_it_is_compared_on_a_newer_log_with_other_items_as_it_is_served(
+    result: TrainResult, folder: Path
+) -> None:
+    """Items that are new to it are no part of histories, and are not found."""
+    log, items = (pd.read_parquet(folder / f"{name}.parquet") for name in ("log", "items"))
+    ends = log.groupby("user").tail(1)
+    found_last = ends[ends.user < "u050"].assign(item="a0", at=ends["at"] + DAY)
+    found_first = log.drop_duplicates("user").assign(item="a1", at=log["at"].min() - 1)
+    newer = pd.concat([found_first[found_first.user > "u200"], log, found_last])
+    newer.to_parquet(folder / "newer.parquet")
+    added = items[:2].assign(item=["a0", "a1"])
+    pd.concat([items[items.item != "i39"], added]).to_parquet(folder / "newer_items.parquet")
+    data = {"interactions": "newer.parquet", "items": "newer_items.parquet"}
+    config = config_of(folder, data=data, evaluation={**SETTINGS["evaluation"], "baselines": []})
+    knn = train_below(config_of(folder).of_source(1), folder / "alone")
+    compared = recsys.compare([result.bundle, knn], on=config, metric="recall_at_5")
+    table = compared.to_frame()
+    own = table[(table["slice"] == "all") & (table.metric == "recall_at_5")].iloc[0]
+
+    is_last = ~newer.duplicated("user", keep="last")
+    is_new = ~newer.duplicated(["user", "item"])
+    asked = newer[is_last & is_new]
+    lists = recsys.load(result.bundle).recommend([*asked.user], history=newer[~is_last], k=5)
+    hits = lists.merge(asked, on=["user", "item"])
+    assert own.value == pytest.approx(len(hits) / len(asked))
+    assert len(asked[asked.item == "a0"]) == 50
+    assert len(hits) > 50

@@ -1,5 +1,9 @@
 """A ranker of the engine as the ranker of a pipeline: trained on candidates, served, explained."""
 
+import logging
+import os
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +25,7 @@ from recsys.features.requests.rows import RowEncoder, as_rows, read_side
 from recsys.features.tables.sources import Sources
 from recsys.serving.engines.batch import shards_of_log
 from recsys.serving.recommend.scorer import Scorer
+from recsys.training.engine.loop import Terminated
 from recsys.training.families.family import Given
 from recsys.training.families.load import load_config
 from recsys.training.families.pipeline.asking import Asking
@@ -125,6 +130,44 @@ def test_the_same_training_gives_the_same_bundle(result: TrainResult, folder: Pa
     assert again is not None
     assert again.bundle.name == result.bundle.name
     assert again.run_dir != result.run_dir
+
+
+class StopWhenThereIs:
+    """Sends SIGTERM to this process as soon as a folder below `runs` matches a pattern."""
+
+    def __init__(self, runs: Path, pattern: str) -> None:
+        self.runs, self.pattern, self.over = runs, pattern, threading.Event()
+
+    def __enter__(self) -> None:
+        self.thread = threading.Thread(target=self._watch)
+        self.thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        self.thread.join()
+
+    def _watch(self) -> None:
+        while not self.over.wait(0.002):
+            if any(self.runs.glob(self.pattern)):
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+
+def test_a_training_stopped_in_that_of_its_ranker_says_how_it_continues(
+    result: TrainResult, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The pipeline's command alone, which ends with the same bits."""
+    caplog.set_level(logging.INFO, "recsys")
+    runs = result.run_dir.parent
+    before = {*runs.iterdir()}
+    stop = StopWhenThereIs(runs, "*/ranker/run/checkpoints/*")
+    with stop, pytest.raises(Terminated):
+        train(config_of(folder, "ranker.yaml"))
+    (run,) = {*runs.iterdir()} - before
+    said = [line for line in caplog.messages if "--resume" in line]
+    assert said == [f"stopped; continue with: recsys train --resume {run}"]
+    again = recsys.train(resume=said[0].split()[-1], quiet=True)
+    assert again.bundle.name == result.bundle.name
 
 
 def test_it_is_trained_on_candidates_of_requests_that_were_not_held_out(
@@ -257,13 +300,21 @@ def test_ages_and_numbers_mean_what_they_did_when_the_ranker_learnt(folder: Path
         (5, r"model.rank: a way to rank is expected, as in rank: dcn; .* \(got 5\)"),
         ({"kind": "two_tower"}, "model.rank: 'two_tower' is no way to rank"),
         ({"model": "dnc"}, r"model.rank: 'dnc' is no way to rank \(did you mean 'dcn'\?\)"),
-        ({"kind": "dcn", "size": 3}, "model.rank: unknown key 'model.size'"),
+        ({"model": {"size": 3}}, "model.rank: missing key 'model.rank.model.kind'"),
+        ({"kind": "dcn", "size": 3}, "model.rank: unknown key 'model.rank.size'"),
+        ({"model": {"kind": "dcn", "size": 3}}, "unknown key 'model.rank.model.size'"),
+        ({"model": "dcn", "takes": 3}, "unknown key 'model.rank.takes'"),
+        ({"kind": "dcn", "candidates": 0}, r"pipeline.yaml: model\.rank\.candidates: Input"),
+        ({"kind": "dcn", "embedding": {"dm": 3}}, "unknown key 'model.rank.embedding.dm'"),
+        ("wrong.yaml", r"^\S+wrong.yaml: unknown key 'training.epocs' \(did you mean 'epochs'"),
         ({"model": {"kind": "dcn"}, "training": {"metric": "ndcg"}}, "model.rank: .*'ndcg'"),
     ],
 )
 def test_what_is_no_ranker_is_refused_before_anything_is_trained(
     rank: Any, said: str, folder: Path
 ) -> None:
+    wrong = {**RANKER, "training": {"epocs": 3}}
+    (folder / "wrong.yaml").write_text(yaml.safe_dump(wrong))
     with pytest.raises(ConfigError, match=said):
         preflight(config_of(folder, rank))
 
@@ -272,8 +323,9 @@ def test_a_ranker_may_be_named_by_its_kind_with_settings_beside_it(folder: Path)
     beside = {"candidates": 50, "training": {"epochs": 2}}
     whole = config_of(folder, {"kind": "ranker", "model": {"kind": "dcn"}, **beside}).model.rank
     for rank in ({"model": "dcn", **beside}, {"kind": "dcn", **beside}):
-        assert config_of(folder, rank).model.rank == whole
-    assert config_of(folder, "dcn").model.rank == config_of(folder, {"kind": "dcn"}).model.rank
+        assert config_of(folder, rank).model.rank.model_dump() == whole.model_dump()
+    by_name, by_kind = (config_of(folder, one).model.rank for one in ("dcn", {"kind": "dcn"}))
+    assert by_name.model_dump() == by_kind.model_dump()
 
 
 def test_a_ranker_that_has_too_little_to_learn_from_is_refused(folder: Path) -> None:
