@@ -50,6 +50,11 @@ class ExportTarget(click.ParamType[str]):
 )
 @click.option("--fde-bits", type=click.IntRange(0, 10), help="Hyperplanes; default: 3.")
 @click.option("--fde-repetitions", type=COUNT, help="Default: 8.")
+@click.option(
+    "--reduce",
+    metavar="METHOD:WIDTH",
+    help="Search shorter vectors: leanvec or pca, as in leanvec:32.",
+)
 @URI
 @JSON
 def export(
@@ -60,6 +65,7 @@ def export(
     encoding: str,
     fde_bits: int | None,
     fde_repetitions: int | None,
+    reduce: str | None,
     tracking_uri: str | None,
     as_json: bool,
 ) -> None:
@@ -67,6 +73,9 @@ def export(
 
     A two-tower with several interests searches with each of a user's vectors and merges, or
     with one, of --encoding fde, which is wider and finds most of the same; export.json says how.
+
+    With --reduce an index is over shorter vectors, learnt from items and queries, and its first
+    finds are put in order by the whole ones; the recall is that of the final lists.
 
     A ranker goes --to onnx: one graph from hashed values to probabilities, checked against the
     model and timed.
@@ -81,7 +90,8 @@ def export(
         encoded = (3 if fde_bits is None else fde_bits, fde_repetitions or 8)
     elif fde_bits is not None or fde_repetitions is not None:
         raise click.UsageError("--fde-bits and --fde-repetitions go with --encoding fde")
-    facts = export_model(folder_of(model, tracking_uri), target, out, min_recall, encoded)
+    folder = folder_of(model, tracking_uri)
+    facts = export_model(folder, target, out, min_recall, encoded, reduce)
     if as_json:
         click.echo(json_format.dumps(facts, indent=1))
     else:

@@ -24,6 +24,7 @@ def export_model(
     out: Path,
     min_recall: float,
     encoded: tuple[int, int] | None = None,
+    reduce: str | None = None,
 ) -> dict[str, Any]:
     """Export vectors, an index or a ranker's graph; return what was written and measured.
 
@@ -33,13 +34,16 @@ def export_model(
         out: folder to make.
         min_recall: an index below this is refused.
         encoded: hyperplanes and repetitions, where items are to be written as encodings.
+        reduce: method and width of shorter vectors, as in `leanvec:32`.
 
     Raises:
-        ConfigError: the target does not suit the model, or `out` exists.
+        ConfigError: the target does not suit the model, `out` exists, or `reduce` names nothing.
     """
+    from recsys.retrieval.index.reduced import ReductionSize
     from recsys.serving.answering.registry import answering_of
     from recsys.serving.export.query_encoding import EncodingSize
 
     size = None if encoded is None else EncodingSize(*encoded)
+    short = None if reduce is None else ReductionSize.of(reduce)
     answering = answering_of(Bundle.open(folder))
-    return answering.export(folder, target, out, min_recall=min_recall, encoded=size)
+    return answering.export(folder, target, out, min_recall=min_recall, encoded=size, reduced=short)

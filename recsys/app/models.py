@@ -245,6 +245,7 @@ def export(
     encoding: Literal["vectors", "fde"] = "vectors",
     fde_bits: Annotated[int, Field(ge=0, le=10)] = 3,
     fde_repetitions: Count = 8,
+    reduce: str | None = None,
     tracking_uri: str | None = None,
 ) -> dict[str, Any]:
     """Export item vectors or an index for ANN serving, or a ranker's graph.
@@ -257,6 +258,8 @@ def export(
         encoding: `fde`: items that one vector for all interests of a user searches.
         fde_bits: hyperplanes of such an encoding.
         fde_repetitions: of such an encoding.
+        reduce: search shorter vectors, `leanvec` or `pca` and a width, as in `leanvec:32`; what is
+            found is put in order by whole vectors.
         tracking_uri: MLflow store.
 
     Returns:
@@ -266,7 +269,7 @@ def export(
         UserError: `out` exists, the target does not suit the model, or recall is too low.
     """
     encoded = (fde_bits, fde_repetitions) if encoding == "fde" else None
-    return export_model(folder_of(model, tracking_uri), to, Path(out), min_recall, encoded)
+    return export_model(folder_of(model, tracking_uri), to, Path(out), min_recall, encoded, reduce)
 
 
 @checked

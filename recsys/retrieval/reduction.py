@@ -18,6 +18,10 @@ more of queries and items is needed than two (E, E) matrices. Ways to a solution
   https://arxiv.org/abs/2410.22347, section 3: with W = K_q^(1/2) the loss is the squared error of
   W x, whose best approximation of D numbers are its principal directions P: A = P W, B = P W^+.
 
+Products stay the same when A is replaced by M A and B by M^-T B. Of `sphered` A gets orthonormal
+rows: short items are projections then, as far from each other as what is projected is, which an
+index that goes by distances between items needs (with W in A, IVF opens twice the lists).
+
 A vector that all items have in common moves no item in a query's list. `reduction_of` takes the
 items' mean off, which leaves more of the D numbers for what tells items from each other.
 
@@ -96,7 +100,9 @@ def sphered(items_EE: Floats, queries_EE: Floats, dim: int) -> Pair:
     inverse = np.divide(1.0, root, out=np.zeros_like(root), where=there)
     whiten, undo = (vectors * root) @ vectors.T, (vectors * inverse) @ vectors.T
     top = _top(whiten @ items_EE @ whiten, dim)
-    return Pair(top @ whiten, top @ undo)
+    of_items, of_queries = top @ whiten, top @ undo
+    rows, mixing = np.linalg.qr(of_items.T)  # A = mixing^T rows^T
+    return Pair(rows.T, mixing @ of_queries)
 
 
 def shared(items_EE: Floats, queries_EE: Floats, dim: int) -> Pair:

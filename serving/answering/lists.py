@@ -22,6 +22,7 @@ from recsys.features.filters.requests import ALLOW, EXCLUDE, WHERE, filter_colum
 from recsys.features.requests.origin import RequestOrigin
 from recsys.features.requests.table import HISTORY, SEEN
 from recsys.retrieval.index.build import read_facts
+from recsys.retrieval.index.reduced import ReductionSize
 from recsys.retrieval.index.registry import BACKENDS, kinds_by_export
 from recsys.serving.export.query_encoding import EncodingSize
 from recsys.serving.export.retrieval import VECTORS, export_index
@@ -85,6 +86,7 @@ class Lists:
         *,
         min_recall: float,
         encoded: EncodingSize | None = None,
+        reduced: ReductionSize | None = None,
     ) -> dict[str, Any]:
         """Export item vectors or an index over them; see `export_index`."""
         if target not in self.targets():
@@ -92,7 +94,9 @@ class Lists:
                 f"--to {target} is for rankers; a retrieval model goes --to {VECTORS}, or to an "
                 f"index: {', '.join(kinds_by_export())}"
             )
-        return export_index(bundle, target, out, min_recall=min_recall, encoded=encoded)
+        return export_index(
+            bundle, target, out, min_recall=min_recall, encoded=encoded, reduced=reduced
+        )
 
     def server(self, bundle: Path) -> ListServer:
         """Open the model."""

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from recsys.bundle.directory import Bundle
 from recsys.features.requests.origin import RequestOrigin
+from recsys.retrieval.index.reduced import ReductionSize
 from recsys.serving.export.query_encoding import EncodingSize
 
 
@@ -45,6 +46,7 @@ class Answering(Protocol):
         *,
         min_recall: float,
         encoded: EncodingSize | None = None,
+        reduced: ReductionSize | None = None,
     ) -> dict[str, Any]:
         """Export the model to the new folder `out`; return what was written and measured.
 

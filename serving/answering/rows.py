@@ -12,6 +12,7 @@ from recsys.core.errors import ConfigError
 from recsys.features.bundle.model_bundle import ModelBundle
 from recsys.features.requests.origin import RequestOrigin
 from recsys.features.requests.rows import RowEncoder
+from recsys.retrieval.index.reduced import ReductionSize
 from recsys.serving.export.onnx_export import ONNX, export_onnx
 from recsys.serving.export.query_encoding import EncodingSize
 from recsys.serving.recommend.rows import RowScorer, probability_column
@@ -57,10 +58,13 @@ class Rows:
         *,
         min_recall: float,
         encoded: EncodingSize | None = None,
+        reduced: ReductionSize | None = None,
     ) -> dict[str, Any]:
         """Export the graph of the model; see `export_onnx`."""
         if encoded is not None:
             raise ConfigError("--encoding fde is about vectors, and a ranker has none")
+        if reduced is not None:
+            raise ConfigError("--reduce is about vectors, and a ranker has none: leave it out")
         if target != ONNX:
             raise ConfigError(f"--to {target}: a ranker has no vectors to search; give --to {ONNX}")
         return export_onnx(bundle, out)

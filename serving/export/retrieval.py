@@ -14,6 +14,7 @@ from recsys.core.folders import check_folder
 from recsys.features.bundle.files import index_files, read_request_probe
 from recsys.retrieval.index.build import build_index, read_facts, write_facts
 from recsys.retrieval.index.protocol import IndexRequest
+from recsys.retrieval.index.reduced import ReductionSize
 from recsys.retrieval.index.registry import kinds_by_export
 from recsys.serving.export.query_encoding import (
     EXPORT_FILE,
@@ -24,6 +25,7 @@ from recsys.serving.export.query_encoding import (
     query_vectors_of_requests,
     write_encoding,
 )
+from recsys.serving.export.short_vectors import build_short, check_short, how_to_shorten
 from recsys.serving.recommend.scorer import Scorer
 
 _NO_MEMORY = (
@@ -35,7 +37,13 @@ VECTORS = "parquet"
 
 
 def export_index(
-    bundle: Path, target: str, out: Path, *, min_recall: float, encoded: EncodingSize | None = None
+    bundle: Path,
+    target: str,
+    out: Path,
+    *,
+    min_recall: float,
+    encoded: EncodingSize | None = None,
+    reduced: ReductionSize | None = None,
 ) -> dict[str, Any]:
     """Write the vectors of a bundle (`parquet`), or an index over them, to `out`.
 
@@ -44,18 +52,21 @@ def export_index(
     `out` gets `ids.parquet` (row, item id) next to the index, or for `parquet` one table of item
     id and vector; `export.json` says how to ask. With `encoded`, items are written as encodings
     that one vector of a query with several interests searches
-    (`recsys.serving.export.query_encoding`). A memory of pairs is not exported. Returns what was
-    written and, for an index, its measured recall.
+    (`recsys.serving.export.query_encoding`). With `reduced`, the index is over shorter vectors, and
+    the whole ones lie beside it (`recsys.serving.export.short_vectors`). A memory of pairs is not
+    exported. Returns what was written and, for an index, its measured recall.
 
     Raises:
-        ConfigError: `out` exists or is named as a file, `min_recall` is no share, or
-            encodings are wanted of a model with one interest.
+        ConfigError: `out` exists or is named as a file, `min_recall` is no share, encodings are
+            wanted of a model with one interest, or shorter vectors of what has no index.
         IntegrityError: the bundle is not what was written.
         UserError: the index does not reach `min_recall`.
     """
     check_folder(out, "item vectors or an index, and export.json")
     if out.exists():
         raise ConfigError(f"{out} exists; choose another --out, an export is never overwritten")
+    if reduced is not None:
+        check_short(target != VECTORS, encoded)
     scorer = Scorer.open(bundle)
     vectors, geometry, queries = scorer.vectors, scorer.model.config.geometry, _probe(scorer)
     encoding = None if encoded is None else encoding_of(scorer, encoded)
@@ -81,7 +92,10 @@ def export_index(
                 kind=kinds_by_export()[target],
                 min_recall=min_recall,
             )
-            facts = build_index(staging, request)
+            if reduced is None:
+                facts = build_index(staging, request)
+            else:
+                facts = build_short(staging, request, reduced, queries)
             ids = pa.table({"row": range(len(scorer.item_ids)), "item_id": scorer.item_ids})
             pq.write_table(ids, staging / "ids.parquet", write_page_checksum=True)
         facts["interests"] = scorer.model.config.interests
@@ -90,6 +104,7 @@ def export_index(
             facts |= write_encoding(staging, scorer, encoding, encoded, queries)
         write_facts(staging, facts)
         how = {"model_id": scorer.bundle.model_id, "queries": how_to_ask(scorer, encoding), **facts}
+        how |= {} if reduced is None else {"short_vectors": how_to_shorten(facts)}
         how |= {} if scorer.memory is None else {"memory": _NO_MEMORY}
         (staging / EXPORT_FILE).write_text(json.dumps(how, indent=1))
         publish(staging, out.resolve())

@@ -38,6 +38,7 @@ OPTIONS = {
         "--encoding",
         "--fde-bits",
         "--fde-repetitions",
+        "--reduce",
         "--tracking-uri",
         "--json",
     },

@@ -125,6 +125,12 @@ def test_frank_wolfe_stays_in_the_ball(items: torch.Tensor, queries: torch.Tenso
         assert np.linalg.svd(matrix)[1].max() <= 1 + 1e-9
 
 
+def test_short_items_are_projections(items: torch.Tensor, queries: torch.Tensor) -> None:
+    """However far apart queries make directions count."""
+    rows = sphered(*moments(items, queries), 4).items
+    np.testing.assert_allclose(rows @ rows.T, np.eye(4), atol=1e-9)
+
+
 def test_fewer_queries_than_numbers_lose_no_direction_of_items(items: torch.Tensor) -> None:
     """Whoever asks next looks where none of three queries looked."""
     queries = drawn(3, 12, 4)
