@@ -179,8 +179,11 @@ def reduction_of(
     like_items = of_items * (np.trace(of_queries) / max(np.trace(of_items), _TINY))
     of_queries = (len(queries) * of_queries + like_items) / (len(queries) + 1)
     pair = solve(of_items, of_queries, dim)
-    of_pair = (torch.from_numpy(one.copy()).float() for one in (pair.items, pair.queries))
-    return Reduction(*of_pair, mean=mean)
+    return Reduction(_tensor(pair.items), _tensor(pair.queries), mean)
+
+
+def _tensor(matrix: Floats) -> Tensor:
+    return torch.from_numpy(matrix.copy()).float()
 
 
 def _top(moment_EE: Floats, dim: int) -> Floats:

@@ -12,7 +12,7 @@ as a bundle's probe leaves an export.
 `million`: the items of Sports, copied with noise (0.6 of their spread in each of 128 directions)
 and turned into 128 numbers; queries turned alike, without noise. Searched by faiss's IVF and
 exactly, whole and short, with one thread. 20, 50 and 100 candidates are scored, for each of them
-the fewest lists of (4, 8, ...) opened that reach recall@10 `RECALL`, and the quickest of the three
+the fewest lists of `PROBES` opened that reach recall@10 `RECALL`, and the quickest of the three
 is told; `search_mib` is what a search reads through, `scored_mib` what candidates are scored by.
 
     --set vectors=FOLDER     keep the trained vectors there, or read them
@@ -67,7 +67,7 @@ WAYS: dict[str, Learn] = {
 WIDTHS, DEEP, GAIN_AT = (8, 16, 32), (20, 50, 100, 200), 50
 MOST_QUERIES, FEW = 3000, 128
 RECALL, WIDE, NOISE = 0.95, 128, 0.6
-PROBES = (4, 8, 16, 32, 64, 128)
+PROBES = (4, 8, 12, 16, 24, 32, 40, 48, 64, 96, 128)
 
 
 def curves_of(benchmark: Benchmark, vectors: Vectors) -> dict[str, Any]:
