@@ -22,8 +22,10 @@ Products stay the same when A is replaced by M A and B by M^-T B. Of `sphered` A
 rows: short items are projections then, as far from each other as what is projected is, which an
 index that goes by distances between items needs (with W in A, IVF opens twice the lists).
 
-A vector that all items have in common moves no item in a query's list. `reduction_of` takes the
-items' mean off, which leaves more of the D numbers for what tells items from each other.
+A vector that all items have in common moves no item in a query's list. `reduction_of` learns from
+items less their mean, which leaves more of the D numbers for what tells items from each other. What
+is written is A x all the same: the mean is in it, as it is in x, where an index that goes by
+products looks for it.
 
 Shape letters: N items, Q queries, E whole width, D reduced width.
 """
@@ -54,11 +56,10 @@ class Pair:
 
 @dataclass(frozen=True)
 class Reduction:
-    """What makes short vectors: A and B (D, E), and what all items have in common (E,), float32."""
+    """What makes short vectors: the matrices A and B, (D, E) float32."""
 
     items: Tensor
     queries: Tensor
-    mean: Tensor
 
     @property
     def dim(self) -> int:
@@ -66,8 +67,8 @@ class Reduction:
         return len(self.items)
 
     def of_items(self, vectors: Tensor) -> Tensor:
-        """Return the short vectors (N, D) of items (N, E)."""
-        return (vectors - self.mean) @ self.items.T
+        """Return the short vectors (..., D) of items (..., E)."""
+        return vectors @ self.items.T
 
     def of_queries(self, vectors: Tensor) -> Tensor:
         """Return the short vectors (..., D) of queries (..., E)."""
@@ -167,7 +168,7 @@ def reduction_of(
         items: of the catalogue.
         queries: like those that will be asked, one or more.
         dim: D, from 1 to E.
-        centred: take off what all items have in common.
+        centred: learn from items less their mean.
 
     Raises:
         ValueError: `dim` outside 1..E.
@@ -179,7 +180,7 @@ def reduction_of(
     like_items = of_items * (np.trace(of_queries) / max(np.trace(of_items), _TINY))
     of_queries = (len(queries) * of_queries + like_items) / (len(queries) + 1)
     pair = solve(of_items, of_queries, dim)
-    return Reduction(_tensor(pair.items), _tensor(pair.queries), mean)
+    return Reduction(_tensor(pair.items), _tensor(pair.queries))
 
 
 def _tensor(matrix: Floats) -> Tensor:

@@ -33,7 +33,7 @@ _HOW = (
     "product, for {depth} candidates, or for twice as many as are wanted where that is more. Score "
     "them by the products of q itself and their rows of `vectors` in {whole}, and take the best. "
     "recsys.retrieval.index.reduced.load_reduced does it. recall_at_10 and recall_at_100 are of "
-    "lists made so. A new item x is written as the matrix `items` times (x - `mean`)."
+    "lists made so. A new item x is written as the matrix `items` times x."
 )
 
 

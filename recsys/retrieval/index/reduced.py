@@ -1,6 +1,6 @@
 """Search among shorter vectors, put in order by the whole ones.
 
-    reduction.safetensors   matrices of items and queries (D, E), the items' mean (E,), float32
+    reduction.safetensors   matrices of items and of queries, both (D, E) float32
     whole.safetensors       vectors (n, E) float32
     index.json              `reduction`: which, from which width, how many candidates are scored
 
