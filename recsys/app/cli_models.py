@@ -77,6 +77,9 @@ def export(
     A two-tower with several interests searches with each of a user's vectors and merges, or
     with one, of --encoding fde, which is wider and finds most of the same; export.json says how.
 
+    With --reduce an index is over shorter vectors, learnt from items and queries, and its first
+    finds are put in order by the whole ones; the recall is that of the final lists.
+
     A ranker goes --to onnx: one graph from hashed values to probabilities, checked against the
     model and timed.
 

@@ -40,12 +40,14 @@ def export_model(
         columns: of the items that go along with the vectors; None: all that a store can hold.
 
     Raises:
-        ConfigError: the target does not suit the model, or `out` exists.
+        ConfigError: the target does not suit the model, `out` exists, or `reduce` names nothing.
     """
+    from recsys.retrieval.index.reduced import ReductionSize
     from recsys.serving.answering.registry import answering_of
     from recsys.serving.export.query_encoding import EncodingSize
 
     size = None if encoded is None else EncodingSize(*encoded)
+    short = None if reduce is None else ReductionSize.of(reduce)
     answering = answering_of(Bundle.open(folder))
     return answering.export(
         folder, target, out, min_recall=min_recall, encoded=size, columns=columns

@@ -39,6 +39,7 @@ OPTIONS = {
         "--fde-bits",
         "--fde-repetitions",
         "--columns",
+        "--reduce",
         "--tracking-uri",
         "--json",
     },
