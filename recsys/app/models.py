@@ -12,9 +12,10 @@ from pydantic import Field, InstanceOf
 
 from recsys.app.arguments import Count, Share, checked
 from recsys.app.evaluating import evaluate_folder, explain_folder
-from recsys.app.exporting import Target, export_model
+from recsys.app.exporting import Size, Target, export_model
 from recsys.app.model import Model
 from recsys.app.run import Run
+from recsys.core.byte_sizes import bytes_of
 from recsys.core.events import Listener, ignore
 
 if TYPE_CHECKING:
@@ -240,11 +241,13 @@ def export(
     model: Reference,
     out: str | Path,
     *,
-    to: Target,
+    to: Target | None = None,
     min_recall: Share = 0.95,
     encoding: Literal["vectors", "fde"] = "vectors",
     fde_bits: Annotated[int, Field(ge=0, le=10)] = 3,
     fde_repetitions: Count = 8,
+    tune: bool = False,
+    memory: Size | None = None,
     tracking_uri: str | None = None,
 ) -> dict[str, Any]:
     """Export item vectors or an index for ANN serving, or a ranker's graph.
@@ -252,11 +255,14 @@ def export(
     Args:
         model: see `load`.
         out: folder to make.
-        to: `parquet`, `exact`, `faiss` or `usearch` for retrieval models, `onnx` for rankers.
+        to: `parquet` or a kind of index for retrieval models, `onnx` for rankers; None with
+            `tune`: any kind.
         min_recall: refuse an index below this.
         encoding: `fde`: items that one vector for all interests of a user searches.
         fde_bits: hyperplanes of such an encoding.
         fde_repetitions: of such an encoding.
+        tune: measure indexes and write the cheapest that reaches `min_recall`.
+        memory: what such an index may hold, as "200MiB"; None: any.
         tracking_uri: MLflow store.
 
     Returns:
@@ -266,7 +272,10 @@ def export(
         UserError: `out` exists, the target does not suit the model, or recall is too low.
     """
     encoded = (fde_bits, fde_repetitions) if encoding == "fde" else None
-    return export_model(folder_of(model, tracking_uri), to, Path(out), min_recall, encoded)
+    size = None if memory is None else bytes_of(memory)
+    return export_model(
+        folder_of(model, tracking_uri), to, Path(out), min_recall, encoded, tune, size
+    )
 
 
 @checked

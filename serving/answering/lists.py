@@ -25,6 +25,7 @@ from recsys.retrieval.index.build import read_facts
 from recsys.retrieval.index.registry import BACKENDS, kinds_by_export
 from recsys.serving.export.query_encoding import EncodingSize
 from recsys.serving.export.retrieval import VECTORS, export_index
+from recsys.serving.export.tuning import Tuning
 from recsys.serving.recommend.filters import FilterOptions, Filters
 from recsys.serving.recommend.scorer import Scorer
 
@@ -80,19 +81,22 @@ class Lists:
     def export(
         self,
         bundle: Path,
-        target: str,
+        target: str | None,
         out: Path,
         *,
         min_recall: float,
         encoded: EncodingSize | None = None,
+        tuning: Tuning | None = None,
     ) -> dict[str, Any]:
         """Export item vectors or an index over them; see `export_index`."""
-        if target not in self.targets():
+        if not (tuning is not None and target is None) and target not in self.targets():
             raise ConfigError(
                 f"--to {target} is for rankers; a retrieval model goes --to {VECTORS}, or to an "
                 f"index: {', '.join(kinds_by_export())}"
             )
-        return export_index(bundle, target, out, min_recall=min_recall, encoded=encoded)
+        return export_index(
+            bundle, target, out, min_recall=min_recall, encoded=encoded, tuning=tuning
+        )
 
     def server(self, bundle: Path) -> ListServer:
         """Open the model."""

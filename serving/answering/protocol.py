@@ -9,6 +9,7 @@ import pyarrow as pa
 from recsys.bundle.directory import Bundle
 from recsys.features.requests.origin import RequestOrigin
 from recsys.serving.export.query_encoding import EncodingSize
+from recsys.serving.export.tuning import Tuning
 
 
 class Server(Protocol):
@@ -40,13 +41,16 @@ class Answering(Protocol):
     def export(
         self,
         bundle: Path,
-        target: str,
+        target: str | None,
         out: Path,
         *,
         min_recall: float,
         encoded: EncodingSize | None = None,
+        tuning: Tuning | None = None,
     ) -> dict[str, Any]:
         """Export the model to the new folder `out`; return what was written and measured.
+
+        With `tuning` the kind of index is chosen, where `target` is None, and its search is.
 
         Raises:
             UserError: `out` exists, the target does not suit the model, or recall is too low.

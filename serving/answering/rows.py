@@ -14,6 +14,7 @@ from recsys.features.requests.origin import RequestOrigin
 from recsys.features.requests.rows import RowEncoder
 from recsys.serving.export.onnx_export import ONNX, export_onnx
 from recsys.serving.export.query_encoding import EncodingSize
+from recsys.serving.export.tuning import Tuning
 from recsys.serving.recommend.rows import RowScorer, probability_column
 
 
@@ -52,15 +53,18 @@ class Rows:
     def export(
         self,
         bundle: Path,
-        target: str,
+        target: str | None,
         out: Path,
         *,
         min_recall: float,
         encoded: EncodingSize | None = None,
+        tuning: Tuning | None = None,
     ) -> dict[str, Any]:
         """Export the graph of the model; see `export_onnx`."""
         if encoded is not None:
             raise ConfigError("--encoding fde is about vectors, and a ranker has none")
+        if tuning is not None:
+            raise ConfigError("--tune chooses an index of vectors, and a ranker has none")
         if target != ONNX:
             raise ConfigError(f"--to {target}: a ranker has no vectors to search; give --to {ONNX}")
         return export_onnx(bundle, out)

@@ -14,7 +14,7 @@ from recsys.core.folders import check_folder
 from recsys.features.bundle.files import index_files, read_request_probe
 from recsys.retrieval.index.build import build_index, read_facts, write_facts
 from recsys.retrieval.index.protocol import IndexRequest
-from recsys.retrieval.index.registry import kinds_by_export
+from recsys.retrieval.index.registry import AUTO, kinds_by_export
 from recsys.serving.export.query_encoding import (
     EXPORT_FILE,
     EncodingSize,
@@ -24,6 +24,7 @@ from recsys.serving.export.query_encoding import (
     query_vectors_of_requests,
     write_encoding,
 )
+from recsys.serving.export.tuning import Tuning, tuned_index
 from recsys.serving.recommend.scorer import Scorer
 
 _NO_MEMORY = (
@@ -35,11 +36,18 @@ VECTORS = "parquet"
 
 
 def export_index(
-    bundle: Path, target: str, out: Path, *, min_recall: float, encoded: EncodingSize | None = None
+    bundle: Path,
+    target: str | None,
+    out: Path,
+    *,
+    min_recall: float,
+    encoded: EncodingSize | None = None,
+    tuning: Tuning | None = None,
 ) -> dict[str, Any]:
     """Write the vectors of a bundle (`parquet`), or an index over them, to `out`.
 
-    `target` is `parquet` or what a backend of `recsys.retrieval.index.registry` is called.
+    `target` is `parquet` or what a backend of `recsys.retrieval.index.registry` is called. With
+    `tuning` the cheapest search is chosen (`recsys.serving.export.tuning`); target None: of all.
 
     `out` gets `ids.parquet` (row, item id) next to the index, or for `parquet` one table of item
     id and vector; `export.json` says how to ask. With `encoded`, items are written as encodings
@@ -48,14 +56,16 @@ def export_index(
     written and, for an index, its measured recall.
 
     Raises:
-        ConfigError: `out` exists or is named as a file, `min_recall` is no share, or
-            encodings are wanted of a model with one interest.
+        ConfigError: `out` exists or is named as a file, vectors are to be tuned, `min_recall` is
+            no share, or encodings are wanted of a model with one interest.
         IntegrityError: the bundle is not what was written.
         UserError: the index does not reach `min_recall`.
     """
     check_folder(out, "item vectors or an index, and export.json")
     if out.exists():
         raise ConfigError(f"{out} exists; choose another --out, an export is never overwritten")
+    if tuning is not None and target == VECTORS:
+        raise ConfigError(f"--tune chooses an index, and --to {VECTORS} has none: leave out one")
     scorer = Scorer.open(bundle)
     vectors, geometry, queries = scorer.vectors, scorer.model.config.geometry, _probe(scorer)
     encoding = None if encoded is None else encoding_of(scorer, encoded)
@@ -78,10 +88,13 @@ def export_index(
                 queries=asked,
                 space_id=stored["space_id"],
                 item_ids_sha256=stored["item_ids_sha256"],
-                kind=kinds_by_export()[target],
+                kind=AUTO if target is None else kinds_by_export()[target],
                 min_recall=min_recall,
             )
-            facts = build_index(staging, request)
+            if tuning is None:
+                facts = build_index(staging, request)
+            else:
+                facts = tuned_index(staging, request, tuning)
             ids = pa.table({"row": range(len(scorer.item_ids)), "item_id": scorer.item_ids})
             pq.write_table(ids, staging / "ids.parquet", write_page_checksum=True)
         facts["interests"] = scorer.model.config.interests

@@ -18,53 +18,22 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
-from _harness import SMALL_MODEL, SMALL_TRAINING, Benchmark, alternated, peak_memory_mib
+from _harness import Benchmark, alternated, peak_memory_mib
 from _loaned import loaned
-from gowalla import config_of
+from _trained_vectors import trained_vectors
 from torch import Tensor
 
-from recsys.features.tables.sources import Sources
 from recsys.layers.geometry import Geometry
 from recsys.retrieval.index.effort import Effort
 from recsys.retrieval.index.exact import ExactVectors
 from recsys.retrieval.index.graph import GraphBackend
 from recsys.retrieval.index.recall import recall_against_exact
 from recsys.retrieval.index.registry import BACKENDS
-from recsys.serving.engines.batch import shards_of_log
-from recsys.serving.export.query_encoding import query_vectors_of_requests
-from recsys.serving.recommend.scorer import Scorer
-from recsys.training.jobs.train import train
 
 K = 10
 RECALL = 0.95
 BREADTHS = (10, 16, 32, 64, 128, 256, 512)
-SETTINGS = (
-    *("model.dim=64", "model.history_length=50", "model.smoothing={rounds: 0}"),
-    *("embedding.dim=32", "embedding.num_rows=262144"),
-    *("training.epochs=4", "training.positives=20"),
-)
-"""A lighter training than that of `gowalla`: of its vectors only the place counts."""
-
-
-def trained_vectors(benchmark: Benchmark, folder: Path) -> tuple[Tensor, Tensor, Geometry]:
-    """Return vectors of items and of some users, and where they live."""
-    small = (*SMALL_MODEL, *SMALL_TRAINING) if benchmark.smoke else SETTINGS
-    few = ("evaluation.baselines=[]", "evaluation.max_queries=1000", "split.join_validation=true")
-    config = config_of(folder, (*few, *small, *benchmark.overrides))
-    result = train(config)
-    assert result is not None
-    scorer = Scorer.open(result.bundle)
-    key, source = config.schema_.interactions.user, str(config.data.interactions)
-    users = pq.read_table(source, columns=[key]).column(key).unique()
-    generator = torch.Generator().manual_seed(0)
-    chosen = torch.randperm(len(users), generator=generator)[: benchmark.sized(10_000, 2_000, 50)]
-    asked = users.take(pa.array(chosen.numpy()))
-    shards = shards_of_log(scorer, Sources(interactions=source), rows_per_part=2_000, users=asked)
-    queries = [query_vectors_of_requests(scorer, shard.read()) for shard in shards.parts]
-    return scorer.vectors.contiguous(), torch.cat(queries), scorer.model.config.geometry
 
 
 def measured(
@@ -103,7 +72,7 @@ def main() -> None:
     torch.set_num_threads(1)
     loaned("gowalla")
     with tempfile.TemporaryDirectory() as folder:
-        items, queries, geometry = trained_vectors(benchmark, Path(folder))
+        items, queries, geometry = trained_vectors(benchmark, Path(folder), benchmark.overrides)
     figures: dict[str, Any] = {
         "items": len(items),
         "width": items.shape[1],

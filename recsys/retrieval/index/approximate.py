@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -41,7 +41,7 @@ class ApproximateIndex(ABC):
     there is not its own best match.
     """
 
-    name: ClassVar[str]
+    name: str
     """What a message calls it."""
 
     def __init__(self, vectors: Tensor, geometry: Geometry, effort: Effort) -> None:

@@ -26,7 +26,8 @@ class Vectors:
         """See `Cells`."""
         import faiss
 
-        return faiss.SearchParametersIVF(nprobe=nprobe)  # type: ignore[attr-defined]
+        kind: Any = faiss.SearchParametersIVF
+        return kind(nprobe=nprobe)
 
     def facts(self, width: int) -> dict[str, Any]:
         """Nothing but the vectors."""

@@ -36,7 +36,8 @@ class ProductCodes:
         """See `Cells`."""
         import faiss
 
-        return faiss.SearchParametersIVF(nprobe=nprobe)  # type: ignore[attr-defined]
+        kind: Any = faiss.SearchParametersIVF
+        return kind(nprobe=nprobe)
 
     def facts(self, width: int) -> dict[str, Any]:
         """Return the size of a code."""

@@ -43,6 +43,7 @@ _TRAINED_WITH = 65_536
 _LEAST_TRAINED_WITH = 16
 """Vectors are repeated up to this: a product code has as many values."""
 _ROUNDS = 10
+_CANDIDATES_AT_ONCE = 1 << 22
 SCANNED = 8
 """How many times the items asked for the opened lists have to hold, on average."""
 
@@ -79,7 +80,8 @@ def filled(given: int, width: int) -> Any:
     """Return what adds zeros behind, so that queries are asked as they are; None: no need."""
     import faiss
 
-    return None if given == width else faiss.RemapDimensionsTransform(given, width, False)
+    remap: Any = faiss.RemapDimensionsTransform
+    return None if given == width else remap(given, width, False)
 
 
 def lists_for(num_items: int) -> int:
@@ -133,26 +135,36 @@ class ListsIndex(ApproximateIndex):
 
     def find(self, points: Floats, depth: int, threads: int) -> tuple[Floats, Ints]:
         """See `ApproximateIndex`."""
-        import faiss
-
         nlist = self._ivf.nlist
         wide = math.ceil(SCANNED * depth * nlist / len(self))
         nprobe = min(nlist, max(self.effort.breadth, wide))
         is_exact = self.cells.scanned_a_candidate is None
         candidates = depth if is_exact else min(len(self), depth * self.effort.rerank)
-        parameters = self.cells.parameters(nprobe)
-        if isinstance(self.lists, faiss.IndexPreTransform):
-            outer = faiss.SearchParametersPreTransform()  # type: ignore[attr-defined]
-            outer.index_params = parameters
-        else:
-            outer = parameters
-        with faiss_threads(threads):
-            scores, rows = self.lists.search(points, candidates, params=outer)
-        if not is_exact:
-            scores, rows = self._scored(points, rows, depth, threads)
-        return (scores / -2 if self.geometry == "ball" else scores), rows
+        parameters = self._parameters(nprobe)
+        parts, at_once = [], max(1, _CANDIDATES_AT_ONCE // candidates)
+        for start in range(0, max(1, len(points)), at_once):
+            part = points[start : start + at_once]
+            with faiss_threads(threads):
+                scores, rows = self.lists.search(part, candidates, params=parameters)
+                if not is_exact:
+                    scores, rows = self._scored(part, rows, depth)
+            parts.append((scores / -2 if self.geometry == "ball" else scores, rows))
+        scores, rows = (np.concatenate(each) for each in zip(*parts, strict=True))
+        return scores, rows
 
-    def _scored(self, points: Floats, rows: Ints, depth: int, threads: int) -> tuple[Floats, Ints]:
+    def _parameters(self, nprobe: int) -> Any:
+        """Return what this index is given for a search."""
+        import faiss
+
+        own = self.cells.parameters(nprobe)
+        if not isinstance(self.lists, faiss.IndexPreTransform):
+            return own
+        outer: Any = faiss.SearchParametersPreTransform()
+        outer.index_params = own
+        outer.kept_alive = own  # faiss has a pointer alone
+        return outer
+
+    def _scored(self, points: Floats, rows: Ints, depth: int) -> tuple[Floats, Ints]:
         """Return the best `depth` of candidates (B, C), by their vectors."""
         import faiss
 
@@ -164,20 +176,19 @@ class ListsIndex(ApproximateIndex):
         scores = np.empty((count, depth), np.float32)
         found = np.empty((count, depth), np.int64)
         pointer: Any = faiss.swig_ptr
-        with faiss_threads(threads):
-            score(
-                pointer(points),
-                pointer(self._points),
-                pointer(rows),
-                points.shape[1],
-                count,
-                len(self._points),
-                candidates,
-                depth,
-                pointer(scores),
-                pointer(found),
-                candidates,
-            )
+        score(
+            pointer(points),
+            pointer(self._points),
+            pointer(rows),
+            points.shape[1],
+            count,
+            len(self._points),
+            candidates,
+            depth,
+            pointer(scores),
+            pointer(found),
+            candidates,
+        )
         return scores, found
 
 

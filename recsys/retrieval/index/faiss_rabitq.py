@@ -37,7 +37,7 @@ class RotatedBits:
         """See `Cells`."""
         import faiss
 
-        kind: Any = faiss.IVFRaBitQSearchParameters  # type: ignore[attr-defined]
+        kind: Any = faiss.IVFRaBitQSearchParameters
         return kind(nprobe=nprobe)
 
     def facts(self, width: int) -> dict[str, Any]:

@@ -22,20 +22,20 @@ class Truth:
 
     def __init__(self, queries: Tensor, vectors: Tensor) -> None:
         self.queries = queries
-        self._vectors = vectors
+        self.vectors = vectors
         self._least: dict[int, Tensor] = {}
 
     def recall(self, index: Index, k: int) -> float:
         """Return the share of the exact k best that `index` finds, the mean over the queries."""
-        k = min(k, len(self._vectors))
+        k = min(k, len(self.vectors))
         if k not in self._least:
-            self._least[k] = exact_topk(self.queries, self._vectors, k)[0][:, -1:]
+            self._least[k] = exact_topk(self.queries, self.vectors, k)[0][:, -1:]
         least = self._least[k]
         found = index.search(self.queries, k)[1]
         hits = 0
         for start in range(0, len(self.queries), _CHUNK):
             part = slice(start, start + _CHUNK)
-            own = self._vectors[found[part].clamp(min=0)]
+            own = self.vectors[found[part].clamp(min=0)]
             scores = torch.einsum("qe,qke->qk", self.queries[part], own)
             enough = scores >= least[part] - _ROUNDING * least[part].abs()
             hits += int((enough & (found[part] >= 0)).sum())

@@ -18,8 +18,9 @@ from recsys.retrieval.index.protocol import Backend
 from recsys.retrieval.index.scann_tree import Scann
 from recsys.retrieval.index.usearch_hnsw import Usearch
 
+EXACT = "exact"
 BACKENDS: dict[str, Backend] = {
-    "exact": Exact(),
+    EXACT: Exact(),
     "flat": FaissFlat(),
     "hnsw": GraphBackend(Faiss()),
     "hnswlib": GraphBackend(Hnswlib()),
@@ -39,7 +40,7 @@ def kind_for(kind: str, num_items: int) -> str:
     """Return the name of the backend that `kind` asks for over so many items."""
     if kind != AUTO:
         return kind
-    return "exact" if num_items < EXACT_BELOW else "ivf"
+    return EXACT if num_items < EXACT_BELOW else "ivf"
 
 
 def require(kind: str) -> None:
