@@ -100,6 +100,7 @@ def score(
     k: Count | None = None,
     filter_seen: bool | None = None,
     probability: bool = False,
+    approximate: bool = False,
     where: str | None = None,
     exclude: Any = None,
     allow: Any = None,
@@ -122,6 +123,7 @@ def score(
         k: longest list; None: as the model says (the key `k` of a pipeline), else 20.
         filter_seen: leave out items the user has interacted with; None: as in the evaluation.
         probability: add the probability of each item.
+        approximate: search the model's index, which may miss some, and not all vectors.
         where: a condition on columns of the items, as in "price < 50 and in_stock".
         exclude: ids to leave out, or a file or frame of them.
         allow: the only ids that may be recommended, likewise.
@@ -142,7 +144,13 @@ def score(
     tables = {"interactions": history, "requests": requests, "users": users}
     tables |= {"items": items, "block": block, **(others or {})}
     how: dict[str, Any] = {"k": k, "filter_seen": filter_seen, "probability": probability}
-    how |= {"where": where, "exclude": exclude, "allow": allow, "rows_per_part": rows_per_part}
+    how |= {
+        "approximate": approximate,
+        "where": where,
+        "exclude": exclude,
+        "allow": allow,
+        "rows_per_part": rows_per_part,
+    }
     lists = ListOptions(**how)
     folder = folder_of(model, tracking_uri)
     given = listener or ignore
