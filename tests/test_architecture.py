@@ -37,7 +37,12 @@ IMPORTERS = {
     },
     "torchrec": {"recsys/embeddings/sharded.py"},
     "fbgemm_gpu": {"recsys/embeddings/fbgemm_table.py", "recsys/embeddings/sharded.py"},
-    "faiss": {"recsys/retrieval/index/faiss_hnsw.py"},
+    "faiss": {
+        f"recsys/retrieval/index/faiss_{kind}.py"
+        for kind in ("flat", "hnsw", "ivf", "ivf_pq", "lists", "rabitq", "sq8", "threads")
+    },
+    "hnswlib": {"recsys/retrieval/index/hnswlib_hnsw.py"},
+    "scann": {"recsys/retrieval/index/scann_tree.py"},
     "usearch": {"recsys/retrieval/index/usearch_hnsw.py"},
     "lancedb": {"serving/export/stores/lance.py"},
     "qdrant_client": {"serving/export/stores/load_qdrant.py"},
@@ -53,7 +58,7 @@ IMPORTERS = {
     "pandas": {"recsys/app/", "features/", "training/", "serving/frames.py", "serving/pyfunc.py"},
     "pyarrow": {"recsys/app/", "features/", "training/", "serving/"},
     "sklearn": {"features/", "training/"},
-    "matplotlib": {"training/"},
+    "matplotlib": {"training/", "serving/export/tuning_picture.py"},
     "pickle": set(),
     "joblib": set(),
     "duckdb": set(),

@@ -2,10 +2,12 @@
 
 import json as json_format
 from pathlib import Path
+from typing import Any
 
 import click
 
 from recsys.app.options import COUNT, JSON, MODEL, URI, Finite
+from recsys.core.byte_sizes import bytes_of
 
 
 class ExportTarget(click.ParamType[str]):
@@ -28,9 +30,22 @@ class ExportTarget(click.ParamType[str]):
         return self._choice().convert(value, param, ctx)
 
 
+class ByteSize(click.ParamType[int]):
+    """What `--memory` takes: bytes, with a unit."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the bytes; refuse what is no size."""
+        try:
+            return value if isinstance(value, int) else bytes_of(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 @click.command()
 @MODEL
-@click.option("--to", "target", type=ExportTarget(), required=True)
+@click.option("--to", "target", type=ExportTarget(), help="Not needed with --tune.")
 @click.option(
     "--out", type=click.Path(path_type=Path), required=True, help="New folder to write to."
 )
@@ -55,17 +70,31 @@ class ExportTarget(click.ParamType[str]):
     metavar="A,B",
     help="Columns of the items that go along, for filters; default: all; '' for none.",
 )
+@click.option(
+    "--reduce",
+    metavar="METHOD:WIDTH",
+    help="Search shorter vectors: leanvec or pca, as in leanvec:32.",
+)
+@click.option(
+    "--tune",
+    is_flag=True,
+    help="Measure indexes; write the cheapest to search that reaches --min-recall.",
+)
+@click.option("--memory", type=ByteSize(), help="What a tuned index may hold, as 200MiB.")
 @URI
 @JSON
 def export(
     model: str,
-    target: str,
+    target: str | None,
     out: Path,
     min_recall: float,
     encoding: str,
     fde_bits: int | None,
     fde_repetitions: int | None,
     columns: str | None,
+    reduce: str | None,
+    tune: bool,
+    memory: int | None,
     tracking_uri: str | None,
     as_json: bool,
 ) -> None:
@@ -84,8 +113,10 @@ def export(
     model and timed.
 
     Example: recsys export models:/demo@champion --to faiss --out index
+
+    Example: recsys export models:/demo@champion --tune --memory 200MiB --out index
     """
-    from recsys.app.exporting import export_model
+    from recsys.app.exporting import Asked, export_model, tuning_table
     from recsys.app.models import folder_of
 
     encoded = None
@@ -94,13 +125,25 @@ def export(
     elif fde_bits is not None or fde_repetitions is not None:
         raise click.UsageError("--fde-bits and --fde-repetitions go with --encoding fde")
     chosen = None if columns is None else [name for name in columns.split(",") if name]
-    folder = folder_of(model, tracking_uri)
-    facts = export_model(folder, target, out, min_recall, encoded, chosen)
+    if target is None and not tune:
+        raise click.UsageError("Missing option '--to'.")
+    asked = Asked(
+        min_recall=min_recall,
+        encoded=encoded,
+        columns=chosen,
+        reduce=reduce,
+        tune=tune,
+        memory=memory,
+    )
+    facts = export_model(folder_of(model, tracking_uri), target, out, asked)
     if as_json:
         click.echo(json_format.dumps(facts, indent=1))
     else:
+        tuning = facts.pop("tuning", None)
         for name, value in facts.items():
             click.echo(f"{name}: {value}")
+        if tuning is not None:
+            click.echo(tuning_table(tuning))
 
 
 @click.command()

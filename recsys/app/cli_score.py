@@ -58,6 +58,11 @@ what comes before it. Lists are as long as the history; null, or no such column,
     "--probability", is_flag=True, help="Add the probability of an interaction with each item."
 )
 @click.option(
+    "--approximate",
+    is_flag=True,
+    help="Search the model's index, which may miss some items; default: all vectors, exactly.",
+)
+@click.option(
     "--new-items",
     metavar="PATH",
     help="Items that the model's catalogue lacks: their likeliest users.",
@@ -123,13 +128,13 @@ def _rows(
     from recsys.app.progress import parts_to_stderr
     from recsys.app.scoring import score_model
 
-    of_lists = ("k", "rows_per_part", "probability", "new_items", *_FILTERS)
+    of_lists = ("k", "rows_per_part", "probability", "approximate", "new_items", *_FILTERS)
     is_of_lists = options["keep_seen"] is not None or any(options[name] for name in of_lists)
     if options["requests"] is None or is_of_lists:
         raise click.UsageError(
             "the model is a ranker: give --input, the rows to score; --interactions, --k, "
-            "--keep-seen, --hide-seen, --rows-per-part, --probability, --new-items, --where, "
-            "--exclude, --allow and --block are for retrieval models"
+            "--keep-seen, --hide-seen, --rows-per-part, --probability, --approximate, --new-items, "
+            "--where, --exclude, --allow and --block are for retrieval models"
         )
     listener = parts_to_stderr(options["as_json"])
     return score_model(folder, output, tables, settings=_settings(options), listener=listener)
@@ -151,6 +156,7 @@ def _lists(
     if new_items is None:
         given |= {"k": k, "filter_seen": None if keep_seen is None else not keep_seen}
         given["probability"] = probability
+        given["approximate"] = options["approximate"]
         given |= {name: options[name] for name in ("where", "exclude", "allow")}
         tables["block"] = options["block"]
         lists = ListOptions(**{name: one for name, one in given.items() if one is not None})
@@ -179,12 +185,12 @@ def _check_two_tower(users: str | None, new_items: str | None, top_customers: in
 
 
 def _refuse_lists(options: dict[str, Any]) -> None:
-    of_lists = ("k", "probability", "items", *_FILTERS)
+    of_lists = ("k", "probability", "approximate", "items", *_FILTERS)
     if options["keep_seen"] is not None or any(options[name] for name in of_lists):
         raise click.UsageError(
             "--new-items gives a probability for every new item and user; leave out --k, "
-            "--keep-seen, --hide-seen, --probability, --items, --where, --exclude, --allow and "
-            "--block"
+            "--keep-seen, --hide-seen, --probability, --approximate, --items, --where, --exclude, "
+            "--allow and --block"
         )
 
 

@@ -1,6 +1,7 @@
 """Exports as functions: whatever suits the model's family, and their verification."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,7 +9,8 @@ from pydantic import AfterValidator
 
 from recsys.app.arguments import checked
 from recsys.bundle.directory import MANIFEST, Bundle
-from recsys.core.errors import NotFoundError
+from recsys.core.byte_sizes import bytes_of, size_text
+from recsys.core.errors import ConfigError, NotFoundError
 
 
 def _known(name: str) -> str:
@@ -17,41 +19,69 @@ def _known(name: str) -> str:
     return known_target(name)
 
 
+def _size(text: str) -> str:
+    bytes_of(text)
+    return text
+
+
 Target = Annotated[str, AfterValidator(_known)]
 """What a model is exported to."""
+Size = Annotated[str, AfterValidator(_size)]
+"""Bytes as text, as in 200MiB."""
 
 
-def export_model(
-    folder: Path,
-    target: str,
-    out: Path,
-    min_recall: float,
-    encoded: tuple[int, int] | None = None,
-    columns: Sequence[str] | None = None,
-) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What is asked of an export, as it is written.
+
+    Attributes:
+        min_recall: an index below this is refused.
+        encoded: hyperplanes and repetitions, where items are to be written as encodings.
+        columns: of the items that go along with the vectors; None: all that a store can hold.
+        reduce: method and width of shorter vectors, as in `leanvec:32`.
+        tune: whether the cheapest search is to be found.
+        memory: bytes that its index may hold; None: any.
+    """
+
+    min_recall: float
+    encoded: tuple[int, int] | None = None
+    columns: Sequence[str] | None = None
+    reduce: str | None = None
+    tune: bool = False
+    memory: int | None = None
+
+
+def export_model(folder: Path, target: str | None, out: Path, asked: Asked) -> dict[str, Any]:
     """Export vectors, an index or a ranker's graph; return what was written and measured.
 
     Args:
         folder: of the bundle.
-        target: what to export to.
+        target: what to export to; None: `asked.tune` chooses the kind of index.
         out: folder to make.
-        min_recall: an index below this is refused.
-        encoded: hyperplanes and repetitions, where items are to be written as encodings.
-        columns: of the items that go along with the vectors; None: all that a store can hold.
+        asked: how.
 
     Raises:
-        ConfigError: the target does not suit the model, `out` exists, or `reduce` names nothing.
+        ConfigError: the target does not suit the model, there is none, `out` exists, or what is
+            asked for does not go together.
     """
     from recsys.retrieval.index.reduced import ReductionSize
     from recsys.serving.answering.registry import answering_of
+    from recsys.serving.export.options import ExportOptions
     from recsys.serving.export.query_encoding import EncodingSize
+    from recsys.serving.export.tuning import Tuning
 
-    size = None if encoded is None else EncodingSize(*encoded)
-    short = None if reduce is None else ReductionSize.of(reduce)
-    answering = answering_of(Bundle.open(folder))
-    return answering.export(
-        folder, target, out, min_recall=min_recall, encoded=size, columns=columns
+    if target is None and not asked.tune:
+        raise ConfigError("say what to export --to, or --tune to choose an index by measuring")
+    if asked.memory is not None and not asked.tune:
+        raise ConfigError("--memory goes with --tune, which chooses an index that fits")
+    options = ExportOptions(
+        min_recall=asked.min_recall,
+        encoded=None if asked.encoded is None else EncodingSize(*asked.encoded),
+        columns=asked.columns,
+        reduced=None if asked.reduce is None else ReductionSize.of(asked.reduce),
+        tuning=Tuning(asked.memory) if asked.tune else None,
     )
+    return answering_of(Bundle.open(folder)).export(folder, target, out, options)
 
 
 @checked
@@ -81,3 +111,29 @@ def verify(folder: str | Path) -> dict[str, Any]:
         )
     bundle = Bundle.open(path)
     return {"folder": str(path), "model_id": bundle.model_id, "files": len(bundle.names()) + 1}
+
+
+def tuning_table(tuning: Mapping[str, Any]) -> str:
+    """Return lines: of each kind the cheapest search that is enough, else the best that it has."""
+    best: dict[str, Mapping[str, Any]] = {}
+    for one in sorted(tuning["tried"], key=_order):
+        best.setdefault(one["kind"], one)
+    found = sorted(best.values(), key=_order)
+    lines = [f"{'kind':<9} {'search':<24} {'recall@10':>9} {'us a query':>10} {'memory':>11} built"]
+    for one in found:
+        search = ", ".join(f"{name} {value}" for name, value in one["parameters"].items())
+        end = "" if one["enough"] else "  " + _lacks(one, tuning)
+        lines.append(
+            f"{one['kind']:<9} {search:<24} {one['recall_at_10']:>9.4f} {one['cpu_us']:>10.1f} "
+            f"{size_text(one['memory_bytes']):>11} {one['build_cpu_seconds']:.1f} s{end}"
+        )
+    lines += [f"{kind}: not tried: {why}" for kind, why in tuning["skipped"].items()]
+    return "\n".join(lines)
+
+
+def _order(one: Mapping[str, Any]) -> tuple[bool, float]:
+    return not one["enough"], one["cpu_us"] if one["enough"] else -one["recall_at_10"]
+
+
+def _lacks(one: Mapping[str, Any], tuning: Mapping[str, Any]) -> str:
+    return "finds too little" if one["recall_at_10"] < tuning["min_recall"] else "too large"

@@ -12,9 +12,10 @@ from pydantic import Field, InstanceOf
 
 from recsys.app.arguments import Count, Share, checked
 from recsys.app.evaluating import evaluate_folder, explain_folder
-from recsys.app.exporting import Target, export_model
+from recsys.app.exporting import Asked, Size, Target, export_model
 from recsys.app.model import Model
 from recsys.app.run import Run
+from recsys.core.byte_sizes import bytes_of
 from recsys.core.events import Listener, ignore
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ def score(
     k: Count | None = None,
     filter_seen: bool | None = None,
     probability: bool = False,
+    approximate: bool = False,
     where: str | None = None,
     exclude: Any = None,
     allow: Any = None,
@@ -121,6 +123,7 @@ def score(
         k: longest list; None: as the model says (the key `k` of a pipeline), else 20.
         filter_seen: leave out items the user has interacted with; None: as in the evaluation.
         probability: add the probability of each item.
+        approximate: search the model's index, which may miss some, and not all vectors.
         where: a condition on columns of the items, as in "price < 50 and in_stock".
         exclude: ids to leave out, or a file or frame of them.
         allow: the only ids that may be recommended, likewise.
@@ -141,7 +144,13 @@ def score(
     tables = {"interactions": history, "requests": requests, "users": users}
     tables |= {"items": items, "block": block, **(others or {})}
     how: dict[str, Any] = {"k": k, "filter_seen": filter_seen, "probability": probability}
-    how |= {"where": where, "exclude": exclude, "allow": allow, "rows_per_part": rows_per_part}
+    how |= {
+        "approximate": approximate,
+        "where": where,
+        "exclude": exclude,
+        "allow": allow,
+        "rows_per_part": rows_per_part,
+    }
     lists = ListOptions(**how)
     folder = folder_of(model, tracking_uri)
     given = listener or ignore
@@ -240,12 +249,15 @@ def export(
     model: Reference,
     out: str | Path,
     *,
-    to: Target,
+    to: Target | None = None,
     min_recall: Share = 0.95,
     encoding: Literal["vectors", "fde"] = "vectors",
     fde_bits: Annotated[int, Field(ge=0, le=10)] = 3,
     fde_repetitions: Count = 8,
     columns: Sequence[str] | None = None,
+    reduce: str | None = None,
+    tune: bool = False,
+    memory: Size | None = None,
     tracking_uri: str | None = None,
 ) -> dict[str, Any]:
     """Export item vectors, an index or a vector store for ANN serving, or a ranker's graph.
@@ -253,14 +265,18 @@ def export(
     Args:
         model: see `load`.
         out: folder to make.
-        to: `parquet`, an index (`exact`, `faiss`, `usearch`) or a store (`lancedb`, `qdrant`,
+        to: `parquet`, an index (`exact`, `faiss`, `usearch`, ...) or a store (`lancedb`, `qdrant`,
             `pgvector`, `milvus`, `opensearch`, `elasticsearch`) for retrieval models, `onnx` for
-            rankers.
+            rankers; None with `tune`: any kind of index.
         min_recall: refuse an index below this.
         encoding: `fde`: items that one vector for all interests of a user searches.
         fde_bits: hyperplanes of such an encoding.
         fde_repetitions: of such an encoding.
         columns: of the items that go along, for filters; None: all that a store can hold.
+        reduce: search shorter vectors, `leanvec` or `pca` and a width, as in `leanvec:32`; what is
+            found is put in order by whole vectors.
+        tune: measure indexes and write the cheapest that reaches `min_recall`.
+        memory: what such an index may hold, as "200MiB"; None: any.
         tracking_uri: MLflow store.
 
     Returns:
@@ -269,9 +285,15 @@ def export(
     Raises:
         UserError: `out` exists, the target does not suit the model, or recall is too low.
     """
-    encoded = (fde_bits, fde_repetitions) if encoding == "fde" else None
-    folder = folder_of(model, tracking_uri)
-    return export_model(folder, to, Path(out), min_recall, encoded, columns)
+    asked = Asked(
+        min_recall=min_recall,
+        encoded=(fde_bits, fde_repetitions) if encoding == "fde" else None,
+        columns=columns,
+        reduce=reduce,
+        tune=tune,
+        memory=None if memory is None else bytes_of(memory),
+    )
+    return export_model(folder_of(model, tracking_uri), to, Path(out), asked)
 
 
 @checked

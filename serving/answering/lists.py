@@ -1,6 +1,6 @@
 """Models that answer requests with lists of items."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from recsys.features.requests.origin import RequestOrigin
 from recsys.features.requests.table import HISTORY, SEEN
 from recsys.retrieval.index.build import read_facts
 from recsys.retrieval.index.registry import BACKENDS
-from recsys.serving.export.query_encoding import EncodingSize
+from recsys.serving.export.options import ExportOptions
 from recsys.serving.export.retrieval import export_index
 from recsys.serving.export.stores.registry import targets
 from recsys.serving.recommend.filters import FilterOptions, Filters
@@ -81,22 +81,17 @@ class Lists:
     def export(
         self,
         bundle: Path,
-        target: str,
+        target: str | None,
         out: Path,
-        *,
-        min_recall: float,
-        encoded: EncodingSize | None = None,
-        columns: Sequence[str] | None = None,
+        options: ExportOptions,
     ) -> dict[str, Any]:
         """Export item vectors or an index over them; see `export_index`."""
-        if target not in self.targets():
+        if target is not None and target not in self.targets():
             raise ConfigError(
                 f"--to {target} is for rankers; a retrieval model goes --to an index or a store: "
                 f"{', '.join(self.targets())}"
             )
-        return export_index(
-            bundle, target, out, min_recall=min_recall, encoded=encoded, columns=columns
-        )
+        return export_index(bundle, target, out, **vars(options))
 
     def server(self, bundle: Path) -> ListServer:
         """Open the model."""

@@ -1,6 +1,6 @@
 """What serving can do with the models of one kind of answer, and a model that is being served."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from recsys.bundle.directory import Bundle
 from recsys.features.requests.origin import RequestOrigin
-from recsys.serving.export.query_encoding import EncodingSize
+from recsys.serving.export.options import ExportOptions
 
 
 class Server(Protocol):
@@ -40,14 +40,13 @@ class Answering(Protocol):
     def export(
         self,
         bundle: Path,
-        target: str,
+        target: str | None,
         out: Path,
-        *,
-        min_recall: float,
-        encoded: EncodingSize | None = None,
-        columns: Sequence[str] | None = None,
+        options: ExportOptions,
     ) -> dict[str, Any]:
         """Export the model to the new folder `out`; return what was written and measured.
+
+        Without a target the kind of index is chosen, too, by `options.tuning`.
 
         Raises:
             UserError: `out` exists, the target does not suit the model, or recall is too low.

@@ -1,6 +1,6 @@
 """Models that answer each row with a probability."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from recsys.features.bundle.model_bundle import ModelBundle
 from recsys.features.requests.origin import RequestOrigin
 from recsys.features.requests.rows import RowEncoder
 from recsys.serving.export.onnx_export import ONNX, export_onnx
-from recsys.serving.export.query_encoding import EncodingSize
+from recsys.serving.export.options import ExportOptions
 from recsys.serving.recommend.rows import RowScorer, probability_column
 
 
@@ -52,20 +52,13 @@ class Rows:
     def export(
         self,
         bundle: Path,
-        target: str,
+        target: str | None,
         out: Path,
-        *,
-        min_recall: float,
-        encoded: EncodingSize | None = None,
-        columns: Sequence[str] | None = None,
+        options: ExportOptions,
     ) -> dict[str, Any]:
         """Export the graph of the model; see `export_onnx`."""
-        if encoded is not None:
-            raise ConfigError("--encoding fde is about vectors, and a ranker has none")
-        if columns is not None:
-            raise ConfigError(
-                "--columns is about items beside their vectors, and a ranker has none"
-            )
+        for option in options.given():
+            raise ConfigError(f"{option} is about vectors, and a ranker has none: leave it out")
         if target != ONNX:
             raise ConfigError(f"--to {target}: a ranker has no vectors to search; give --to {ONNX}")
         return export_onnx(bundle, out)

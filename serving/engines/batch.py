@@ -66,6 +66,7 @@ class Summary:
     lists_by_popularity: of users of whose history a model that counts knows nothing; null of
     models that always have something to say. of_pipeline: of a pipeline, what its lists lack
     and which sources fell back on popularity. seen_items: what became of them, and why.
+    search: how items were found.
     first_unknown_history_item: null where none is. filters: what is known of the filters.
     """
 
@@ -77,6 +78,7 @@ class Summary:
     short_lists: int
     lists_by_popularity: int | None
     seen_items: str
+    search: str
     unknown_history_items: int
     first_unknown_history_item: Any
     filters: Mapping[str, Any]
@@ -140,6 +142,7 @@ def score_to_parquet(
         "requests": shards.fingerprint,
         "policies": scorer.policies.model_dump(mode="json"),
         **({"probability": True} if scorer.probability else {}),
+        **({} if scorer.exact else {"search": scorer.searched}),
         **({"filters": dict(filters.job)} if filters.job else {}),
     }
     parts = {shard.name: partial(_answers, scorer, filters, shard) for shard in shards.parts}
@@ -168,6 +171,7 @@ def score_to_parquet(
         short_lists=short.total(),
         lists_by_popularity=popular,
         seen_items=scorer.seen_items,
+        search=scorer.searched,
         unknown_history_items=unknown.count,
         first_unknown_history_item=unknown.first,
         filters=_counted(filters, listed, short[FILTERED]),

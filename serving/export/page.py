@@ -9,6 +9,7 @@ from recsys.serving.export.manifest import EXPORT_FILE
 from recsys.serving.export.stores.protocol import PROBE_FILE, PROBE_QUERIES, Content, Page
 
 PAGE_FILE = "README.md"
+_HOW = ("queries", "short_vectors", "memory")
 _VERIFY = """\
 ## Verify
 
@@ -55,7 +56,9 @@ def write_page(folder: Path, page: Page, content: Content, facts: Mapping[str, A
             "searches by distance (L2).\n"
         )
     queries = _QUERIES.format(
-        how="\n\n".join(facts[name] for name in ("queries", "memory") if name in facts),
+        how="\n\n".join(
+            facts[name] for name in ("queries", "short_vectors", "memory") if name in facts
+        ),
         model_id=facts["model_id"],
         points=points,
         probe=PROBE_FILE,

@@ -6,6 +6,7 @@ and `export.json` (`recsys.serving.export.manifest`).
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from recsys.core.errors import ConfigError
 from recsys.core.folders import check_folder
 from recsys.features.bundle.files import index_files, read_request_probe
 from recsys.layers.geometry import Geometry
-from recsys.retrieval.index.build import FACTS_FILE, read_facts, write_facts
+from recsys.retrieval.index.build import FACTS_FILE, build_index, read_facts, write_facts
 from recsys.retrieval.index.protocol import IndexRequest
-from recsys.retrieval.index.registry import AUTO
+from recsys.retrieval.index.reduced import ReductionSize
+from recsys.retrieval.index.registry import AUTO, BACKENDS, kinds_by_export
 from recsys.retrieval.muvera import FixedDimensionalEncoding
 from recsys.serving.export.manifest import write_manifest
 from recsys.serving.export.page import write_page
@@ -31,8 +33,10 @@ from recsys.serving.export.query_encoding import (
     query_vectors_of_requests,
     write_encoding,
 )
-from recsys.serving.export.stores.protocol import Content, write_probe
-from recsys.serving.export.stores.registry import targets
+from recsys.serving.export.short_vectors import build_short, check_short, how_to_shorten
+from recsys.serving.export.stores.protocol import Build, Content, write_probe
+from recsys.serving.export.stores.registry import target_of
+from recsys.serving.export.tuning import Tuning, tuned_index
 from recsys.serving.recommend.scorer import Scorer
 
 _NO_MEMORY = (
@@ -43,43 +47,61 @@ _NO_MEMORY = (
 
 def export_index(
     bundle: Path,
-    target: str,
+    target: str | None,
     out: Path,
     *,
     min_recall: float,
     encoded: EncodingSize | None = None,
     columns: Sequence[str] | None = None,
+    reduced: ReductionSize | None = None,
+    tuning: Tuning | None = None,
 ) -> dict[str, Any]:
     """Write the item vectors of a bundle to the folder `out`, in the form of a target.
 
     With `encoded`, items are written as encodings that one vector of a query with several interests
-    searches (`recsys.serving.export.query_encoding`). A memory of pairs is not exported.
+    searches (`recsys.serving.export.query_encoding`). With `reduced` the index is over shorter
+    vectors, and the whole ones lie beside it (`recsys.serving.export.short_vectors`). With `tuning`
+    the cheapest search is chosen (`recsys.serving.export.tuning`). A memory of pairs is not
+    exported.
 
     Args:
         bundle: of a model with vectors.
-        target: a name of `recsys.serving.export.stores.registry.targets`.
+        target: a name of `recsys.serving.export.stores.registry.targets`; None, with `tuning`: the
+            index of any kind.
         out: folder to make.
         min_recall: an index below this is refused.
         encoded: size of encodings; None: vectors.
         columns: of the items that go along; None: all that a store can hold.
+        reduced: size of shorter vectors; None: whole ones.
+        tuning: of the search; None: that of the kind of index.
 
     Returns:
         What was written and, for an index, its measured recall.
 
     Raises:
         ConfigError: `out` exists or is named as a file, `min_recall` is no share, a column is not
-            there, or encodings are wanted of a model with one interest.
+            there, encodings are wanted of a model with one interest, or what has no index is to be
+            tuned or shortened.
         IntegrityError: the bundle is not what was written.
         UserError: the index does not reach `min_recall`, or the store cannot hold the items.
     """
     check_folder(out, "item vectors or an index, and export.json")
     if out.exists():
         raise ConfigError(f"{out} exists; choose another --out, an export is never overwritten")
-    writer = targets()[target]
+    writer, has_index = target_of(target), target is None or target in kinds_by_export()
+    if reduced is not None:
+        check_short(has_index, encoded, tuning)
+    if tuning is not None and not has_index:
+        raise ConfigError(f"--tune chooses an index, and --to {target} has none: leave out one")
     writer.require()
     scorer = Scorer.open(bundle)
     source = _source(scorer, encoded)
-    content = Content(_request(scorer, source, min_recall), payload_of(scorer, columns))
+    build: Build = build_index
+    if reduced is not None:
+        build = partial(build_short, size=reduced, queries=source.queries)
+    if tuning is not None:
+        build = partial(tuned_index, tuning=tuning)
+    content = Content(_request(scorer, source, min_recall), payload_of(scorer, columns), build)
     with staged_folder(out.resolve().parent, out.name) as staging:
         facts = writer.write(staging, content)
         facts["interests"] = scorer.model.config.interests
@@ -91,8 +113,9 @@ def export_index(
             write_facts(staging, facts)
         write_probe(staging, content)
         how = _described(scorer, source.encoding, content) | facts
+        how |= {} if reduced is None else {"short_vectors": how_to_shorten(facts)}
         write_page(staging, writer.page(content, facts), content, how)
-        write_manifest(staging, target, how)
+        write_manifest(staging, target or BACKENDS[facts["kind"]].export_name, how)
         publish(staging, out.resolve())
     return {"out": str(out), "model_id": scorer.bundle.model_id, **facts}
 

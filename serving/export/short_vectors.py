@@ -26,6 +26,7 @@ from recsys.retrieval.index.reduced import (
 )
 from recsys.retrieval.index.registry import kinds_by_export
 from recsys.serving.export.query_encoding import EncodingSize, more_like
+from recsys.serving.export.tuning import Tuning
 
 _HOW = (
     "The index holds {dim} numbers an item in place of {whole_dim}. Multiply a query's vector q by "
@@ -37,16 +38,24 @@ _HOW = (
 )
 
 
-def check_short(has_index: bool, encoded: EncodingSize | None) -> None:
+def check_short(
+    has_index: bool, encoded: EncodingSize | None, tuning: Tuning | None = None
+) -> None:
     """Refuse shorter vectors of what cannot have them.
 
     Raises:
-        ConfigError: there is no index, or items are written as encodings.
+        ConfigError: there is no index, its search is to be chosen, or items are written as
+            encodings.
     """
     if encoded is not None:
         raise ConfigError(
             "--reduce shortens the model's vectors, and --encoding fde writes others: give one of "
             "the two"
+        )
+    if tuning is not None:
+        raise ConfigError(
+            "--tune measures indexes of whole vectors: leave out --reduce, or name the index with "
+            "--to and leave out --tune"
         )
     if not has_index:
         raise ConfigError(

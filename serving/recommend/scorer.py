@@ -22,6 +22,7 @@ from recsys.features.requests.table import Requests
 from recsys.retrieval.passing import Passing
 from recsys.serving.recommend.filters import Filters
 from recsys.serving.recommend.reasons import reasons_of
+from recsys.serving.recommend.searched import searched_in_words
 from recsys.serving.recommend.seen import seen_in_words
 
 POPULAR = b"lists_by_popularity"
@@ -39,11 +40,13 @@ class Scorer(ListModel):
         k: longest list by default.
         filter_seen: whether lists leave out items the user interacted with.
         probability: whether a list has the probability of each item.
+        exact: whether all vectors are searched, and not the bundle's index.
     """
 
     k: int
     filter_seen: bool
     probability: bool
+    exact: bool = False
 
     @classmethod
     def open(
@@ -52,6 +55,7 @@ class Scorer(ListModel):
         k: int | None = None,
         filter_seen: bool | None = None,
         probability: bool = False,
+        exact: bool = False,
     ) -> Self:
         """Verify and read the bundle at `path`, and replay its probe.
 
@@ -61,6 +65,7 @@ class Scorer(ListModel):
             filter_seen: leave out items a user interacted with; None: as when the model was
                 evaluated.
             probability: add that of an interaction with each item.
+            exact: search all vectors and not the bundle's index.
 
         Raises:
             NotFoundError, IntegrityError: as `ListModel.open`.
@@ -76,6 +81,7 @@ class Scorer(ListModel):
             k=model.description.k if k is None else k,
             filter_seen=evaluated if filter_seen is None else filter_seen,
             probability=probability,
+            exact=exact,
         )
         if probability:
             scorer.calibrated()
@@ -85,6 +91,11 @@ class Scorer(ListModel):
     def seen_items(self) -> str:
         """A description of what is done with items the user interacted with, and why."""
         return seen_in_words(self.filter_seen, self.description.filter_seen)
+
+    @property
+    def searched(self) -> str:
+        """A description of how items are found."""
+        return searched_in_words(self, approximate=not self.exact)
 
     def score(
         self,
@@ -121,7 +132,9 @@ class Scorer(ListModel):
         """Return what `score` returns, for requests that are encoded already."""
         wanted = _checked_k(self.k if k is None else k)
         without_seen = self.filter_seen if filter_seen is None else filter_seen
-        found = self.search(requests, wanted, filter_seen=without_seen, passing=passing)
+        found = self.search(
+            requests, wanted, filter_seen=without_seen, exact=self.exact, passing=passing
+        )
         seen = requests.seen if without_seen else None
         lists = self.lists(requests, found, wanted, probability, passing, seen)
         facts: dict[bytes, str] = {}

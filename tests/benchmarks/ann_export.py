@@ -1,8 +1,8 @@
 """Approximate indexes over trained vectors: queries per CPU second at a recall, by library.
 
 Trains a two-tower on Gowalla at width 64, by lighter settings than the benchmark of that name, and
-searches its 40,981 items for its users, seen items kept. Every backend of `recsys.retrieval.index`
-builds its graph with one thread and the same links and breadths. `queries_per_cpu_s` is at the
+searches its 40,981 items for its users, seen items kept. Every graph of `recsys.retrieval.index`
+is built with one thread and the same links and breadths. `queries_per_cpu_s` is at the
 first breadth whose recall@10 against exact search is `RECALL`; `vs_library` is the time of the
 library called directly over that of the engine's index, which orders ties and completes lists
 besides.
@@ -14,55 +14,26 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
-from _harness import SMALL_MODEL, SMALL_TRAINING, Benchmark, alternated, peak_memory_mib
+from _gowalla_vectors import trained_vectors
+from _harness import Benchmark, alternated, peak_memory_mib
 from _loaned import loaned
-from gowalla import config_of
 from torch import Tensor
 
-from recsys.features.tables.sources import Sources
 from recsys.layers.geometry import Geometry
+from recsys.retrieval.index.effort import Effort
 from recsys.retrieval.index.exact import ExactVectors
 from recsys.retrieval.index.graph import GraphBackend
 from recsys.retrieval.index.recall import recall_against_exact
 from recsys.retrieval.index.registry import BACKENDS
-from recsys.serving.engines.batch import shards_of_log
-from recsys.serving.export.query_encoding import query_vectors_of_requests
-from recsys.serving.recommend.scorer import Scorer
-from recsys.training.jobs.train import train
 
 K = 10
 RECALL = 0.95
 BREADTHS = (10, 16, 32, 64, 128, 256, 512)
-SETTINGS = (
-    *("model.dim=64", "model.history_length=50", "model.smoothing={rounds: 0}"),
-    *("embedding.dim=32", "embedding.num_rows=262144"),
-    *("training.epochs=4", "training.positives=20"),
-)
-"""A lighter training than that of `gowalla`: of its vectors only the place counts."""
-
-
-def trained_vectors(benchmark: Benchmark, folder: Path) -> tuple[Tensor, Tensor, Geometry]:
-    """Return vectors of items and of some users, and where they live."""
-    small = (*SMALL_MODEL, *SMALL_TRAINING) if benchmark.smoke else SETTINGS
-    few = ("evaluation.baselines=[]", "evaluation.max_queries=1000", "split.join_validation=true")
-    config = config_of(folder, (*few, *small, *benchmark.overrides))
-    result = train(config)
-    assert result is not None
-    scorer = Scorer.open(result.bundle)
-    key, source = config.schema_.interactions.user, str(config.data.interactions)
-    users = pq.read_table(source, columns=[key]).column(key).unique()
-    generator = torch.Generator().manual_seed(0)
-    chosen = torch.randperm(len(users), generator=generator)[: benchmark.sized(10_000, 2_000, 50)]
-    asked = users.take(pa.array(chosen.numpy()))
-    shards = shards_of_log(scorer, Sources(interactions=source), rows_per_part=2_000, users=asked)
-    queries = [query_vectors_of_requests(scorer, shard.read()) for shard in shards.parts]
-    return scorer.vectors.contiguous(), torch.cat(queries), scorer.model.config.geometry
 
 
 def measured(
@@ -76,16 +47,17 @@ def measured(
         "mib": round(len(index.graph.to_bytes()) / 2**20, 1),
     }
     points = queries.numpy()
-    for index.breadth in BREADTHS:
+    for at in BREADTHS:
+        index.effort = Effort(at)
         recall = recall_against_exact(index, queries, items, K)
-        breadth = max(index.breadth, 2 * K)
+        breadth = max(at, 2 * K)
         calls = {
             "index": lambda: index.search(queries, K),
             "library": lambda breadth=breadth: index.graph.search(points, K, breadth, 1),
         }
         times = alternated(calls, benchmark.sized(3, 2, 1))
         rate = len(queries) / times["index"].cpu
-        name, at = backend.library.name, index.breadth
+        name = backend.library.name
         benchmark.row(f"{name}, breadth {at}", f"recall@{K} {recall:.4f}, {rate:,.0f} a CPU second")
         if recall >= RECALL or at == BREADTHS[-1]:
             share = times["library"].cpu / times["index"].cpu
@@ -100,7 +72,7 @@ def main() -> None:
     torch.set_num_threads(1)
     loaned("gowalla")
     with tempfile.TemporaryDirectory() as folder:
-        items, queries, geometry = trained_vectors(benchmark, Path(folder))
+        items, queries, geometry = trained_vectors(benchmark, Path(folder), benchmark.overrides)
     figures: dict[str, Any] = {
         "items": len(items),
         "width": items.shape[1],
@@ -111,7 +83,7 @@ def main() -> None:
     figures["exact_queries_per_cpu_s"] = round(len(queries) / cpu)
     benchmark.row("exact", f"{figures['exact_queries_per_cpu_s']:,} a CPU second")
     for kind, backend in BACKENDS.items():
-        if isinstance(backend, GraphBackend):
+        if isinstance(backend, GraphBackend) and find_spec(backend.library.module):
             figures[kind] = measured(benchmark, backend, items, queries, geometry)
             cost = figures[kind]
             benchmark.row(f"{backend.library.name}: built", f"{cost['build_cpu_s']} CPU s")

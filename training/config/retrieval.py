@@ -74,14 +74,15 @@ def _known_index(kind: str) -> str:
 
 
 class IndexConfig(StrictModel):
-    """The index in the bundle: exact below some 100,000 items, else a graph of neighbours."""
+    """The index in the bundle: exact below some 100,000 items, else inverted lists."""
 
     kind: Annotated[str, AfterValidator(_known_index)] = AUTO
-    """`auto`, or `exact`, `hnsw` (by faiss) or `usearch` (the extra `ann`)."""
+    """`auto`: `exact`, and `ivf` of large catalogues. Of faiss: `flat`, `ivf`, `ivf_pq`, `rabitq`,
+    `sq8`, `hnsw`; with the extra of the same name `hnswlib`, `scann`; with `ann` `usearch`."""
     min_recall: Annotated[float, Field(ge=0, le=1)] = 0.95
     """An approximate index below this recall against exact search fails the export."""
     threads: PositiveInt = 1
-    """That build a graph. With more than one, two identical trainings write different graphs."""
+    """That build an index. With more than one, two identical trainings may write different ones."""
 
 
 class RetrievalExperiment(LearnedExperiment):

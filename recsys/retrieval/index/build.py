@@ -15,18 +15,26 @@ FACTS_FILE, VECTORS_FILE = "index.json", "vectors.safetensors"
 
 
 def build_index(folder: Path, request: IndexRequest) -> dict[str, Any]:
-    """Write vectors, where asked a graph, and index.json into `folder`; return the facts.
+    """Write vectors, the files of a library and index.json into `folder`; return the facts.
 
-    The exact vectors are always there; the breadth of a graph's search is the smallest that
-    reaches `min_recall` on the queries.
+    The exact vectors are always there; an approximate search makes the cheapest effort that reaches
+    `min_recall` on the queries.
 
     Raises:
         ConfigError: the library of `request.kind` is not installed.
-        UserError: no breadth reaches it; the figures are in the message.
+        UserError: no effort reaches it; the figures are in the message.
     """
+    kind = kind_for(request.kind, len(request.vectors))
+    facts = with_vectors(folder, request, kind) | BACKENDS[kind].build(folder, request)
+    write_facts(folder, facts)
+    return facts
+
+
+def with_vectors(folder: Path, request: IndexRequest, kind: str) -> dict[str, Any]:
+    """Write the exact vectors into `folder`; return the facts that indexes of all kinds have."""
     vectors = request.vectors.contiguous()
-    kind = kind_for(request.kind, len(vectors))
-    facts: dict[str, Any] = {
+    (folder / VECTORS_FILE).write_bytes(save({"vectors": vectors}))
+    return {
         "kind": kind,
         "space_id": request.space_id,
         "item_ids_sha256": request.item_ids_sha256,
@@ -36,10 +44,6 @@ def build_index(folder: Path, request: IndexRequest) -> dict[str, Any]:
         "n": len(vectors),
         "dim": vectors.shape[1],
     }
-    (folder / VECTORS_FILE).write_bytes(save({"vectors": vectors}))
-    facts |= BACKENDS[kind].build(folder, request)
-    write_facts(folder, facts)
-    return facts
 
 
 def write_facts(folder: Path, facts: dict[str, Any]) -> None:

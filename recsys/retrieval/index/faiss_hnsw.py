@@ -1,14 +1,14 @@
 """HNSW graphs by faiss; see `recsys.retrieval.index.graph`."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.retrieval.index.graph import EF_CONSTRUCTION, LINKS, Floats, Metric
+from recsys.retrieval.index.approximate import Floats, Metric
+from recsys.retrieval.index.faiss_threads import faiss_threads
+from recsys.retrieval.index.graph import EF_CONSTRUCTION, LINKS
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class FaissGraph:
         import faiss
 
         parameters = faiss.SearchParametersHNSW(efSearch=breadth)  # type: ignore[attr-defined]
-        with _threads(threads):
+        with faiss_threads(threads):
             scores, rows = self.graph.search(queries, depth, params=parameters)
         if self.graph.metric_type == faiss.METRIC_L2:  # faiss gives squared distances
             scores = scores / -2
@@ -56,25 +56,12 @@ class Faiss:
         metrics = {"inner_product": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}
         graph = faiss.IndexHNSWFlat(points.shape[1], LINKS, metrics[metric])
         graph.hnsw.efConstruction = EF_CONSTRUCTION
-        with _threads(threads):
+        with faiss_threads(threads):
             graph.add(points)
         return FaissGraph(graph)
 
-    def read(self, data: bytes) -> FaissGraph:
+    def read(self, data: bytes, metric: Metric) -> FaissGraph:
         """See `GraphLibrary.read`."""
         import faiss
 
         return FaissGraph(faiss.deserialize_index(np.frombuffer(data, np.uint8)))
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Let faiss use `count` threads; of this thread's calls alone."""
-    import faiss
-
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(count)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)

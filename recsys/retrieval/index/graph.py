@@ -2,37 +2,37 @@
 
 Malkov and Yashunin, "Efficient and robust approximate nearest neighbor search using Hierarchical
 Navigable Small World graphs", TPAMI 2018, https://arxiv.org/abs/1603.09320. A library links and
-walks; what a list may hold, in which order, and how good it has to be is decided here, for all
-libraries.
+walks; see `recsys.retrieval.index.approximate` for the rest.
 
-Shape letters: B queries, n items, E width of a vector, D width of what the graph links, K depth
-of a search.
+Shape letters: B queries, n items, E width of a vector, D width of what the graph links.
 """
 
-import importlib.util
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from recsys.core.errors import ConfigError, IntegrityError, UserError
-from recsys.data.batch import Jagged
-from recsys.layers.geometry import Geometry, points_of
-from recsys.retrieval.index.protocol import IndexRequest, Read
-from recsys.retrieval.index.recall import measured_queries, recall_against_exact
-from recsys.retrieval.topk import exact_topk
+from recsys.core.errors import IntegrityError
+from recsys.layers.geometry import Geometry
+from recsys.retrieval.index.approximate import (
+    ApproximateBackend,
+    ApproximateIndex,
+    Floats,
+    Ints,
+    Metric,
+    Package,
+    linked,
+    metric_of,
+)
+from recsys.retrieval.index.effort import Effort, Ladder, effort_of
+from recsys.retrieval.index.protocol import Read
 
 LINKS = 32
 EF_CONSTRUCTION = 200
 _BREADTHS = (64, 128, 256, 512, 1024, 2048)
-Metric = Literal["inner_product", "l2"]
-Floats = NDArray[np.float32]
+_EF = "ef"
 
 
 class Graph(Protocol):
@@ -44,7 +44,7 @@ class Graph(Protocol):
 
     def search(
         self, queries: Floats, depth: int, breadth: int, threads: int
-    ) -> tuple[Floats, NDArray[np.int64]]:
+    ) -> tuple[Floats, Ints]:
         """Return scores and rows (B, depth), row -1 where fewer were found, for queries (B, D).
 
         A score is the inner product, or minus half the squared distance. `breadth`, at least
@@ -80,89 +80,58 @@ class GraphLibrary(Protocol):
         With one thread the same points give the same bytes.
         """
 
-    def read(self, data: bytes) -> Graph:
+    def read(self, data: bytes, metric: Metric) -> Graph:
         """Return the graph that `Graph.to_bytes` wrote; `data` must have been verified."""
 
 
-class GraphIndex:
-    """Approximate search; a query that comes out short is answered exactly from the vectors.
-
-    `breadth` is that of a search, never below the number of items asked for. In the ball the
-    graph links points by their distance: links by inner products lead elsewhere, as a vector
-    there is not its own best match.
-    """
+class GraphIndex(ApproximateIndex):
+    """A walk through links, whose breadth is never below twice the number of items asked for."""
 
     def __init__(
-        self, graph: Graph, vectors: Tensor, breadth: int, geometry: Geometry = "sphere"
+        self,
+        graph: Graph,
+        vectors: Tensor,
+        breadth: int,
+        geometry: Geometry = "sphere",
+        library: str = "a library",
     ) -> None:
+        super().__init__(vectors, geometry, Effort(breadth))
         self.graph = graph
-        self.vectors = vectors
-        self.breadth = breadth
-        self.geometry = geometry
+        self.name = f"HNSW by {library}"
 
-    @property
-    def dim(self) -> int:
-        """E."""
-        return self.vectors.shape[1]
+    def ladder(self) -> Ladder:
+        """See `ApproximateIndex`."""
+        return Ladder(_EF, _BREADTHS)
 
-    def __len__(self) -> int:
-        return len(self.vectors)
+    def held_bytes(self, effort: Effort) -> int:
+        """The vectors and two rows of links a point are in the graph."""
+        return len(self.graph.to_bytes())
 
-    def search(
-        self, queries: Tensor, k: int, exclude: Jagged | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Return nearly the k best; see `Index.search`."""
-        hidden = exclude.lengths() if exclude is not None else torch.zeros(len(queries))
-        scores = torch.full((len(queries), k), -torch.inf)
-        rows = torch.full((len(queries), k), -1)
-        # Queries that hide many items need deeper searches: group them by depth.
-        depth = (k + hidden.long()).clamp(max=len(self))
-        for bits in torch.unique(torch.log2(depth.float()).ceil()).tolist():
-            group = (torch.log2(depth.float()).ceil() == bits).nonzero().flatten()
-            seen = exclude.take(group) if exclude is not None else None
-            found = self._search(queries[group], int(depth[group].max()), k, seen)
-            scores[group], rows[group] = found
-        return self._complete(queries, k, exclude, scores, rows)
+    def facts(self) -> dict[str, Any]:
+        """See `ApproximateIndex`."""
+        return {
+            "graph_metric": metric_of(self.geometry),
+            "graph_dim": self.graph.shape[1],
+            "links": LINKS,
+            "ef_construction": EF_CONSTRUCTION,
+        }
 
-    def _search(
-        self, queries: Tensor, depth: int, k: int, exclude: Jagged | None
-    ) -> tuple[Tensor, Tensor]:
-        asked = linked(queries, self.geometry).contiguous().numpy()
-        breadth, threads = max(self.breadth, 2 * depth), torch.get_num_threads()
-        raw_scores, raw_rows = self.graph.search(asked, depth, breadth, threads)
-        rows, scores = torch.from_numpy(raw_rows), torch.from_numpy(raw_scores)
-        bad = rows < 0
-        if exclude is not None:
-            bad |= _excluded(rows, exclude, len(self))
-        scores = scores.masked_fill(bad, -torch.inf)
-        rows = rows.masked_fill(bad, -1)
-        # Sort by row, then stably by score: ties go to the smaller row.
-        rows, order = rows.sort(dim=1)
-        scores, order = scores.gather(1, order).sort(dim=1, descending=True, stable=True)
-        rows = rows.gather(1, order)
-        short = max(0, k - depth)
-        pad = torch.nn.functional.pad
-        return (
-            pad(scores[:, :k], (0, short), value=-torch.inf),
-            pad(rows[:, :k], (0, short), value=-1),
-        )
-
-    def _complete(
-        self, queries: Tensor, k: int, exclude: Jagged | None, scores: Tensor, rows: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """A list with fewer than k items may have missed some: answer it exactly."""
-        short = (rows[:, -1] < 0).nonzero().flatten()
-        if len(short):
-            seen = exclude.take(short) if exclude is not None else None
-            scores[short], rows[short] = exact_topk(queries[short], self.vectors, k, seen)
-        return scores, rows
+    def find(self, points: Floats, depth: int, threads: int) -> tuple[Floats, Ints]:
+        """See `ApproximateIndex`."""
+        return self.graph.search(points, depth, max(self.effort.breadth, 2 * depth), threads)
 
 
 @dataclass(frozen=True)
-class GraphBackend:
+class GraphBackend(ApproximateBackend):
     """The backend around a library of graphs; see `Backend`."""
 
     library: GraphLibrary
+
+    @property
+    def package(self) -> Package:
+        """The library's."""
+        library = self.library
+        return Package(library.name, library.module, library.distribution, library.extra)
 
     @property
     def export_name(self) -> str:
@@ -170,105 +139,31 @@ class GraphBackend:
         return self.library.name
 
     @property
-    def distribution(self) -> str:
-        """The library's."""
-        return self.library.distribution
-
-    @property
     def file(self) -> str:
         """What the graph is written to, next to the vectors."""
         return f"index.{self.library.name}"
 
-    def require(self) -> None:
-        """Find the library.
-
-        Raises:
-            ConfigError: it is not installed.
-        """
-        if importlib.util.find_spec(self.library.module) is None:
-            extra = self.library.extra
-            wanted = self.library.distribution if extra is None else f"'recsys-engine[{extra}]'"
-            raise ConfigError(
-                f"an index by {self.library.name} needs the package {self.library.distribution}, "
-                f"which is not installed: pip install {wanted}"
-            )
-
-    def build(self, folder: Path, request: IndexRequest) -> dict[str, Any]:
-        """Build, find the narrowest search that reaches `min_recall`, write the graph.
-
-        Raises:
-            ConfigError: the library is not installed.
-            UserError: no breadth reaches it; the figures are in the message.
-        """
-        self.require()
-        started = time.process_time()
-        index = self.index_of(request.vectors, request.geometry, request.threads)
-        facts = {"build_cpu_seconds": round(time.process_time() - started, 3)}
-        facts |= self._measured(index, measured_queries(request), request.min_recall)
-        (folder / self.file).write_bytes(index.graph.to_bytes())
-        return facts
-
     def index_of(self, vectors: Tensor, geometry: Geometry, threads: int = 1) -> GraphIndex:
-        """Return an index over vectors (n, E) float32, not yet measured."""
+        """See `ApproximateBackend`."""
         points = linked(vectors, geometry).contiguous().numpy()
-        graph = self.library.build(points, _metric(geometry), threads)
-        return GraphIndex(graph, vectors, _BREADTHS[0], geometry)
+        graph = self.library.build(points, metric_of(geometry), threads)
+        return GraphIndex(graph, vectors, _BREADTHS[0], geometry, self.library.name)
+
+    def write(self, folder: Path, index: GraphIndex) -> dict[str, Any]:
+        """Write the graph."""
+        (folder / self.file).write_bytes(index.graph.to_bytes())
+        return {}
 
     def open(self, read: Read, facts: Mapping[str, Any], vectors: Tensor) -> GraphIndex:
-        """Return the index over `vectors` that `build` wrote; see `Backend.open`.
-
-        Raises:
-            ConfigError: the library is not installed.
-            IntegrityError: the graph is not one over `vectors`.
-        """
+        """See `ApproximateBackend`."""
         self.require()
         geometry: Geometry = facts.get("geometry", "sphere")
-        graph = self.library.read(read(self.file))
+        graph = self.library.read(read(self.file), metric_of(geometry))
         points = linked(vectors, geometry)
         if graph.shape != tuple(points.shape):
             raise IntegrityError(
                 f"index/{self.file}: a graph of {graph.shape[0]} x {graph.shape[1]}, the vectors "
                 f"are {len(points)} x {points.shape[1]}"
             )
-        return GraphIndex(graph, vectors, facts["ef"], geometry)
-
-    def _measured(self, index: GraphIndex, queries: Tensor, min_recall: float) -> dict[str, Any]:
-        """Widen the search until recall@10 holds; return the measured facts."""
-        recall = 0.0
-        for index.breadth in _BREADTHS:
-            recall = recall_against_exact(index, queries, index.vectors, 10)
-            if recall >= min_recall:
-                break
-        else:
-            raise UserError(
-                f"HNSW by {self.library.name} reaches recall@10 {recall:.4f} at ef "
-                f"{index.breadth} over {len(index)} items, {min_recall} is wanted: lower "
-                "min_recall, or use the exact index"
-            )
-        return {
-            "recall_at_10": recall,
-            "recall_at_100": recall_against_exact(index, queries, index.vectors, 100),
-            "recall_queries": len(queries),
-            "ef": index.breadth,
-            "graph_metric": _metric(index.geometry),
-            "graph_dim": index.graph.shape[1],
-            "links": LINKS,
-            "ef_construction": EF_CONSTRUCTION,
-        }
-
-
-def linked(vectors: Tensor, geometry: Geometry) -> Tensor:
-    """Return what the graph is built over and asked with: (..., D) of vectors (..., E)."""
-    return points_of(vectors, geometry) if geometry == "ball" else vectors
-
-
-def _metric(geometry: Geometry) -> Metric:
-    return "l2" if geometry == "ball" else "inner_product"
-
-
-def _excluded(rows: Tensor, exclude: Jagged, num_items: int) -> Tensor:
-    """Whether each of rows (B, K) is among its query's exclusions."""
-    query = torch.repeat_interleave(torch.arange(len(exclude)), exclude.lengths())
-    hidden = torch.unique(query * num_items + exclude.values)
-    wanted = torch.arange(len(rows)).unsqueeze(1) * num_items + rows.clamp(min=0)
-    return torch.isin(wanted, hidden)
+        breadth = effort_of(facts, _EF).breadth
+        return GraphIndex(graph, vectors, breadth, geometry, self.library.name)

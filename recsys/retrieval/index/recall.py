@@ -13,23 +13,38 @@ _ROUNDING = 1e-5
 _CHUNK = 64
 
 
-def recall_against_exact(index: Index, queries: Tensor, vectors: Tensor, k: int) -> float:
-    """Return the share of the exact k best that `index` finds, the mean over queries (Q, E).
+class Truth:
+    """What exact search finds for queries (Q, E) among vectors (n, E), searched once for each k.
 
     Items of one vector are as good as each other: what is found counts where its score is at least
     that of the k-th best.
     """
-    k = min(k, len(vectors))
-    least = exact_topk(queries, vectors, k)[0][:, -1:]
-    found = index.search(queries, k)[1]
-    hits = 0
-    for start in range(0, len(queries), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        own = vectors[found[part].clamp(min=0)]
-        scores = torch.einsum("qe,qke->qk", queries[part], own)
-        enough = scores >= least[part] - _ROUNDING * least[part].abs()
-        hits += int((enough & (found[part] >= 0)).sum())
-    return hits / found.numel()
+
+    def __init__(self, queries: Tensor, vectors: Tensor) -> None:
+        self.queries = queries
+        self.vectors = vectors
+        self._least: dict[int, Tensor] = {}
+
+    def recall(self, index: Index, k: int) -> float:
+        """Return the share of the exact k best that `index` finds, the mean over the queries."""
+        k = min(k, len(self.vectors))
+        if k not in self._least:
+            self._least[k] = exact_topk(self.queries, self.vectors, k)[0][:, -1:]
+        least = self._least[k]
+        found = index.search(self.queries, k)[1]
+        hits = 0
+        for start in range(0, len(self.queries), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            own = self.vectors[found[part].clamp(min=0)]
+            scores = torch.einsum("qe,qke->qk", self.queries[part], own)
+            enough = scores >= least[part] - _ROUNDING * least[part].abs()
+            hits += int((enough & (found[part] >= 0)).sum())
+        return hits / found.numel()
+
+
+def recall_against_exact(index: Index, queries: Tensor, vectors: Tensor, k: int) -> float:
+    """Return the share of the exact k best that `index` finds, the mean over queries (Q, E)."""
+    return Truth(queries, vectors).recall(index, k)
 
 
 def measured_queries(request: IndexRequest) -> Tensor:

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.core.errors import IntegrityError
-from recsys.retrieval.index.graph import EF_CONSTRUCTION, LINKS, Floats, Metric
+from recsys.retrieval.index.approximate import Floats, Metric
+from recsys.retrieval.index.graph import EF_CONSTRUCTION, LINKS
 
 _METRICS = {"inner_product": "ip", "l2": "l2sq"}
 
@@ -73,7 +74,7 @@ class Usearch:
         graph.add(np.arange(len(points), dtype=np.uint64), points, threads=threads)
         return UsearchGraph(graph)
 
-    def read(self, data: bytes) -> UsearchGraph:
+    def read(self, data: bytes, metric: Metric) -> UsearchGraph:
         """See `GraphLibrary.read`."""
         from usearch.index import Index
 

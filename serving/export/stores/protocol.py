@@ -3,7 +3,7 @@
 Shape letters: n items, W width of a model's vectors, D width of what a store searches, Q queries.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from recsys.layers.geometry import Geometry
+from recsys.retrieval.index.build import build_index
 from recsys.retrieval.index.graph import linked
 from recsys.retrieval.index.protocol import IndexRequest
 from recsys.retrieval.index.recall import measured_queries
@@ -23,6 +24,8 @@ from recsys.retrieval.topk import exact_topk
 from recsys.serving.export.conditions import Condition, example_of, passing
 from recsys.serving.export.payload import VECTOR, Payload
 
+Build = Callable[[Path, IndexRequest], dict[str, Any]]
+"""Writes an index into a folder; returns what was built and measured."""
 PROBE_FILE = "queries.parquet"
 PROBE_QUERIES = 1_000
 K = 10
@@ -33,11 +36,12 @@ class Content:
     """What is exported.
 
     request: vectors (n, W), geometry, queries, the recall that is wanted. payload: the items'
-    columns, in the same order.
+    columns, in the same order. build: how an index is built of a request in a folder, and measured.
     """
 
     request: IndexRequest
     payload: Payload
+    build: Build = build_index
 
     @property
     def vectors(self) -> Tensor:

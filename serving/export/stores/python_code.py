@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from recsys.retrieval.index.build import VECTORS_FILE
+from recsys.retrieval.index.reduced import REDUCTION_FILE, WHOLE_FILE
 from recsys.serving.export.payload import VECTOR
 from recsys.serving.export.stores.protocol import PROBE_FILE, Content
 
@@ -16,17 +17,12 @@ IDS_FILE, ITEMS_FILE, VECTORS_TABLE = "ids.parquet", "items.parquet", "vectors.p
 _IMPORTS = (
     "import numpy as np\nimport pyarrow.parquet as pq\nfrom safetensors.numpy import load_file"
 )
-_EXACTLY = f"""\
+_EXACTLY = """\
 # An index takes no condition on columns: the vectors of the items that pass are compared.
-vectors = load_file("{VECTORS_FILE}")["vectors"][passing]
+vectors = load_file("{file}")["vectors"][passing]
 best = passing[np.argsort(-(vectors @ queries[0]), kind="stable")[:10]]
 filtered = [ids[row].as_py() for row in best.tolist()]"""
 _COMPARED = {"=": "equal", "<=": "less_equal"}
-_SEARCHED = {
-    "ef": ("SearchParametersHNSW", "efSearch"),
-    "nprobe": ("SearchParametersIVF", "nprobe"),
-}
-"""Fact of an index of faiss -> what takes the number, and its name there."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +45,13 @@ def way_of(facts: Mapping[str, Any], library: str) -> Way:
 def product_way(file: str, dim: int) -> Way:
     """Return the code for products with all vectors of width `dim`, of a file of either form."""
     reads = {
-        VECTORS_FILE: (
-            "from safetensors.numpy import load_file\n",
-            f'vectors = load_file("{VECTORS_FILE}")["vectors"]\n'
-            f'ids = pq.read_table("{IDS_FILE}")["item_id"]',
+        **dict.fromkeys(
+            (VECTORS_FILE, WHOLE_FILE),
+            (
+                "from safetensors.numpy import load_file\n",
+                f'vectors = load_file("{file}")["vectors"]\n'
+                f'ids = pq.read_table("{IDS_FILE}")["item_id"]',
+            ),
         ),
         VECTORS_TABLE: (
             "",
@@ -89,19 +88,30 @@ def passing_rows(content: Content) -> str:
     return "\n".join([*lines, f"passing = np.flatnonzero({read})"])
 
 
+def _exactly(facts: Mapping[str, Any]) -> str:
+    return _EXACTLY.format(file=_exact_file(facts))
+
+
 def _faiss(facts: Mapping[str, Any]) -> Way:
     """Asked as it was measured: with the breadth, or the number of lists, of its facts."""
-    name = next((one for one in _SEARCHED if one in facts), None)
-    maker, setting = ("SearchParameters", "") if name is None else _SEARCHED[name]
-    number = "" if name is None else f"{setting}={facts[name]}"
+    load = f'index = faiss.read_index("index.faiss")\nids = pq.read_table("{IDS_FILE}")["item_id"]'
+    how = "faiss.SearchParameters()"
+    if "ef" in facts:
+        how = f"faiss.SearchParametersHNSW(efSearch={facts['ef']})"
+    if "nprobe" in facts:
+        load += f"\nfaiss.extract_index_ivf(index).nprobe = {facts['nprobe']}"
+    ask = f"{_query(_whole_dim(facts))}{_asked(facts)}"
+    depth = facts.get("rerank", 1) * facts.get("reduction", {"depth": 10})["depth"]
+    given = "" if "nprobe" in facts else f", params={how}"
+    ask += f"rows = index.search(asked, {depth}{given})[1][0]\nrows = rows[rows >= 0]\n"
+    if depth > 10:  # put in order by the exact vectors
+        load += f'\nwhole = load_file("{_exact_file(facts)}")["vectors"]'
+        ask += "rows = rows[np.argsort(-(whole[rows] @ query[0]), kind='stable')[:10]]\n"
     return Way(
         title="an index of faiss",
-        load=f"import faiss\n{_IMPORTS}\n\n"
-        f'index = faiss.read_index("index.faiss")\nids = pq.read_table("{IDS_FILE}")["item_id"]',
-        ask=f"{_query(facts['dim'])}{_points(facts)}how = faiss.{maker}({number})\n"
-        "scores, rows = index.search(query, 10, params=how)\n"
-        "found = [ids[row].as_py() for row in rows[0].tolist() if row >= 0]",
-        filter=_EXACTLY,
+        load=f"import faiss\n{_IMPORTS}\n\n{load}",
+        ask=f"{ask}found = [ids[row].as_py() for row in rows.tolist()]",
+        filter=_exactly(facts),
         notes="A selector (`faiss.IDSelectorBatch`) makes the index itself filter, but it then "
         "looks only\nwhere it would have looked without, and where one item in ten passes most "
         "of the ten best\nare missed.",
@@ -109,27 +119,42 @@ def _faiss(facts: Mapping[str, Any]) -> Way:
 
 
 def _usearch(facts: Mapping[str, Any]) -> Way:
+    if "reduction" in facts:
+        return _by_vectors(facts)
     return Way(
         title="an index of usearch",
         load=f"{_IMPORTS}\nfrom usearch.index import Index\n\n"
         f'index = Index.restore("index.usearch")\nindex.expansion_search = {facts.get("ef", 64)}\n'
         f'ids = pq.read_table("{IDS_FILE}")["item_id"]',
-        ask=f"{_query(facts['dim'])}{_points(facts)}rows = index.search(query[0], 10).keys\n"
+        ask=f"{_query(facts['dim'])}{_asked(facts)}rows = index.search(asked[0], 10).keys\n"
         "found = [ids[int(row)].as_py() for row in rows]",
-        filter=_EXACTLY,
+        filter=_exactly(facts),
     )
 
 
 def _by_vectors(facts: Mapping[str, Any]) -> Way:
-    return product_way(VECTORS_FILE, facts["dim"])
+    return product_way(_exact_file(facts), _whole_dim(facts))
 
 
-def _points(facts: Mapping[str, Any]) -> str:
-    """Return the code that makes what a graph by distance is asked with; empty for products."""
-    width = facts.get("graph_dim", facts["dim"])
+def _exact_file(facts: Mapping[str, Any]) -> str:
+    return WHOLE_FILE if "reduction" in facts else VECTORS_FILE
+
+
+def _whole_dim(facts: Mapping[str, Any]) -> int:
+    return int(facts["reduction"]["whole_dim"] if "reduction" in facts else facts["dim"])
+
+
+def _asked(facts: Mapping[str, Any]) -> str:
+    """Return the code that makes what the index is asked with of a query's vector."""
+    if "reduction" in facts:
+        return (
+            f'short = load_file("{REDUCTION_FILE}")["queries"]\n'
+            "asked = np.ascontiguousarray(query @ short.T)  # what short vectors are asked with\n"
+        )
+    width = facts.get("index_dim", facts.get("graph_dim", facts["dim"]))
     if width == facts["dim"]:
-        return ""
-    return f"query = np.ascontiguousarray(query[:, :{width}])  # the point, searched by distance\n"
+        return "asked = query\n"
+    return f"asked = np.ascontiguousarray(query[:, :{width}])  # the point, searched by distance\n"
 
 
 def _query(dim: int) -> str:
@@ -139,4 +164,7 @@ def _query(dim: int) -> str:
     )
 
 
-_LIBRARIES: dict[str, Callable[[Mapping[str, Any]], Way]] = {"faiss": _faiss, "usearch": _usearch}
+_LIBRARIES: dict[str, Callable[[Mapping[str, Any]], Way]] = {
+    **dict.fromkeys(("faiss", "flat", "ivf", "ivf_pq", "rabitq", "sq8"), _faiss),
+    "usearch": _usearch,
+}

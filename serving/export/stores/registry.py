@@ -4,7 +4,7 @@ To add a store: a file next to this one, a line here, a test in `tests/serving/e
 kinds of index are those of `recsys.retrieval.index.registry`: a new one is a target by itself.
 """
 
-from recsys.retrieval.index.registry import BACKENDS, kinds_by_export
+from recsys.retrieval.index.registry import AUTO, kinds_by_export
 from recsys.serving.export.stores.lance import Lance
 from recsys.serving.export.stores.milvus import Milvus
 from recsys.serving.export.stores.pgvector import Pgvector
@@ -27,5 +27,10 @@ STORES: dict[str, Target] = {
 
 def targets() -> dict[str, Target]:
     """Return all targets by name: the indexes, vectors without one, and the stores."""
-    indexes = {name: IndexFiles(kind, BACKENDS[kind]) for name, kind in kinds_by_export().items()}
+    indexes = {name: IndexFiles(kind) for name, kind in kinds_by_export().items()}
     return {**indexes, FILES: VectorFile(), **STORES}
+
+
+def target_of(name: str | None) -> Target:
+    """Return the target of that name; None: an index of whatever kind."""
+    return IndexFiles(AUTO) if name is None else targets()[name]

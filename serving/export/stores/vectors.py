@@ -16,8 +16,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recsys.retrieval.index.build import VECTORS_FILE, build_index, write_facts
-from recsys.retrieval.index.protocol import Backend
+from recsys.retrieval.index.build import VECTORS_FILE, write_facts
+from recsys.retrieval.index.reduced import REDUCTION_FILE, WHOLE_FILE
+from recsys.retrieval.index.registry import AUTO, BACKENDS
 from recsys.serving.export.payload import VECTOR
 from recsys.serving.export.stores.protocol import Content, Page
 from recsys.serving.export.stores.python_code import (
@@ -35,18 +36,18 @@ _ITEMS = "the items' columns, in the order of the rows"
 
 @dataclass(frozen=True)
 class IndexFiles:
-    """An index of one kind; see `Target`. kind: its name in the registry of indexes."""
+    """An index; see `Target`. kind: its name in the registry of indexes, or `auto`: any."""
 
     kind: str
-    backend: Backend
 
     def require(self) -> None:
-        """Find the library."""
-        self.backend.require()
+        """Find the library; of any kind, those that are there are enough."""
+        if self.kind != AUTO:
+            BACKENDS[self.kind].require()
 
     def write(self, folder: Path, content: Content) -> dict[str, Any]:
         """Build the index and measure it."""
-        facts = build_index(folder, replace(content.request, kind=self.kind))
+        facts = content.build(folder, replace(content.request, kind=self.kind))
         ids = content.items.column(content.key).combine_chunks()
         rows = pa.table({"row": range(len(ids)), "item_id": ids})
         pq.write_table(rows, folder / IDS_FILE, write_page_checksum=True)
@@ -55,13 +56,16 @@ class IndexFiles:
 
     def page(self, content: Content, facts: Mapping[str, Any]) -> Page:
         """Return how the file is opened by its own library, where the code for it is known."""
-        way = way_of(facts, self.backend.export_name)
+        way = way_of(facts, BACKENDS[facts["kind"]].export_name)
         files = {
             VECTORS_FILE: f"vectors, ({facts['n']}, {facts['dim']}) float32, in the order of rows",
             IDS_FILE: "row number and item id",
             ITEMS_FILE: _ITEMS,
             "index.json": "what was built and measured",
         }
+        if "reduction" in facts:
+            files[REDUCTION_FILE] = "what makes short vectors of items and of queries"
+            files[WHOLE_FILE] = "whole vectors, float32, in the order of rows"
         recall = [f"recall@{k} {facts[f'recall_at_{k}']:.4f}" for k in _measured(facts)]
         over = f", over {facts['recall_queries']} queries" if "recall_queries" in facts else ""
         return _page(content, way, files, f"{' and '.join(recall)} of exact search{over}.")

@@ -30,7 +30,7 @@ def test_squared_distances_become_scores() -> None:
 
 
 def test_what_was_written_answers_again(graph: UsearchGraph) -> None:
-    again = Usearch().read(graph.to_bytes())
+    again = Usearch().read(graph.to_bytes(), "inner_product")
     assert again.shape == graph.shape == (4, 4)
     asked = np.random.default_rng(0).random((5, 4), dtype=np.float32)
     found = again.search(asked, 3, 64, 1), graph.search(asked, 3, 64, 1)
@@ -40,4 +40,4 @@ def test_what_was_written_answers_again(graph: UsearchGraph) -> None:
 
 def test_other_bytes_are_no_graph() -> None:
     with pytest.raises(IntegrityError, match=r"index\.usearch: no graph of usearch \(Not a dense"):
-        Usearch().read(b"not a graph at all" * 40)
+        Usearch().read(b"not a graph at all" * 40, "l2")
