@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator
 
 from recsys.bundle.directory import Bundle
-from recsys.core.byte_sizes import bytes_of, mib
+from recsys.core.byte_sizes import bytes_of, size_text
 from recsys.core.errors import ConfigError
 
 
@@ -66,17 +66,26 @@ def export_model(
 
 
 def tuning_table(tuning: Mapping[str, Any]) -> str:
-    """Return what was tried as lines, the cheapest first of what is enough."""
-    rows = sorted(tuning["tried"], key=lambda one: (not one["enough"], one["cpu_us"]))
-    lines = [
-        f"{'kind':<10}{'search':<26}{'recall@10':>10}{'us a query':>12}{'memory':>14}{'built':>9}"
-    ]
-    for one in rows:
+    """Return lines: of each kind the cheapest search that is enough, else the best that it has."""
+    best: dict[str, Mapping[str, Any]] = {}
+    for one in sorted(tuning["tried"], key=_order):
+        best.setdefault(one["kind"], one)
+    found = sorted(best.values(), key=_order)
+    lines = [f"{'kind':<9} {'search':<24} {'recall@10':>9} {'us a query':>10} {'memory':>11} built"]
+    for one in found:
         search = ", ".join(f"{name} {value}" for name, value in one["parameters"].items())
-        end = "" if one["enough"] else "  not enough"
+        end = "" if one["enough"] else "  " + _lacks(one, tuning)
         lines.append(
-            f"{one['kind']:<10}{search:<26}{one['recall_at_10']:>10.4f}{one['cpu_us']:>12.1f}"
-            f"{mib(one['memory_bytes']):>14}{one['build_cpu_seconds']:>7.1f} s{end}"
+            f"{one['kind']:<9} {search:<24} {one['recall_at_10']:>9.4f} {one['cpu_us']:>10.1f} "
+            f"{size_text(one['memory_bytes']):>11} {one['build_cpu_seconds']:.1f} s{end}"
         )
     lines += [f"{kind}: not tried: {why}" for kind, why in tuning["skipped"].items()]
     return "\n".join(lines)
+
+
+def _order(one: Mapping[str, Any]) -> tuple[bool, float]:
+    return not one["enough"], one["cpu_us"] if one["enough"] else -one["recall_at_10"]
+
+
+def _lacks(one: Mapping[str, Any], tuning: Mapping[str, Any]) -> str:
+    return "finds too little" if one["recall_at_10"] < tuning["min_recall"] else "too large"
