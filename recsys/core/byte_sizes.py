@@ -20,6 +20,10 @@ def bytes_of(text: str) -> int:
     return int(float(found[1]) * units[found[2].lower()])
 
 
-def mib(size: float) -> str:
-    """Return bytes as text in MiB."""
-    return f"{size / 2**20:,.1f} MiB"
+def size_text(size: float) -> str:
+    """Return bytes as people read them."""
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:,.1f} GiB"

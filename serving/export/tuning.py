@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
-from recsys.core.byte_sizes import mib
+from recsys.core.byte_sizes import size_text
 from recsys.core.errors import ConfigError, UserError
 from recsys.retrieval.index.approximate import (
     ApproximateBackend,
@@ -66,7 +66,7 @@ class Trial:
         found = ", ".join(f"{name} {value}" for name, value in self.parameters.items())
         return (
             f"{self.kind}{f' ({found})' if found else ''}: recall@10 {self.recall_at_10:.4f}, "
-            f"{mib(self.memory_bytes)}, {self.cpu_us:.1f} us a query"
+            f"{size_text(self.memory_bytes)}, {self.cpu_us:.1f} us a query"
         )
 
 
@@ -200,16 +200,17 @@ def _table(tried: list[Trial], chosen: Trial, min_recall: float, tuning: Tuning)
 
 
 def _refusal(tried: list[Trial], min_recall: float, tuning: Tuning, skipped: dict[str, str]) -> str:
-    room = "" if tuning.memory is None else f" within {mib(tuning.memory)}"
+    room = "" if tuning.memory is None else f" within {size_text(tuning.memory)}"
     small = [t for t in tried if tuning.memory is None or t.memory_bytes <= tuning.memory]
     right = [t for t in tried if t.recall_at_10 >= min_recall]
     said = [f"no index reaches recall@10 {min_recall}{room}"]
     if small:
-        said.append(f"the best that fits is {max(small, key=lambda t: t.recall_at_10).text()}")
-    if right:
         said.append(
-            f"the smallest that finds enough is {min(right, key=lambda t: t.memory_bytes).text()}"
+            f"the best that fits is {max(small, key=lambda t: (t.recall_at_10, -t.cpu_us)).text()}"
         )
+    if right:
+        least = min(right, key=lambda t: (t.memory_bytes, t.cpu_us))
+        said.append(f"the smallest that finds enough is {least.text()}")
     if skipped:
         said.append(f"not installed and not tried: {', '.join(skipped)}")
     return "; ".join(said) + ": give more memory or a lower recall"

@@ -74,10 +74,10 @@ def _known_index(kind: str) -> str:
 
 
 class IndexConfig(StrictModel):
-    """The index in the bundle: exact below some 100,000 items, else inverted lists."""
+    """The index in the bundle: exact up to 200,000 items of width 64."""
 
     kind: Annotated[str, AfterValidator(_known_index)] = AUTO
-    """`auto`: `exact`, and `ivf` of large catalogues. Of faiss: `flat`, `ivf`, `ivf_pq`, `rabitq`,
+    """`auto`: `exact`, of larger catalogues `ivf`. By faiss: `flat`, `ivf`, `ivf_pq`, `rabitq`,
     `sq8`, `hnsw`; with the extra of the same name `hnswlib`, `scann`; with `ann` `usearch`."""
     min_recall: Annotated[float, Field(ge=0, le=1)] = 0.95
     """An approximate index below this recall against exact search fails the export."""

@@ -24,7 +24,7 @@ def build_index(folder: Path, request: IndexRequest) -> dict[str, Any]:
         ConfigError: the library of `request.kind` is not installed.
         UserError: no effort reaches it; the figures are in the message.
     """
-    kind = kind_for(request.kind, len(request.vectors))
+    kind = kind_for(request.kind, *request.vectors.shape)
     facts = with_vectors(folder, request, kind) | BACKENDS[kind].build(folder, request)
     write_facts(folder, facts)
     return facts

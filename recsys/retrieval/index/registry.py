@@ -18,29 +18,34 @@ from recsys.retrieval.index.protocol import Backend
 from recsys.retrieval.index.scann_tree import Scann
 from recsys.retrieval.index.usearch_hnsw import Usearch
 
-EXACT = "exact"
+EXACT, LISTS = "exact", "ivf"
 BACKENDS: dict[str, Backend] = {
     EXACT: Exact(),
     "flat": FaissFlat(),
     "hnsw": GraphBackend(Faiss()),
     "hnswlib": GraphBackend(Hnswlib()),
-    "ivf": ListsBackend(Vectors()),
+    LISTS: ListsBackend(Vectors()),
     "ivf_pq": ListsBackend(ProductCodes()),
     "rabitq": ListsBackend(RotatedBits()),
     "scann": Scann(),
     "sq8": ListsBackend(Bytes()),
     "usearch": GraphBackend(Usearch()),
 }
-EXACT_BELOW = 100_000
-"""Catalogues below this size are searched exactly by default: it is quick and it is right."""
+EXACT_UP_TO = 200_000 * 64
+"""Numbers in the vectors of a catalogue that is searched exactly by default. By measuring: one core
+answers 7,800 queries a second over 100,000 x 65 and 2,400 over 300,000 x 65, exactly; lists answer
+16,000 and 6,600 and miss some. Up to here exact search is quick, and it is right."""
 AUTO = "auto"
 
 
-def kind_for(kind: str, num_items: int) -> str:
-    """Return the name of the backend that `kind` asks for over so many items."""
+def kind_for(kind: str, num_items: int, dim: int) -> str:
+    """Return the name of the backend that `kind` asks for over so many vectors of width `dim`.
+
+    `auto` decides by size alone, so that a model's bundle is the same on every machine.
+    """
     if kind != AUTO:
         return kind
-    return EXACT if num_items < EXACT_BELOW else "ivf"
+    return EXACT if num_items * dim <= EXACT_UP_TO else LISTS
 
 
 def require(kind: str) -> None:

@@ -38,7 +38,7 @@ _NUMBERS = 2
 """Of a vector in four bits."""
 _SHAPING = 0.2
 """What the authors' examples have: errors along a vector weigh more than those across."""
-_POINTS_A_LEAF = 39
+_POINTS_A_LEAF = 64
 _SCANNED_A_CANDIDATE = 50
 
 

@@ -23,7 +23,7 @@ from recsys.retrieval.index.exact import ExactVectors
 from recsys.retrieval.index.graph import GraphBackend, GraphIndex
 from recsys.retrieval.index.protocol import Index, IndexRequest
 from recsys.retrieval.index.recall import recall_against_exact
-from recsys.retrieval.index.registry import BACKENDS, EXACT_BELOW, kind_for, kinds_by_export
+from recsys.retrieval.index.registry import BACKENDS, EXACT_UP_TO, kind_for, kinds_by_export
 from recsys.retrieval.topk import exact_topk
 
 NUM_ITEMS = 1500
@@ -333,8 +333,10 @@ def test_small_catalogues_are_exact_by_default(request_: IndexRequest, tmp_path:
     assert facts["kind"] == "exact"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["index.json", "vectors.safetensors"]
     assert facts_of(tmp_path) == facts
-    assert (kind_for("auto", EXACT_BELOW - 1), kind_for("auto", EXACT_BELOW)) == ("exact", "ivf")
-    assert kind_for("usearch", 3) == "usearch"
+    most = EXACT_UP_TO // 64
+    assert (kind_for("auto", most, 64), kind_for("auto", most + 1, 64)) == ("exact", "ivf")
+    assert (kind_for("auto", 4 * most, 16), kind_for("auto", most, 65)) == ("exact", "ivf")
+    assert kind_for("usearch", 3, 64) == "usearch"
 
 
 def test_recall_is_one_for_exact_and_counts_misses(request_: IndexRequest) -> None:
