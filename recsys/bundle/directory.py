@@ -156,4 +156,3 @@ def _parse(path: Path) -> dict[str, Any]:
             f"{path}: manifest of version {version_found}; this engine reads {SCHEMA_VERSION}"
         )
     return dict(manifest)
-
