@@ -150,3 +150,23 @@ def test_the_command_line_verifies_exports_and_bundles(
     code, output = run(tmp_path)
     assert code == 4
     assert "neither an export" in output
+
+
+def test_the_command_line_chooses_columns(trained: Path, tmp_path: Path) -> None:
+    def run(columns: str, out: str) -> tuple[int, str]:
+        options = ["--to", "lancedb", "--columns", columns, "--out", str(tmp_path / out)]
+        found = CliRunner().invoke(main, ["export", str(trained), *options])
+        return found.exit_code, found.output
+
+    assert run("price,department", "two")[0] == 0
+    columns = open_export(tmp_path / "two").facts["columns"]
+    assert columns == {"item_id": "string", "price": "double", "department": "string"}
+    assert run("", "none")[0] == 0
+    assert list(open_export(tmp_path / "none").facts["columns"]) == ["item_id"]
+    assert "## Filter" not in (tmp_path / "none" / "README.md").read_text()
+    code, output = run("prise", "wrong")
+    assert (code, "no column 'prise'" in output, "'price'" in output) == (2, True, True)
+    assert not (tmp_path / "wrong").exists()
+    facts = recsys.export(trained, tmp_path / "api", to="qdrant", columns=["brand"])
+    assert facts["point_id"] == "row"
+    assert list(open_export(tmp_path / "api").facts["columns"]) == ["item_id", "brand"]

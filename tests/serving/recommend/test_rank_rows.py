@@ -1,6 +1,7 @@
 """Rows scored by a ranker: as training encodes them, each once, refusing what does not fit."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +42,7 @@ from recsys.models.rankers import build_ranker
 from recsys.serving.answering.rows import Rows
 from recsys.serving.engines.parts import SUCCESS
 from recsys.serving.engines.rows import score_rows
+from recsys.serving.export.manifest import open_export
 from recsys.serving.export.onnx_export import OnnxRanker, export_onnx
 from recsys.serving.recommend.rows import RowScorer
 from recsys.serving.recommend.scorer import Scorer
@@ -542,6 +544,29 @@ def test_the_command_line_scores_and_exports_rankers(
     np.testing.assert_allclose(probability, wanted, rtol=0, atol=1e-5)
     with pytest.raises(ConfigError, match="onnx exists; choose another --out"):
         export_onnx(bundle, tmp_path / "onnx")
+    check_manifest(tmp_path / "onnx", bundle.name)
+
+
+def check_manifest(folder: Path, model_id: str) -> None:
+    """Run the code of an exported graph's page; flip and cut every file of the export."""
+    export = open_export(folder)
+    assert (export.facts["target"], export.facts["model_id"]) == ("onnx", model_id)
+    assert export.names() == ["README.md", "model.onnx", "onnx.json"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        code = re.findall(r"```python\n(.*?)\n```", export.read("README.md").decode(), re.S)
+        names: dict[str, Any] = {}
+        exec(compile(code[0], "README.md", "exec"), names)
+    assert 0 < names["probability"][0] < 1
+    for name in [*export.names(), "export.json"]:
+        whole = (folder / name).read_bytes()
+        middle = len(whole) // 2
+        flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+        for wrong in (flipped, whole[:-1]):
+            (folder / name).write_bytes(wrong)
+            with pytest.raises(IntegrityError, match=f"{name}: "):
+                open_export(folder)
+        (folder / name).write_bytes(whole)
 
 
 def test_mlflow_answers_with_probabilities(
