@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -53,6 +53,16 @@ class Graph(Protocol):
 
     def to_bytes(self) -> bytes:
         """Return what the library reads again."""
+
+
+@runtime_checkable
+class FilteredGraph(Graph, Protocol):
+    """A graph whose library can pass over points on its walk."""
+
+    def search_passing(
+        self, queries: Floats, depth: int, breadth: int, threads: int, passes: NDArray[np.bool_]
+    ) -> tuple[Floats, NDArray[np.int64]]:
+        """Return what `search` does, of the points that `passes` (n,) alone."""
 
 
 class GraphLibrary(Protocol):
@@ -112,6 +122,12 @@ class GraphIndex:
         self, queries: Tensor, k: int, exclude: Jagged | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return nearly the k best; see `Index.search`."""
+        found = self._by_depth(queries, k, exclude, None)
+        return self._complete(queries, k, exclude, *found)
+
+    def _by_depth(
+        self, queries: Tensor, k: int, exclude: Jagged | None, passes: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         hidden = exclude.lengths() if exclude is not None else torch.zeros(len(queries))
         scores = torch.full((len(queries), k), -torch.inf)
         rows = torch.full((len(queries), k), -1)
@@ -120,16 +136,28 @@ class GraphIndex:
         for bits in torch.unique(torch.log2(depth.float()).ceil()).tolist():
             group = (torch.log2(depth.float()).ceil() == bits).nonzero().flatten()
             seen = exclude.take(group) if exclude is not None else None
-            found = self._search(queries[group], int(depth[group].max()), k, seen)
+            found = self._search(queries[group], int(depth[group].max()), k, seen, passes)
             scores[group], rows[group] = found
-        return self._complete(queries, k, exclude, scores, rows)
+        return scores, rows
 
     def _search(
-        self, queries: Tensor, depth: int, k: int, exclude: Jagged | None
+        self,
+        queries: Tensor,
+        depth: int,
+        k: int,
+        exclude: Jagged | None,
+        passes: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         asked = linked(queries, self.geometry).contiguous().numpy()
         breadth, threads = max(self.breadth, 2 * depth), torch.get_num_threads()
-        raw_scores, raw_rows = self.graph.search(asked, depth, breadth, threads)
+        if passes is None:
+            raw_scores, raw_rows = self.graph.search(asked, depth, breadth, threads)
+        else:
+            assert isinstance(self.graph, FilteredGraph)
+            breadth = _widened(breadth, int(passes.sum()), len(self))
+            raw_scores, raw_rows = self.graph.search_passing(
+                asked, depth, breadth, threads, passes.numpy()
+            )
         rows, scores = torch.from_numpy(raw_rows), torch.from_numpy(raw_scores)
         bad = rows < 0
         if exclude is not None:
@@ -156,6 +184,23 @@ class GraphIndex:
             seen = exclude.take(short) if exclude is not None else None
             scores[short], rows[short] = exact_topk(queries[short], self.vectors, k, seen)
         return scores, rows
+
+
+class FilteredGraphIndex(GraphIndex):
+    """A `GraphIndex` whose library filters while it walks; see `FilteredIndex`.
+
+    The walk still goes through what does not pass, and keeps the wider a margin the less does.
+    """
+
+    def search_passing(
+        self, queries: Tensor, k: int, passes: Tensor, exclude: Jagged | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return nearly the k best of those that pass; see `FilteredIndex.search_passing`."""
+        return self._by_depth(queries, k, exclude, passes)
+
+    def candidates(self, k: int, num_passing: int) -> int:
+        """See `FilteredIndex.candidates`."""
+        return _widened(max(self.breadth, 2 * k), num_passing, len(self))
 
 
 @dataclass(frozen=True)
@@ -212,7 +257,7 @@ class GraphBackend:
         """Return an index over vectors (n, E) float32, not yet measured."""
         points = linked(vectors, geometry).contiguous().numpy()
         graph = self.library.build(points, _metric(geometry), threads)
-        return GraphIndex(graph, vectors, _BREADTHS[0], geometry)
+        return _index_over(graph, vectors, _BREADTHS[0], geometry)
 
     def open(self, read: Read, facts: Mapping[str, Any], vectors: Tensor) -> GraphIndex:
         """Return the index over `vectors` that `build` wrote; see `Backend.open`.
@@ -230,7 +275,7 @@ class GraphBackend:
                 f"index/{self.file}: a graph of {graph.shape[0]} x {graph.shape[1]}, the vectors "
                 f"are {len(points)} x {points.shape[1]}"
             )
-        return GraphIndex(graph, vectors, facts["ef"], geometry)
+        return _index_over(graph, vectors, facts["ef"], geometry)
 
     def _measured(self, index: GraphIndex, queries: Tensor, min_recall: float) -> dict[str, Any]:
         """Widen the search until recall@10 holds; return the measured facts."""
@@ -255,6 +300,16 @@ class GraphBackend:
             "links": LINKS,
             "ef_construction": EF_CONSTRUCTION,
         }
+
+
+def _index_over(graph: Graph, vectors: Tensor, breadth: int, geometry: Geometry) -> GraphIndex:
+    filters = isinstance(graph, FilteredGraph)
+    return (FilteredGraphIndex if filters else GraphIndex)(graph, vectors, breadth, geometry)
+
+
+def _widened(breadth: int, num_passing: int, size: int) -> int:
+    """Return how wide a walk has to be so that it keeps `breadth` items that pass."""
+    return min(size, -(-breadth * size // max(1, num_passing)))
 
 
 def linked(vectors: Tensor, geometry: Geometry) -> Tensor:
