@@ -3,8 +3,8 @@
 Filtering before the search keeps lists full. Either all items that pass are scored, or the
 index is asked: with its own filter where its library has one (`FilteredIndex`), else for so many
 more than k that k of them should pass. What it leaves short is answered exactly. Which way is
-decided by what each costs, measured once (`tests/benchmarks/filtered_search.py`), never by the
-clock, so that the same requests always get the same lists.
+decided by what each costs, measured once, never by the clock: the same requests in the same
+batches get the same lists.
 
 Shape letters: Q queries, N items, M of them that pass, E width, I interests.
 """
