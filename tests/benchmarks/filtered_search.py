@@ -68,8 +68,9 @@ def ways(
 
     def flat_library(queries: Tensor) -> NDArray[np.int64]:
         bits = np.packbits(mask, bitorder="little")
-        selector = faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))  # type: ignore[attr-defined]
-        parameters = faiss.SearchParameters(sel=selector)  # type: ignore[attr-defined]
+        selector = faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
+        parameters = faiss.SearchParameters()
+        parameters.sel = selector
         return np.asarray(flat.search(queries.numpy(), K, params=parameters)[1])
 
     def after(kind: str) -> Search:

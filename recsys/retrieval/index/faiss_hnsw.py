@@ -35,7 +35,7 @@ class FaissGraph:
         import faiss
 
         bits = np.packbits(passes, bitorder="little")
-        own = faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))  # type: ignore[attr-defined]
+        own = faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
         return self._search(queries, depth, breadth, threads, own)
 
     def _search(
