@@ -1,8 +1,10 @@
-"""Search among some of the items: exactly among few of them, through the index among many.
+"""Search among some of the items: whichever way is cheaper, and no list short where items pass.
 
-Filtering before the search keeps lists full. Among few items all are scored; an approximate index
-is asked for more than k where many pass, until k of them do, and what it leaves short is answered
-exactly.
+Filtering before the search keeps lists full. Either all items that pass are scored, or the
+index is asked: with its own filter where its library has one (`FilteredIndex`), else for so many
+more than k that k of them should pass. What it leaves short is answered exactly. Which way is
+decided by what each costs, measured once, never by the clock: the same requests in the same
+batches get the same lists.
 
 Shape letters: Q queries, N items, M of them that pass, E width, I interests.
 """
@@ -14,15 +16,22 @@ import torch
 from torch import Tensor
 
 from recsys.data.batch import Jagged
+from recsys.retrieval import screen
 from recsys.retrieval.gains import scored
 from recsys.retrieval.index.exact import ExactVectors
-from recsys.retrieval.index.protocol import Index
+from recsys.retrieval.index.protocol import FilteredIndex, Index
 from recsys.retrieval.pairs import top_of_pairs
 from recsys.retrieval.passing import where
 from recsys.retrieval.topk import exact_topk
 
-WALK = 500
-"""Vectors that could be scored one after the other while a graph finds one item more."""
+WALK = 2100.0
+"""Nanoseconds for each candidate that a walk through a graph keeps."""
+GATHER = 100.0
+"""Nanoseconds to copy the vector of an item that passes, once for all queries of a set."""
+SCORE = 9.0
+"""Nanoseconds to score one item for one query, alone."""
+SCORE_MANY = 0.6
+"""The same where many queries are screened together in bytes."""
 MARGIN = 1.5
 """How many items more than the share of those that pass would need are asked for."""
 
@@ -59,27 +68,47 @@ class Among:
         """Return the k best of the items that pass; see `Index.search`."""
         if len(self._rows) == len(self):
             return self._index.search(queries, k, exclude)
-        depth = self.depth(k)
+        index, depth = self._index, self.depth(k, len(queries))
         if depth is None:
             return self._exactly(queries, k, exclude)
-        scores, rows = self._index.search(queries, depth, exclude)
-        fails = (rows < 0) | ~self.passes[rows.clamp(min=0)]
-        order = fails.int().argsort(dim=1, stable=True)[:, :k]
-        failed = fails.gather(1, order)
-        scores = scores.gather(1, order).masked_fill(failed, -torch.inf)
-        rows = rows.gather(1, order).masked_fill(failed, -1)
-        short = (rows[:, -1] < 0).nonzero().flatten()
+        if isinstance(index, FilteredIndex):
+            scores, rows = index.search_passing(queries, k, self.passes, exclude)
+        else:
+            scores, rows = self._first_that_pass(queries, k, depth, exclude)
+        # Lists of fewer items than k are short for good, and need no second look.
+        short = (rows[:, min(k, len(self._rows)) - 1] < 0).nonzero().flatten()
         if len(short):
             hidden = None if exclude is None else exclude.take(short)
             scores[short], rows[short] = self._exactly(queries[short], k, hidden)
         return scores, rows
 
-    def depth(self, k: int) -> int | None:
-        """Return how many items the index is asked for; None: all that pass are scored instead."""
-        if isinstance(self._index, ExactVectors) or not len(self._rows):
+    def _first_that_pass(
+        self, queries: Tensor, k: int, depth: int, exclude: Jagged | None
+    ) -> tuple[Tensor, Tensor]:
+        scores, rows = self._index.search(queries, depth, exclude)
+        fails = (rows < 0) | ~self.passes[rows.clamp(min=0)]
+        order = fails.int().argsort(dim=1, stable=True)[:, :k]
+        failed = fails.gather(1, order)
+        scores = scores.gather(1, order).masked_fill(failed, -torch.inf)
+        return scores, rows.gather(1, order).masked_fill(failed, -1)
+
+    def depth(self, k: int, num_queries: int) -> int | None:
+        """Return how many candidates the index has to look at; None: all that pass are scored.
+
+        Args:
+            k: length of the lists.
+            num_queries: that are searched together.
+        """
+        index, passing = self._index, len(self._rows)
+        if isinstance(index, ExactVectors) or not passing:
             return None
-        wanted = math.ceil(MARGIN * k * len(self) / len(self._rows))
-        return wanted if wanted * WALK < len(self._rows) else None
+        if isinstance(index, FilteredIndex):
+            depth = index.candidates(k, passing)
+        else:
+            depth = min(len(self), math.ceil(MARGIN * k * len(self) / passing))
+        many = num_queries >= screen.FEWEST_TO_PREPARE and screen.bytes_pay()
+        exactly = passing * (GATHER + num_queries * (SCORE_MANY if many else SCORE))
+        return depth if num_queries * depth * WALK < exactly else None
 
     def _exactly(self, queries: Tensor, k: int, exclude: Jagged | None) -> tuple[Tensor, Tensor]:
         if not len(self._rows):

@@ -34,16 +34,16 @@ def candidates(
     slack = rounding(queries, items.largest())
     rank = k + np.bincount(excluded.query, minlength=size)
     left, found = [], [np.zeros(0, np.int64)]
-    for query in range(size):
-        line, place = maxima[query], maxima.shape[1] - int(rank[query])
-        if rank[query] <= few:
+    for number in range(size):
+        line, place = maxima[number], maxima.shape[1] - int(rank[number])
+        if rank[number] <= few:
             # Both scores, the one that is compared with and the one that counts, are rounded.
-            least = np.partition(line, place)[place] - 4 * slack[query]
+            least = np.partition(line, place)[place] - 4 * slack[number]
             blocks = np.flatnonzero(line >= least)
             if len(blocks) <= few:
-                found.append(blocks + query * maxima.shape[1])
+                found.append(blocks + number * maxima.shape[1])
                 continue
-        left.append(query)
+        left.append(number)
     query, block = np.divmod(np.concatenate(found), max(1, maxima.shape[1]))
     row = (block[:, None] * scan.LANES + np.arange(scan.LANES)).ravel()
     query = query.repeat(scan.LANES)

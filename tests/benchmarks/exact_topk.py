@@ -3,6 +3,10 @@
 The product is `torch.mm` of the same vectors in float32, in whichever of several cuts is the
 fastest, writing every score and looking at none. `share_of_matmul` is its CPU time over that of
 `exact_topk`; `faiss` is `IndexFlatIP` on the same vectors.
+
+`trained` searches vectors of a two-tower (`_gowalla_vectors`) on one thread, for 10 and for 100
+items, together and for 1, 2 and 16 queries at a time; `kept` is of items that are prepared once, as
+an index keeps them. Milliseconds are of the processor, the least of several.
 """
 
 import os
@@ -10,15 +14,20 @@ import os
 THREADS = (1, 2)
 os.environ["OMP_NUM_THREADS"] = str(max(THREADS))
 
+import tempfile  # noqa: E402
 from collections.abc import Callable  # noqa: E402
+from functools import partial  # noqa: E402
+from pathlib import Path  # noqa: E402
 
 import faiss  # noqa: E402
 import torch  # noqa: E402
+from _gowalla_vectors import catalogue, widened  # noqa: E402
 from _harness import Benchmark, alternated, peak_memory_mib, timed  # noqa: E402
 from torch import Tensor  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from recsys.retrieval import screen  # noqa: E402
+from recsys.retrieval.prepared import Prepared  # noqa: E402
 from recsys.retrieval.topk import exact_topk  # noqa: E402
 
 NUM_ITEMS = 100_000
@@ -100,6 +109,50 @@ def measure(
     }
 
 
+def least(call: Callable[[], object], repeats: int) -> float:
+    """Return the least CPU milliseconds of a call."""
+    return round(1000 * min(timed(call).cpu for _ in range(repeats)), 3)
+
+
+def few_queries(items: Tensor, queries: Tensor, k: int, repeats: int) -> dict[str, float]:
+    """Time 1, 2 and 16 queries: as they come, of kept items, and by faiss' exact search."""
+    flat = faiss.IndexFlatIP(items.shape[1])
+    flat.add(items.numpy())
+    known = Prepared(items)
+    known.largest()
+    found = {}
+    for count in (1, 2, 16):
+        few = queries[:count].contiguous()
+        calls: dict[str, Callable[[Tensor], object]] = {
+            "ms": lambda few: exact_topk(few, items, k),
+            "kept_ms": lambda few: exact_topk(few, known, k),
+            "faiss_ms": lambda few: flat.search(few.numpy(), k),
+        }
+        for name, call in calls.items():
+            found[f"{count}_{name}"] = least(partial(call, few), repeats)
+    return found
+
+
+def trained(bench: Benchmark, sizes: tuple[int, ...]) -> dict[str, dict[str, float]]:
+    """Time searches of trained vectors, and faiss' exact search beside them."""
+    torch.set_num_threads(1)
+    faiss.omp_set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        own, queries = catalogue(bench, Path(folder), sizes[0])
+    figures: dict[str, dict[str, float]] = {}
+    for size in sizes:
+        items = own if size == len(own) else widened(own, size)
+        for k in (10, 100):
+            found = few_queries(items, queries, k, bench.sized(15, 5, 1))
+            if size == sizes[0]:
+                call = partial(exact_topk, queries, items, k)
+                together = least(call, bench.sized(5, 2, 1))
+                found["queries_per_cpu_s"] = round(1000 * len(queries) / max(together, 1e-3))
+            figures[f"{size} items, k {k}"] = found
+            bench.row(f"trained, {size} items, k {k}", str(found))
+    return figures
+
+
 def main() -> None:
     bench = Benchmark("exact_topk", __doc__ or "")
     num_queries, num_items, repeats = bench.sized(
@@ -117,8 +170,10 @@ def main() -> None:
             f"{found['share']:.2f} of the product ({found['share_wall']:.2f} by the clock); "
             f"faiss {found['faiss_share']:.2f}; {found['queries_per_cpu_s']} queries a CPU second",
         )
+    of_trained = trained(bench, bench.sized((NUM_ITEMS, 1_000_000), (NUM_ITEMS,), (2_000,)))
     bench.finish(
         {
+            "trained": of_trained,
             "share_of_matmul": runs["isotropic_64_1_threads"]["share"],
             "runs": runs,
             "num_queries": num_queries,

@@ -10,7 +10,7 @@ of a search.
 import importlib.util
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +31,8 @@ from recsys.retrieval.topk import exact_topk
 Metric = Literal["inner_product", "l2"]
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
+Find = Callable[[Floats, int, int], tuple[Floats, Ints]]
+"""Points (B, D), depth and threads -> scores and rows (B, depth); see `ApproximateIndex.find`."""
 
 
 class ApproximateIndex(ABC):
@@ -80,9 +82,15 @@ class ApproximateIndex(ABC):
         self, queries: Tensor, k: int, exclude: Jagged | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return nearly the k best; see `Index.search`."""
+        found = self._by_depth(queries, k, exclude, self.find)
+        return self._complete(queries, k, exclude, *found)
+
+    def _by_depth(
+        self, queries: Tensor, k: int, exclude: Jagged | None, find: Find
+    ) -> tuple[Tensor, Tensor]:
+        """Return the best that `find` gives; lists may be short."""
         if exclude is None:
-            found = self._search(queries, min(k, len(self)), k, None)
-            return self._complete(queries, k, None, *found)
+            return self._search(queries, min(k, len(self)), k, None, find)
         scores = torch.full((len(queries), k), -torch.inf)
         rows = torch.full((len(queries), k), -1)
         # Queries that hide many items need deeper searches: group them by depth.
@@ -90,15 +98,16 @@ class ApproximateIndex(ABC):
         group_of = torch.log2(depth.float()).ceil()
         for bits in torch.unique(group_of).tolist():
             group = (group_of == bits).nonzero().flatten()
-            found = self._search(queries[group], int(depth[group].max()), k, exclude.take(group))
+            deepest, hidden = int(depth[group].max()), exclude.take(group)
+            found = self._search(queries[group], deepest, k, hidden, find)
             scores[group], rows[group] = found
-        return self._complete(queries, k, exclude, scores, rows)
+        return scores, rows
 
     def _search(
-        self, queries: Tensor, depth: int, k: int, exclude: Jagged | None
+        self, queries: Tensor, depth: int, k: int, exclude: Jagged | None, find: Find
     ) -> tuple[Tensor, Tensor]:
         asked = linked(queries, self.geometry).contiguous().numpy()
-        raw_scores, raw_rows = self.find(asked, depth, torch.get_num_threads())
+        raw_scores, raw_rows = find(asked, depth, torch.get_num_threads())
         rows, scores = torch.from_numpy(raw_rows), torch.from_numpy(raw_scores)
         bad = rows < 0
         if exclude is not None:

@@ -26,9 +26,26 @@ class FaissGraph:
         self, queries: Floats, depth: int, breadth: int, threads: int
     ) -> tuple[Floats, NDArray[np.int64]]:
         """See `Graph.search`."""
+        return self._search(queries, depth, breadth, threads, None)
+
+    def search_passing(
+        self, queries: Floats, depth: int, breadth: int, threads: int, passes: NDArray[np.bool_]
+    ) -> tuple[Floats, NDArray[np.int64]]:
+        """See `FilteredGraph.search_passing`."""
+        import faiss
+
+        bits = np.packbits(passes, bitorder="little")
+        own = faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
+        return self._search(queries, depth, breadth, threads, own)
+
+    def _search(
+        self, queries: Floats, depth: int, breadth: int, threads: int, selector: Any
+    ) -> tuple[Floats, NDArray[np.int64]]:
         import faiss
 
         parameters = faiss.SearchParametersHNSW(efSearch=breadth)  # type: ignore[attr-defined]
+        if selector is not None:
+            parameters.sel = selector
         with faiss_threads(threads):
             scores, rows = self.graph.search(queries, depth, params=parameters)
         if self.graph.metric_type == faiss.METRIC_L2:  # faiss gives squared distances

@@ -10,11 +10,14 @@ Shape letters: B queries, n items, E width of a vector, D width of what the grap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys.core.errors import IntegrityError
+from recsys.data.batch import Jagged
 from recsys.layers.geometry import Geometry
 from recsys.retrieval.index.approximate import (
     ApproximateBackend,
@@ -53,6 +56,16 @@ class Graph(Protocol):
 
     def to_bytes(self) -> bytes:
         """Return what the library reads again."""
+
+
+@runtime_checkable
+class FilteredGraph(Graph, Protocol):
+    """A graph whose library can pass over points on its walk."""
+
+    def search_passing(
+        self, queries: Floats, depth: int, breadth: int, threads: int, passes: NDArray[np.bool_]
+    ) -> tuple[Floats, Ints]:
+        """Return what `search` does, of the points that `passes` (n,) alone."""
 
 
 class GraphLibrary(Protocol):
@@ -121,6 +134,31 @@ class GraphIndex(ApproximateIndex):
         return self.graph.search(points, depth, max(self.effort.breadth, 2 * depth), threads)
 
 
+class FilteredGraphIndex(GraphIndex):
+    """A `GraphIndex` whose library filters while it walks; see `FilteredIndex`.
+
+    The walk still goes through what does not pass, and keeps the wider a margin the less does.
+    """
+
+    def search_passing(
+        self, queries: Tensor, k: int, passes: Tensor, exclude: Jagged | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return nearly the k best of those that pass; see `FilteredIndex.search_passing`."""
+        graph, wanted = self.graph, passes.numpy()
+        assert isinstance(graph, FilteredGraph)
+        left = int(passes.sum())
+
+        def find(points: Floats, depth: int, threads: int) -> tuple[Floats, Ints]:
+            breadth = _widened(max(self.effort.breadth, 2 * depth), left, len(self))
+            return graph.search_passing(points, depth, breadth, threads, wanted)
+
+        return self._by_depth(queries, k, exclude, find)
+
+    def candidates(self, k: int, num_passing: int) -> int:
+        """See `FilteredIndex.candidates`."""
+        return _widened(max(self.effort.breadth, 2 * k), num_passing, len(self))
+
+
 @dataclass(frozen=True)
 class GraphBackend(ApproximateBackend):
     """The backend around a library of graphs; see `Backend`."""
@@ -147,7 +185,7 @@ class GraphBackend(ApproximateBackend):
         """See `ApproximateBackend`."""
         points = linked(vectors, geometry).contiguous().numpy()
         graph = self.library.build(points, metric_of(geometry), threads)
-        return GraphIndex(graph, vectors, _BREADTHS[0], geometry, self.library.name)
+        return _index_over(graph, vectors, _BREADTHS[0], geometry, self.library.name)
 
     def write(self, folder: Path, index: GraphIndex) -> dict[str, Any]:
         """Write the graph."""
@@ -166,4 +204,17 @@ class GraphBackend(ApproximateBackend):
                 f"are {len(points)} x {points.shape[1]}"
             )
         breadth = effort_of(facts, _EF).breadth
-        return GraphIndex(graph, vectors, breadth, geometry, self.library.name)
+        return _index_over(graph, vectors, breadth, geometry, self.library.name)
+
+
+def _index_over(
+    graph: Graph, vectors: Tensor, breadth: int, geometry: Geometry, library: str
+) -> GraphIndex:
+    filters = isinstance(graph, FilteredGraph)
+    kind = FilteredGraphIndex if filters else GraphIndex
+    return kind(graph, vectors, breadth, geometry, library)
+
+
+def _widened(breadth: int, num_passing: int, size: int) -> int:
+    """Return how wide a walk has to be so that it keeps `breadth` items that pass."""
+    return min(size, -(-breadth * size // max(1, num_passing)))

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -33,6 +33,22 @@ class Index(Protocol):
         Best first, ties by the smaller row; score -inf and row -1 where fewer than k items
         remain once those of `exclude` (B rows of item rows) are left out.
         """
+
+
+@runtime_checkable
+class FilteredIndex(Index, Protocol):
+    """An index whose library leaves out what does not pass while it searches."""
+
+    def search_passing(
+        self, queries: Tensor, k: int, passes: Tensor, exclude: Jagged | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return what `Index.search` does, of the items that `passes` (n,) bool alone.
+
+        A list may be short where items that pass were not met: whoever asks completes it.
+        """
+
+    def candidates(self, k: int, num_passing: int) -> int:
+        """Return how many candidates a search for k of so many items keeps: what it costs."""
 
 
 @dataclass(frozen=True)

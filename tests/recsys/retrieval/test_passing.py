@@ -154,7 +154,7 @@ def test_few_items_are_scored_and_many_are_asked_of_the_index(
 ) -> None:
     items, index = torch.randn(1000, 4), Counting(1000, 4)
     held: Index = index
-    monkeypatch.setattr(among, "WALK", 4)
+    monkeypatch.setattr(among, "WALK", 500.0)
     few = torch.arange(1000) < 100
     rows = Among(held, items, few).search(items[:3], 5)[1]
     assert index.asked == []
@@ -170,6 +170,46 @@ def test_few_items_are_scored_and_many_are_asked_of_the_index(
     rows = Among(held, items, late).search(items[:3], 5)[1]
     best = (items[:3] @ items[200:].T).sort(descending=True, dim=1)
     assert rows.tolist() == (best.indices[:, :5] + 200).tolist()
+
+
+class Filtering(Counting):
+    """The same with a filter of its own, which does not meet the last items."""
+
+    def search_passing(
+        self, queries: Tensor, k: int, passes: Tensor, exclude: Jagged | None = None
+    ) -> tuple[Tensor, Tensor]:
+        self.asked.append(k)
+        rows = torch.full((len(queries), k), -1)
+        met = passes[:300].nonzero().flatten()[:k]
+        rows[:, : len(met)] = met
+        return -rows.float().masked_fill(rows < 0, torch.inf), rows
+
+    def candidates(self, k: int, num_passing: int) -> int:
+        return 2 * k * self.size // num_passing
+
+
+def test_an_index_with_its_own_filter_is_asked_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    items, index = torch.randn(1000, 4), Filtering(1000, 4)
+    held: Index = index
+    many = torch.arange(1000) % 2 == 1
+    monkeypatch.setattr(among, "WALK", 500.0)
+    assert Among(held, items, many).search(items[:3], 5)[1].tolist() == [[1, 3, 5, 7, 9]] * 3
+    assert index.asked == [5]
+    # What it does not meet is found all the same.
+    late = torch.arange(1000) >= 298
+    rows = Among(held, items, late).search(items[:3], 5)[1]
+    best = (items[:3] @ items[298:].T).sort(descending=True, dim=1)
+    assert rows.tolist() == (best.indices[:, :5] + 298).tolist()
+    assert index.asked == [5, 5]
+
+
+def test_the_more_queries_the_sooner_all_that_pass_are_scored() -> None:
+    """A copy of the vectors is shared, and many queries are scored at less each."""
+    ways: Any = Among(
+        Filtering(100_000, 1), torch.zeros(100_000, 1), torch.arange(100_000) % 2 == 1
+    )
+    assert ways.depth(10, 1) is not None
+    assert ways.depth(10, 10_000) is None
 
 
 def test_where_all_pass_the_index_answers_alone() -> None:
