@@ -49,7 +49,8 @@ class Attribute:
         weights = np.repeat(1 / np.maximum(length, 1), length)[event]
         liked = np.bincount(cell, weights, minlength=len(length) * self.values.shape[1])
         candidate, cell = self._cells(items)
-        return np.bincount(candidate, liked[cell], minlength=len(items.values))
+        found = np.bincount(candidate, liked[cell], minlength=len(items.values))
+        return found.astype(np.float64, copy=False)
 
     def _cells(self, items: Jagged) -> tuple[_Ints, _Ints]:
         """Return each value of each item of B rows: which item, and which cell of (B, V)."""
@@ -57,7 +58,8 @@ class Attribute:
         count = (starts[rows + 1] - starts[rows]).astype(np.int64)
         value = self.values.indices[pieces(starts[rows].astype(np.int64), count)]
         owner = np.repeat(items.owners().numpy(), count)
-        return np.repeat(np.arange(len(rows)), count), owner * self.values.shape[1] + value
+        cell = (owner * self.values.shape[1] + value).astype(np.int64)
+        return np.repeat(np.arange(len(rows)), count), cell
 
 
 @dataclass(frozen=True)
