@@ -82,13 +82,19 @@ def murmur3_64(strings: pa.Array) -> NDArray[np.int64]:
     out = np.empty(len(strings), np.uint64)
     for start in range(0, len(strings), _CHUNK_ROWS):
         chunk = strings.slice(start, _CHUNK_ROWS)
-        low, high = (murmur3_32(chunk, seed).astype(np.uint64) for seed in _SEEDS)
+        low, high = _murmur3(chunk, _SEEDS).astype(np.uint64)
         out[start : start + len(chunk)] = low | (high << np.uint64(32))
     return out.view(np.int64)
 
 
 def murmur3_32(strings: pa.Array, seed: int) -> NDArray[np.uint32]:
     """Return MurmurHash3_x86_32 of the bytes of each string, (N,) uint32; a large_string array."""
+    found: NDArray[np.uint32] = _murmur3(strings, (seed,))[0]
+    return found
+
+
+def _murmur3(strings: pa.Array, seeds: tuple[int, ...]) -> NDArray[np.uint32]:
+    """Return the hashes under each of K seeds, (K, N)."""
     raw = np.frombuffer(strings.buffers()[1], np.int64)
     offsets = raw[strings.offset : strings.offset + len(strings) + 1]
     words = _words(strings.buffers()[2], int(offsets[0]), int(offsets[-1]))
@@ -98,17 +104,17 @@ def murmur3_32(strings: pa.Array, seed: int) -> NDArray[np.uint32]:
     blocks = blocks[order]
     starts = (offsets[:-1] - offsets[0])[order]
     sizes = np.diff(offsets)[order]
-    state = np.full(len(order), seed, np.uint32)
+    state = np.repeat(np.array(seeds, np.uint32)[:, None], len(order), axis=1)
     for block in range(int(blocks[0]) if len(blocks) else 0):
         live = int(np.searchsorted(-blocks, -block))  # rows with more than `block` blocks
-        mixed = state[:live] ^ _scramble(words[starts[:live] + 4 * block])
-        state[:live] = _rotate(mixed, 13) * np.uint32(5) + np.uint32(0xE6546B64)
+        mixed = state[:, :live] ^ _scramble(words[starts[:live] + 4 * block])
+        state[:, :live] = _rotate(mixed, 13) * np.uint32(5) + np.uint32(0xE6546B64)
     rest = (sizes & 3).astype(np.uint32)
     tail = words[starts + 4 * blocks] & ((np.uint32(1) << (rest * np.uint32(8))) - np.uint32(1))
     state ^= _scramble(tail)
     state ^= sizes.astype(np.uint32)
     hashes = np.empty_like(state)
-    hashes[order] = _finish(state)
+    hashes[:, order] = _finish(state)
     return hashes
 
 

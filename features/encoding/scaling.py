@@ -15,6 +15,7 @@ A number outside of what training saw counts as the nearest one that it saw: a m
 to say about the world beyond.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any, Literal, Self
@@ -127,6 +128,33 @@ class Scaler:
 
 def _quantiles(values: NDArray[np.float64], count: int) -> NDArray[np.float64]:
     return np.asarray(np.quantile(values, np.linspace(0, 1, count)))
+
+
+@dataclass(frozen=True)
+class Scales:
+    """Several scalers that standardise, as one of rows; each (F,)."""
+
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    deviation: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, scalers: Sequence[Scaler]) -> Self:
+        """Return them side by side.
+
+        Raises:
+            ValueError: one does something else.
+        """
+        if any(one.transform != "standardise" for one in scalers):
+            raise ValueError("only scalers that standardise are applied to rows at once")
+        names = ("low", "high", "mean", "deviation")
+        return cls(*(np.array([getattr(one, name) for one in scalers]) for name in names))
+
+    def apply(self, values: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Return (N, F) float32, each column as its scaler has it; NaN becomes 0."""
+        scaled = (np.clip(values, self.low, self.high) - self.mean) / self.deviation
+        return np.nan_to_num(scaled, nan=0.0).astype(np.float32)
 
 
 def _squash(transform: Transform, values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -7,6 +7,7 @@ a candidate. Letters: B requests, C candidates, F columns, G groups of columns.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,9 @@ from numpy.typing import NDArray
 
 from recsys.data.batch import FeatureBlock
 from recsys.features.bundle.rows import RowModel
+from recsys.features.encoding.scaling import Scales
 from recsys.features.encoding.whole_rows import WholeRows
+from recsys.features.kinds.feature import is_nan
 from recsys.features.pipeline.candidates import Candidates
 from recsys.features.requests.origin import RequestOrigin
 from recsys.features.requests.table import encode_users
@@ -68,14 +71,13 @@ class RowRanker:
     def score(self, candidates: Candidates, inputs: Floats, users: FeatureBlock | None) -> Floats:
         """Return the logits of candidates, (C,)."""
         assert users is not None, "requests are encoded for the ranker"
-        whole = WholeRows(self.model.encoder)
         owner, rows = candidates.items.owners(), candidates.items.values
         found = np.zeros(len(rows))
         for start in range(0, len(rows), AT_ONCE):
             part = slice(start, start + AT_ONCE)
-            context = self.model.encoder.encode("interactions", self._table(inputs[part]))
+            context = self._context(inputs[part])
             block = users.take(owner[part]).beside(context, self.items.take(rows[part]))
-            found[part] = self.model.logits(whole(block))
+            found[part] = self.model.logits(self._whole(block))
         return found
 
     def parts(
@@ -97,6 +99,17 @@ class RowRanker:
             found[:, number] = whole - self.score(candidates, without, users)
         return found
 
-    def _table(self, inputs: Floats) -> pa.Table:
-        columns = {name: pa.array(inputs[:, at]) for at, name in enumerate(self.columns)}
-        return pa.table(columns)
+    def _context(self, inputs: Floats) -> FeatureBlock:
+        """Return rows (C, F) as the encoder has the columns of a log: each a number, is it null."""
+        dense = np.stack([self._scales.apply(inputs), is_nan(inputs)], axis=2)
+        dense = dense.reshape(len(inputs), 2 * len(self.columns))
+        none = torch.zeros(len(inputs), 0, dtype=torch.int64)
+        return FeatureBlock(none, (), torch.from_numpy(dense))
+
+    @cached_property
+    def _scales(self) -> Scales:
+        return Scales.of([self.model.encoder.scalers[name] for name in self.columns])
+
+    @cached_property
+    def _whole(self) -> WholeRows:
+        return WholeRows(self.model.encoder)

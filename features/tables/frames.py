@@ -8,7 +8,7 @@ import hashlib
 import io
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +66,9 @@ def lent(tables: Mapping[str, Any]) -> Iterator[dict[str, str]]:
         DataError: a column of a frame has no Arrow type; or what the body raises, where it is about
             a frame with the name of the table in place of the file.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        given = {name: one for name, one in tables.items() if one is not None}
+    given = {name: one for name, one in tables.items() if one is not None}
+    needs_folder = any(not isinstance(one, str | Path) for one in given.values())
+    with tempfile.TemporaryDirectory() if needs_folder else nullcontext("") as folder:
         paths = {name: path_of(one, name, Path(folder)) for name, one in given.items()}
         names = {path: name for name, path in paths.items() if is_frame(given[name])}
         try:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from recsys.core.errors import ConfigError
 from recsys.core.strict import parse
-from recsys.features.encoding.scaling import Scaler, Transform
+from recsys.features.encoding.scaling import Scaler, Scales, Transform
 from recsys.features.kinds.numeric import NumericFeature
 
 TRANSFORMS: tuple[Transform, ...] = (
@@ -122,6 +122,21 @@ def test_what_training_never_saw_counts_as_the_nearest_that_it_saw(transform: Tr
     inside, outside = outputs(scaler, [1.0, 40.0]), outputs(scaler, [-1e9, 1e9])
     assert outside == inside
     assert inside[0][0] != inside[0][1]
+
+
+def test_scalers_that_standardise_are_applied_to_rows_at_once() -> None:
+    scalers = [
+        fit("standardise", [1.0, 5.0, 9.0]),
+        fit("standardise", [NAN]),
+        fit("standardise", [2.0]),
+    ]
+    rows = np.array([[1.5, 2.0, NAN], [-9.0, NAN, 2.0], [1e9, 3.0, 7.0]])
+    found = Scales.of(scalers).apply(rows)
+    expected = np.column_stack([one.apply(rows[:, at]) for at, one in enumerate(scalers)])
+    assert found.dtype == np.float32
+    assert found.tolist() == expected.tolist()
+    with pytest.raises(ValueError, match="only scalers that standardise"):
+        Scales.of([fit("log1p", [1.0])])
 
 
 def test_scalers_saved_before_there_were_bins_are_read() -> None:

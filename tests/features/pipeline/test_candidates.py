@@ -12,6 +12,7 @@ from scipy import sparse
 
 from recsys.core.errors import ConfigError
 from recsys.data.batch import Jagged
+from recsys.features.pipeline import facts as facts_module
 from recsys.features.pipeline.candidates import Candidates
 from recsys.features.pipeline.facts import Attribute, ItemFacts
 from recsys.features.pipeline.fusing import FUSIONS, fit_fusion, input_names, inputs_of
@@ -136,6 +137,25 @@ def test_facts_say_how_much_of_the_history_is_like_a_candidate() -> None:
     assert found[:, 0].tolist() == pytest.approx([2 / 3, 1 / 3, 0, 1])
     assert found[:, 1].tolist() == [6, 1, 5, 8]
     assert found[:, 2].tolist() == pytest.approx([np.log(4), np.log(4), 0, np.log(2)])
+
+
+@pytest.mark.parametrize("cells", [1, 10, 1 << 22])
+def test_shares_are_the_product_of_history_and_attributes(
+    cells: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Items of no, one and several values; requests a few at a time, or all at once."""
+    monkeypatch.setattr(facts_module, "_CELLS", cells)
+    rng = np.random.default_rng(0)
+    ones = (rng.random((ITEMS, 5)) < 0.4).astype(np.float32)
+    ones[2] = 0
+    lengths = np.array([3, 0, 4, 1])
+    history = Jagged.of_lengths(rng.integers(ITEMS, size=8), lengths)
+    asked = Jagged.of_lengths(rng.integers(ITEMS, size=14), np.array([5, 6, 0, 3]))
+    found = Attribute(sparse.csr_array(ones)).shares(asked, history)
+    owner, events = history.owners().numpy(), history.values.numpy()
+    liked = [ones[events[owner == one]].sum(0) / max(lengths[one], 1) for one in range(4)]
+    pairs = zip(asked.owners().tolist(), asked.values.tolist(), strict=True)
+    assert found.tolist() == pytest.approx([liked[one] @ ones[item] for one, item in pairs])
 
 
 @settings(max_examples=20)
