@@ -30,6 +30,8 @@ _NO_MEMORY = (
     "the model adds what followed the last items before to its scores; that is not in the index, "
     "whose lists are those of the model without its memory"
 )
+_OF_VECTORS = ("space_id", "compatible_since", "n", "dim", "metric", "geometry", "normalised")
+"""Facts of an index that hold of its vectors alone."""
 VECTORS = "parquet"
 """What `recsys export --to` calls vectors without an index."""
 
@@ -68,8 +70,7 @@ def export_index(
         asked = encoding.queries(more_like(queries, scorer.model.config.geometry))
     with staged_folder(out.resolve().parent, out.name) as staging:
         if target == VECTORS:
-            names = ("space_id", "n", "dim", "metric", "geometry", "normalised")
-            facts = {k: stored[k] for k in names if k in stored}
+            facts = {k: stored[k] for k in _OF_VECTORS if k in stored}
             _write_vectors(staging / "vectors.parquet", scorer.item_ids, vectors)
         else:
             request = IndexRequest(
@@ -80,6 +81,7 @@ def export_index(
                 item_ids_sha256=stored["item_ids_sha256"],
                 kind=kinds_by_export()[target],
                 min_recall=min_recall,
+                compatible_since=tuple(stored.get("compatible_since", ())),
             )
             facts = build_index(staging, request)
             ids = pa.table({"row": range(len(scorer.item_ids)), "item_id": scorer.item_ids})

@@ -36,6 +36,8 @@ def build_index(folder: Path, request: IndexRequest) -> dict[str, Any]:
         "n": len(vectors),
         "dim": vectors.shape[1],
     }
+    if request.compatible_since:
+        facts["compatible_since"] = list(request.compatible_since)
     (folder / VECTORS_FILE).write_bytes(save({"vectors": vectors}))
     facts |= BACKENDS[kind].build(folder, request)
     write_facts(folder, facts)
