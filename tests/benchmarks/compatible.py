@@ -20,7 +20,7 @@ the one rotation that brings the new items nearest to the old ones that both kno
 the linear map of queries that does so best, which need not keep lengths.
 
     --set data=sports       one of the data sets (default ml1m,sports)
-    --set seeds=1           fewer seeds (default 2)
+    --set seeds=1           fewer seeds (default 2); with --save, data sets not named are kept
     --set ways=warm,items   some of the ways
     --set training.epochs=4 any key of the configuration, for all trainings
 
@@ -44,9 +44,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
-from _compatible_losses import Influence, Towards, clusters, random_targets, simplex
 from _harness import SMALL_MODEL, SMALL_TRAINING, Benchmark, peak_memory_mib
 from _loaned import loaned
+from loss_methods.compatible import Influence, Towards, clusters, random_targets, simplex
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -339,7 +339,7 @@ def main() -> None:
     own = {
         "data": "ml1m,sports",
         "seeds": "1" if bench.quick else "2",
-        "ways": ",".join(WAYS),
+        "ways": ",".join(bench.sized(WAYS, WAYS, ("influence", "simplex"))),
     }
     given = dict(override.split("=", 1) for override in bench.overrides)
     own |= {key: given.pop(key) for key in list(given) if key in own}
