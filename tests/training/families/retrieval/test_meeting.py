@@ -17,8 +17,10 @@ import yaml
 import recsys
 from recsys.app.starting import Start, planned
 from recsys.bundle.compatible import CompatibleSpace
+from recsys.bundle.directory import Bundle
 from recsys.core.errors import ConfigError, NotFoundError
 from recsys.features.bundle.model_bundle import ModelBundle
+from recsys.serving.version_facts import marks_of
 from recsys.training.families.load import config_of
 from recsys.training.families.retrieval.meeting import _judged
 
@@ -49,7 +51,7 @@ SESSIONS: dict[str, Any] = {
         "transformer": {"num_blocks": 1, "num_heads": 1},
     },
     "training": {
-        "metric": f"recall_at_{K}", "epochs": 4, "batch_size": 32, "learning_rate": 0.01,
+        "metric": f"recall_at_{K}", "epochs": 3, "batch_size": 32, "learning_rate": 0.01,
         "uniform_negatives": 16,
     },
 }  # fmt: skip
@@ -169,6 +171,7 @@ def test_an_export_says_whose_items_the_queries_find(pair: Pair, tmp_path: Path)
         assert found["compatible_since"] == [space.space_id]
     manifest = json.loads((pair.new.bundle / "manifest.json").read_text())
     assert manifest["facts"]["compatible_since"] == [space.space_id]
+    assert marks_of(Bundle.open(pair.new.bundle))["compatible_since"] == space.space_id
     recsys.export(pair.old, tmp_path / "old", to="exact")
     requests = pd.DataFrame({"user": ["u000"], "history": [["i03"]]})
     for index in ("old", "new"):
@@ -210,6 +213,7 @@ def test_less_than_the_share_is_not_claimed() -> None:
     assert "less than compatible_share: 0.96. Export the items" in less.warning
 
 
+@pytest.mark.parametrize("pair", [TOWERS], ids=["two_tower"], indirect=True)
 def test_a_final_model_takes_over_what_was_measured(pair: Pair, train: Train, folder: Path) -> None:
     final = recsys.train(final=pair.new, quiet=True)
     (space,) = described(final).compatible_since
