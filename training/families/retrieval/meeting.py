@@ -6,6 +6,7 @@ is left to find is whether the earlier index answers its queries about as well a
 model that it was made for: that is measured on the held-out rows, and claimed only where it holds.
 """
 
+import logging
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -31,6 +32,9 @@ from recsys.training.families.comparing import CommonTest, ModelOnTest, NamedMod
 from recsys.training.families.opened import OpenedModel, rows_of
 from recsys.training.families.retrieval.reading import Read, RetrievalData
 from recsys.training.families.retrieval.validation import vectors_with
+
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -225,6 +229,7 @@ def _recall(
 
 def _judged(space: CompatibleSpace, words: str, least: float) -> Met:
     if space.share >= least:
+        LOG.info("compatible with: %s", words)
         return Met((space,), words)
     warning = (
         f"compatible_with: not claimed: {words}; less than compatible_share: {least:g}. Export the "
