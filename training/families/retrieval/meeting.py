@@ -33,7 +33,6 @@ from recsys.training.families.opened import OpenedModel, rows_of
 from recsys.training.families.retrieval.reading import Read, RetrievalData
 from recsys.training.families.retrieval.validation import vectors_with
 
-
 LOG = logging.getLogger(__name__)
 
 
