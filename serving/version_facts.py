@@ -106,11 +106,13 @@ def _figures(kept: Kept) -> list[str]:
 
 
 def marks_of(bundle: Bundle) -> dict[str, str]:
-    """Return the tags of a version whose model was trained on all rows; none of another's."""
+    """Return the tags of a version: that its model was trained on all rows, and whom it meets."""
     facts = bundle.manifest["facts"]
-    return {
-        name: str(facts[name]) for name in ("final", "trained_on", "chosen_by") if name in facts
-    }
+    names = ("final", "trained_on", "chosen_by")
+    found = {name: str(facts[name]) for name in names if name in facts}
+    if "compatible_since" in facts:
+        found["compatible_since"] = ", ".join(facts["compatible_since"])
+    return found
 
 
 def _log_data(client: Any, run_id: str, data: Any) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from recsys.bundle.compatible import CompatibleSpace
 from recsys.core.strict import parse
 from recsys.data.batch import FeatureLayout
 from recsys.embeddings.table import TableConfig
@@ -34,6 +35,7 @@ class ModelDescription:
         filter_seen: whether lists left out what the user had interacted with when the model was
             evaluated.
         space_id: hash of all that shapes an item's vector; None where items have none.
+        compatible_since: earlier spaces whose item vectors its queries may search as well.
         k: items of a list where who asks does not say how many.
     """
 
@@ -44,6 +46,7 @@ class ModelDescription:
     sessions: SessionConfig | None = None
     filter_seen: bool = True
     space_id: str | None = None
+    compatible_since: tuple[CompatibleSpace, ...] = ()
     k: int = LIST_LENGTH
 
     @property
@@ -77,6 +80,8 @@ class ModelDescription:
         table = self.embedding
         if not self.gives_rows:
             found["space_id"] = self.space_id
+            if self.compatible_since:
+                found["compatible_since"] = [one.model_dump() for one in self.compatible_since]
             found["evaluation"] = {"filter_seen": self.filter_seen}
             found["k"] = self.k
         if self.sessions is not None:
@@ -113,5 +118,9 @@ class ModelDescription:
             sessions=sessions,
             filter_seen=bool(raw.get("evaluation", {}).get("filter_seen", True)),
             space_id=raw.get("space_id"),
+            compatible_since=tuple(
+                parse(CompatibleSpace, one, source=source)
+                for one in raw.get("compatible_since", ())
+            ),
             k=int(raw.get("k", LIST_LENGTH)),
         )

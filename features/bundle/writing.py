@@ -156,9 +156,11 @@ def write_model(parent: Path, contents: ModelContents) -> Path:
         if contents.optimizer_state is not None:
             write_optimizer_state(folder, contents.optimizer_state)
 
+    since = [one.space_id for one in about.compatible_since]
     facts = {
         "kind": about.kind,
         **({} if about.space_id is None else {"space_id": about.space_id}),
+        **({"compatible_since": since} if since else {}),
         "data_fingerprint": contents.fingerprint,
         "config_sha256": hashlib.sha256(contents.config.encode()).hexdigest(),
         "metrics": {"test": dict(contents.metrics.test)},

@@ -194,6 +194,11 @@ def check(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     help="Processes on this machine that train together, the table sharded over them.",
 )
 @click.option("--warm-start", metavar="MODEL", help="Start from the weights of this model.")
+@click.option(
+    "--compatible-with",
+    metavar="MODEL",
+    help="Let queries search the item index of this earlier model, too; measured.",
+)
 @click.option("--final", is_flag=True, help="Train on all rows in the end, test rows among them.")
 @click.option(
     "--from", "chosen", metavar="MODEL", help="With --final: take what this model's run chose."
@@ -212,6 +217,11 @@ def train(
 
     --warm-start takes a bundle folder, a run id or models:/name@alias, and continues from its
     weights: on newer rows, with other features, or with a larger embedding.num_rows.
+
+    --compatible-with rotates the vectors of a two-tower or a model of sessions onto those of an
+    earlier one, which changes no list, and measures what the earlier model's item index answers to
+    the new queries. The model claims to be compatible where that is compatible_share or more of
+    what the earlier queries get there.
 
     --final trains and evaluates as ever, and then once more on all rows, for as many epochs as were
     best, with the calibration and all else that was chosen. --final --from MODEL does the second
@@ -234,9 +244,12 @@ def train(
         )
     if begin.chosen is not None and not begin.final:
         raise click.UsageError("--from goes with --final")
-    if begin.resume is not None and (overrides or begin.warm_start or begin.chosen):
+    if begin.resume is not None and (
+        overrides or begin.warm_start or begin.compatible_with or begin.chosen
+    ):
         raise click.UsageError(
-            "--set, --warm-start and --from do not go with --resume: a run keeps its configuration"
+            "--set, --warm-start, --compatible-with and --from do not go with --resume: a run "
+            "keeps its configuration"
         )
     if workers > 1 and begin.final and begin.chosen is None and as_json:
         raise click.UsageError(

@@ -26,6 +26,7 @@ from recsys.features.tables.reading import open_table
 from recsys.features.tables.sources import Sources, policies_with
 from recsys.serving.engines.batch import shards_of_log, shards_of_requests
 from recsys.serving.export.query_encoding import query_vectors_of_requests
+from recsys.serving.export.searched import check_searches
 from recsys.serving.recommend.filters import Filters
 from recsys.serving.recommend.rows import RowScorer
 from recsys.serving.recommend.scorer import Scorer
@@ -201,6 +202,7 @@ class Model:
         history: Any = None,
         user_table: Any = None,
         requests: Any = None,
+        index: str | Path | None = None,
     ) -> pd.DataFrame:
         """Return what an index is searched with: a vector a user, or one an interest of the user.
 
@@ -209,6 +211,7 @@ class Model:
             history: likewise.
             user_table: likewise.
             requests: likewise.
+            index: export that is searched; of a model that this one does not meet it is refused.
 
         Returns:
             Columns: the user key and `vector`, a float32 array, (E,), or (I, E) for a model of
@@ -219,6 +222,8 @@ class Model:
             (64,)
         """
         scorer = self._scorer
+        if index is not None:
+            check_searches(scorer, Path(index))
         key = scorer.schema.user_key
         tables = [table for table, _ in self._asked(users, history, user_table, requests)]
         vectors = [query_vectors_of_requests(scorer, table) for table in tables]
@@ -370,9 +375,8 @@ class Model:
                 "user_table out"
             )
         if isinstance(requests, str | Path):
-            parts = [
-                (one.read(), one.origin) for one in shards_of_requests(scorer, str(requests)).parts
-            ]
+            asked = shards_of_requests(scorer, str(requests)).parts
+            parts = [(one.read(), one.origin) for one in asked]
         else:
             parts = [(to_arrow(requests, REQUESTS), RequestOrigin(REQUESTS))]
         if users is None:
@@ -381,8 +385,7 @@ class Model:
 
     def _sources(self, paths: Mapping[str, str]) -> Sources:
         """Return the log and the tables of users: those given, else those of the training."""
-        given = self.config.data
-        schema = self._scorer.schema
+        given, schema = self.config.data, self._scorer.schema
         sides = [name for name, side in schema.others.items() if side.joins == "users"]
         others = {name: given.others[name] for name in sides}
         log, users = paths.get("history", given.interactions), paths.get("users", given.users)

@@ -8,6 +8,7 @@ from recsys.core.errors import ConfigError
 from recsys.core.tracking_store import store_uri
 from recsys.serving.registry import resolve
 from recsys.training.config.experiment import ExperimentConfig, LearnedExperiment, start_of
+from recsys.training.config.retrieval import RetrievalExperiment
 from recsys.training.jobs.final import check_can_choose, final_config
 from recsys.training.jobs.runs import bundle_of_finished, config_of_run
 
@@ -16,14 +17,16 @@ from recsys.training.jobs.runs import bundle_of_finished, config_of_run
 class Start:
     """How a training starts, beside its configuration.
 
-    resume: folder of a run that was stopped. warm_start: model whose weights it starts from. final:
-    train on all rows, after the training that chooses, or with what `chosen` chose. chosen: that
-    model. tracking_uri: the MLflow store. overrides: `key=value`, of the configuration of `chosen`
-    where none is given.
+    resume: folder of a run that was stopped. warm_start: model whose weights it starts from.
+    compatible_with: model whose item index its queries are to search as well. final: train on all
+    rows, after the training that chooses, or with what `chosen` chose. chosen: that model.
+    tracking_uri: the MLflow store. overrides: `key=value`, of the configuration of `chosen` where
+    none is given.
     """
 
     resume: Path | None = None
     warm_start: str | None = None
+    compatible_with: str | None = None
     final: bool = False
     chosen: str | None = None
     tracking_uri: str | None = None
@@ -52,7 +55,7 @@ def planned(config: ExperimentConfig | None, start: Start) -> Planned:
     if start.chosen is not None and not start.final:
         raise ConfigError("the model that chose goes with final: it is for a training on all rows")
     if config is not None:
-        config = located(_tracked(config, start.tracking_uri))
+        config = located(_meeting(_tracked(config, start.tracking_uri), start.compatible_with))
     chosen = start.chosen or (None if config is None else config.final)
     if chosen is not None:
         return Planned(_final(config, start, chosen))
@@ -76,6 +79,8 @@ def _resumed(config: ExperimentConfig | None, start: Start, run_dir: Path) -> Pl
         raise ConfigError("give a configuration or a run to resume, one of the two")
     if start.warm_start is not None:
         raise ConfigError("warm_start does not go with resume: a run keeps its configuration")
+    if start.compatible_with is not None:
+        raise ConfigError("compatible_with does not go with resume: a run keeps its configuration")
     if start.chosen is not None:
         raise ConfigError(
             "the model that chose does not go with resume: a run keeps its configuration"
@@ -100,6 +105,11 @@ def _final(config: ExperimentConfig | None, start: Start, chosen: str) -> Experi
             "warm_start does not go with the model that chose: a final training starts from what "
             "that model's training started from"
         )
+    if start.compatible_with is not None:
+        raise ConfigError(
+            "compatible_with does not go with the model that chose: a final training takes over "
+            "what was measured of that model"
+        )
     uri = start.tracking_uri if config is None else config.tracking.uri
     found = final_config(config, resolve(chosen, uri=uri), start.overrides)
     return _tracked(found, start.tracking_uri)
@@ -110,6 +120,18 @@ def _tracked(config: ExperimentConfig, uri: str | None) -> ExperimentConfig:
         return config
     tracking = config.tracking.model_copy(update={"uri": store_uri(uri)})
     return config.model_copy(update={"tracking": tracking})
+
+
+def _meeting(config: ExperimentConfig, model: str | None) -> ExperimentConfig:
+    """Return the configuration with the earlier model that is named."""
+    if model is None:
+        return config
+    if not isinstance(config, RetrievalExperiment):
+        raise ConfigError(
+            f"compatible_with: a model of kind {config.model.kind} has no item vectors that meet "
+            "those of an earlier one: leave it out"
+        )
+    return config.model_copy(update={"compatible_with": model})
 
 
 def _started(config: ExperimentConfig, warm_start: str | None) -> ExperimentConfig:

@@ -16,6 +16,8 @@ from recsys.models.rankers import RankerConfig, build_ranker
 from recsys.models.retrieval import RetrievalConfig, RetrievalModel, build_retrieval
 
 _TABLE = "table.weight"
+_FRAME = "frame"
+"""Of a session model that was rotated."""
 
 
 def save_weights(model: nn.Module) -> bytes:
@@ -88,6 +90,8 @@ def _fill(model: nn.Module, embedding: UnifiedEmbedding, weights: bytes) -> None
         if table.shape != embedding.table.weight.shape:
             raise RuntimeError(f"a table of {tuple(table.shape)}")
         embedding.table.weight.copy_(table)
+        if _FRAME in tensors and hasattr(model, _FRAME):
+            model.frame = torch.empty_like(tensors[_FRAME])
         model.load_state_dict(tensors)
     except RuntimeError as error:
         raise IntegrityError(f"the weights do not fit the configuration: {error}") from None

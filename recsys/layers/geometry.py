@@ -78,6 +78,14 @@ def directions_of(vectors_NW: Tensor, geometry: Geometry) -> Tensor:
     return F.normalize(points_NE, dim=-1) if geometry == "dot" else points_NE
 
 
+def rotated(vectors_NX: Tensor, rotation_EE: Tensor | None) -> Tensor:
+    """Return x R in place of each point x that rows begin with; None: as they are."""
+    if rotation_EE is None:
+        return vectors_NX
+    width = len(rotation_EE)
+    return torch.cat([vectors_NX[..., :width] @ rotation_EE, vectors_NX[..., width:]], dim=-1)
+
+
 def neighbours_of(vectors_NW: Tensor, geometry: Geometry, noise_NE: Tensor) -> Tensor:
     """Return vectors (N, W) of queries next to items, off by `noise_NE`."""
     return query_vectors_of(points_of(vectors_NW, geometry) + noise_NE, geometry)

@@ -33,6 +33,7 @@ from recsys.layers.geometry import (
     candidate_vectors,
     points_of,
     query_vectors_of,
+    rotated,
     tower_width,
 )
 from recsys.layers.mlp import mlp
@@ -124,6 +125,7 @@ class SessionTransformer(nn.Module):
 
     def __init__(self, config: SessionTransformerConfig, embedding: UnifiedEmbedding) -> None:
         super().__init__()
+        self.frame: Tensor | None
         dim = config.dim
         self.config, self.embedding = config, embedding
         width = tower_width(dim, config.geometry)
@@ -141,6 +143,7 @@ class SessionTransformer(nn.Module):
         items = config.readout == "items"
         self.readout = ItemReadout(dim, config.dropout) if items else None
         self.repeat = nn.Linear(dim, 1) if config.repeats is True else None
+        self.register_buffer("frame", None)  # (D, D) of a model that was rotated
         log_temperature = torch.tensor(math.log(config.temperature))
         self.log_temperature = nn.Parameter(log_temperature, config.learn_temperature)
         self._start_small()
@@ -191,7 +194,7 @@ class SessionTransformer(nn.Module):
         With `repeats` (N, W + 1): the last number is what the score of an item gains by being in
         the session (`recsys.retrieval.repeats`).
         """
-        query_NW = query_vectors_of(states_ND.float(), self.config.geometry)
+        query_NW = query_vectors_of(rotated(states_ND.float(), self.frame), self.config.geometry)
         if self.repeat is None:
             return query_NW
         gain_N1 = self.repeat(states_ND).float() * self.temperature
@@ -218,15 +221,23 @@ class SessionTransformer(nn.Module):
 
     def placed(self, raw_NR: Tensor) -> Tensor:
         """Return the vectors (N, W) of items of which `raw_items` gave (N, R)."""
-        return candidate_vectors(raw_NR, self.config.geometry)
+        return candidate_vectors(rotated(raw_NR, self.frame), self.config.geometry)
 
     def placed_catalogue(self, raw_NR: Tensor, *, chunk_rows: int) -> Tensor:
         """Return the vectors (N, W) of the whole catalogue: those of its items by themselves."""
         return self.placed(raw_NR)
 
     def item_space(self) -> tuple[bytes, list[Tensor]]:
-        """Return what else than the tower and the table decides on an item's vector: nothing."""
-        return b"", []
+        """Return what else than the tower and the table decides on an item's vector."""
+        return b"", [] if self.frame is None else [self.frame]
+
+    def rotate(self, rotation_DD: Tensor) -> None:
+        """Put x R in place of every point x of items and queries; products stay what they are.
+
+        rotation_DD: orthogonal. The transformer sees the items of a session as it learnt to.
+        """
+        before = torch.eye(self.config.dim) if self.frame is None else self.frame
+        self.frame = (before.double() @ rotation_DD.double()).to(self.start)
 
     def encode_queries(self, users: FeatureBlock, item_vectors: Tensor, history: History) -> Tensor:
         """Return vectors (B, W) of what comes after each history, which may be empty.
@@ -348,7 +359,8 @@ class SessionTransformer(nn.Module):
             output_size=len(history.gap),
         )
         points_UD = points_of(items_UW, self.config.geometry)
-        points_TD = x_TD = F.embedding(history.items.values, points_UD)
+        back = None if self.frame is None else self.frame.T
+        points_TD = x_TD = rotated(F.embedding(history.items.values, points_UD), back)
         if self.event is not None:
             x_TD = x_TD + self.event(events_TX)
         if self.gap is not None:

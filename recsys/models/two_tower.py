@@ -214,6 +214,27 @@ class TwoTower(nn.Module):
         parts = [*self.query.state_dict().values(), graph.crow_indices(), graph.col_indices()]
         return self.config.smoothing.model_dump_json().encode(), parts
 
+    @torch.no_grad()
+    def rotate(self, rotation_EE: Tensor) -> None:
+        """Put x R in place of every point x of items and queries; products stay what they are.
+
+        The last layers take R in, and what reads the points of a history takes it back out.
+
+        rotation_EE: orthogonal.
+        """
+        turn_EE, dim = rotation_EE.double(), self.config.dim
+        first, pooled = self.query[0], self.embedding.plan.width(QUERY)
+        assert isinstance(first, nn.Linear)
+        readers = [first.weight[:, pooled + dim * h :] for h in range(self.config.history_heads)]
+        if self.interests is not None:
+            readers += [first.weight[:, -dim:], self.interests.hidden.weight]
+        for reader in readers:
+            reader[:, :dim] = (reader[:, :dim].double() @ turn_EE).to(reader.dtype)
+        for last in (self.candidate[-1], self.query[-1]):
+            assert isinstance(last, nn.Linear)
+            for rows in (last.weight, last.bias):
+                rows[:dim] = (turn_EE.T @ rows[:dim].double()).to(rows.dtype)
+
     def _smoothed(self, raw_NR: Tensor, users_ME: Tensor) -> Tensor:
         """Smooth the points; a bias says what it says of an item alone."""
         assert self.smoothing is not None

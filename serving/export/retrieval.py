@@ -156,6 +156,7 @@ def _request(scorer: Scorer, source: _Source, min_recall: float) -> IndexRequest
         item_ids_sha256=stored["item_ids_sha256"],
         kind=AUTO,
         min_recall=min_recall,
+        compatible_since=tuple(stored.get("compatible_since", ())),
     )
 
 

@@ -9,7 +9,10 @@ import yaml
 from recsys.core.errors import ConfigError, NotFoundError
 from recsys.training.config.experiment import ExperimentConfig
 
-_OF_THE_RUN = ("warm_start", "final", "keep_optimizer_state", "tracking", "output", "cache", "tune")
+_OF_THE_RUN = (
+    *("warm_start", "compatible_with", "compatible_share", "final", "keep_optimizer_state"),
+    *("tracking", "output", "cache", "tune"),
+)
 """Keys that say how a run goes, not what is trained; they are written last."""
 
 

@@ -1,5 +1,7 @@
 """The sections of an experiment whose model retrieves, whatever its family."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -93,11 +95,41 @@ class RetrievalExperiment(LearnedExperiment):
     training: RetrievalTrainingConfig
     evaluation: RetrievalEvaluationConfig
     index: IndexConfig = IndexConfig()
+    compatible_with: str | None = None
+    """Earlier model whose item index the queries of this one are to search, too: all vectors are
+    rotated so that items lie nearest to where they were, and what the earlier index then finds is
+    measured. A bundle or run folder, a run id or models:/name@alias."""
+    compatible_share: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """Least recall of the queries on the earlier index, in units of what the earlier model's own
+    have there; below it the model does not claim to be compatible."""
+
+    def located(self, find: Callable[[str], Path]) -> Self:
+        """Return the experiment with the folder of the earlier model that it is to meet."""
+        if self.compatible_with is None:
+            return self
+        return self.model_copy(
+            update={"compatible_with": str(find(self.compatible_with).resolve())}
+        )
+
+    @model_validator(mode="after")
+    def _something_measures_compatibility(self) -> Self:
+        if self.compatible_with is not None and self.split.kind == "none" and self.final is None:
+            raise ValueError(
+                "compatible_with is measured on rows that are held out, and split.kind: none holds "
+                "out none: leave it out, or train with --final, which takes over what was measured "
+                "of an earlier run"
+            )
+        return self
 
     @model_validator(mode="after")
     def _rows_are_positive(self) -> Self:
         refuse_labels(self)
         return self
+
+
+def to_meet(config: ExperimentConfig) -> str | None:
+    """Return the earlier model whose index a model is to search; None: none is named."""
+    return config.compatible_with if isinstance(config, RetrievalExperiment) else None
 
 
 def refuse_labels(config: ExperimentConfig) -> None:

@@ -42,7 +42,7 @@ class Given:
     with or without a report, and returns its bundle; for models that are made of others. report:
     whether one of this model is drawn. is_source: whether it is trained for such a model, which has
     said everything of the data. chosen: the model whose training chose the settings, where this one
-    is trained with them on all rows.
+    is trained with them on all rows. meets: the earlier model whose item index is to be searched.
     """
 
     world: World = ALONE
@@ -52,6 +52,7 @@ class Given:
     report: bool = True
     is_source: bool = False
     chosen: ModelBundle | None = None
+    meets: OpenedModel | None = None
 
 
 @dataclass(frozen=True)

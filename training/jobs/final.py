@@ -23,7 +23,7 @@ from recsys.training.jobs.runs import flat
 
 _FREE = (
     *("data", "policies", "split", "evaluation", "index", "tracking", "output", "cache", "tune"),
-    *("final", "keep_optimizer_state"),
+    *("final", "keep_optimizer_state", "compatible_with", "compatible_share"),
 )
 """Sections that do not shape the model, so that a last training may have others."""
 _FREE_KEYS = (

@@ -19,6 +19,7 @@ from recsys.embeddings.plan import EmbeddingPlan
 from recsys.embeddings.sharded import check_shards
 from recsys.training.config.experiment import ExperimentConfig, LearnedExperiment
 from recsys.training.config.file import dump_config
+from recsys.training.config.retrieval import to_meet
 from recsys.training.config.sections import TrainingConfig
 from recsys.training.engine.checkpoint import Checkpoints, LoopState
 from recsys.training.engine.loop import fit
@@ -33,6 +34,7 @@ from recsys.training.families.held_out import evaluated_words
 from recsys.training.families.load import parse_config
 from recsys.training.families.registry import family_of
 from recsys.training.jobs.fitting import fit_tracked
+from recsys.training.jobs.opening import open_model
 from recsys.training.jobs.runs import (
     TrackingListener,
     TrainResult,
@@ -135,7 +137,14 @@ def _learn(
             f"rank {world.rank} does not see {run_dir}, which the first rank made: 'output' has to "
             "be an absolute path on a file system that all machines share"
         )
-    given = replace(given, world=world, earlier=earlier, chosen=chosen)
+    meets = to_meet(config)
+    given = replace(
+        given,
+        world=world,
+        earlier=earlier,
+        chosen=chosen,
+        meets=None if meets is None else open_model(Path(meets)),
+    )
     job = family.open(config, given)
     config, kernel = _with_backend(config, job, world, run_dir)
     job = job.under(config)

@@ -34,7 +34,7 @@ def with_vectors(folder: Path, request: IndexRequest, kind: str) -> dict[str, An
     """Write the exact vectors into `folder`; return the facts that indexes of all kinds have."""
     vectors = request.vectors.contiguous()
     (folder / VECTORS_FILE).write_bytes(save({"vectors": vectors}))
-    return {
+    facts: dict[str, Any] = {
         "kind": kind,
         "space_id": request.space_id,
         "item_ids_sha256": request.item_ids_sha256,
@@ -44,6 +44,9 @@ def with_vectors(folder: Path, request: IndexRequest, kind: str) -> dict[str, An
         "n": len(vectors),
         "dim": vectors.shape[1],
     }
+    if request.compatible_since:
+        facts["compatible_since"] = list(request.compatible_since)
+    return facts
 
 
 def write_facts(folder: Path, facts: dict[str, Any]) -> None:

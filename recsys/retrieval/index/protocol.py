@@ -59,6 +59,7 @@ class IndexRequest:
     recall with. space_id: hash of all that shapes an item's vector. item_ids_sha256: hash of the
     catalogue's ids in order. kind: `auto` or a name in `recsys.retrieval.index.registry`.
     min_recall: recall@10 that an approximate index must reach. threads: that build it.
+    compatible_since: earlier spaces whose items the queries of the model may search as well.
 
     Raises:
         ConfigError: `min_recall` is no share.
@@ -72,6 +73,7 @@ class IndexRequest:
     kind: str
     min_recall: float
     threads: int = 1
+    compatible_since: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_recall <= 1:

@@ -98,7 +98,9 @@ class Content:
 
     def facts(self) -> dict[str, Any]:
         """Return what is true of the vectors, whatever holds them."""
-        return {
+        since = self.request.compatible_since
+        found: dict[str, Any] = {"compatible_since": list(since)} if since else {}
+        return found | {
             "space_id": self.request.space_id,
             "item_ids_sha256": self.request.item_ids_sha256,
             "metric": "inner_product",

@@ -23,6 +23,7 @@ OPTIONS = {
         "--resume",
         "--workers",
         "--warm-start",
+        "--compatible-with",
         "--final",
         "--from",
         "--tracking-uri",

@@ -563,3 +563,24 @@ def whole_rows(rows: Tensor) -> History:
     none = FeatureBlock(torch.zeros(total, 0, dtype=torch.int64), (), torch.zeros(total, 0))
     offsets = torch.arange(count + 1) * length
     return History(Jagged(rows.flatten(), offsets), none, torch.full((total,), torch.nan))
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_a_rotated_model_has_other_vectors_and_the_same_products(geometry: Geometry) -> None:
+    model = model_of(geometry=geometry, readout="items", repeats=True)
+    asking, history = users(RICH, 5), histories(RICH, LENGTHS)
+    items_before = catalogue_vectors(model, items(9))
+    before = query_vectors(model, asking, items_before, history)
+    space = space_id(model)
+    one, two = (torch.linalg.qr(torch.randn(8, 8).double())[0] for _ in range(2))
+    model.rotate(one)
+    model.rotate(two)
+    again = load_retrieval(save_weights(model), model.config, TABLE, RICH)
+    now = catalogue_vectors(again, items(9))
+    turned = points_of(items_before, geometry) @ (one @ two).float()
+    torch.testing.assert_close(points_of(now, geometry), turned)
+    asked = query_vectors(again, asking, now, history)
+    products = model.without_gain(before)[0] @ items_before.T
+    torch.testing.assert_close(again.without_gain(asked)[0] @ now.T, products, rtol=0, atol=2e-5)
+    torch.testing.assert_close(asked[:, -1], before[:, -1])  # what repeats gain
+    assert space_id(again) == space_id(model) != space

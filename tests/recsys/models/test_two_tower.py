@@ -13,6 +13,7 @@ from recsys.embeddings.backend import build_table
 from recsys.embeddings.plan import EmbeddingPlan
 from recsys.embeddings.table import TableConfig
 from recsys.embeddings.unified import UnifiedEmbedding
+from recsys.layers.geometry import Geometry, points_of
 from recsys.layers.pooling import RecencyPooling
 from recsys.models.retrieval import catalogue_vectors, query_vectors
 from recsys.models.two_tower import TwoTower, TwoTowerConfig
@@ -22,11 +23,11 @@ CONFIG = TwoTowerConfig(dim=8, hidden=(16,), history_length=4, history_heads=2)
 TABLE = TableConfig(num_rows=64, dim=4, backend="torch")
 
 
-def tower() -> TwoTower:
+def tower(config: TwoTowerConfig = CONFIG) -> TwoTower:
     torch.manual_seed(5)
     plan = EmbeddingPlan(num_rows=64, dim=4, layouts=LAYOUTS)
     table = build_table(TABLE, device=torch.device("cpu"), seed=0)
-    return TwoTower(CONFIG, UnifiedEmbedding(plan, table)).eval()
+    return TwoTower(config, UnifiedEmbedding(plan, table)).eval()
 
 
 def items(count: int) -> FeatureBlock:
@@ -192,3 +193,27 @@ def test_weights_survive_a_round_trip_and_know_their_space() -> None:
     other = TwoTowerConfig(dim=4, hidden=(16,), history_length=4, history_heads=2)
     with pytest.raises(IntegrityError, match="do not fit the configuration"):
         load_retrieval(save_weights(model), other, TABLE, LAYOUTS)
+
+
+@pytest.mark.parametrize("hidden", [(), (16,)])
+@pytest.mark.parametrize("interests", [1, 3])
+@pytest.mark.parametrize("geometry", ["sphere", "biased_sphere", "ball"])
+def test_a_rotated_model_has_other_vectors_and_the_same_products(
+    geometry: Geometry, interests: int, hidden: tuple[int, ...]
+) -> None:
+    sizes = {"geometry": geometry, "interests": interests, "hidden": hidden}
+    config = CONFIG.model_copy(update=sizes)
+    model = tower(config)
+    torch.nn.init.normal_(model.query[-1].bias)  # type: ignore[arg-type]
+    torch.nn.init.normal_(model.candidate[-1].bias)  # type: ignore[arg-type]
+    catalogue, asking = items(6), users(3)
+    before = catalogue_vectors(model, catalogue)
+    asked = query_vectors(model, asking, before, HISTORY)
+    rotation = torch.linalg.qr(torch.randn(8, 8).double())[0]
+    model.rotate(rotation)
+    again = load_retrieval(save_weights(model), config, TABLE, LAYOUTS)
+    now = catalogue_vectors(again, catalogue)
+    turned = points_of(before, geometry) @ rotation.float()
+    torch.testing.assert_close(points_of(now, geometry), turned, rtol=1e-4, atol=1e-5)
+    found = query_vectors(again, asking, now, HISTORY) @ now.T
+    torch.testing.assert_close(found, asked @ before.T, rtol=1e-4, atol=1e-5)

@@ -304,6 +304,8 @@ PROBES: dict[str, Probe] = {
     "training.device": Probe({"training.device": "cpu"}, {"training.device": "cuda"}, "device"),
     "training.max_validation_queries": Probe(other={"training.max_validation_queries": 3}),
     "warm_start": Probe(elsewhere="tests/training/engine/test_warm_start.py"),
+    "compatible_with": Probe(elsewhere="tests/training/families/retrieval/test_meeting.py"),
+    "compatible_share": Probe(elsewhere="tests/training/families/retrieval/test_meeting.py"),
     "final": Probe(elsewhere="tests/recsys/app/test_final.py"),
     "tune": Probe(elsewhere="tests/training/search/test_space.py"),
     "tracking.enabled": Probe(elsewhere="tests/training/tracking/test_tracking.py"),

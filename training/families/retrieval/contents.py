@@ -1,11 +1,13 @@
 """What the training of a model that retrieves leaves in a bundle."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 from torch import Tensor
 
+from recsys.bundle.compatible import CompatibleSpace
 from recsys.bundle.pair_calibration import InteractionProbability
 from recsys.bundle.weights import load_retrieval, save_weights, space_id
 from recsys.features.bundle.description import ModelDescription
@@ -27,6 +29,19 @@ from recsys.training.families.golden import PROBE_K, golden_requests
 from recsys.training.families.retrieval.reading import RetrievalData
 
 
+@dataclass(frozen=True)
+class Beside:
+    """What a model has beside its weights.
+
+    probability: of an interaction with an item. memory: of pairs of items. compatible_since:
+    earlier models whose item indexes its queries may search.
+    """
+
+    probability: InteractionProbability | None = None
+    memory: PairMemory | None = None
+    compatible_since: tuple[CompatibleSpace, ...] = ()
+
+
 def write_retrieval(
     parent: Path,
     reading: RetrievalData,
@@ -35,17 +50,15 @@ def write_retrieval(
     query_vectors: Tensor,
     metrics: Kept,
     origin: Mapping[str, str],
-    probability: InteractionProbability | None = None,
-    memory: PairMemory | None = None,
+    beside: Beside,
 ) -> Path:
     """Write the bundle of `model` below `parent` and return its folder.
 
-    origin: facts on the model that the training started from. probability: of an interaction with
-    an item. memory: of pairs of items.
+    origin: facts on the model that the training started from.
     """
-    config, data = reading.config, reading.data
+    config, data, memory = reading.config, reading.data, beside.memory
     weights = save_weights(model)
-    described = describe(reading, space_id(model))
+    described = describe(reading, space_id(model), beside.compatible_since)
     # The served model, read back from the bytes that are written: what is probed is what is kept.
     served = load_retrieval(weights, config.model, config.embedding, described.layouts)
     reading.restore(served)  # what comes of the graph is in the index, the graph in no bundle
@@ -64,14 +77,16 @@ def write_retrieval(
         config=dump_config(config),
         metrics=metrics,
         fingerprint=data.tables.fingerprint,
-        calibration=probability,
+        calibration=beside.probability,
         optimizer_state=kept_optimizer_state(config, model),
         origin=origin,
     )
     return write_model(parent, contents)
 
 
-def describe(reading: RetrievalData, space: str) -> ModelDescription:
+def describe(
+    reading: RetrievalData, space: str, compatible_since: tuple[CompatibleSpace, ...] = ()
+) -> ModelDescription:
     """Return what a model trained on `reading` is; `space` is the hash of its vectors' space."""
     config = reading.config
     return ModelDescription(
@@ -82,6 +97,7 @@ def describe(reading: RetrievalData, space: str) -> ModelDescription:
         sessions=reading.cutting,
         filter_seen=config.evaluation.filter_seen,
         space_id=space,
+        compatible_since=compatible_since,
     )
 
 
@@ -98,6 +114,7 @@ def _index_request(
         queries=queries.flatten(0, -2),  # every interest searches by itself
         space_id=str(described.space_id),
         item_ids_sha256=ids_sha256(_item_ids(data)),
+        compatible_since=tuple(one.space_id for one in described.compatible_since),
         kind=config.index.kind,
         min_recall=config.index.min_recall,
         threads=config.index.threads,

@@ -24,8 +24,9 @@ from recsys.training.families.chosen import best_epoch, facts_of_final
 from recsys.training.families.family import Finished, Given
 from recsys.training.families.list_evaluation import data_facts
 from recsys.training.families.loading import load_data
-from recsys.training.families.retrieval.contents import write_retrieval
+from recsys.training.families.retrieval.contents import Beside, write_retrieval
 from recsys.training.families.retrieval.evaluating import evaluate_model, report_on, unmeasured
+from recsys.training.families.retrieval.meeting import EarlierIndex, Met
 from recsys.training.families.retrieval.memory import fit_memory
 from recsys.training.families.retrieval.reading import Read, RetrievalData
 
@@ -34,12 +35,13 @@ from recsys.training.families.retrieval.reading import Read, RetrievalData
 class RetrievalJob:
     """What `recsys.training.jobs.train` does with a model that retrieves, step by step.
 
-    title: of the report.
+    title: of the report. earlier: the item index that the model is to meet, if it is.
     """
 
     title: str
     reading: RetrievalData
     given: Given
+    earlier: EarlierIndex | None = None
 
     @property
     def config(self) -> RetrievalExperiment:
@@ -88,6 +90,8 @@ class RetrievalJob:
     ) -> Finished:
         """Evaluate `model`, write bundle and report."""
         reading, given = self.reading, self.given
+        if self.earlier is not None:
+            self.earlier.rotate(model, reading.data)
         fitted = fit_memory(reading, model)
         probability = self._probability(model)
         if self.config.split.evaluated is None:
@@ -99,6 +103,10 @@ class RetrievalJob:
             found = reading.probability_metrics(model, probability)
             evaluation = replace(evaluation, probability=found)
             evaluated = replace(evaluated, evaluation=evaluation)
+        met = self._met(model)
+        if met is not None:
+            evaluation = met.said_in(evaluation)
+            evaluated = replace(evaluated, evaluation=evaluation)
         bundle = write_retrieval(
             run_dir / RUN_BUNDLES,
             reading,
@@ -108,8 +116,11 @@ class RetrievalJob:
             origin=parent_of(given.earlier)
             | best_epoch(history, self.config.training.metric)
             | facts_of_final(self.config, given.chosen),
-            probability=probability,
-            memory=None if fitted is None else fitted.memory,
+            beside=Beside(
+                probability=probability,
+                memory=None if fitted is None else fitted.memory,
+                compatible_since=() if met is None else met.claimed,
+            ),
         )
         report = run_dir / "report.html"
         if given.report:
@@ -118,7 +129,17 @@ class RetrievalJob:
         if isinstance(evaluation, Evaluation):
             seen.append(evaluation.representation)
         alarm = collapse_warning(seen, self.config.model.dim, len(reading.data.train_counts))
-        return Finished(evaluation, bundle, report, () if alarm is None else (alarm,))
+        warnings = (alarm, None if met is None else met.warning)
+        return Finished(evaluation, bundle, report, tuple(one for one in warnings if one))
+
+    def _met(self, model: RetrievalModel) -> Met | None:
+        """Return what came of meeting the earlier model, once the model is rotated onto it."""
+        if self.earlier is None:
+            return None
+        part = self.config.split.evaluated
+        if part is None:
+            return self.earlier.as_chosen(self.given.chosen)
+        return self.earlier.meet(self.reading, model, part)
 
     def _probability(self, model: RetrievalModel) -> InteractionProbability | None:
         """Return what makes probabilities of scores: that of the model whose training chose."""
@@ -135,4 +156,6 @@ def open_retrieval(
     encoder = None if given.earlier is None else given.earlier.encoder
     with given.world.first_before_others(config.cache is not None):
         data = continued(load_data(config), encoder)
-    return RetrievalJob(title, read(config, data), given)
+    reading = read(config, data)
+    earlier = None if given.meets is None else EarlierIndex.of(given.meets, reading, read)
+    return RetrievalJob(title, reading, given, earlier)
