@@ -70,6 +70,13 @@ what comes before it. Lists are as long as the history; null, or no such column,
     "evaluated (evaluation.filter_seen).",
 )
 @click.option(
+    "--cut-lists/--whole-lists",
+    "cut",
+    default=None,
+    help="Whether lists end where relevance does; default: of models trained with the section "
+    "relevance.",
+)
+@click.option(
     "--where",
     metavar="CONDITION",
     help="Recommend only items of which this is true: \"price < 50 and category in ('a', 'b')\".",
@@ -124,12 +131,13 @@ def _rows(
     from recsys.app.scoring import score_model
 
     of_lists = ("k", "rows_per_part", "probability", "new_items", *_FILTERS)
-    is_of_lists = options["keep_seen"] is not None or any(options[name] for name in of_lists)
+    flags = options["keep_seen"], options["cut"]
+    is_of_lists = flags != (None, None) or any(options[name] for name in of_lists)
     if options["requests"] is None or is_of_lists:
         raise click.UsageError(
             "the model is a ranker: give --input, the rows to score; --interactions, --k, "
-            "--keep-seen, --hide-seen, --rows-per-part, --probability, --new-items, --where, "
-            "--exclude, --allow and --block are for retrieval models"
+            "--keep-seen, --hide-seen, --rows-per-part, --probability, --new-items, --cut-lists, "
+            "--whole-lists, --where, --exclude, --allow and --block are for retrieval models"
         )
     listener = parts_to_stderr(options["as_json"])
     return score_model(folder, output, tables, settings=_settings(options), listener=listener)
@@ -150,7 +158,7 @@ def _lists(
     given = {"rows_per_part": options["rows_per_part"]}
     if new_items is None:
         given |= {"k": k, "filter_seen": None if keep_seen is None else not keep_seen}
-        given["probability"] = probability
+        given |= {"probability": probability, "cut": options["cut"]}
         given |= {name: options[name] for name in ("where", "exclude", "allow")}
         tables["block"] = options["block"]
         lists = ListOptions(**{name: one for name, one in given.items() if one is not None})
@@ -180,11 +188,12 @@ def _check_two_tower(users: str | None, new_items: str | None, top_customers: in
 
 def _refuse_lists(options: dict[str, Any]) -> None:
     of_lists = ("k", "probability", "items", *_FILTERS)
-    if options["keep_seen"] is not None or any(options[name] for name in of_lists):
+    flags = options["keep_seen"], options["cut"]
+    if flags != (None, None) or any(options[name] for name in of_lists):
         raise click.UsageError(
             "--new-items gives a probability for every new item and user; leave out --k, "
-            "--keep-seen, --hide-seen, --probability, --items, --where, --exclude, --allow and "
-            "--block"
+            "--keep-seen, --hide-seen, --probability, --cut-lists, --whole-lists, --items, "
+            "--where, --exclude, --allow and --block"
         )
 
 

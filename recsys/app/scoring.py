@@ -35,6 +35,7 @@ class ListOptions:
         k: items of a list at most; None: as the model says, which is 20 unless trained otherwise.
         filter_seen: leave out items the user has interacted with; None: as in the evaluation.
         probability: add the probability of each item.
+        cut: end lists where relevance does; None: where the model knows that.
         rows_per_part: users in a part of the output.
         where: a condition on columns of the items.
         exclude: ids to leave out: a path, a data frame or ids.
@@ -44,6 +45,7 @@ class ListOptions:
     k: int | None = None
     filter_seen: bool | None = None
     probability: bool = False
+    cut: bool | None = None
     rows_per_part: int = ROWS_PER_PART
     where: str | None = None
     exclude: Any = None
@@ -91,15 +93,19 @@ def score_model(
             if requests is None or asked or "block" in paths:
                 raise ConfigError(
                     "the model is a ranker: give the rows to score as requests; k, filter_seen, "
-                    "probability, rows_per_part, where, exclude, allow and block are for lists of "
-                    "retrieval models"
+                    "probability, cut, rows_per_part, where, exclude, allow and block are for "
+                    "lists of retrieval models"
                 )
             del paths["requests"]
             scorer = RowScorer.open(folder, paths, settings)
             return dict(vars(score_rows(scorer, requests, output, listener=listener)))
         lists = lists or ListOptions()
         recommender = Scorer.open(
-            folder, k=lists.k, filter_seen=lists.filter_seen, probability=lists.probability
+            folder,
+            k=lists.k,
+            filter_seen=lists.filter_seen,
+            probability=lists.probability,
+            cut=lists.cut,
         )
         recommender = recommender.with_settings(settings)
         _check_settings(settings)

@@ -58,6 +58,7 @@ OPTIONS = {
         "--allow",
         "--block",
         "--keep-seen",
+        "--cut-lists",
         "--rows-per-part",
         "--set",
         "--tracking-uri",

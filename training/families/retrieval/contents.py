@@ -1,12 +1,14 @@
 """What the training of a model that retrieves leaves in a bundle."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 from torch import Tensor
 
 from recsys.bundle.pair_calibration import InteractionProbability
+from recsys.bundle.relevance import Relevance
 from recsys.bundle.weights import load_retrieval, save_weights, space_id
 from recsys.features.bundle.description import ModelDescription
 from recsys.features.bundle.measured import Kept
@@ -27,6 +29,19 @@ from recsys.training.families.golden import PROBE_K, golden_requests
 from recsys.training.families.retrieval.reading import RetrievalData
 
 
+@dataclass(frozen=True)
+class Beside:
+    """What comes with a model that retrieves, where it has that.
+
+    probability: of an interaction with an item. memory: of pairs of items. relevance: where it ends
+    in a list.
+    """
+
+    probability: InteractionProbability | None = None
+    memory: PairMemory | None = None
+    relevance: Relevance | None = None
+
+
 def write_retrieval(
     parent: Path,
     reading: RetrievalData,
@@ -35,13 +50,11 @@ def write_retrieval(
     query_vectors: Tensor,
     metrics: Kept,
     origin: Mapping[str, str],
-    probability: InteractionProbability | None = None,
-    memory: PairMemory | None = None,
+    beside: Beside,
 ) -> Path:
     """Write the bundle of `model` below `parent` and return its folder.
 
-    origin: facts on the model that the training started from. probability: of an interaction with
-    an item. memory: of pairs of items.
+    origin: facts on the model that the training started from. beside: what comes with the model.
     """
     config, data = reading.config, reading.data
     weights = save_weights(model)
@@ -58,13 +71,14 @@ def write_retrieval(
             items=data.tables.items,
             train_counts=data.train_counts,
             index=_index_request(config, data, vectors, query_vectors, described),
-            probe=_probe(reading, served, vectors, memory),
-            memory=memory,
+            probe=_probe(reading, served, vectors, beside.memory),
+            memory=beside.memory,
+            relevance=beside.relevance,
         ),
         config=dump_config(config),
         metrics=metrics,
         fingerprint=data.tables.fingerprint,
-        calibration=probability,
+        calibration=beside.probability,
         optimizer_state=kept_optimizer_state(config, model),
         origin=origin,
     )

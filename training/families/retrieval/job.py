@@ -24,10 +24,11 @@ from recsys.training.families.chosen import best_epoch, facts_of_final
 from recsys.training.families.family import Finished, Given
 from recsys.training.families.list_evaluation import data_facts
 from recsys.training.families.loading import load_data
-from recsys.training.families.retrieval.contents import write_retrieval
+from recsys.training.families.retrieval.contents import Beside, write_retrieval
 from recsys.training.families.retrieval.evaluating import evaluate_model, report_on, unmeasured
 from recsys.training.families.retrieval.memory import fit_memory
 from recsys.training.families.retrieval.reading import Read, RetrievalData
+from recsys.training.families.retrieval.relevance import fit_relevance
 
 
 @dataclass(frozen=True)
@@ -89,11 +90,13 @@ class RetrievalJob:
         """Evaluate `model`, write bundle and report."""
         reading, given = self.reading, self.given
         fitted = fit_memory(reading, model)
+        memory = None if fitted is None else fitted.memory
+        ends = fit_relevance(reading, model, memory, given.chosen)
         probability = self._probability(model)
         if self.config.split.evaluated is None:
             evaluated = unmeasured(reading, model, given.chosen)
         else:
-            evaluated = evaluate_model(reading, model, given.extra_rankers, fitted)
+            evaluated = evaluate_model(reading, model, given.extra_rankers, fitted, ends)
         evaluation = evaluated.evaluation
         if probability is not None and isinstance(evaluation, Evaluation):
             found = reading.probability_metrics(model, probability)
@@ -108,8 +111,7 @@ class RetrievalJob:
             origin=parent_of(given.earlier)
             | best_epoch(history, self.config.training.metric)
             | facts_of_final(self.config, given.chosen),
-            probability=probability,
-            memory=None if fitted is None else fitted.memory,
+            beside=Beside(probability, memory, None if ends is None else ends.relevance),
         )
         report = run_dir / "report.html"
         if given.report:
