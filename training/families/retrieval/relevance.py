@@ -68,7 +68,7 @@ def fit_relevance(
             f"the lists of {len(lists):,} validation queries hold {count:,} hits, and {LEAST_HITS} "
             "are needed"
         )
-    fitted = _fitted(lists, config, reading.config.training.seed)
+    fitted = find_end(lists, config, reading.config.training.seed)
     found = fitted.relevance
     if found is None or not found.crowd:
         return fitted
@@ -104,7 +104,7 @@ def _left_out(why: str) -> FittedRelevance:
     return FittedRelevance(None, f"left out: {why}")
 
 
-def _fitted(lists: ScoredLists, config: RelevanceConfig, seed: int) -> FittedRelevance:
+def find_end(lists: ScoredLists, config: RelevanceConfig, seed: int) -> FittedRelevance:
     """Return the map with its threshold, which is found on queries that it was not fitted on."""
     by_score = fit_map(lists, by_query=False)
     z = lists.logits(by_score)

@@ -32,7 +32,7 @@ from recsys.training.config.retrieval import RelevanceConfig
 from recsys.training.evaluation.cut_lists import ScoredLists
 from recsys.training.evaluation.results import Evaluation
 from recsys.training.families.load import load_config, parse_config
-from recsys.training.families.retrieval.relevance import _fitted, fit_relevance
+from recsys.training.families.retrieval.relevance import find_end, fit_relevance
 from recsys.training.families.retrieval.relevance_map import fit_map
 from recsys.training.families.two_tower.reading import TwoTowerData
 from recsys.training.jobs.opening import open_model
@@ -75,7 +75,7 @@ def test_a_model_that_ranks_worse_than_chance_is_not_turned_round() -> None:
 @pytest.mark.parametrize("goal", [{"keep_recall": 0.8}, {"precision": 0.5}])
 def test_the_query_is_read_where_it_tells_more(goal: dict[str, float]) -> None:
     def fitted(crowd: float, **more: Any) -> Relevance:
-        found = _fitted(planted(crowd), RelevanceConfig(**goal, **more), 0).relevance
+        found = find_end(planted(crowd), RelevanceConfig(**goal, **more), 0).relevance
         assert found is not None
         return found
 
@@ -92,7 +92,7 @@ def test_the_query_is_read_where_it_tells_more(goal: dict[str, float]) -> None:
 
 
 def test_a_precision_that_is_out_of_reach_leaves_lists_whole() -> None:
-    found = _fitted(planted(0.0), RelevanceConfig(precision=0.999), 0)
+    found = find_end(planted(0.0), RelevanceConfig(precision=0.999), 0)
     assert found.relevance is None
     assert "no threshold reaches relevance.precision: 0.999" in found.words
 
