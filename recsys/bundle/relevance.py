@@ -13,8 +13,8 @@ Rossi et al., "Relevance Filtering for Embedding-based Retrieval", CIKM 2024,
 https://arxiv.org/abs/2408.04887: a "cosine adapter" maps a cosine by a monotone function that
 depends on the query, and what it gives has one threshold for all queries. There a network reads the
 parameters of the function off the query's vector, and learns from graded labels. Here the query
-counts by c and n, and the map learns from what users interacted with next: functions of the
-vector itself cut no better (docs/retrieval.md).
+counts by c and n, and the map learns from what users interacted with next: linear functions of
+the vector itself cut no better but in a few cases (docs/retrieval.md).
 """
 
 import json
