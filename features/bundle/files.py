@@ -7,6 +7,7 @@
     weights.safetensors    the shared table and the dense weights; of plain models what they counted
     optimizer.safetensors  the state of the table's optimizer, if it was kept
     calibrator.json        how scores become probabilities, if they do
+    relevance.json         where relevance ends in a list, of models that know it
     metrics.json           what was measured on the test part (`recsys.features.bundle.measured`)
     items.parquet          of models that answer with lists: the catalogue, and the number of
                            training rows of each item
@@ -35,6 +36,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from recsys.bundle.directory import Bundle, undated
+from recsys.bundle.relevance import Relevance
 from recsys.core.errors import ConfigError, IntegrityError
 from recsys.features.bundle.description import ModelDescription
 from recsys.features.encoding.encoder import FeatureEncoder
@@ -50,6 +52,7 @@ ENCODER = "encoder/"
 WEIGHTS = "weights.safetensors"
 OPTIMIZER = "optimizer.safetensors"
 CALIBRATOR = "calibrator.json"
+RELEVANCE = "relevance.json"
 METRICS = "metrics.json"
 ITEMS = "items.parquet"
 INDEX = "index/"
@@ -164,6 +167,16 @@ def write_calibration(folder: Path, calibration: Calibration) -> None:
 def read_calibration(bundle: Bundle, form: type[C]) -> C | None:
     """Return how scores become probabilities; None where the model does not say."""
     return form.from_json(bundle.text(CALIBRATOR)) if bundle.has(CALIBRATOR) else None
+
+
+def write_relevance(folder: Path, relevance: Relevance) -> None:
+    """Write where relevance ends in a list."""
+    (folder / RELEVANCE).write_text(relevance.to_json())
+
+
+def read_relevance(bundle: Bundle) -> Relevance | None:
+    """Return where relevance ends in a list; None where the model does not know."""
+    return Relevance.from_json(bundle.text(RELEVANCE)) if bundle.has(RELEVANCE) else None
 
 
 def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from recsys.bundle.directory import Bundle
 from recsys.bundle.pair_calibration import InteractionProbability
+from recsys.bundle.relevance import Relevance
 from recsys.core.errors import ConfigError, IntegrityError
 from recsys.core.strict import listed
 from recsys.features.bundle.files import (
@@ -22,6 +23,7 @@ from recsys.features.bundle.files import (
     read_calibration,
     read_items,
     read_memory,
+    read_relevance,
     read_request_probe,
     source_folders,
 )
@@ -134,6 +136,11 @@ class ListModel(ModelBundle):
         """The memory of pairs of items, which adds to the scores; see `by_vectors`."""
         return self.by_vectors.memory
 
+    @property
+    def relevance(self) -> Relevance | None:
+        """Where relevance ends in a list; None: the model does not know."""
+        return self.found_by.relevance if isinstance(self.found_by, VectorSearch) else None
+
     def encode(self, requests: pa.Table, origin: RequestOrigin = _UNNAMED) -> Requests:
         """Return `requests` as tensors; refuses a table without user key or history."""
         sessions, settings = self.sessions, self.description.model
@@ -219,7 +226,8 @@ def _vector_search(found: ModelBundle, item_ids: pa.Array) -> VectorSearch:
     if read_facts(read)["item_ids_sha256"] != ids_sha256(item_ids):
         raise IntegrityError(f"{path}: the index was built over other items than {ITEMS}")
     memory = read_memory(found.bundle, len(item_ids))
-    return VectorSearch(found.retrieval_model(), index, vectors, memory)
+    relevance = read_relevance(found.bundle)
+    return VectorSearch(found.retrieval_model(), index, vectors, memory, relevance)
 
 
 def _pipeline_search(found: ModelBundle, item_ids: pa.Array) -> PipelineSearch:

@@ -10,6 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from recsys.bundle.directory import Bundle, write_bundle
+from recsys.bundle.relevance import Relevance
 from recsys.features.bundle.description import ModelDescription
 from recsys.features.bundle.files import (
     Calibration,
@@ -23,6 +24,7 @@ from recsys.features.bundle.files import (
     write_metrics,
     write_optimizer_state,
     write_ranker,
+    write_relevance,
     write_request_probe,
     write_row_probe,
     write_schema,
@@ -49,7 +51,7 @@ class ListAnswers:
     items: the catalogue. train_counts (n,): the number of training rows of each item. probe:
     requests with their lists. index: what is built over the items' vectors, where there are any.
     memory: of pairs of items. sources: bundles of the models that a pipeline is made of, in order.
-    ranker: bundle of its ranker, where that is a model of rows.
+    ranker: bundle of its ranker, where that is a model of rows. relevance: where it ends in a list.
     """
 
     items: pa.Table
@@ -59,6 +61,7 @@ class ListAnswers:
     memory: PairMemory | None = None
     sources: Sequence[Path] = ()
     ranker: Path | None = None
+    relevance: Relevance | None = None
 
     def write(self, folder: Path) -> None:
         """Write catalogue, index and probe.
@@ -71,6 +74,8 @@ class ListAnswers:
             write_index(folder, self.index)
         if self.memory is not None:
             write_memory(folder, self.memory)
+        if self.relevance is not None:
+            write_relevance(folder, self.relevance)
         if self.sources:
             write_sources(folder, self.sources)
         if self.ranker is not None:

@@ -75,6 +75,13 @@ what comes before it. Lists are as long as the history; null, or no such column,
     "evaluated (evaluation.filter_seen).",
 )
 @click.option(
+    "--cut-lists/--whole-lists",
+    "cut",
+    default=None,
+    help="Whether lists end where relevance does; default: of models trained with the section "
+    "relevance.",
+)
+@click.option(
     "--where",
     metavar="CONDITION",
     help="Recommend only items of which this is true: \"price < 50 and category in ('a', 'b')\".",
@@ -129,12 +136,14 @@ def _rows(
     from recsys.app.scoring import score_model
 
     of_lists = ("k", "rows_per_part", "probability", "approximate", "new_items", *_FILTERS)
-    is_of_lists = options["keep_seen"] is not None or any(options[name] for name in of_lists)
+    flags = options["keep_seen"], options["cut"]
+    is_of_lists = flags != (None, None) or any(options[name] for name in of_lists)
     if options["requests"] is None or is_of_lists:
         raise click.UsageError(
             "the model is a ranker: give --input, the rows to score; --interactions, --k, "
             "--keep-seen, --hide-seen, --rows-per-part, --probability, --approximate, --new-items, "
-            "--where, --exclude, --allow and --block are for retrieval models"
+            "--cut-lists, --whole-lists, --where, --exclude, --allow and --block are for retrieval "
+            "models"
         )
     listener = parts_to_stderr(options["as_json"])
     return score_model(folder, output, tables, settings=_settings(options), listener=listener)
@@ -155,7 +164,7 @@ def _lists(
     given = {"rows_per_part": options["rows_per_part"]}
     if new_items is None:
         given |= {"k": k, "filter_seen": None if keep_seen is None else not keep_seen}
-        given["probability"] = probability
+        given |= {"probability": probability, "cut": options["cut"]}
         given["approximate"] = options["approximate"]
         given |= {name: options[name] for name in ("where", "exclude", "allow")}
         tables["block"] = options["block"]
@@ -186,11 +195,12 @@ def _check_two_tower(users: str | None, new_items: str | None, top_customers: in
 
 def _refuse_lists(options: dict[str, Any]) -> None:
     of_lists = ("k", "probability", "approximate", "items", *_FILTERS)
-    if options["keep_seen"] is not None or any(options[name] for name in of_lists):
+    flags = options["keep_seen"], options["cut"]
+    if flags != (None, None) or any(options[name] for name in of_lists):
         raise click.UsageError(
             "--new-items gives a probability for every new item and user; leave out --k, "
-            "--keep-seen, --hide-seen, --probability, --approximate, --items, --where, --exclude, "
-            "--allow and --block"
+            "--keep-seen, --hide-seen, --probability, --approximate, --cut-lists, --whole-lists, "
+            "--items, --where, --exclude, --allow and --block"
         )
 
 

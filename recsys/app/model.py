@@ -109,11 +109,12 @@ class Model:
         allow: Any = None,
         items: Any = None,
         block: Any = None,
+        cut: bool | None = None,
     ) -> pd.DataFrame:
         """Return the best items for each user, a row an item.
 
         Args:
-            users: whom to recommend for, by id; None: everybody in `history`, or all requests.
+            users: whom to recommend for, by id, in order; None: all of `history` or `requests`.
             history: an interaction log with the columns of that of the training; None: that log.
             user_table: the users' attributes, where the model reads any.
             requests: in place of `history`: a row a user, with the user key, `history` (a list
@@ -126,18 +127,17 @@ class Model:
             allow: the only ids that may be recommended, likewise.
             items: the items of today, which `where` reads and which alone may be recommended.
             block: a table of users and items that they are not to be shown.
+            cut: end lists where relevance does; None: where the model knows that (`relevance`).
 
         Returns:
-            Columns: the user key, the item key, `rank` from 1, `score`, `probability` where asked
-            for. Users are in the order of `users`, else of the requests.
+            Columns: user key, item key, `rank` from 1, `score`, perhaps `probability`.
 
         Raises:
             ConfigError: the model is a ranker, arguments do not go together, or `where` is wrong.
             DataError: the log or the requests do not fit the model; row and column are named.
 
         Example:
-            >>> frame = model.recommend(["u000001"], k=3)
-            >>> list(frame.columns)
+            >>> list(model.recommend(["u000001"], k=3).columns)
             ['user_id', 'item_id', 'rank', 'score']
         """
         scorer, key = self._scorer, self._scorer.schema.user_key
@@ -149,7 +149,7 @@ class Model:
                 _warn_of_unknown(encoded, origin)
                 passing, own = filters.of_requests(table, origin)
                 warn_of_filters(own)
-                parts.append(scorer.answer(encoded, k, filter_seen, probability, passing))
+                parts.append(scorer.answer(encoded, k, filter_seen, probability, passing, cut))
         if users is not None and parts:
             found = pa.concat_tables([part.combine_chunks() for part in parts])
             parts = [found.take(places_of(found.column(key), users))]

@@ -105,6 +105,7 @@ def score(
     exclude: Any = None,
     allow: Any = None,
     block: Any = None,
+    cut: bool | None = None,
     rows_per_part: Count = 10_000,
     settings: Mapping[str, Any] | None = None,
     tracking_uri: str | None = None,
@@ -128,6 +129,7 @@ def score(
         exclude: ids to leave out, or a file or frame of them.
         allow: the only ids that may be recommended, likewise.
         block: a table of users and items that they are not to be shown.
+        cut: end lists where relevance does; None: where the model knows that (`relevance`).
         rows_per_part: users in a part.
         settings: other policies for these tables than in training: {"policies.float_ids": ...}.
         tracking_uri: MLflow store.
@@ -144,16 +146,9 @@ def score(
     tables = {"interactions": history, "requests": requests, "users": users}
     tables |= {"items": items, "block": block, **(others or {})}
     how: dict[str, Any] = {"k": k, "filter_seen": filter_seen, "probability": probability}
-    how |= {
-        "approximate": approximate,
-        "where": where,
-        "exclude": exclude,
-        "allow": allow,
-        "rows_per_part": rows_per_part,
-    }
-    lists = ListOptions(**how)
-    folder = folder_of(model, tracking_uri)
-    given = listener or ignore
+    how |= {"approximate": approximate, "cut": cut, "rows_per_part": rows_per_part}
+    lists = ListOptions(where=where, exclude=exclude, allow=allow, **how)
+    folder, given = folder_of(model, tracking_uri), listener or ignore
     return score_model(folder, Path(output), tables, lists, settings=settings, listener=given)
 
 

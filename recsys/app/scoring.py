@@ -36,6 +36,7 @@ class ListOptions:
         filter_seen: leave out items the user has interacted with; None: as in the evaluation.
         probability: add the probability of each item.
         approximate: search the model's index and not all vectors.
+        cut: end lists where relevance does; None: where the model knows that.
         rows_per_part: users in a part of the output.
         where: a condition on columns of the items.
         exclude: ids to leave out: a path, a data frame or ids.
@@ -46,6 +47,7 @@ class ListOptions:
     filter_seen: bool | None = None
     probability: bool = False
     approximate: bool = False
+    cut: bool | None = None
     rows_per_part: int = ROWS_PER_PART
     where: str | None = None
     exclude: Any = None
@@ -93,8 +95,8 @@ def score_model(
             if requests is None or asked or "block" in paths:
                 raise ConfigError(
                     "the model is a ranker: give the rows to score as requests; k, filter_seen, "
-                    "probability, approximate, rows_per_part, where, exclude, allow and block are "
-                    "for lists of retrieval models"
+                    "probability, approximate, cut, rows_per_part, where, exclude, allow and block "
+                    "are for lists of retrieval models"
                 )
             del paths["requests"]
             scorer = RowScorer.open(folder, paths, settings)
@@ -106,6 +108,7 @@ def score_model(
             filter_seen=lists.filter_seen,
             probability=lists.probability,
             exact=not lists.approximate,
+            cut=lists.cut,
         )
         recommender = recommender.with_settings(settings)
         _check_settings(settings)

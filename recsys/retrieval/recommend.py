@@ -38,6 +38,25 @@ def recommend(
     `model` must be in evaluation mode; `exclude` holds Q rows of item rows to leave out, or says
     which items pass; `memory` adds what followed the last items before.
     """
+    scores, rows, _ = recommend_with_queries(
+        model, index, item_vectors, query, history, k=k, exclude=exclude, memory=memory
+    )
+    return scores, rows
+
+
+@torch.no_grad()
+def recommend_with_queries(
+    model: RetrievalModel,
+    index: Index,
+    item_vectors: Tensor,
+    query: FeatureBlock,
+    history: Jagged | History,
+    *,
+    k: int,
+    exclude: Jagged | Passing | None,
+    memory: PairMemory | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what `recommend` does, and what was searched with, (Q, E) or (Q, I, E)."""
     tops = []
     for rows in torch.arange(len(query)).split(CHUNK_ROWS if memory is None else MEMORY_ROWS):
         asked = history.take(rows)
@@ -46,11 +65,13 @@ def recommend(
         steps = asked.items if isinstance(asked, History) else asked
         vectors, gain = model.without_gain(queries)
         gains = gains_of(steps, gain, memory)
-        tops.append(best_items(index, item_vectors, vectors, gains, k=k, exclude=seen))
+        found = best_items(index, item_vectors, vectors, gains, k=k, exclude=seen)
+        tops.append((*found, vectors))
     if not tops:
-        return torch.zeros(0, k), torch.zeros(0, k, dtype=torch.int64)
-    scores, items = zip(*tops, strict=True)
-    return torch.cat(scores), torch.cat(items)
+        width = item_vectors.shape[1]
+        return torch.zeros(0, k), torch.zeros(0, k, dtype=torch.int64), torch.zeros(0, width)
+    scores, items, searched = zip(*tops, strict=True)
+    return torch.cat(scores), torch.cat(items), torch.cat(searched)
 
 
 def gains_of(history: Jagged, gain_Q: Tensor | None, memory: PairMemory | None) -> Jagged | None:

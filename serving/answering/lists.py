@@ -13,6 +13,7 @@ from recsys.core.strict import nearest
 from recsys.features.bundle.files import (
     index_files,
     read_description,
+    read_relevance,
     read_request_probe,
     read_schema,
     source_folders,
@@ -33,11 +34,12 @@ DEFAULTS: dict[str, Any] = {
     "k": None,
     "filter_seen": None,
     "probability": False,
+    "cut": None,
     "where": None,
     "exclude": None,
     "allow": None,
 }
-"""Parameters of those who ask. k, filter_seen: None for those of the model; the others None:
+"""Parameters of those who ask. k, filter_seen, cut: None for those of the model; the others None:
 everything may be recommended."""
 EXAMPLES = 3
 
@@ -105,8 +107,8 @@ class Lists:
         columns, key = request_columns(bundle), read_schema(bundle).user_key
         probe = without_answers(read_request_probe(bundle))
         example = probe.select([n for n in probe.column_names if n != SEEN]).slice(0, EXAMPLES)
-        about = read_description(bundle)
-        params = DEFAULTS | {"filter_seen": about.filter_seen, "k": about.k}
+        about, ends = read_description(bundle), read_relevance(bundle) is not None
+        params = DEFAULTS | {"filter_seen": about.filter_seen, "k": about.k, "cut": ends}
         return example, request_signature(columns, key, params)
 
     def requirements(self, bundle: Bundle) -> list[str]:

@@ -15,8 +15,9 @@ def request_signature(
 ) -> ModelSignature:
     """Return MLflow's description of requests with these columns, answers and parameters.
 
-    params: the defaults of `k`, `filter_seen`, `probability` and `where`. MLflow has no lists that
-    may be null, so that `allow` is a column of requests alone: an empty list allows nothing.
+    params: the defaults of `k`, `filter_seen`, `probability`, `cut` and `where`. MLflow has no
+    lists that may be null, so that `allow` is a column of requests alone: an empty list allows
+    nothing.
     """
 
     def spec(name: str) -> Any:
@@ -31,7 +32,8 @@ def request_signature(
         types.ColSpec(types.Array("double"), "probabilities", required=False),
         types.ColSpec("string", "reason", required=False),
     ]
-    kinds = {"k": "long", "filter_seen": "boolean", "probability": "boolean", "where": "string"}
+    flags = dict.fromkeys(("filter_seen", "probability", "cut"), "boolean")
+    kinds = {"k": "long", **flags, "where": "string"}
     specs = [types.ParamSpec(name, kind, params[name]) for name, kind in kinds.items()]
     one_item = _mlflow_type(columns.field(HISTORY).type.value_type)
     if one_item is not None:

@@ -33,8 +33,8 @@ from recsys.features.tables.reading import open_table, table_at
 from recsys.features.tables.sources import Sources
 from recsys.serving.engines.parts import mark_done, write_parts
 from recsys.serving.recommend.filters import Filters
-from recsys.serving.recommend.reasons import CANDIDATES, FILTERED, RULES
-from recsys.serving.recommend.scorer import OF_SOURCES, POPULAR, Scorer
+from recsys.serving.recommend.reasons import CANDIDATES, FILTERED, RELEVANCE, RULES
+from recsys.serving.recommend.scorer import LISTED, OF_SOURCES, POPULAR, Scorer
 
 UNKNOWN = (b"unknown_history_items", b"first_unknown_history_item")
 UNKNOWN_LISTED = (b"unknown_listed_items", b"first_unknown_listed_item")
@@ -65,7 +65,8 @@ class Summary:
 
     lists_by_popularity: of users of whose history a model that counts knows nothing; null of
     models that always have something to say. of_pipeline: of a pipeline, what its lists lack
-    and which sources fell back on popularity. seen_items: what became of them, and why.
+    and which sources fell back on popularity; of_relevance: of a model that knows where relevance
+    ends, how many lists end there, and their mean length. seen_items: what became of them, and why.
     search: how items were found.
     first_unknown_history_item: null where none is. filters: what is known of the filters.
     """
@@ -83,12 +84,13 @@ class Summary:
     first_unknown_history_item: Any
     filters: Mapping[str, Any]
     of_pipeline: Mapping[str, Any]
+    of_relevance: Mapping[str, Any]
 
     def facts(self) -> dict[str, Any]:
         """Return everything by name; of a job without filters nothing is said of them."""
         found = dict(vars(self))
-        of_pipeline, filters = found.pop("of_pipeline"), found.pop("filters")
-        return {**found, **of_pipeline, **filters}
+        more = [found.pop(name) for name in ("of_relevance", "of_pipeline", "filters")]
+        return {**found, **more[0], **more[1], **more[2]}
 
 
 class UnknownItems:
@@ -141,16 +143,15 @@ def score_to_parquet(
         "filter_seen": scorer.filter_seen,
         "requests": shards.fingerprint,
         "policies": scorer.policies.model_dump(mode="json"),
-        **({"probability": True} if scorer.probability else {}),
+        **{name: True for name in ("probability", "cut") if getattr(scorer, name)},
         **({} if scorer.exact else {"search": scorer.searched}),
         **({"filters": dict(filters.job)} if filters.job else {}),
     }
     parts = {shard.name: partial(_answers, scorer, filters, shard) for shard in shards.parts}
     there = write_parts(output, job, parts, listener)
-    users = 0
+    users = listed_items = 0
     popular: int | None = None
-    short: Counter[str] = Counter()
-    of_sources: Counter[str] = Counter()
+    short, of_sources = Counter[str](), Counter[str]()
     unknown, listed = UnknownItems(), UnknownItems(UNKNOWN_LISTED)
     for shard in shards.parts:
         answers = pq.read_table(output / shard.name, columns=["reason"])
@@ -158,10 +159,12 @@ def score_to_parquet(
         if POPULAR in facts:
             popular = (popular or 0) + int(facts[POPULAR])
         of_sources.update(json.loads(facts.get(OF_SOURCES, b"{}")))
+        listed_items += int(facts.get(LISTED, b"0"))
         unknown.add(answers)
         users += answers.num_rows
         listed.add(answers)
         short.update(answers.column("reason").drop_null().to_pylist())
+    ended = {"lists_cut": short[RELEVANCE], "mean_list_length": listed_items / max(users, 1)}
     summary = Summary(
         output=str(output),
         model_id=scorer.bundle.model_id,
@@ -176,6 +179,7 @@ def score_to_parquet(
         first_unknown_history_item=unknown.first,
         filters=_counted(filters, listed, short[FILTERED]),
         of_pipeline=_of_pipeline(short, of_sources) if scorer.description.has_sources else {},
+        of_relevance=ended if scorer.cut else {},
     )
     mark_done(output, summary.facts())
     return summary

@@ -135,14 +135,16 @@ class Following:
         where: str | None = None,
         exclude: Any = None,
         allow: Any = None,
+        cut: bool | None = None,
     ) -> pa.Table:
         """Return one row as `Scorer.score` does: user key, items, scores, reason.
 
-        `where`, `exclude` and `allow` say what may be in the list, as `FilterOptions` has them.
+        `where`, `exclude` and `allow` say what may be in the list, as `FilterOptions` has them;
+        `cut` whether it ends where relevance does.
 
         Raises:
             ConfigError: k is below 1, probabilities are wanted of a model without calibration, or
-                `where` does not fit the items.
+                `cut` of one without relevance, or `where` does not fit the items.
             DataError: ids of lists are not of the catalogue's kind.
         """
         scorer = self.scorer
@@ -162,7 +164,11 @@ class Following:
             k=min(wanted, len(scorer.item_ids)),
             exclude=seen if passing is None else passing.hiding(seen),
         )
-        return scorer.lists(self.asked, Found(scores, rows), wanted, probability, passing, seen)
+        steps = torch.tensor([len(self.items)])
+        found = scorer.by_vectors.with_logits(Found(scores, rows), vectors, steps)
+        return scorer.lists(
+            self.asked, scorer.ended(found, cut), wanted, probability, passing, seen
+        )
 
     def _passing(self, asked: FilterOptions) -> Passing | None:
         """Return what may be recommended, by what is asked for and by the user's own columns."""

@@ -15,6 +15,8 @@ CANDIDATES = "candidates"
 """Of a pipeline: its sources name fewer items than k."""
 RULES = "rules"
 """Of a pipeline: the sources name enough, and the rules leave items out."""
+RELEVANCE = "relevance"
+"""Of a model that knows where relevance ends: the list ends there, whatever else left items out."""
 
 
 def reasons_of(

@@ -21,7 +21,7 @@ from recsys.features.requests.origin import RequestOrigin
 from recsys.features.requests.table import Requests
 from recsys.retrieval.passing import Passing
 from recsys.serving.recommend.filters import Filters
-from recsys.serving.recommend.reasons import reasons_of
+from recsys.serving.recommend.reasons import RELEVANCE, reasons_of
 from recsys.serving.recommend.searched import searched_in_words
 from recsys.serving.recommend.seen import seen_in_words
 
@@ -29,6 +29,8 @@ POPULAR = b"lists_by_popularity"
 """Of the answers' metadata: how many lists are by popularity alone, of models that fall back."""
 OF_SOURCES = b"sources_by_popularity"
 """Likewise, of a pipeline: in how many lists each source that falls back did, as JSON."""
+LISTED = b"listed_items"
+"""Likewise, of models that know where relevance ends: how many items all lists hold."""
 _UNNAMED = RequestOrigin()
 
 
@@ -40,12 +42,14 @@ class Scorer(ListModel):
         k: longest list by default.
         filter_seen: whether lists leave out items the user interacted with.
         probability: whether a list has the probability of each item.
+        cut: whether lists end where relevance does.
         exact: whether all vectors are searched, and not the bundle's index.
     """
 
     k: int
     filter_seen: bool
     probability: bool
+    cut: bool
     exact: bool = False
 
     @classmethod
@@ -55,6 +59,7 @@ class Scorer(ListModel):
         k: int | None = None,
         filter_seen: bool | None = None,
         probability: bool = False,
+        cut: bool | None = None,
         exact: bool = False,
     ) -> Self:
         """Verify and read the bundle at `path`, and replay its probe.
@@ -65,12 +70,13 @@ class Scorer(ListModel):
             filter_seen: leave out items a user interacted with; None: as when the model was
                 evaluated.
             probability: add that of an interaction with each item.
+            cut: end lists where relevance does; None: where the model knows that.
             exact: search all vectors and not the bundle's index.
 
         Raises:
             NotFoundError, IntegrityError: as `ListModel.open`.
-            ConfigError: probabilities are wanted of a model trained without calibration, or the
-                model gives no lists.
+            ConfigError: probabilities are wanted of a model trained without calibration, lists are
+                to end where a model does not know it, or the model gives no lists.
         """
         if k is not None:
             _checked_k(k)
@@ -81,10 +87,13 @@ class Scorer(ListModel):
             k=model.description.k if k is None else k,
             filter_seen=evaluated if filter_seen is None else filter_seen,
             probability=probability,
+            cut=model.relevance is not None if cut is None else cut,
             exact=exact,
         )
         if probability:
             scorer.calibrated()
+        if cut:
+            scorer.threshold()
         return scorer
 
     @property
@@ -105,21 +114,25 @@ class Scorer(ListModel):
         probability: bool | None = None,
         origin: RequestOrigin = _UNNAMED,
         filters: Filters | None = None,
+        cut: bool | None = None,
     ) -> pa.Table:
         """Return one row a request: user key, items, scores, reason (null unless short).
 
         Lists hold at most k items, best first, and fewer where fewer are left: never padding,
-        never an item that the user has seen (unless `filter_seen` is off). With `probability`
-        there is a column `probabilities`: of an interaction with each item of the list. `filters`
-        say what may be in the lists, besides the filters that requests have themselves.
+        never an item that the user has seen (unless `filter_seen` is off). Of a model that was
+        trained with `relevance` they end where relevance does, unless `cut` is off. With
+        `probability` there is a column `probabilities`: of an interaction with each item of the
+        list. `filters` say what may be in the lists, besides the filters that requests have
+        themselves.
 
         Raises:
-            ConfigError: probabilities are wanted of a model trained without calibration.
+            ConfigError: probabilities are wanted of a model trained without calibration, or `cut`
+                of one trained without relevance.
             DataError: the requests do not fit the model; `origin` is named.
         """
         encoded = self.encode(requests, origin)
         passing = (filters or Filters.of(self)).of_requests(requests, origin)[0]
-        return self.answer(encoded, k, filter_seen, probability, passing)
+        return self.answer(encoded, k, filter_seen, probability, passing, cut)
 
     def answer(
         self,
@@ -128,6 +141,7 @@ class Scorer(ListModel):
         filter_seen: bool | None = None,
         probability: bool | None = None,
         passing: Passing | None = None,
+        cut: bool | None = None,
     ) -> pa.Table:
         """Return what `score` returns, for requests that are encoded already."""
         wanted = _checked_k(self.k if k is None else k)
@@ -135,6 +149,7 @@ class Scorer(ListModel):
         found = self.search(
             requests, wanted, filter_seen=without_seen, exact=self.exact, passing=passing
         )
+        found = self.ended(found, cut)
         seen = requests.seen if without_seen else None
         lists = self.lists(requests, found, wanted, probability, passing, seen)
         facts: dict[bytes, str] = {}
@@ -143,6 +158,8 @@ class Scorer(ListModel):
         if found.of_sources:
             counts = {name: int(one.sum()) for name, one in found.of_sources.items()}
             facts[OF_SOURCES] = json.dumps(counts)
+        if found.cut is not None:
+            facts[LISTED] = str(int((found.rows >= 0).sum()))
         return lists.replace_schema_metadata(facts or None)
 
     def lists(
@@ -182,8 +199,33 @@ class Scorer(ListModel):
         if self.probability if probability is None else probability:
             columns["probabilities"] = lists(self._probabilities(requests, found))
         size = len(self.item_ids)
-        why = pa.array(reasons_of(lengths, k, size, passing, seen, found.named), pa.string())
+        reasons = reasons_of(lengths, k, size, passing, seen, found.named)
+        if found.cut is not None:
+            reasons = np.where(found.cut, RELEVANCE, reasons)
+        why = pa.array(reasons, pa.string())
         return pa.table({**columns, "reason": pc.if_else(pc.equal(why, ""), None, why)})
+
+    def ended(self, found: Found, cut: bool | None = None) -> Found:
+        """Return lists that end where relevance does; `cut` None: as the scorer was opened.
+
+        Raises:
+            ConfigError: the model was trained without relevance.
+        """
+        return found.until(self.threshold()) if (self.cut if cut is None else cut) else found
+
+    def threshold(self) -> float:
+        """Return the smallest logit of an item that is relevant enough to be in a list.
+
+        Raises:
+            ConfigError: the model was trained without relevance.
+        """
+        if self.relevance is None:
+            raise ConfigError(
+                f"{self.bundle.path}: this model ({self.description.kind}) does not know where "
+                "relevance ends in a list: a two-tower or a session model does that was trained "
+                "with relevance: {keep_recall: 0.95}"
+            )
+        return self.relevance.threshold
 
     def calibrated(self) -> InteractionProbability:
         """Return what turns scores into probabilities.

@@ -255,10 +255,11 @@ class Scorer:
         k: int,
         filter_seen: bool,
         probability: bool,
+        cut: bool,
         origin: Any,
         filters: Filters,
     ) -> pa.Table:
-        assert (probability, origin.name) == (False, "the model input")
+        assert (probability, cut, origin.name) == (False, False, "the model input")
         assert filters.counts()["passing_items"] == 3
         kept = requests.column("history").to_pylist()
         types = None if filter_seen else str(requests.schema.types)

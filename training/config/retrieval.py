@@ -87,6 +87,29 @@ class IndexConfig(StrictModel):
     """That build an index. With more than one, two identical trainings may write different ones."""
 
 
+class RelevanceConfig(StrictModel):
+    """Where lists end: `keep_recall` or `precision` is reached on the validation queries."""
+
+    keep_recall: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of the recall of whole lists that is to stay: the lists are as short as that allows."""
+    precision: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of hits among all items of all lists that is to be reached: the lists are as long as
+    that allows."""
+    k: PositiveInt = 20
+    """Length of the whole lists that the threshold is fitted on."""
+    map: Literal["auto", "query", "score"] = "auto"
+    """What the chance of a hit is read from. `score`: the score alone, so that the threshold is one
+    of the score. `query`: also how much else of the catalogue is near the query, and how long its
+    history is. `auto`: `query` where that is better on validation queries that it was not fitted
+    on, beyond the error of measurement."""
+
+    @model_validator(mode="after")
+    def _one_goal(self) -> Self:
+        if (self.keep_recall is None) == (self.precision is None):
+            raise ValueError("relevance needs 'keep_recall' or 'precision', and not both")
+        return self
+
+
 class RetrievalExperiment(LearnedExperiment):
     """The settings shared by all experiments with models that learn to retrieve."""
 
@@ -121,9 +144,23 @@ class RetrievalExperiment(LearnedExperiment):
             )
         return self
 
+    relevance: RelevanceConfig | None = None
+    """Where lists end: what is least likely to be relevant is left out of them, which makes them
+    shorter than asked; null: they are as long as asked."""
+
     @model_validator(mode="after")
     def _rows_are_positive(self) -> Self:
         refuse_labels(self)
+        return self
+
+    @model_validator(mode="after")
+    def _relevance_has_queries(self) -> Self:
+        if self.relevance is not None and self.split.trains_on_validation and self.final is None:
+            raise ValueError(
+                "relevance is fitted on validation rows that are not trained on, and the split "
+                "leaves none: leave relevance out, or train with --final, which takes over where "
+                "relevance ends from an earlier run"
+            )
         return self
 
 

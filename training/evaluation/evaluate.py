@@ -6,6 +6,7 @@ out the same seen items, and is evaluated by the same functions.
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -127,6 +128,49 @@ def score_ranker(
     return rank
 
 
+@dataclass(frozen=True)
+class VectorRanker:
+    """The ranker by inner products of query and item vectors.
+
+    items: (n_items, E). vectors: (Q, E) or (Q, I, E), of the very queries that will be asked for.
+    filter_seen: whether what a query has seen is left out. gain: (Q,) what the items of a query's
+    history gain; None: nothing. memory: what adds to the scores by what followed the last items
+    before.
+    """
+
+    items: Tensor
+    vectors: Tensor
+    filter_seen: bool
+    gain: Tensor | None = None
+    memory: PairMemory | None = None
+
+    def __call__(
+        self, queries: Queries, k: int, /, among: NDArray[np.int64] | None = None
+    ) -> NDArray[np.int32]:
+        """Return the best k item rows; see `Ranker`."""
+        return self.scored(queries, k, among)[1].numpy().astype(np.int32)
+
+    def scored(
+        self, queries: Queries, k: int, among: NDArray[np.int64] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return scores and item rows of the lists, (Q, k) each; -inf and -1 where short."""
+        chosen = self.items if among is None else self.items[torch.from_numpy(among)]
+        index = ExactVectors(chosen)
+        at_once = max(len(queries), 1) if self.memory is None else MEMORY_ROWS
+        tops = []
+        for rows in torch.arange(len(queries)).split(at_once):
+            own = None if self.gain is None else self.gain[rows]
+            gains = gains_of(queries.history_items.take(rows), own, self.memory)
+            placed = None if gains is None else _places(gains, among)
+            hidden = _hidden(queries.seen.take(rows), self.filter_seen, among)
+            found = best_items(index, chosen, self.vectors[rows], placed, k=k, exclude=hidden)
+            tops.append((found[0], _catalogue_rows(found[1], among)))
+        if not tops:
+            return torch.zeros(0, k), torch.zeros(0, k, dtype=torch.int64)
+        scores, found_rows = zip(*tops, strict=True)
+        return torch.cat(scores), torch.cat(found_rows)
+
+
 def vector_ranker(
     items: Tensor,
     vectors: Tensor,
@@ -134,35 +178,9 @@ def vector_ranker(
     filter_seen: bool,
     gain: Tensor | None = None,
     memory: PairMemory | None = None,
-) -> Ranker:
-    """Return the ranker by inner products of query and item vectors.
-
-    Args:
-        items: (n_items, E).
-        vectors: (Q, E) or (Q, I, E), of the very queries that will be asked for.
-        filter_seen: whether what a query has seen is left out.
-        gain: (Q,) what the items of a query's history gain; None: nothing.
-        memory: what adds to the scores by what followed the last items before.
-    """
-
-    def rank(
-        queries: Queries, k: int, /, among: NDArray[np.int64] | None = None
-    ) -> NDArray[np.int32]:
-        chosen = items if among is None else items[torch.from_numpy(among)]
-        index = ExactVectors(chosen)
-        at_once = max(len(queries), 1) if memory is None else MEMORY_ROWS
-        tops = []
-        for rows in torch.arange(len(queries)).split(at_once):
-            own = None if gain is None else gain[rows]
-            gains = gains_of(queries.history_items.take(rows), own, memory)
-            placed = None if gains is None else _places(gains, among)
-            hidden = _hidden(queries.seen.take(rows), filter_seen, among)
-            found = best_items(index, chosen, vectors[rows], placed, k=k, exclude=hidden)
-            tops.append(_catalogue_rows(found[1], among))
-        top = torch.cat(tops) if tops else torch.zeros(0, k)
-        return top.numpy().astype(np.int32)
-
-    return rank
+) -> VectorRanker:
+    """Return the ranker by inner products of query and item vectors; see `VectorRanker`."""
+    return VectorRanker(items, vectors, filter_seen, gain, memory)
 
 
 def _hidden(seen: Jagged, filter_seen: bool, ranked: NDArray[np.int64] | None) -> Jagged | None:

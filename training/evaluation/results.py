@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.features.bundle.measured import TEST, TRACKED, VALIDATION, ChosenBy, Kept
+from recsys.training.evaluation.cut_lists import CutLists
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -125,6 +126,7 @@ class Evaluation(Shown):
         cold: the cold items, where any is relevant.
         metric: `training.metric`, which decides which epoch of the model is kept.
         part: of the log, "test", or "validation" where no row is test.
+        ended: the model's lists that end where relevance does, where it was trained for that.
     """
 
     protocol: Mapping[str, str]
@@ -143,11 +145,13 @@ class Evaluation(Shown):
     cold: ColdItems | None = None
     metric: str = ""
     part: str = TEST
+    ended: CutLists | None = None
 
     def own(self) -> dict[str, float]:
         """Return the metrics of the model itself."""
         first = next(iter(self.results.values()))
-        return {**first.metrics, **self.representation, **self.probability}
+        ended = {} if self.ended is None else self.ended.metrics()
+        return {**first.metrics, **self.representation, **self.probability, **ended}
 
     def tracked(self) -> dict[str, float]:
         """Return all metrics as MLflow names: the model's own, then those of each baseline."""

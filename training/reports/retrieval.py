@@ -26,6 +26,7 @@ from recsys.training.evaluation.results import (
 from recsys.training.reports import plots
 from recsys.training.reports.embedding import embedding_section
 from recsys.training.reports.map import Map, embedding_map
+from recsys.training.reports.relevance import relevance_chart
 from recsys.training.reports.representation import representation_curves
 
 TEMPLATE = "report.html"
@@ -94,6 +95,7 @@ def write_report(
         left_out={plots.words(name): why for name, why in evaluation.left_out.items()},
         asked=evaluation.asked,
         cold=evaluation.cold,
+        ended=evaluation.ended,
         cold_k=None if evaluation.cold is None else evaluation.cold_k(k),
         num_items=len(evaluation.train_counts),
         protocol=evaluation.protocol,
@@ -214,6 +216,7 @@ def _charts(
         "sessions": plots.slices(evaluation, "sessions"),
         "cold": _cold_chart(evaluation, k),
         "popularity": plots.popularity(evaluation, k),
+        "ended": None if evaluation.ended is None else relevance_chart(evaluation.ended),
     }
 
 

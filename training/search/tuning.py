@@ -49,7 +49,16 @@ FAILURES_IN_A_ROW = 10
 REPEATS_IN_A_ROW = 20
 """So many proposals that were trained before, and the space counts as searched."""
 _RUN_DIR, _KERNEL = "run_dir", "kernel"
-_NOT_COMPARED = ("data", "output", "tracking", "cache", "index", "tune", "calibration")
+_NOT_COMPARED = (
+    "data",
+    "output",
+    "tracking",
+    "cache",
+    "index",
+    "tune",
+    "calibration",
+    "relevance",
+)
 
 
 @dataclass(frozen=True)

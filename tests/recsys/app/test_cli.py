@@ -62,6 +62,7 @@ OPTIONS = {
         "--allow",
         "--block",
         "--keep-seen",
+        "--cut-lists",
         "--rows-per-part",
         "--set",
         "--tracking-uri",

@@ -1,5 +1,6 @@
 """A session followed event by event is answered as a request with the same history is."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import yaml
 
 import recsys
+from recsys.bundle.relevance import Relevance
 from recsys.core.errors import ConfigError, DataError
 from recsys.serving.recommend.filters import FilterOptions, Filters
 from recsys.serving.recommend.following import Following
@@ -142,6 +144,27 @@ def test_a_session_may_go_on_in_two_ways(scorer: Scorer) -> None:
     lists = [one.recommend(k=ITEMS, filter_seen=True).column("items")[0].as_py() for one in both]
     assert {*lists[0]} == {f"i{row:02}" for row in range(ITEMS)} - {"i01", "i02"}
     assert {*lists[1]} == {f"i{row:02}" for row in range(ITEMS)} - {"i01", "i03"}
+
+
+def test_it_ends_where_a_list_of_requests_does(scorer: Scorer) -> None:
+    relevance = Relevance(1.0, 0.0, 0.0, crowd=-1.0, activity=0.2, sharpness=2.0, anchors=5)
+    user = {"user": "somebody", "age": 31}
+    found_by = replace(scorer.by_vectors, relevance=relevance)
+    request = request_of(user, EVENTS[:3])
+    whole = replace(scorer, found_by=found_by)
+    z = whole.search(whole.encode(request), 8, filter_seen=True).logits
+    assert z is not None
+    assert z[0, 2] > z[0, 3]
+    ends = replace(relevance, threshold=float(z[0, 2] + z[0, 3]) / 2)
+    cutting = replace(scorer, found_by=replace(found_by, relevance=ends), cut=True)
+    following = Following.start(cutting, user)
+    for item, time, what, tags in EVENTS[:3]:
+        following = following.append(item, time, what=what, tags=tags)
+    cut = following.recommend()
+    assert len(cut.column("items")[0]) == 3
+    assert cut.column("reason").to_pylist() == ["relevance"]
+    assert cut.column("items").equals(cutting.score(request).column("items"))
+    assert len(following.recommend(cut=False).column("items")[0]) == 8
 
 
 def test_from_python(bundle: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from recsys.bundle.relevance import Relevance
 from recsys.data.batch import FeatureLayout
 from recsys.embeddings.diagnostics import Diagnosis, FeatureValues, diagnose
 from recsys.embeddings.plan import EmbeddingPlan
@@ -14,6 +15,7 @@ from recsys.explanation.explanations import Importance, Interactions
 from recsys.metrics.classification import Interval, calibration
 from recsys.metrics.intervals import Difference
 from recsys.training.evaluation.comparison import ALL, ComparedModel, Comparison, Measured
+from recsys.training.evaluation.cut_lists import ScoredLists, cut_lists
 from recsys.training.evaluation.results import ColdItems
 from recsys.training.explain.explanation import Explanation
 from recsys.training.families.ranker.evaluation import (
@@ -72,12 +74,22 @@ def write_retrieval(path: Path) -> None:
         | {f"validation/{m}_at_20": n / 9 for m in ("recall", "hit_rate", "ndcg", "mrr")}
         for n in range(1, 8)
     ]
+    rng = np.random.default_rng(0)
+    places = ScoredLists(
+        scores=-np.sort(-rng.normal(0, 1, (60, 20)).astype(np.float32)),
+        hit=rng.random((60, 20)) < 0.1,
+        crowds=np.zeros(60),
+        num_steps=np.arange(60),
+        num_seen=np.arange(60),
+        num_relevant=np.full(60, 20),
+    )
     evaluation = replace(
         base,
         results=results,
         cold=ColdItems(60, 123, trained=False),
         asked="events",
         representation={"rankme": 1.7, "uniformity": -0.1},
+        ended=cut_lists(places, Relevance(1.0, -3.0, -3.5, k=20)),
         left_out={"ease": "a matrix of 90,000 x 90,000 items needs 64,800,000,000 bytes"},
     )
     items = len(base.train_counts)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from recsys.bundle.compatible import CompatibleSpace
 from recsys.bundle.pair_calibration import InteractionProbability
+from recsys.bundle.relevance import Relevance
 from recsys.bundle.weights import load_retrieval, save_weights, space_id
 from recsys.features.bundle.description import ModelDescription
 from recsys.features.bundle.measured import Kept
@@ -31,14 +32,15 @@ from recsys.training.families.retrieval.reading import RetrievalData
 
 @dataclass(frozen=True)
 class Beside:
-    """What a model has beside its weights.
+    """What comes with a model that retrieves, where it has that.
 
-    probability: of an interaction with an item. memory: of pairs of items. compatible_since:
-    earlier models whose item indexes its queries may search.
+    probability: of an interaction with an item. memory: of pairs of items. relevance: where it ends
+    in a list. compatible_since: earlier models whose item indexes its queries may search.
     """
 
     probability: InteractionProbability | None = None
     memory: PairMemory | None = None
+    relevance: Relevance | None = None
     compatible_since: tuple[CompatibleSpace, ...] = ()
 
 
@@ -54,9 +56,9 @@ def write_retrieval(
 ) -> Path:
     """Write the bundle of `model` below `parent` and return its folder.
 
-    origin: facts on the model that the training started from.
+    origin: facts on the model that the training started from. beside: what comes with the model.
     """
-    config, data, memory = reading.config, reading.data, beside.memory
+    config, data = reading.config, reading.data
     weights = save_weights(model)
     described = describe(reading, space_id(model), beside.compatible_since)
     # The served model, read back from the bytes that are written: what is probed is what is kept.
@@ -71,8 +73,9 @@ def write_retrieval(
             items=data.tables.items,
             train_counts=data.train_counts,
             index=_index_request(config, data, vectors, query_vectors, described),
-            probe=_probe(reading, served, vectors, memory),
-            memory=memory,
+            probe=_probe(reading, served, vectors, beside.memory),
+            memory=beside.memory,
+            relevance=beside.relevance,
         ),
         config=dump_config(config),
         metrics=metrics,

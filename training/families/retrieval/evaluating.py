@@ -8,12 +8,15 @@ from pathlib import Path
 from torch import Tensor
 
 from recsys.embeddings.diagnostics import Diagnosis
+from recsys.features.bundle.files import read_relevance
 from recsys.features.bundle.model_bundle import ModelBundle
 from recsys.features.dataset.queries import Queries
+from recsys.features.dataset.split import TEST
 from recsys.layers.geometry import directions_of
 from recsys.models.retrieval import RetrievalModel, catalogue_vectors, query_vectors
 from recsys.retrieval.index.registry import require
 from recsys.training.config.retrieval import RetrievalExperiment
+from recsys.training.evaluation.cut_lists import cut_lists
 from recsys.training.evaluation.evaluate import Ranker, evaluate, vector_ranker
 from recsys.training.evaluation.results import WITHOUT_MEMORY, Evaluation, NothingHeldOut
 from recsys.training.families.family import Given
@@ -30,6 +33,7 @@ from recsys.training.families.opened import OpenedModel
 from recsys.training.families.plain.choose import baseline_rankers, check_baselines
 from recsys.training.families.retrieval.memory import FittedMemory, memory_of
 from recsys.training.families.retrieval.reading import Read, RetrievalData
+from recsys.training.families.retrieval.relevance import FittedRelevance, scored_lists
 
 
 @dataclass(frozen=True)
@@ -61,8 +65,12 @@ def evaluate_model(
     model: RetrievalModel,
     fitted: FittedMemory | None = None,
     given: Given | None = None,
+    ends: FittedRelevance | None = None,
 ) -> Evaluated:
-    """Evaluate `model` with its memory on what is held out, and beside it without."""
+    """Evaluate `model` with its memory on what is held out, and beside it without.
+
+    ends: where relevance ends in its lists.
+    """
     config, data, sessions = reading.config, reading.data, reading.sessions
     settings, geometry, part = config.evaluation, config.model.geometry, config.split.evaluated
     assert part is not None, "rows are held out"
@@ -72,7 +80,8 @@ def evaluate_model(
     filter_seen = settings.filter_seen
     of_vectors = partial(vector_ranker, items, vectors, filter_seen=filter_seen, gain=gain)
     memory, said = (None, {}) if fitted is None else (fitted.memory, {"memory": fitted.words})
-    rankers: dict[str, Ranker] = {config.model.kind: of_vectors(memory=memory)}
+    own = of_vectors(memory=memory)
+    rankers: dict[str, Ranker] = {config.model.kind: own}
     if memory is not None:
         rankers[WITHOUT_MEMORY] = of_vectors()
     baselines, left_out = baseline_rankers(data, settings, sessions)
@@ -97,6 +106,13 @@ def evaluate_model(
     )
     evaluation = with_fallbacks(evaluation, baselines, queries)
     evaluation = replace(evaluation, metric=config.training.metric)
+    if ends is not None:
+        protocol = {**evaluation.protocol, "relevance": ends.words}
+        evaluation = replace(evaluation, protocol=protocol)
+        if ends.relevance is not None and part == TEST:  # it was fitted on the validation part
+            k, temperature = ends.relevance.k, float(model.temperature.detach())
+            whole = scored_lists(own, queries, min(k, data.num_items), temperature)
+            evaluation = replace(evaluation, ended=cut_lists(whole, ends.relevance))
     return Evaluated(evaluation, queries, items, vectors)
 
 
@@ -132,7 +148,9 @@ def evaluate_opened(title: str, read: Read, opened: OpenedModel, report: Path) -
     reading = read(config, opened.data())
     model = opened.retrieval_model()
     reading.restore(model)
-    evaluated = evaluate_model(reading, model, fitted=memory_of(opened, reading, model))
+    memory, relevance = memory_of(opened, reading, model), read_relevance(opened.bundle)
+    ends = None if relevance is None else FittedRelevance(relevance, relevance.words)
+    evaluated = evaluate_model(reading, model, fitted=memory, ends=ends)
     report_on(report, title, reading, evaluated)
     assert isinstance(evaluated.evaluation, Evaluation), "rows are held out"
     return evaluated.evaluation

@@ -29,6 +29,7 @@ from recsys.training.families.retrieval.evaluating import evaluate_model, report
 from recsys.training.families.retrieval.meeting import EarlierIndex, Met
 from recsys.training.families.retrieval.memory import fit_memory
 from recsys.training.families.retrieval.reading import Read, RetrievalData
+from recsys.training.families.retrieval.relevance import fit_relevance
 
 
 @dataclass(frozen=True)
@@ -93,11 +94,13 @@ class RetrievalJob:
         if self.earlier is not None:
             self.earlier.rotate(model, reading.data)
         fitted = fit_memory(reading, model)
+        memory = None if fitted is None else fitted.memory
+        ends = fit_relevance(reading, model, memory, given.chosen)
         probability = self._probability(model)
         if self.config.split.evaluated is None:
             evaluated = unmeasured(reading, model, given.chosen)
         else:
-            evaluated = evaluate_model(reading, model, fitted, given)
+            evaluated = evaluate_model(reading, model, fitted, given, ends)
         evaluation = evaluated.evaluation
         if probability is not None and isinstance(evaluation, Evaluation):
             found = reading.probability_metrics(model, probability)
@@ -117,9 +120,10 @@ class RetrievalJob:
             | best_epoch(history, self.config.training.metric)
             | facts_of_final(self.config, given.chosen),
             beside=Beside(
-                probability=probability,
-                memory=None if fitted is None else fitted.memory,
-                compatible_since=() if met is None else met.claimed,
+                probability,
+                memory,
+                None if ends is None else ends.relevance,
+                () if met is None else met.claimed,
             ),
         )
         report = run_dir / "report.html"
