@@ -132,6 +132,7 @@ MANY_PARAMETERS = {
     "recsys/app/cli_models.py: export",
     "recsys/app/experiments.py: tune",
     "recsys/app/model.py: recommend",
+    "recsys/app/models.py: export",
     "recsys/app/models.py: score",
     "recsys/app/models.py: score_new_items",
     "training/evaluation/evaluate.py: evaluate",

@@ -12,10 +12,12 @@ from recsys.core.atomic import publish, staged_folder
 from recsys.core.errors import ConfigError
 from recsys.core.folders import check_folder
 from recsys.features.bundle.files import index_files, read_request_probe
+from recsys.layers.geometry import Geometry
 from recsys.retrieval.index.build import build_index, read_facts, write_facts
 from recsys.retrieval.index.protocol import IndexRequest
 from recsys.retrieval.index.reduced import ReductionSize
 from recsys.retrieval.index.registry import kinds_by_export
+from recsys.retrieval.muvera import FixedDimensionalEncoding
 from recsys.serving.export.query_encoding import (
     EXPORT_FILE,
     EncodingSize,
@@ -32,6 +34,7 @@ _NO_MEMORY = (
     "the model adds what followed the last items before to its scores; that is not in the index, "
     "whose lists are those of the model without its memory"
 )
+_OF_VECTORS = ("space_id", "n", "dim", "metric", "geometry", "normalised")
 VECTORS = "parquet"
 """What `recsys export --to` calls vectors without an index."""
 
@@ -68,19 +71,12 @@ def export_index(
     if reduced is not None:
         check_short(target != VECTORS, encoded)
     scorer = Scorer.open(bundle)
-    vectors, geometry, queries = scorer.vectors, scorer.model.config.geometry, _probe(scorer)
+    queries, stored = _probe(scorer), read_facts(index_files(scorer.bundle))
     encoding = None if encoded is None else encoding_of(scorer, encoded)
-    stored = read_facts(index_files(scorer.bundle))
-    if encoding is None:
-        asked = queries.flatten(0, -2)  # every interest searches by itself
-    else:
-        # Products of encodings, like those of the biased sphere, represent no distance.
-        vectors, geometry = encoding.items(vectors), "biased_sphere"
-        asked = encoding.queries(more_like(queries, scorer.model.config.geometry))
+    vectors, geometry, asked = _searched(scorer, encoding, queries)
     with staged_folder(out.resolve().parent, out.name) as staging:
         if target == VECTORS:
-            names = ("space_id", "n", "dim", "metric", "geometry", "normalised")
-            facts = {k: stored[k] for k in names if k in stored}
+            facts = {k: stored[k] for k in _OF_VECTORS if k in stored}
             _write_vectors(staging / "vectors.parquet", scorer.item_ids, vectors)
         else:
             request = IndexRequest(
@@ -92,23 +88,51 @@ def export_index(
                 kind=kinds_by_export()[target],
                 min_recall=min_recall,
             )
-            if reduced is None:
-                facts = build_index(staging, request)
-            else:
-                facts = build_short(staging, request, reduced, queries)
-            ids = pa.table({"row": range(len(scorer.item_ids)), "item_id": scorer.item_ids})
-            pq.write_table(ids, staging / "ids.parquet", write_page_checksum=True)
+            facts = _write_index(staging, request, reduced, queries)
+            _write_ids(staging / "ids.parquet", scorer.item_ids)
         facts["interests"] = scorer.model.config.interests
         if encoding is not None and encoded is not None:
             facts |= {"dim": encoding.width, "normalised": False, "geometry": stored["geometry"]}
             facts |= write_encoding(staging, scorer, encoding, encoded, queries)
         write_facts(staging, facts)
-        how = {"model_id": scorer.bundle.model_id, "queries": how_to_ask(scorer, encoding), **facts}
-        how |= {} if reduced is None else {"short_vectors": how_to_shorten(facts)}
-        how |= {} if scorer.memory is None else {"memory": _NO_MEMORY}
+        how = _how(scorer, encoding, facts)
         (staging / EXPORT_FILE).write_text(json.dumps(how, indent=1))
         publish(staging, out.resolve())
     return {"out": str(out), "model_id": scorer.bundle.model_id, **facts}
+
+
+def _searched(
+    scorer: Scorer, encoding: FixedDimensionalEncoding | None, queries: Tensor
+) -> tuple[Tensor, Geometry, Tensor]:
+    """Return the vectors of items, where they live, and what an index over them is asked."""
+    geometry = scorer.model.config.geometry
+    if encoding is None:
+        return scorer.vectors, geometry, queries.flatten(0, -2)  # every interest by itself
+    # Products of encodings, like those of the biased sphere, represent no distance.
+    asked = encoding.queries(more_like(queries, geometry))
+    return encoding.items(scorer.vectors), "biased_sphere", asked
+
+
+def _how(
+    scorer: Scorer, encoding: FixedDimensionalEncoding | None, facts: dict[str, Any]
+) -> dict[str, Any]:
+    """Return what export.json says."""
+    how = {"model_id": scorer.bundle.model_id, "queries": how_to_ask(scorer, encoding), **facts}
+    how |= {"short_vectors": how_to_shorten(facts)} if "reduction" in facts else {}
+    return how | ({} if scorer.memory is None else {"memory": _NO_MEMORY})
+
+
+def _write_index(
+    folder: Path, request: IndexRequest, reduced: ReductionSize | None, queries: Tensor
+) -> dict[str, Any]:
+    if reduced is None:
+        return build_index(folder, request)
+    return build_short(folder, request, reduced, queries)
+
+
+def _write_ids(path: Path, item_ids: pa.Array) -> None:
+    ids = pa.table({"row": range(len(item_ids)), "item_id": item_ids})
+    pq.write_table(ids, path, write_page_checksum=True)
 
 
 def _write_vectors(path: Path, item_ids: pa.Array, vectors: Tensor) -> None:
