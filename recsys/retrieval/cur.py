@@ -41,7 +41,8 @@ def anchor_items(scores_UN: Tensor, num: int) -> Tensor:
         raise ValueError(f"from 1 to {most} anchor items of {tuple(scores_UN.shape)}, got {num}")
     left: NDArray[np.float64] = scores_UN.double().numpy().copy()
     lengths = np.square(left).sum(0)
-    least, chosen = _SAME**2 * lengths.max(), []
+    least = _SAME**2 * lengths.max()
+    chosen: list[int] = []
     while len(chosen) < num and lengths.max() > least:
         best = int(lengths.argmax())
         chosen.append(best)
