@@ -23,7 +23,9 @@ from recsys.features.requests.origin import RequestOrigin
 from recsys.features.requests.table import HISTORY, SEEN
 from recsys.retrieval.index.build import read_facts
 from recsys.retrieval.index.registry import BACKENDS, kinds_by_export
+from recsys.serving.export.onnx_export import ONNX
 from recsys.serving.export.query_encoding import EncodingSize
+from recsys.serving.export.query_tower import export_query_tower
 from recsys.serving.export.retrieval import VECTORS, export_index
 from recsys.serving.recommend.filters import FilterOptions, Filters
 from recsys.serving.recommend.scorer import Scorer
@@ -74,8 +76,8 @@ class Lists:
     """See `Answering`."""
 
     def targets(self) -> list[str]:
-        """Return the indexes, and vectors without one."""
-        return [*kinds_by_export(), VECTORS]
+        """Return the indexes, vectors without one, and the graph of the query tower."""
+        return [*kinds_by_export(), VECTORS, ONNX]
 
     def export(
         self,
@@ -86,7 +88,14 @@ class Lists:
         min_recall: float,
         encoded: EncodingSize | None = None,
     ) -> dict[str, Any]:
-        """Export item vectors or an index over them; see `export_index`."""
+        """Export item vectors, an index over them, or the query tower; see `export_index`."""
+        if target == ONNX:
+            if encoded is not None:
+                raise ConfigError(
+                    "--encoding fde is about item vectors and indexes: the graph gives a vector "
+                    "for each interest; leave it out"
+                )
+            return export_query_tower(bundle, out)
         if target not in self.targets():
             raise ConfigError(
                 f"--to {target} is for rankers; a retrieval model goes --to {VECTORS}, or to an "
