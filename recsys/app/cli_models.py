@@ -2,10 +2,11 @@
 
 import json as json_format
 from pathlib import Path
+from typing import Any
 
 import click
 
-from recsys.app.options import COUNT, JSON, MODEL, URI, Finite
+from recsys.app.options import COUNT, JSON, MODEL, OTHER, URI, Finite, named_paths
 
 
 class ExportTarget(click.ParamType[str]):
@@ -30,7 +31,14 @@ class ExportTarget(click.ParamType[str]):
 
 @click.command()
 @MODEL
-@click.option("--to", "target", type=ExportTarget(), required=True)
+@click.option("--to", "target", type=ExportTarget())
+@click.option(
+    "--queries",
+    metavar="PATH",
+    help="In place of --to: query vectors of requests, of users, or of the users of a log.",
+)
+@click.option("--users", help="With --queries LOG: user attributes, where the model uses them.")
+@OTHER
 @click.option(
     "--out", type=click.Path(path_type=Path), required=True, help="New folder to write to."
 )
@@ -54,7 +62,7 @@ class ExportTarget(click.ParamType[str]):
 @JSON
 def export(
     model: str,
-    target: str,
+    target: str | None,
     out: Path,
     min_recall: float,
     encoding: str,
@@ -62,14 +70,16 @@ def export(
     fde_repetitions: int | None,
     tracking_uri: str | None,
     as_json: bool,
+    **asked: Any,
 ) -> None:
     """Export item vectors or an index for ANN serving, its recall measured.
 
     A two-tower with several interests searches with each of a user's vectors and merges, or
     with one, of --encoding fde, which is wider and finds most of the same; export.json says how.
 
-    A ranker goes --to onnx: one graph from hashed values to probabilities, checked against the
-    model and timed.
+    --to onnx: of a retrieval model its query tower, which makes vectors of raw requests without
+    the engine; of a ranker one graph from hashed values to probabilities. Both are checked against
+    the model and timed. --queries writes the vectors themselves, for many users.
 
     Example: recsys export models:/demo@champion --to faiss --out index
     """
@@ -81,12 +91,42 @@ def export(
         encoded = (3 if fde_bits is None else fde_bits, fde_repetitions or 8)
     elif fde_bits is not None or fde_repetitions is not None:
         raise click.UsageError("--fde-bits and --fde-repetitions go with --encoding fde")
-    facts = export_model(folder_of(model, tracking_uri), target, out, min_recall, encoded)
+    folder = folder_of(model, tracking_uri)
+    if _asks_for_queries(target, asked):
+        facts = _queries(folder, out, encoded, as_json, asked)
+    else:
+        assert target is not None
+        facts = export_model(folder, target, out, min_recall, encoded)
     if as_json:
         click.echo(json_format.dumps(facts, indent=1))
     else:
         for name, value in facts.items():
             click.echo(f"{name}: {value}")
+
+
+def _asks_for_queries(target: str | None, asked: dict[str, Any]) -> bool:
+    """Whether query vectors are asked for, not something of the items."""
+    if (target is None) == (asked["queries"] is None):
+        raise click.UsageError("give --to or --queries, one of the two")
+    if target is not None and (asked["users"] is not None or asked["other"]):
+        raise click.UsageError("--users and --other go with --queries")
+    return target is None
+
+
+def _queries(
+    folder: Path,
+    out: Path,
+    encoded: tuple[int, int] | None,
+    as_json: bool,
+    asked: dict[str, Any],
+) -> dict[str, Any]:
+    from recsys.app.progress import parts_to_stderr
+    from recsys.app.query_exporting import write_query_vectors
+    from recsys.serving.export.query_encoding import EncodingSize
+
+    tables = {"queries": asked["queries"], "users": asked["users"], **named_paths(asked["other"])}
+    size = None if encoded is None else EncodingSize(*encoded)
+    return write_query_vectors(folder, out, tables, size, parts_to_stderr(as_json))
 
 
 @click.command()

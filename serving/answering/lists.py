@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from recsys.bundle.directory import Bundle
@@ -26,10 +27,12 @@ from recsys.retrieval.index.registry import BACKENDS, kinds_by_export
 from recsys.serving.export.onnx_export import ONNX
 from recsys.serving.export.query_encoding import EncodingSize
 from recsys.serving.export.query_tower import export_query_tower
+from recsys.serving.export.query_vectors import vectors_of_requests
 from recsys.serving.export.retrieval import VECTORS, export_index
 from recsys.serving.recommend.filters import FilterOptions, Filters
 from recsys.serving.recommend.scorer import Scorer
 
+VECTORS_PARAMETER = "vectors"
 DEFAULTS: dict[str, Any] = {
     "k": None,
     "filter_seen": None,
@@ -37,6 +40,7 @@ DEFAULTS: dict[str, Any] = {
     "where": None,
     "exclude": None,
     "allow": None,
+    VECTORS_PARAMETER: False,
 }
 """Parameters of those who ask. k, filter_seen: None for those of the model; the others None:
 everything may be recommended."""
@@ -67,9 +71,27 @@ class ListServer:
             kind = self.columns.field(HISTORY).type
             table = table.append_column(HISTORY, pa.array([[]] * table.num_rows, kind))
         chosen = {**DEFAULTS, **params}
+        if chosen.pop(VECTORS_PARAMETER):
+            self._refuse_lists(chosen)
+            return vectors_of_requests(self.scorer, table, origin)
         asked = FilterOptions(**{name: chosen.pop(name) for name in (WHERE, EXCLUDE, ALLOW)})
         filters = self.filters.with_(asked, self.scorer.policies)
         return self.scorer.score(table, **chosen, origin=origin, filters=filters)
+
+    def _refuse_lists(self, chosen: Mapping[str, Any]) -> None:
+        """Refuse what is said of lists where vectors are asked for.
+
+        MLflow gives every parameter, those that are not set with their defaults.
+        """
+        own = {"k": self.scorer.k, "filter_seen": self.scorer.filter_seen, EXCLUDE: []}
+        for name, value in chosen.items():
+            plain = [DEFAULTS[name], own.get(name, DEFAULTS[name])]
+            value = value.tolist() if isinstance(value, np.ndarray) else value
+            if all(value != one for one in plain):
+                raise ConfigError(
+                    f"'{name}' is about lists, and with '{VECTORS_PARAMETER}' there are none: "
+                    "leave one of the two out"
+                )
 
 
 class Lists:
@@ -117,6 +139,8 @@ class Lists:
         example = probe.select([n for n in probe.column_names if n != SEEN]).slice(0, EXAMPLES)
         about = read_description(bundle)
         params = DEFAULTS | {"filter_seen": about.filter_seen, "k": about.k}
+        if about.space_id is None:
+            del params[VECTORS_PARAMETER]
         return example, request_signature(columns, key, params)
 
     def requirements(self, bundle: Bundle) -> list[str]:

@@ -19,6 +19,7 @@ import numpy as np
 import onnxruntime
 
 Requests = Sequence[Mapping[str, Any]]
+_HISTORY = "history"
 _DTYPES: dict[str, Any] = {
     "integer": np.int64, "boolean": np.bool_, "number": np.float64, "instant": np.int64,
     "string": object, "vector": np.float32, "weight": np.float32,
@@ -57,9 +58,9 @@ class QueryTower:
     def inputs(self, requests: Requests) -> dict[str, Any]:
         """Return requests as the inputs of the graph, arrays by name."""
         for number, request in enumerate(requests):
-            if request.get("history") is None:
+            if request.get(_HISTORY) is None:
                 raise ValueError(f"request {number + 1} has no 'history': give [] for a new user")
-        steps = max([1, *(len(request["history"]) for request in requests)])
+        steps = max([1, *(len(request[_HISTORY]) for request in requests)])
         cells = {one["input"]: _cells(requests, one, steps) for one in self.columns}
         found: dict[str, Any] = {}
         for column in self.columns:
@@ -83,7 +84,7 @@ def _cells(requests: Requests, column: Mapping[str, Any], steps: int) -> list[An
     if not column["steps"]:
         return rows
     each = [
-        _of_steps(row, column, len(request["history"]))
+        _of_steps(row, column, len(request[_HISTORY]))
         for row, request in zip(rows, requests, strict=True)
     ]
     return [cell for row in each for cell in _padded(row, steps)]

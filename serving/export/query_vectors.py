@@ -170,6 +170,19 @@ def query_table(
     return pa.table(columns), unknown_metadata(found)
 
 
+def vectors_of_requests(scorer: Scorer, requests: pa.Table, origin: RequestOrigin) -> pa.Table:
+    """Return a row a request: user key, `vector` (of several interests a list of them), gain."""
+    found = scorer.encode(requests, origin)
+    vectors, gain_B = vectors_and_gains(scorer, found)
+    lists = _lists(vectors.flatten(0, -2))
+    if vectors.ndim == 3:
+        lists = pa.FixedSizeListArray.from_arrays(lists, vectors.shape[1])
+    columns = {scorer.schema.user_key: found.user_ids, VECTOR: lists}
+    if gain_B is not None:
+        columns[GAIN] = pa.array(gain_B.numpy())
+    return pa.table(columns)
+
+
 def _lists(vectors_NW: Tensor) -> pa.Array:
     flat = pa.array(vectors_NW.reshape(-1).contiguous().numpy())
     return pa.FixedSizeListArray.from_arrays(flat, vectors_NW.shape[1])

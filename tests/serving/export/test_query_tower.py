@@ -1,4 +1,4 @@
-"""Exported query towers against the engine: every kind of feature, histories of every sort."""
+"""Query vectors outside the engine: ONNX graphs of every kind of feature, and Parquet."""
 
 import json
 import re
@@ -16,9 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from click.testing import CliRunner
 
 import recsys
-from recsys.core.errors import ConfigError, IntegrityError
+from recsys.app.cli import main
+from recsys.core.errors import ConfigError, DataError, IntegrityError
 from recsys.features.kinds import text
 from recsys.features.kinds.registry import column_kinds
 from recsys.serving.export import query_tower
@@ -336,3 +338,70 @@ def test_words_are_those_of_the_engine() -> None:
         if a != b
     ]
     assert len(wrong) == 0, wrong[:5]
+
+
+def exported(bundle: Path, folder: Path, *options: object) -> tuple[pa.Table, dict[str, Any]]:
+    """What `recsys export --queries` writes."""
+    arguments = ["export", str(bundle), "--out", str(folder), "--json", *map(str, options)]
+    found = CliRunner().invoke(main, arguments)
+    assert found.exit_code == 0, found.output
+    return pq.read_table(folder / "queries.parquet"), json.loads(found.stdout)
+
+
+def test_vectors_of_requests_of_a_log_and_of_users(
+    two_tower: Path, session: Path, trained: Trained, tmp_path: Path
+) -> None:
+    model, rows = recsys.load(two_tower), with_steps(requests())
+    data = two_tower.parents[3]
+    people = table_of(requests())
+    pq.write_table(people, tmp_path / "asked.parquet", row_group_size=4)
+    found, facts = exported(two_tower, tmp_path / "a", "--queries", tmp_path / "asked.parquet")
+    wanted = model.query_vectors(requests=people)
+    assert (facts["users"], facts["interests"], facts["unknown_history_items"]) == (9, 2, 5)
+    assert found["user"].to_pylist() == [one for one in wanted["user"] for _ in range(2)]
+    assert found["interest"].to_pylist() == [0, 1] * 9
+    vectors = np.stack(found["vector"].to_numpy()).reshape(9, 2, -1)
+    np.testing.assert_allclose(vectors, np.stack(wanted["vector"]), atol=1e-6)
+
+    log, users = data / "log.parquet", data / "users.parquet"
+    found, facts = exported(session, tmp_path / "b", "--queries", log, "--users", users)
+    wanted = recsys.load(session).query_vectors(history=log, user_table=users)
+    assert found["user"].to_pylist() == wanted["user"].to_list()
+    np.testing.assert_allclose(np.stack(found["vector"]), np.stack(wanted["vector"]), atol=1e-6)
+    np.testing.assert_allclose(found["repeat_gain"], wanted["repeat_gain"], atol=1e-6)
+
+    found, facts = exported(two_tower, tmp_path / "c", "--queries", users)
+    alone = pq.read_table(users)
+    alone = alone.append_column("history", pa.array([[]] * USERS, pa.list_(pa.string())))
+    wanted = model.query_vectors(requests=alone)
+    vectors = np.stack(found["vector"].to_numpy()).reshape(USERS, 2, -1)
+    np.testing.assert_allclose(vectors, np.stack(wanted["vector"]), atol=1e-6)
+
+    whole = recsys.export_query_vectors(model, tmp_path / "d", queries=people, encoding="fde")
+    one = pq.read_table(tmp_path / "d" / "queries.parquet")
+    assert one.schema.field("vector").type.list_size == whole["dim"]
+    assert one.num_rows == len(rows)
+    with pytest.raises(ConfigError, match="exists; choose another --out"):
+        recsys.export_query_vectors(model, tmp_path / "d", queries=people)
+    with pytest.raises(ConfigError, match="--users and --other go with an interaction log"):
+        recsys.export_query_vectors(model, tmp_path / "e", queries=people, users=alone)
+    with pytest.raises(DataError, match=r"no such column.*give requests \('user' and 'history'"):
+        recsys.export_query_vectors(model, tmp_path / "e", queries=alone.select(["city"]))
+    assert not (tmp_path / "e").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((), "give --to or --queries, one of the two"),
+        (("--to", "exact", "--queries", "log"), "give --to or --queries, one of the two"),
+        (("--to", "exact", "--users", "u"), "--users and --other go with --queries"),
+    ],
+)
+def test_what_is_exported_is_one_of_the_two(
+    two_tower: Path, tmp_path: Path, options: tuple[str, ...], message: str
+) -> None:
+    arguments = ["export", str(two_tower), "--out", str(tmp_path / "out"), *options]
+    found = CliRunner().invoke(main, arguments)
+    assert found.exit_code == 2
+    assert message in found.output
