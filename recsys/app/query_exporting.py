@@ -24,11 +24,11 @@ def export_query_vectors(
     *,
     queries: Any,
     users: Any = None,
-    others: Mapping[str, Any] | None = None,
     encoding: Literal["vectors", "fde"] = "vectors",
     fde_bits: Annotated[int, Field(ge=0, le=10)] = 3,
     fde_repetitions: Count = 8,
     tracking_uri: str | None = None,
+    **others: Any,
 ) -> dict[str, Any]:
     """Write what an index is searched with, for many users, to a new folder.
 
@@ -38,11 +38,11 @@ def export_query_vectors(
         queries: requests (user key, `history`, attributes), users without a history, or an
             interaction log whose users are asked for; a path or a data frame.
         users: the users' attributes, with a log.
-        others: side tables of users by name, with a log.
         encoding: `fde`: one vector a query, for an export of encodings.
         fde_bits: hyperplanes of such an encoding.
         fde_repetitions: of such an encoding.
         tracking_uri: MLflow store.
+        others: side tables of users by name, with a log.
 
     Returns:
         What was written: numbers of users, of interests, the width of a vector, unknown items.
@@ -55,7 +55,7 @@ def export_query_vectors(
         40
     """
     encoded = EncodingSize(fde_bits, fde_repetitions) if encoding == "fde" else None
-    tables = {"queries": queries, "users": users, **(others or {})}
+    tables = {"queries": queries, "users": users, **others}
     return write_query_vectors(folder_of(model, tracking_uri), Path(out), tables, encoded)
 
 

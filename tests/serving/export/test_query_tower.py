@@ -367,8 +367,10 @@ def test_vectors_of_requests_of_a_log_and_of_users(
     found, facts = exported(session, tmp_path / "b", "--queries", log, "--users", users)
     wanted = recsys.load(session).query_vectors(history=log, user_table=users)
     assert found["user"].to_pylist() == wanted["user"].to_list()
-    np.testing.assert_allclose(np.stack(found["vector"]), np.stack(wanted["vector"]), atol=1e-6)
-    np.testing.assert_allclose(found["repeat_gain"], wanted["repeat_gain"], atol=1e-6)
+    np.testing.assert_allclose(
+        np.stack(found["vector"].to_numpy()), np.stack(wanted["vector"]), atol=1e-6
+    )
+    np.testing.assert_allclose(found["repeat_gain"].to_numpy(), wanted["repeat_gain"], atol=1e-6)
 
     found, facts = exported(two_tower, tmp_path / "c", "--queries", users)
     alone = pq.read_table(users)
