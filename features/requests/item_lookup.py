@@ -39,8 +39,10 @@ def rows_of_items(values: pa.Array, item_ids: pa.Array) -> _Ints:
         values: (T,) ids of the type of the catalogue's.
         item_ids: (n,) of the catalogue, each once.
     """
+    if not len(values):
+        return np.zeros(0, np.int64)
     few = len(values) * _FEW <= len(item_ids)
-    known = _sorted_of(item_ids) if few and len(values) else None
+    known = _sorted_of(item_ids) if few else None
     if known is None:
         return np.asarray(pc.index_in(values, item_ids).fill_null(-1), np.int64)
     hashed = hash_values(values)

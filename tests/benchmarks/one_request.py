@@ -18,6 +18,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from _harness import Benchmark, alternated
@@ -59,6 +60,13 @@ def trained(folder: Path, kind: str, sizes: dict[str, int], changes: dict[str, A
     return result.bundle
 
 
+def asked_of(scorer: Scorer) -> pa.Table:
+    """Return the first request of the probe whose history is not empty."""
+    probe = without_answers(read_request_probe(scorer.bundle))
+    lengths = pc.list_value_length(probe.column("history"))
+    return probe.filter(pc.greater(lengths, 0)).slice(0, 1)
+
+
 def milliseconds(calls: dict[str, Callable[[], object]], times: int) -> dict[str, float]:
     """Return the medians of CPU time."""
     return {name: round(1e3 * one.cpu, 3) for name, one in alternated(calls, times).items()}
@@ -71,7 +79,7 @@ def of_kind(folder: Path, kind: str, bench: Benchmark) -> dict[str, float]:
     bundle = trained(folder, kind, sizes, bench.sized({}, {}, {"dim": 8}))
     export_query_tower(bundle, folder / kind)
     scorer, tower = Scorer.open(bundle), QueryTower(folder / kind)
-    table = without_answers(read_request_probe(scorer.bundle)).slice(0, 1)
+    table = asked_of(scorer)
     rows = table.to_pylist()
     calls: dict[str, Callable[[], object]] = {
         "engine": lambda: vectors_and_gains(scorer, scorer.encode(table)),
@@ -86,7 +94,7 @@ def of_many_items(folder: Path, bench: Benchmark) -> dict[str, float]:
     sizes = {"users": 1000, "items": 100_000, "events": 20_000}
     sizes = bench.sized(sizes, sizes, {"users": 150, "items": 80, "events": 3000})
     scorer = Scorer.open(trained(folder, "two_tower", sizes, bench.sized({}, {}, {"dim": 8})))
-    table = without_answers(read_request_probe(scorer.bundle)).slice(0, 1)
+    table = asked_of(scorer)
     history = table.column("history").combine_chunks().flatten().cast(scorer.item_ids.type)
     calls: dict[str, Callable[[], object]] = {
         "list": lambda: scorer.score(table, K),

@@ -33,6 +33,7 @@ def test_a_catalogue_is_hashed_once_and_forgotten_with_it(monkeypatch: pytest.Mo
         return real(values)
 
     monkeypatch.setattr(item_lookup, "hash_values", counting)
+    assert rows_of_items(ids[:0], ids).tolist() == []
     for _ in range(3):
         assert rows_of_items(ids[5:6], ids)[0] == 5
     assert hashed == [1000, 1, 1, 1]
