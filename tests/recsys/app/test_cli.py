@@ -33,13 +33,16 @@ OPTIONS = {
     "export": {
         "model",
         "--to",
+        "--other",
         "--out",
+        "--queries",
         "--min-recall",
         "--encoding",
         "--fde-bits",
         "--fde-repetitions",
         "--tracking-uri",
         "--json",
+        "--users",
     },
     "score": {
         "model",
