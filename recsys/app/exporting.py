@@ -25,7 +25,7 @@ def export_model(
     min_recall: float,
     encoded: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
-    """Export vectors, an index, a query tower or a ranker's graph; return what was written and measured.
+    """Export vectors, an index, a query tower or a ranker's graph; return what was written.
 
     Args:
         folder: of the bundle.

@@ -252,7 +252,7 @@ def export(
     Args:
         model: see `load`.
         out: folder to make.
-        to: `parquet`, `exact`, `faiss`, `usearch`, or `onnx` (the query tower) for retrieval models,
+        to: `parquet`, `exact`, `faiss`, `usearch` or `onnx` (query tower) of retrieval models,
             `onnx` for rankers.
         min_recall: refuse an index below this.
         encoding: `fde`: items that one vector for all interests of a user searches.
