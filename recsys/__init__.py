@@ -42,6 +42,7 @@ _PLACES = {
     "Model": "recsys.app.model",
     "Run": "recsys.app.run",
     "Tuned": "recsys.app.tuned",
+    "export_query_vectors": "recsys.app.query_exporting",
     **dict.fromkeys(_EXPERIMENTS, "recsys.app.experiments"),
     "verify": "recsys.app.exporting",
     **dict.fromkeys(_DEMO, "recsys.app.demo"),

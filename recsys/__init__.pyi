@@ -21,6 +21,7 @@ from recsys.app.models import score as score
 from recsys.app.models import score_new_items as score_new_items
 from recsys.app.promoting import Promotion as Promotion
 from recsys.app.promoting import promote as promote
+from recsys.app.query_exporting import export_query_vectors as export_query_vectors
 from recsys.app.recounting import Recounted as Recounted
 from recsys.app.recounting import recount as recount
 from recsys.app.run import Run as Run

@@ -7,7 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-_MICROSECONDS = {"s": (1_000_000, 1), "ms": (1_000, 1), "us": (1, 1), "ns": (1, 1_000)}
+MICROSECONDS = {"s": (1_000_000, 1), "ms": (1_000, 1), "us": (1, 1), "ns": (1, 1_000)}
+"""Unit -> factor and divisor to microseconds."""
 
 
 class Times(NamedTuple):
@@ -28,7 +29,7 @@ def as_microseconds(column: pa.Array | pa.ChunkedArray, unit: str) -> Times:
             values = _instants_of_text(values)
         whole = values.cast(pa.timestamp("us")).cast(pa.int64())
         return Times(np.asarray(whole.fill_null(0)), valid)
-    factor, divisor = _MICROSECONDS[unit]
+    factor, divisor = MICROSECONDS[unit]
     whole = np.asarray(values.cast(pa.int64()).fill_null(0))
     return Times(whole * factor // divisor, valid)
 

@@ -8,11 +8,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recsys.data.batch import FeatureLayout
+from recsys.features.kinds.expression import Expressed, Operations
 from recsys.features.kinds.feature import Encoded, Fit, Fitted, Integers
 from recsys.features.kinds.sparse import (
     SparseFeature,
     arrow_type,
     check_family,
+    expressed_hashes,
     family_of,
     hashes_of,
     settled,
@@ -78,6 +80,11 @@ class CategoricalFeature(SparseFeature):
         (column,) = columns
         check_family(column, self, fitted)
         return Encoded(single=[hashes_of(column, self, fitted)])
+
+    def express(self, ops: Operations, fitted: Fitted) -> Expressed:
+        """The hash of each value."""
+        hashes = ops.category(self.source_column, fitted.families[self.name])
+        return Expressed(single=[expressed_hashes(ops, hashes, self, fitted)])
 
     def rows_and_values(self, column: pa.ChunkedArray) -> tuple[Integers, pa.Array]:
         """Return the column's own values."""

@@ -22,6 +22,7 @@ from recsys.core.strict import StrictModel
 from recsys.data.batch import FeatureLayout, Jagged
 from recsys.data.feature_options import Multiplicity, Name
 from recsys.features.encoding.scaling import Scaler
+from recsys.features.kinds.expression import Expressed, Operations
 from recsys.features.kinds.suggestion import Look, Suggestion
 from recsys.features.propose.profile import ColumnProfile
 from recsys.features.tables.ledger import Cells
@@ -189,6 +190,14 @@ class Feature(StrictModel):
         Raises:
             DataError: the values are of another type than those fitted.
         """
+
+    def express(self, ops: Operations, fitted: Fitted) -> Expressed:
+        """Return what `encode` does as a graph over columns of the same names.
+
+        Raises:
+            NotImplementedError: it cannot be said so; the message is about the kind.
+        """
+        raise NotImplementedError(f"a {self.kind} feature cannot be written as a graph")
 
     def num_values(self, lookup: str, column: pa.ChunkedArray) -> int:
         """Return how many values `lookup` (one of `lookup_names`) distinguishes in a column."""

@@ -12,11 +12,13 @@ from pydantic import model_validator
 from recsys.core.errors import DataError
 from recsys.data.batch import FeatureLayout, Jagged
 from recsys.data.feature_options import Pooling
+from recsys.features.kinds.expression import Expressed, Operations
 from recsys.features.kinds.feature import Encoded, Fit, Fitted, Integers, Reader
 from recsys.features.kinds.sparse import (
     SparseFeature,
     arrow_type,
     check_family,
+    expressed_hashes,
     family_of,
     filled,
     hashes_of,
@@ -122,6 +124,17 @@ class MultiCategoricalFeature(SparseFeature):
             weights = np.insert(weights, starts[lengths == 0], 1.0)
             found = Jagged(found.values, found.offsets, torch.from_numpy(weights))
         return Encoded(multi=[found])
+
+    def express(self, ops: Operations, fitted: Fitted) -> Expressed:
+        """The hashes of each row's values, with their weights where declared."""
+        found = ops.categories(
+            self.source_column,
+            fitted.families[self.name],
+            cut=self.separator or "",
+            weights=self.weights,
+        )
+        values = expressed_hashes(ops, found.values, self, fitted)
+        return Expressed(multi=[found._replace(values=values)])
 
     def rows_and_values(self, column: pa.ChunkedArray) -> tuple[Integers, pa.Array]:
         """Return the values of all lists."""

@@ -11,7 +11,9 @@ from pydantic import Field, model_validator
 from recsys.data.batch import FeatureLayout
 from recsys.features.encoding.hashing import NULL_HASH, hash_values
 from recsys.features.encoding.scaling import DEFAULT_BINS, Scaler
+from recsys.features.encoding.scaling_expression import category, piecewise, scaled
 from recsys.features.kinds.convert import number
+from recsys.features.kinds.expression import Expressed, Operations
 from recsys.features.kinds.feature import Encoded, Feature, Fit, Fitted, is_nan
 from recsys.features.kinds.suggestion import Look, Suggestion
 from recsys.features.kinds.whole_numbers import are_counts
@@ -84,6 +86,16 @@ class NumericFeature(Feature):
         if self.transform == "piecewise":
             return Encoded(dense=[*scaler.piecewise(values), is_nan(values)])
         return Encoded(dense=[scaler.apply(values), is_nan(values)])
+
+    def express(self, ops: Operations, fitted: Fitted) -> Expressed:
+        """The hash of its bin, or its numbers."""
+        values, scaler = ops.number(self.source_column), fitted.scalers[self.name]
+        null = ops.is_nan(values)
+        if self.transform == "discretise":
+            bins = ops.hashed(category(ops, scaler, values))
+            return Expressed(single=[ops.where(null, int(NULL_HASH), bins)])
+        numbers = piecewise if self.transform == "piecewise" else scaled
+        return Expressed(dense=[numbers(ops, scaler, values), ops.float32(null)])
 
     def num_values(self, lookup: str, column: pa.ChunkedArray) -> int:
         """Return the number of bins."""

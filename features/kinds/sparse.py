@@ -13,6 +13,7 @@ from recsys.core.errors import DataError
 from recsys.data.batch import Jagged
 from recsys.data.feature_options import Multiplicity
 from recsys.features.encoding.hashing import NULL_HASH, UNKNOWN_HASH, hash_values
+from recsys.features.kinds.expression import Operations, Symbol
 from recsys.features.kinds.feature import Feature, Fit, Fitted, Integers
 from recsys.features.tables.ledger import is_list, is_text
 
@@ -124,6 +125,12 @@ def hashes_of(values: pa.Array | pa.ChunkedArray, feature: Feature, fitted: Fitt
     at = np.searchsorted(known, hashes).clip(max=max(len(known) - 1, 0))
     seen = known[at] == hashes if len(known) else np.zeros(len(hashes), bool)
     return np.where(seen, hashes, UNKNOWN_HASH)
+
+
+def expressed_hashes(ops: Operations, hashes: Symbol, feature: Feature, fitted: Fitted) -> Symbol:
+    """Return `hashes_of` as a graph, of hashes of any shape."""
+    known = fitted.known.get(feature.name)
+    return hashes if known is None else ops.known(hashes, known)
 
 
 def filled(hashes: Integers, lengths: Integers) -> Jagged:

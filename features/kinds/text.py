@@ -8,9 +8,11 @@ import pyarrow.compute as pc
 
 from recsys.data.batch import FeatureLayout
 from recsys.data.feature_options import Pooling
+from recsys.features.kinds.expression import WORDS, Expressed, Operations
 from recsys.features.kinds.feature import Encoded, Fitted, Integers
 from recsys.features.kinds.sparse import (
     SparseFeature,
+    expressed_hashes,
     filled,
     hashes_of,
     lengths_of,
@@ -63,6 +65,12 @@ class TextFeature(SparseFeature):
         words = _words(columns[0])
         hashes = hashes_of(words.flatten(), self, fitted)
         return Encoded(multi=[filled(hashes, lengths_of(words))])
+
+    def express(self, ops: Operations, fitted: Fitted) -> Expressed:
+        """The hashes of each row's words."""
+        found = ops.categories(self.source_column, "string", cut=WORDS)
+        values = expressed_hashes(ops, found.values, self, fitted)
+        return Expressed(multi=[found._replace(values=values)])
 
     def rows_and_values(self, column: pa.ChunkedArray) -> tuple[Integers, pa.Array]:
         """Return the words."""

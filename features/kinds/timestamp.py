@@ -1,5 +1,6 @@
 """A point in time: when an item was released, when a user joined."""
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
@@ -12,6 +13,8 @@ from recsys.data.feature_options import Multiplicity
 from recsys.features.encoding.hashing import NULL_HASH, hash_values
 from recsys.features.encoding.instants import Times, as_microseconds
 from recsys.features.encoding.scaling import Scaler
+from recsys.features.encoding.scaling_expression import scaled
+from recsys.features.kinds.expression import Expressed, Operations
 from recsys.features.kinds.feature import Encoded, Feature, Fit, Fitted, Integers, is_nan
 from recsys.features.kinds.sparse import settled
 from recsys.features.kinds.suggestion import Look, Suggestion
@@ -28,7 +31,7 @@ from recsys.features.tables.times import (
     raw_times,
 )
 
-_DAY = 86_400_000_000  # microseconds
+_HOUR, _DAY = 3_600_000_000, 86_400_000_000  # microseconds
 _HOURS, _WEEKDAYS = 24, 7
 _TIME_WORDS = {
     "time", "timestamp", "ts", "date", "datetime", "created", "released", "since", "joined",
@@ -94,6 +97,15 @@ class TimestampFeature(Feature):
             single=_clock(times), dense=[fitted.scalers[self.name].apply(age), is_nan(age)]
         )
 
+    def express(self, ops: Operations, fitted: Fitted) -> Expressed:
+        """The hashes of hour and weekday, and the scaled age in days."""
+        times, null = ops.instant(self.source_column, self.unit)
+        hour, weekday = times // _HOUR % _HOURS, (times // _DAY + 4) % _WEEKDAYS
+        clock = [ops.where(null, int(NULL_HASH), ops.hashed(part)) for part in (hour, weekday)]
+        since = ops.float64(times * -1 + fitted.reference_time) / float(_DAY)
+        age = scaled(ops, fitted.scalers[self.name], ops.where(null, math.nan, since))
+        return Expressed(single=clock, dense=[age, ops.float32(null)])
+
     def num_values(self, lookup: str, column: pa.ChunkedArray) -> int:
         """Return the hours of a day, or the days of a week."""
         return _HOURS if lookup.endswith(".hour") else _WEEKDAYS
@@ -125,7 +137,7 @@ def _age(times: Times, reference_time: int) -> NDArray[np.float64]:
 
 
 def _clock(times: Times) -> list[Integers]:
-    hour = times.values // 3_600_000_000 % _HOURS
+    hour = times.values // _HOUR % _HOURS
     weekday = (times.values // _DAY + 4) % _WEEKDAYS  # 1970-01-01 was a Thursday; 0 is Sunday
     return [
         np.where(times.valid, hash_values(pa.array(part)), NULL_HASH) for part in (hour, weekday)

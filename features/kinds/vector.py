@@ -11,6 +11,7 @@ from pydantic import Field
 
 from recsys.core.errors import DataError, Row
 from recsys.data.batch import FeatureLayout
+from recsys.features.kinds.expression import Expressed, Operations
 from recsys.features.kinds.feature import Encoded, Feature, Fitted, is_nan
 from recsys.features.kinds.number_lists import ExpectedList, float_lists
 from recsys.features.kinds.suggestion import Look, Suggestion
@@ -64,6 +65,11 @@ class VectorFeature(Feature):
         """Return its numbers as they are, 0 where null."""
         vectors = self._vectors(columns[0])
         return Encoded(dense=[*np.nan_to_num(vectors).T, is_nan(vectors[:, 0])])
+
+    def express(self, ops: Operations, fitted: Fitted) -> Expressed:
+        """Its numbers as they are, 0 where null."""
+        vectors, null = ops.vector(self.source_column, self.dim)
+        return Expressed(dense=[vectors, ops.float32(null)])
 
     def request_types(self, fitted: Fitted) -> dict[str, pa.DataType]:
         """A list of numbers."""

@@ -23,6 +23,7 @@ from recsys.features.dataset.histories import Histories
 from recsys.features.dataset.sessions import Sessions
 from recsys.features.encoding.encoder import FeatureEncoder
 from recsys.features.kinds.convert import columns_of
+from recsys.features.requests.item_lookup import rows_of_items
 from recsys.features.requests.origin import RequestOrigin
 from recsys.features.requests.steps import (
     check_step_lists,
@@ -279,7 +280,7 @@ def item_rows(
             remedy=f"cast them to {item_ids.type}",
         )
     try:
-        found = pc.index_in(values.cast(item_ids.type), item_ids)
+        rows = rows_of_items(values.cast(item_ids.type), item_ids)
     except pa.ArrowInvalid as error:
         reason = str(error).splitlines()[0]
         raise origin.error(
@@ -287,7 +288,6 @@ def item_rows(
             name,
             remedy="correct the ids",
         ) from None
-    rows = np.asarray(found.fill_null(-1), np.int64)
     return rows, np.repeat(np.arange(len(lengths)), lengths), values
 
 

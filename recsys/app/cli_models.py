@@ -2,12 +2,15 @@
 
 import json as json_format
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from recsys.app.options import COUNT, JSON, MODEL, URI, Finite
+from recsys.app.options import COUNT, JSON, MODEL, OTHER, URI, Finite, named_paths
 from recsys.core.byte_sizes import bytes_of
+
+if TYPE_CHECKING:
+    from recsys.app.exporting import Asked
 
 
 class ExportTarget(click.ParamType[str]):
@@ -46,6 +49,13 @@ class ByteSize(click.ParamType[int]):
 @click.command()
 @MODEL
 @click.option("--to", "target", type=ExportTarget(), help="Not needed with --tune.")
+@click.option(
+    "--queries",
+    metavar="PATH",
+    help="In place of --to: query vectors of requests, of users, or of the users of a log.",
+)
+@click.option("--users", help="With --queries LOG: user attributes, where the model uses them.")
+@OTHER
 @click.option(
     "--out", type=click.Path(path_type=Path), required=True, help="New folder to write to."
 )
@@ -97,6 +107,7 @@ def export(
     memory: int | None,
     tracking_uri: str | None,
     as_json: bool,
+    **asked: Any,
 ) -> None:
     """Export item vectors, an index or a vector store for ANN serving.
 
@@ -109,8 +120,9 @@ def export(
     With --reduce an index is over shorter vectors, learnt from items and queries, and its first
     finds are put in order by the whole ones; the recall is that of the final lists.
 
-    A ranker goes --to onnx: one graph from hashed values to probabilities, checked against the
-    model and timed.
+    --to onnx: of a retrieval model its query tower, which makes vectors of raw requests without
+    the engine; of a ranker one graph from hashed values to probabilities. Both are checked against
+    the model and timed. --queries writes the vectors themselves, for many users.
 
     Example: recsys export models:/demo@champion --to faiss --out index
 
@@ -125,9 +137,9 @@ def export(
     elif fde_bits is not None or fde_repetitions is not None:
         raise click.UsageError("--fde-bits and --fde-repetitions go with --encoding fde")
     chosen = None if columns is None else [name for name in columns.split(",") if name]
-    if target is None and not tune:
+    if target is None and not tune and asked["queries"] is None:
         raise click.UsageError("Missing option '--to'.")
-    asked = Asked(
+    how = Asked(
         min_recall=min_recall,
         encoded=encoded,
         columns=chosen,
@@ -135,7 +147,11 @@ def export(
         tune=tune,
         memory=memory,
     )
-    facts = export_model(folder_of(model, tracking_uri), target, out, asked)
+    folder = folder_of(model, tracking_uri)
+    if _asks_for_queries(target, how, asked):
+        facts = _queries(folder, out, encoded, as_json, asked)
+    else:
+        facts = export_model(folder, target, out, how)
     if as_json:
         click.echo(json_format.dumps(facts, indent=1))
     else:
@@ -163,6 +179,39 @@ def verify(folder: Path, as_json: bool) -> None:
         click.echo(json_format.dumps(facts, indent=1))
     else:
         click.echo(f"ok: {facts['files']} files of model {facts['model_id']}")
+
+
+def _asks_for_queries(target: str | None, how: "Asked", asked: dict[str, Any]) -> bool:
+    """Whether query vectors are asked for, not something of the items."""
+    if asked["queries"] is None:
+        if asked["users"] is not None or asked["other"]:
+            raise click.UsageError("--users and --other go with --queries")
+        return False
+    of_items = {"--to": target, "--columns": how.columns, "--reduce": how.reduce}
+    of_items |= {"--tune": how.tune or None, "--memory": how.memory}
+    for option, value in of_items.items():
+        if value is not None:
+            raise click.UsageError(
+                f"{option} is about the items, and --queries writes vectors of queries: give one "
+                "of the two"
+            )
+    return True
+
+
+def _queries(
+    folder: Path,
+    out: Path,
+    encoded: tuple[int, int] | None,
+    as_json: bool,
+    asked: dict[str, Any],
+) -> dict[str, Any]:
+    from recsys.app.progress import parts_to_stderr
+    from recsys.app.query_exporting import write_query_vectors
+    from recsys.serving.export.query_encoding import EncodingSize
+
+    tables = {"queries": asked["queries"], "users": asked["users"], **named_paths(asked["other"])}
+    size = None if encoded is None else EncodingSize(*encoded)
+    return write_query_vectors(folder, out, tables, size, parts_to_stderr(as_json))
 
 
 @click.command()

@@ -52,7 +52,7 @@ class Asked:
 
 
 def export_model(folder: Path, target: str | None, out: Path, asked: Asked) -> dict[str, Any]:
-    """Export vectors, an index or a ranker's graph; return what was written and measured.
+    """Export vectors, an index, a query tower or a ranker's graph; return what was written.
 
     Args:
         folder: of the bundle.

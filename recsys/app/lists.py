@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 from torch import Tensor
 
 from recsys.core.errors import DataError, NotFoundError
@@ -47,6 +48,34 @@ def vector_frame(key: str, ids: Sequence[pa.Array], vectors: Sequence[Tensor]) -
     flat = [one for part in ids for one in part.to_pylist()]
     rows = [row for part in vectors for row in part.numpy()]
     return pd.DataFrame({key: flat, "vector": pd.Series(rows, dtype=object)})
+
+
+def query_frame(
+    key: str,
+    ids: Sequence[pa.ChunkedArray],
+    made: Sequence[tuple[Tensor, Tensor | None]],
+    users: Sequence[Any] | None,
+) -> pd.DataFrame:
+    """Return users and their query vectors, and `repeat_gain` where the model gives some.
+
+    Args:
+        key: name of the users' column.
+        ids: of the users, part by part.
+        made: vectors and gains of each part.
+        users: who is wanted, in order; None: all.
+
+    Raises:
+        NotFoundError: one is not among them.
+    """
+    vectors = [one for one, _ in made]
+    gains = [gain for _, gain in made if gain is not None]
+    if users is not None and made:
+        found = pa.chunked_array([chunk for column in ids for chunk in column.chunks])
+        at = places_of(found, users)
+        ids, vectors = [found.take(at)], [torch.cat(vectors)[torch.tensor(at)]]
+        gains = [torch.cat(gains)[torch.tensor(at)]] if gains else []
+    frame = vector_frame(key, ids, vectors)
+    return frame.assign(repeat_gain=torch.cat(gains).numpy()) if gains else frame
 
 
 def user_ids(users: Sequence[Any], kind: pa.DataType | None = None) -> pa.Array:

@@ -14,7 +14,7 @@ import torch
 from recsys.app.arguments import Count, Ids, checked
 from recsys.app.evaluating import evaluate_folder, explain_folder
 from recsys.app.filtering import filtered, warn_of_filters
-from recsys.app.lists import long_frame, of_users, places_of, user_ids, vector_frame
+from recsys.app.lists import long_frame, of_users, places_of, query_frame, user_ids, vector_frame
 from recsys.bundle.directory import Bundle
 from recsys.core.errors import ConfigError, DataError, NotFoundError
 from recsys.features.bundle.files import read_description, read_metrics
@@ -25,7 +25,7 @@ from recsys.features.tables.frames import is_frame, lent, to_arrow
 from recsys.features.tables.reading import open_table
 from recsys.features.tables.sources import Sources, policies_with
 from recsys.serving.engines.batch import shards_of_log, shards_of_requests
-from recsys.serving.export.query_encoding import query_vectors_of_requests
+from recsys.serving.export.query_vectors import vectors_and_gains
 from recsys.serving.export.searched import check_searches
 from recsys.serving.recommend.filters import Filters
 from recsys.serving.recommend.rows import RowScorer
@@ -215,7 +215,8 @@ class Model:
 
         Returns:
             Columns: the user key and `vector`, a float32 array, (E,), or (I, E) for a model of
-            several interests. Users are in the order of `users`, else of the requests.
+            several interests; of a model of sessions that says so `repeat_gain`, what the items of
+            the session gain. Users are in the order of `users`, else of the requests.
 
         Example:
             >>> model.query_vectors(["u000001"])["vector"][0].shape
@@ -225,14 +226,9 @@ class Model:
         if index is not None:
             check_searches(scorer, Path(index))
         key = scorer.schema.user_key
-        tables = [table for table, _ in self._asked(users, history, user_table, requests)]
-        vectors = [query_vectors_of_requests(scorer, table) for table in tables]
-        ids = [table.column(key) for table in tables]
-        if users is not None and tables:
-            found = pa.chunked_array([chunk for column in ids for chunk in column.chunks])
-            at = places_of(found, users)
-            return vector_frame(key, [found.take(at)], [torch.cat(vectors)[torch.tensor(at)]])
-        return vector_frame(key, ids, vectors)
+        tables = self._asked(users, history, user_table, requests)
+        made = [vectors_and_gains(scorer, scorer.encode(*one)) for one in tables]
+        return query_frame(key, [table.column(key) for table, _ in tables], made, users)
 
     @checked
     def evaluate(
@@ -347,7 +343,7 @@ class Model:
 
     def _item_rows(self, items: Sequence[Any]) -> torch.Tensor:
         """Return rows of the catalogue (N,), int64."""
-        known = {item: row for row, item in enumerate(self._scorer.item_ids.to_pylist())}
+        known = self._rows_by_id
         for item in items:
             if item not in known:
                 sample = next(iter(known))
@@ -356,6 +352,10 @@ class Model:
                     f"{sample!r})"
                 )
         return torch.tensor([known[item] for item in items], dtype=torch.int64)
+
+    @cached_property
+    def _rows_by_id(self) -> dict[Any, int]:
+        return {item: row for row, item in enumerate(self._scorer.item_ids.to_pylist())}
 
     def _asked(
         self, users: Sequence[Any] | None, history: Any, user_table: Any, requests: Any

@@ -260,9 +260,9 @@ def export(
     Args:
         model: see `load`.
         out: folder to make.
-        to: `parquet`, an index (`exact`, `faiss`, `usearch`, ...) or a store (`lancedb`, `qdrant`,
-            `pgvector`, `milvus`, `opensearch`, `elasticsearch`) for retrieval models, `onnx` for
-            rankers; None with `tune`: any kind of index.
+        to: `parquet`, an index (`exact`, `faiss`, `usearch`, ...), a store (`lancedb`, `qdrant`,
+            `pgvector`, `milvus`, `opensearch`, `elasticsearch`) or `onnx` (query tower) of
+            retrieval models, `onnx` of rankers; None with `tune`: any kind of index.
         min_recall: refuse an index below this.
         encoding: `fde`: items that one vector for all interests of a user searches.
         fde_bits: hyperplanes of such an encoding.

@@ -55,6 +55,16 @@ def attention_that_goes_on(qkv_M3HA: Tensor, past_K2HA: Tensor) -> tuple[Tensor,
     return mixed_1HMA[0].transpose(0, 1).flatten(1), known_S2HA
 
 
+def padded_attention(qkv_BM3HA: Tensor) -> Tensor:
+    """Return causal `packed_attention` of sessions padded at their ends, (B, M, H * A)."""
+    q, k, v = qkv_BM3HA.permute(2, 0, 3, 1, 4).unbind(0)
+    place_M = torch.arange(qkv_BM3HA.shape[1])
+    seen_MM = place_M.unsqueeze(1) >= place_M
+    logits = q @ k.transpose(2, 3) * qkv_BM3HA.shape[4] ** -0.5
+    share = torch.where(seen_MM, logits, torch.finfo(logits.dtype).min).softmax(-1)
+    return (share @ v).transpose(1, 2).flatten(2)
+
+
 def _on_cpu(part: Tensor, n: int, length: int, causal: bool) -> Tensor:
     if length == 1:  # nothing to choose from
         return part[:, 2].flatten(1)

@@ -15,7 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from recsys.layers.dropout import ByteDropout
-from recsys.layers.packed_attention import Blocks, attention_that_goes_on, packed_attention
+from recsys.layers.packed_attention import (
+    Blocks,
+    attention_that_goes_on,
+    packed_attention,
+    padded_attention,
+)
 
 
 class ItemReadout(nn.Module):
@@ -46,6 +51,12 @@ class ItemReadout(nn.Module):
         asked_M31D = self._asked(states_MD, points_MD)
         mixed_MD, known = attention_that_goes_on(asked_M31D, past_K21D)
         return self._joined(states_MD, mixed_MD), known
+
+    def padded(self, states_BMD: Tensor, points_BMD: Tensor) -> Tensor:
+        """Return (B, M, D) float32 of sessions that are padded at their ends: causal `forward`."""
+        asked_T31D = self._asked(states_BMD.flatten(0, 1), points_BMD.flatten(0, 1))
+        mixed_BMD = padded_attention(asked_T31D.unflatten(0, states_BMD.shape[:2]))
+        return self._joined(states_BMD, mixed_BMD)
 
     def _asked(self, states_TD: Tensor, points_TD: Tensor) -> Tensor:
         """Return queries, keys and values of one head, (T, 3, 1, D)."""

@@ -26,7 +26,12 @@ from torch.nn import functional as F
 
 from recsys.core.strict import StrictModel
 from recsys.layers.dropout import ByteDropout
-from recsys.layers.packed_attention import Blocks, attention_that_goes_on, packed_attention
+from recsys.layers.packed_attention import (
+    Blocks,
+    attention_that_goes_on,
+    packed_attention,
+    padded_attention,
+)
 
 Activation = Literal["swiglu", "gelu", "relu2"]
 Positions = Literal["learned", "rotary", "none"]
@@ -129,6 +134,16 @@ class Transformer(nn.Module):
         out: Tensor = self.norm(steps_TD)
         return out
 
+    def padded(self, steps_BMD: Tensor) -> Tensor:
+        """Return (B, M, D) float of sessions that are padded at their ends: causal `forward`."""
+        sessions, longest = steps_BMD.shape[:2]
+        rotation = self._rotation(torch.arange(longest).repeat(sessions))
+        for block in self.blocks:
+            assert isinstance(block, _Block)
+            steps_BMD = block.padded(steps_BMD, rotation)
+        out: Tensor = self.norm(steps_BMD)
+        return out
+
     def no_steps(self) -> Cache:
         """Return the cache of a session without a step."""
         weight, heads = self.norm.weight, self.config.num_heads
@@ -188,6 +203,10 @@ class _Block(nn.Module):
         attended, past_K2HA = self.attention.extend(self.attention_norm(x_MD), past_K2HA, rotation)
         return self._joined(x_MD, attended), past_K2HA
 
+    def padded(self, x_BMD: Tensor, rotation: tuple[Tensor, Tensor] | None) -> Tensor:
+        attended_BMD = self.attention.padded(self.attention_norm(x_BMD), rotation)
+        return self._joined(x_BMD.flatten(0, 1), attended_BMD.flatten(0, 1)).view_as(x_BMD)
+
     def _joined(self, x_TD: Tensor, attended_TD: Tensor) -> Tensor:
         x_TD = x_TD + self.dropout(attended_TD)
         out: Tensor = x_TD + self.dropout(self.feedforward(self.feedforward_norm(x_TD)))
@@ -218,6 +237,13 @@ class _Attention(nn.Module):
         """Return what M more steps gather, (M, D), and the keys and values of all S."""
         mixed_MD, known_S2HA = attention_that_goes_on(self._heads(x_MD, rotation), past_K2HA)
         return self.out(mixed_MD), known_S2HA
+
+    def padded(self, x_BMD: Tensor, rotation: tuple[Tensor, Tensor] | None) -> Tensor:
+        """Return what each step gathers, (B, M, D), from itself and those before it."""
+        heads_T3HA = self._heads(x_BMD.flatten(0, 1), rotation)
+        heads_BM3HA = heads_T3HA.unflatten(0, x_BMD.shape[:2])
+        out: Tensor = self.out(padded_attention(heads_BM3HA))
+        return out
 
     def _heads(self, x_TD: Tensor, rotation: tuple[Tensor, Tensor] | None) -> Tensor:
         """Return queries, keys and values of each head, (T, 3, H, A), turned where asked."""

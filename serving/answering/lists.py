@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from recsys.bundle.directory import Bundle
@@ -24,12 +25,16 @@ from recsys.features.requests.origin import RequestOrigin
 from recsys.features.requests.table import HISTORY, SEEN
 from recsys.retrieval.index.build import read_facts
 from recsys.retrieval.index.registry import BACKENDS
+from recsys.serving.export.onnx_export import ONNX
 from recsys.serving.export.options import ExportOptions
+from recsys.serving.export.query_tower import export_query_tower
+from recsys.serving.export.query_vectors import vectors_of_requests
 from recsys.serving.export.retrieval import export_index
 from recsys.serving.export.stores.registry import targets
 from recsys.serving.recommend.filters import FilterOptions, Filters
 from recsys.serving.recommend.scorer import Scorer
 
+VECTORS_PARAMETER = "vectors"
 DEFAULTS: dict[str, Any] = {
     "k": None,
     "filter_seen": None,
@@ -38,6 +43,7 @@ DEFAULTS: dict[str, Any] = {
     "where": None,
     "exclude": None,
     "allow": None,
+    VECTORS_PARAMETER: False,
 }
 """Parameters of those who ask. k, filter_seen, cut: None for those of the model; the others None:
 everything may be recommended."""
@@ -68,17 +74,35 @@ class ListServer:
             kind = self.columns.field(HISTORY).type
             table = table.append_column(HISTORY, pa.array([[]] * table.num_rows, kind))
         chosen = {**DEFAULTS, **params}
+        if chosen.pop(VECTORS_PARAMETER):
+            self._refuse_lists(chosen)
+            return vectors_of_requests(self.scorer, table, origin)
         asked = FilterOptions(**{name: chosen.pop(name) for name in (WHERE, EXCLUDE, ALLOW)})
         filters = self.filters.with_(asked, self.scorer.policies)
         return self.scorer.score(table, **chosen, origin=origin, filters=filters)
+
+    def _refuse_lists(self, chosen: Mapping[str, Any]) -> None:
+        """Refuse what is said of lists where vectors are asked for.
+
+        MLflow gives every parameter, those that are not set with their defaults.
+        """
+        own = {"k": self.scorer.k, "filter_seen": self.scorer.filter_seen, EXCLUDE: []}
+        for name, value in chosen.items():
+            plain = [DEFAULTS[name], own.get(name, DEFAULTS[name])]
+            value = value.tolist() if isinstance(value, np.ndarray) else value
+            if all(value != one for one in plain):
+                raise ConfigError(
+                    f"'{name}' is about lists, and with '{VECTORS_PARAMETER}' there are none: "
+                    "leave one of the two out"
+                )
 
 
 class Lists:
     """See `Answering`."""
 
     def targets(self) -> list[str]:
-        """Return the indexes, vectors without one, and the stores."""
-        return list(targets())
+        """Return the indexes, vectors without one, the stores and the graph of the query tower."""
+        return [*targets(), ONNX]
 
     def export(
         self,
@@ -87,7 +111,14 @@ class Lists:
         out: Path,
         options: ExportOptions,
     ) -> dict[str, Any]:
-        """Export item vectors or an index over them; see `export_index`."""
+        """Export item vectors, an index over them, or the query tower; see `export_index`."""
+        if target == ONNX:
+            for option in options.given():
+                raise ConfigError(
+                    f"{option} is about item vectors and indexes: the graph gives a vector for "
+                    "each interest; leave it out"
+                )
+            return export_query_tower(bundle, out)
         if target is not None and target not in self.targets():
             raise ConfigError(
                 f"--to {target} is for rankers; a retrieval model goes --to an index or a store: "
@@ -109,6 +140,8 @@ class Lists:
         example = probe.select([n for n in probe.column_names if n != SEEN]).slice(0, EXAMPLES)
         about, ends = read_description(bundle), read_relevance(bundle) is not None
         params = DEFAULTS | {"filter_seen": about.filter_seen, "k": about.k, "cut": ends}
+        if about.space_id is None:
+            del params[VECTORS_PARAMETER]
         return example, request_signature(columns, key, params)
 
     def requirements(self, bundle: Bundle) -> list[str]:

@@ -15,9 +15,9 @@ def request_signature(
 ) -> ModelSignature:
     """Return MLflow's description of requests with these columns, answers and parameters.
 
-    params: the defaults of `k`, `filter_seen`, `probability`, `cut` and `where`. MLflow has no
-    lists that may be null, so that `allow` is a column of requests alone: an empty list allows
-    nothing.
+    params: the defaults of `k`, `filter_seen`, `probability`, `cut`, `where` and, of a model that
+    has vectors, `vectors`, with which the answers are those. MLflow has no lists that may be null,
+    so that `allow` is a column of requests alone: an empty list allows nothing.
     """
 
     def spec(name: str) -> Any:
@@ -27,13 +27,17 @@ def request_signature(
     items = _mlflow_type(columns.field(HISTORY).type) or types.AnyType()
     outputs = [
         spec(user_key),
-        types.ColSpec(items, "items"),
-        types.ColSpec(types.Array("float"), "scores"),
+        types.ColSpec(items, "items", required="vectors" not in params),
+        types.ColSpec(types.Array("float"), "scores", required="vectors" not in params),
         types.ColSpec(types.Array("double"), "probabilities", required=False),
         types.ColSpec("string", "reason", required=False),
     ]
     flags = dict.fromkeys(("filter_seen", "probability", "cut"), "boolean")
     kinds = {"k": "long", **flags, "where": "string"}
+    if "vectors" in params:
+        kinds["vectors"] = "boolean"
+        outputs.append(types.ColSpec(types.AnyType(), "vector", required=False))
+        outputs.append(types.ColSpec("float", "repeat_gain", required=False))
     specs = [types.ParamSpec(name, kind, params[name]) for name, kind in kinds.items()]
     one_item = _mlflow_type(columns.field(HISTORY).type.value_type)
     if one_item is not None:

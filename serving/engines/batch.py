@@ -258,10 +258,10 @@ def shards_of_log(
     return Shards(parts, digest.hexdigest())
 
 
-def shards_of_requests(scorer: Scorer, given: str) -> Shards:
+def shards_of_requests(scorer: Scorer, given: str, *, with_history: bool = True) -> Shards:
     """Return the requests in Parquet files with user key and history, a shard a row group.
 
-    `given` is a file, a folder or a glob.
+    `given` is a file, a folder or a glob; `with_history`: whether a history must be there.
 
     Raises:
         NotFoundError: no such file.
@@ -280,8 +280,10 @@ def shards_of_requests(scorer: Scorer, given: str) -> Shards:
     keys: list[pa.ChunkedArray] = []
     for number, path in enumerate(paths):
         file = pq.ParquetFile(path)
-        _check_columns(scorer, path, file.schema_arrow.names)
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
+        if with_history:
+            _check_columns(scorer, path, file.schema_arrow.names)
+        with path.open("rb") as whole:
+            digest.update(hashlib.file_digest(whole, "sha256").digest())
         keys.append(file.read(columns=[key]).column(key))
         first = 0
         for group in range(file.num_row_groups):

@@ -15,8 +15,7 @@ encoder, which makes value hashes and scaled numbers of raw columns.
 Inputs that the features do not call for are absent. Lists are padded since gathers and products
 of fixed shape are what ONNX Runtime does well; it has no fast sum over rows of unlike length.
 
-Shape letters: B rows, L longest list, M lookups of a feature, S lookups of the single-valued
-features, E width of a feature's vector, K knots.
+Shape letters: B rows, L longest list, K knots.
 """
 
 import copy
@@ -36,24 +35,12 @@ from torch.nn import functional as F
 from recsys.bundle.calibration import Calibrator
 from recsys.core.errors import ConfigError
 from recsys.data.batch import FeatureBlock, FeatureLayout, Jagged
-from recsys.data.feature_options import BY_CANDIDATE, HistoryPooling
-from recsys.embeddings.hashing import FIRST_FACTOR, SECOND_FACTOR, salts_of, table_rows
-from recsys.embeddings.unified import UnifiedEmbedding, activation_in
+from recsys.embeddings.hashing import FIRST_FACTOR, SECOND_FACTOR
+from recsys.embeddings.unified import UnifiedEmbedding
+from recsys.serving.export.padded_embedding import PaddedEmbedding, input_names
 
 OPSET = 18
-_LOOKUP = ("salts", "count", "first")
 _INT64, _UINT64 = 7, 13  # as ONNX numbers its types
-
-
-@torch.library.custom_op("recsys::table_rows", mutates_args=())
-def _table_rows(values: Tensor, salts: Tensor, num_rows: Tensor) -> Tensor:
-    """One node of the graph in torch, so that it can be written out by hand in ONNX."""
-    return table_rows(values, salts, num_rows)
-
-
-@_table_rows.register_fake
-def _shape_of_table_rows(values: Tensor, salts: Tensor, num_rows: Tensor) -> Tensor:
-    return values.new_empty(torch.broadcast_shapes(values.shape, salts.shape))
 
 
 class PaddedRanker(nn.Module):
@@ -66,72 +53,20 @@ class PaddedRanker(nn.Module):
         super().__init__()
         embedding = model.embedding
         assert isinstance(embedding, UnifiedEmbedding)
-        self.layout, self.plan = layout, embedding.plan
-        self.register_buffer("table", embedding.table.weight.detach())
+        self.embedding = PaddedEmbedding(embedding, layout)
         # The embedded row replaces the lookup of the model.
         self.above = copy.deepcopy(model, {id(embedding): _Given()}).eval()
-        self.activations = copy.deepcopy(embedding.activations).eval()
         self.inputs = input_names(layout)
-        single = [(column, *pair) for column, pair in enumerate(layout.single)]
-        where = [self._lookups(name, m) for _, name, m in single]
-        columns = [column for column, _, m in single for _ in range(m)]
-        self._add("single", [torch.cat(parts) for parts in zip(*where, strict=True)])
-        self.register_buffer("columns", torch.tensor(columns, dtype=torch.int64))
-        for number, (name, multiplicity) in enumerate(layout.multi):
-            self._add(f"multi_{number}", self._lookups(name, multiplicity))
         self.probability = _Probability(calibrator)
         self.others = nn.ModuleList(_Probability(one) for one in calibrator.others.values())
 
     def forward(self, *given: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits and probabilities, (B,) or (B, T), of inputs in the order of `inputs`."""
-        inputs = dict(zip(self.inputs, given, strict=True))
-        found: dict[str, Tensor] = {}
-        if "single" in inputs:
-            columns_BS = inputs["single"][:, self.get_buffer("columns")]
-            widths = [multiplicity * self.plan.dim for _, multiplicity in self.layout.single]
-            parts = self._read("single", columns_BS).flatten(1).split(widths, dim=1)
-            names = [name for name, _ in self.layout.single]
-            found = dict(zip(names, parts, strict=True))
-        multi = [
-            (f"multi_{number}", name, pooling)
-            for number, ((name, _), pooling) in enumerate(
-                zip(self.layout.multi, self.layout.poolings, strict=True)
-            )
-        ]
-        # What attention asks with comes first.
-        for lookups, name, pooling in sorted(multi, key=lambda one: one[2] in BY_CANDIDATE):
-            vectors_BLE = self._read(lookups, inputs[f"values.{name}"].unsqueeze(2)).flatten(2)
-            query_BE, weights_BL = found.get(self.layout.source_of(name)), inputs[f"weights.{name}"]
-            if pooling == "activation":
-                unit = activation_in(self.activations, name)
-                assert query_BE is not None
-                assert unit is not None
-                query_BLE = query_BE.unsqueeze(1).expand_as(vectors_BLE)
-                weights_BL = weights_BL * unit.shares(query_BLE, vectors_BLE)
-            found[name] = _pooled(vectors_BLE, weights_BL, pooling, query_BE)
-        embedded = [found[name] for name, _ in self.layout.features]
-        embedded += [inputs["dense"]] if "dense" in inputs else []
-        logits: Tensor = self.above(torch.cat(embedded, dim=1))
+        logits: Tensor = self.above(self.embedding(*given))
         if not self.others:
             return logits, self.probability(logits)
         each = zip((self.probability, *self.others), logits.unbind(1), strict=True)
         return logits, torch.stack([one(logits_B) for one, logits_B in each], dim=1)
-
-    def _lookups(self, name: str, multiplicity: int) -> list[Tensor]:
-        """Return salt, number of rows and first row of each lookup, (M,) int64 each."""
-        first, count = self.plan.range_of(name)
-        ones = torch.ones(multiplicity, dtype=torch.int64)
-        return [salts_of(self.layout.source_of(name), multiplicity), ones * count, ones * first]
-
-    def _add(self, name: str, lookups: list[Tensor]) -> None:
-        for kind, tensor in zip(_LOOKUP, lookups, strict=bool(lookups)):
-            self.register_buffer(f"{name}_{kind}", tensor)
-
-    def _read(self, name: str, values: Tensor) -> Tensor:
-        """Return what the lookups read for values (..., M) or (..., 1), (..., M, dim)."""
-        salts, count, first = (self.get_buffer(f"{name}_{kind}") for kind in _LOOKUP)
-        rows = torch.ops.recsys.table_rows(values, salts, count) + first
-        return F.embedding(rows, self.get_buffer("table"))
 
 
 class _Probability(nn.Module):
@@ -168,35 +103,6 @@ class _Given(nn.Module):
     def forward(self, blocks: list[Tensor]) -> list[Tensor]:
         """Return `blocks`."""
         return blocks
-
-
-def _pooled(
-    vectors_BLE: Tensor, weights_BL: Tensor, pooling: HistoryPooling, query_BE: Tensor | None
-) -> Tensor:
-    """Return the vector of each list, (B, E): `UnifiedEmbedding`'s poolings over padded lists."""
-    if pooling == "attention":
-        assert query_BE is not None
-        score_BL = (vectors_BLE @ query_BE.unsqueeze(2)).squeeze(2) * query_BE.shape[1] ** -0.5
-        lowest = torch.finfo(score_BL.dtype).min
-        top_B1 = torch.where(weights_BL > 0, score_BL, lowest).amax(1, keepdim=True)
-        # Padding may be more similar than all that counts: its exponent must not overflow.
-        weights_BL = weights_BL * (score_BL - top_B1).clamp(max=0).exp()
-        total_B1 = weights_BL.sum(1, keepdim=True).clamp(min=torch.finfo(score_BL.dtype).tiny)
-        weights_BL = weights_BL / total_B1
-    summed_BE = (weights_BL.unsqueeze(1) @ vectors_BLE).squeeze(1)
-    if pooling in ("sum", *BY_CANDIDATE):
-        return summed_BE
-    squares_BL = weights_BL if pooling == "mean" else weights_BL.square()
-    total_B1 = squares_BL.sum(1, keepdim=True)
-    total_B1 = total_B1.sqrt() if pooling == "sqrtn" else total_B1
-    return summed_BE / torch.where(total_B1 > 0, total_B1, 1.0)
-
-
-def input_names(layout: FeatureLayout) -> tuple[str, ...]:
-    """Return the names of the graph's inputs, in order."""
-    multi = [f"{kind}.{name}" for name, _ in layout.multi for kind in ("values", "weights")]
-    single, dense = ["single"] * bool(layout.single), ["dense"] * bool(layout.dense)
-    return (*single, *multi, *dense)
 
 
 def graph_inputs(features: FeatureBlock, layout: FeatureLayout) -> dict[str, NDArray[Any]]:
@@ -263,6 +169,25 @@ def write_graph(
         example: tensors that it can be called with.
         shapes: which dimensions of each are free.
     """
+    traced(module, inputs, example, shapes, ("logit", "probability")).save(path)
+
+
+def traced(
+    module: nn.Module,
+    inputs: tuple[str, ...],
+    example: tuple[Tensor, ...],
+    shapes: tuple[dict[int, Any], ...],
+    outputs: tuple[str, ...],
+) -> Any:
+    """Return `module` as torch's ONNX program, whose `save` writes it.
+
+    Args:
+        module: called with positional tensors.
+        inputs: names of its arguments.
+        example: tensors that it can be called with.
+        shapes: which dimensions of each are free.
+        outputs: names of what it returns.
+    """
     libraries()
     with _silence():
         program = torch.onnx.export(
@@ -271,13 +196,13 @@ def write_graph(
             dynamo=True,
             opset_version=OPSET,
             input_names=list(inputs),
-            output_names=["logit", "probability"],
+            output_names=list(outputs),
             dynamic_shapes=(shapes,),
             custom_translation_table={torch.ops.recsys.table_rows.default: _table_rows_in_onnx()},
             verbose=False,
         )
         assert program is not None
-        program.save(path)
+        return program
 
 
 def _table_rows_in_onnx() -> Callable[..., Any]:
@@ -318,6 +243,14 @@ def libraries() -> Any:
             f"ONNX needs the package '{error.name}': pip install 'recsys-engine[onnx]'"
         ) from None
     return onnxruntime
+
+
+def onnx_ir() -> Any:
+    """Return the library that graphs are written with node by node, where it is installed."""
+    libraries()
+    import onnx_ir as ir
+
+    return ir
 
 
 @contextmanager

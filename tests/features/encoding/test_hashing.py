@@ -7,7 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.utils import murmurhash3_32
 
-from recsys.features.encoding.hashing import NULL_HASH, hash_values, murmur3_32, splitmix64
+from recsys.features.encoding.hashing import (
+    NULL_HASH,
+    hash_values,
+    murmur3_32,
+    murmur3_64,
+    splitmix64,
+)
 
 
 @given(st.lists(st.text(max_size=40), max_size=60), st.integers(0, 2**32 - 1), st.integers(0, 5))
@@ -70,3 +76,12 @@ def test_encodings_of_one_column_agree() -> None:
 def test_other_types_are_refused() -> None:
     with pytest.raises(TypeError, match="got double"):
         hash_values(pa.array([1.5]))
+
+
+def test_a_few_texts_have_the_hashes_that_they_have_among_many() -> None:
+    rng = np.random.default_rng(0)
+    letters = np.array(list("abc é漢😀"))
+    texts = ["".join(letters[rng.integers(0, 7, size)]) for size in rng.integers(0, 40, 500)]
+    many = murmur3_64(pa.array(texts))
+    few = [murmur3_64(pa.array(texts[start : start + 5])) for start in range(0, 500, 5)]
+    np.testing.assert_array_equal(many, np.concatenate(few))

@@ -34,7 +34,9 @@ OPTIONS = {
     "export": {
         "model",
         "--to",
+        "--other",
         "--out",
+        "--queries",
         "--min-recall",
         "--encoding",
         "--fde-bits",
@@ -43,6 +45,7 @@ OPTIONS = {
         "--reduce",
         "--tracking-uri",
         "--json",
+        "--users",
     },
     "verify": {"folder", "--json"},
     "score": {

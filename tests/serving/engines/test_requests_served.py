@@ -22,6 +22,7 @@ from recsys.core.errors import ConfigError, DataError
 from recsys.features.requests.origin import RequestOrigin
 from recsys.features.tables.checked import read_tables
 from recsys.features.tables.sources import Policies, Sources
+from recsys.serving.answering.registry import answering_of
 from recsys.serving.engines.batch import (
     rows_of,
     score_to_parquet,
@@ -201,6 +202,7 @@ def test_mlflow_asks_as_the_model_was_evaluated(
         "probability": False,
         "where": None,
         "exclude": [],
+        "vectors": False,
     }
     kept = Scorer.open(bundle, k=20).score(pa.Table.from_pandas(whole)).column("items").to_pylist()
     assert model.predict(whole)["items"].tolist() == kept
@@ -352,3 +354,21 @@ def test_users_of_another_type_than_the_ids_are_refused(tmp_path: Path) -> None:
         DataError, match=r"column 'user': users are not of type int64 .*'abc'.*give"
     ):
         rows_of(tables, schema, pa.array(["abc"]))
+
+
+def test_mlflow_gives_vectors_where_they_are_asked_for(
+    model: Any, bundle: Path, whole: pd.DataFrame
+) -> None:
+    assert "vectors" in {one.name for one in model.metadata.signature.params.params}
+    found = model.predict(whole, params={"vectors": True})
+    wanted = recsys.load(bundle).query_vectors(requests=whole)
+    assert found["user"].tolist() == wanted["user"].tolist() == whole["user"].tolist()
+    np.testing.assert_allclose(np.stack(found["vector"]), np.stack(wanted["vector"]), atol=1e-6)
+    assert "items" in model.predict(whole)
+    for more in ({"probability": True}, {"where": "item = 'i01'"}, {"k": 3}, {"exclude": ["i01"]}):
+        (name,) = more
+        with pytest.raises(ConfigError, match=f"'{name}' is about lists, and with 'vectors'"):
+            model.predict(whole, params={"vectors": True, **more})
+    server = answering_of(Bundle.open(bundle)).server(bundle)
+    with pytest.raises(ConfigError, match=r"no parameter .vector. \(did you mean .vectors.\?\)"):
+        server.answer(pa.Table.from_pandas(whole), {"vector": True}, RequestOrigin())
