@@ -139,7 +139,6 @@ def test_files_and_functions_fit_in_the_head(path: Path) -> None:
 
 
 MANY_PARAMETERS = {
-    "recsys/app/cli_models.py: export",
     "recsys/app/experiments.py: tune",
     "recsys/app/model.py: recommend",
     "recsys/app/models.py: export",

@@ -14,7 +14,8 @@ import click
 from recsys.app.cli_compare import compare
 from recsys.app.cli_evaluate import evaluate
 from recsys.app.cli_explain import explain
-from recsys.app.cli_models import export, promote, register, sync, verify
+from recsys.app.cli_export import export, verify
+from recsys.app.cli_models import promote, register, sync
 from recsys.app.cli_recount import recount
 from recsys.app.cli_score import score
 from recsys.app.cli_similar import similar

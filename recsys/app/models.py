@@ -121,17 +121,16 @@ def score(
         items: the items of today, which `where` reads; of a ranker attributes of its rows.
         requests: in place of `history`: one row a user; of a ranker the rows to score.
         others: side tables, by name.
-        k: longest list; None: as the model says (the key `k` of a pipeline), else 20.
+        k: longest list; None: as the model says, else 20.
         filter_seen: leave out items the user has interacted with; None: as in the evaluation.
         probability: add the probability of each item.
         approximate: search the model's index, which may miss some, and not all vectors.
         where: a condition on columns of the items, as in "price < 50 and in_stock".
-        exclude: ids to leave out, or a file or frame of them.
-        allow: the only ids that may be recommended, likewise.
+        exclude, allow: ids to leave out, and all that may be recommended; or a file or frame.
         block: a table of users and items that they are not to be shown.
         cut: end lists where relevance does; None: where the model knows that (`relevance`).
         rows_per_part: users in a part.
-        settings: other policies for these tables than in training: {"policies.float_ids": ...}.
+        settings: other policies than in training: {"policies.float_ids": ...}.
         tracking_uri: MLflow store.
         listener: called with a `recsys.PartDone` for each part.
 
@@ -139,12 +138,12 @@ def score(
         What was written: numbers of users, parts, short lists, unknown items, items that pass.
 
     Raises:
-        UserError: the requests do not fit the model, or `output` holds another job's files.
+        UserError: the requests do not fit, or `output` holds another job's files.
     """
     from recsys.app.scoring import ListOptions, score_model
 
-    tables = {"interactions": history, "requests": requests, "users": users}
-    tables |= {"items": items, "block": block, **(others or {})}
+    tables = {"interactions": history, "requests": requests, "users": users, "items": items}
+    tables |= {"block": block, **(others or {})}
     how: dict[str, Any] = {"k": k, "filter_seen": filter_seen, "probability": probability}
     how |= {"approximate": approximate, "cut": cut, "rows_per_part": rows_per_part}
     lists = ListOptions(where=where, exclude=exclude, allow=allow, **how)

@@ -137,16 +137,8 @@ def score_to_parquet(
         ConfigError: `output` holds another job's files.
     """
     filters = filters or Filters.of(scorer)
-    job = {
-        "model_id": scorer.bundle.model_id,
-        "k": scorer.k,
-        "filter_seen": scorer.filter_seen,
-        "requests": shards.fingerprint,
-        "policies": scorer.policies.model_dump(mode="json"),
-        **{name: True for name in ("probability", "cut") if getattr(scorer, name)},
-        **({} if scorer.exact else {"search": scorer.searched}),
-        **({"filters": dict(filters.job)} if filters.job else {}),
-    }
+    job = scorer.job() | {"requests": shards.fingerprint}
+    job |= {"filters": dict(filters.job)} if filters.job else {}
     parts = {shard.name: partial(_answers, scorer, filters, shard) for shard in shards.parts}
     there = write_parts(output, job, parts, listener)
     users = listed_items = 0

@@ -58,11 +58,7 @@ def export_index(
 ) -> dict[str, Any]:
     """Write the item vectors of a bundle to the folder `out`, in the form of a target.
 
-    With `encoded`, items are written as encodings that one vector of a query with several interests
-    searches (`recsys.serving.export.query_encoding`). With `reduced` the index is over shorter
-    vectors, and the whole ones lie beside it (`recsys.serving.export.short_vectors`). With `tuning`
-    the cheapest search is chosen (`recsys.serving.export.tuning`). A memory of pairs is not
-    exported.
+    A memory of pairs is not exported.
 
     Args:
         bundle: of a model with vectors.
@@ -70,7 +66,7 @@ def export_index(
             index of any kind.
         out: folder to make.
         min_recall: an index below this is refused.
-        encoded: size of encodings; None: vectors.
+        encoded: size of encodings that stand for several vectors of a query; None: vectors.
         columns: of the items that go along; None: all that a store can hold.
         reduced: size of shorter vectors; None: whole ones.
         tuning: of the search; None: that of the kind of index.
@@ -88,27 +84,17 @@ def export_index(
     check_folder(out, "item vectors or an index, and export.json")
     if out.exists():
         raise ConfigError(f"{out} exists; choose another --out, an export is never overwritten")
-    writer, has_index = target_of(target), target is None or target in kinds_by_export()
-    if reduced is not None:
-        check_short(has_index, encoded, tuning)
-    if tuning is not None and not has_index:
-        raise ConfigError(f"--tune chooses an index, and --to {target} has none: leave out one")
+    _check(target, encoded, reduced, tuning)
+    writer = target_of(target)
     writer.require()
     scorer = Scorer.open(bundle)
     source = _source(scorer, encoded)
-    build: Build = build_index
-    if reduced is not None:
-        build = partial(build_short, size=reduced, queries=source.queries)
-    if tuning is not None:
-        build = partial(tuned_index, tuning=tuning)
+    build = _build_of(source, reduced, tuning)
     content = Content(_request(scorer, source, min_recall), payload_of(scorer, columns), build)
     with staged_folder(out.resolve().parent, out.name) as staging:
         facts = writer.write(staging, content)
-        facts["interests"] = scorer.model.config.interests
-        if source.encoding is not None and encoded is not None:
-            facts |= {"dim": source.encoding.width, "normalised": False}
-            facts |= {"geometry": scorer.model.config.geometry}
-            facts |= write_encoding(staging, scorer, source.encoding, encoded, source.queries)
+        facts |= {"interests": scorer.model.config.interests}
+        facts |= _encoding_facts(staging, scorer, source, encoded)
         if (staging / FACTS_FILE).exists():
             write_facts(staging, facts)
         write_probe(staging, content)
@@ -118,6 +104,20 @@ def export_index(
         write_manifest(staging, target or BACKENDS[facts["kind"]].export_name, how)
         publish(staging, out.resolve())
     return {"out": str(out), "model_id": scorer.bundle.model_id, **facts}
+
+
+def _check(
+    target: str | None,
+    encoded: EncodingSize | None,
+    reduced: ReductionSize | None,
+    tuning: Tuning | None,
+) -> None:
+    """Refuse what does not go together."""
+    has_index = target is None or target in kinds_by_export()
+    if reduced is not None:
+        check_short(has_index, encoded, tuning)
+    if tuning is not None and not has_index:
+        raise ConfigError(f"--tune chooses an index, and --to {target} has none: leave out one")
 
 
 @dataclass(frozen=True)
@@ -135,6 +135,17 @@ class _Source:
     encoding: FixedDimensionalEncoding | None = None
 
 
+def _encoding_facts(
+    folder: Path, scorer: Scorer, source: _Source, encoded: EncodingSize | None
+) -> dict[str, Any]:
+    """Write what makes encodings, where there are any; return the facts of them."""
+    if source.encoding is None or encoded is None:
+        return {}
+    own = {"dim": source.encoding.width, "normalised": False}
+    own |= {"geometry": scorer.model.config.geometry}
+    return own | write_encoding(folder, scorer, source.encoding, encoded, source.queries)
+
+
 def _source(scorer: Scorer, size: EncodingSize | None) -> _Source:
     vectors, geometry = scorer.vectors, scorer.model.config.geometry
     queries = query_vectors_of_requests(scorer, read_request_probe(scorer.bundle))
@@ -144,6 +155,13 @@ def _source(scorer: Scorer, size: EncodingSize | None) -> _Source:
     asked = encoding.queries(more_like(queries, geometry))
     # Products of encodings, like those of the biased sphere, represent no distance.
     return _Source(encoding.items(vectors), "biased_sphere", queries, asked, encoding)
+
+
+def _build_of(source: _Source, reduced: ReductionSize | None, tuning: Tuning | None) -> Build:
+    """Return how an index is built."""
+    if reduced is not None:
+        return partial(build_short, size=reduced, queries=source.queries)
+    return build_index if tuning is None else partial(tuned_index, tuning=tuning)
 
 
 def _request(scorer: Scorer, source: _Source, min_recall: float) -> IndexRequest:

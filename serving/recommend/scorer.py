@@ -6,7 +6,7 @@ One code path for batch scoring, the MLflow model and the Python API.
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -105,6 +105,17 @@ class Scorer(ListModel):
     def searched(self) -> str:
         """A description of how items are found."""
         return searched_in_words(self, approximate=not self.exact)
+
+    def job(self) -> dict[str, Any]:
+        """Return what a job with this scorer is told from another by, for JSON."""
+        found = {
+            "model_id": self.bundle.model_id,
+            "k": self.k,
+            "filter_seen": self.filter_seen,
+            "policies": self.policies.model_dump(mode="json"),
+            **{name: True for name in ("probability", "cut") if getattr(self, name)},
+        }
+        return found if self.exact else found | {"search": self.searched}
 
     def score(
         self,

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from recsys.layers.geometry import Geometry
+from recsys.retrieval.index.approximate import linked
 from recsys.retrieval.index.build import build_index
-from recsys.retrieval.index.graph import linked
 from recsys.retrieval.index.protocol import IndexRequest
 from recsys.retrieval.index.recall import measured_queries
 from recsys.retrieval.topk import exact_topk

@@ -132,8 +132,8 @@ class RankerExperiment(LearnedExperiment):
         other, table = RANKERS[kind], self.embedding
         if other.table != RANKERS[self.model.kind].table:
             usual = RankerTableConfig.model_validate(other.table)
-            learning = ("optimizer", "learning_rate", "weight_decay", "weight_decay_at")
-            learning += ("init_scale", "betas", "eps")
+            steps = ("optimizer", "learning_rate", "weight_decay", "weight_decay_at")
+            learning = (*steps, "init_scale", "betas", "eps")
             table = table.model_copy(update={name: getattr(usual, name) for name in learning})
         model = other.config.model_validate({"kind": kind})
         training = self.training.model_copy(update={"metric": "auc"})
