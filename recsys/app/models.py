@@ -109,7 +109,7 @@ def score(
     rows_per_part: Count = 10_000,
     settings: Mapping[str, Any] | None = None,
     tracking_uri: str | None = None,
-    listener: Listener | None = None,
+    listener: Listener = ignore,
 ) -> dict[str, Any]:
     """Recommend for many users into Parquet files, each user exactly once.
 
@@ -126,7 +126,8 @@ def score(
         probability: add the probability of each item.
         approximate: search the model's index, which may miss some, and not all vectors.
         where: a condition on columns of the items, as in "price < 50 and in_stock".
-        exclude, allow: ids to leave out, and all that may be recommended; or a file or frame.
+        exclude: ids to leave out, or a file or frame of them.
+        allow: the only ids that may be recommended, likewise.
         block: a table of users and items that they are not to be shown.
         cut: end lists where relevance does; None: where the model knows that (`relevance`).
         rows_per_part: users in a part.
@@ -134,21 +135,20 @@ def score(
         tracking_uri: MLflow store.
         listener: called with a `recsys.PartDone` for each part.
 
-    Returns:
-        What was written: numbers of users, parts, short lists, unknown items, items that pass.
+    Returns what was written: numbers of users, parts, short lists, unknown items, items that pass.
 
     Raises:
-        UserError: the requests do not fit, or `output` holds another job's files.
+        UserError: the requests do not fit, or `output` is of another job.
     """
     from recsys.app.scoring import ListOptions, score_model
 
-    tables = {"interactions": history, "requests": requests, "users": users, "items": items}
-    tables |= {"block": block, **(others or {})}
+    tables = {"interactions": history, "users": users, "items": items, **(others or {})}
+    tables |= {"requests": requests, "block": block}
     how: dict[str, Any] = {"k": k, "filter_seen": filter_seen, "probability": probability}
-    how |= {"approximate": approximate, "cut": cut, "rows_per_part": rows_per_part}
-    lists = ListOptions(where=where, exclude=exclude, allow=allow, **how)
-    folder, given = folder_of(model, tracking_uri), listener or ignore
-    return score_model(folder, Path(output), tables, lists, settings=settings, listener=given)
+    how |= {"approximate": approximate, "cut": cut, "rows_per_part": rows_per_part, "allow": allow}
+    lists = ListOptions(where=where, exclude=exclude, **how)
+    folder, out = folder_of(model, tracking_uri), Path(output)
+    return score_model(folder, out, tables, lists, settings=settings, listener=listener)
 
 
 @checked

@@ -141,8 +141,8 @@ def _encoding_facts(
     """Write what makes encodings, where there are any; return the facts of them."""
     if source.encoding is None or encoded is None:
         return {}
-    own = {"dim": source.encoding.width, "normalised": False}
-    own |= {"geometry": scorer.model.config.geometry}
+    own: dict[str, Any] = {"dim": source.encoding.width, "normalised": False}
+    own["geometry"] = scorer.model.config.geometry
     return own | write_encoding(folder, scorer, source.encoding, encoded, source.queries)
 
 
