@@ -124,7 +124,7 @@ def export(
     from recsys.app.models import folder_of
 
     if target is None and not asked["tune"] and asked["queries"] is None:
-        raise click.UsageError("Missing option '--to'.")
+        raise click.UsageError("give --to, or --tune, which chooses an index, or --queries")
     how, folder = _how(asked), folder_of(model, tracking_uri)
     if _asks_for_queries(target, how, asked):
         facts = _queries(folder, out, how.encoded, as_json, asked)

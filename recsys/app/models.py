@@ -111,7 +111,7 @@ def score(
     tracking_uri: str | None = None,
     listener: Listener = ignore,
 ) -> dict[str, Any]:
-    """Recommend for many users into Parquet files, each user exactly once.
+    """Recommend for many users into Parquet files, each user exactly once; return a summary.
 
     Args:
         model: see `load`.
@@ -135,20 +135,18 @@ def score(
         tracking_uri: MLflow store.
         listener: called with a `recsys.PartDone` for each part.
 
-    Returns what was written: numbers of users, parts, short lists, unknown items, items that pass.
-
     Raises:
-        UserError: the requests do not fit, or `output` is of another job.
+        UserError: the requests do not fit the model, or `output` holds another job's files.
     """
     from recsys.app.scoring import ListOptions, score_model
 
-    tables = {"interactions": history, "users": users, "items": items, **(others or {})}
-    tables |= {"requests": requests, "block": block}
+    tables = {"interactions": history, "requests": requests, "users": users, "items": items}
+    tables |= {"block": block, **(others or {})}
     how: dict[str, Any] = {"k": k, "filter_seen": filter_seen, "probability": probability}
-    how |= {"approximate": approximate, "cut": cut, "rows_per_part": rows_per_part, "allow": allow}
-    lists = ListOptions(where=where, exclude=exclude, **how)
-    folder, out = folder_of(model, tracking_uri), Path(output)
-    return score_model(folder, out, tables, lists, settings=settings, listener=listener)
+    how |= {"approximate": approximate, "cut": cut, "rows_per_part": rows_per_part, "where": where}
+    lists = ListOptions(exclude=exclude, allow=allow, **how)
+    folder = folder_of(model, tracking_uri)
+    return score_model(folder, Path(output), tables, lists, settings=settings, listener=listener)
 
 
 @checked

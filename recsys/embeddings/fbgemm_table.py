@@ -48,13 +48,14 @@ class FbgemmTable:
         compute = ComputeDevice.CUDA if on_gpu else ComputeDevice.CPU
         self.config = config
         self.num_rows = config.total_rows
-        self.kernel = SplitTableBatchedEmbeddingBagsCodegen(
-            [(self.num_rows, config.dim, location, compute)],
-            optimizer=optimizers[config.optimizer],
-            learning_rate=config.learning_rate,
-            eps=config.eps,
-            device=device,
-        )
+        with logging_untouched():  # it writes by the root logger, which then gets a handler
+            self.kernel = SplitTableBatchedEmbeddingBagsCodegen(
+                [(self.num_rows, config.dim, location, compute)],
+                optimizer=optimizers[config.optimizer],
+                learning_rate=config.learning_rate,
+                eps=config.eps,
+                device=device,
+            )
         self._no_gradient = torch.zeros(1, dtype=torch.int32, device=device)
         (self.weight,) = self.kernel.split_embedding_weights()
         states = self.kernel.split_optimizer_states()

@@ -21,6 +21,7 @@ def test_the_notebooks_are_there() -> None:
         "02_your_own_tables",
         "03_ranking_and_explanations",
         "04_pipeline",
+        "05_search",
     ]
 
 

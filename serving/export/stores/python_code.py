@@ -104,7 +104,7 @@ def _faiss(facts: Mapping[str, Any]) -> Way:
     depth = facts.get("rerank", 1) * facts.get("reduction", {"depth": 10})["depth"]
     given = "" if "nprobe" in facts else f", params={how}"
     ask += f"rows = index.search(asked, {depth}{given})[1][0]\nrows = rows[rows >= 0]\n"
-    if depth > 10:  # put in order by the exact vectors
+    if "rerank" in facts or "reduction" in facts:  # put in order by the exact vectors
         load += f'\nwhole = load_file("{_exact_file(facts)}")["vectors"]'
         ask += "rows = rows[np.argsort(-(whole[rows] @ query[0]), kind='stable')[:10]]\n"
     return Way(

@@ -5,6 +5,8 @@ they are given, so what `pick_backend` measures is known exactly and nothing dep
 """
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
@@ -188,6 +190,19 @@ def test_the_rule_looks_at_device_optimizer_and_processor(
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": avx512})
     config = TableConfig.model_validate({"num_rows": 50, "dim": 4, "optimizer": optimizer})
     assert str(backend_by_rule(config, torch.device(device))) == kernel
+
+
+def test_building_a_table_leaves_logging_as_it_was() -> None:
+    config = TableConfig.model_validate({"num_rows": 8, "dim": 4, "backend": "fbgemm"})
+    script = (
+        "import logging, torch\n"
+        "from recsys.embeddings.backend import build_table\n"
+        "from recsys.embeddings.table import TableConfig\n"
+        f"config = TableConfig.model_validate_json({config.model_dump_json()!r})\n"
+        "build_table(config, device=torch.device('cpu'), seed=0)\n"
+        "assert not logging.root.handlers, logging.root.handlers\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_the_rule_times_nothing(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:

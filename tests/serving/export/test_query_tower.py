@@ -395,8 +395,9 @@ def test_vectors_of_requests_of_a_log_and_of_users(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ((), "give --to or --queries, one of the two"),
-        (("--to", "exact", "--queries", "log"), "give --to or --queries, one of the two"),
+        ((), "give --to, or --tune, which chooses an index, or --queries"),
+        (("--to", "exact", "--queries", "log"), "--to is about the items, and --queries writes"),
+        (("--tune", "--queries", "log"), "--tune is about the items, and --queries writes"),
         (("--to", "exact", "--users", "u"), "--users and --other go with --queries"),
     ],
 )

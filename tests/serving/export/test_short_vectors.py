@@ -21,6 +21,7 @@ from recsys.retrieval.index.protocol import IndexRequest
 from recsys.retrieval.index.recall import recall_against_exact
 from recsys.retrieval.index.reduced import Reduced, ReductionSize, load_reduced
 from recsys.serving.answering.rows import Rows
+from recsys.serving.export.options import ExportOptions
 from recsys.serving.export.query_encoding import EncodingSize, query_vectors_of_requests
 from recsys.serving.export.retrieval import export_index
 from recsys.serving.export.short_vectors import build_short
@@ -109,12 +110,12 @@ def test_what_is_learnt_from_is_not_what_is_measured_with(tmp_path: Path) -> Non
 
 def test_what_cannot_be_shortened_is_refused(trained: Path, tmp_path: Path) -> None:
     size, wrong = ReductionSize("leanvec", 8), tmp_path / "no"
-    with pytest.raises(ConfigError, match="over the shorter vectors: give --to exact, faiss"):
+    with pytest.raises(ConfigError, match="over the shorter vectors: give --to exact, flat, faiss"):
         export_index(trained, "parquet", wrong, min_recall=0, reduced=size)
     with pytest.raises(ConfigError, match="give one of the two"):
         export_index(trained, "exact", wrong, min_recall=0, encoded=EncodingSize(), reduced=size)
     with pytest.raises(ConfigError, match="--reduce is about vectors, and a ranker has none"):
-        Rows().export(trained, "onnx", wrong, min_recall=0, reduced=size)
+        Rows().export(trained, "onnx", wrong, ExportOptions(min_recall=0, reduced=size))
     with pytest.raises(ConfigError, match=r"leanvec:64 is no shorter .* name a width below 64"):
         recsys.export(trained, wrong, to="exact", reduce="leanvec:64")
     with pytest.raises(ConfigError, match=r"no reduction 'svd'; there are pca, leanvec"):

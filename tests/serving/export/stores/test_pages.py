@@ -10,21 +10,31 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from recsys.core.errors import ConfigError
 from recsys.layers.geometry import Geometry
 from recsys.retrieval.index.registry import kinds_by_export
 from recsys.serving.export.conditions import in_words, passing
 from recsys.serving.export.manifest import open_export
+from recsys.serving.export.stores.registry import target_of
 
 GEOMETRIES: tuple[Geometry, ...] = ("sphere", "biased_sphere", "dot", "ball")
 
 
-def check(folder: Path, names: dict[str, Any]) -> None:
-    """Compare what the code found with the engine's answers."""
+EXACT = ("exact", "flat", "parquet")
+
+
+def check(folder: Path, names: dict[str, Any], *, exact: bool = True) -> None:
+    """Compare what the code found with the engine's answers; others miss two of ten at most."""
     first = pq.read_table(folder / "queries.parquet").slice(0, 1).to_pylist()[0]
     assert len(first["items_filtered"]) == 10
     assert first["items"] != first["items_filtered"]
     assert [type(one) for one in names["found"]] == [type(one) for one in first["items"]]
-    assert names["found"] == first["items"]
+    if exact:
+        assert names["found"] == first["items"]
+    else:
+        right = [one for one in names["found"] if one in first["items"]]
+        assert len(right) >= 8
+        assert right == [one for one in first["items"] if one in right]  # in the same order
     assert names["filtered"] == first["items_filtered"]
 
 
@@ -55,8 +65,12 @@ def test_the_answers_are_those_of_a_plain_loop(made: Any) -> None:
 def test_files_for_python(
     made: Any, written: Any, run_page: Any, tmp_path: Path, target: str, geometry: Geometry
 ) -> None:
+    try:
+        target_of(target).require()
+    except ConfigError as error:
+        pytest.skip(str(error))
     folder = written(made(geometry), target, tmp_path / "out")
-    check(folder, run_page(folder))
+    check(folder, run_page(folder), exact=target in EXACT)
     open_export(folder)  # reading changes nothing
 
 
