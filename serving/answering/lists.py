@@ -86,7 +86,8 @@ class ListServer:
 
         MLflow gives every parameter, those that are not set with their defaults.
         """
-        own = {"k": self.scorer.k, "filter_seen": self.scorer.filter_seen, EXCLUDE: []}
+        names = ("k", "filter_seen", "cut")
+        own: dict[str, Any] = {name: getattr(self.scorer, name) for name in names} | {EXCLUDE: []}
         for name, value in chosen.items():
             plain = [DEFAULTS[name], own.get(name, DEFAULTS[name])]
             value = value.tolist() if isinstance(value, np.ndarray) else value

@@ -62,7 +62,7 @@ def ways(
 
     def library(queries: Tensor) -> NDArray[np.int64]:
         index = graphs["hnsw"]
-        breadth = max(index.breadth, 2 * K)
+        breadth = max(index.effort.breadth, 2 * K)
         graph: Any = index.graph
         return np.asarray(graph.search_passing(queries.numpy(), K, breadth, 1, mask)[1])
 

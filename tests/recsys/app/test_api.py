@@ -233,7 +233,7 @@ def test_a_saved_configuration_is_read_by_the_command_line(
             "its arguments by name: users, items, .*'shop'",
         ),
         (lambda m: recsys.train("x.yaml", workers="2"), "argument 'workers': must be int; got '2'"),
-        (lambda m: recsys.export(m, "out"), "needs the argument 'to'"),
+        (lambda m: recsys.export(m, "out"), "say what to export --to, or --tune"),
         (lambda m: recsys.export(m, "out", to="annoy"), "'faiss'"),
         (lambda m: recsys.init(), "at least one table"),
         (lambda m: recsys.init(3), r"table1: expected a path or a data frame.* got 3 \(int\)"),

@@ -43,6 +43,8 @@ OPTIONS = {
         "--fde-repetitions",
         "--columns",
         "--reduce",
+        "--tune",
+        "--memory",
         "--tracking-uri",
         "--json",
         "--users",
@@ -50,6 +52,7 @@ OPTIONS = {
     "verify": {"folder", "--json"},
     "score": {
         "model",
+        "--approximate",
         "--output",
         "--input",
         "--interactions",

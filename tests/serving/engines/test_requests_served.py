@@ -202,6 +202,7 @@ def test_mlflow_asks_as_the_model_was_evaluated(
         "probability": False,
         "where": None,
         "exclude": [],
+        "cut": False,
         "vectors": False,
     }
     kept = Scorer.open(bundle, k=20).score(pa.Table.from_pandas(whole)).column("items").to_pylist()

@@ -305,6 +305,10 @@ PROBES: dict[str, Probe] = {
     "training.max_validation_queries": Probe(other={"training.max_validation_queries": 3}),
     "warm_start": Probe(elsewhere="tests/training/engine/test_warm_start.py"),
     "compatible_with": Probe(elsewhere="tests/training/families/retrieval/test_meeting.py"),
+    **{
+        f"relevance.{key}": Probe(elsewhere="tests/training/families/retrieval/test_relevance.py")
+        for key in ("keep_recall", "precision", "k", "map")
+    },
     "compatible_share": Probe(elsewhere="tests/training/families/retrieval/test_meeting.py"),
     "final": Probe(elsewhere="tests/recsys/app/test_final.py"),
     "tune": Probe(elsewhere="tests/training/search/test_space.py"),

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from recsys.retrieval.index.registry import BACKENDS
 from recsys.retrieval.reduction import reduction_of, sphered
 
 NUM_ITEMS = 800
+ASKED_FOR = {"hnswlib", "scann"}
+"""Kinds whose library an installation may lack: they are tested where it is there."""
 SIZE = ReductionSize("leanvec", 8)
 
 
@@ -58,7 +61,10 @@ def request_() -> IndexRequest:
     return request_of()
 
 
-@pytest.fixture(scope="module", params=list(BACKENDS))
+INSTALLED = [kind for kind in BACKENDS if kind not in ASKED_FOR or find_spec(kind) is not None]
+
+
+@pytest.fixture(scope="module", params=INSTALLED)
 def folder(
     request: pytest.FixtureRequest, request_: IndexRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
