@@ -34,6 +34,8 @@ from recsys.serving.export.tuning_picture import PICTURE, draw
 
 K = 10
 RUNS = 3
+WORTH = 0.8
+"""Of the cost of exact search, which an index that misses some may have at most."""
 _QUERIES = 1_000
 log = logging.getLogger(__name__)
 
@@ -82,8 +84,9 @@ class _Best:
     def take(
         self, trial: Trial, index: ApproximateIndex, effort: Effort, facts: dict[str, Any]
     ) -> None:
-        """Keep it if it is enough and cheaper."""
-        if trial.enough and (self.trial is None or trial.cpu_us < self.trial.cpu_us):
+        """Keep it if it is enough and cheaper; than exact search, by a fifth at least."""
+        worth = WORTH if self.trial is not None and self.trial.kind == EXACT else 1.0
+        if trial.enough and (self.trial is None or trial.cpu_us < worth * self.trial.cpu_us):
             self.trial, self.index, self.effort, self.facts = trial, index, effort, facts
 
 

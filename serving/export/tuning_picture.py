@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 PICTURE = "tuning.png"
 _MARKERS = "osDv^<>PX*"
@@ -33,6 +34,9 @@ def draw(path: Path, tuning: Mapping[str, Any]) -> None:
         ax.scatter(*at, s=160, facecolors="none", edgecolors="black", label="chosen")
         ax.axhline(tuning["min_recall"], color="grey", linewidth=0.8, linestyle="--")
         ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_formatter("")
         ax.set_xlabel(label)
         ax.grid(alpha=0.3)
     if tuning["memory_bytes"] is not None:
