@@ -34,7 +34,7 @@ class Expressed:
 
 
 class Operations(Protocol):
-    """Columns as they come, and what becomes of their numbers.
+    """Reads raw columns as symbols, and computes with them.
 
     `family` is what `encoder.FeatureEncoder.families` says of a feature's values.
     """

@@ -156,7 +156,7 @@ class Columns:
         made: Callable[[Symbol], Symbol] = lambda values: values,
         **more: Any,
     ) -> Given:
-        """Return a column, a row for each of N; `made`: what becomes of its values first."""
+        """Return a column as N rows, `made` applied to its values before they are cut into rows."""
         if self.steps is None:
             given = self.inputs.given(column, kind, **more)
             return given._replace(values=made(given.values))

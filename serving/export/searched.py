@@ -12,13 +12,18 @@ def check_searches(model: ListModel, folder: Path) -> None:
 
     Raises:
         NotFoundError: there is no export in `folder`.
-        ConfigError: it is of another space, with which the model does not claim to be compatible,
-            or of encodings.
+        ConfigError: it holds no items, is of another space, with which the model does not claim to
+            be compatible, or of encodings.
     """
     path = folder / EXPORT_FILE
     if not path.is_file():
         raise NotFoundError(f"{path}: no such file; `recsys export --out {folder}` writes one")
     facts = open_export(folder).facts
+    if "item_ids_sha256" not in facts:
+        raise ConfigError(
+            f"{folder} holds no item vectors (it was exported --to {facts['target']}): name the "
+            "folder of an index, of a store or of --to parquet"
+        )
     about, source = model.description, model.bundle.path
     spaces = [about.space_id, *(one.space_id for one in about.compatible_since)]
     if facts["space_id"] not in spaces:

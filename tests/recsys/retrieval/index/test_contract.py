@@ -105,7 +105,7 @@ def exclusions(count: int, each: int) -> Jagged:
 
 @pytest.mark.parametrize("each", [0, 7, 400])
 def test_an_excluded_item_never_comes_back_and_most_others_do(
-    request_: IndexRequest, index: Index, each: int
+    kind: str, request_: IndexRequest, index: Index, each: int
 ) -> None:
     exclude = exclusions(300, each)
     scores, rows = index.search(request_.queries, 10, exclude)
@@ -115,7 +115,7 @@ def test_an_excluded_item_never_comes_back_and_most_others_do(
         assert not hidden & set(rows[query].tolist())
         assert len(set(rows[query].tolist())) == 10
     found = (truth.unsqueeze(2) == rows.unsqueeze(1)).any(2).float().mean()
-    assert float(found) > 0.95
+    assert float(found) > (0.9 if kind in DRAWS_ANEW else 0.95)
     assert (scores.dtype, rows.dtype) == (torch.float32, torch.int64)
     assert bool((scores.diff(dim=1) <= 0).all())
     picked = (request_.queries.unsqueeze(1) * request_.vectors[rows]).sum(2)

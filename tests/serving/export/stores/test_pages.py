@@ -3,6 +3,8 @@
 import sys
 import warnings
 from contextlib import closing, suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,11 @@ import pytest
 
 from recsys.core.errors import ConfigError
 from recsys.layers.geometry import Geometry
+from recsys.retrieval.index.reduced import ReductionSize
 from recsys.retrieval.index.registry import kinds_by_export
 from recsys.serving.export.conditions import in_words, passing
 from recsys.serving.export.manifest import open_export
+from recsys.serving.export.short_vectors import build_short
 from recsys.serving.export.stores.registry import target_of
 
 GEOMETRIES: tuple[Geometry, ...] = ("sphere", "biased_sphere", "dot", "ball")
@@ -72,6 +76,20 @@ def test_files_for_python(
     folder = written(made(geometry), target, tmp_path / "out")
     check(folder, run_page(folder), exact=target in EXACT)
     open_export(folder)  # reading changes nothing
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+@pytest.mark.parametrize("target", ["exact", "faiss", "ivf", "ivf_pq", "usearch"])
+def test_indexes_of_shorter_vectors(
+    made: Any, written: Any, run_page: Any, tmp_path: Path, target: str, geometry: Geometry
+) -> None:
+    whole = made(geometry)
+    size = ReductionSize("leanvec", 6)
+    short = partial(build_short, size=size, queries=whole.request.queries)
+    folder = written(replace(whole, build=short), target, tmp_path / "out")
+    names = run_page(folder)
+    check(folder, names, exact=False)
+    assert "whole.safetensors" in (folder / "README.md").read_text()
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)

@@ -184,6 +184,11 @@ def test_an_export_says_whose_items_the_queries_find(pair: Pair, tmp_path: Path)
         pair.new.model.query_vectors(requests=requests, index=tmp_path / "alone")
     with pytest.raises(NotFoundError, match=r"export\.json: no such file"):
         pair.new.model.query_vectors(requests=requests, index=tmp_path)
+    users = tmp_path / "users.parquet"
+    requests.to_parquet(users)
+    recsys.export_query_vectors(pair.new, tmp_path / "queries", queries=users)
+    with pytest.raises(ConfigError, match=r"holds no item vectors .*exported --to queries"):
+        pair.new.model.query_vectors(requests=requests, index=tmp_path / "queries")
 
 
 SPACE = CompatibleSpace(
