@@ -11,6 +11,7 @@ the export came from. For a bulk import, `items.parquet` has the fields of the c
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -108,6 +109,13 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="measure what was loaded before")
     given = parser.parse_args()
     client = MilvusClient(given.uri, token=given.token)
+    if client.has_collection(COLLECTION) != given.check:
+        client.close()
+        sys.exit(
+            f"there is no collection '{COLLECTION}': load it first, without --check"
+            if given.check
+            else f"there is a collection '{COLLECTION}' already: delete it, or measure with --check"
+        )
     if given.check:
         print(f"recall@10 {check(client):.4f}")
     else:

@@ -11,6 +11,7 @@ has the item's id as it is. The script needs nothing else of where the export ca
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator
 from datetime import date, datetime
 from pathlib import Path
@@ -97,6 +98,13 @@ def main() -> None:
         client = QdrantClient(path=given.path)
     else:
         client = QdrantClient(url=given.url, api_key=given.api_key)
+    if client.collection_exists(COLLECTION) != given.check:
+        client.close()
+        sys.exit(
+            f"there is no collection '{COLLECTION}': load it first, without --check"
+            if given.check
+            else f"there is a collection '{COLLECTION}' already: delete it, or measure with --check"
+        )
     if given.check:
         print(f"recall@10 {check(client):.4f}")
     else:

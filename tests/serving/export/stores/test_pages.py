@@ -1,5 +1,6 @@
 """The page of each target: its code finds what exact search finds, with and without a filter."""
 
+import subprocess
 import sys
 import warnings
 from contextlib import closing, suppress
@@ -143,6 +144,13 @@ def test_qdrant_in_a_folder_of_its_own(
     names = run_page(folder)
     with closing(names["QdrantClient"](path=str(tmp_path / "qdrant_items"))) as client:
         assert names["runpy"].run_path("load_qdrant.py")["check"](client) == 1
+    script = [sys.executable, "load_qdrant.py", "--path"]
+    for more, said in (
+        ([str(tmp_path / "none"), "--check"], "no collection 'items': load it first"),
+        ([str(tmp_path / "qdrant_items")], "a collection 'items' already: delete it, or measure"),
+    ):
+        ended = subprocess.run([*script, *more], cwd=folder, capture_output=True, text=True)
+        assert (ended.returncode, said in ended.stderr) == (1, True)
     open_export(folder)
 
 
