@@ -93,6 +93,22 @@ def test_exact_search_wins_where_nothing_is_cheaper(
 
 
 @pytest.mark.usefixtures("few")
+@pytest.mark.parametrize(("other", "is_exact"), [(8.1, True), (7.9, False)])
+def test_exact_search_is_left_for_a_fifth_of_its_cost(
+    request_: IndexRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    other: float,
+    is_exact: bool,
+) -> None:
+    def cost(index: Any, queries: Any) -> float:
+        return 10.0 if isinstance(index, ExactVectors) else other
+
+    monkeypatch.setattr(tuning, "_cost", cost)
+    assert (tuned_index(tmp_path, request_, Tuning())["kind"] == "exact") == is_exact
+
+
+@pytest.mark.usefixtures("few")
 def test_where_nothing_is_enough_the_best_is_told(request_: IndexRequest, tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"reaches recall@10 0\.9 within 1\.0 KiB; the smallest"
