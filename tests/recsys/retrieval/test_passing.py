@@ -15,7 +15,7 @@ from recsys.data.batch import Jagged
 from recsys.retrieval import among
 from recsys.retrieval.among import Among
 from recsys.retrieval.index.exact import ExactVectors
-from recsys.retrieval.index.graph import GraphBackend
+from recsys.retrieval.index.graph import FilteredGraphIndex, GraphBackend
 from recsys.retrieval.index.protocol import Index
 from recsys.retrieval.index.registry import BACKENDS
 from recsys.retrieval.passing import Passing
@@ -130,6 +130,37 @@ def test_an_index_that_is_asked_for_more_finds_the_same(
         patch.setattr(among, "WALK", walk)
         found = best_items(index, items, queries[:, 0], gains, k=6, exclude=passing)
     check(found, wanted_scores(items, queries, gains, plain), 6)
+
+
+class Recorded:
+    """A graph that notes how wide its filtered walks are."""
+
+    def __init__(self, graph: Any) -> None:
+        self.graph, self.breadths = graph, list[int]()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.graph, name)
+
+    def search_passing(
+        self, queries: Any, depth: int, breadth: int, threads: int, passes: Any
+    ) -> Any:
+        self.breadths.append(breadth)
+        return self.graph.search_passing(queries, depth, breadth, threads, passes)
+
+
+def test_a_filtered_walk_is_the_wider_the_fewer_items_pass() -> None:
+    backend, items = BACKENDS["hnsw"], torch.randn(1000, 4)
+    assert isinstance(backend, GraphBackend)
+    index = backend.index_of(items, "sphere")
+    assert isinstance(index, FilteredGraphIndex)
+    graph = Recorded(index.graph)
+    breadth, index.graph = index.effort.breadth, graph
+    for passing, times in ((500, 2), (125, 8), (5, 0)):
+        wanted = breadth * times or len(items)  # of five, all items are walked through
+        passes = torch.arange(1000) < passing
+        rows = index.search_passing(items[:3], 5, passes)[1]
+        assert (rows < passing).all()
+        assert graph.breadths.pop() == wanted == index.candidates(5, passing)
 
 
 class Counting:

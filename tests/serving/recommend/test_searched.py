@@ -31,3 +31,6 @@ def test_the_index_is_left_alone_where_search_is_exact(
     monkeypatch.setattr(searched, "read_facts", lambda read: facts)
     assert scorer.searched == "by the ivf index, recall@10 0.9600 when it was built"
     assert replace(scorer, exact=True).searched == "exact"
+    other = replace(scorer, exact=True).job()
+    assert scorer.job() == {**other, "search": scorer.searched}  # the two are no same job
+    assert "search" not in other
