@@ -21,7 +21,7 @@ from recsys.features.clicks.log import ClickLog, encode_click_log, open_click_lo
 from recsys.features.dataset.split import TEST, TRAIN, VALIDATION, SplitConfig
 from recsys.features.encoding.encoder import FeatureEncoder
 from recsys.features.schema import Schema
-from recsys.features.tables import reading
+from recsys.features.tables import csv_files, parquet_files
 from recsys.features.tables.sources import Policies, Sources
 
 START = 1_700_000_000
@@ -88,8 +88,8 @@ Encode = Callable[..., ClickLog]
 @pytest.fixture(autouse=True)
 def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files are read a few rows at a time, as large ones are a few at a time."""
-    monkeypatch.setattr(reading, "_BATCH_ROWS", 16)
-    monkeypatch.setattr(reading, "_BLOCK_BYTES", 512)
+    monkeypatch.setattr(parquet_files, "_BATCH_ROWS", 16)
+    monkeypatch.setattr(csv_files, "_BLOCK_BYTES", 512)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from recsys.features.clicks.log import encode_click_log, load_click_log
 from recsys.features.dataset.dataset import prepare
 from recsys.features.dataset.split import TEST, TRAIN, VALIDATION, SplitConfig
 from recsys.features.schema import Schema
-from recsys.features.tables import reading
+from recsys.features.tables import parquet_files
 from recsys.features.tables.sources import Policies, Sources
 
 ROWS, START = 240, 1_700_000_000
@@ -29,7 +29,7 @@ BY_TIME = SplitConfig(validation=0.2, test=0.2)
 @pytest.fixture(autouse=True)
 def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files are read a few rows at a time: an instant goes on from one batch to the next."""
-    monkeypatch.setattr(reading, "_BATCH_ROWS", 16)
+    monkeypatch.setattr(parquet_files, "_BATCH_ROWS", 16)
 
 
 def columns() -> dict[str, Any]:

@@ -26,7 +26,7 @@ from recsys.features.encoding.multiplicity import settle
 from recsys.features.encoding.value_counts import ValueCounts
 from recsys.features.kinds.multi_categorical import MultiCategoricalFeature
 from recsys.features.schema import Schema
-from recsys.features.tables import reading
+from recsys.features.tables import csv_files, parquet_files
 from recsys.features.tables.sources import Policies, Sources
 
 NULL, UNKNOWN = int(NULL_HASH), int(UNKNOWN_HASH)
@@ -192,8 +192,8 @@ def stream(folder: Path, columns: dict[str, Any], split: SplitConfig, kind: str)
 def test_a_streamed_log_counts_its_training_rows_and_no_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, by: str
 ) -> None:
-    monkeypatch.setattr(reading, "_BATCH_ROWS", 16)
-    monkeypatch.setattr(reading, "_BLOCK_BYTES", 512)
+    monkeypatch.setattr(parquet_files, "_BATCH_ROWS", 16)
+    monkeypatch.setattr(csv_files, "_BLOCK_BYTES", 512)
     monkeypatch.setattr(value_counts, "_PENDING", 3)
     monkeypatch.setattr("recsys.features.clicks.survey.SAMPLE_ROWS", 1000)
     rng = np.random.default_rng(4)

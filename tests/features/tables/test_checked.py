@@ -14,7 +14,7 @@ import pytest
 
 from recsys.core.errors import DataError, Row
 from recsys.features.schema import Schema
-from recsys.features.tables import reading
+from recsys.features.tables import csv_files, parquet_files
 from recsys.features.tables.checked import Tables, read_tables
 from recsys.features.tables.sources import Policies, Sources
 
@@ -72,8 +72,8 @@ def test_events_equal_a_pandas_oracle(
     tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Over many small batches, with every policy that drops."""
-    monkeypatch.setattr(reading, "_BATCH_ROWS", 70)
-    monkeypatch.setattr(reading, "_BLOCK_BYTES", 1500)
+    monkeypatch.setattr(parquet_files, "_BATCH_ROWS", 70)
+    monkeypatch.setattr(csv_files, "_BLOCK_BYTES", 1500)
     rng = np.random.default_rng(1)
     log = pd.DataFrame(
         {
@@ -316,7 +316,7 @@ def test_categories(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The type is decided over the whole file: blocks here hold a row or two."""
-    monkeypatch.setattr(reading, "_BLOCK_BYTES", 20)
+    monkeypatch.setattr(csv_files, "_BLOCK_BYTES", 20)
     columns = {"item": [1, 2, 3, 4], "brand": values}
     path = tmp_path / f"items.{ending}"
     if ending == "csv":

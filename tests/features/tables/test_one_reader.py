@@ -29,7 +29,7 @@ from recsys.features.requests.origin import RequestOrigin
 from recsys.features.requests.rows import RowEncoder, as_rows
 from recsys.features.requests.table import encode_requests
 from recsys.features.schema import Schema
-from recsys.features.tables import reading
+from recsys.features.tables import parquet_files
 from recsys.features.tables.checked import read_tables
 from recsys.features.tables.reading import open_table
 from recsys.features.tables.sources import Policies, Sources
@@ -471,7 +471,7 @@ def refused(folder: Path, bad: Bad, reader: str) -> str:
 
 @pytest.fixture(autouse=True)
 def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "_BATCH_ROWS", 3)
+    monkeypatch.setattr(parquet_files, "_BATCH_ROWS", 3)
 
 
 @pytest.mark.parametrize("reader", ALL)

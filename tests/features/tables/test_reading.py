@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from recsys.core.errors import DataError, NotFoundError
-from recsys.features.tables import reading
+from recsys.features.tables import csv_files, parquet_files
 from recsys.features.tables.reading import open_table
 
 
@@ -67,7 +67,7 @@ def test_a_partition_may_have_a_name_that_hides_a_file(tmp_path: Path) -> None:
 def test_batches_are_small_and_places_are_right(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "_BATCH_ROWS", 4)
+    monkeypatch.setattr(parquet_files, "_BATCH_ROWS", 4)
     for part, size in (("a", 10), ("b", 3)):
         pq.write_table(pa.table({"n": np.arange(size)}), tmp_path / f"{part}.parquet")
     files = open_table(tmp_path, "items")
@@ -94,7 +94,7 @@ def test_only_the_columns_asked_for_are_read(tmp_path: Path) -> None:
 
 
 def test_quoted_line_breaks_in_any_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "_BLOCK_BYTES", 64)
+    monkeypatch.setattr(csv_files, "_BLOCK_BYTES", 64)
     path = tmp_path / "t.csv"
     path.write_text("a,b\n" + '1,"two\nlines, no more"\n' * 100)
     assert values(path, "a", "b") == [("1", "two\nlines, no more")] * 100
@@ -116,7 +116,7 @@ def test_csv_dialects(tmp_path: Path) -> None:
 def test_csv_errors_name_the_row_in_any_block(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "_BLOCK_BYTES", 64)
+    monkeypatch.setattr(csv_files, "_BLOCK_BYTES", 64)
     path = tmp_path / "t.csv"
     path.write_text("a,b\n" + "1,2\n" * 100 + "3\n" + "1,2\n" * 100)
     with pytest.raises(DataError, match=r"t\.csv row 101: 1 fields where .* names 2: '3'"):

@@ -1,0 +1,58 @@
+"""Formats of files, by name: how a file's columns and rows are read."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from recsys.core.errors import DataError
+from recsys.features.tables.csv_files import csv_file, read_csv
+from recsys.features.tables.parquet_files import parquet_file, read_parquet
+from recsys.features.tables.table_file import File
+
+
+@dataclass(frozen=True)
+class FileFormat:
+    """One format.
+
+    endings: of file names, in small letters. untyped: all values are text. header: path and the
+    values of its folders' names -> the file. read: file and names of columns -> its rows.
+    """
+
+    name: str
+    endings: tuple[str, ...]
+    untyped: bool
+    header: Callable[[Path, Mapping[str, str | None]], File]
+    read: Callable[[File, list[str]], Iterator[pa.Table]]
+
+
+FORMATS: Mapping[str, FileFormat] = {
+    one.name: one
+    for one in (
+        FileFormat("parquet", (".parquet", ".pq", ".parq"), False, parquet_file, read_parquet),
+        FileFormat(
+            "csv", (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".csv.bz2"), True, csv_file, read_csv
+        ),
+    )
+}
+
+
+def format_of(path: Path) -> FileFormat:
+    """Return the format of a file by its name, or by how it begins.
+
+    Raises:
+        DataError: it is none of them.
+    """
+    for one in FORMATS.values():
+        if path.name.lower().endswith(one.endings):
+            return one
+    with path.open("rb") as stream:
+        if stream.read(4) == b"PAR1":
+            return FORMATS["parquet"]
+    raise DataError(
+        "neither Parquet nor CSV",
+        file=path,
+        remedy="name it *.parquet or *.csv, or use a glob such as "
+        f"{path.parent}/*.parquet that leaves it out",
+    )
