@@ -36,14 +36,18 @@ class HashedFiles:
         """Return the files' names, in the order of the list."""
         return [entry["path"] for entry in self.entries]
 
-    def check(self) -> None:
+    def check(self, part: int = 0, parts: int = 1) -> None:
         """Verify every file's name, size and sha256, and that there is no file more.
+
+        Args:
+            part: where `parts` processes share the work, which of the files this one hashes.
+            parts: how many they are.
 
         Raises:
             IntegrityError: a file is missing, is not what was written, or should not be there.
         """
         self._refuse_strangers()
-        for entry in self.entries:
+        for entry in self.entries[part::parts]:
             self._check(entry, self._hash_file(entry["path"]))
 
     def read(self, name: str) -> bytes:
@@ -90,12 +94,14 @@ class HashedFiles:
 
 def entries_of(folder: Path) -> list[dict[str, Any]]:
     """Return what a manifest says of all files in `folder`, sorted by their paths."""
-    entries = []
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        size, digest = hash_of(path)
-        name = path.relative_to(folder).as_posix()
-        entries.append({"path": name, "bytes": size, "sha256": digest})
-    return entries
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return [entry_of(path, folder) for path in paths]
+
+
+def entry_of(path: Path, folder: Path) -> dict[str, Any]:
+    """Return what a manifest in `folder` says of the file at `path`."""
+    size, digest = hash_of(path)
+    return {"path": path.relative_to(folder).as_posix(), "bytes": size, "sha256": digest}
 
 
 def well_formed(entries: Any) -> bool:

@@ -1,22 +1,24 @@
 """A table and its optimizer's state on disk, written and read by any number of ranks.
 
-`torch.distributed.checkpoint`: every rank writes its rows, and a reader takes the slices
-that it needs, so a checkpoint of two ranks opens on one or on four. Its index is pickled: good
-for the resume of one's own run, and never for what is handed to others.
+Every rank writes its rows to a file of its own, `rows-<first row>.safetensors`, and a reader takes
+the slices that it needs, so what two ranks wrote opens on one or on four. Nothing is pickled.
 """
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from recsys.core.errors import IntegrityError
+
+_OF_THE_WHOLE = frozenset({"step"})
+"""State that is no tensor of rows: the same on every rank."""
 
 
 class Stored(Protocol):
@@ -49,12 +51,17 @@ class StoredRows:
         return {}
 
 
-def save_table(table: Stored, folder: Path) -> None:
-    """Write `table` to `folder`; all ranks of a sharded table call this at once."""
-    from torch.distributed.checkpoint.state_dict_saver import save
+def save_table(table: Stored, folder: Path) -> Path:
+    """Write `table` to `folder`; all ranks of a sharded table call this at once.
 
-    with _quiet():
-        save(_named(table), checkpoint_id=folder, no_dist=not _is_sharded(table))
+    Returns:
+        The file with this rank's rows.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"rows-{_first_row(table):012d}.safetensors"
+    tensors = {name: one.detach().cpu().contiguous() for name, one in _named(table).items()}
+    save_file(tensors, path)
+    return path
 
 
 def load_table(table: Stored, folder: Path) -> None:
@@ -63,57 +70,59 @@ def load_table(table: Stored, folder: Path) -> None:
     Raises:
         IntegrityError: a file is missing or damaged, or the table there has another shape.
     """
-    from torch.distributed.checkpoint.api import CheckpointException
-    from torch.distributed.checkpoint.filesystem import FileSystemReader
-    from torch.distributed.checkpoint.state_dict_loader import load
-
-    named = _named(table)
+    first, own = _first_row(table), _named(table)
     try:
-        written = FileSystemReader(folder).read_metadata().state_dict_metadata
-    except Exception as error:  # a damaged pickle may raise anything
+        _fill(own, first, table.num_rows, folder)
+    except (OSError, SafetensorError) as error:
         raise IntegrityError(f"checkpoint {folder} cannot be read: {error}") from None
-    for name, tensor in named.items():
-        size = tuple(getattr(written.get(name), "size", ()))
-        if size != tuple(tensor.shape):
+
+
+@torch.no_grad()
+def _fill(own: Mapping[str, Tensor], first: int, num_rows: int, folder: Path) -> None:
+    end, reached = first + len(own["weight"]), 0
+    for path in sorted(folder.glob("rows-*.safetensors")):
+        with safe_open(path, framework="pt") as opened:
+            _check(opened, own, path)
+            start, count = reached, opened.get_slice("weight").get_shape()[0]
+            if path.stem != f"rows-{start:012d}":
+                break
+            reached += count
+            low, high = max(first, start), min(end, reached)
+            for name, tensor in own.items():
+                if name in _OF_THE_WHOLE:
+                    tensor.copy_(opened.get_tensor(name))
+                elif low < high:
+                    rows = opened.get_slice(name)[low - start : high - start]
+                    tensor[low - first : high - first].copy_(rows)
+    if reached != num_rows:
+        raise IntegrityError(
+            f"checkpoint {folder}: rows {reached} to {num_rows} of the table are missing, or the "
+            "table is of another size"
+        )
+
+
+def _check(opened: Any, own: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse a file whose tensors are not of the shapes and types of the table's."""
+    there = set(opened.keys())
+    for name, tensor in own.items():
+        found = opened.get_slice(name) if name in there else None
+        shape = tuple(found.get_shape()) if found is not None else ()
+        rows = slice(0, None) if name in _OF_THE_WHOLE else slice(1, None)
+        if found is None or shape[rows] != tuple(tensor.shape)[rows]:
             raise IntegrityError(
-                f"checkpoint {folder}: '{name}' is {size}, the run's is {tuple(tensor.shape)}"
+                f"checkpoint {path}: '{name}' is {shape}, the run's is {tuple(tensor.shape)}"
             )
-    try:
-        with _quiet():
-            load(named, checkpoint_id=folder, no_dist=not _is_sharded(table))
-    except CheckpointException as error:  # on every rank, whichever could not read
-        why = "; ".join(str(own[0]) for own in error.failures.values())
-        raise IntegrityError(f"checkpoint {folder} cannot be read: {why}") from None
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """One process alone is what a plain table means: no warning is needed."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        yield
+def _named(table: Stored) -> dict[str, Tensor]:
+    return {"weight": table.weight, **table.state}
 
 
-def _named(table: Stored) -> dict[str, Any]:
-    tensors = {"weight": table.weight, **table.state}
-    if not _is_sharded(table):
-        return {name: tensor.detach() for name, tensor in tensors.items()}
-    return {
-        name: _global(tensor.detach(), table.num_rows) if name != "step" else tensor
-        for name, tensor in tensors.items()
-    }
-
-
-def _is_sharded(table: Stored) -> bool:
-    return len(table.weight) != table.num_rows or getattr(table, "is_sharded", False)
-
-
-def _global(local: Tensor, num_rows: int) -> Any:
-    """Return this rank's rows as a part of the whole tensor."""
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.tensor import DTensor, Shard
-
-    mesh = init_device_mesh(local.device.type, (dist.get_world_size(),))
-    shape = torch.Size((num_rows, *local.shape[1:]))
-    stride = torch.empty(shape, device="meta").stride()
-    return DTensor.from_local(local, mesh, [Shard(0)], run_check=False, shape=shape, stride=stride)
+def _first_row(table: Stored) -> int:
+    """Return the number of this rank's first row in the whole table; a call of all ranks."""
+    if len(table.weight) == table.num_rows and not getattr(table, "is_sharded", False):
+        return 0
+    own = torch.tensor([len(table.weight)], device=table.weight.device)
+    counts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+    dist.all_gather(counts, own)
+    return sum(int(count) for count in counts[: dist.get_rank()])

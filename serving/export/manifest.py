@@ -12,8 +12,6 @@ Example:
     vectors = load(export.read("vectors.safetensors"))["vectors"]
 """
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -22,12 +20,10 @@ from typing import Any
 
 from recsys.core.errors import IntegrityError, NotFoundError
 from recsys.core.hashed_files import HashedFiles, entries_of, well_formed
+from recsys.core.self_hashed import read_self_hashed, self_hashed
 
 EXPORT_FILE = "export.json"
 SCHEMA_VERSION = 1
-_HEAD = b'{\n "sha256": "%s",\n'
-_HEAD_BYTES = len(_HEAD % (b"0" * 64))
-_AGAIN = "the file was changed after it was written; get the export again"
 
 
 @dataclass(frozen=True)
@@ -70,9 +66,7 @@ def write_manifest(folder: Path, target: str, facts: Mapping[str, Any]) -> None:
         **facts,
         "files": entries_of(folder),
     }
-    rest = json.dumps(manifest, indent=1, allow_nan=False).encode()[2:] + b"\n"
-    digest = hashlib.sha256(rest).hexdigest().encode()
-    (folder / EXPORT_FILE).write_bytes(_HEAD % digest + rest)
+    (folder / EXPORT_FILE).write_bytes(self_hashed(manifest))
 
 
 def open_export(folder: Path) -> Export:
@@ -94,21 +88,7 @@ def open_export(folder: Path) -> Export:
 
 def _parsed(path: Path) -> dict[str, Any]:
     """Return what the manifest says, once its bytes are those that its first lines name."""
-    data = path.read_bytes()
-    rest = data[_HEAD_BYTES:]
-    found = hashlib.sha256(rest).hexdigest().encode()
-    if data[:_HEAD_BYTES] != _HEAD % found:
-        said = data[:_HEAD_BYTES].decode(errors="replace").split('"')
-        if len(said) < 4 or said[1] != "sha256":
-            raise IntegrityError(
-                f"{path}: no sha256 of itself: it was changed, or an engine before manifests of "
-                "exports wrote it; export the model again"
-            )
-        raise IntegrityError(
-            f"{path}: its content has sha256 {found[:12].decode()}..., it says {said[3][:12]}...: "
-            f"{_AGAIN}"
-        )
-    manifest: dict[str, Any] = json.loads(b"{" + rest)
+    manifest = read_self_hashed(path, "export the model again, or get the export again")
     written, files = manifest.get("schema_version"), manifest.get("files")
     if written != SCHEMA_VERSION or not well_formed(files):
         raise IntegrityError(

@@ -2,14 +2,16 @@
 
 A checkpoint is a folder `step-<n>` with the dense tensors (safetensors), the table
 (`recsys.embeddings.shards_on_disk`, one file a rank), with `training.average_epochs` the average
-of both, and the loop's state (JSON). It is written
+of both, the loop's state (JSON), and a list of these files with their sha256. It is written
 under another name, flushed to the disk, and renamed; the last two and the best stay. One that
-was written by several ranks opens on any other number of them.
+was written by several ranks opens on any other number of them. Nothing is parsed before its bytes
+were verified; where the newest is damaged, a resumed run continues from the one before.
 """
 
 import json
+import logging
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,12 +24,16 @@ from torch import Tensor, nn
 
 from recsys.core.atomic import publish, staged_folder
 from recsys.core.errors import IntegrityError
+from recsys.core.hashed_files import HashedFiles, entry_of
+from recsys.core.sealed import seal, sealed
 from recsys.embeddings.shards_on_disk import load_table, save_table
 from recsys.embeddings.table import Table
 from recsys.training.engine.averaging import WeightAverage
 from recsys.training.engine.ranks import ALONE, World
 
 _PREFIX = "step-"
+_AGAIN = "start the training anew"
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -94,6 +100,14 @@ class Trained:
         self.optimizer.load_state_dict({**whole, "state": states})
 
 
+def _write_dense(trained: Trained, state: LoopState, folder: Path) -> list[Path]:
+    """Write what only the first rank writes; return the files."""
+    tensors, loop = folder / "tensors.safetensors", folder / "state.json"
+    tensors.write_bytes(save(trained.tensors()))
+    loop.write_text(json.dumps(asdict(state)))
+    return [tensors, loop]
+
+
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
@@ -109,20 +123,27 @@ class Checkpoints:
         """Write a checkpoint at `state.global_step`; then remove those no longer needed."""
         target = self._path(state.global_step)
         with self._staging(target.name) as staging:
-            save_table(trained.table, staging / "table")
+            written = [save_table(trained.table, staging / "table")]
             if trained.average is not None:
-                save_table(trained.average.rows, staging / "average")
+                written.append(save_table(trained.average.rows, staging / "average"))
             if self.world.is_first:
-                (staging / "tensors.safetensors").write_bytes(save(trained.tensors()))
-                (staging / "state.json").write_text(json.dumps(asdict(state)))
-            self.world.wait()
+                written += _write_dense(trained, state, staging)
+            listed = self._list(staging, written)
             if self.world.is_first:
+                seal(staging, listed)
                 if target.exists():  # the same step twice: a pure function of the data
                     self._remove(target)
                 publish(staging, target)
                 self._drop_old(state)
             self.world.wait()
         return target
+
+    def _list(self, folder: Path, written: Sequence[Path]) -> list[dict[str, Any]]:
+        """Return what the list of `folder` says of the files of all ranks; each hashes its own."""
+        own = [json.dumps(entry_of(path, folder)) + "\n" for path in written]
+        codes = torch.tensor(list("".join(own).encode()), dtype=torch.uint8)
+        lines = bytes(self.world.collect(codes).tolist()).decode().splitlines()
+        return [json.loads(line) for line in lines]
 
     @contextmanager
     def _staging(self, name: str) -> Iterator[Path]:
@@ -140,11 +161,16 @@ class Checkpoints:
         return sorted(int(name.removeprefix(_PREFIX)) for name in names)
 
     def load(self, trained: Trained, step: int) -> LoopState:
-        """Put checkpoint `step` into `trained` and return the loop's state."""
+        """Put checkpoint `step` into `trained` and return the loop's state.
+
+        Raises:
+            IntegrityError: a file is not what was written; on every rank.
+        """
         folder = self._path(step)
+        files = self._verified(folder)
         try:
-            tensors = load((folder / "tensors.safetensors").read_bytes())
-            raw: dict[str, Any] = json.loads((folder / "state.json").read_text())
+            tensors = load(files.read("tensors.safetensors"))
+            raw: dict[str, Any] = json.loads(files.read("state.json"))
         except (OSError, ValueError, SafetensorError) as error:
             raise IntegrityError(f"checkpoint {folder} cannot be read: {error}") from None
         trained.load(tensors)
@@ -154,9 +180,38 @@ class Checkpoints:
         return LoopState(**raw)
 
     def load_latest(self, trained: Trained) -> LoopState | None:
-        """Put the newest checkpoint into `trained`; None where there is none."""
+        """Put the newest whole checkpoint into `trained`; None where there is none at all.
+
+        Raises:
+            IntegrityError: there are some, and each is damaged.
+        """
         steps = self.steps()
-        return self.load(trained, steps[-1]) if steps else None
+        for step in reversed(steps):
+            try:
+                return self.load(trained, step)
+            except IntegrityError as error:
+                if step == steps[0]:
+                    raise
+                if self.world.is_first:
+                    _log.warning("%s; continuing from the checkpoint before", error)
+        return None
+
+    def _verified(self, folder: Path) -> HashedFiles:
+        """Return the files of a checkpoint, each verified by one of the ranks.
+
+        Raises:
+            IntegrityError: one is not what was written; on every rank.
+        """
+        files, why = None, None
+        try:
+            files = sealed(folder, "checkpoint", _AGAIN)
+            files.check(self.world.rank, self.world.size)
+        except (OSError, IntegrityError) as error:
+            why = error
+        (damaged,) = self.world.sum(float(why is not None))
+        if damaged or files is None:
+            raise IntegrityError(str(why or f"checkpoint {folder}: another rank found it damaged"))
+        return files
 
     def clear(self) -> None:
         """Remove every checkpoint: the run is finished and its bundle written."""

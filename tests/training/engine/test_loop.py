@@ -1,7 +1,8 @@
 """The loop on a toy task: learns, stops early, survives kills with the same bits, refuses NaN."""
 
-import json
 import os
+import random
+import re
 import signal
 import subprocess
 import sys
@@ -320,17 +321,45 @@ def test_a_steep_loss_moves_the_weights_no_further_than_the_clipped_norm(tmp_pat
     assert float((after - before).norm()) == pytest.approx(0.25, rel=1e-4)
 
 
-def test_a_broken_checkpoint_is_named(tmp_path: Path) -> None:
+def test_a_flipped_bit_or_a_cut_of_any_file_is_named(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     path = checkpoints.save(toy_task().trained, LoopState(global_step=3))
-    (path / "state.json").write_text(json.dumps({})[:1])
-    with pytest.raises(IntegrityError, match="step-000000003 cannot be read"):
+    files = sorted(one for one in path.rglob("*") if one.is_file())
+    assert {one.name for one in files} >= {"files.json", "state.json", "tensors.safetensors"}
+    rng = random.Random(0)
+    for file in files:
+        whole = file.read_bytes()
+        spoilt = [whole[:-5], b""]
+        for _ in range(20):
+            flipped = bytearray(whole)
+            flipped[rng.randrange(len(whole))] ^= 1 << rng.randrange(8)
+            spoilt.append(bytes(flipped))
+        for data in spoilt:
+            file.write_bytes(data)
+            with pytest.raises(IntegrityError, match=re.escape(str(path))):
+                checkpoints.load_latest(toy_task().trained)
+        file.write_bytes(whole)
+    (path / "more").write_text("")
+    with pytest.raises(IntegrityError, match="more: not a file of this checkpoint"):
         checkpoints.load_latest(toy_task().trained)
-    path = checkpoints.save(toy_task().trained, LoopState(global_step=4))
-    tensors = (path / "tensors.safetensors").read_bytes()
-    (path / "tensors.safetensors").write_bytes(tensors[:-5])
-    with pytest.raises(IntegrityError, match="step-000000004 cannot be read"):
-        checkpoints.load_latest(toy_task().trained)
+
+
+def test_the_checkpoint_before_a_damaged_one_continues_to_the_same_bits(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole, damaged = toy_task(), toy_task()
+    fit(whole, config(), Checkpoints(tmp_path / "whole"))
+    checkpoints = Checkpoints(tmp_path / "damaged")
+    with pytest.raises(KeyboardInterrupt):
+        fit(damaged, config(), checkpoints, (KillAt(19),))
+    steps = checkpoints.steps()
+    assert steps == [6, 16, 18]  # the best one, and the last two
+    table = next((tmp_path / "damaged" / f"step-{steps[-1]:09d}" / "table").iterdir())
+    table.write_bytes(table.read_bytes()[:-1] + b"x")
+    again = toy_task()
+    fit(again, config(), checkpoints)
+    assert "continuing from the checkpoint before" in caplog.text
+    assert bits(again) == bits(whole)
 
 
 def test_a_checkpoint_that_could_not_be_written_whole_is_not_there(
