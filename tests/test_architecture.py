@@ -28,7 +28,7 @@ MAY_IMPORT = {
 # Which files or folders may import a heavy library.
 IMPORTERS = {
     "mlflow": {
-        "training/tracking/run.py",
+        "training/tracking/sending.py",
         "serving/registry.py",
         "serving/logged_model.py",
         "serving/version_facts.py",

@@ -14,14 +14,13 @@ an earlier part that is later than one of a later part is an error.
 
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -31,11 +30,13 @@ from numpy.typing import NDArray
 from recsys.core.atomic import publish, staged_folder
 from recsys.core.distinct import distinct
 from recsys.core.errors import ConfigError, DataError, IntegrityError
+from recsys.core.sealed import seal, sealed
 from recsys.data.batch import FeatureBlock, FeatureLayout, RankingBatch
 from recsys.features.clicks.memory import ClickMemory
 from recsys.features.clicks.rows import ClickSource, PartOrder
 from recsys.features.clicks.store import PARTS, PartFiles, PartWriter
 from recsys.features.clicks.survey import Survey, decided, survey
+from recsys.features.dataset.code import code_digest
 from recsys.features.dataset.split import SplitConfig
 from recsys.features.encoding.crosses import Crosses
 from recsys.features.encoding.encoder import FeatureEncoder
@@ -46,7 +47,7 @@ from recsys.features.tables.reading import open_table
 from recsys.features.tables.rows import Rows
 from recsys.features.tables.sources import Policies, Sources
 
-_FORMAT = "click log 4"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,13 +116,14 @@ def open_click_log(
     _check_settings(schema, sources, policies, split)
     fingerprint = source_fingerprint(schema, sources)
     parts = [model.model_dump_json() for model in (schema, policies, split)]
-    parts += [_FORMAT, str(lookups), fingerprint, version("recsys-engine")]
+    parts += [str(lookups), fingerprint, code_digest()]
     parts += [earlier.digest()] if earlier is not None else []
     entry = cache / hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
     if entry.is_dir():
         try:
             return load_click_log(entry)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (IntegrityError, OSError, ValueError, KeyError, TypeError) as error:
+            _log.warning("%s: encoding the log again (%s)", cache, error)
             shutil.rmtree(entry)
     try:
         return _encode(schema, sources, policies, split, entry, lookups, fingerprint, earlier)
@@ -162,14 +164,15 @@ def load_click_log(folder: Path) -> ClickLog:
     """Open what `encode_click_log` wrote.
 
     Raises:
-        IntegrityError: a file is missing or has another size than when it was written.
+        IntegrityError: a file is missing, or is not what was written.
         OSError, ValueError, KeyError: the facts or the encoder cannot be read.
     """
+    sealed(folder, "encoded log", "encode the log again").check()
+    return _opened(folder)
+
+
+def _opened(folder: Path) -> ClickLog:
     facts = json.loads((folder / "facts.json").read_text())
-    sizes = _sizes(folder)
-    if sizes != facts["bytes"]:
-        wrong = sorted(name for name, _ in sizes.items() ^ facts["bytes"].items())
-        raise IntegrityError(f"{folder / wrong[0]}: missing, or of another size than was written")
     encoder = FeatureEncoder.read(lambda name: (folder / "encoder" / name).read_bytes())
     return ClickLog(
         schema=encoder.schema,
@@ -268,11 +271,11 @@ def _encode(
             "known": [part.num_known for part in written],
             "layout": asdict(found.encoder.ranking_layout()),
             "drops": [asdict(drop) for drop in ledger.settle()],
-            "bytes": _sizes(staging),
         }
         (staging / "facts.json").write_text(json.dumps(facts, indent=1))
+        seal(staging)
         publish(staging, folder)
-    return load_click_log(folder)
+    return _opened(folder)
 
 
 def _write_parts(
@@ -364,12 +367,3 @@ def take_rows(batch: RankingBatch, rows: torch.Tensor) -> RankingBatch:
     return RankingBatch(
         features, batch.label[rows], batch.weight[rows], batch.examples[rows], outcomes
     )
-
-
-def _sizes(folder: Path) -> dict[str, Any]:
-    """Return path -> bytes of all files but the facts."""
-    return {
-        str(path.relative_to(folder)): path.stat().st_size
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != "facts.json"
-    }

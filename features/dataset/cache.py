@@ -1,16 +1,17 @@
 """Encoded data on disk: read, check and encode once, then map the result into memory.
 
-The key is a hash of the schema, the policies, the split, the bytes of the source files and the
-engine's version, so a cached data set is never stale. Tensors are in one safetensors file that
-is mapped, not read: what training touches is paged in, and a log may be larger than memory.
+The key is a hash of the schema, the policies, the split, the bytes of the source files and of the
+code that encodes, so a cached data set is never stale. Files are verified by their sha256 before
+they are opened. Tensors are in one safetensors file that is mapped, not read: what training
+touches is paged in, and a log may be larger than memory.
 """
 
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from recsys.core.atomic import publish, staged_folder
+from recsys.core.errors import IntegrityError
+from recsys.core.sealed import seal, sealed
 from recsys.data.batch import FeatureBlock, Jagged
+from recsys.features.dataset.code import code_digest
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.split import SplitConfig
 from recsys.features.encoding.encoder import FeatureEncoder
@@ -34,8 +38,8 @@ from recsys.features.tables.sources import Policies, Sources
 _EVENTS = (
     "user_row", "item_row", "time", "weight", "row", "label", "outcomes", "split", "session"
 )  # fmt: skip
-_FORMAT = "5"
 _SIDES = ("items", "users", "context")
+_log = logging.getLogger(__name__)
 
 
 def cached(
@@ -49,22 +53,25 @@ def cached(
 ) -> Dataset:
     """Return the data set of these settings from `folder`, built and kept there if missing.
 
-    A cache entry that cannot be read is built again.
+    A cache entry that is damaged is built again, and so is one that cannot be read.
     """
     entry = folder / _key(schema, sources, policies, split, lookups)
     if entry.is_dir():
         try:
+            sealed(entry, "cached data set", "it is built again").check()
             return _load(entry)
-        except (OSError, ValueError, KeyError, SafetensorError):
+        except (IntegrityError, OSError, ValueError, KeyError, SafetensorError) as error:
+            _log.warning("%s: encoding the tables again (%s)", folder, error)
             shutil.rmtree(entry)
     data = build()
     try:
         with staged_folder(folder, entry.name) as staging:
             _save(staging, data)
+            seal(staging)
             publish(staging, entry)
-    except OSError:
-        # A full disk, or a second process that was quicker: the data are in memory all the same.
-        pass
+    except OSError as error:
+        if not entry.is_dir():  # a second process that was quicker is no trouble
+            _log.warning("%s: the encoded tables are not kept (%s)", folder, error)
     return data
 
 
@@ -72,7 +79,7 @@ def _key(
     schema: Schema, sources: Sources, policies: Policies, split: SplitConfig, lookups: int | None
 ) -> str:
     parts = [model.model_dump_json() for model in (schema, policies, split)]
-    parts += [str(lookups), source_fingerprint(schema, sources), version("recsys-engine"), _FORMAT]
+    parts += [str(lookups), source_fingerprint(schema, sources), code_digest()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
 
 

@@ -35,7 +35,7 @@ def sealed(folder: Path, called: str, again: str) -> HashedFiles:
     if not path.is_file() or path.is_symlink():
         raise IntegrityError(f"{folder}: no {SEAL} in this {called}: it is damaged, or an earlier "
                              f"engine wrote it; {again}")  # fmt: skip
-    entries = read_self_hashed(path, again).get("files")
+    entries: Any = read_self_hashed(path, again).get("files")
     if not well_formed(entries):
         raise IntegrityError(f"{path}: not a list of files; {again}")
     return HashedFiles(folder, entries, SEAL, called)

@@ -17,7 +17,7 @@ from recsys.core.tracking_store import is_database, run_of
 from recsys.features.bundle.measured import Kept
 from recsys.serving.registry import promote, register, resolve
 from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.tracking.journal import load_position
+from recsys.training.tracking.journal import line_of, load_position
 from recsys.training.tracking.run import deliver
 
 
@@ -27,9 +27,9 @@ def run_dir(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     monkeypatch.chdir(tmp_path)
     copied = Path(shutil.copytree(trained.parents[1], tmp_path / "runs" / "finished"))
     journal = copied / "journal.jsonl"
-    first, rest = journal.read_text().split("\n", 1)
-    first = json.dumps({**json.loads(first), "key": uuid.uuid4().hex})
-    journal.write_text(f"{first}\n{rest}")
+    first, rest = journal.read_bytes().split(b"\n", 1)
+    record = {key: value for key, value in json.loads(first).items() if key != "check"}
+    journal.write_bytes(line_of({**record, "key": uuid.uuid4().hex}) + rest)
     return copied
 
 

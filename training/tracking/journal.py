@@ -1,22 +1,29 @@
 """The journal of a run: everything that is tracked, one JSON a line, on disk before it is sent.
 
 `journal.jsonl` only grows. `tracking.json` next to it says, store by store, up to where the
-journal was delivered, and as which run; it is replaced as a whole after every batch.
+journal was delivered, and as which run; it is replaced as a whole after every batch. A line ends
+with its checksum, and the file of positions begins with its own: what was damaged on the disk is
+named, and never sent.
 """
 
 import json
 import os
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from recsys.core.errors import NotFoundError
+from recsys.core.errors import IntegrityError, NotFoundError
+from recsys.core.self_hashed import read_self_hashed, self_hashed
 from recsys.core.tracking_store import JOURNAL
 
 POSITION, LOCK = "tracking.json", "tracking.lock"
 Record = dict[str, Any]
+DAMAGED = "damaged"
+"""The kind of a record whose line is not what was written."""
+_CHECK = ', "check": "'
 
 
 @dataclass
@@ -42,12 +49,11 @@ class Journal:
         self.file = self.path.open("ab")
         # A kill may have left half a line, which was not sent.
         self.file.truncate(self.old[-1][1] if self.old else 0)
-        self.next = self.old[-1][0]["seq"] + 1 if self.old else 0
+        self.next = len(self.old)
 
     def append(self, record: Record) -> None:
         """Write a record through to the operating system: it outlives this process."""
-        line = json.dumps({"seq": self.next, **record}, allow_nan=False) + "\n"
-        self.file.write(line.encode())
+        self.file.write(line_of({"seq": self.next, **record}))
         self.file.flush()
         self.next += 1
 
@@ -64,7 +70,10 @@ def sync(run_dir: Path) -> None:
 
 
 def read(run_dir: Path, offset: int = 0) -> Iterator[tuple[Record, int]]:
-    """Yield the whole records from byte `offset` on, each with the offset of its end."""
+    """Yield the whole records from byte `offset` on, each with the offset of its end.
+
+    One that is not what was written comes as a record of kind `DAMAGED`.
+    """
     path = run_dir / JOURNAL
     if not path.is_file():
         raise NotFoundError(f"{run_dir}: no run to deliver ({JOURNAL} is missing)")
@@ -74,11 +83,37 @@ def read(run_dir: Path, offset: int = 0) -> Iterator[tuple[Record, int]]:
             if not line.endswith(b"\n"):
                 return
             offset += len(line)
-            yield json.loads(line), offset
+            yield _record(line), offset
+
+
+def line_of(record: Record) -> bytes:
+    """Return the line of a record, with its checksum."""
+    text = json.dumps(record, allow_nan=False)
+    return f'{text[:-1]}{_CHECK}{_checksum(text)}"}}\n'.encode()
+
+
+def _record(line: bytes) -> Record:
+    try:
+        text = line.decode()
+        record: Record = json.loads(text)
+    except ValueError:
+        return {"kind": DAMAGED}
+    whole, _, check = text.rpartition(_CHECK)
+    if check != f'{_checksum(whole + "}")}"}}\n':
+        return {"kind": DAMAGED}
+    return record
+
+
+def _checksum(text: str) -> str:
+    return f"{zlib.crc32(text.encode()):08x}"
 
 
 def load_position(run_dir: Path, uri: str) -> Position:
-    """Return how far the store `uri` is with the journal in `run_dir`."""
+    """Return how far the store `uri` is with the journal in `run_dir`.
+
+    Raises:
+        IntegrityError: the file of positions is not what was written.
+    """
     return Position(**_positions(run_dir).get(uri, {}))
 
 
@@ -101,8 +136,8 @@ def save_position(run_dir: Path, uri: str, position: Position) -> None:
     """Replace the position of one store, whole or not at all."""
     positions = {**_positions(run_dir), uri: asdict(position)}
     draft = run_dir / f"{POSITION}.tmp"
-    with draft.open("w") as file:
-        json.dump(positions, file, indent=1)
+    with draft.open("wb") as file:
+        file.write(self_hashed({"stores": positions}))
         file.flush()
         os.fsync(file.fileno())
     os.replace(draft, run_dir / POSITION)
@@ -127,4 +162,10 @@ def delivering(run_dir: Path, timeout: float) -> Iterator[bool]:
 
 def _positions(run_dir: Path) -> dict[str, Any]:
     path = run_dir / POSITION
-    return json.loads(path.read_text()) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    again = "remove it, and the run is delivered again as a whole, as the same run"
+    stores = read_self_hashed(path, again).get("stores")
+    if not isinstance(stores, dict):
+        raise IntegrityError(f"{path}: no positions of stores; {again}")
+    return stores

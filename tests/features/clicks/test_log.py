@@ -447,7 +447,7 @@ def test_a_log_is_encoded_once_and_again_for_another_byte_or_setting(
 @pytest.mark.parametrize(
     "name", ["train/single.bin", "test/multi-0.offsets.bin", "encoder/encoder.json", "facts.json"]
 )
-@pytest.mark.parametrize("fault", ["cut", "gone", "long"])
+@pytest.mark.parametrize("fault", ["cut", "gone", "long", "flip"])
 def test_a_damaged_entry_is_encoded_again(
     tmp_path: Path, calls: list[Path], name: str, fault: str
 ) -> None:
@@ -459,7 +459,9 @@ def test_a_damaged_entry_is_encoded_again(
         path.unlink()
     else:
         content = path.read_bytes()
-        path.write_bytes(content[:-9] if fault == "cut" else content + b"\0")
+        flipped = content[:-9] + bytes([content[-9] ^ 4]) + content[-8:]
+        spoilt = {"cut": content[:-9], "long": content + b"\0", "flip": flipped}
+        path.write_bytes(spoilt[fault])
     again = open_click_log(schema_of(), sources, Policies(), SHARES, tmp_path / "cache")
     assert len(calls) == 2
     assert same_block(everything(again, TRAIN).features, before.features)

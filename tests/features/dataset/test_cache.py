@@ -1,9 +1,11 @@
 """The cache: what comes back is what was built; a stale or broken entry never does."""
 
+import random
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 import yaml
 
@@ -96,13 +98,27 @@ def test_another_byte_or_another_setting_is_another_entry(tmp_path: Path) -> Non
         assert again.calls == 1, change
 
 
-def test_a_truncated_entry_is_built_again(config: ExperimentConfig, tmp_path: Path) -> None:
+def test_an_entry_with_a_flipped_bit_or_a_cut_is_built_again(
+    config: ExperimentConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     counter = Counter(config)
     counter.get(tmp_path)
-    (rows,) = tmp_path.glob("*/rows.safetensors")
-    rows.write_bytes(rows.read_bytes()[:1000])
-    counter.get(tmp_path)
-    assert counter.calls == 2
+    rng = random.Random(0)
+    names = [one.relative_to(tmp_path) for one in tmp_path.rglob("*") if one.is_file()]
+    assert {"rows.safetensors", "items.arrow", "facts.json", "files.json"} <= {
+        n.name for n in names
+    }
+    for name in names:
+        whole = (tmp_path / name).read_bytes()
+        flipped = bytearray(whole)
+        flipped[rng.randrange(len(whole))] ^= 1 << rng.randrange(8)
+        for data in (bytes(flipped), whole[:-1]):
+            (tmp_path / name).write_bytes(data)
+            calls = counter.calls
+            counter.get(tmp_path)
+            assert counter.calls == calls + 1, name
+            assert "encoding the tables again" in caplog.text
+            assert (tmp_path / name).read_bytes() == whole
 
 
 def test_a_split_column_that_knows_its_validation_rows_is_kept(tmp_path: Path) -> None:

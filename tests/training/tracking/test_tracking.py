@@ -1,6 +1,7 @@
 """Tracking against real MLflow on SQLite, servers that are down, and answers that get lost."""
 
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -13,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from recsys.core.errors import ConfigError, NotFoundError
+from recsys.core.errors import ConfigError, IntegrityError, NotFoundError
 from recsys.core.tracking_store import first_use, http_limits
 from recsys.training.config.sections import TrackingConfig
 from recsys.training.tracking import background
-from recsys.training.tracking.journal import Journal, read
+from recsys.training.tracking.journal import DAMAGED, Journal, read
 from recsys.training.tracking.run import Delivered, Tracker, deliver, start_run
 
 STEPS = 30
@@ -271,3 +272,48 @@ def test_the_module_imports_no_mlflow() -> None:
     code = f"import sys, recsys.training.tracking.run; print({heavy} & set(sys.modules))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "set()"
+
+
+def test_a_flipped_bit_of_the_journal_is_named_and_the_rest_arrives(
+    store: str, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    train("http://unused", run_dir, enabled=False)[0].finish()
+    journal = run_dir / "journal.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    assert [record for record, _ in read(run_dir) if record["kind"] == DAMAGED] == []
+    rng = random.Random(0)
+    for number in range(len(lines)):
+        for _ in range(20):
+            line = bytearray(lines[number])
+            line[rng.randrange(len(line) - 1)] ^= 1 << rng.randrange(8)
+            if b"\n" in line[:-1]:  # two lines instead of one
+                continue
+            journal.write_bytes(b"".join([*lines[:number], bytes(line), *lines[number + 1 :]]))
+            kinds = [record["kind"] for record, _ in read(run_dir)]
+            assert [n for n, kind in enumerate(kinds) if kind == DAMAGED] == [number], bytes(line)
+    spoilt = lines[5].replace(b"recall", b"precis")
+    assert spoilt != lines[5]
+    journal.write_bytes(b"".join([*lines[:5], spoilt, *lines[6:]]))
+    delivered = deliver(run_dir, store)
+    assert delivered.left == 0
+    assert delivered.problems == ("record 6 of the journal: changed after it was written",)
+    journal.write_bytes(b"".join([lines[0].replace(b"first", b"worst"), *lines[1:]]))
+    with pytest.raises(IntegrityError, match="its first line was changed"):
+        deliver(run_dir, store)
+
+
+def test_a_damaged_file_of_positions_is_named_and_stops_no_training(
+    store: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run_dir = tmp_path / "run"
+    train(store, run_dir)[0].finish()
+    positions = run_dir / "tracking.json"
+    positions.write_bytes(positions.read_bytes().replace(b'"sent": ', b'"sent": 1'))
+    with pytest.raises(IntegrityError, match=r"tracking\.json: its content has sha256.*remove it"):
+        deliver(run_dir, store)
+    train(store, run_dir)[0].finish()
+    assert "nothing is delivered to MLflow" in caplog.text
+    positions.unlink()  # as the message says
+    assert deliver(run_dir, store).left == 0
+    check_arrived_once(store)
