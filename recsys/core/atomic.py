@@ -1,10 +1,19 @@
-"""Files and folders that are there whole or not at all: write aside, flush, rename."""
+"""Files and folders that are there whole or not at all: write aside, flush, rename.
+
+What is written aside is called `.<name>.<machine>-<process>`. A kill leaves it; the next who writes
+under that name removes what processes of this machine left that are gone.
+"""
 
 import os
+import platform
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_MACHINE = re.sub(r"[^A-Za-z0-9-]", "-", platform.node()) or "machine"
+"""Machines may share a folder; a process is only known on its own."""
 
 
 @contextmanager
@@ -13,7 +22,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
     An error inside leaves `path` as it was and nothing next to it.
     """
-    staging = path.with_name(f".{path.name}.{os.getpid()}")
+    staging = _aside(path)
     try:
         yield staging
         sync(staging)
@@ -28,8 +37,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 def staged_folder(parent: Path, name: str) -> Iterator[Path]:
     """Yield an empty folder in `parent` that is removed on an error, and by `publish` renamed."""
     parent.mkdir(parents=True, exist_ok=True)
-    staging = parent / f".{name}.{os.getpid()}"
-    shutil.rmtree(staging, ignore_errors=True)
+    staging = _aside(parent / name)
     staging.mkdir()
     try:
         yield staging
@@ -58,3 +66,50 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def remove_whole(path: Path) -> None:
+    """Remove a folder, its name first: a kill in between leaves nothing that looks like it."""
+    if path.is_dir():
+        gone = _aside(path, "gone.")
+        path.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
+
+
+def sweep(path: Path) -> None:
+    """Remove what processes that are gone left of writing or removing `path`."""
+    for left in _left(path):
+        _remove(left)
+
+
+def _left(path: Path) -> Iterator[Path]:
+    named = re.compile(rf"\.{re.escape(path.name)}\.(?:gone\.)?{re.escape(_MACHINE)}-([0-9]+)")
+    for left in path.parent.glob(".*"):
+        found = named.fullmatch(left.name)
+        if found and not _lives(int(found[1])):
+            yield left
+
+
+def _aside(path: Path, what: str = "") -> Path:
+    """Return the name that this process writes `path` under; nothing has it."""
+    sweep(path)
+    aside = path.with_name(f".{path.name}.{what}{_MACHINE}-{os.getpid()}")
+    _remove(aside)
+    return aside
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        pass
+    return True

@@ -10,7 +10,6 @@ were verified; where the newest is damaged, a resumed run continues from the one
 
 import json
 import logging
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -22,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from recsys.core.atomic import publish, staged_folder
+from recsys.core.atomic import publish, remove_whole, staged_folder, sweep
 from recsys.core.errors import IntegrityError
 from recsys.core.hashed_files import HashedFiles, entry_of
 from recsys.core.sealed import seal, sealed
@@ -132,7 +131,7 @@ class Checkpoints:
             if self.world.is_first:
                 seal(staging, listed)
                 if target.exists():  # the same step twice: a pure function of the data
-                    self._remove(target)
+                    remove_whole(target)
                 publish(staging, target)
                 self._drop_old(state)
             self.world.wait()
@@ -154,6 +153,12 @@ class Checkpoints:
         with staged_folder(self.folder, name) as staging:
             self.world.tell(str(staging))
             yield staging
+
+    def sweep(self) -> None:
+        """Remove what a killed process left of writing or removing checkpoints."""
+        sweep(self.folder)
+        for left in self.folder.glob(f".{_PREFIX}*"):
+            sweep(left.with_name(left.name[1:].split(".")[0]))
 
     def steps(self) -> list[int]:
         """Return the steps that have a checkpoint, ascending."""
@@ -215,7 +220,7 @@ class Checkpoints:
 
     def clear(self) -> None:
         """Remove every checkpoint: the run is finished and its bundle written."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove_whole(self.folder)
 
     def _path(self, step: int) -> Path:
         return self.folder / f"{_PREFIX}{step:09d}"
@@ -223,14 +228,7 @@ class Checkpoints:
     def _drop_old(self, state: LoopState) -> None:
         for step in self.steps()[:-2]:
             if step != state.best_step:
-                self._remove(self._path(step))
-
-    def _remove(self, path: Path) -> None:
-        """Take the name away first: a kill in between must not leave half a checkpoint."""
-        gone = self.folder / f".gone-{path.name}"
-        shutil.rmtree(gone, ignore_errors=True)
-        path.rename(gone)
-        shutil.rmtree(gone)
+                remove_whole(self._path(step))
 
     @classmethod
     def of_run(cls, run_dir: Path, world: World = ALONE) -> Self:

@@ -1,7 +1,8 @@
 """A run of a training: its folder, what it leaves, and its tracking."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -40,7 +41,36 @@ def tracked(
     tags: dict[str, str],
     run: Callable[[Tracker], TrainResult],
 ) -> TrainResult:
-    """Do `run` as a run of MLflow's, whose status is how it ended."""
+    """Do `run` as a run of MLflow's, whose status is how it ended.
+
+    Raises:
+        ConfigError: another process is at this run, or its data are not those that it began with.
+    """
+    with _alone(run_dir):
+        return _tracked(config, run_dir, about, tags, run)
+
+
+@contextmanager
+def _alone(run_dir: Path) -> Iterator[None]:
+    """Keep the run for this process; the system lets go of it with the process."""
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(run_dir / ".lock", timeout=0):
+            yield
+    except Timeout:
+        raise ConfigError(
+            f"{run_dir}: another process is training this run; wait until it ends, or stop it"
+        ) from None
+
+
+def _tracked(
+    config: ExperimentConfig,
+    run_dir: Path,
+    about: OpenedData,
+    tags: dict[str, str],
+    run: Callable[[Tracker], TrainResult],
+) -> TrainResult:
     tracker = start_run(
         config.tracking,
         run_dir=run_dir,
@@ -95,6 +125,7 @@ def config_of_run(run_dir: Path) -> ExperimentConfig:
     path = run_dir / "config.yaml"
     if not path.is_file():
         raise NotFoundError(f"{run_dir}: no run to resume (config.yaml is missing)")
+    Checkpoints.of_run(run_dir).sweep()
     finished = bundle_of_finished(run_dir)
     if finished is not None:
         raise ConfigError(f"{run_dir}: this run is finished; its bundle is {finished}")

@@ -1,12 +1,14 @@
 """Files and folders under their final name are whole, flushed, or not there."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from recsys.core import atomic
-from recsys.core.atomic import publish, staged_folder, whole_file
+from recsys.core.atomic import publish, remove_whole, staged_folder, sweep, whole_file
 
 
 def test_a_file_has_its_name_only_once_it_is_written(tmp_path: Path) -> None:
@@ -47,3 +49,46 @@ def test_everything_is_flushed_before_the_rename_and_the_rename_after(
     assert {"a", "b", "deep"} <= before
     assert [name for name, there in flushed if there] == [tmp_path.name]
     assert os.listdir(tmp_path) == ["done"]
+
+
+def test_the_next_writer_removes_what_a_killed_one_left_and_nothing_else(tmp_path: Path) -> None:
+    program = """
+import os, sys
+from pathlib import Path
+from recsys.core.atomic import staged_folder, whole_file
+here = Path(sys.argv[1])
+with whole_file(here / "file") as one, staged_folder(here, "folder") as two:
+    one.write_text("half")
+    (two / "a").write_text("half")
+    os._exit(9)
+"""
+    assert subprocess.run([sys.executable, "-c", program, str(tmp_path)]).returncode == 9
+    left = sorted(os.listdir(tmp_path))
+    assert [name[: name.rindex("-")] for name in left] == [
+        f".file.{atomic._MACHINE}",
+        f".folder.{atomic._MACHINE}",
+    ]
+    others = [".file.elsewhere-1", f".file.{atomic._MACHINE}-{os.getppid()}", ".filed.x-1"]
+    for name in others:
+        (tmp_path / name).write_text("")
+    with whole_file(tmp_path / "file") as staging:
+        staging.write_text("whole")
+    assert sorted(os.listdir(tmp_path)) == sorted([*others, left[1], "file"])
+    sweep(tmp_path / "folder")
+    assert sorted(os.listdir(tmp_path)) == sorted([*others, "file"])
+
+
+def test_a_folder_that_is_removed_loses_its_name_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "a").write_text("x")
+    with monkeypatch.context() as killed:
+        killed.setattr(atomic.shutil, "rmtree", lambda *args, **options: None)
+        remove_whole(tmp_path / "old")
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".old.gone.")
+    ended = left.with_name(f"{left.name[: left.name.rindex('-')]}-{2**22 - 1}")  # nobody's number
+    left.rename(ended)
+    sweep(tmp_path / "old")
+    assert os.listdir(tmp_path) == []
