@@ -24,6 +24,7 @@ from recsys.app.options import AS_JSON, CONFIG, COUNT, JSON, SEED, SET, URI
 from recsys.app.ranks import wait_for_last_words
 from recsys.core.errors import UserError
 from recsys.core.folders import check_folder
+from recsys.core.system_errors import system_error
 
 INTERRUPTED = 130
 
@@ -55,15 +56,18 @@ class _Commands(click.Group):
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             sys.exit(INTERRUPTED)
-        except MemoryError:
-            click.echo("Error: out of memory; use a smaller embedding.num_rows", err=True)
-            sys.exit(1)
-        except RuntimeError as error:
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
             code = wait_for_last_words(error)
-            if code is None:
+            if code is not None:
+                click.echo("lost another rank; its own message says why", err=True)
+                sys.exit(code)
+            words = system_error(error)
+            if words is None or context.params.get("debug"):
                 raise
-            click.echo("lost another rank; its own message says why", err=True)
-            sys.exit(code)
+            click.echo(f"Error: {words}", err=True)
+            sys.exit(1)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

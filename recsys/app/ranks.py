@@ -4,7 +4,7 @@ import os
 import time
 
 
-def wait_for_last_words(error: RuntimeError) -> int | None:
+def wait_for_last_words(error: Exception) -> int | None:
     """Return the exit code if `error` says no more than that another rank is gone, else None.
 
     Before that the rank that failed has time to report, and the agent to end this one.

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from recsys.core.system_errors import with_path
+
 _MACHINE = re.sub(r"[^A-Za-z0-9-]", "-", platform.node()) or "machine"
 """Machines may share a folder; a process is only known on its own."""
 
@@ -20,7 +22,7 @@ _MACHINE = re.sub(r"[^A-Za-z0-9-]", "-", platform.node()) or "machine"
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a path to write to; on leaving, its content is at `path`, on the disk.
 
-    An error inside leaves `path` as it was and nothing next to it.
+    An error inside leaves `path` as it was and nothing next to it; one of the system names `path`.
     """
     staging = _aside(path)
     try:
@@ -28,9 +30,12 @@ def whole_file(path: Path) -> Iterator[Path]:
         sync(staging)
         staging.replace(path)
         sync(path.parent)
-    except BaseException:
-        staging.unlink(missing_ok=True)
-        raise
+    except BaseException as error:
+        _remove(staging)
+        named = with_path(error, path)
+        if named is error:
+            raise
+        raise named from error
 
 
 @contextmanager
@@ -41,6 +46,11 @@ def staged_folder(parent: Path, name: str) -> Iterator[Path]:
     staging.mkdir()
     try:
         yield staging
+    except BaseException as error:
+        named = with_path(error, parent / name)
+        if named is error:
+            raise
+        raise named from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
