@@ -1,5 +1,6 @@
 """What a table costs, said before it is allocated, and refused where it cannot fit."""
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from recsys.embeddings.plan import EmbeddingPlan
 from recsys.embeddings.table import TableConfig
 
 _MIB = 2**20
+_CHECKPOINTS = 3
 
 
 @dataclass(frozen=True)
@@ -146,3 +148,27 @@ def _left_in(group: Path, limit: str, used: str, cache: str) -> Iterator[int]:
         yield int((group / limit).read_text()) - used_bytes  # "max" is no number: no limit
     except (OSError, ValueError):
         return
+
+
+def check_disk(config: TableConfig, folder: Path, *, copies: int = 0) -> None:
+    """Refuse a training whose checkpoints do not fit on the disk.
+
+    Args:
+        config: of the table, which is nearly all of a checkpoint.
+        folder: where the run is, or will be.
+        copies: of the weights that are saved with it.
+
+    Raises:
+        ConfigError: fewer bytes are free than three checkpoints take (the last two and the best).
+    """
+    one = config.memory_bytes + copies * config.total_rows * config.dim * 4
+    there = next(
+        place for place in (folder.absolute(), *folder.absolute().parents) if place.is_dir()
+    )
+    free = shutil.disk_usage(there).free
+    if free < _CHECKPOINTS * one:
+        raise ConfigError(
+            f"{folder}: three checkpoints of this training take {_CHECKPOINTS * one / _MIB:,.0f} "
+            f"MiB, {free / _MIB:,.0f} MiB are free: free some, set 'output' to another disk, or a "
+            "smaller embedding.num_rows"
+        )

@@ -10,6 +10,7 @@ from pathlib import Path
 from recsys.bundle.directory import bundles_of_run
 from recsys.core.errors import ConfigError, NotFoundError
 from recsys.core.events import Event, PointLogged
+from recsys.core.system_errors import system_error
 from recsys.features.tables.sources import log_name
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.config.file import dump_config
@@ -91,13 +92,21 @@ def _tracked(
         status = "FINISHED"
     except Terminated:
         status = "KILLED"
-        if not about.given.is_source:  # else the pipeline's run says how all of it continues
-            LOG.info(f"stopped; continue with: recsys train --resume {run_dir}")
+        _say_how_it_continues(about, run_dir)
+        raise
+    except Exception as error:
+        if system_error(error) is not None:
+            _say_how_it_continues(about, run_dir)
         raise
     finally:
         tracker.finish(status)
     # The run is made in the background: only now is it sure to have an id, if it has one.
     return replace(result, run_id=tracker.run_id)
+
+
+def _say_how_it_continues(about: OpenedData, run_dir: Path) -> None:
+    if not about.given.is_source:  # else the pipeline's run says how all of it continues
+        LOG.info(f"stopped; continue with: recsys train --resume {run_dir}")
 
 
 def new_run_dir(config: ExperimentConfig) -> Path:

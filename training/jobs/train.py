@@ -14,7 +14,7 @@ from recsys.core.errors import ConfigError
 from recsys.core.events import Listener
 from recsys.embeddings.backend import pick_backend
 from recsys.embeddings.diagnostics import diagnose
-from recsys.embeddings.memory import check_memory, costs, free_memory_bytes
+from recsys.embeddings.memory import check_disk, check_memory, costs, free_memory_bytes
 from recsys.embeddings.plan import EmbeddingPlan
 from recsys.embeddings.sharded import check_shards
 from recsys.training.config.experiment import ExperimentConfig, LearnedExperiment
@@ -129,6 +129,11 @@ def _learn(
         ranks=world.size,
         ranks_here=ranks_here(world),
         gathered_bytes=_gathered_bytes(config) if world.size > 1 and world.is_first else 0,
+        copies=int(config.training.average_epochs > 0),
+    )
+    check_disk(
+        config.embedding,
+        resume or Path(config.output),
         copies=int(config.training.average_epochs > 0),
     )
     run_dir = Path(world.tell(str(resume or (new_run_dir(config) if world.is_first else ""))))

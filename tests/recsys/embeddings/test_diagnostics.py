@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from recsys.core.errors import ConfigError
 from recsys.data.batch import FeatureLayout
 from recsys.embeddings.diagnostics import Diagnosis, FeatureDiagnosis, FeatureValues, diagnose
-from recsys.embeddings.memory import check_memory, costs, free_memory_bytes
+from recsys.embeddings.memory import check_disk, check_memory, costs, free_memory_bytes
 from recsys.embeddings.plan import EmbeddingPlan, Group
 from recsys.embeddings.table import GroupConfig, TableConfig
 from recsys.metrics.representation import rankme
@@ -280,3 +281,16 @@ def test_free_memory_knows_the_older_control_groups(tmp_path: Path) -> None:
         f"{folder}/memory.stat": "inactive_file 1\ntotal_inactive_file 200\n",
     }
     assert free_memory_bytes(machine(tmp_path, files)) == 2000 - (700 - 200)
+
+
+def test_checkpoints_that_do_not_fit_on_the_disk_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = TableConfig(num_rows=1_000_000, dim=16)  # 68 bytes a row, 64 of them weights
+    free = 3 * 132 * 1_000_000  # bytes, with a copy of the weights
+    monkeypatch.setattr("shutil.disk_usage", lambda place: SimpleNamespace(free=free))
+    check_disk(table, tmp_path / "not" / "there", copies=1)
+    bigger = table.model_copy(update={"num_rows": 1_010_000})
+    with pytest.raises(ConfigError, match=r"three checkpoints .* take 381 MiB, 378 MiB are free"):
+        check_disk(bigger, tmp_path, copies=1)
+    check_disk(bigger, tmp_path)
