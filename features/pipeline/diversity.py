@@ -120,13 +120,13 @@ def order_by_value(ranked: Ranked, codes: Rows, weight: float) -> Rows:
         codes: (N + 1,) the value of each item, -1 for none.
         weight: of the similarity, 0..1.
     """
-    relevance_BW = relevance(ranked.scores)
+    relevance_BW = (1 - weight) * relevance(ranked.scores)  # of weight 1 none: the order decides
     best = np.argsort(np.where(ranked.is_short, np.inf, -relevance_BW), axis=1, kind="stable")
     in_order = np.take_along_axis(ranked.rows, best, axis=1)
     ranks = ranks_among_equals(codes[np.concatenate([ranked.pins, in_order], axis=1)])
     is_alike = np.zeros(ranked.rows.shape)
     np.put_along_axis(is_alike, best, ranks[:, ranked.pins.shape[1] :] > 0, axis=1)
-    values = (1 - weight) * relevance_BW - weight * is_alike
+    values = relevance_BW - weight * is_alike
     return np.argsort(np.where(ranked.is_short, np.inf, -values), axis=1, kind="stable")
 
 

@@ -448,6 +448,12 @@ REQUEST = st.tuples(
 @given(ENTRIES, st.lists(REQUEST, min_size=1, max_size=4), st.integers(1, 9), st.booleans())
 @example([pin(2, A), diversify("vectors", 0.5)], [(ALL, [4, 3, 2, 1], set())], 4, True)
 @example([at_most(1, "tags"), pin(1, C)], [(ALL, [8, 7, 6, 5], {5})], 8, True)
+@example(
+    [diversify("brand", 1), diversify("shelf", 1)],
+    [(ALL, [], set()), ([3, 1, 6, 0, 4, 5, 2, 7], [0, 0, -1], set())],
+    2,
+    False,
+)
 def test_lists_are_those_of_the_slow_reading(
     entries: list[dict[str, Any]],
     requests: list[tuple[list[int], list[int], set[int]]],
