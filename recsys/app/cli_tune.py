@@ -100,7 +100,7 @@ def search(config: Path, **options: Any) -> None:
 def _settings_and_space(path: Path, options: dict[str, Any]) -> "tuple[ExperimentConfig, Space]":
     """Read the configuration and what to search: of a file, of its section, or by default."""
     from recsys.core.errors import NotFoundError
-    from recsys.training.config.file import read_yaml
+    from recsys.core.strict_yaml import read_yaml
     from recsys.training.families.load import load_config
     from recsys.training.families.pipeline.tuning import TunedApartError
     from recsys.training.search.space import space_of

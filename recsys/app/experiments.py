@@ -46,9 +46,9 @@ def init(
         >>> config.experiment.model.kind
         'two_tower'
     """
+    from recsys.core.strict_yaml import read_yaml
     from recsys.features.propose.tables import infer
     from recsys.features.tables.frames import FRAMES, path_of
-    from recsys.training.config.file import read_yaml
 
     if not tables:
         raise ConfigError("recsys.init() needs at least one table, the interaction log")

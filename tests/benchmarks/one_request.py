@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 import torch
 from _harness import Benchmark, alternated
 
+from recsys.core.strict_yaml import read_yaml
 from recsys.features.bundle.files import read_request_probe
 from recsys.features.bundle.request_probe import without_answers
 from recsys.features.propose.tables import infer
@@ -32,7 +33,6 @@ from recsys.serving.export.queries import QueryTower
 from recsys.serving.export.query_tower import export_query_tower
 from recsys.serving.export.query_vectors import vectors_and_gains
 from recsys.serving.recommend.scorer import Scorer
-from recsys.training.config.file import read_yaml
 from recsys.training.families.load import config_of
 from recsys.training.jobs.train import train
 

@@ -23,10 +23,11 @@ import yaml
 from _harness import SMALL_MODEL, SMALL_TRAINING, Benchmark
 from _loaned import loaned
 
+from recsys.core.strict_yaml import read_yaml
 from recsys.features.propose.tables import infer
 from recsys.features.world.world import RetailWorld
 from recsys.metrics.intervals import paired_difference
-from recsys.training.config.file import read_yaml, set_key
+from recsys.training.config.file import set_key
 from recsys.training.engine.machine import keep_freed_memory
 from recsys.training.evaluation.results import WITHOUT_RANKER, WITHOUT_RULES, Evaluation
 from recsys.training.families.load import config_of

@@ -1,12 +1,12 @@
 """A configuration as YAML: read with overrides, written with every default."""
 
-import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from recsys.core.errors import ConfigError, NotFoundError
+from recsys.core.strict_yaml import read_yaml
 from recsys.training.config.experiment import ExperimentConfig
 
 _OF_THE_RUN = (
@@ -25,33 +25,10 @@ def read_raw(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise NotFoundError(f"{path}: no such configuration; `recsys init` writes one")
-    raw = read_yaml(path.read_text(), source=path)
+    raw = read_yaml(path.read_bytes(), source=path)
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: expected a mapping of keys, got {type(raw).__name__}")
     return raw
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 takes 1e-3 for text; people mean the number."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
-
-
-def read_yaml(text: str, *, source: object) -> Any:
-    """Return what `text` holds.
-
-    Raises:
-        ConfigError: it is not YAML; `source` is named.
-    """
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{source}: not valid YAML: {error}") from None
 
 
 def dump_config(config: ExperimentConfig) -> str:

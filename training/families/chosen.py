@@ -12,11 +12,11 @@ from typing import Any
 
 from recsys.bundle.directory import RUN_BUNDLES
 from recsys.core.errors import ConfigError
+from recsys.core.strict_yaml import read_yaml
 from recsys.features.bundle.files import CONFIG, read_config, read_items, read_memory
 from recsys.features.bundle.measured import ChosenBy, Kept
 from recsys.features.bundle.model_bundle import ModelBundle
 from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.config.file import read_yaml
 
 BEST_EPOCH = "best_epoch"
 """Fact of a bundle: the epoch, from 1, whose weights were kept."""

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from recsys.core.strict_yaml import read_yaml
 from recsys.features.bundle.files import CONFIG, read_config
 from recsys.features.bundle.model_bundle import ModelBundle
-from recsys.training.config.file import read_yaml
 from recsys.training.families.load import parse_config
 from recsys.training.families.opened import OpenedModel
 

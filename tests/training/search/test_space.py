@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from recsys.core.errors import ConfigError
+from recsys.core.strict_yaml import read_yaml
 from recsys.models.rankers import RANKERS
 from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.config.file import read_yaml
 from recsys.training.config.ranges import Choice, Range
 from recsys.training.families.load import parse_config
 from recsys.training.search.space import (

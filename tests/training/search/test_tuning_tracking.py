@@ -19,8 +19,8 @@ import yaml
 from click.testing import CliRunner
 
 from recsys.app.cli import main
+from recsys.core.strict_yaml import read_yaml
 from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.config.file import read_yaml
 from recsys.training.families.load import load_config
 from recsys.training.search import tracked as tuning_tracking
 from recsys.training.search.space import space_of

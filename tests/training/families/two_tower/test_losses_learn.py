@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from recsys.core.errors import ConfigError
+from recsys.core.strict_yaml import read_yaml
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.queries import Queries, build_queries
 from recsys.features.dataset.split import VALIDATION
 from recsys.training.config.experiment import ExperimentConfig
-from recsys.training.config.file import dump_config, read_yaml
+from recsys.training.config.file import dump_config
 from recsys.training.engine.checkpoint import Checkpoints
 from recsys.training.engine.loop import fit
 from recsys.training.engine.ranks import World
