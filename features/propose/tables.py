@@ -48,12 +48,20 @@ class Inference:
     summary: tuple[str, ...]
 
 
-def infer(paths: Sequence[Path], *, relative_to: Path | None = None) -> Inference:
+def infer(
+    paths: Sequence[Path],
+    *,
+    relative_to: Path | None = None,
+    split: Sequence[str] = (),
+    where: Sequence[str] = (),
+) -> Inference:
     """Look at tables and write a configuration for them.
 
     Args:
         paths: files, folders or globs; files of one folder with the same columns are one table.
         relative_to: the folder that the configuration will be in; relative paths stay relative.
+        split: lines of the section `split`, where they are known.
+        where: lines of `interactions.where`, where they are known.
 
     Raises:
         NotFoundError: a path does not exist.
@@ -70,17 +78,17 @@ def infer(paths: Sequence[Path], *, relative_to: Path | None = None) -> Inferenc
     _say_unused(draft)
     sides: dict[str, list[str]] = {}
     if roles.user:
-        log, split, used = _log_lines(draft)
+        log, proposed, used = _log_lines(draft, where)
         _check_keys(draft)
         sides = _side_lines(draft)
         _features(draft)
     else:
-        log, split, used = stream_lines(draft)
+        log, proposed, used = stream_lines(draft)
     draft.features += context_lines(draft, used) if roles.label else _contexts(draft, used)
     draft.features += rate_lines(draft) if roles.label else []
     more = sections(draft) if roles.label else session_lines(draft) or few_rows_lines(draft)
     return Inference(
-        yaml=draft.document(log, sides, split, more),
+        yaml=draft.document(log, sides, split or proposed, more),
         unsure=tuple(draft.unsure),
         summary=tuple(_summary(roles, draft)),
     )
@@ -127,8 +135,11 @@ def _with_names(tables: list[TableProfile]) -> list[TableProfile]:
     return tables
 
 
-def _log_lines(draft: Draft) -> tuple[list[str], list[str], set[str]]:
-    """Return the lines of `schema.interactions`, those of `split`, and the columns of a role."""
+def _log_lines(draft: Draft, known: Sequence[str]) -> tuple[list[str], list[str], set[str]]:
+    """Return the lines of `schema.interactions`, those of `split`, and the columns of a role.
+
+    known: conditions on rows that are known beforehand.
+    """
     roles, log = draft.roles, draft.roles.log
     lines = [f"user: {flow(roles.user)}", f"item: {flow(roles.item)}"]
     where: list[str] = []
@@ -164,7 +175,7 @@ def _log_lines(draft: Draft) -> tuple[list[str], list[str], set[str]]:
             "the log has neither a time nor an order: rows count in the order of the file"
         )
     if not roles.label:
-        where += _positive_lines(draft, used)
+        where += known or _positive_lines(draft, used)
     if any(not line.startswith("#") for line in where):
         lines += ["where:", *(f"  {line}" for line in where)]
     elif where:

@@ -142,22 +142,39 @@ def demo(
 
 
 @main.command()
-@click.argument("tables", nargs=-1, required=True)
+@click.argument("tables", nargs=-1)
+@click.option(
+    "--dataset",
+    metavar="NAME",
+    help="TABLES is the folder of a public data set; `list` names all that are known.",
+)
+@click.option("--protocol", metavar="NAME", help="How papers split that data set.")
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("recsys.yaml"), show_default=True
 )
 @click.option("--force", is_flag=True, help="Overwrite an existing configuration.")
-def init(tables: tuple[str, ...], out: Path, force: bool) -> None:
+def init(
+    tables: tuple[str, ...], dataset: str | None, protocol: str | None, out: Path, force: bool
+) -> None:
     """Look at your tables and write a commented configuration.
 
     Example: recsys init ratings.parquet movies.parquet users.parquet
+
+    A public data set: recsys init --dataset movielens-1m ml-1m/
     """
     from recsys.app.experiments import init as propose
     from recsys.core.errors import ConfigError
 
+    if dataset == "list":
+        from recsys.features.public_data.open import lines
+
+        click.echo("\n".join(lines()))
+        return
+    if not tables:
+        raise click.MissingParameter(param_type="argument", param_hint="TABLES")
     if out.exists() and not force:
         raise ConfigError(f"{out} exists; give --force to overwrite it, or another --out")
-    found = propose(*tables, out=out, force=force)
+    found = propose(*tables, dataset=dataset, protocol=protocol, out=out, force=force)
     for line in found.summary:
         click.echo(line)
     if found.unsure:

@@ -16,7 +16,7 @@ from recsys.app.options import Finite
 
 OPTIONS = {
     "demo": {"--out", "--users", "--items", "--events", "--seed", "--noise", "--set"},
-    "init": {"tables", "--out", "--force"},
+    "init": {"tables", "--dataset", "--protocol", "--out", "--force"},
     "check": {"config", "--set", "--json"},
     "train": {
         "config",

@@ -1,0 +1,1 @@
+"""Public data sets, from the files that their authors offer, split as papers do."""
