@@ -5,8 +5,9 @@ their histories, lists of ids, the arguments of the command line and of the Pyth
 side with a form are text.
 """
 
+import json
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
@@ -106,6 +107,19 @@ class IdForm(StrictModel):
             words = _replaced(_replaced(words, INVISIBLE, ""), _ENDS, "")
         return words
 
+    def with_also(self, other: "IdForm") -> "IdForm":
+        """Return the form that does what both do; where they differ, what the other does."""
+        settings = self.settings()
+        for key in ("pad", "leading_zeros") if other.pad or other.leading_zeros else ():
+            settings.pop(key, None)
+        return IdForm.model_validate(settings | other.settings())
+
+    def with_whole_floats(self) -> "IdForm":
+        """Return the form that takes whole floats, too."""
+        more = {} if self.drops_trailing_zero else {"trailing_zero": "drop"}
+        settings = {key: value for key, value in self.settings().items() if key != "as_text"}
+        return IdForm.model_validate(settings | more)
+
     def said(self) -> str:
         """Return what is done to ids, for people: "padding to 7 digits"."""
         words = {
@@ -123,6 +137,11 @@ class IdForm(StrictModel):
     def settings(self) -> dict[str, Any]:
         """Return the keys that are set."""
         return self.model_dump(exclude_defaults=True)
+
+    def as_yaml(self) -> str:
+        """Return the keys that are set as a configuration has them: `{pad: 7}`."""
+        plain = (f"{key}: {json.dumps(value)}" for key, value in self.settings().items())
+        return "{" + ", ".join(plain) + "}"
 
 
 class IdForms(StrictModel):
@@ -193,16 +212,6 @@ def _replaced(words: pa.Array, pattern: str, by: str) -> pa.Array:
     return pc.replace_substring_regex(words, pattern=pattern, replacement=by)
 
 
-def merged_form(forms: Iterable[IdForm]) -> IdForm | None:
-    """Return one form that does what each of several does; None of none."""
-    settings: dict[str, Any] = {}
-    for form in forms:
-        settings |= form.settings()
-    if "pad" in settings:
-        settings.pop("leading_zeros", None)
-    return IdForm.model_validate(settings) if settings else None
-
-
 def written_column(table: pa.Table, name: str, form: IdForm | None) -> pa.Table:
     """Return a table whose column of ids is as `form` writes them; what is no id stays."""
     if form is None or name not in table.column_names:
@@ -214,12 +223,3 @@ def written_column(table: pa.Table, name: str, form: IdForm | None) -> pa.Table:
         return table
     changed = pa.chunked_array(chunks) if chunks else column
     return table.set_column(table.column_names.index(name), name, changed)
-
-
-def form_lines(forms: Mapping[str, IdForm]) -> list[str]:
-    """Return the lines of `schema.ids`, for a configuration."""
-    import json
-
-    return [
-        f"{side}: {json.dumps(form.settings(), ensure_ascii=False)}" for side, form in forms.items()
-    ]

@@ -19,6 +19,7 @@ from recsys.features.tables.growing import GrowingArray
 from recsys.features.tables.id_faults import id_faults
 from recsys.features.tables.id_forms import INEXACT_FLOAT, IdForm
 from recsys.features.tables.ledger import Cells, Ledger, Mask, is_text, mask_of
+from recsys.features.tables.near_ids import near_match
 from recsys.features.tables.sources import Policies, Rule
 
 _WHOLE = r"^(0|-?[1-9][0-9]*)$"
@@ -159,8 +160,10 @@ class IdCollector:
         return Ids(self._column, distinct, codes, rows, self._ledger, untyped)
 
 
-def settle_ids(columns: Sequence[Ids], policies: Policies) -> list[Ids]:
+def settle_ids(columns: Sequence[Ids], policies: Policies, side: str = "") -> list[Ids]:
     """Give columns that hold the same ids one type: all integers or all text.
+
+    `side`: "items" or "users", whose way of writing the schema may say; "": it may not.
 
     Raises:
         DataError: one table holds numbers and another text (both are named), or floats.
@@ -170,13 +173,13 @@ def settle_ids(columns: Sequence[Ids], policies: Policies) -> list[Ids]:
     texts = [ids for ids in typed if is_text(ids.distinct.type)]
     numbers = [ids for ids in typed if not is_text(ids.distinct.type)]
     if texts and numbers:
-        raise _unlike(numbers[0], texts[0])
+        raise _unlike(numbers[0], texts[0], side)
     if texts:
         return [_as_type(ids, pa.large_string()) for ids in columns]
     open_ = [ids for ids in filled if ids.untyped]
     odd = [ids for ids in open_ if not _are_numbers(ids.distinct)]
     if odd and numbers:
-        raise _unlike(numbers[0], odd[0])
+        raise _unlike(numbers[0], odd[0], side)
     if odd:
         return [_as_type(ids, pa.large_string()) for ids in columns]
     whole = [_untyped_to_integer(ids, policies) if ids in open_ else ids for ids in columns]
@@ -299,15 +302,17 @@ def _as_type(ids: Ids, kind: pa.DataType | None) -> Ids:
     )
 
 
-def _unlike(numbers: Ids, texts: Ids) -> DataError:
+def _unlike(numbers: Ids, texts: Ids, side: str) -> DataError:
     odd = np.flatnonzero(~_plain(texts.distinct)) if texts.untyped else np.array([0])
     example = texts.distinct[int(odd[0]) if len(odd) else 0].as_py()
+    near = near_match(numbers.distinct, texts.distinct) if side else None
+    options = [near.remedy(side)] if near is not None else []
     return DataError(
         f"holds whole numbers ({numbers.distinct[0].as_py()!r}), {texts.place} holds text "
         f"({example!r})",
         file=numbers.files,
         column=numbers.column,
-        remedy="the same ids must have one type: cast one column",
+        remedy=", or ".join([*options, "the same ids must have one type: cast one column"]),
     )
 
 
