@@ -72,15 +72,13 @@ def _beside(near: NearMatch, schema: Schema, side: Side) -> NearMatch:
 
 
 def _no_match(side: Side, what: str, ids: Ids, known: Ids, near: NearMatch | None) -> DataError:
-    own = known.used()
-    example = f"; its ids look like {own[0].as_py()!r}" if len(own) else ""
-    rest = f"say with schema.ids.{side} how ids are written, name the right column, or leave the "
-    remedies = [near.remedy(side)] if near is not None else [f"{rest}table out"]
+    given, own = ids.used(), known.used()
+    examples = f" (such as {own[0].as_py()!r})" if len(own) else ""
+    remedy = f"say with schema.ids.{side} how ids are written, name the right column, or leave the "
     return DataError(
-        f"the {what} has none of the {len(ids.used()):,} {side} of the log{example} "
-        f"({known.place})",
+        f"none of the {len(given):,} {side} (such as {given[0].as_py()!r}) is in the {what}, "
+        f"{known.place}{examples}",
         file=ids.files,
         column=ids.column,
-        value=repr(ids.used()[0].as_py()),
-        remedy=", or ".join(remedies),
+        remedy=f"{remedy}table out" if near is None else near.remedy(side),
     )
