@@ -377,11 +377,11 @@ class Model:
             parts = [(one.read(), one.origin) for one in asked]
         else:
             parts = [(to_arrow(requests, REQUESTS), RequestOrigin(REQUESTS))]
+        key, form = scorer.schema.user_key, scorer.schema.ids.users
+        parts = [(written_column(table, key, form), one) for table, one in parts]
         if users is None:
             return parts
-        key, form = scorer.schema.user_key, scorer.schema.ids.users
-        written = [(written_column(table, key, form), one) for table, one in parts]
-        return [(of_users(table, users, key), one) for table, one in written]
+        return [(of_users(table, users, key), one) for table, one in parts]
 
     def _written(self, users: Sequence[Any] | None) -> Sequence[Any] | None:
         """Return ids of users as the schema writes them."""
