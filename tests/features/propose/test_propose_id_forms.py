@@ -133,3 +133,32 @@ def _schema(ids: dict[str, Any] | None = None, *, table: bool = True) -> Schema:
         raw["items"] = {"key": "item_id"}
         features.append({"name": "price", "table": "items", "kind": "numeric"})
     return Schema.model_validate_json(json.dumps(raw))
+
+
+def test_text_that_is_no_id_gets_a_form_or_a_policy(tmp_path: Path) -> None:
+    ids = [f"sku{one}" for one in ITEMS[PICKED]]
+    ids[:4] = [f" {ids[0]}", f"{ids[1]}\u200b", "NULL", "x" * 5000]
+    log = _log(tmp_path, ids)
+    found = infer([log])
+    raw = yaml.safe_load(found.yaml)
+    assert raw["schema"]["ids"] == {"items": {"strip": True}}
+    assert raw["policies"] == {"bad_ids": "drop"}
+    assert all(len(line) < 400 for line in found.unsure)
+    schema = Schema.model_validate_json(json.dumps(raw["schema"]))
+    tables = read_tables(schema, Sources(interactions=str(log)), Policies(bad_ids="drop"))
+    assert [drop.rows for drop in tables.drops] == [1, 1]
+    assert len(tables.events) == 398
+
+
+def test_digits_that_a_spreadsheet_cut_off_are_refused(tmp_path: Path) -> None:
+    lines = [f"{user},{10**15 + item}" for user, item in zip(USERS, PICKED, strict=True)]
+    lines[7] = "3,1.23E+15"
+    (tmp_path / "log.csv").write_text("\n".join(["user_id,item_id", *lines]))
+    raw = {
+        "interactions": {"user": "user_id", "item": "item_id"},
+        "features": [{"name": "item_id", "table": "items", "kind": "categorical"}],
+    }
+    schema = Schema.model_validate_json(json.dumps(raw))
+    sources = Sources(interactions=str(tmp_path / "log.csv"))
+    with pytest.raises(DataError, match=r"log\.csv row 8, column 'item_id'.*scientific notation"):
+        read_tables(schema, sources, Policies())
