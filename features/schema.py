@@ -22,6 +22,7 @@ from recsys.features.kinds.derived import (
 )
 from recsys.features.kinds.feature import Feature
 from recsys.features.kinds.registry import KINDS
+from recsys.features.tables.id_forms import IdForm, IdForms
 from recsys.features.tables.times import TimeUnit
 
 
@@ -171,6 +172,8 @@ class Schema(StrictModel):
     """Without an items table the catalogue is the set of items in the interactions."""
     users: UsersTable | None = None
     others: dict[str, SideTable] = Field(default_factory=dict)
+    ids: IdForms = IdForms()
+    """How ids are written, where tables write one id in several ways."""
     features: tuple[AnyFeature, ...]
     """What the model reads, one entry a feature; the kind of a feature decides its other keys."""
 
@@ -260,6 +263,11 @@ class Schema(StrictModel):
     def label_features(self) -> tuple[LabelFeature, ...]:
         """Those of the derived features that are of the labels of training rows."""
         return tuple(f for f in self.derived_features if isinstance(f, LabelFeature))
+
+    def form_of(self, side: str) -> IdForm | None:
+        """Return how the ids of the side ("items" or "users") are written; None: as they come."""
+        form: IdForm | None = getattr(self.ids, side)
+        return form
 
     def features_of(self, side: Literal["items", "users", "interactions"]) -> tuple[Feature, ...]:
         """Columns of one side in declared order, those of its side tables among them."""

@@ -213,6 +213,7 @@ def _check_settings(
             "data.stream: false"
         )
     _check_split(split)
+    _check_ids(schema)
     for name in ("duplicate_keys", "unknown_items", "unknown_users"):
         given, usual = getattr(policies, name), Policies.model_fields[name].default
         if given != usual:
@@ -225,6 +226,15 @@ def _check_settings(
             "policies.duplicate_events: a streamed log keeps repeated rows; set it to keep, or "
             "remove them in the source"
         )
+
+
+def _check_ids(schema: Schema) -> None:
+    for side in ("items", "users"):
+        if schema.form_of(side) is not None:
+            raise ConfigError(
+                f"schema.ids.{side}: the columns of a streamed log are read as they are; correct "
+                "the ids in the source, or set data.stream: false"
+            )
 
 
 def _check_split(split: SplitConfig) -> None:

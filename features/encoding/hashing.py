@@ -20,6 +20,8 @@ _SEEDS = (0x9747B28C, 0x3C6EF372)
 _32_BITS = 0xFFFFFFFF
 _FEW = 16
 """Strings up to which a loop in Python is quicker than NumPy, which is asked 60 times a call."""
+_LONG = 256
+"""Bytes from which a string is hashed alone, in C: the loops here turn once for four bytes."""
 _CHUNK_ROWS = 1 << 16
 _BLOCK = 1 << 14
 
@@ -85,6 +87,15 @@ def murmur3_64(strings: pa.Array) -> NDArray[np.int64]:
         halves = [_hash_of_text(one) for one in strings.to_pylist()]
         return np.array(halves, np.uint64).view(np.int64)
     strings = strings.cast(pa.large_string())
+    is_long = pc.greater_equal(pc.binary_length(strings), _LONG)
+    if pc.any(is_long).as_py():
+        out = np.empty(len(strings), np.int64)
+        at = np.asarray(is_long)
+        out[at] = np.array(
+            [_hash_of_text(one) for one in strings.filter(is_long).to_pylist()], np.uint64
+        ).view(np.int64)
+        out[~at] = murmur3_64(strings.filter(pc.invert(is_long)))
+        return out
     out = np.empty(len(strings), np.uint64)
     for start in range(0, len(strings), _CHUNK_ROWS):
         chunk = strings.slice(start, _CHUNK_ROWS)
@@ -96,8 +107,16 @@ def murmur3_64(strings: pa.Array) -> NDArray[np.int64]:
 def _hash_of_text(text: str) -> int:
     """Return `murmur3_64` of one text, an unsigned number."""
     data = text.encode()
-    low, high = (_murmur3_32_of(data, seed) for seed in _SEEDS)
+    hashed = _murmur3_32_of if len(data) < _LONG else _murmur3_32_of_long
+    low, high = (hashed(data, seed) for seed in _SEEDS)
     return low | high << 32
+
+
+def _murmur3_32_of_long(data: bytes, seed: int) -> int:
+    """Return what `murmur3_32` does of one text, in C."""
+    from sklearn.utils import murmurhash3_32
+
+    return int(murmurhash3_32(data, seed, positive=True))
 
 
 def _murmur3_32_of(data: bytes, seed: int) -> int:

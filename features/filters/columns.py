@@ -105,7 +105,7 @@ class FreshItems:
             DataError: the key is missing, or an id is not one of the catalogue's kind.
         """
         files, key = open_table(path, "items"), schema.item_key
-        attributes = read_attributes(files, key, [], policies, trained=True)
+        attributes = read_attributes(files, key, [], policies, form=schema.ids.items, trained=True)
         attributes.ledger.check()
         ids = ids_like(attributes.ids, item_ids, policies)
         kept = without_duplicates(Attributes(ids, attributes.columns, attributes.ledger), policies)

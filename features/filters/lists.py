@@ -23,10 +23,11 @@ from recsys.features.filters.columns import ids_like
 from recsys.features.schema import Schema
 from recsys.features.tables.attributes import read_attributes
 from recsys.features.tables.frames import is_frame, to_arrow
+from recsys.features.tables.id_forms import IdForm, written_ids
 from recsys.features.tables.ids import IdCollector, settle_ids
 from recsys.features.tables.ledger import Ledger, is_text
 from recsys.features.tables.reading import fingerprint, open_table
-from recsys.features.tables.rows import RowReader, RowRoles
+from recsys.features.tables.rows import RowReader, RowRoles, forms_of_roles
 from recsys.features.tables.sources import Policies
 
 _TABLES = (".parquet", ".pq", ".parq", ".csv", ".tsv", ".gz", ".bz2")
@@ -61,6 +62,7 @@ def read_ids(
         NotFoundError: there is no such file.
         DataError: an id is not of the catalogue's kind.
     """
+    form = schema.ids.items
     if isinstance(given, str | Path):
         ids = _ids_in(Path(given), name, schema, policies, item_ids)
     elif is_frame(given):
@@ -72,9 +74,9 @@ def read_ids(
                 column=schema.item_key,
                 remedy="name the column of the ids so",
             )
-        ids = _of_kind(table.column(schema.item_key).to_pylist(), name, item_ids)
+        ids = _of_kind(table.column(schema.item_key).to_pylist(), name, item_ids, form)
     else:
-        ids = _of_kind(given, name, item_ids)
+        ids = _of_kind(given, name, item_ids, form)
     found = pc.index_in(ids, item_ids)
     missing = ids.filter(found.is_null())
     first = missing[0].as_py() if len(missing) else None
@@ -89,7 +91,9 @@ def _ids_in(
     """Return the ids in a file, in the type of the catalogue's."""
     if not _is_lines(path):
         files = open_table(path, name)
-        attributes = read_attributes(files, schema.item_key, [], policies, trained=True)
+        attributes = read_attributes(
+            files, schema.item_key, [], policies, form=schema.ids.items, trained=True
+        )
         attributes.ledger.check()
         ids = ids_like(attributes.ids, item_ids, policies)
         return ids.distinct.cast(item_ids.type)
@@ -99,7 +103,7 @@ def _ids_in(
         raise DataError("not a text in UTF-8", file=path, remedy="write one id a line") from None
     numbered = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
     if is_text(item_ids.type):
-        return pa.array([line for _, line in numbered], item_ids.type)
+        return _of_kind([line for _, line in numbered], str(path), item_ids, schema.ids.items)
     wrong = [(number, line) for number, line in numbered if not _is_whole(line)]
     if wrong:
         raise DataError(
@@ -124,13 +128,15 @@ def _is_whole(text: str) -> bool:
     return text.removeprefix("-").isascii() and text.removeprefix("-").isdigit()
 
 
-def _of_kind(given: Iterable[Any], name: str, item_ids: pa.Array) -> pa.Array:
-    """Return ids in the type of the catalogue's.
+def _of_kind(
+    given: Iterable[Any], name: str, item_ids: pa.Array, form: IdForm | None = None
+) -> pa.Array:
+    """Return ids in the type of the catalogue's, as `form` writes them.
 
     Raises:
         DataError: they are of another.
     """
-    values = list(given.tolist() if isinstance(given, np.ndarray) else given)
+    values = written_ids(given, form, name)
     try:
         found = pa.array(values) if values else pa.array([], item_ids.type)
         if not pa.types.is_null(found.type) and is_text(found.type) != is_text(item_ids.type):
@@ -175,8 +181,11 @@ class Blocks:
         names = {role: one if one in files.columns else two for role, (one, two) in keys.items()}
         files.require(names.values())
         ledger = Ledger(files, trained=True)
-        roles = RowRoles(ids={"user": names["user"], "item": names["item"]})
-        collected = {role: IdCollector(name, ledger) for role, name in roles.ids.items()}
+        forms = forms_of_roles(schema)
+        roles = RowRoles(ids={"user": names["user"], "item": names["item"]}, id_forms=forms)
+        collected = {
+            role: IdCollector(name, ledger, forms.get(role)) for role, name in roles.ids.items()
+        }
         numbers = [np.zeros(0, np.int64)]
         for batch in RowReader(files, roles, policies, ledger).batches():
             numbers.append(batch.rows)

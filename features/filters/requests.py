@@ -66,7 +66,7 @@ def own_filters(
         if name not in there:
             lists[name] = Jagged.of_lengths(np.zeros(0, np.int64), np.zeros(count, np.int64))
             continue
-        rows, owner, values = item_rows(table, name, item_ids, origin)
+        rows, owner, values = item_rows(table, name, item_ids, origin, schema)
         known = rows >= 0
         missing = np.flatnonzero(~known)
         first = values[int(missing[0])].as_py() if len(missing) and not unknown else first

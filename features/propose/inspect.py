@@ -22,6 +22,7 @@ from recsys.features.propose.labels import (
     labelled_parts,
 )
 from recsys.features.propose.roles import names_a_rating
+from recsys.features.propose.spelt_ids import id_warnings
 from recsys.features.propose.text_grid import grid
 from recsys.features.schema import Schema
 from recsys.features.tables.checked import Events, Tables
@@ -158,6 +159,7 @@ def inspect(
         items_without_events=int((interaction_counts == 0).sum()),
         drops=tables.drops,
         warnings=(
+            *id_warnings(schema, tables),
             *_warnings(schema, tables, parts, len(pairs_there), across),
             *(warning for one in outcomes for warning in label_warnings(one)),
         ),

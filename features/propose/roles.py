@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from recsys.core.errors import ConfigError
 from recsys.features.propose.profile import ColumnProfile, TableProfile
 from recsys.features.tables.ledger import is_text
+from recsys.features.tables.near_ids import NearMatch, near_match
 from recsys.features.tables.times import guess_unit
 
 Side = Literal["items", "users"]
@@ -81,11 +82,15 @@ def has_word(name: str, words: set[str]) -> bool:
 
 @dataclass(frozen=True)
 class Key:
-    """The table that knows a side's ids and its key; `covered`: share of the log's ids in it."""
+    """The table that knows a side's ids and its key; `covered`: share of the log's ids in it.
+
+    near: how ids have to be written for that; None: as they come.
+    """
 
     table: TableProfile
     column: str
     covered: float
+    near: NearMatch | None = None
 
 
 @dataclass
@@ -337,13 +342,16 @@ def _key_of_side(table: TableProfile, roles: Roles, side: Side) -> tuple[float, 
         if column.type not in ("integer", "float", "string") or column.distinct < 0.9 * table.rows:
             continue
         covered = _share_covered(roles.log.columns[role], column)
-        named = name == role or is_key_of(name, words)
+        named, near = name == role or is_key_of(name, words), None
+        if named and covered < _MOST:
+            near = near_match(roles.log.columns[role].words, column.words)
+            covered = covered if near is None else near.matched / near.of
         if covered < 0.5 and not (named and covered > 0):
             continue
         is_named = any(word.removesuffix("s") in words for word in tokens(table.name))
         score = covered + named + 0.5 * is_named + 0.25 * column.is_unique
         if score > best[0]:
-            best = (score, Key(table, name, covered))
+            best = (score, Key(table, name, covered, near))
     return best
 
 

@@ -20,6 +20,7 @@ from recsys.features.propose.clicks import (
 )
 from recsys.features.propose.draft import Draft, side_name
 from recsys.features.propose.few_rows import few_rows_lines
+from recsys.features.propose.id_forms import id_form_lines
 from recsys.features.propose.profile import ColumnProfile, TableProfile, profile_table
 from recsys.features.propose.rates import rate_lines
 from recsys.features.propose.roles import (
@@ -283,6 +284,9 @@ def _side_lines(draft: Draft) -> dict[str, list[str]]:
     """Return the lines of `schema.items`, `schema.users` and `schema.others`."""
     roles = draft.roles
     sides: dict[str, list[str]] = {}
+    forms = id_form_lines(draft)
+    if forms:
+        sides["ids"] = forms
     if roles.items is not None:
         sides["items"] = [f"key: {flow(roles.items.column)}"]
         title = title_of(_without_key(roles.items))

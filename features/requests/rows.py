@@ -32,7 +32,7 @@ from recsys.features.tables.attributes import (
 from recsys.features.tables.ids import settle_ids
 from recsys.features.tables.ledger import Cells, Ledger, is_text
 from recsys.features.tables.reading import Batch, TableFiles, open_table, table_at
-from recsys.features.tables.rows import IdRole, RowReader, RowRoles, Rows
+from recsys.features.tables.rows import IdRole, RowReader, RowRoles, Rows, forms_of_roles
 from recsys.features.tables.sources import Policies
 
 Side = Literal["users", "items"]
@@ -169,7 +169,7 @@ class RowEncoder:
             features += [one for one in own if one.source_column != key]
             if self._key(side) in self._wanted_of(side):
                 ids[_ROLES[side]] = self._key(side)
-        return RowRoles(ids=ids, features=features)
+        return RowRoles(ids=ids, id_forms=forms_of_roles(self.schema), features=features)
 
     def _wanted_of(self, side: Side) -> list[str]:
         if not self.schema.features_of(side):
@@ -266,7 +266,12 @@ def read_side(
     for name in given:
         features = [one for one in schema.column_features if one.table == name]
         tables[name] = read_attributes(
-            open_table(paths[name], name), keys[name], features, policies, trained=True
+            open_table(paths[name], name),
+            keys[name],
+            features,
+            policies,
+            form=schema.form_of(side),
+            trained=True,
         )
         tables[name].ledger.check()
     settled = settle_ids([one.ids for one in tables.values()], policies)

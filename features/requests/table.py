@@ -36,9 +36,10 @@ from recsys.features.requests.steps import (
 )
 from recsys.features.schema import Schema
 from recsys.features.tables.checked import Tables
+from recsys.features.tables.id_forms import written_column, written_like
 from recsys.features.tables.ledger import Ledger, is_text
 from recsys.features.tables.reading import Batch, TableFiles
-from recsys.features.tables.rows import RowReader, RowRoles
+from recsys.features.tables.rows import RowReader, RowRoles, forms_of_roles
 from recsys.features.tables.sources import Policies
 
 HISTORY, SEEN = "history", "seen"
@@ -151,16 +152,16 @@ def encode_requests(
             its steps does not go with the history.
     """
     require_columns(encoder.schema, origin.files(table.column_names))
+    table = written_column(table, encoder.schema.user_key, encoder.schema.ids.users)
     users = table.column(encoder.schema.user_key).combine_chunks()
     known_of = _attributes(encoder.schema, table, policies, origin, steps=steps)
-    rows, owner, values = item_rows(table, HISTORY, item_ids, origin)
+    rows, owner, values = item_rows(table, HISTORY, item_ids, origin, encoder.schema)
     in_catalogue = rows >= 0
     known = np.flatnonzero(in_catalogue)
     seen = grouped(rows[known], owner[known], table.num_rows)
     if SEEN in table.column_names:
-        seen_rows, seen_owner, _ = item_rows(table, SEEN, item_ids, origin)
-        kept = seen_rows >= 0
-        seen = grouped(seen_rows[kept], seen_owner[kept], table.num_rows)
+        seen_rows, seen_owner, _ = item_rows(table, SEEN, item_ids, origin, encoder.schema)
+        seen = grouped(seen_rows[seen_rows >= 0], seen_owner[seen_rows >= 0], table.num_rows)
     with origin.named(_sources(encoder.schema, "users"), np.arange(table.num_rows)):
         block = encoder.encode("users", known_of)
     times = None
@@ -195,6 +196,7 @@ def encode_users(
     Raises:
         DataError: a value is not as the model needs it.
     """
+    table = written_column(table, encoder.schema.user_key, encoder.schema.ids.users)
     known_of = _attributes(encoder.schema, table, policies, origin, steps=True)
     with origin.named(_sources(encoder.schema, "users"), np.arange(table.num_rows)):
         return encoder.encode("users", known_of)
@@ -244,7 +246,7 @@ def _attributes(
             table = table.append_column(name, pa.nulls(table.num_rows))
     files = origin.files(table.column_names)
     ledger = Ledger(files, trained=True)
-    roles = RowRoles(ids={"user": key}, features=features)
+    roles = RowRoles(ids={"user": key}, id_forms=forms_of_roles(schema), features=features)
     reader = RowReader(files, roles, policies.model_copy(update={"bad_ids": "error"}), ledger)
     numbers = origin.first_row + np.arange(table.num_rows)
     rows = reader.read(Batch(table, numbers))
@@ -258,9 +260,16 @@ def _sources(schema: Schema, side: Literal["users", "interactions"]) -> dict[str
 
 
 def item_rows(
-    table: pa.Table, name: str, item_ids: pa.Array, origin: RequestOrigin
+    table: pa.Table,
+    name: str,
+    item_ids: pa.Array,
+    origin: RequestOrigin,
+    schema: Schema,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], pa.Array]:
-    """Return lists of item ids as catalogue rows, (T,), -1 for what it lacks; requests; the ids."""
+    """Return lists of item ids as catalogue rows, (T,), -1 for what it lacks; requests; the ids.
+
+    `schema` says how the ids are written.
+    """
     lists = table.column(name).combine_chunks()
     kind = lists.type
     if pa.types.is_null(kind):
@@ -272,7 +281,10 @@ def item_rows(
             remedy="write a column of lists, as in ['a', 'b']",
         )
     lengths = np.asarray(pc.list_value_length(lists).fill_null(0)).astype(np.int64)
-    values = lists.flatten()
+    try:
+        values = written_like(lists.flatten(), schema.ids.items, item_ids.type)
+    except pa.ArrowInvalid:
+        values = lists.flatten()
     if not pa.types.is_null(values.type) and is_text(values.type) != is_text(item_ids.type):
         raise origin.error(
             f"holds {values.type} ids, the catalogue {item_ids.type} ids",

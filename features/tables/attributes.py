@@ -11,10 +11,11 @@ from recsys.core.distinct import first_places
 from recsys.core.errors import DataError
 from recsys.features.kinds.convert import columns_of, join_batches
 from recsys.features.kinds.feature import Feature
+from recsys.features.tables.id_forms import IdForm
 from recsys.features.tables.ids import IdCollector, Ids
 from recsys.features.tables.ledger import Cells, Ledger, Mask, is_list
 from recsys.features.tables.reading import TableFiles
-from recsys.features.tables.rows import RowReader, RowRoles
+from recsys.features.tables.rows import IdRole, RowReader, RowRoles
 from recsys.features.tables.sources import Policies, Rule
 
 _LEFT_JOIN = Rule("left join", choice="")
@@ -42,12 +43,13 @@ def read_attributes(
     features: Iterable[Feature],
     policies: Policies,
     *,
+    form: IdForm | None = None,
     title: str | None = None,
     trained: bool = False,
 ) -> Attributes:
     """Read the key, the title and the columns of `features`; bad rows go to the ledger.
 
-    `trained`: as `Ledger` has it.
+    `form`: how the keys are written, None: as they come. `trained`: as `Ledger` has it.
 
     Raises:
         DataError: a column is missing or of the wrong type, or the table is empty.
@@ -55,9 +57,10 @@ def read_attributes(
     features = [feature for feature in features if feature.source_column != key]
     read = columns_of(features)
     alone = [] if title is None or title in (key, *read) else [title]
-    roles = RowRoles(ids={"key": key}, features=features, plain=alone)
+    forms: dict[IdRole, IdForm] = {} if form is None else {"key": form}
+    roles = RowRoles(ids={"key": key}, id_forms=forms, features=features, plain=alone)
     ledger = Ledger(files, trained=trained)
-    reader, collector = RowReader(files, roles, policies, ledger), IdCollector(key, ledger)
+    reader, collector = RowReader(files, roles, policies, ledger), IdCollector(key, ledger, form)
     parts: dict[str, list[pa.Array]] = {name: [] for name in roles.converted}
     numbers = [np.zeros(0, np.int64)]
     for rows in reader.batches():

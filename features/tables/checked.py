@@ -6,7 +6,6 @@ sorted by user and time. Nothing is guessed: what a row that breaks a rule becom
 
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -28,8 +27,7 @@ from recsys.features.tables.log import Log, read_log, take_rows
 from recsys.features.tables.reading import TableFiles, fingerprint, open_table
 from recsys.features.tables.sources import KEEP, Policies, Sources
 from recsys.features.tables.times import latest_seconds, microseconds
-
-Side = Literal["items", "users"]
+from recsys.features.tables.unknown_ids import Side, without_unknown
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +126,7 @@ def read_tables(
     ids = {"items": log.items, "users": log.users}
     for side in ("items", "users"):
         members = [name for name in others if name == side or _joins(schema, name) == side]
-        settled = settle_ids([ids[side], *(others[name].ids for name in members)], policies)
+        settled = settle_ids([ids[side], *(others[name].ids for name in members)], policies, side)
         ids[side] = settled[0]
         for name, one in zip(members, settled[1:], strict=True):
             others[name] = replace(others[name], ids=one)
@@ -139,7 +137,7 @@ def read_tables(
     for name, attributes in others.items():
         others[name] = without_duplicates(attributes, policies)
         drops += others[name].ledger.settle()
-    log = _without_unknown(log, others, policies)
+    log = without_unknown(log, schema, others, policies)
     log = _without_repeats(log, schema, policies)
     drops += log.ledger.settle()
     items, item_row = _side("items", schema, others, log.items)
@@ -192,7 +190,15 @@ def _read_others(
         else:
             key, title = schema.user_key, None
         features = [feature for feature in schema.column_features if feature.table == name]
-        others[name] = read_attributes(table, key, features, policies, title=title, trained=trained)
+        others[name] = read_attributes(
+            table,
+            key,
+            features,
+            policies,
+            form=schema.form_of(_joins(schema, name) or name),
+            title=title,
+            trained=trained,
+        )
         # What is broken on its own is said before anything is compared.
         others[name].ledger.check()
     return others
@@ -200,35 +206,6 @@ def _read_others(
 
 def _joins(schema: Schema, name: str) -> str | None:
     return schema.others[name].joins if name in schema.others else None
-
-
-def _without_unknown(log: Log, others: dict[str, Attributes], policies: Policies) -> Log:
-    """Drop, keep or refuse rows whose item (user) the catalogue (users table) lacks."""
-    sides: list[tuple[Side, str]] = [
-        ("items", "catalogue"),
-        ("users", "users table"),
-    ]
-    for side, what in sides:
-        if side not in others:
-            continue
-        ids: Ids = log.items if side == "items" else log.users
-        absent = np.asarray(pc.invert(pc.is_in(ids.distinct, others[side].ids.used())))
-        unknown = absent[ids.codes]
-        at = np.flatnonzero(unknown)
-        if len(at) == 0:
-            continue
-        rule = policies.rule(f"unknown_{side}", "drop (or keep, without attributes)")
-        log.ledger.note(
-            ids.column,
-            f"the {what} has no such key",
-            ids.rows[at],
-            remedy=f"add them to {others[side].ids.place}",
-            rule=rule,
-            value=repr(ids.distinct[int(ids.codes[at[0]])].as_py()),
-        )
-        if rule.choice != KEEP:
-            log = log.keep(~unknown)
-    return log
 
 
 def _without_repeats(log: Log, schema: Schema, policies: Policies) -> Log:

@@ -1,6 +1,7 @@
 """External ids of users and items: exact, of one type in every table, never through a float.
 
-Ids are whole numbers (int64; uint64 where they need it) or text. What comes from CSV is text
+Ids are whole numbers (int64; uint64 where they need it) or text; where the schema says how they are
+written (`recsys.features.tables.id_forms`), they are text. What comes from CSV is text
 whose type is decided over every file of every table that holds the id: whole numbers without
 leading zeros throughout become integers, anything else stays text.
 """
@@ -15,14 +16,15 @@ from numpy.typing import NDArray
 
 from recsys.core.errors import DataError
 from recsys.features.tables.growing import GrowingArray
+from recsys.features.tables.id_faults import id_faults
+from recsys.features.tables.id_forms import INEXACT_FLOAT, IdForm
 from recsys.features.tables.ledger import Cells, Ledger, Mask, is_text, mask_of
+from recsys.features.tables.near_ids import near_match
 from recsys.features.tables.sources import Policies, Rule
 
 _WHOLE = r"^(0|-?[1-9][0-9]*)$"
 _WHOLE_FLOAT = r"^-?[0-9]+(\.0*)?([eE]\+?[0-9]+)?$"
 _NUMBER = r"^-?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?$"
-_SPOILT_NULLS = ("nan", "NaN", "None", "null", "NULL", "<NA>", "NaT")
-_INEXACT_FLOAT = float(2**53)
 _CORRECT = "correct the source"
 _FLOAT_REMEDY = "a null made floats of the numbers: write them as integers"
 _FLOAT_OPTION = "integer to cast the whole ones"
@@ -66,8 +68,11 @@ class Ids:
 class IdCheck:
     """Checks a column of ids batch by batch; keeps nothing but the type that it met first."""
 
-    def __init__(self, column: str, ledger: Ledger, policies: Policies) -> None:
-        self.column = column
+    def __init__(
+        self, column: str, ledger: Ledger, policies: Policies, form: IdForm | None = None
+    ) -> None:
+        """Get ready; `form` says how the ids are written, None: as they come."""
+        self.column, self._form = column, form
         self._ledger = ledger
         self._policies = policies
         self._first: tuple[pa.DataType, int] | None = None
@@ -78,7 +83,7 @@ class IdCheck:
         Raises:
             DataError: the column's type cannot be an id, or changes between files.
         """
-        values = _integers_or_text(cells, self._policies)
+        values = _integers_or_text(cells, self._policies, self._form)
         if len(values) and not pa.types.is_null(values.type):
             first = self._first or (values.type, int(cells.rows[0]))
             if is_text(first[0]) != is_text(values.type):
@@ -86,6 +91,10 @@ class IdCheck:
                 raise self._ledger.unlike(self.column, ("ids", *first), (values.type, row))
             self._first = first
         encoded = values.dictionary_encode()
+        if self._form is not None and is_text(encoded.dictionary.type):
+            written = self._form.written(encoded.dictionary).dictionary_encode()
+            codes = written.indices.take(encoded.indices)
+            encoded = pa.DictionaryArray.from_arrays(codes, written.dictionary)
         return encoded, self._usable(cells, encoded)
 
     def _usable(self, cells: Cells, encoded: pa.DictionaryArray) -> Mask:
@@ -96,30 +105,25 @@ class IdCheck:
         usable = ~null
         if not is_text(encoded.dictionary.type):
             return usable
-        words = encoded.dictionary
-        trimmed = pc.utf8_trim_whitespace(words)
-        faults = (
-            ("the id is empty", mask_of(pc.equal(trimmed, ""))),
-            ("the id is padded with white space", mask_of(pc.not_equal(trimmed, words))),
-            (
-                "the id is the word for a null",
-                mask_of(pc.is_in(words, pa.array(_SPOILT_NULLS, words.type))),
-            ),
-        )
         codes = np.asarray(encoded.indices.fill_null(0))
-        for reason, fault in faults:
-            if fault.any():
-                bad = fault[codes] & usable
-                cells.note(bad, reason, _CORRECT, rule=rule)
+        for fault in id_faults(encoded.dictionary):
+            if fault.bad.any():
+                bad = fault.bad[codes] & usable
+                options = [] if self._ledger.trained else [fault.option]
+                remedy = ", or ".join(part for part in (fault.remedy, *options) if part)
+                cells.note(bad, fault.reason, remedy, rule=rule)
                 usable &= ~bad
         return usable
 
 
 class IdCollector:
-    """Grows a column of checked ids; a row costs four bytes and its share of new ids."""
+    """Grows a column of checked ids; a row costs four bytes and its share of new ids.
 
-    def __init__(self, column: str, ledger: Ledger) -> None:
-        self._column = column
+    `form` is the one they were checked with: such ids are text, whatever the file says.
+    """
+
+    def __init__(self, column: str, ledger: Ledger, form: IdForm | None = None) -> None:
+        self._column, self._form = column, form
         self._ledger = ledger
         self._codes = GrowingArray(np.int32)
         self._dictionaries: list[tuple[int, pa.Array]] = []
@@ -138,7 +142,7 @@ class IdCollector:
         elif not any(is_text(part.type) for part in words):
             words = [part.cast(pa.int64()) for part in words]
         if not words:
-            words = [pa.array([], pa.int64())]
+            words = [pa.array([], pa.int64() if self._form is None else pa.large_string())]
         merged = pa.concat_arrays(words).dictionary_encode()
         common, codes = np.asarray(merged.indices), self._codes.values()
         start = first = 0
@@ -152,12 +156,14 @@ class IdCollector:
         if not used.all():  # ids of rows that left must not decide the type
             codes = (np.cumsum(used) - 1).astype(np.int32)[codes]
             distinct = distinct.filter(pa.array(used))
-        untyped = self._ledger.files.is_untyped(self._column)
+        untyped = self._form is None and self._ledger.files.is_untyped(self._column)
         return Ids(self._column, distinct, codes, rows, self._ledger, untyped)
 
 
-def settle_ids(columns: Sequence[Ids], policies: Policies) -> list[Ids]:
+def settle_ids(columns: Sequence[Ids], policies: Policies, side: str = "") -> list[Ids]:
     """Give columns that hold the same ids one type: all integers or all text.
+
+    `side`: "items" or "users", whose way of writing the schema may say; "": it may not.
 
     Raises:
         DataError: one table holds numbers and another text (both are named), or floats.
@@ -167,13 +173,13 @@ def settle_ids(columns: Sequence[Ids], policies: Policies) -> list[Ids]:
     texts = [ids for ids in typed if is_text(ids.distinct.type)]
     numbers = [ids for ids in typed if not is_text(ids.distinct.type)]
     if texts and numbers:
-        raise _unlike(numbers[0], texts[0])
+        raise _unlike(numbers[0], texts[0], side)
     if texts:
         return [_as_type(ids, pa.large_string()) for ids in columns]
     open_ = [ids for ids in filled if ids.untyped]
     odd = [ids for ids in open_ if not _are_numbers(ids.distinct)]
     if odd and numbers:
-        raise _unlike(numbers[0], odd[0])
+        raise _unlike(numbers[0], odd[0], side)
     if odd:
         return [_as_type(ids, pa.large_string()) for ids in columns]
     whole = [_untyped_to_integer(ids, policies) if ids in open_ else ids for ids in columns]
@@ -181,9 +187,17 @@ def settle_ids(columns: Sequence[Ids], policies: Policies) -> list[Ids]:
     return [_as_type(ids, pa.uint64() if wide else pa.int64()) for ids in whole]
 
 
-def _integers_or_text(cells: Cells, policies: Policies) -> pa.Array:
-    """Return a batch of ids as int64, uint64 or large_string."""
+def _integers_or_text(cells: Cells, policies: Policies, form: IdForm | None) -> pa.Array:
+    """Return a batch of ids as int64, uint64 or large_string; with a form as the last."""
     values, kind = cells.values, cells.values.type
+    if form is not None:
+        whole = pa.types.is_floating(kind) and form.drops_trailing_zero
+        values = (
+            _floats(cells, policies, said=False)
+            if whole
+            else _integers_or_text(cells, policies, None)
+        )
+        return values if pa.types.is_null(values.type) else values.cast(pa.large_string())
     if is_text(kind):
         return values.cast(pa.large_string())
     if pa.types.is_uint64(kind) or pa.types.is_null(kind):
@@ -196,14 +210,15 @@ def _integers_or_text(cells: Cells, policies: Policies) -> pa.Array:
         except pa.ArrowInvalid:
             cells.refuse(f"ids are {kind}", "cast them to int64 or to text")
     if pa.types.is_floating(kind):
-        return _floats(cells, policies)
+        return _floats(cells, policies, said=True)
     what = "true or false" if pa.types.is_boolean(kind) else str(kind)
     cells.refuse(
         f"ids are {what}", "an id is a whole number or text: name the right column, or cast it"
     )
 
 
-def _floats(cells: Cells, policies: Policies) -> pa.Array:
+def _floats(cells: Cells, policies: Policies, *, said: bool) -> pa.Array:
+    """Return whole floats as int64; `said`: as the policy `float_ids` says, which counts them."""
     numbers = np.asarray(cells.values.fill_null(np.nan), np.float64)
     null = np.isnan(numbers)
     filled = np.where(null, 0.0, numbers)
@@ -213,19 +228,20 @@ def _floats(cells: Cells, policies: Policies) -> pa.Array:
         "the id is a fraction",
         "an id is a whole number or text: name the right column, or cast it in the source",
     )
-    spoilt = ~fractional & (np.abs(filled) >= _INEXACT_FLOAT)
+    spoilt = ~fractional & (np.abs(filled) >= INEXACT_FLOAT)
     cells.note(
         spoilt,
         "the id came as a float of 2**53 or more, where whole numbers next to each other are "
         "the same float",
         "write the ids as integers or text in the source",
     )
-    cells.note(
-        ~null & ~fractional & ~spoilt,
-        "ids came as floats",
-        _FLOAT_REMEDY,
-        rule=policies.rule("float_ids", _FLOAT_OPTION),
-    )
+    if said:
+        cells.note(
+            ~null & ~fractional & ~spoilt,
+            "ids came as floats",
+            _FLOAT_REMEDY,
+            rule=policies.rule("float_ids", _FLOAT_OPTION),
+        )
     safe = np.where(fractional | spoilt, 0.0, filled)
     return pa.array(safe.astype(np.int64), mask=null)
 
@@ -257,7 +273,7 @@ def _untyped_to_integer(ids: Ids, policies: Policies) -> Ids:
             )
             ids.ledger.check()
     numbers = np.asarray(ids.distinct.cast(pa.float64()))
-    if (np.abs(numbers) >= _INEXACT_FLOAT).any():
+    if (np.abs(numbers) >= INEXACT_FLOAT).any():
         raise DataError(
             "ids came as floats of 2**53 or more",
             file=ids.files,
@@ -286,15 +302,17 @@ def _as_type(ids: Ids, kind: pa.DataType | None) -> Ids:
     )
 
 
-def _unlike(numbers: Ids, texts: Ids) -> DataError:
+def _unlike(numbers: Ids, texts: Ids, side: str) -> DataError:
     odd = np.flatnonzero(~_plain(texts.distinct)) if texts.untyped else np.array([0])
     example = texts.distinct[int(odd[0]) if len(odd) else 0].as_py()
+    near = near_match(numbers.distinct, texts.distinct) if side else None
+    options = [near.remedy(side)] if near is not None else []
     return DataError(
         f"holds whole numbers ({numbers.distinct[0].as_py()!r}), {texts.place} holds text "
         f"({example!r})",
         file=numbers.files,
         column=numbers.column,
-        remedy="the same ids must have one type: cast one column",
+        remedy=", or ".join([*options, "the same ids must have one type: cast one column"]),
     )
 
 

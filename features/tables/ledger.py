@@ -208,7 +208,7 @@ class Cells:
         """Add the rows where `bad` (N,) holds; else as `Ledger.note`. Show: the first value."""
         at = np.flatnonzero(bad)
         if len(at):
-            value = repr(self.values[int(at[0])].as_py()) if show else ""
+            value = _shown(self.values[int(at[0])].as_py()) if show else ""
             self.ledger.note(
                 self.column,
                 reason,

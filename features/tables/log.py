@@ -93,7 +93,10 @@ class _LogColumns:
 
     def __init__(self, roles: RowRoles, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._ids = {role: IdCollector(name, ledger) for role, name in roles.ids.items()}
+        self._ids = {
+            role: IdCollector(name, ledger, roles.id_forms.get(role))
+            for role, name in roles.ids.items()
+        }
         self._rows = GrowingArray(np.int64)
         numbers: dict[str, tuple[object, type]] = {
             "clock": (roles.time or roles.order, np.int64),

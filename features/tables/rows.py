@@ -21,6 +21,7 @@ from recsys.features.kinds.convert import columns_of, common_type, convert_colum
 from recsys.features.kinds.feature import Feature
 from recsys.features.schema import Condition, LabelColumn, Outcome, Schema, TimeColumn
 from recsys.features.tables.conditions import conditions_met
+from recsys.features.tables.id_forms import IdForm
 from recsys.features.tables.ids import IdCheck
 from recsys.features.tables.ledger import Cells, Drop, Ledger, Mask, cells
 from recsys.features.tables.reading import Batch, TableFiles
@@ -37,11 +38,13 @@ CellOf = Callable[[str], Cells]
 class RowRoles:
     """What is read of a table: the columns that play a role, those of features, and others.
 
-    plain: columns that are kept as they are where no feature reads them. called: column of a
+    id_forms: how the ids of a role are written, where the schema says it. plain: columns that are
+    kept as they are where no feature reads them. called: column of a
     feature -> its name in the table, where it is another one.
     """
 
     ids: Mapping[IdRole, str] = field(default_factory=dict)
+    id_forms: Mapping[IdRole, IdForm] = field(default_factory=dict)
     weight: str | None = None
     time: TimeColumn | None = None
     order: str | None = None
@@ -72,6 +75,7 @@ class RowRoles:
         }
         return cls(
             ids={role: column for role, column in ids.items() if column},
+            id_forms=forms_of_roles(schema),
             weight=roles.weight,
             time=roles.time,
             order=roles.order,
@@ -97,6 +101,12 @@ class RowRoles:
         wanted += [condition.column for condition in self.where]
         wanted += self.converted
         return list(dict.fromkeys(name for name in wanted if name is not None))
+
+
+def forms_of_roles(schema: Schema) -> dict[IdRole, IdForm]:
+    """Return how the ids of users and items are written, where the schema says it."""
+    forms: dict[IdRole, IdForm | None] = {"user": schema.ids.users, "item": schema.ids.items}
+    return {role: form for role, form in forms.items() if form is not None}
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +156,10 @@ class RowReader:
             latest: the instant after which a time is in the future, in seconds since 1970.
         """
         self._files, self._roles, self._policies, self._ledger = files, roles, policies, ledger
-        self._ids = {role: IdCheck(column, ledger, policies) for role, column in roles.ids.items()}
+        self._ids = {
+            role: IdCheck(column, ledger, policies, roles.id_forms.get(role))
+            for role, column in roles.ids.items()
+        }
         self._time = None
         if roles.time is not None:
             self._time = TimeCheck(roles.time.column, roles.time.unit, policies, latest)

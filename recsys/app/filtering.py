@@ -7,6 +7,8 @@ from typing import Any
 
 from recsys.features.filters.columns import FreshItems
 from recsys.features.filters.requests import OwnFilters
+from recsys.features.requests.origin import RequestOrigin
+from recsys.features.requests.table import Requests
 from recsys.features.tables.frames import is_frame, lent
 from recsys.serving.recommend.additions import with_new_items
 from recsys.serving.recommend.filters import FilterOptions, Filters
@@ -50,6 +52,15 @@ def filtered(
 def warn_of_filters(own: OwnFilters) -> None:
     """Say how many ids of requests' own lists the catalogue lacks."""
     _warn_of_unknown(own.unknown, own.first_unknown)
+
+
+def warn_of_unknown(encoded: Requests, origin: RequestOrigin) -> None:
+    """Warn of items of histories that the catalogue lacks."""
+    if encoded.unknown_items:
+        LOG.warning(
+            f"{origin.name}: {encoded.unknown_items:,} items of histories are not in the catalogue "
+            f"and say nothing, the first of them {encoded.first_unknown!r}"
+        )
 
 
 def _warn_of_unknown(count: int, first: Any) -> None:

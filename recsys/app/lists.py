@@ -1,6 +1,6 @@
 """Answers as data frames: a row an item of a list, or a row a vector."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -100,6 +100,22 @@ def of_users(table: pa.Table, users: Sequence[Any], key: str) -> pa.Table:
     column = table.column(key)
     wanted = user_ids(users, column.type)
     return table.filter(pc.is_in(column, value_set=wanted))
+
+
+def rows_of_ids(items: Sequence[Any], known: Mapping[Any, int]) -> Tensor:
+    """Return the rows of items (N,), int64; `known`: id -> row, of the whole catalogue.
+
+    Raises:
+        NotFoundError: an id is not in the catalogue; the first is named.
+    """
+    for item in items:
+        if item not in known:
+            sample = next(iter(known))
+            raise NotFoundError(
+                f"item {item!r} is not in the catalogue of {len(known):,} items (ids look like "
+                f"{sample!r})"
+            )
+    return torch.tensor([known[item] for item in items], dtype=torch.int64)
 
 
 def places_of(found: pa.ChunkedArray, users: Sequence[Any]) -> list[int]:

@@ -1,6 +1,5 @@
 """A trained model as Python sees it, whatever its family: it recommends, or it scores rows."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,15 +12,23 @@ import torch
 
 from recsys.app.arguments import Count, Ids, checked
 from recsys.app.evaluating import evaluate_folder, explain_folder
-from recsys.app.filtering import filtered, warn_of_filters
-from recsys.app.lists import long_frame, of_users, places_of, query_frame, user_ids, vector_frame
+from recsys.app.filtering import filtered, warn_of_filters, warn_of_unknown
+from recsys.app.lists import (
+    long_frame,
+    of_users,
+    places_of,
+    query_frame,
+    rows_of_ids,
+    user_ids,
+    vector_frame,
+)
 from recsys.bundle.directory import Bundle
-from recsys.core.errors import ConfigError, DataError, NotFoundError
+from recsys.core.errors import ConfigError, DataError
 from recsys.features.bundle.files import read_description, read_metrics
 from recsys.features.pipeline.searching import PipelineSearch
 from recsys.features.requests.origin import RequestOrigin
-from recsys.features.requests.table import Requests
 from recsys.features.tables.frames import is_frame, lent, to_arrow
+from recsys.features.tables.id_forms import written_column, written_ids
 from recsys.features.tables.reading import open_table
 from recsys.features.tables.sources import Sources, policies_with
 from recsys.serving.engines.batch import shards_of_log, shards_of_requests
@@ -30,8 +37,6 @@ from recsys.serving.export.searched import check_searches
 from recsys.serving.recommend.filters import Filters
 from recsys.serving.recommend.rows import RowScorer
 from recsys.serving.recommend.scorer import Scorer
-
-LOG = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from recsys.serving.recommend.following import Following
@@ -140,13 +145,13 @@ class Model:
             >>> list(model.recommend(["u000001"], k=3).columns)
             ['user_id', 'item_id', 'rank', 'score']
         """
-        scorer, key = self._scorer, self._scorer.schema.user_key
+        key, users = self._scorer.schema.user_key, self._written(users)
         given = {"where": where, "exclude": exclude, "allow": allow, "items": items, "block": block}
         parts = []
-        with filtered(scorer, given, self._filters) as (scorer, filters):
+        with filtered(self._scorer, given, self._filters) as (scorer, filters):
             for table, origin in self._asked(users, history, user_table, requests):
                 encoded = scorer.encode(table, origin)
-                _warn_of_unknown(encoded, origin)
+                warn_of_unknown(encoded, origin)
                 passing, own = filters.of_requests(table, origin)
                 warn_of_filters(own)
                 parts.append(scorer.answer(encoded, k, filter_seen, probability, passing, cut))
@@ -225,7 +230,7 @@ class Model:
         scorer = self._scorer
         if index is not None:
             check_searches(scorer, Path(index))
-        key = scorer.schema.user_key
+        key, users = scorer.schema.user_key, self._written(users)
         tables = self._asked(users, history, user_table, requests)
         made = [vectors_and_gains(scorer, scorer.encode(*one)) for one in tables]
         return query_frame(key, [table.column(key) for table, _ in tables], made, users)
@@ -343,15 +348,8 @@ class Model:
 
     def _item_rows(self, items: Sequence[Any]) -> torch.Tensor:
         """Return rows of the catalogue (N,), int64."""
-        known = self._rows_by_id
-        for item in items:
-            if item not in known:
-                sample = next(iter(known))
-                raise NotFoundError(
-                    f"item {item!r} is not in the catalogue of {len(known):,} items (ids look like "
-                    f"{sample!r})"
-                )
-        return torch.tensor([known[item] for item in items], dtype=torch.int64)
+        written = written_ids(items, self._scorer.schema.ids.items, "items")
+        return rows_of_ids(written, self._rows_by_id)
 
     @cached_property
     def _rows_by_id(self) -> dict[Any, int]:
@@ -379,9 +377,15 @@ class Model:
             parts = [(one.read(), one.origin) for one in asked]
         else:
             parts = [(to_arrow(requests, REQUESTS), RequestOrigin(REQUESTS))]
+        key, form = scorer.schema.user_key, scorer.schema.ids.users
+        parts = [(written_column(table, key, form), one) for table, one in parts]
         if users is None:
             return parts
-        return [(of_users(table, users, scorer.schema.user_key), one) for table, one in parts]
+        return [(of_users(table, users, key), one) for table, one in parts]
+
+    def _written(self, users: Sequence[Any] | None) -> Sequence[Any] | None:
+        """Return ids of users as the schema writes them."""
+        return None if users is None else written_ids(users, self._scorer.schema.ids.users, "users")
 
     def _sources(self, paths: Mapping[str, str]) -> Sources:
         """Return the log and the tables of users: those given, else those of the training."""
@@ -390,11 +394,3 @@ class Model:
         others = {name: given.others[name] for name in sides}
         log, users = paths.get("history", given.interactions), paths.get("users", given.users)
         return Sources(interactions=log, users=users, others=others)
-
-
-def _warn_of_unknown(encoded: Requests, origin: RequestOrigin) -> None:
-    if encoded.unknown_items:
-        LOG.warning(
-            f"{origin.name}: {encoded.unknown_items:,} items of histories are not in the catalogue "
-            f"and say nothing, the first of them {encoded.first_unknown!r}"
-        )

@@ -29,6 +29,7 @@ from recsys.features.requests.steps import refuse_unknown_columns
 from recsys.features.requests.table import Requests, request_table, require_columns
 from recsys.features.schema import Schema
 from recsys.features.tables.checked import Tables, read_tables
+from recsys.features.tables.id_forms import written_column, written_like
 from recsys.features.tables.reading import open_table, table_at
 from recsys.features.tables.sources import Sources
 from recsys.serving.engines.parts import mark_done, write_parts
@@ -229,6 +230,7 @@ def shards_of_log(
     sessions = None
     if scorer.sessions is not None:
         sessions = sessions_of(schema, events, scorer.sessions)
+    users = None if users is None else written_like(users, schema.ids.users, pa.large_string())
     chosen = rows_of(tables, schema, users)
     starts = range(0, len(chosen), rows_per_part)
 
@@ -276,7 +278,8 @@ def shards_of_requests(scorer: Scorer, given: str, *, with_history: bool = True)
             _check_columns(scorer, path, file.schema_arrow.names)
         with path.open("rb") as whole:
             digest.update(hashlib.file_digest(whole, "sha256").digest())
-        keys.append(file.read(columns=[key]).column(key))
+        own = written_column(file.read(columns=[key]), key, scorer.schema.ids.users)
+        keys.append(own.column(key))
         first = 0
         for group in range(file.num_row_groups):
             name = f"part-{number:05d}-{group:05d}.parquet"

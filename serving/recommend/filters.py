@@ -23,6 +23,7 @@ from recsys.features.filters.sets import ItemSets
 from recsys.features.filters.syntax import FilterError
 from recsys.features.requests.origin import RequestOrigin
 from recsys.features.schema import Schema
+from recsys.features.tables.id_forms import written_column
 from recsys.features.tables.sources import Policies
 from recsys.retrieval.passing import Bits, Passing
 from recsys.sampling.candidates import row_by_row
@@ -177,7 +178,8 @@ class Filters:
         rows = [base if text is None else base & self._bits(text, own, origin) for text in numbers]
         blocked = own.exclude
         if self.blocks is not None:
-            users = table.column(self.schema.user_key).combine_chunks()
+            key = self.schema.user_key
+            users = written_column(table, key, self.schema.ids.users).column(key).combine_chunks()
             blocked = row_by_row(blocked, self.blocks.of(users))
         sets = np.stack(rows) if rows else np.zeros((0, len(base)), np.uint8)
         chosen = torch.from_numpy(np.array(set_of, np.int64))

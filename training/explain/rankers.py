@@ -87,8 +87,8 @@ def explain_pair(model: OpenedModel, user: str, item: str) -> RowExplanation:
     opened = open_ranker(model)
     data = _in_memory(opened)
     schema, events = data.schema, data.tables.events
-    user_row = row_of(data.tables.users, schema.user_key, user, "user")
-    item_row = row_of(data.tables.items, schema.item_key, item, "item")
+    user_row = row_of(data.tables.users, schema.user_key, user, "user", schema.ids.users)
+    item_row = row_of(data.tables.items, schema.item_key, item, "item", schema.ids.items)
     of_user = np.flatnonzero(events.user_row == user_row)
     if len(of_user) == 0:
         raise NotFoundError(

@@ -24,6 +24,17 @@ def test_murmur_equals_the_reference(texts: list[str], seed: int, skip: int) -> 
     assert murmur3_32(strings, seed).tolist() == expected
 
 
+@pytest.mark.parametrize("num_short", [0, 3, 40])
+def test_long_texts_hash_as_the_reference_and_change_no_other(num_short: int) -> None:
+    texts = [f"w{number}" for number in range(num_short)]
+    texts[1:1] = ["x" * size for size in (255, 256, 257, 5_000)] + ["\u00e9" * 150_000]
+    seeds = (0x9747B28C, 0x3C6EF372)
+    halves = [[murmurhash3_32(text, seed=seed, positive=True) for seed in seeds] for text in texts]
+    expected = np.array([low | high << 32 for low, high in halves], np.uint64).view(np.int64)
+    assert murmur3_64(pa.array(texts)).tolist() == expected.tolist()
+    assert hash_values(pa.array(texts)).tolist() == expected.tolist()
+
+
 def splitmix_by_hand(value: int) -> int:
     mask = 2**64 - 1
     z = (value + 0x9E3779B97F4A7C15) & mask

@@ -35,8 +35,8 @@ def explain_candidate(
     config: PipelineExperiment = opened.config
     data = opened.data()
     search = search_in(opened, data)
-    user_row = row_of(data.tables.users, data.schema.user_key, user, "user")
-    item_row = row_of(data.tables.items, data.schema.item_key, item, "item")
+    user_row = row_of(data.tables.users, data.schema.user_key, user, "user", data.schema.ids.users)
+    item_row = row_of(data.tables.items, data.schema.item_key, item, "item", data.schema.ids.items)
     asking = Asking.before(config, data, TEST + 1)
     if not wanted.is_everything:
         passes = wanted.passing(data, config.policies)

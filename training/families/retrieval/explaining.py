@@ -36,8 +36,8 @@ def explain_item(
         ConfigError: the model does not know the item, or it does not pass the filters.
     """
     data, model = opened.data(), ListModel.open(opened.bundle.path)
-    user_row = row_of(data.tables.users, data.schema.user_key, user, "user")
-    item_row = row_of(data.tables.items, data.schema.item_key, item, "item")
+    user_row = row_of(data.tables.users, data.schema.user_key, user, "user", data.schema.ids.users)
+    item_row = row_of(data.tables.items, data.schema.item_key, item, "item", data.schema.ids.items)
     target = int(opened.own_rows(data)[item_row])
     if target < 0:
         raise ConfigError(f"item {item} is not in the model's catalogue: train it again")
