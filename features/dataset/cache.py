@@ -32,9 +32,10 @@ from recsys.features.tables.ledger import Drop
 from recsys.features.tables.sources import Policies, Sources
 
 _EVENTS = (
-    "user_row", "item_row", "time", "weight", "row", "label", "outcomes", "split", "session"
+    "user_row", "item_row", "time", "weight", "row", "label", "outcomes", "split", "session",
+    "type", "target",
 )  # fmt: skip
-_FORMAT = "5"
+_FORMAT = "6"
 _SIDES = ("items", "users", "context")
 
 

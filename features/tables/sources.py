@@ -80,6 +80,8 @@ class Policies(StrictModel):
     """Interactions with an item that the catalogue lacks; `keep` adds it without attributes."""
     unknown_users: Literal["error", "drop", "keep"] = "keep"
     """Interactions of a user that the users table lacks."""
+    unknown_events: Literal["error", "drop"] = "error"
+    """Rows whose type `schema.interactions.events` does not name."""
     bad_times: Literal["error", "drop"] = "error"
     """Times that are null, negative, or after `latest_time`."""
     latest_time: str = "now"

@@ -321,10 +321,15 @@ def _refuse_repeated(paths: tuple[Path, ...], keys: Sequence[pa.ChunkedArray], k
 
 
 def _schema_for_log(schema: Schema, *, steps: bool) -> Schema:
-    """The schema without the catalogue, which the bundle holds: items are known by their ids."""
+    """The schema of what scoring reads of a log.
+
+    Without the catalogue, which the bundle holds: items are known by their ids.
+    """
     of_events = schema.features_of("interactions") if steps else ()
     item = CategoricalFeature(name=schema.interactions.item, table="items")
-    roles = schema.interactions
+    roles = schema.interactions.model_copy(update={"targets": None})
+    if roles.events is not None and not (roles.events.undo or roles.events.seen):
+        roles = roles.model_copy(update={"events": None})  # how much rows count is of training
     if not steps:
         roles = roles.model_copy(update={"session": None})
     return schema.model_copy(
