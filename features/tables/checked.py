@@ -6,7 +6,7 @@ sorted by user and time. Nothing is guessed: what a row that breaks a rule becom
 
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -210,7 +210,7 @@ def source_fingerprint(schema: Schema, sources: Sources) -> str:
 
 
 def _open(schema: Schema, sources: Sources) -> dict[str, TableFiles]:
-    paths = {"interactions": sources.interactions}
+    paths: dict[str, Any] = {"interactions": sources.interactions}
     declared = {"items": schema.items, "users": schema.users, **schema.others}
     given = {"items": sources.items, "users": sources.users, **sources.others}
     for name in dict.fromkeys([*declared, *given]):

@@ -18,7 +18,8 @@ class FileFormat:
     """One format.
 
     endings: of file names, in small letters. untyped: all values are text. header: path, the
-    values of its folders' names and what is declared -> the file. read: file and names of columns -> its rows.
+    values of its folders' names and what is declared -> the file. read: file and names of columns
+    -> its rows.
     """
 
     name: str

@@ -30,7 +30,7 @@ from recsys.features.requests.table import Requests, request_table, require_colu
 from recsys.features.schema import Schema
 from recsys.features.tables.checked import Tables, read_tables
 from recsys.features.tables.reading import open_table, table_at
-from recsys.features.tables.sources import Sources
+from recsys.features.tables.sources import Sources, path_words
 from recsys.serving.engines.parts import mark_done, write_parts
 from recsys.serving.recommend.filters import Filters
 from recsys.serving.recommend.reasons import CANDIDATES, FILTERED, RELEVANCE, RULES
@@ -240,7 +240,7 @@ def shards_of_log(
             return lambda: whole_requests(schema, tables, every, rows)
         return lambda: request_table(schema, tables, histories, rows, sessions=sessions)
 
-    total, origin = len(starts), RequestOrigin(str(sources.interactions))
+    total, origin = len(starts), RequestOrigin(path_words(sources.interactions))
     parts = tuple(
         Shard(f"part-{number:05d}-of-{total:05d}.parquet", reader(start), origin)
         for number, start in enumerate(starts)
