@@ -46,15 +46,24 @@ class Examples(Protocol):
 class Rows:
     """Each training row is a query of its own, with all earlier items of its user.
 
-    targets: only rows that are asked for are; all rows are history.
+    targets: only rows that are asked for are; all rows are history. gap_seconds: how much older
+    than the row they have to be.
     """
 
-    def __init__(self, data: Dataset, history_length: int, *, targets: bool = True) -> None:
+    def __init__(
+        self,
+        data: Dataset,
+        history_length: int,
+        *,
+        targets: bool = True,
+        gap_seconds: float = 0,
+    ) -> None:
         trained = data.events_of((TRAIN,))
         self.events = data.targets_of((TRAIN,)) if targets else trained
         self.user_row = data.tables.events.user_row
         self.histories = data.histories((TRAIN,))
-        self.ends = self.histories.before_each()[np.searchsorted(trained, self.events)]
+        ends = self.histories.before_each_by(gap_seconds)
+        self.ends = ends[np.searchsorted(trained, self.events)]
         self.history_length = history_length
 
     def __len__(self) -> int:
@@ -92,6 +101,7 @@ class Users:
         ordered: bool,
         cut: bool = True,
         targets: bool = True,
+        gap_seconds: float = 0,
     ) -> None:
         self.events = data.events_of((TRAIN,))
         target = data.tables.events.target
@@ -102,6 +112,7 @@ class Users:
         self.num_items = data.num_items
         self.histories = data.histories((TRAIN,))
         self.ends = self.histories.before_each()
+        self.history_ends = self.histories.before_each_by(gap_seconds)
         self.users = distinct(data.tables.events.user_row[self.events[self.asked]]).astype(np.int64)
         self.history_length, self.positives = history_length, positives
         self.ordered, self.cut = ordered, cut
@@ -124,9 +135,11 @@ class Users:
         if self.cut:
             chosen_target = rng.random(len(users)) * np.bincount(owner[asked], minlength=len(users))
             cut = rank[asked & (earlier == chosen_target.astype(np.int64)[owner])]
+            until = cut
             if self.ordered:
+                until = self.history_ends[first + cut] - first
                 cut = self.ends[first + cut] - first
-            before = (rank < cut[owner]) & (rank >= cut[owner] - self.history_length)
+            before = (rank < until[owner]) & (rank >= until[owner] - self.history_length)
             history = Jagged.of_lengths(
                 self.histories.item_row[row[before]],
                 np.bincount(owner[before], minlength=len(users)),

@@ -50,6 +50,7 @@ class LoaderConfig:
     mask_taken: bool = False
     trained_only: bool = False
     targets: bool = True
+    history_gap_seconds: float = 0
 
 
 class PairLoader:
@@ -60,7 +61,12 @@ class PairLoader:
         self.config = config
         self.examples: Examples
         if config.examples == "rows":
-            self.examples = Rows(data, config.history_length, targets=config.targets)
+            self.examples = Rows(
+                data,
+                config.history_length,
+                targets=config.targets,
+                gap_seconds=config.history_gap_seconds,
+            )
         else:
             roles = data.schema.interactions
             ordered = roles.time is not None or roles.order is not None
@@ -71,6 +77,7 @@ class PairLoader:
                 ordered=ordered,
                 cut=config.cut_history,
                 targets=config.targets,
+                gap_seconds=config.history_gap_seconds,
             )
         drawable = data.train_counts > 0 if config.trained_only else np.ones(data.num_items, bool)
         self.drawable = np.flatnonzero(drawable)

@@ -19,6 +19,7 @@ from recsys.features.propose.clicks import (
     weight_lines,
 )
 from recsys.features.propose.draft import Draft, side_name
+from recsys.features.propose.events import event_lines, gap_lines
 from recsys.features.propose.few_rows import few_rows_lines
 from recsys.features.propose.profile import ColumnProfile, TableProfile, profile_table
 from recsys.features.propose.rates import rate_lines
@@ -79,6 +80,7 @@ def infer(paths: Sequence[Path], *, relative_to: Path | None = None) -> Inferenc
     draft.features += context_lines(draft, used) if roles.label else _contexts(draft, used)
     draft.features += rate_lines(draft) if roles.label else []
     more = sections(draft) if roles.label else session_lines(draft) or few_rows_lines(draft)
+    more = [*gap_lines(draft, log), *more]
     return Inference(
         yaml=draft.document(log, sides, split, more),
         unsure=tuple(draft.unsure),
@@ -165,6 +167,7 @@ def _log_lines(draft: Draft) -> tuple[list[str], list[str], set[str]]:
         )
     if not roles.label:
         where += _positive_lines(draft, used)
+        lines += event_lines(draft, used)
     if any(not line.startswith("#") for line in where):
         lines += ["where:", *(f"  {line}" for line in where)]
     elif where:

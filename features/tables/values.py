@@ -95,9 +95,6 @@ def event_types(
     rule = policies.rule("unknown_events", "drop to leave such rows out")
     null = ~np.asarray(values.is_valid())
     known = ", ".join(names)
-    column.note(
-        null, "the type of the event is null", "fill it in the source", rule=rule, show=False
-    )
     other = (at < 0) & ~null
     unnamed = pc.unique(texts.filter(pa.array(other))).to_pylist()
     for one in unnamed:
@@ -109,6 +106,9 @@ def event_types(
             rule=rule,
             show=False,
         )
+    column.note(
+        null, "the type of the event is null", "fill it in the source", rule=rule, show=False
+    )
     return at.astype(np.int8), at >= 0
 
 

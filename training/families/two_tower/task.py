@@ -96,6 +96,7 @@ def two_tower_task(
             mask_taken=training.mask_taken,
             trained_only=training.negative_items == "trained",
             targets=training.towards == "targets",
+            history_gap_seconds=60 * training.history_gap_minutes,
         ),
     )
 
