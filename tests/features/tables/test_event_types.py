@@ -30,8 +30,10 @@ def test_a_row_weighs_its_weight_times_that_of_its_type(read_shop: Read) -> None
     roles = {"events": EVENTS, "targets": BOUGHT}
     events = typed(read_shop, types, roles).events
     assert events.weight.tolist() == [1 * 1, 2 * 10, 1 * 3, 1 * 1, 0.5 * 3]
-    assert events.type is not None and events.type.tolist() == [0, 2, 1, 0, 1]
-    assert events.target is not None and np.flatnonzero(events.target).tolist() == [1]
+    assert events.type is not None
+    assert events.type.tolist() == [0, 2, 1, 0, 1]
+    assert events.target is not None
+    assert np.flatnonzero(events.target).tolist() == [1]
     alone = typed(read_shop, types, {**roles, "weight": None}).events
     assert alone.weight.tolist() == [1, 10, 3, 1, 3]
 
@@ -61,7 +63,8 @@ def test_types_are_neither_fractions_nor_lists(read_shop: Read) -> None:
 def test_a_label_may_be_one_of_several_types(read_shop: Read) -> None:
     roles = {"label": {"column": "event", "one_of": ["purchase", "cart"]}}
     found = typed(read_shop, ["view", "purchase", "cart", "view", "view"], roles).events
-    assert found.label is not None and found.label.tolist() == [0, 1, 1, 0, 0]
+    assert found.label is not None
+    assert found.label.tolist() == [0, 1, 1, 0, 0]
     with pytest.raises(DataError, match="the label is null"):
         typed(read_shop, ["view", None, "cart", "view", "view"], roles)
 
