@@ -196,6 +196,11 @@ class InteractionsTable(StrictModel):
                 "'targets' are rows that lists are to hold, and 'label' says what came of a row: "
                 "keep one of them"
             )
+        if self.label is not None and self.events is not None and self.events.seen:
+            raise ValueError(
+                "'events.seen' is about lists, which leave items out, and a 'label' is for "
+                "rankers: leave it out"
+            )
         return self
 
     @model_validator(mode="after")

