@@ -84,7 +84,7 @@ def gap_lines(log: list[str]) -> list[str]:
     has = {line.split(":")[0] for line in log}
     if not {"targets", "time"} <= has:
         return []
-    comment = "a two-tower's alone: leave it out with another model"
+    comment = "a two-tower's alone: remove it where the model is another one"
     lines = [
         f"history_gap_minutes: {GAP_MINUTES}   # what came just before a row is no history of it",
         "towards: rows   # all rows are learnt from; only targets are evaluated",

@@ -41,10 +41,7 @@ def asked_rows(events: Events, parts: NDArray[np.int8]) -> NDArray[np.bool_]:
 
 
 def funnel_words(schema: Schema, events: Events, parts: NDArray[np.int8]) -> list[str]:
-    """Return what is to be said of held-out rows that repeat what their user did just before.
-
-    Where the schema says which rows are asked for it is good to know, else it is a warning.
-    """
+    """Return what is to be said of held-out rows that repeat what their user did just before."""
     before = None if schema.interactions.label is not None else just_before(schema, events)
     asked = asked_rows(events, parts)
     if before is None or not asked.any():

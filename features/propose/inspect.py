@@ -165,7 +165,7 @@ def inspect(
         ),
         table_bytes=table_bytes,
         fingerprint=tables.fingerprint,
-        notes=(*notes, *(funnel_words(schema, events, parts) if events.target is not None else ())),
+        notes=(*notes, *funnel_words(schema, events, parts)),
         labels=tuple(part for one in outcomes for part in one),
     )
 
@@ -261,7 +261,6 @@ def _warnings(
             f"{again.sum() / asked.sum():.0%} of the held-out rows repeat a pair of user and item "
             "seen before: evaluation.filter_seen leaves them out of what counts"
         )
-    found += [] if events.target is not None else funnel_words(schema, events, parts)
     if held_out and not (parts == 1).any():
         found.append("no validation rows: training cannot determine when to stop")
     return found

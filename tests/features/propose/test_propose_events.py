@@ -88,4 +88,4 @@ def test_check_says_what_repeats_a_moment_later(tmp_path: Path) -> None:
     del raw["schema"]["interactions"]["targets"], raw["schema"]["interactions"]["events"]
     path.write_text(yaml.safe_dump(raw))
     report = family_of(load_config(path)).inspect(load_config(path))
-    assert any("(50%)" in one and "interactions.targets" in one for one in report.warnings)
+    assert any("(50%)" in one and "interactions.targets" in one for one in report.notes)
