@@ -19,6 +19,7 @@ from recsys.features.dataset.queries import build_queries, users_to_ask
 from recsys.features.dataset.session_queries import build_session_queries
 from recsys.features.dataset.sessions import SessionConfig, cut_sessions
 from recsys.features.dataset.split import SplitConfig, assign
+from recsys.features.requests.table import request_table
 from recsys.features.schema import EventTypes
 from recsys.features.tables.undone import NEVER
 
@@ -91,6 +92,13 @@ def test_pairs_of_a_probability_are_positive_where_they_are_targets(data: Datase
     found = list(zip(pairs.query.tolist(), pairs.item_row.tolist(), strict=True))
     assert (0, 1) not in found  # bought before
     assert [one for one, label in zip(found, pairs.label, strict=True) if label] == [(0, 0)]
+
+
+def test_requests_from_a_log_say_what_was_bought_as_seen(data: Dataset) -> None:
+    histories = data.histories((0, 1, 2))
+    table = request_table(data.schema, data.tables, histories, np.array([0, 1]))
+    assert table.column("history").to_pylist() == [[0, 1, 1, 2, 0, 1], [2, 3]]
+    assert table.column("seen").to_pylist() == [[1, 0, 1], []]
 
 
 def test_rows_are_trained_towards_with_all_earlier_rows_as_history(session_data: Make) -> None:
