@@ -7,7 +7,7 @@ so it can be stored in a bundle and describes the requests that the model answer
 from collections.abc import Mapping
 from functools import reduce
 from operator import or_
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -54,13 +54,28 @@ class Condition(StrictModel):
         return self
 
 
+def _type_name(given: Any) -> Any:
+    """Return a type of events as text, where it is text or a whole number."""
+    return str(given) if isinstance(given, int) and not isinstance(given, bool) else given
+
+
 class LabelColumn(StrictModel):
-    """What a ranker learns to predict: 0 or 1, or whether a number is `at_least` a threshold."""
+    """What a ranker learns to predict: 0 or 1, or whether a value is `at_least` or `one_of`."""
 
     column: Name
-    """Column of 0 and 1, or of numbers with `at_least`."""
+    """Column of 0 and 1, of numbers with `at_least`, or of anything with `one_of`."""
     at_least: float | None = None
     """Numbers from here on are positive."""
+    one_of: tuple[str | int, ...] | None = None
+    """Values that are positive, as types of events: `[purchase]`; all others are negative."""
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Self:
+        if self.at_least is not None and self.one_of is not None:
+            raise ValueError("a label takes at_least or one_of, not both")
+        if self.one_of == ():
+            raise ValueError("one_of is empty: no row would be positive")
+        return self
 
 
 class Outcome(LabelColumn):
@@ -77,6 +92,59 @@ class Outcome(LabelColumn):
         if name == "before":  # calibration_error_before is the label's, before calibration
             raise ValueError("'before' is what metrics call another thing: choose another name")
         return name
+
+
+class EventTypes(StrictModel):
+    """What the types of events of a log mean: views, carts, purchases, returns."""
+
+    column: Name
+    """Column of the type."""
+    weights: Annotated[dict[str, Annotated[float, Field(ge=0)]], Field(min_length=1)]
+    """Every type that is read, and how much a row of it counts: `{view: 1, cart: 3, purchase: 10}`.
+    It multiplies `weight`, where there is one. Plain models count a pair of user and item by the
+    heaviest of its rows, over the largest of these weights."""
+    undo: dict[str, str] = Field(default_factory=dict)
+    """Types that take an earlier row back, and the type of that row: `{return: purchase}`. Each
+    such row removes the last earlier row of the same user and item of that type, once, and is no
+    interaction itself."""
+    seen: tuple[str, ...] = ()
+    """Types whose items a user has had, for `evaluation.filter_seen` and for lists from a log:
+    `[purchase]` still recommends what was only looked at. Empty: all types."""
+
+    @field_validator("weights", "undo", "seen", mode="before")
+    @classmethod
+    def _types_are_text(cls, given: Any) -> Any:
+        """Types may be whole numbers in the file; they are compared as text."""
+        if isinstance(given, Mapping):
+            return {_type_name(key): value for key, value in given.items()}
+        if isinstance(given, list | tuple):
+            return tuple(_type_name(one) for one in given)
+        return given
+
+    @model_validator(mode="after")
+    def _named_once(self) -> Self:
+        known = ", ".join(self.weights)
+        for undoing, undone in self.undo.items():
+            if undoing in self.weights:
+                raise ValueError(
+                    f"'{undoing}' is in weights and in undo: what takes a row back is no "
+                    "interaction, so leave it out of weights"
+                )
+            if undone not in self.weights:
+                hint = nearest(undone, list(self.weights))
+                raise ValueError(f"undo: '{undone}' is none of the weights, {known}{hint}")
+        for one in self.seen:
+            if one not in self.weights:
+                hint = nearest(one, list(self.weights))
+                raise ValueError(f"seen: '{one}' is none of the weights, {known}{hint}")
+        if not any(self.weights.values()):
+            raise ValueError("all weights are 0: no row would count")
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All types, those that take rows back last: `Events.type` is a place among them."""
+        return (*self.weights, *self.undo)
 
 
 class InteractionsTable(StrictModel):
@@ -107,7 +175,12 @@ class InteractionsTable(StrictModel):
     session: Name | None = None
     """Column that is equal in all rows of one session."""
     where: tuple[Condition, ...] = ()
-    """Conditions that a row has to meet to count."""
+    """Conditions that a row has to meet to be read at all."""
+    events: EventTypes | None = None
+    """Types of events, how much each counts, and which take an earlier one back."""
+    targets: Condition | None = None
+    """Rows that are asked for: `{column: event, one_of: [purchase]}`. Models that retrieve are
+    trained towards these and evaluated on them; the others are history. null: all rows."""
 
     @model_validator(mode="after")
     def _one_clock(self) -> Self:
@@ -115,6 +188,20 @@ class InteractionsTable(StrictModel):
             raise ValueError("give 'time' or 'order' for the interactions, not both")
         if bool(self.user) != bool(self.item) or (not self.user and self.label is None):
             raise ValueError("the interactions need the columns 'user' and 'item'")
+        return self
+
+    @model_validator(mode="after")
+    def _targets_or_a_label(self) -> Self:
+        if self.targets is not None and self.label is not None:
+            raise ValueError(
+                "'targets' are rows that lists are to hold, and 'label' says what came of a row: "
+                "keep one of them"
+            )
+        if self.label is not None and self.events is not None and self.events.seen:
+            raise ValueError(
+                "'events.seen' is about lists, which leave items out, and a 'label' is for "
+                "rankers: leave it out"
+            )
         return self
 
     @model_validator(mode="after")

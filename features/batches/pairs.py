@@ -33,7 +33,8 @@ class LoaderConfig:
 
     whole_catalogue: every item is a candidate of every batch. mask_taken: items a user interacted
     with in training are not negatives of theirs. trained_only: items without a training row are
-    neither drawn nor in the whole catalogue.
+    neither drawn nor in the whole catalogue. targets: only training rows that are asked for are to
+    be found; else all are.
     """
 
     batch_size: int
@@ -48,6 +49,8 @@ class LoaderConfig:
     whole_catalogue: bool = False
     mask_taken: bool = False
     trained_only: bool = False
+    targets: bool = True
+    history_gap_seconds: float = 0
 
 
 class PairLoader:
@@ -58,7 +61,12 @@ class PairLoader:
         self.config = config
         self.examples: Examples
         if config.examples == "rows":
-            self.examples = Rows(data, config.history_length)
+            self.examples = Rows(
+                data,
+                config.history_length,
+                targets=config.targets,
+                gap_seconds=config.history_gap_seconds,
+            )
         else:
             roles = data.schema.interactions
             ordered = roles.time is not None or roles.order is not None
@@ -68,6 +76,8 @@ class PairLoader:
                 config.positives,
                 ordered=ordered,
                 cut=config.cut_history,
+                targets=config.targets,
+                gap_seconds=config.history_gap_seconds,
             )
         drawable = data.train_counts > 0 if config.trained_only else np.ones(data.num_items, bool)
         self.drawable = np.flatnonzero(drawable)
@@ -157,14 +167,16 @@ class PairLoader:
 
     def _log_inclusion(self) -> NDArray[np.float32]:
         """Return log of the probability that each item is a candidate, (n_items,)."""
-        config, counts = self.config, self.data.train_counts
+        config, data = self.config, self.data
         if config.whole_catalogue:
-            return np.zeros(len(counts), np.float32)
+            return np.zeros(data.num_items, np.float32)
+        rows = data.targets_of((TRAIN,)) if config.targets else data.events_of((TRAIN,))
+        counts = np.bincount(data.tables.events.item_row[rows], minlength=data.num_items)
         num_rows = int(counts.sum())
         rows_a_batch = config.batch_size * num_rows / len(self.examples)
         if config.examples == "users":
             # On average: a user has its rows after the cut in the batch, `positives` at most.
-            lengths = np.bincount(self.data.tables.events.user_row[self.data.part == TRAIN])
+            lengths = np.bincount(data.tables.events.user_row[rows])
             lengths = lengths[lengths > 0]
             left = (lengths + 1) / 2 if config.cut_history else lengths
             rows_a_batch = config.batch_size * float(np.minimum(left, config.positives).mean())

@@ -3,7 +3,7 @@
 A row is an event with its user, its context and its item side by side, joined as it is drawn:
 users and items are encoded once each, however often the log names them. Training may see a
 share of the negative rows alone; a log without labels gets negatives of other items
-(`recsys.features.batches.negatives`).
+(`recsys.features.batches.negatives`), of its rows that are asked for.
 """
 
 from collections.abc import Iterator
@@ -79,7 +79,7 @@ class RankingLoader:
             derived, data.tables.events, data.items, encoder.layout("items"), encoder.scalers
         )
         self._memory = RowMemory(data)
-        self.events = data.events_of((TRAIN,))
+        self.events = data.targets_of((TRAIN,))
         self._label = self._labels(self.events)
         self._events_an_epoch = num_kept(self._label, negative_rate)
         if negatives:
@@ -96,18 +96,18 @@ class RankingLoader:
 
     def num_rows(self, part: int) -> int:
         """Return how many rows `ordered` gives of `part`."""
-        return int((self.data.part == part).sum()) * (1 + self._num_drawn)
+        return len(self.data.targets_of((part,))) * (1 + self._num_drawn)
 
     def num_known(self, part: int) -> tuple[int, ...]:
         """Return in how many rows of `part` each further outcome is known."""
         outcomes = self.data.tables.events.outcomes
         if outcomes is None:
             return ()
-        return tuple((~np.isnan(outcomes[self.data.events_of((part,))])).sum(axis=0).tolist())
+        return tuple((~np.isnan(outcomes[self.data.targets_of((part,))])).sum(axis=0).tolist())
 
     def users(self, part: int) -> NDArray[np.int32]:
         """Return the user of each row that `ordered` gives of `part`."""
-        users = self.data.tables.events.user_row[self.data.events_of((part,))]
+        users = self.data.tables.events.user_row[self.data.targets_of((part,))]
         return np.repeat(users, 1 + self._num_drawn)
 
     def items(self, part: int) -> NDArray[np.int64]:
@@ -157,7 +157,7 @@ class RankingLoader:
 
     def _ordered_rows(self, part: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return event and item of each row that `ordered` gives of `part`."""
-        numbers = self.data.events_of((part,))
+        numbers = self.data.targets_of((part,))
         own = self.data.tables.events.item_row[numbers].astype(np.int64)
         if not self._num_drawn:
             return numbers, own

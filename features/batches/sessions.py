@@ -46,6 +46,8 @@ class SessionLoaderConfig:
     step_dropout: share of the inputs that are removed, never the last one; a removed step asks
     nothing, the step before it asks for it all the same.
     trained_only: items without a training row are neither drawn nor in the whole catalogue.
+    targets: only events that are asked for are targets, a window ends with the last of them, and
+    one without any is none; else all events but a session's first are targets.
     """
 
     batch_size: int
@@ -61,6 +63,7 @@ class SessionLoaderConfig:
     step_dropout: float
     trained_only: bool
     seed: int
+    targets: bool = True
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.max_length < 1:
@@ -102,7 +105,12 @@ class SessionLoader:
         trained = sessions.only(data.part == TRAIN)
         check_next_items(trained)
         self.events = trained.order
-        self._owner, self._starts, self._lengths = _windows(trained.offsets, config)
+        target = data.tables.events.target if config.targets else None
+        self._next_asked = None if target is None else np.append(target[self.events[1:]], False)
+        self._owner, self._starts, self._lengths = _windows(
+            trained.offsets, config, self._next_asked
+        )
+        check_targets(len(self._starts))
         self._users = trained.user[self._owner]
         drawable = data.train_counts > 0 if config.trained_only else np.ones(data.num_items, bool)
         self.drawable = np.flatnonzero(drawable)
@@ -192,16 +200,33 @@ class SessionLoader:
         """Return the inputs of the windows `chosen` (B,), some removed."""
         config, lengths = self.config, self._lengths[chosen]
         if config.positions == "random_prefix":
-            lengths = 1 + (rng.random(len(chosen)) * lengths).astype(np.int64)
+            lengths = self._prefixes(chosen, rng.random(len(chosen)))
         at = pieces(self._starts[chosen], lengths)
         owner = np.repeat(np.arange(len(chosen)), lengths)
         last = np.zeros(len(at), bool)
         last[np.cumsum(lengths) - 1] = True
-        asks = np.ones(len(at), bool) if config.positions == "all" else last
+        asks = last
+        if config.positions == "all":
+            asks = np.ones(len(at), bool) if self._next_asked is None else self._next_asked[at]
         if not config.step_dropout:
             return _Steps(at, owner, asks)
         stays = ~_drawn(rng, config.step_dropout, len(at)) | last
         return _Steps(at[stays], owner[stays], asks[stays])
+
+    def _prefixes(self, chosen: _Ints, drawn: NDArray[np.float64]) -> _Ints:
+        """Return the length of a prefix of each window `chosen` (B,), its last input one that asks.
+
+        drawn: (B,) from 0 to 1.
+        """
+        lengths = self._lengths[chosen]
+        if self._next_asked is None:
+            return 1 + (drawn * lengths).astype(np.int64)
+        at = pieces(self._starts[chosen], lengths)
+        asks = np.flatnonzero(self._next_asked[at])
+        owner = np.repeat(np.arange(len(chosen)), lengths)[asks]
+        count = np.bincount(owner, minlength=len(chosen))
+        one = np.cumsum(count) - count + (drawn * count).astype(np.int64)
+        return asks[one] - (np.cumsum(lengths) - lengths) + 1
 
     def _candidates(self, targets: _Ints, rng: np.random.Generator) -> _Ints:
         """Return the distinct rows of the loss's negatives, ascending."""
@@ -248,14 +273,40 @@ class SessionLoader:
             frequent_negatives=config.frequent_negatives,
         )
 
+    def _asked_targets(self, window: _Ints) -> NDArray[np.float64]:
+        """Return the same where some events alone are targets."""
+        assert self._next_asked is not None
+        asks = self._next_asked[pieces(self._starts, self._lengths)]
+        if self.config.positions == "random_prefix":
+            return np.where(asks, 1 / np.bincount(window[asks])[window], 0.0)
+        last = np.zeros(len(window), bool)
+        last[np.cumsum(self._lengths) - 1] = True
+        others = 1 - self.config.step_dropout if self.config.positions == "all" else 0.0
+        return np.where(last, 1.0, np.where(asks, others, 0.0))
+
     def _asked(self, window: _Ints) -> NDArray[np.float64]:
         """Return the probability that each input of its window asks, (N,)."""
+        if self._next_asked is not None:
+            return self._asked_targets(window)
         if self.config.positions == "random_prefix":
             return 1 / self._lengths[window]
         last = np.zeros(len(window))
         last[np.cumsum(self._lengths) - 1] = 1
         others = 1 - self.config.step_dropout if self.config.positions == "all" else 0.0
         return np.where(last > 0, 1.0, others)
+
+
+def check_targets(num_windows: int) -> None:
+    """Refuse training events none of which is a target behind another event of its session.
+
+    Raises:
+        DataError: they are such.
+    """
+    if not num_windows:
+        raise DataError(
+            "no target of the training rows has an earlier row in its session: nothing to learn",
+            remedy="see interactions.targets, training.towards and sessions",
+        )
 
 
 def check_next_items(trained: Sessions) -> None:
@@ -271,9 +322,16 @@ def check_next_items(trained: Sessions) -> None:
         )
 
 
-def _windows(offsets: _Ints, config: SessionLoaderConfig) -> tuple[_Ints, _Ints, _Ints]:
-    """Return session, place of the first input and number of inputs of each window, (W,)."""
+def _windows(
+    offsets: _Ints, config: SessionLoaderConfig, next_asked: NDArray[np.bool_] | None
+) -> tuple[_Ints, _Ints, _Ints]:
+    """Return session, place of the first input and number of inputs of each window, (W,).
+
+    next_asked: (E,) whether the event after each one is a target; None: all are.
+    """
     inputs = np.diff(offsets) - 1
+    if next_asked is not None:
+        inputs = _until_the_last(next_asked, offsets[:-1], inputs)
     count = -(-inputs // config.max_length)
     if config.windows == "last":
         count = np.minimum(count, 1)
@@ -281,7 +339,21 @@ def _windows(offsets: _Ints, config: SessionLoaderConfig) -> tuple[_Ints, _Ints,
     from_end = pieces(np.zeros(len(count), np.int64), count)
     ends = inputs[owner] - from_end * config.max_length
     starts = np.maximum(ends - config.max_length, 0)
-    return owner, offsets[owner] + starts, ends - starts
+    starts, lengths = offsets[owner] + starts, ends - starts
+    if next_asked is None:
+        return owner, starts, lengths
+    lengths = _until_the_last(next_asked, starts, lengths)
+    some = lengths > 0
+    return owner[some], starts[some], lengths[some]
+
+
+def _until_the_last(next_asked: NDArray[np.bool_], starts: _Ints, lengths: _Ints) -> _Ints:
+    """Return how many inputs each run has up to the last that asks, 0 where none does."""
+    places = np.arange(1, len(next_asked) + 1)
+    last = np.maximum.accumulate(np.where(next_asked, places, 0))
+    ends = starts + lengths
+    found = np.where(ends > 0, last[np.maximum(ends - 1, 0)], 0) - starts
+    return np.where(lengths > 0, np.clip(found, 0, lengths), 0)
 
 
 def _drawn(rng: np.random.Generator, share: float, count: int) -> NDArray[np.bool_]:

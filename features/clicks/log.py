@@ -193,6 +193,11 @@ def _check_settings(
     """Refuse what a log that is never in memory as a whole cannot do."""
     if schema.interactions.label is None:
         raise ConfigError("a streamed log is for rankers: give schema.interactions.label")
+    if schema.interactions.events is not None and schema.interactions.events.undo:
+        raise ConfigError(
+            "schema.interactions.events.undo looks for earlier rows, and a streamed log is never "
+            "in memory as a whole: leave it out, or set data.stream: false"
+        )
     for derived in schema.past_features:
         raise ConfigError(
             f"feature '{derived.name}': a streamed log is never in memory as a whole, so it "

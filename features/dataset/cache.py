@@ -36,7 +36,8 @@ from recsys.features.tables.ledger import Drop
 from recsys.features.tables.sources import Policies, Sources
 
 _EVENTS = (
-    "user_row", "item_row", "time", "weight", "row", "label", "outcomes", "split", "session"
+    "user_row", "item_row", "time", "weight", "row", "label", "outcomes", "split", "session",
+    "type", "target",
 )  # fmt: skip
 _SIDES = ("items", "users", "context")
 _log = logging.getLogger(__name__)

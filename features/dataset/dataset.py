@@ -16,8 +16,10 @@ from recsys.core.errors import ConfigError, DataError, Row
 from recsys.data.batch import FeatureBlock
 from recsys.features.dataset.histories import Histories
 from recsys.features.dataset.split import (
+    PART_NAMES,
     TEST,
     TRAIN,
+    VALIDATION,
     SplitConfig,
     assign,
     drawn_cold,
@@ -31,10 +33,11 @@ from recsys.features.encoding.history_features import past_scalers
 from recsys.features.encoding.label_features import TrainingLabels
 from recsys.features.encoding.multiplicity import settle
 from recsys.features.schema import Schema
-from recsys.features.tables.checked import Tables, read_tables
+from recsys.features.tables.checked import Events, Tables, read_tables, without_undone
 from recsys.features.tables.ledger import Drop
 from recsys.features.tables.log import take_rows
 from recsys.features.tables.sources import Policies, Sources
+from recsys.features.tables.undone import NEVER
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,11 @@ class Dataset:
         """Return the numbers of the events in `parts`, ascending."""
         return np.flatnonzero(is_among(self.part, np.array(parts, self.part.dtype)))
 
+    def targets_of(self, parts: tuple[int, ...]) -> NDArray[np.int64]:
+        """Return the numbers of the events in `parts` that are asked for, ascending."""
+        chosen, target = self.events_of(parts), self.tables.events.target
+        return chosen if target is None else chosen[target[chosen]]
+
     def training_labels(self) -> TrainingLabels:
         """Return what the training rows say of each other, for the features of labels."""
         return TrainingLabels(
@@ -88,10 +96,33 @@ class Dataset:
 
     def histories(self, parts: tuple[int, ...]) -> Histories:
         """Return each user's events in `parts`, in order."""
-        chosen, events = self.events_of(parts), self.tables.events
+        return self._histories(self.events_of(parts))
+
+    def asked(self, parts: tuple[int, ...]) -> Histories:
+        """Return each user's events in `parts` that are asked for, in order."""
+        return self._histories(self.targets_of(parts))
+
+    def had(self, parts: tuple[int, ...]) -> Histories:
+        """Return each user's events in `parts` whose items they have had, in order."""
+        chosen = self.events_of(parts)
+        return self._histories(chosen[are_had(self.schema, self.tables.events)[chosen]])
+
+    def _histories(self, chosen: NDArray[np.int64]) -> Histories:
+        events = self.tables.events
         return Histories.build(
             events.user_row[chosen], events.item_row[chosen], events.time[chosen], self.num_users
         )
+
+
+def are_had(schema: Schema, events: Events) -> NDArray[np.bool_]:
+    """Return whether an event says that its user has had the item, (E,) bool.
+
+    All do where `interactions.events.seen` does not name types.
+    """
+    role = schema.interactions.events
+    if role is None or not role.seen or events.type is None:
+        return np.ones(len(events), bool)
+    return np.array([name in role.seen for name in role.names])[events.type]
 
 
 def prepare(
@@ -107,7 +138,7 @@ def prepare(
         DataError: a row, a column or a whole table is not as declared.
         NotFoundError: a path does not exist.
     """
-    tables = read_tables(schema, sources, policies, split_column=split.column)
+    tables = read_tables(schema, sources, policies, split_column=split.column, to_part=True)
     tables, part, cold = parted(schema, tables, split)
     encoder = fit_encoder(schema, tables, part, lookups)
     return remembering(encoded(encoder.schema, tables, part, encoder, cold))
@@ -161,7 +192,9 @@ def parted(
         ConfigError: `split.cold_items.from` without a time.
         DataError: no item is cold, or no training row is left; a part would be empty.
     """
-    part, config = part_of(schema, tables, split), split.cold
+    tables, part = _settled(schema, tables, split)
+    _check_targets(split, tables.events, part)
+    config = split.cold
     if config is None:
         return tables, part, np.zeros(tables.items.num_rows, bool)
     events = tables.events
@@ -198,12 +231,49 @@ def parted(
     return left, part[~gone], cold
 
 
+def _settled(schema: Schema, tables: Tables, split: SplitConfig) -> tuple[Tables, NDArray[np.int8]]:
+    """Return the tables without rows that were taken back, and the part of each event.
+
+    Of a split by time a row stays where it was taken back in a later part than its own.
+    """
+    if split.kind != "time":
+        tables = without_undone(schema, tables)
+    part, events = part_of(schema, tables, split), tables.events
+    if events.undone is None:
+        return tables, part
+    starts = [int(events.time[part == one].min(initial=NEVER)) for one in (VALIDATION, TEST)]
+    gone = events.undone != NEVER
+    begins = np.minimum.accumulate(starts[::-1])[::-1]  # a part may be empty
+    gone &= np.searchsorted(begins, events.undone, side="right") <= part
+    return without_undone(schema, tables, gone), part[~gone]
+
+
+def _check_targets(split: SplitConfig, events: Events, part: NDArray[np.int8]) -> None:
+    """Refuse a part of which nothing is asked for.
+
+    Raises:
+        DataError: there is one.
+    """
+    if events.target is None:
+        return
+    counts = np.bincount(part[events.target], minlength=3)
+    needed = [one for one in split.parts if not (one == VALIDATION and split.trains_on_validation)]
+    for one in needed:
+        if not counts[one]:
+            raise DataError(
+                f"split {split.kind}: no {PART_NAMES[one]} row is a target "
+                f"({counts[TRAIN]:,} training, {counts[VALIDATION]:,} validation and "
+                f"{counts[TEST]:,} test rows are)",
+                remedy="change interactions.targets, or the section 'split'",
+            )
+
+
 def part_of(schema: Schema, tables: Tables, split: SplitConfig) -> NDArray[np.int8]:
     """Return the part of each event, (E,) int8."""
     events = tables.events
     drawn = drawn_validation(schema, tables, split) is not None
     pair_hash = _pair_hash(schema, tables) if drawn and not _is_in_order(schema) else None
-    return assign(split, events.user_row, events.time, events.split, pair_hash)
+    return assign(split, events.user_row, events.time, events.split, pair_hash, events.target)
 
 
 def drawn_validation(schema: Schema, tables: Tables, split: SplitConfig) -> str | None:

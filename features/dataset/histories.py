@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from recsys.data.batch import Jagged
 
+_SECOND = 1_000_000  # microseconds
+
 
 @dataclass(frozen=True)
 class Histories:
@@ -50,6 +52,20 @@ class Histories:
         first[self.offsets[:-1][self.lengths() > 0]] = True
         starts = np.flatnonzero(first)
         return np.repeat(starts, np.diff(np.append(starts, len(first))))
+
+    def before_each_by(self, seconds: float) -> NDArray[np.int64]:
+        """Return the same where what is less than `seconds` old is no history either, (T,).
+
+        The times are microseconds; they are compared by whole seconds.
+        """
+        if not seconds or not len(self.time):
+            return self.before_each()
+        user = np.repeat(np.arange(len(self)), self.lengths())
+        when = (self.time - self.time.min()) // _SECOND
+        gap = int(np.ceil(seconds))
+        width = int(when.max()) + gap + 1  # of a user: no time of one reaches into the next
+        ends = np.searchsorted(user * width + when + gap, user * width + when, side="right")
+        return np.clip(ends, self.offsets[:-1][user], self.before_each())
 
     def last(self, users: NDArray[np.integer], length: int | None = None) -> Jagged:
         """Return the last `length` (or all) item rows of `users` (B,), oldest first."""

@@ -75,17 +75,17 @@ def sample_pairs(
         items: (n_items,) bool.
         history_length: events that the model sees.
         filter_seen: leave out pairs with an interaction before the part.
-        active_only: only users with a row in the part.
+        active_only: only users with a target in the part.
         most: pairs at most, about.
         seed: of the draw.
     """
-    before = data.histories((TRAIN,) if part == VALIDATION else (TRAIN, VALIDATION))
-    during = data.histories((part,))
+    earlier = (TRAIN,) if part == VALIDATION else (TRAIN, VALIDATION)
+    before, during = data.histories(earlier), data.asked((part,))
     here = before.lengths() > 0
     if active_only:
         here &= during.lengths() > 0
     users, rows = np.flatnonzero(here), np.flatnonzero(items)
-    seen = _keys(before.last(users), data.num_items)
+    seen = _keys(data.had(earlier).last(users), data.num_items)
     positive = _keys(during.last(users), data.num_items)
     positive = positive[items[positive % data.num_items]]
     gone = seen[items[seen % data.num_items]] if filter_seen else seen[:0]

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from recsys.core.distinct import distinct, is_among
 from recsys.data.batch import FeatureBlock, History, Jagged
-from recsys.features.dataset.dataset import Dataset
+from recsys.features.dataset.dataset import Dataset, are_had
 from recsys.features.dataset.histories import Histories
 from recsys.features.dataset.split import TEST, TRAIN, VALIDATION
+from recsys.features.schema import Schema
 from recsys.features.tables.checked import Tables
 
 
@@ -21,8 +22,9 @@ class Queries:
 
     users (Q,) int64 user rows, ascending. block: Q rows of user and context features; the context
     is that of the user's first held-out event, which a request would carry. history: the last
-    events before the part, for the model; seen: all of them. relevant: the distinct items of
-    the part, without those in `seen` where seen items are filtered. A model of sessions has
+    events before the part, for the model; seen: those of all by which an item is had. relevant: the
+    distinct items of the part that are asked for, without those in `seen` where seen items are
+    filtered. A model of sessions has
     queries of another shape: `recsys.features.dataset.session_queries`.
     """
 
@@ -67,18 +69,18 @@ def build_queries(
     earlier = (TRAIN,) if part == VALIDATION else (TRAIN, VALIDATION)
     assert part in (VALIDATION, TEST)
     events = data.tables.events
-    before, during = data.histories(earlier), data.histories((part,))
-    relevant = relevant_items(during.last(np.arange(data.num_users)), before, filter_seen, data)
+    before, had, during = data.histories(earlier), data.had(earlier), data.asked((part,))
+    relevant = relevant_items(during.last(np.arange(data.num_users)), had, filter_seen, data)
     users = np.flatnonzero(relevant.lengths().numpy() > 0)
     users = drawn_users(users, limit, seed)
-    held_out = data.events_of((part,))
+    held_out = data.targets_of((part,))
     first = held_out[np.searchsorted(events.user_row[held_out], users)]
     rows = torch.from_numpy(users)
     return Queries(
         users=users,
         block=data.users.take(rows).beside(data.context.take(torch.from_numpy(first))),
         history=before.last(users, history_length),
-        seen=before.last(users),
+        seen=had.last(users),
         relevant=relevant.take(rows),
     )
 
@@ -91,6 +93,7 @@ def drawn_users(users: NDArray[np.int64], limit: int, seed: int) -> NDArray[np.i
 
 
 def users_to_ask(
+    schema: Schema,
     tables: Tables,
     parts: NDArray[np.int8],
     part: int,
@@ -103,6 +106,7 @@ def users_to_ask(
     It takes no encoded data.
 
     Args:
+        schema: of the tables.
         tables: of the log.
         parts: (E,) the part of each event.
         part: of the queries.
@@ -112,22 +116,23 @@ def users_to_ask(
     events, num_items = tables.events, tables.items.num_rows
     pairs = events.user_row * np.int64(num_items) + events.item_row
     wanted = parts == part
+    if events.target is not None:
+        wanted &= events.target
     if passes is not None:
         wanted &= passes[events.item_row]
     found = distinct(pairs[wanted])
     if filter_seen:
-        found = found[~is_among(found, pairs[parts < part])]
+        had = (parts < part) & are_had(schema, events)
+        found = found[~is_among(found, pairs[had])]
     return distinct(found // num_items)
 
 
-def relevant_items(
-    later_items: Jagged, before: Histories, filter_seen: bool, data: Dataset
-) -> Jagged:
-    """Return the distinct items of each row, without those of `before` where asked."""
+def relevant_items(later_items: Jagged, had: Histories, filter_seen: bool, data: Dataset) -> Jagged:
+    """Return the distinct items of each row, without those of `had` where asked."""
     num_items = data.num_items
     pairs = distinct(_pairs(later_items, num_items))
     if filter_seen:
-        seen = _pairs(before.last(np.arange(data.num_users)), num_items)
+        seen = _pairs(had.last(np.arange(data.num_users)), num_items)
         pairs = pairs[~is_among(pairs, seen)]
     users, items = np.divmod(pairs, num_items)
     offsets = np.searchsorted(users, np.arange(data.num_users + 1))

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from recsys.core.distinct import first_places, is_among
+from recsys.core.distinct import first_places
 from recsys.data.batch import Jagged
-from recsys.features.dataset.dataset import Dataset
+from recsys.features.dataset.dataset import Dataset, are_had
 from recsys.features.dataset.queries import Queries, relevant_items
 from recsys.features.dataset.sessions import Sessions, history_of, pieces
 from recsys.features.dataset.split import TEST, TRAIN, VALIDATION
@@ -59,11 +59,11 @@ def _per_user(
     limit: int,
     seed: int,
 ) -> Queries:
-    before = data.histories((TRAIN,) if part == VALIDATION else (TRAIN, VALIDATION))
-    during = data.histories((part,))
-    relevant = relevant_items(during.last(np.arange(data.num_users)), before, filter_seen, data)
+    had = data.had((TRAIN,) if part == VALIDATION else (TRAIN, VALIDATION))
+    during = data.asked((part,))
+    relevant = relevant_items(during.last(np.arange(data.num_users)), had, filter_seen, data)
     users = _some(np.flatnonzero(relevant.lengths().numpy() > 0), limit, seed)
-    held_out = data.events_of((part,))
+    held_out = data.targets_of((part,))
     first = held_out[np.searchsorted(data.tables.events.user_row[held_out], users)]
     chosen = sessions.owner()[first]
     # Of a session, the events of earlier parts, one session after the other.
@@ -77,7 +77,7 @@ def _per_user(
         users=users,
         block=data.users.take(rows),
         history=history_of(data, order[pieces(end - lengths, lengths)], lengths),
-        seen=before.last(users),
+        seen=had.last(users),
         relevant=relevant.take(rows),
     )
 
@@ -96,12 +96,12 @@ def _per_event(
     place, start = np.full(len(events), -1), np.zeros(len(events), np.int64)
     place[known.order] = np.arange(len(known.order))
     start[known.order] = np.repeat(known.offsets[:-1], known.lengths())
-    asked = data.events_of((part,))
+    asked = data.targets_of((part,))
     asked = asked[place[asked] > start[asked]]
     shown = data.events_of(tuple(range(part + 1)))  # by user, then in order
+    shown = shown[are_had(data.schema, events)[shown]]
     if filter_seen:
-        pairs = events.user_row[shown].astype(np.int64) * data.num_items + events.item_row[shown]
-        asked = asked[is_among(asked, shown[first_places(pairs)])]
+        asked = asked[~_had_before(data, shown, asked)]
     asked = _some(asked, limit, seed)
     users = events.user_row[asked].astype(np.int64)
     lengths = np.minimum(place[asked] - start[asked], history_length)
@@ -114,6 +114,18 @@ def _per_event(
         seen=Jagged.of_lengths(events.item_row[shown[pieces(first, num_seen)]], num_seen),
         relevant=Jagged.of_lengths(events.item_row[asked], np.ones(len(asked), np.int64)),
     )
+
+
+def _had_before(data: Dataset, shown: _Ints, asked: _Ints) -> NDArray[np.bool_]:
+    """Return whether an event of `shown`, before it, has the user and item of each of `asked`."""
+    events = data.tables.events
+    pairs = events.user_row.astype(np.int64) * data.num_items + events.item_row
+    first = shown[first_places(pairs[shown])]
+    first = first[np.argsort(pairs[first])]
+    at = np.minimum(np.searchsorted(pairs[first], pairs[asked]), max(len(first) - 1, 0))
+    if not len(first):
+        return np.zeros(len(asked), bool)
+    return np.asarray((pairs[first[at]] == pairs[asked]) & (first[at] < asked))
 
 
 def _some(found: _Ints, limit: int, seed: int) -> _Ints:

@@ -182,6 +182,7 @@ def assign(
     time: NDArray[np.int64],
     given: NDArray[np.int8] | None,
     pair_hash: NDArray[np.uint64] | None = None,
+    target: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.int8]:
     """Return the part of each event, (E,) int8: 0 train, 1 validation, 2 test.
 
@@ -193,6 +194,7 @@ def assign(
         pair_hash: (E,) a hash of user and item, evenly spread; None: the events are in an order
             that means something. Decides which training rows become validation where a split
             column has none.
+        target: (E,) which events are asked for; None: all. Those that leave-one-out holds out.
 
     Raises:
         DataError: a part that training and evaluation need would be empty.
@@ -203,7 +205,7 @@ def assign(
         assert given is not None
         part = given if has_validation(given) else _drawn(config, user_row, given, pair_hash)
     elif config.kind == "leave_one_out":
-        part = _leave_one_out(config, user_row)
+        part = _leave_one_out(config, user_row, target)
     else:
         part = _by_time(config, time)
     is_one_time = config.kind == "time" and time.min() == time.max()
@@ -295,17 +297,22 @@ def _by_time(config: SplitConfig, time: NDArray[np.int64]) -> NDArray[np.int8]:
     return np.searchsorted(np.array(cuts), time, side="right").astype(np.int8)
 
 
-def _leave_one_out(config: SplitConfig, user_row: NDArray[np.int32]) -> NDArray[np.int8]:
-    """The last event of a user is test, the one before validation; users of one or two: train.
+def _leave_one_out(
+    config: SplitConfig, user_row: NDArray[np.int32], target: NDArray[np.bool_] | None
+) -> NDArray[np.int8]:
+    """The last target of a user is test, the one before validation; users of one or two: train.
 
-    Without a test part the last one is validation.
+    Without a test part the last one is validation. What comes after a target is of its part.
     """
-    from_end, length = _places(user_row)
-    part = np.zeros(len(user_row), np.int8)
+    rows = np.arange(len(user_row)) if target is None else np.flatnonzero(target)
+    from_end, length = _places(user_row[rows])
     held_out = (TEST, VALIDATION) if config.test else (VALIDATION,)
+    begins = np.zeros(len(user_row), np.int8)
     for place, name in enumerate(held_out):
-        part[(from_end == place) & (length >= LEAST_ROWS)] = name
-    return part
+        begins[rows[(from_end == place) & (length >= LEAST_ROWS)]] = name
+    first = np.searchsorted(user_row, user_row, side="left")
+    keyed = first * np.int64(3) + begins  # the parts of a user never fall along their rows
+    return np.asarray(np.maximum.accumulate(keyed) - 3 * first).astype(np.int8)
 
 
 def drawn_cold(config: ColdItemsConfig, item_ids: pa.ChunkedArray) -> NDArray[np.bool_]:

@@ -14,6 +14,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recsys.core.distinct import distinct, distinct_codes, distinct_counts, is_among
+from recsys.features.dataset.dataset import are_had
+from recsys.features.propose.funnel import asked_rows, funnel_words
 from recsys.features.propose.labels import (
     LABEL,
     LabelledPart,
@@ -144,7 +146,7 @@ def inspect(
     ]
     pairs = events.user_row.astype(np.int64) * tables.items.num_rows + events.item_row
     pairs_there, pair = distinct_codes(pairs)
-    across = int(_seen_earlier(pair, parts).sum())
+    across = int(_seen_earlier(pair, parts, np.ones(len(pair), bool)).sum())
     num_items, num_users = tables.items.num_rows, tables.users.num_rows
     interaction_counts = np.bincount(events.item_row, minlength=num_items)
     outcomes = _outcome_facts(schema, events, parts)
@@ -160,12 +162,12 @@ def inspect(
         drops=tables.drops,
         warnings=(
             *id_warnings(schema, tables),
-            *_warnings(schema, tables, parts, len(pairs_there), across),
+            *_warnings(schema, tables, parts, pair),
             *(warning for one in outcomes for warning in label_warnings(one)),
         ),
         table_bytes=table_bytes,
         fingerprint=tables.fingerprint,
-        notes=tuple(notes),
+        notes=(*notes, *funnel_words(schema, events, parts)),
         labels=tuple(part for one in outcomes for part in one),
     )
 
@@ -222,9 +224,9 @@ def _part_facts(schema: Schema, tables: Tables, parts: NDArray[np.int8]) -> list
 
 
 def _warnings(
-    schema: Schema, tables: Tables, parts: NDArray[np.int8], num_pairs: int, across: int
+    schema: Schema, tables: Tables, parts: NDArray[np.int8], pair: NDArray[np.int64]
 ) -> list[str]:
-    events = tables.events
+    events, num_pairs = tables.events, int(pair.max(initial=-1)) + 1
     found = []
     for feature in schema.features_of("interactions"):
         name = feature.source_column
@@ -254,11 +256,12 @@ def _warnings(
             "split lets training see the future"
         )
     held_out = int((parts > 0).sum())
-    unlabelled = schema.interactions.label is None
-    if unlabelled and held_out and across > 0.5 * held_out:
+    unlabelled, asked = schema.interactions.label is None, asked_rows(events, parts)
+    again = _seen_earlier(pair, parts, are_had(schema, events)) & asked
+    if unlabelled and held_out and again.sum() > 0.5 * asked.sum():
         found.append(
-            f"{across / held_out:.0%} of the held-out rows repeat a pair of user and item seen "
-            "before: evaluation.filter_seen leaves them out of what counts"
+            f"{again.sum() / asked.sum():.0%} of the held-out rows repeat a pair of user and item "
+            "seen before: evaluation.filter_seen leaves them out of what counts"
         )
     if held_out and not (parts == 1).any():
         found.append("no validation rows: training cannot determine when to stop")
@@ -302,12 +305,17 @@ def _nearly_unique(events: Events, name: str, num_pairs: int) -> bool:
     return len(distinct(codes)) > 0.9 * num_pairs
 
 
-def _seen_earlier(pair: NDArray[np.int64], parts: NDArray[np.int8]) -> NDArray[np.bool_]:
-    """Return which held-out events repeat a (user, item) pair of an earlier part, (E,)."""
+def _seen_earlier(
+    pair: NDArray[np.int64], parts: NDArray[np.int8], had: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Return which held-out events repeat the (user, item) pair of one of `had` (E,), (E,).
+
+    That one is of an earlier part.
+    """
     seen = np.zeros(len(pair), bool)
     for number in (1, 2):
         now = parts == number
-        seen[now] = is_among(pair[now], pair[parts < number])
+        seen[now] = is_among(pair[now], pair[(parts < number) & had])
     return seen
 
 

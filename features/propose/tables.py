@@ -19,6 +19,7 @@ from recsys.features.propose.clicks import (
     weight_lines,
 )
 from recsys.features.propose.draft import Draft, side_name
+from recsys.features.propose.events import event_lines, gap_lines
 from recsys.features.propose.few_rows import few_rows_lines
 from recsys.features.propose.id_forms import id_form_lines
 from recsys.features.propose.profile import ColumnProfile, TableProfile, profile_table
@@ -88,6 +89,7 @@ def infer(
     draft.features += context_lines(draft, used) if roles.label else _contexts(draft, used)
     draft.features += rate_lines(draft) if roles.label else []
     more = sections(draft) if roles.label else session_lines(draft) or few_rows_lines(draft)
+    more = [*gap_lines(log), *more]
     return Inference(
         yaml=draft.document(log, sides, split or proposed, more),
         unsure=tuple(draft.unsure),
@@ -177,6 +179,7 @@ def _log_lines(draft: Draft, known: Sequence[str]) -> tuple[list[str], list[str]
         )
     if not roles.label:
         where += known or _positive_lines(draft, used)
+        lines += event_lines(draft, used)
     if any(not line.startswith("#") for line in where):
         lines += ["where:", *(f"  {line}" for line in where)]
     elif where:

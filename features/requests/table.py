@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys.data.batch import FeatureBlock, History, Jagged
+from recsys.features.dataset.dataset import are_had
 from recsys.features.dataset.histories import Histories
 from recsys.features.dataset.sessions import Sessions
 from recsys.features.encoding.encoder import FeatureEncoder
@@ -83,21 +84,37 @@ def request_table(
     """Return the requests of user rows `users` (B,): key, attributes, whole history.
 
     With `sessions`, those of all events of `tables`, the history is that of the user's last session
-    with all that is known of its steps, and `seen` is the whole history.
+    with all that is known of its steps, and `seen` is the whole history. Where the schema names the
+    types of events by which an item is had (`interactions.events.seen`), `seen` is these alone.
     """
     seen = histories.last(users)
     ids = tables.items.column(schema.item_key).combine_chunks()
     requests = user_table(tables, users)
+    had = had_by(schema, tables, users)
     if sessions is None:
-        return requests.append_column(HISTORY, _id_lists(ids, seen))
+        requests = requests.append_column(HISTORY, _id_lists(ids, seen))
+        return requests if had is None else requests.append_column(SEEN, _id_lists(ids, had))
     numbers, lengths = last_session(sessions, tables.events, users)
     history = Jagged.of_lengths(tables.events.item_row[numbers], lengths)
     requests = requests.append_column(HISTORY, _id_lists(ids, history))
-    requests = requests.append_column(SEEN, _id_lists(ids, seen))
+    requests = requests.append_column(SEEN, _id_lists(ids, seen if had is None else had))
     steps = step_lists(schema, tables.events, numbers, history.offsets.numpy())
     for name in steps.column_names:
         requests = requests.append_column(name, steps.column(name))
     return requests
+
+
+def had_by(schema: Schema, tables: Tables, users: NDArray[np.int64]) -> Jagged | None:
+    """Return the items that user rows `users` (B,) have had by `interactions.events.seen`.
+
+    None: the schema does not say, and all items of the history are.
+    """
+    role, events = schema.interactions.events, tables.events
+    if role is None or not role.seen:
+        return None
+    known = events.take(np.flatnonzero(are_had(schema, events)))
+    number = tables.users.num_rows
+    return Histories.build(known.user_row, known.item_row, known.time, number).last(users)
 
 
 def _id_lists(ids: pa.Array, rows: Jagged) -> pa.Array:

@@ -6,6 +6,7 @@ sorted by user and time. Nothing is guessed: what a row that breaks a rule becom
 
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +28,7 @@ from recsys.features.tables.log import Log, read_log, take_rows
 from recsys.features.tables.reading import TableFiles, fingerprint, open_table
 from recsys.features.tables.sources import KEEP, Policies, Sources
 from recsys.features.tables.times import latest_seconds, microseconds
+from recsys.features.tables.undone import NEVER, taken_back, undoing_drops, undone_drop
 from recsys.features.tables.unknown_ids import Side, without_unknown
 
 
@@ -40,7 +42,10 @@ class Events:
     split (E,) int8, 0 train, 1 validation, 2 test, from the split column; context: E rows;
     label (E,) float32, 0 or 1, where the schema declares one; outcomes (E, K) float32, 0, 1 or NaN
     where unknown, where the schema declares some; session (E,) int32, the same number for the rows
-    of one session id, where the schema names a session column.
+    of one session id, where the schema names a session column; type (E,) int8, place among
+    `schema.interactions.events.names`, where types are declared; target (E,) bool, whether the row
+    is asked for, where the schema says which are; undone (E,) int64, when a later row took it back,
+    in the unit of `time`, `NEVER`: none did; None where such rows are gone.
     """
 
     user_row: NDArray[np.int32]
@@ -53,6 +58,9 @@ class Events:
     label: NDArray[np.float32] | None = None
     outcomes: NDArray[np.float32] | None = None
     session: NDArray[np.int32] | None = None
+    type: NDArray[np.int8] | None = None
+    target: NDArray[np.bool_] | None = None
+    undone: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.user_row)
@@ -70,6 +78,9 @@ class Events:
             None if self.label is None else self.label[rows],
             None if self.outcomes is None else self.outcomes[rows],
             None if self.session is None else self.session[rows],
+            None if self.type is None else self.type[rows],
+            None if self.target is None else self.target[rows],
+            None if self.undone is None else self.undone[rows],
         )
 
 
@@ -96,6 +107,7 @@ def read_tables(
     split_column: str | None = None,
     now: datetime | None = None,
     trained: bool = False,
+    to_part: bool = False,
 ) -> Tables:
     """Read and check all tables.
 
@@ -106,6 +118,7 @@ def read_tables(
         split_column: column of the interactions that says train, validation or test.
         now: the clock, for `policies.latest_time: now`.
         trained: the policies are those of a trained model; no message says to set one.
+        to_part: keep rows that later ones take back, for `recsys.features.dataset.dataset.parted`.
 
     Raises:
         NotFoundError: a path does not exist, or a glob matches nothing.
@@ -123,16 +136,7 @@ def read_tables(
         trained=trained,
     )
     others = _read_others(schema, files, policies, trained=trained)
-    ids = {"items": log.items, "users": log.users}
-    for side in ("items", "users"):
-        members = [name for name in others if name == side or _joins(schema, name) == side]
-        settled = settle_ids([ids[side], *(others[name].ids for name in members)], policies, side)
-        ids[side] = settled[0]
-        for name, one in zip(members, settled[1:], strict=True):
-            others[name] = replace(others[name], ids=one)
-    log = replace(log, items=ids["items"], users=ids["users"])
-    if log.sessions is not None:
-        log = replace(log, sessions=settle_ids([log.sessions], policies)[0])
+    log = _with_settled_ids(log, schema, others, policies)
     drops += log.ledger.settle()
     for name, attributes in others.items():
         others[name] = without_duplicates(attributes, policies)
@@ -145,8 +149,53 @@ def read_tables(
     for attributes in others.values():
         drops += attributes.ledger.settle()
     _check_worth(log, items, files["interactions"])
-    events = _events(log, schema, user_row, item_row)
-    return Tables(items, users, events, tuple(drops), fingerprint(files.values()))
+    events, undoing = _undone(
+        _events(log, schema, user_row, item_row), schema, files["interactions"]
+    )
+    tables = Tables(items, users, events, (*drops, *undoing), fingerprint(files.values()))
+    return tables if to_part else without_undone(schema, tables)
+
+
+def without_undone(schema: Schema, tables: Tables, gone: NDArray[np.bool_] | None = None) -> Tables:
+    """Return the tables without the rows that later ones took back.
+
+    Args:
+        schema: of the tables.
+        tables: what `read_tables` gave with `to_part`.
+        gone: (E,) which of these rows leave; None: all.
+
+    Raises:
+        DataError: no row would be left.
+    """
+    events, role = tables.events, schema.interactions.events
+    if events.undone is None or role is None:
+        return tables
+    undone = events.undone != NEVER
+    leave = undone if gone is None else undone & gone
+    left = replace(events.take(np.flatnonzero(~leave)), undone=None)
+    if not len(left):
+        raise DataError("no interaction is left: later rows take all back", column=role.column)
+    if not leave.any():
+        return replace(tables, events=left)
+    drop = undone_drop(events.row[leave], int((undone & ~leave).sum()), role)
+    return replace(tables, events=left, drops=(*tables.drops, drop))
+
+
+def _with_settled_ids(
+    log: Log, schema: Schema, others: dict[str, Attributes], policies: Policies
+) -> Log:
+    """Return the log with ids of the type that they have in all tables, as `others` then have."""
+    ids = {"items": log.items, "users": log.users}
+    for side in ("items", "users"):
+        members = [name for name in others if name == side or _joins(schema, name) == side]
+        settled = settle_ids([ids[side], *(others[name].ids for name in members)], policies, side)
+        ids[side] = settled[0]
+        for name, one in zip(members, settled[1:], strict=True):
+            others[name] = replace(others[name], ids=one)
+    log = replace(log, items=ids["items"], users=ids["users"])
+    if log.sessions is None:
+        return log
+    return replace(log, sessions=settle_ids([log.sessions], policies)[0])
 
 
 def source_fingerprint(schema: Schema, sources: Sources) -> str:
@@ -160,7 +209,7 @@ def source_fingerprint(schema: Schema, sources: Sources) -> str:
 
 
 def _open(schema: Schema, sources: Sources) -> dict[str, TableFiles]:
-    paths = {"interactions": sources.interactions}
+    paths: dict[str, Any] = {"interactions": sources.interactions}
     declared = {"items": schema.items, "users": schema.users, **schema.others}
     given = {"items": sources.items, "users": sources.users, **sources.others}
     for name in dict.fromkeys([*declared, *given]):
@@ -284,7 +333,22 @@ def _events(
         label=None if log.label is None else log.label[order],
         outcomes=None if log.outcomes is None else log.outcomes[order],
         session=None if log.sessions is None else log.sessions.codes[order],
+        type=None if log.type is None else log.type[order],
+        target=None if log.target is None else log.target[order],
     )
+
+
+def _undone(events: Events, schema: Schema, files: TableFiles) -> tuple[Events, list[Drop]]:
+    """Return the events without those that take others back, and what became of these."""
+    role = schema.interactions.events
+    if role is None or not role.undo:
+        return events, []
+    assert events.type is not None
+    by = taken_back(events.user_row, events.item_row, events.type, role)
+    undone = np.where(by >= 0, events.time[by], NEVER)
+    drops = undoing_drops(events.type, by, events.row, role, files)
+    stays = np.flatnonzero(events.type < len(role.weights))
+    return replace(events, undone=undone).take(stays), drops
 
 
 def _order(users: NDArray[np.int32], time: NDArray[np.int64]) -> NDArray[np.int64]:

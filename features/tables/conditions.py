@@ -23,19 +23,24 @@ def conditions_met(
     met = np.ones(len(rows), bool)
     for condition in where:
         column = cells(table, condition.column, rows, ledger)
-        holds = _holds(column, condition)
+        holds = condition_holds(column, condition)
         column.note(met & ~holds, f"not {_words(condition)}", "", rule=_WHERE, show=False)
         met &= holds
     return met
 
 
-def _holds(column: Cells, condition: Condition) -> Mask:
+def condition_holds(column: Cells, condition: Condition) -> Mask:
+    """Return where `condition` holds, (N,) bool; it does not where the column is null.
+
+    Raises:
+        DataError: the column is of no type that the condition is about.
+    """
     values = column.values
     if is_list(values.type):
         column.refuse("a condition on a list", "conditions are on columns of one value a row")
     holds = np.ones(len(values), bool)
     if condition.one_of is not None:
-        holds &= _is_one_of(column, condition.one_of)
+        holds &= is_one_of(column, condition.one_of)
     if condition.at_least is not None or condition.at_most is not None:
         scratch = Ledger(column.ledger.files)  # an infinity in a condition is no finding
         values = number(replace(column, ledger=scratch), Policies(infinite_numbers="null"))
@@ -47,7 +52,12 @@ def _holds(column: Cells, condition: Condition) -> Mask:
     return holds
 
 
-def _is_one_of(column: Cells, wanted: Sequence[str | int]) -> Mask:
+def is_one_of(column: Cells, wanted: Sequence[str | int]) -> Mask:
+    """Return where a value is one of `wanted`, (N,) bool; null is none of them.
+
+    Raises:
+        DataError: `wanted` holds text and the column does not, or is of no type to compare.
+    """
     values = column.values
     if is_text(values.type):
         return mask_of(pc.is_in(values, pa.array([str(one) for one in wanted], values.type)))

@@ -37,6 +37,8 @@ class Log:
     label: NDArray[np.float32] | None = None
     outcomes: NDArray[np.float32] | None = None
     sessions: Ids | None = None
+    type: NDArray[np.int8] | None = None
+    target: NDArray[np.bool_] | None = None
 
     def keep(self, mask: Mask) -> "Log":
         """Return the rows where `mask` (E,) holds."""
@@ -54,6 +56,8 @@ class Log:
             context=take_rows(self.context, np.flatnonzero(mask)),
             label=None if self.label is None else self.label[mask],
             outcomes=None if self.outcomes is None else self.outcomes[mask],
+            type=None if self.type is None else self.type[mask],
+            target=None if self.target is None else self.target[mask],
             sessions=None
             if self.sessions is None
             else self.sessions.with_rows(self.sessions.codes[mask], rows),
@@ -100,7 +104,9 @@ class _LogColumns:
         self._rows = GrowingArray(np.int64)
         numbers: dict[str, tuple[object, type]] = {
             "clock": (roles.time or roles.order, np.int64),
-            "weight": (roles.weight, np.float32),
+            "weight": (roles.weight or roles.events, np.float32),
+            "type": (roles.events, np.int8),
+            "target": (roles.targets, np.bool_),
             "label": (roles.label, np.float32),
             "part": (roles.part, np.int8),
         }
@@ -142,6 +148,8 @@ class _LogColumns:
             label=numbers.get("label"),
             outcomes=numbers.get("outcomes"),
             sessions=ids.get("session"),
+            type=numbers.get("type"),
+            target=numbers.get("target"),
         )
 
 

@@ -19,7 +19,8 @@ from recsys.core.errors import DataError, Row
 from recsys.core.strict import nearest
 from recsys.features.tables.file_formats import FORMATS, format_of
 from recsys.features.tables.paths import find_files, partitions_of
-from recsys.features.tables.table_file import File, refuse_twins
+from recsys.features.tables.sources import Logs, LogSource, Source, TableSource, sources_of
+from recsys.features.tables.table_file import File, as_in_log, refuse_twins
 
 _NOTHING: Mapping[str, str] = {}
 # Ctrl-C is Python's business: Arrow's own handler turns it into errors of whatever it was doing.
@@ -49,23 +50,31 @@ class TableFiles:
         return tuple(file.path for file in self._files)
 
     @property
+    def declared(self) -> tuple[str, ...]:
+        """What is declared of how the files are read."""
+        each = [file.declared for file in self._files]
+        return (
+            each[0] if len(set(each)) == 1 else tuple(one for some in each for one in (*some, ""))
+        )
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """Columns of the first file; every file must have those that are read."""
         first = self._files[0]
-        return (*first.columns, *(name for name in first.partitions if name not in first.columns))
+        return (*first.names, *(name for name in first.partitions if name not in first.names))
 
     def partial(self) -> dict[str, Path]:
         """Return the columns that some files have and others lack, with the first that lacks it."""
-        names = {name for file in self._files for name in (*file.columns, *file.partitions)}
+        names = {name for file in self._files for name in (*file.names, *file.partitions)}
         lacking = {
-            name: [f.path for f in self._files if name not in (*f.columns, *f.partitions)]
+            name: [f.path for f in self._files if name not in (*f.names, *f.partitions)]
             for name in names
         }
         return {name: paths[0] for name, paths in sorted(lacking.items()) if paths}
 
     def is_untyped(self, column: str) -> bool:
         """Whether values come as text whose type is still to be decided."""
-        return FORMATS[self.format].untyped or column not in self._files[0].columns
+        return FORMATS[self.format].untyped or column not in self._files[0].names
 
     def require(self, columns: Iterable[str], remedies: Mapping[str, str] = _NOTHING) -> None:
         """Check that every file has `columns`.
@@ -79,7 +88,7 @@ class TableFiles:
         """
         for column in columns:
             for file in self._files:
-                have = [*file.columns, *file.partitions]
+                have = [*file.names, *file.partitions]
                 if column not in have:
                     raise DataError(
                         f"the {self.table} table has no such column{nearest(column, have)}; "
@@ -100,7 +109,7 @@ class TableFiles:
         start = 0
         for file in self._files:
             self._starts.append(start)
-            own = [name for name in columns if name in file.columns]
+            own = [file.own(name) for name in columns if name in file.names]
             for part in FORMATS[self.format].read(file, own):
                 table = _with_partitions(part, file, columns)
                 yield Batch(table, np.arange(start, start + len(table)))
@@ -115,8 +124,8 @@ class TableFiles:
         )
 
 
-def open_table(given: str | Path, table: str) -> TableFiles:
-    """Find the files of `given` (file, glob or folder) and read their headers.
+def open_table(given: Source | Logs | Path, table: str) -> TableFiles:
+    """Find the files of `given` (file, glob or folder, or several of a log) and read their headers.
 
     Args:
         given: what the configuration says.
@@ -124,20 +133,46 @@ def open_table(given: str | Path, table: str) -> TableFiles:
 
     Raises:
         NotFoundError: nothing is there.
-        DataError: formats are mixed, or a file is not what its name says.
+        DataError: formats are mixed, a file is named twice, or is not what its name says.
     """
-    root, paths = find_files(str(given), table)
-    formats = {format_of(path).name: path for path in reversed(paths)}
+    sources = sources_of(given)
+    found = [(source, *find_files(source.path, table)) for source in sources]
+    _refuse_again([path for _, _, paths in found for path in paths], table)
+    formats = {
+        format_of(path).name: path for _, _, paths in reversed(found) for path in paths[::-1]
+    }
     if len(formats) > 1:
         names = " and ".join(f"{path} ({format_})" for format_, path in sorted(formats.items()))
         raise DataError(
             f"the {table} table mixes formats, {names}",
-            file=given,
+            file=sources[0].path,
             remedy="keep one format in a table",
         )
     (format_,) = formats
     header = FORMATS[format_].header
-    return TableFiles(table, format_, [header(path, partitions_of(path, root)) for path in paths])
+    files = [
+        _named(header(path, partitions_of(path, root), source), source)
+        for source, root, paths in found
+        for path in paths
+    ]
+    return TableFiles(table, format_, files)
+
+
+def _named(file: File, source: TableSource) -> File:
+    return as_in_log(file, source) if isinstance(source, LogSource) else file
+
+
+def _refuse_again(paths: Sequence[Path], table: str) -> None:
+    """Refuse a file that two of the logs hold: its rows would count twice."""
+    known: set[Path] = set()
+    for path in paths:
+        if path in known:
+            raise DataError(
+                f"the {table} table names this file twice",
+                file=path,
+                remedy="name it once",
+            )
+        known.add(path)
 
 
 def table_at(path: Path, table: str, columns: Sequence[str]) -> TableFiles:
@@ -151,9 +186,14 @@ def table_at(path: Path, table: str, columns: Sequence[str]) -> TableFiles:
 
 
 def fingerprint(tables: Iterable[TableFiles]) -> str:
-    """Return the sha256 (hex) of the bytes of all files, table by table in reading order."""
+    """Return the sha256 (hex) of the bytes of all files, table by table in reading order.
+
+    What is declared of how they are read counts, too.
+    """
     digest = hashlib.sha256()
     for files in tables:
+        if files.declared:
+            digest.update(f"{files.table} {files.declared}\n".encode())
         for path in files.paths:
             # Lengths distinguish "ab" + "c" from "a" + "bc".
             digest.update(f"{files.table} {path.stat().st_size}\n".encode())
@@ -166,8 +206,8 @@ def fingerprint(tables: Iterable[TableFiles]) -> str:
 def _with_partitions(part: pa.Table, file: File, columns: Sequence[str]) -> pa.Table:
     arrays = []
     for name in columns:
-        if name in file.columns:
-            arrays.append(part.column(name))
+        if name in file.names:
+            arrays.append(part.column(file.own(name)))
         else:
             value = pa.array([file.partitions[name]], pa.string())
             arrays.append(value.take(pa.array(np.zeros(len(part), np.int64))))

@@ -19,15 +19,29 @@ from numpy.typing import NDArray
 from recsys.core.errors import DataError
 from recsys.features.kinds.convert import columns_of, common_type, convert_columns
 from recsys.features.kinds.feature import Feature
-from recsys.features.schema import Condition, LabelColumn, Outcome, Schema, TimeColumn
-from recsys.features.tables.conditions import conditions_met
+from recsys.features.schema import (
+    Condition,
+    EventTypes,
+    LabelColumn,
+    Outcome,
+    Schema,
+    TimeColumn,
+)
+from recsys.features.tables.conditions import condition_holds, conditions_met
 from recsys.features.tables.id_forms import IdForm
 from recsys.features.tables.ids import IdCheck
 from recsys.features.tables.ledger import Cells, Drop, Ledger, Mask, cells
 from recsys.features.tables.reading import Batch, TableFiles
 from recsys.features.tables.sources import Policies
 from recsys.features.tables.times import TimeCheck
-from recsys.features.tables.values import labels, orders, outcomes, split_parts, weights
+from recsys.features.tables.values import (
+    event_types,
+    labels,
+    orders,
+    outcomes,
+    split_parts,
+    weights,
+)
 
 IdRole = Literal["user", "item", "session", "key"]
 """Whose ids: of a log, or the key of a table with one row a key."""
@@ -52,6 +66,8 @@ class RowRoles:
     outcomes: Sequence[Outcome] = ()
     part: str | None = None
     where: Sequence[Condition] = ()
+    events: EventTypes | None = None
+    targets: Condition | None = None
     features: Sequence[Feature] = ()
     plain: Sequence[str] = ()
     called: Mapping[str, str] = field(default_factory=dict)
@@ -83,6 +99,8 @@ class RowRoles:
             outcomes=roles.outcomes,
             part=part,
             where=roles.where,
+            events=roles.events,
+            targets=roles.targets,
             features=schema.features_of("interactions") if features is None else features,
         )
 
@@ -99,6 +117,7 @@ class RowRoles:
         wanted += [self.label.column] if self.label else []
         wanted += [outcome.column for outcome in self.outcomes]
         wanted += [condition.column for condition in self.where]
+        wanted += [role.column for role in (self.events, self.targets) if role is not None]
         wanted += self.converted
         return list(dict.fromkeys(name for name in wanted if name is not None))
 
@@ -115,9 +134,11 @@ class Rows:
 
     rows (N,) int64: numbers over the files. ids: role -> (N,) dictionary of whole numbers (int64,
     uint64) or text (large_string), none null. clock (N,) int64: times in the unit of their column
-    (microseconds for `datetime`), or order values. weight (N,) float32, zero or more. label (N,)
-    float32, 0 or 1. outcomes (N, K) float32, 0, 1 or NaN where unknown. part (N,) int8: 0 train,
-    1 validation, 2 test. columns: source column -> (N,) values as
+    (microseconds for `datetime`), or order values. weight (N,) float32, zero or more, times that of
+    the event's type. type (N,) int8, the place among `EventTypes.names`. target (N,) bool, whether
+    it is asked for. label (N,) float32, 0 or 1.
+    outcomes (N, K) float32, 0, 1 or NaN where unknown. part (N,) int8: 0 train, 1 validation, 2
+    test. columns: source column -> (N,) values as
     `recsys.features.kinds.convert.convert_columns` gives them, or as they are.
     """
 
@@ -129,6 +150,8 @@ class Rows:
     label: NDArray[np.float32] | None = None
     outcomes: NDArray[np.float32] | None = None
     part: NDArray[np.int8] | None = None
+    type: NDArray[np.int8] | None = None
+    target: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -242,6 +265,13 @@ class RowReader:
         found: dict[str, tuple[NDArray[Any], Mask]] = {}
         if roles.weight is not None:
             found["weight"] = weights(cell(roles.weight), policies)
+        if roles.events is not None:
+            types, named = event_types(cell(roles.events.column), roles.events, policies)
+            found["type"] = types, named
+            found["weight"] = _weighted(found.get("weight"), types, roles.events)
+        if roles.targets is not None:
+            holds = condition_holds(cell(roles.targets.column), roles.targets)
+            found["target"] = holds, np.ones(len(holds), bool)
         if roles.time is not None and self._time is not None:
             found["clock"] = self._time.check(cell(roles.time.column))
         elif roles.order is not None:
@@ -275,6 +305,16 @@ class RowReader:
             {role: pa.nulls(0).dictionary_encode() for role in self._ids},
             {name: pa.nulls(0) for name in self._roles.converted},
         )
+
+
+def _weighted(
+    given: tuple[NDArray[Any], Mask] | None, types: NDArray[np.int8], role: EventTypes
+) -> tuple[NDArray[Any], Mask]:
+    """Return the weights of rows times those of their types, (N,), 1 for what takes a row back."""
+    of_types = np.array([*role.weights.values(), *(1.0 for _ in role.undo)], np.float32)[types]
+    if given is None:
+        return of_types, np.ones(len(types), bool)
+    return given[0] * of_types, given[1]
 
 
 def _kept(values: Any, good: Mask) -> Any:

@@ -1,20 +1,74 @@
 """One file of a table, as its header describes it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from recsys.core.errors import DataError
+from recsys.core.strict import nearest
+from recsys.features.tables.sources import LogSource
 
 
 @dataclass(frozen=True)
 class File:
-    """One file: its own columns, and those that its folders' names give."""
+    """One file: its own columns, and those that its folders' names give.
+
+    declared: encoding and delimiter, where they are declared, and other names of columns; part of
+    what the rows are. called: name of a column in the table -> its name in the file, where that is
+    another one.
+    """
 
     path: Path
     columns: tuple[str, ...]
     partitions: Mapping[str, str | None]
     delimiter: str = ","
+    encoding: str = "utf-8"
+    declared: tuple[str, ...] = ()
+    called: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The file's own columns, by their names in the table."""
+        own = {name: shown for shown, name in self.called.items()}
+        return tuple(own.get(name, name) for name in self.columns)
+
+    def own(self, name: str) -> str:
+        """Return what a column of the table is called in the file."""
+        return self.called.get(name, name)
+
+
+def as_in_log(file: File, source: LogSource) -> File:
+    """Return the file with the names that its columns have in the log, and those that are set.
+
+    Raises:
+        DataError: it lacks a column that is to be called otherwise, or has one that is to be set.
+    """
+    for shown, own in source.columns.items():
+        if own not in file.columns:
+            raise DataError(
+                f"no such column{nearest(own, list(file.columns))}; its columns are "
+                f"{', '.join(file.columns)}",
+                file=file.path,
+                column=own,
+                remedy=f"correct the name of '{shown}' in data.interactions, under 'columns'",
+            )
+    found = replace(file, called=source.columns)
+    refuse_twins(file.path, found.names)
+    for name in source.set_:
+        if name in (*found.names, *file.partitions):
+            raise DataError(
+                "the file has this column, and data.interactions sets it",
+                file=file.path,
+                column=name,
+                remedy="leave it out under 'set'",
+            )
+    constants = {name: None if one is None else str(one) for name, one in source.set_.items()}
+    said = (
+        *(f"{a}={b}" for a, b in source.columns.items()),
+        *(f"{a}:{b}" for a, b in constants.items()),
+    )
+    partitions = {**file.partitions, **constants}
+    return replace(found, partitions=partitions, declared=(*file.declared, *said))
 
 
 def refuse_twins(path: Path, names: Sequence[str]) -> None:

@@ -9,9 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from recsys.core.strict import nearest
 from recsys.features.kinds.convert import number
-from recsys.features.schema import LabelColumn, Outcome
-from recsys.features.tables.ledger import Cells, Mask, is_text, mask_of
+from recsys.features.schema import EventTypes, LabelColumn, Outcome
+from recsys.features.tables.conditions import is_one_of
+from recsys.features.tables.ledger import Cells, Mask, is_list, is_text, mask_of
 from recsys.features.tables.sources import Policies
 
 _FILL = "fill it in the source, or leave such rows out with interactions.where"
@@ -21,7 +23,7 @@ _PARTS = {"train": 0, "training": 0, "validation": 1, "valid": 1, "val": 1, "dev
 def labels(
     column: Cells, role: LabelColumn, policies: Policies
 ) -> tuple[NDArray[np.float32], Mask]:
-    """Return 0 or 1, (N,) float32: the column itself, or whether it is at least a threshold."""
+    """Return 0 or 1, (N,) float32: the column itself, or whether it is what the role names."""
     found, usable = _zero_or_one(column, role, policies, "label", "interactions.label.at_least")
     null = np.isnan(found)
     column.note(null, "the label is null", _FILL, show=False)
@@ -73,9 +75,54 @@ def split_parts(column: Cells) -> tuple[NDArray[np.int8], Mask]:
     return np.asarray(np.array([*_PARTS.values(), 0], np.int8)[at]), at >= 0
 
 
+def event_types(
+    column: Cells, role: EventTypes, policies: Policies
+) -> tuple[NDArray[np.int8], Mask]:
+    """Return the place of each row's type among `role.names`, (N,) int8.
+
+    Raises:
+        DataError: the column holds neither text nor whole numbers.
+    """
+    values, names = column.values, list(role.names)
+    if pa.types.is_floating(values.type):
+        column.refuse(
+            f"the type of an event is {values.type}", "types are text, or whole numbers: cast them"
+        )
+    if is_list(values.type):
+        column.refuse("the type of an event is a list", "a row has one type")
+    texts = values if is_text(values.type) else values.cast(pa.string())
+    at = np.asarray(pc.index_in(texts, pa.array(names, texts.type)).fill_null(-1))
+    rule = policies.rule("unknown_events", "drop to leave such rows out")
+    null = ~np.asarray(values.is_valid())
+    known = ", ".join(names)
+    other = (at < 0) & ~null
+    unnamed = pc.unique(texts.filter(pa.array(other))).to_pylist()
+    for one in unnamed:
+        same = other & mask_of(pc.equal(texts, one))
+        column.note(
+            same,
+            f"the type of event '{_short(one)}' is not among {known}",
+            f"name it in interactions.events{nearest(one, names)}",
+            rule=rule,
+            show=False,
+        )
+    column.note(
+        null, "the type of the event is null", "fill it in the source", rule=rule, show=False
+    )
+    return at.astype(np.int8), at >= 0
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
 def _zero_or_one(
     column: Cells, role: LabelColumn, policies: Policies, what: str, key: str
 ) -> tuple[NDArray[np.float32], Mask]:
+    if role.one_of is not None:
+        null = ~np.asarray(column.values.is_valid())
+        found = np.where(null, np.nan, is_one_of(column, role.one_of))
+        return found.astype(np.float32), np.ones(len(found), bool)
     values = np.asarray(number(column, policies).fill_null(np.nan))
     null = np.isnan(values)
     if role.at_least is not None:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, InstanceOf
 from recsys.app.arguments import checked
 from recsys.core.errors import ConfigError
 from recsys.core.strict import nearest
+from recsys.features.tables.sources import path_words
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.config.file import dump_config, read_raw
 from recsys.training.families.load import DEFAULT_KIND, config_of, without_foreign_keys
@@ -137,7 +138,7 @@ class Config:
 
     def __repr__(self) -> str:
         kind, data = self.experiment.model.kind, self.experiment.data.interactions
-        return f"Config({kind} on {data})"
+        return f"Config({kind} on {path_words(data)})"
 
     def __str__(self) -> str:
         return self.to_yaml()

@@ -50,6 +50,7 @@ class PopularFirst:
         *,
         time: Integers | None,
         window: int,
+        weight: NDArray[np.float32] | None = None,
     ) -> "PopularFirst":
         """Order by users within the window where times are known, then by users of all time.
 
@@ -59,11 +60,13 @@ class PopularFirst:
             num_items: size of the catalogue.
             time: (E,) when, where that is known.
             window: how long before the last row counts as recent, in units of `time`.
+            weight: (E,) how much a row counts, above 0; None: 1 each.
         """
-        ever = Popularity.fit(user_row, item_row, num_items).num_users
+        rows = (user_row, item_row, num_items)
+        ever = Popularity.fit(*rows, weight=weight).num_users
         if time is None or not len(time):
             return cls("popularity", np.argsort(-ever, kind="stable"))
-        recent = Popularity.fit(user_row, item_row, num_items, time=time, window=window).num_users
+        recent = Popularity.fit(*rows, time=time, window=window, weight=weight).num_users
         return cls("recent popularity", np.lexsort((-ever, -recent)))
 
 

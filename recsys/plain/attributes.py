@@ -44,7 +44,11 @@ class Attribute:
 
     @classmethod
     def fit(
-        cls, items: Matrix, rows: NDArray[np.float32], follow: Matrix, shrinkage: float
+        cls,
+        items: Matrix,
+        rows: NDArray[np.float32],
+        follow: Matrix,
+        shrinkage: float,
     ) -> "Attribute":
         """Count values.
 
@@ -125,6 +129,30 @@ class AttributePopularity:
         """
         counts = np.bincount(item_row, minlength=num_items).astype(np.float32)
         follow = follow_counts(sequence, item_row, num_items, steps=steps, lag_decay=lag_decay)
+        return cls.of(counts, follow, values, steps=steps, decay=decay, shrinkage=shrinkage)
+
+    @classmethod
+    def of(
+        cls,
+        counts: NDArray[np.float32],
+        follow: Matrix,
+        values: Sequence[Matrix],
+        *,
+        steps: int,
+        decay: float,
+        shrinkage: float,
+    ) -> "AttributePopularity":
+        """Return the same of rows that were counted, by weight where they have one.
+
+        Args:
+            counts: (n_items,) training rows of each item.
+            follow: (n_items, n_items) how often the second followed the first.
+            values: as for `fit`, as are the others.
+            steps: how many last items answer.
+            decay: what an item of the history loses of its weight a step.
+            shrinkage: pairs of rows at which half of what follows a value is believed; above 0.
+        """
+        num_items = len(counts)
         attributes = []
         log_mean = np.zeros(num_items)
         for ones in values:

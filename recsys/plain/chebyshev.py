@@ -11,7 +11,14 @@ from pydantic import Field
 from scipy import sparse
 
 from recsys.plain.graph import normalised, right_vectors
-from recsys.plain.interactions import CELLS_AT_ONCE, Integers, gram_of, history_items, user_items
+from recsys.plain.interactions import (
+    CELLS_AT_ONCE,
+    Integers,
+    Ones,
+    gram_of,
+    history_items,
+    user_items,
+)
 from recsys.plain.kind import PlainConfig
 
 WHOLE_ITEMS = 4_000
@@ -86,7 +93,25 @@ class ChebyshevFilter:
             alpha: weight of the low-pass filter.
             degree: power of the number of users.
         """
-        matrix, root = normalised(user_items(user_row, item_row, num_items))
+        ones = user_items(user_row, item_row, num_items)
+        return cls.of(ones, order=order, flatness=flatness, rank=rank, alpha=alpha, degree=degree)
+
+    @classmethod
+    def of(
+        cls,
+        user_matrix: Ones,
+        *,
+        order: int,
+        flatness: float,
+        rank: int,
+        alpha: float,
+        degree: float,
+    ) -> "ChebyshevFilter":
+        """Return the same of the rows as a matrix, (users, n_items), that may hold weights.
+
+        The matrix is overwritten; see `fit` for the rest.
+        """
+        matrix, root = normalised(user_matrix)
         vectors = right_vectors(matrix, root, rank)
         power = np.where(root > 0, np.maximum(root, 1) ** np.float32(2 * degree), 0)
         return cls(matrix, vectors, _coefficients(order, flatness), power.astype(np.float32), alpha)

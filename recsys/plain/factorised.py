@@ -10,7 +10,7 @@ from pydantic import Field
 from scipy import sparse
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from recsys.plain.interactions import Integers, history_items, user_items
+from recsys.plain.interactions import Integers, Ones, history_items, user_items
 from recsys.plain.kind import PlainConfig
 
 
@@ -71,15 +71,39 @@ class ImplicitAls:
             iterations: how often users and items are solved for in turn.
             confidence: weight of an interaction; other pairs weigh 1.
             l2_share: l2 over the mean number of users an item: dense logs need more of it.
+
             seed: of the first vectors.
 
         Raises:
             ImportError: `implicit` is not installed.
         """
+        return cls.of(
+            user_items(user_row, item_row, num_items),
+            factors=factors,
+            iterations=iterations,
+            confidence=confidence,
+            l2_share=l2_share,
+            seed=seed,
+        )
+
+    @classmethod
+    def of(
+        cls,
+        user_matrix: Ones,
+        *,
+        factors: int,
+        iterations: int,
+        confidence: float,
+        l2_share: float,
+        seed: int = 0,
+    ) -> "ImplicitAls":
+        """Return the same of the rows as a matrix, (users, n_items).
+
+        Weights that it holds multiply `confidence`; see `fit` for the rest.
+        """
         from implicit.cpu.als import AlternatingLeastSquares
 
-        user_matrix = user_items(user_row, item_row, num_items)
-        l2 = l2_share * user_matrix.nnz / num_items
+        l2 = l2_share * user_matrix.nnz / user_matrix.shape[1]
         # `implicit` has threads of its own over rows; those of BLAS would compete with them.
         with threadpool_limits(1, "blas"):
             model = AlternatingLeastSquares(

@@ -70,6 +70,7 @@ class GraphFilter:
         *,
         rank: int = 256,
         alpha: float = 0.3,
+        weight: NDArray[np.float32] | None = None,
     ) -> "GraphFilter":
         """Normalise the matrix and find its largest singular vectors.
 
@@ -77,10 +78,11 @@ class GraphFilter:
             user_row: (E,) the users, training rows only; repeats count once.
             item_row: (E,) the items.
             num_items: size of the catalogue.
+            weight: (E,) how much a row counts, above 0; None: 1 each.
             rank: singular vectors kept; fewer where the matrix has no more.
             alpha: weight of the low-pass filter.
         """
-        matrix, root = normalised(user_items(user_row, item_row, num_items))
+        matrix, root = normalised(user_items(user_row, item_row, num_items, weight=weight))
         return cls(matrix, right_vectors(matrix, root, rank), root, alpha)
 
     @cached_property
@@ -131,8 +133,9 @@ def graph_products(num_rows: int, num_items: int, num_queries: int) -> int:
 def normalised(user_matrix: Ones) -> tuple[sparse.csr_array[Any], NDArray[np.float32]]:
     """Return R~ (users, n_items) float32 CSR of R, whose cells it overwrites, and sqrt(n_i)."""
     num_items = user_matrix.shape[1]
-    root = np.sqrt(np.bincount(user_matrix.indices, minlength=num_items)).astype(np.float32)
-    of_user = np.sqrt(np.diff(user_matrix.indptr)).astype(np.float32)
+    of_items = np.bincount(user_matrix.indices, user_matrix.data, minlength=num_items)
+    root = np.sqrt(of_items).astype(np.float32)
+    of_user = np.sqrt(user_matrix.sum(axis=1)).astype(np.float32)
     user_matrix.data /= np.repeat(of_user, np.diff(user_matrix.indptr)) * root[user_matrix.indices]
     return user_matrix, root
 

@@ -35,23 +35,36 @@ class Baseline(Protocol):
 
 
 def user_items(
-    user_row: Integers, item_row: Integers, num_items: int, num_users: int | None = None
+    user_row: Integers,
+    item_row: Integers,
+    num_items: int,
+    num_users: int | None = None,
+    *,
+    weight: NDArray[np.float32] | None = None,
 ) -> Ones:
     """Return (users, n_items) float32 CSR of ones, a pair once however often it occurs.
+
+    With weights, a pair has the largest of its rows.
 
     Args:
         user_row: (E,) the users.
         item_row: (E,) the items.
         num_items: size of the catalogue.
         num_users: rows of the matrix; None: up to the largest user row.
+        weight: (E,) above 0; None: 1 each.
     """
     if num_users is None:
         num_users = int(user_row.max(initial=-1)) + 1
-    pairs = distinct(user_row.astype(np.int64) * num_items + item_row)
+    of_rows = user_row.astype(np.int64) * num_items + item_row
+    pairs = distinct(of_rows)
     users, items = np.divmod(pairs, num_items)
     # int32 indices: SciPy's products then move half the bytes.
     indptr = np.searchsorted(users, np.arange(num_users + 1)).astype(np.int32)
-    ones = np.ones(len(pairs), np.float32)
+    if weight is None:
+        ones = np.ones(len(pairs), np.float32)
+    else:
+        ones = np.zeros(len(pairs), np.float32)
+        np.maximum.at(ones, np.searchsorted(pairs, of_rows), weight)
     return sparse.csr_array((ones, items.astype(np.int32), indptr), shape=(num_users, num_items))
 
 

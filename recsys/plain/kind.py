@@ -28,7 +28,8 @@ class Counted:
 
     user, sequence, item: (E,) each; a sequence is a session, or where the log is not cut into any,
     all of a user. time: (E,) microseconds, where the log has a clock. attributes: of the items,
-    (n_items, V) CSR of ones each; empty where they are not asked for.
+    (n_items, V) CSR of ones each; empty where they are not asked for. weight: (E,) float32, above 0
+    and at most 1, how much a row counts; None: 1 each.
     """
 
     user: NDArray[np.int32]
@@ -37,6 +38,7 @@ class Counted:
     time: NDArray[np.int64] | None
     num_items: int
     attributes: tuple[Matrix, ...] = ()
+    weight: NDArray[np.float32] | None = None
 
 
 def no_obstacle(_config: Any, _rows: Counted, _queries: int | None) -> None:

@@ -47,7 +47,13 @@ class Ease:
 
     @classmethod
     def fit(
-        cls, user_row: Integers, item_row: Integers, num_items: int, *, l2: float = 200.0
+        cls,
+        user_row: Integers,
+        item_row: Integers,
+        num_items: int,
+        *,
+        l2: float = 200.0,
+        weight: NDArray[np.float32] | None = None,
     ) -> "Ease":
         """Invert the regularised Gram matrix in place, by its Cholesky factor.
 
@@ -55,13 +61,14 @@ class Ease:
             user_row: (E,) the users, training rows only; repeats count once.
             item_row: (E,) the items.
             num_items: size of the catalogue.
+            weight: (E,) how much a row counts, above 0; None: 1 each.
             l2: what is added to the diagonal, in users. At least 1 or so: single precision
                 cannot invert what is nearly singular.
 
         Raises:
             ValueError: l2 is so small that the matrix is singular in single precision.
         """
-        gram = gram_of(user_items(user_row, item_row, num_items))
+        gram = gram_of(user_items(user_row, item_row, num_items, weight=weight))
         np.einsum("ii->i", gram)[...] += np.float32(l2)
         factor, bad = lapack.spotrf(gram, lower=1, clean=0, overwrite_a=1)
         if bad == 0:

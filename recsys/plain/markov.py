@@ -70,6 +70,7 @@ class MarkovChain:
         power: float = 0.4,
         shrinkage: float = 20.0,
         backward: float = 0.05,
+        weight: NDArray[np.float32] | None = None,
     ) -> "MarkovChain":
         """Count transitions.
 
@@ -77,6 +78,7 @@ class MarkovChain:
             sequence: (E,) the sequence of each training row, ascending.
             item_row: (E,) the items, in order within a sequence.
             num_items: size of the catalogue.
+            weight: (E,) how much a row counts, above 0; None: 1 each.
             steps: how far apart a pair may be, and how many last items answer.
             lag_decay: what a pair loses of its weight a step.
             decay: what an item of the history loses of its weight a step.
@@ -84,13 +86,15 @@ class MarkovChain:
             shrinkage: added to the denominator, in transitions: items with few say less.
             backward: what a pair counts in the other direction.
         """
-        counts = follow_counts(sequence, item_row, num_items, steps=steps, lag_decay=lag_decay)
+        counts = follow_counts(
+            sequence, item_row, num_items, steps=steps, lag_decay=lag_decay, weight=weight
+        )
         if backward:
             counts = (counts + np.float32(backward) * counts.T).tocsr()
         totals = row_sums(counts) + np.float32(shrinkage)
         transitions = scaled_rows(counts, 1 / np.maximum(totals, np.float32(1e-12)))
         transitions.data **= np.float32(power)
-        popularity = popularity_share(user_items(sequence, item_row, num_items))
+        popularity = popularity_share(user_items(sequence, item_row, num_items, weight=weight))
         return cls(transitions, popularity, steps, decay)
 
     def score(self, history_values: Integers, history_offsets: Integers) -> NDArray[np.float32]:

@@ -42,8 +42,9 @@ class ItemKNN:
         sim(i, j) = c_ij / (sqrt(n_i * n_j) + shrinkage),   sim(i, i) = 0
         score(u, j) = sum over distinct i in the history of u of sim(i, j)
 
-    where j is among the `neighbours` most similar of i. Unlike there, the columns are not
-    scaled to sum to one; shrinkage damps similarities that rest on a few users.
+    where j is among the `neighbours` most similar of i. Where rows have weights, c_ij is the sum of
+    the products of a user's weights of both, and n_i that of the squares. Unlike there, the columns
+    are not scaled to sum to one; shrinkage damps similarities that rest on a few users.
 
     similarity: (n_items, n_items) float32 CSR, at most `neighbours` entries a row, in any order.
     """
@@ -59,6 +60,7 @@ class ItemKNN:
         *,
         neighbours: int = 200,
         shrinkage: float = 10.0,
+        weight: NDArray[np.float32] | None = None,
     ) -> "ItemKNN":
         """Find each item's neighbours, block by block: no items x items matrix is ever whole.
 
@@ -66,12 +68,14 @@ class ItemKNN:
             user_row: (E,) the users, training rows only; repeats count once.
             item_row: (E,) the items.
             num_items: size of the catalogue.
+            weight: (E,) how much a row counts, above 0; None: 1 each.
             neighbours: most similar items kept an item, ties by smaller row.
             shrinkage: added to the denominator of the cosine, in users.
         """
-        user_matrix = user_items(user_row, item_row, num_items)
+        user_matrix = user_items(user_row, item_row, num_items, weight=weight)
         users = user_matrix.T.tocsr()
-        norm = np.sqrt(np.diff(users.indptr)).astype(np.float32)
+        squares = np.bincount(user_matrix.indices, user_matrix.data**2, minlength=num_items)
+        norm = np.sqrt(squares).astype(np.float32)
         blocks = []
         for start, stop in blocks_of(num_items):
             common = (users[start:stop] @ user_matrix).tocsr()

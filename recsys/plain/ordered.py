@@ -10,6 +10,8 @@ TIE = np.float32(1e-6)
 
 
 def popularity_share(user_matrix: Ones) -> NDArray[np.float32]:
-    """Return how many rows of `user_matrix` hold each item, over the most of any, (n_items,)."""
-    counts = np.bincount(user_matrix.indices, minlength=user_matrix.shape[1]).astype(np.float32)
+    """Return the sum of each column of `user_matrix`, over the largest of them, (n_items,)."""
+    counts = np.bincount(
+        user_matrix.indices, user_matrix.data, minlength=user_matrix.shape[1]
+    ).astype(np.float32)
     return counts / max(1.0, float(counts.max(initial=0)))

@@ -23,7 +23,7 @@ class PopularityConfig(PlainConfig):
 class Popularity:
     """Items by their number of users.
 
-    num_users (n_items,) float32, distinct users of each item.
+    num_users (n_items,) float32, distinct users of each item, or what they weigh in all.
     """
 
     num_users: NDArray[np.float32]
@@ -37,6 +37,7 @@ class Popularity:
         *,
         time: Integers | None = None,
         window: int | None = None,
+        weight: NDArray[np.float32] | None = None,
     ) -> "Popularity":
         """Count distinct users an item.
 
@@ -44,6 +45,7 @@ class Popularity:
             user_row: (E,) the users, training rows only.
             item_row: (E,) the items.
             num_items: size of the catalogue.
+            weight: (E,) how much a row counts, above 0; None: 1 each.
             time: (E,) when, needed with `window`.
             window: count only the rows at most this long before the last one, in units of `time`.
 
@@ -55,8 +57,10 @@ class Popularity:
                 raise ValueError("a popularity window needs the times of the rows")
             recent = time >= time.max() - window
             user_row, item_row = user_row[recent], item_row[recent]
-        user_matrix = user_items(user_row, item_row, num_items)
-        return cls(np.bincount(user_matrix.indices, minlength=num_items).astype(np.float32))
+            weight = None if weight is None else weight[recent]
+        user_matrix = user_items(user_row, item_row, num_items, weight=weight)
+        counts = np.bincount(user_matrix.indices, user_matrix.data, minlength=num_items)
+        return cls(counts.astype(np.float32))
 
     def score(self, history_values: Integers, history_offsets: Integers) -> NDArray[np.float32]:
         """Return the counts for each query, (B, n_items)."""

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any
 
+import numpy as np
 from pydantic import Field
 
 from recsys.plain.attributes import AttributePopularity, AttributesConfig
 from recsys.plain.chebyshev import ChebyshevFilter, ChebyshevFilterConfig
 from recsys.plain.factorised import ImplicitAls, ImplicitAlsConfig
 from recsys.plain.graph import GraphFilter, GraphFilterConfig
-from recsys.plain.interactions import Baseline
+from recsys.plain.interactions import Baseline, user_items
 from recsys.plain.kind import Counted, PlainKind
 from recsys.plain.limits import (
     no_attributes,
@@ -31,6 +32,7 @@ from recsys.plain.neighbours import ItemKNN, ItemKNNConfig
 from recsys.plain.popularity import Popularity, PopularityConfig
 from recsys.plain.session_items import SessionItems, SessionItemsConfig
 from recsys.plain.session_knn import SessionKNN, SessionKNNConfig
+from recsys.retrieval.follow import follow_counts
 
 MICROSECONDS_A_DAY = 86_400_000_000
 
@@ -58,23 +60,47 @@ def _of_sequences(
 ) -> Callable[[Any, Counted], Baseline]:
     """Return what fits on the items of each sequence; without: settings that it does not take."""
     return lambda config, rows: fit(
-        rows.sequence, rows.item, rows.num_items, **_settings(config, *without)
+        rows.sequence,
+        rows.item,
+        rows.num_items,
+        weight=rows.weight,
+        **_settings(config, *without),
     )
 
 
 def _popularity(config: PopularityConfig, rows: Counted) -> Popularity:
     window = None if config.window_days is None else round(config.window_days * MICROSECONDS_A_DAY)
-    return Popularity.fit(rows.user, rows.item, rows.num_items, time=rows.time, window=window)
+    of_users = (rows.user, rows.item, rows.num_items)
+    return Popularity.fit(*of_users, time=rows.time, window=window, weight=rows.weight)
 
 
 def _neighbours(config: SessionKNNConfig, rows: Counted) -> SessionKNN:
     of_sequences = (rows.sequence, rows.item, rows.num_items)
-    return SessionKNN.fit(*of_sequences, time=rows.time, **_settings(config))
+    return SessionKNN.fit(*of_sequences, time=rows.time, weight=rows.weight, **_settings(config))
 
 
 def _attributes(config: AttributesConfig, rows: Counted) -> AttributePopularity:
-    of_sequences = (rows.sequence, rows.item, rows.num_items)
-    return AttributePopularity.fit(*of_sequences, rows.attributes, **_settings(config))
+    counts = np.bincount(rows.item, rows.weight, minlength=rows.num_items).astype(np.float32)
+    follow = follow_counts(
+        rows.sequence,
+        rows.item,
+        rows.num_items,
+        steps=config.steps,
+        lag_decay=config.lag_decay,
+        weight=rows.weight,
+    )
+    settings = _settings(config, "lag_decay")
+    return AttributePopularity.of(counts, follow, rows.attributes, **settings)
+
+
+def _of_matrix(of: Callable[..., Baseline]) -> Callable[[Any, Counted], Baseline]:
+    """Return what fits on the items of each sequence as a matrix."""
+
+    def fit(config: Any, rows: Counted) -> Baseline:
+        matrix = user_items(rows.sequence, rows.item, rows.num_items, weight=rows.weight)
+        return of(matrix, **_settings(config))
+
+    return fit
 
 
 _kind = partial(PlainKind, reads="items")
@@ -92,10 +118,10 @@ PLAIN: dict[str, PlainKind] = {
     "cheby_cf": _kind(
         ChebyshevFilterConfig,
         ChebyshevFilter,
-        _of_sequences(ChebyshevFilter.fit),
+        _of_matrix(ChebyshevFilter.of),
         too_long_for_chebyshev,
     ),
-    "ials": _kind(ImplicitAlsConfig, ImplicitAls, _of_sequences(ImplicitAls.fit), no_implicit),
+    "ials": _kind(ImplicitAlsConfig, ImplicitAls, _of_matrix(ImplicitAls.of), no_implicit),
     "session_items": _ordered(
         SessionItemsConfig, SessionItems, _of_sequences(SessionItems.fit), of_seen=True
     ),

@@ -28,15 +28,23 @@ class SessionItems:
     popularity: NDArray[np.float32]
 
     @classmethod
-    def fit(cls, sequence: Integers, item_row: Integers, num_items: int) -> "SessionItems":
+    def fit(
+        cls,
+        sequence: Integers,
+        item_row: Integers,
+        num_items: int,
+        *,
+        weight: NDArray[np.float32] | None = None,
+    ) -> "SessionItems":
         """Count the sequences of each item.
 
         Args:
             sequence: (E,) the sequence of each training row, ascending.
             item_row: (E,) the items.
             num_items: size of the catalogue.
+            weight: (E,) how much a row counts, above 0; None: 1 each.
         """
-        return cls(popularity_share(user_items(sequence, item_row, num_items)))
+        return cls(popularity_share(user_items(sequence, item_row, num_items, weight=weight)))
 
     def score(self, history_values: Integers, history_offsets: Integers) -> NDArray[np.float32]:
         """Return 1 + 1 / (1 + age) for items of the history, (B, n_items); the others at most 1."""

@@ -76,6 +76,7 @@ class SessionKNN:
         steps: int = 10,
         decay: float = 0.7,
         idf_power: float = 2.0,
+        weight: NDArray[np.float32] | None = None,
     ) -> "SessionKNN":
         """Sort the sessions by when they ended, and note which ones each item finds.
 
@@ -83,6 +84,7 @@ class SessionKNN:
             sequence: (E,) the sequence of each training row, ascending.
             item_row: (E,) the items, in order within a sequence.
             num_items: size of the catalogue.
+            weight: (E,) how much a row counts, above 0; None: 1 each.
             time: (E,) when; None: later sequences have higher numbers.
             recent: sessions that an item finds, the latest ones.
             neighbours: sessions that vote.
@@ -96,7 +98,7 @@ class SessionKNN:
         place = np.empty(len(names), np.int64)
         # Of sessions that ended at once, the one of the higher number is the later.
         place[np.lexsort((-np.arange(len(names)), age))] = np.arange(len(names))
-        sessions = user_items(place[number], item_row, num_items)
+        sessions = user_items(place[number], item_row, num_items, weight=weight)
         sessions_of = sessions.T.tocsr()
         lengths = np.diff(sessions_of.indptr)
         order = np.arange(sessions_of.nnz) - np.repeat(sessions_of.indptr[:-1], lengths)

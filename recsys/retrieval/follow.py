@@ -45,7 +45,13 @@ def weighted_steps(
 
 
 def follow_counts(
-    sequence: Integers, item_row: Integers, num_items: int, *, steps: int, lag_decay: float
+    sequence: Integers,
+    item_row: Integers,
+    num_items: int,
+    *,
+    steps: int,
+    lag_decay: float,
+    weight: NDArray[np.float32] | None = None,
 ) -> Matrix:
     """Return how often an item follows another, (n_items, n_items) float32 CSR: row first.
 
@@ -58,6 +64,7 @@ def follow_counts(
         num_items: size of the catalogue.
         steps: largest distance of a pair.
         lag_decay: what a pair loses of its weight a step.
+        weight: (E,) what a pair counts by its later event; None: 1 each.
     """
     shape = (num_items, num_items)
     # int32 indices: SciPy's products then move half the bytes.
@@ -68,8 +75,10 @@ def follow_counts(
         if not together.any():
             break
         pairs = (items[:-lag][together], items[lag:][together])
-        weight = np.full(len(pairs[0]), lag_decay ** (lag - 1), np.float32)
-        counts = counts + sparse.coo_array((weight, pairs), shape=shape).tocsr()
+        count = np.full(len(pairs[0]), lag_decay ** (lag - 1), np.float32)
+        if weight is not None:
+            count *= weight[lag:][together]
+        counts = counts + sparse.coo_array((count, pairs), shape=shape).tocsr()
     return counts
 
 

@@ -101,6 +101,7 @@ class PairMemory:
         *,
         gain: float,
         vectors: Tensor | None = None,
+        weight: NDArray[np.float32] | None = None,
     ) -> Self:
         """Count what followed what.
 
@@ -112,9 +113,15 @@ class PairMemory:
             gain: what the logarithm is multiplied by.
             vectors: (n_items, E), by which items without a row take the shares of others; None:
                 they have none.
+            weight: (E,) what a pair counts by its later row; None: 1 each.
         """
         counts = follow_counts(
-            sequence, item_row, num_items, steps=config.steps, lag_decay=config.lag_decay
+            sequence,
+            item_row,
+            num_items,
+            steps=config.steps,
+            lag_decay=config.lag_decay,
+            weight=weight,
         )
         totals = row_sums(counts) + np.float32(config.shrinkage)
         shares = scaled_rows(counts, 1 / np.maximum(totals, np.float32(1e-12)))

@@ -31,7 +31,7 @@ from recsys.features.schema import Schema
 from recsys.features.tables.checked import Tables, read_tables
 from recsys.features.tables.id_forms import written_column, written_like
 from recsys.features.tables.reading import open_table, table_at
-from recsys.features.tables.sources import Sources
+from recsys.features.tables.sources import Sources, path_words
 from recsys.serving.engines.parts import mark_done, write_parts
 from recsys.serving.recommend.filters import Filters
 from recsys.serving.recommend.reasons import CANDIDATES, FILTERED, RELEVANCE, RULES
@@ -242,7 +242,7 @@ def shards_of_log(
             return lambda: whole_requests(schema, tables, every, rows)
         return lambda: request_table(schema, tables, histories, rows, sessions=sessions)
 
-    total, origin = len(starts), RequestOrigin(str(sources.interactions))
+    total, origin = len(starts), RequestOrigin(path_words(sources.interactions))
     parts = tuple(
         Shard(f"part-{number:05d}-of-{total:05d}.parquet", reader(start), origin)
         for number, start in enumerate(starts)
@@ -324,10 +324,15 @@ def _refuse_repeated(paths: tuple[Path, ...], keys: Sequence[pa.ChunkedArray], k
 
 
 def _schema_for_log(schema: Schema, *, steps: bool) -> Schema:
-    """The schema without the catalogue, which the bundle holds: items are known by their ids."""
+    """The schema of what scoring reads of a log.
+
+    Without the catalogue, which the bundle holds: items are known by their ids.
+    """
     of_events = schema.features_of("interactions") if steps else ()
     item = CategoricalFeature(name=schema.interactions.item, table="items")
-    roles = schema.interactions
+    roles = schema.interactions.model_copy(update={"targets": None})
+    if roles.events is not None and not (roles.events.undo or roles.events.seen):
+        roles = roles.model_copy(update={"events": None})  # how much rows count is of training
     if not steps:
         roles = roles.model_copy(update={"session": None})
     return schema.model_copy(

@@ -41,6 +41,10 @@ class RetrievalTrainingConfig(TrainingConfig):
     """`trained`: items without a training row are no negatives. For catalogues that hold items
     before anybody could interact with them, so that the model does not learn to rank them
     last."""
+    towards: Literal["targets", "rows"] = "targets"
+    """What is learnt to find where `schema.interactions.targets` says which rows are asked for:
+    these alone, or `rows`, all of them, each with its weight; only targets are evaluated either
+    way."""
     max_validation_queries: PositiveInt = 10_000
     """Validation queries at most, drawn once."""
 

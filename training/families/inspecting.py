@@ -26,7 +26,9 @@ def inspect_tables(
         UserError: what training would raise on reading and parting the same data.
     """
     split = config.split
-    tables = read_tables(config.schema_, config.data, config.policies, split_column=split.column)
+    tables = read_tables(
+        config.schema_, config.data, config.policies, split_column=split.column, to_part=True
+    )
     tables, part, _ = parted(config.schema_, tables, split)
     drawn = drawn_validation(config.schema_, tables, split)
     notes: tuple[str, ...] = (

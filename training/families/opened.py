@@ -76,6 +76,7 @@ class OpenedModel(ModelBundle):
             config.policies,
             split_column=config.split.column,
             trained=fixed,
+            to_part=True,
         )
 
     def encoded(self, tables: Tables) -> Dataset:

@@ -163,18 +163,95 @@ def bought(**outcome: Any) -> Json:
     return {"model.kind": "shared_bottom", "schema.interactions.outcomes": outcomes}
 
 
+def rated(*stars: int, **more: Any) -> Json:
+    """Return what holds for some numbers of stars."""
+    return {"column": "stars", "one_of": list(stars), **more}
+
+
+EVENTS: Json = {"column": "stars", "weights": {"1": 1, "2": 2, "3": 1, "4": 1, "5": 1}}
+FOUR: Json = {**EVENTS, "weights": {"1": 1, "2": 2, "3": 1, "4": 1}}
+
+
+def types(**changes: Any) -> Json:
+    return {"schema.interactions.events": {**EVENTS, **changes}}
+
+
+def targets(**changes: Any) -> Json:
+    condition = {"column": "stars", "at_least": 2, "at_most": 4, **changes}
+    return {"schema.interactions.targets": condition}
+
+
+def log_with(**declared: Any) -> Json:
+    return {
+        "data.interactions": {"path": "log.parquet", **declared},
+        "schema.interactions.weight": "w",
+    }
+
+
+def logs_with(**declared: Any) -> Json:
+    one = log_with(**declared)
+    return {**one, "data.interactions": [one["data.interactions"]]}
+
+
 def where(**condition: Any) -> Json:
     return {"schema.interactions.where": [{**WHERE, **condition}]}
 
 
+OF_FILES: Json = {"path": {}, "encoding": {"encoding": "cp1252"}, "delimiter": {"delimiter": ";"}}
+"""What is declared of a table's files; the latter two are refused of Parquet."""
 HALVES = "2023-08-01"
 SHARES = {"split.validation": 0.1, "split.test": 0.1}
 WITH_PLOTS = {name: BASE[name] for name in ("data.others", "schema.items", "schema.others")}
 PROBES: dict[str, Probe] = {
-    "data.interactions": Probe(other={"data.interactions": "fewer.parquet"}),
-    "data.items": Probe(other={"data.items": "items_again.parquet"}),
-    "data.users": Probe(other={"data.users": "users_again.parquet"}),
-    "data.others": Probe(other={"data.others": {"plots": "plots_again.parquet"}}),
+    **{
+        f"data.{table}.{key}": Probe(other={f"data.{table}": {"path": path, **declared}})
+        for table, path in (
+            ("interactions", "fewer.parquet"),
+            ("items", "items_again.parquet"),
+            ("users", "users_again.parquet"),
+        )
+        for key, declared in OF_FILES.items()
+    },
+    **{
+        f"data.others.NAME.{key}": Probe(
+            other={"data.others": {"plots": {"path": "plots_again.parquet", **declared}}}
+        )
+        for key, declared in OF_FILES.items()
+    },
+    **{
+        f"data.interactions{several}.{key}": Probe(of(**before), of(**after))
+        for several, of in (("", log_with), ("[]", logs_with))
+        for key, before, after in (
+            ("columns", {"columns": {"w": "stars"}}, {"columns": {"w": "bought_stars"}}),
+            ("set", {"set": {"w": 1}}, {"set": {"w": 2}}),
+        )
+    },
+    **{
+        f"data.interactions[].{key}": Probe(
+            other={"data.interactions": [{"path": "fewer.parquet", **declared}]}
+        )
+        for key, declared in OF_FILES.items()
+    },
+    "policies.unknown_events": Probe(
+        {"schema.interactions.events": FOUR}, {"policies.unknown_events": "drop"}
+    ),
+    "schema.interactions.events.column": Probe(types(), types(column="bought_stars")),
+    "schema.interactions.events.weights": Probe(
+        types(), types(weights={**EVENTS["weights"], "1": 7})
+    ),
+    "schema.interactions.events.undo": Probe(
+        types(**FOUR, undo={"5": "4"}), types(**FOUR, undo={"5": "3"})
+    ),
+    "schema.interactions.events.seen": Probe(types(seen=["5"]), types(seen=["4"]), "evaluated"),
+    "schema.interactions.targets.column": Probe(targets(), targets(column="bought_stars")),
+    "schema.interactions.targets.at_least": Probe(targets(), targets(at_least=3)),
+    "schema.interactions.targets.at_most": Probe(targets(), targets(at_most=3)),
+    "schema.interactions.targets.one_of": Probe(targets(), targets(one_of=[3])),
+    "schema.interactions.label.one_of": Probe(
+        {"schema.interactions.label": rated(5)}, {"schema.interactions.label": rated(4, 5)}
+    ),
+    "training.towards": Probe(targets(), {"training.towards": "rows"}),
+    "training.history_gap_minutes": Probe(other={"training.history_gap_minutes": 1e6}),
     "policies.bad_ids": flawed("bad_ids"),
     "policies.float_ids": flawed("float_ids"),
     "policies.duplicate_keys": flawed("duplicate_keys", "items"),
@@ -209,6 +286,7 @@ PROBES: dict[str, Probe] = {
             ("at_least", STARS, {**STARS, "at_least": 4}, ""),
             ("name", {}, {"name": "purchase"}, "evaluated"),
             ("weight", {}, {"weight": 0.5}, "trained"),
+            ("one_of", rated(5), rated(4, 5), ""),
         )
     },
     "schema.interactions.time.column": Probe(

@@ -58,7 +58,7 @@ def _users(
 ) -> NDArray[np.int64]:
     """Return the users with an item to find in a part, all of whose items count or some do."""
     only_new = config.evaluation.filter_seen
-    found = users_to_ask(tables, part, asked, filter_seen=only_new, passes=passes)
+    found = users_to_ask(config.schema_, tables, part, asked, filter_seen=only_new, passes=passes)
     if not len(found) and passes is None:
         name = {VALIDATION: "validation", TEST: "test"}[asked]
         unseen = " that they had not had before (evaluation.filter_seen)" if only_new else ""

@@ -141,7 +141,10 @@ def popular_first(rows: Counted, window_days: float) -> PopularFirst:
     """Return the order that plain models fall back on."""
     of_users = (rows.user, rows.item, rows.num_items)
     return PopularFirst.of(
-        *of_users, time=rows.time, window=round(window_days * MICROSECONDS_A_DAY)
+        *of_users,
+        time=rows.time,
+        window=round(window_days * MICROSECONDS_A_DAY),
+        weight=rows.weight,
     )
 
 

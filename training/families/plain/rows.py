@@ -47,6 +47,10 @@ def rows_of(
         trained = sessions.only(part == TRAIN)
         rows = trained.order
         sequence = np.repeat(np.arange(len(trained)), trained.lengths())
+    weight = _type_weights(schema, events.type)
+    if weight is not None:
+        counts = weight[rows] > 0
+        rows, sequence, weight = rows[counts], sequence[counts], weight[rows[counts]]
     has_clock = schema.interactions.time is not None
     return Counted(
         user=events.user_row[rows],
@@ -54,7 +58,19 @@ def rows_of(
         item=events.item_row[rows],
         time=events.time[rows] if has_clock else None,
         num_items=tables.items.num_rows,
+        weight=weight,
     )
+
+
+def _type_weights(schema: Schema, types: NDArray[np.int8] | None) -> NDArray[np.float32] | None:
+    """Return how much events of their types count, (E,), the heaviest 1; None: all the same."""
+    role = schema.interactions.events
+    if role is None or types is None:
+        return None
+    of_types = np.array(list(role.weights.values()), np.float32)
+    if (of_types == of_types[0]).all():
+        return None
+    return (of_types / of_types.max())[types]
 
 
 def attribute_features(schema: Schema) -> list[Feature]:

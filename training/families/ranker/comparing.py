@@ -175,8 +175,8 @@ def ask_rows(model: NamedModel, test: CommonTest) -> Asked:
     found = predictions(network, rows, TEST, config.training.batch_size, World())
     items, users = loader.items(TEST), loader.users(TEST)
     events = here.data.tables.events
-    per_event = len(users) // max(len(here.data.events_of((TEST,))), 1)
-    number = np.repeat(events.row[here.data.events_of((TEST,))], per_event)
+    per_event = len(users) // max(len(here.data.targets_of((TEST,))), 1)
+    number = np.repeat(events.row[here.data.targets_of((TEST,))], per_event)
     return Asked(
         here,
         loader,

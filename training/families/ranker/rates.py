@@ -35,7 +35,7 @@ class Rates:
     def fit(cls, loader: RankingLoader) -> "Rates":
         """Count the training rows of a log."""
         data, events = loader.data, loader.data.tables.events
-        rows = data.events_of((TRAIN,))
+        rows = data.targets_of((TRAIN,))
         weight = events.weight[rows].astype(np.float64)
         if events.label is None:
             return cls._of_positives(events.item_row[rows], weight, data.num_items, data.num_users)

@@ -48,7 +48,13 @@ def fit_memory(reading: RetrievalData, model: RetrievalModel) -> FittedMemory | 
     in_scores = float(model.temperature.detach())  # one logit
     vectors = catalogue_vectors(model, data.items)
     memory = PairMemory.of(
-        rows.sequence, rows.item, data.num_items, config, gain=in_scores, vectors=vectors
+        rows.sequence,
+        rows.item,
+        data.num_items,
+        config,
+        gain=in_scores,
+        vectors=vectors,
+        weight=rows.weight,
     )
     weight, how = config.weight, "as configured"
     if weight == "auto":
@@ -86,6 +92,7 @@ def recounted_memory(opened: OpenedModel, search: Search, log: NewLog) -> Renewe
         config,
         gain=before.gain,
         vectors=search.vectors,
+        weight=rows.weight,
     )
     words = {"memory": f"{memory.shares.nnz:,} pairs of items, {before.shares.nnz:,} before"}
     return Renewed(replace(search, memory=memory), partial(write_memory, memory=memory), words)

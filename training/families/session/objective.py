@@ -40,6 +40,7 @@ class SessionObjective:
     ) -> None:
         self.model, self.training, self.world, self.device = model, training, world, device
         self.num_items = data.num_items
+        self.of_targets = training.towards == "targets" and data.tables.events.target is not None
         self._last: dict[str, Tensor] = {}
         layout, tasks = data.encoder.layout("items"), training.session.attributes
         found = {t.feature: classes_of(values_of(data.items, layout, t.feature)) for t in tasks}
@@ -95,12 +96,20 @@ class SessionObjective:
         return found
 
     def _with_starts(self, batch: SessionBatch, encoded: Encoded) -> SessionBatch:
-        """Return the batch with the first item of each session asked for, too."""
-        first = batch.history.items.offsets[:-1][batch.history.lengths() > 0]
+        """Return the batch with the first item of each session asked for, too.
+
+        Where some items alone are targets, it is the first of these.
+        """
+        offsets = batch.history.items.offsets
+        first = offsets[:-1][batch.history.lengths() > 0]
+        if self.of_targets:
+            found = batch.positive[torch.searchsorted(batch.asks, first)]
+        else:
+            found = batch.history.items.values[first]
         weight = torch.full((len(first),), START_WEIGHT, device=first.device)
         return replace(
             batch,
-            positive=torch.cat([batch.positive, batch.history.items.values[first]]),
+            positive=torch.cat([batch.positive, found]),
             weight=torch.cat([batch.weight, weight]),
         )
 

@@ -82,4 +82,5 @@ def loader_config(config: SessionExperiment) -> SessionLoaderConfig:
         step_dropout=session.step_dropout,
         trained_only=training.negative_items == "trained",
         seed=training.seed,
+        targets=training.towards == "targets",
     )

@@ -49,6 +49,10 @@ class TwoTowerTrainingConfig(RetrievalTrainingConfig):
     """Most items that one example of `users` is to find."""
     cut_history: bool = True
     """Of `users`: false, and the items to find stay in the history, as graph models train."""
+    history_gap_minutes: Annotated[float, Field(ge=0)] = 0
+    """Rows less than this older than the one to find are no history of it. A purchase follows its
+    own view by minutes: a model that saw the view learns to repeat it, and nothing for lists that
+    are made the night before."""
     mask_taken: bool = False
     """All training items of a user are excluded from their negatives."""
     logq_correction: bool | Literal["streaming"] = True
@@ -72,6 +76,11 @@ class TwoTowerTrainingConfig(RetrievalTrainingConfig):
             raise ValueError(
                 "training.positives is about whole users, and training.examples is rows, each of "
                 "which finds one item: set examples: users, or leave it out"
+            )
+        if self.history_gap_minutes and not self.cut_history:
+            raise ValueError(
+                "training.history_gap_minutes is about rows before the one to find, and "
+                "cut_history: false leaves all rows in the history: leave one of them out"
             )
         return self
 
@@ -105,6 +114,15 @@ class TwoTowerExperiment(RetrievalExperiment):
             raise ValueError(
                 f"training.loss: {loss} is about cosines, and model.geometry: {geometry} "
                 "compares otherwise: set geometry: sphere, or another loss"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_gap_has_a_clock(self) -> Self:
+        if self.training.history_gap_minutes and self.schema_.interactions.time is None:
+            raise ValueError(
+                "training.history_gap_minutes needs schema.interactions.time: without a clock no "
+                "row is known to be older by minutes; declare the time, or leave it out"
             )
         return self
 

@@ -95,6 +95,8 @@ def two_tower_task(
             whole_catalogue=config.every_item_each_step,
             mask_taken=training.mask_taken,
             trained_only=training.negative_items == "trained",
+            targets=training.towards == "targets",
+            history_gap_seconds=60 * training.history_gap_minutes,
         ),
     )
 

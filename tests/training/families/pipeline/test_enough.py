@@ -127,11 +127,13 @@ def test_who_is_asked_is_known_without_encoding(filter_seen: bool, folder: Path)
     data = open_pipeline(config, Given()).data
     for part in (VALIDATION, TEST):
         asked = queries_of(config, data, part, 1000)
-        found = users_to_ask(data.tables, data.part, part, filter_seen=filter_seen)
+        found = users_to_ask(config.schema_, data.tables, data.part, part, filter_seen=filter_seen)
         assert np.array_equal(found, asked.users)
         # A few items alone.
         right = asked.relevant.owners().numpy()[asked.relevant.values.numpy() < 3]
         few = np.arange(data.num_items) < 3
-        some = users_to_ask(data.tables, data.part, part, filter_seen=filter_seen, passes=few)
+        some = users_to_ask(
+            config.schema_, data.tables, data.part, part, filter_seen=filter_seen, passes=few
+        )
         assert some.tolist() == sorted({*asked.users[right].tolist()})
         assert 0 < len(some) < len(found)
