@@ -182,8 +182,9 @@ def refuse_labels(config: ExperimentConfig) -> None:
             "schema.interactions.label: keep the positive rows with schema.interactions.where "
             "instead"
         )
-    if schema.derived_features:
-        feature = schema.derived_features[0]
+    further = (*schema.derived_features, *schema.relation_features)
+    if further:
+        feature = further[0]
         raise ValueError(
             f"feature '{feature.name}': kind: {feature.kind} is for rankers, and model.kind is "
             f"{kind}"
