@@ -195,9 +195,9 @@ def _check_settings(
             f"feature '{derived.name}': a streamed log is never in memory as a whole, so it "
             f"has no kind: {derived.kind}; bring it as a column, or set data.stream: false"
         )
-    for feature in schema.relation_features:
+    for window in schema.relation_features:
         raise ConfigError(
-            f"feature '{feature.name}': a streamed log is joined to no relation; write it into the "
+            f"feature '{window.name}': a streamed log is joined to no relation; write it into the "
             "log as a column, or set data.stream: false"
         )
     for feature in schema.column_features:

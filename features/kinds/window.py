@@ -58,16 +58,16 @@ class _Take(NamedTuple):
 
 
 _TAKES = {
-    "count": _Take(lambda found: found.windows.count),
+    "count": _Take(lambda found: found.windows.sizes),
     "sum": _Take(lambda found: found.line.sums(found.windows), reads_numbers=True),
     "mean": _Take(
-        lambda found: _ratio(found.line.sums(found.windows), found.windows.count),
+        lambda found: _ratio(found.line.sums(found.windows), found.windows.sizes),
         reads_numbers=True,
     ),
     "last": _Take(lambda found: found.line.last(found.windows), reads_numbers=True),
     "distinct": _Take(lambda found: found.line.distinct(found.windows), reads_codes=True),
     "since": _Take(lambda found: found.line.since(found.windows, found.time)),
-    "share": _Take(lambda found: _ratio(found.windows.count, found.rows()), needs_conditions=True),
+    "share": _Take(lambda found: _ratio(found.windows.sizes, found.rows()), needs_conditions=True),
 }
 
 
@@ -150,7 +150,7 @@ class WindowFeature(RelationFeature):
         line = facts.timeline(self.by, self.where, number=self.numbers_of, code=self.codes_of)
 
         def rows() -> Integers:
-            return facts.timeline(self.by).windows(owner, time, span).count
+            return facts.timeline(self.by).windows(owner, time, span).sizes
 
         found = _Found(line, line.windows(owner, time, span), time, rows)
         return _TAKES[self.take].of(found).astype(np.float64)

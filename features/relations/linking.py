@@ -43,7 +43,9 @@ class RelationRows:
 
     def settled(self, policies: Policies) -> "RelationRows":
         """Return the rows with ids whose type is decided within the table alone."""
-        keys = {key: settle_ids([ids], policies)[0] for key, ids in self.keys.items()}
+        keys: dict[IdRole, Ids] = {
+            key: settle_ids([ids], policies)[0] for key, ids in self.keys.items()
+        }
         return replace(self, ids={**self.ids, **keys})
 
     def whole(self) -> Facts:
@@ -78,7 +80,9 @@ def linked(rows: RelationRows, to: RelationRows, policies: Policies) -> Relation
     rows.ledger.note(link.column, what, link.rows[at < 0], rule=ORPHANS)
     kept, at = rows.keep(at >= 0), at[at >= 0]
     numbers = kept.ids["link"].rows
-    further = {k: one.with_rows(one.codes[at], numbers) for k, one in to.keys.items()}
+    further: dict[IdRole, Ids] = {
+        k: one.with_rows(one.codes[at], numbers) for k, one in to.keys.items()
+    }
     facts = kept.facts if rows.has_time else replace(kept.facts, time=to.facts.time[at])
     return replace(kept, facts=facts, ids={**further, **kept.ids}, has_time=True)
 

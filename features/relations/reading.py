@@ -27,7 +27,7 @@ from recsys.features.tables.ledger import Cells, Ledger, cells, is_list, is_text
 from recsys.features.tables.reading import TableFiles, open_table
 from recsys.features.tables.rows import RowReader, Rows
 from recsys.features.tables.sources import Policies
-from recsys.features.tables.times import microseconds
+from recsys.features.tables.times import latest_seconds, microseconds
 
 
 def read_relations(
@@ -35,7 +35,7 @@ def read_relations(
     files: Mapping[str, TableFiles],
     policies: Policies,
     *,
-    latest: float = np.inf,
+    latest: float,
     trained: bool = False,
 ) -> dict[str, RelationRows]:
     """Read the relations of `files` that features are of, by name; the log as `interactions`.
@@ -87,7 +87,8 @@ def facts_of(schema: Schema, paths: Mapping[str, str], policies: Policies) -> di
                 f"{link[1]}=PATH too"
             )
     files = {name: open_table(paths[name], name) for name in needed}
-    found = read_relations(schema, files, policies, trained=True)
+    latest = latest_seconds(policies)
+    found = read_relations(schema, files, policies, latest=latest, trained=True)
     for rows in found.values():
         rows.ledger.check()
     return {name: rows.settled(policies).whole() for name, rows in found.items()}

@@ -29,7 +29,7 @@ class Windows(NamedTuple):
     end: Integers
 
     @property
-    def count(self) -> Integers:
+    def sizes(self) -> Integers:
         """Rows in each window, (N,)."""
         return self.end - self.start
 
@@ -85,17 +85,17 @@ class Timeline:
         totals = np.append(self._running, 0.0)
         until = np.where(windows.end > windows.first, totals[windows.end - 1], 0.0)
         before = np.where(windows.start > windows.first, totals[windows.start - 1], 0.0)
-        return np.where(windows.count > 0, until - before, 0.0)
+        return np.where(windows.sizes > 0, until - before, 0.0)
 
     def last(self, windows: Windows) -> Floats:
         """Return the value of the last row in each window, (N,); NaN where it is empty."""
         values = np.append(self.value.astype(np.float64), np.nan)
-        return np.where(windows.count > 0, values[windows.end - 1], np.nan)
+        return np.where(windows.sizes > 0, values[windows.end - 1], np.nan)
 
     def since(self, windows: Windows, time: Integers) -> Floats:
         """Return the seconds from the last row in each window to `time`, (N,); NaN where empty."""
         times = np.append(self.time, 0)
-        return np.where(windows.count > 0, (time - times[windows.end - 1]) / 1e6, np.nan)
+        return np.where(windows.sizes > 0, (time - times[windows.end - 1]) / 1e6, np.nan)
 
     def distinct(self, windows: Windows) -> Integers:
         """Return how many distinct values each window holds, (N,).

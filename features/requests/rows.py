@@ -37,7 +37,7 @@ from recsys.features.tables.ledger import Cells, Ledger, is_text
 from recsys.features.tables.reading import Batch, TableFiles, open_table, table_at
 from recsys.features.tables.rows import IdRole, RowReader, RowRoles, Rows
 from recsys.features.tables.sources import Policies
-from recsys.features.tables.times import microseconds
+from recsys.features.tables.times import latest_seconds, microseconds
 
 Side = Literal["users", "items"]
 SIDES: tuple[Side, ...] = ("users", "items")
@@ -146,7 +146,8 @@ class RowEncoder:
         """
         self.require(files)
         ledger = Ledger(files, trained=True)
-        reader = RowReader(files, self._roles, self._policies, ledger)
+        latest = latest_seconds(self._policies) if self._roles.time else np.inf
+        reader = RowReader(files, self._roles, self._policies, ledger, latest=latest)
         rows = reader.read(Batch(table, np.arange(first_row, first_row + table.num_rows)))
         reader.finish()
         ledger.check()  # so every row is there

@@ -149,7 +149,10 @@ def read_tables(
         drops += attributes.ledger.settle()
     _check_worth(log, items, files["interactions"])
     events = _events(log, schema, user_row, item_row)
-    keys = {"user": users.column(schema.user_key), "item": items.column(schema.item_key)}
+    keys: dict[Key, pa.ChunkedArray] = {
+        "user": users.column(schema.user_key),
+        "item": items.column(schema.item_key),
+    }
     events, matches, further = with_relations(events, schema, relations, keys)
     drops += further
     return Tables(items, users, events, tuple(drops), fingerprint(files.values()), matches)

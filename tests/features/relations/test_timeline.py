@@ -51,7 +51,7 @@ def test_every_number_is_that_of_a_loop_over_all_rows(
     timeline = Timeline(*table[:3])
     windows = timeline.windows(*table[3:], span)
     rows = [before(table, n, span) for n in range(len(table[3]))]
-    assert windows.count.tolist() == [len(one) for one in rows]
+    assert windows.sizes.tolist() == [len(one) for one in rows]
     sums = timeline.sums(windows)
     np.testing.assert_allclose(sums, [sum(v for _, v in one) for one in rows], atol=1e-12)
     last = [one[-1][1] if one else np.nan for one in rows]
@@ -64,7 +64,7 @@ def test_every_number_is_that_of_a_loop_over_all_rows(
 
 def numbers(timeline: Timeline, windows: Windows, at: np.ndarray) -> np.ndarray:
     """Return every number of the windows, a row a window."""
-    columns = [windows.count, timeline.sums(windows), timeline.last(windows)]
+    columns = [windows.sizes, timeline.sums(windows), timeline.last(windows)]
     return np.stack([*columns, timeline.since(windows, at), timeline.distinct(windows)], axis=1)
 
 
