@@ -22,6 +22,7 @@ from recsys.features.propose.draft import Draft, side_name
 from recsys.features.propose.few_rows import few_rows_lines
 from recsys.features.propose.profile import ColumnProfile, TableProfile, profile_table
 from recsys.features.propose.rates import rate_lines
+from recsys.features.propose.relations import relation_lines
 from recsys.features.propose.roles import (
     VALIDATION_WORDS,
     Key,
@@ -67,7 +68,6 @@ def infer(paths: Sequence[Path], *, relative_to: Path | None = None) -> Inferenc
         draft.unsure += table.left_out
         if not table.complete:
             draft.unsure.append(f"{table.given}: only its first {table.rows:,} rows were looked at")
-    _say_unused(draft)
     sides: dict[str, list[str]] = {}
     if roles.user:
         log, split, used = _log_lines(draft)
@@ -78,6 +78,10 @@ def infer(paths: Sequence[Path], *, relative_to: Path | None = None) -> Inferenc
         log, split, used = stream_lines(draft)
     draft.features += context_lines(draft, used) if roles.label else _contexts(draft, used)
     draft.features += rate_lines(draft) if roles.label else []
+    if roles.user:
+        relations = relation_lines(draft, has_time=any(one.startswith("time:") for one in log))
+        sides |= {"relations": relations} if relations else {}
+    _say_unused(draft)
     more = sections(draft) if roles.label else session_lines(draft) or few_rows_lines(draft)
     return Inference(
         yaml=draft.document(log, sides, split, more),
