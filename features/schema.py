@@ -22,6 +22,10 @@ from recsys.features.kinds.derived import (
 )
 from recsys.features.kinds.feature import Feature
 from recsys.features.kinds.registry import KINDS
+from recsys.features.kinds.relation_feature import LOG, DeclaredRelations, RelationFeature
+from recsys.features.relations.checks import check_links, check_used
+from recsys.features.relations.facts import Key
+from recsys.features.tables.condition import Condition
 from recsys.features.tables.id_forms import IdForm, IdForms
 from recsys.features.tables.times import TimeUnit
 
@@ -33,25 +37,6 @@ class TimeColumn(StrictModel):
     """Column of the time."""
     unit: TimeUnit
     """Unit of whole numbers since 1970 (UTC), or `datetime`."""
-
-
-class Condition(StrictModel):
-    """Keep only the rows whose `column` is at least / at most / equal to / one of a value."""
-
-    column: Name
-    """Column that is looked at."""
-    at_least: float | None = None
-    """Smallest number that is kept."""
-    at_most: float | None = None
-    """Largest number that is kept."""
-    one_of: tuple[str | int, ...] | None = None
-    """Values that are kept."""
-
-    @model_validator(mode="after")
-    def _some_bound(self) -> Self:
-        if self.at_least is None and self.at_most is None and self.one_of is None:
-            raise ValueError("a condition needs at_least, at_most or one_of")
-        return self
 
 
 def _type_name(given: Any) -> Any:
@@ -245,6 +230,35 @@ class SideTable(StrictModel):
     """Column of that side's id."""
 
 
+_KEYS: dict[str, Key] = {"users": "user", "items": "item"}
+
+
+class RelationTable(StrictModel):
+    """A table of events or facts with many rows a key (orders, visits), for kind: window."""
+
+    keys: Annotated[dict[Name, Name], Field(min_length=1)]
+    """Column of a key -> what it leads to: `users`, `items`, or another relation by its `id`, whose
+    keys and time its rows have where they have none of their own."""
+    time: TimeColumn | None = None
+    """When a row happened; null: when that of the relation happened that a key leads to."""
+    id: Name | None = None
+    """Column that tells its rows apart, where other relations lead to it."""
+
+    @property
+    def link(self) -> tuple[str, str] | None:
+        """Column and name of the relation that a key leads to; None: none does."""
+        found = self.links()
+        return found[0] if found else None
+
+    def links(self) -> list[tuple[str, str]]:
+        """Return column and name of the relation of each key that leads to one."""
+        return [(column, to) for column, to in self.keys.items() if to not in _KEYS]
+
+    def own_keys(self) -> dict[Key, str]:
+        """Return key -> column, of those that lead to users and items at once."""
+        return {_KEYS[to]: column for column, to in self.keys.items() if to in _KEYS}
+
+
 if TYPE_CHECKING:
     AnyFeature = Feature | DerivedFeature
 else:
@@ -261,6 +275,8 @@ class Schema(StrictModel):
     others: dict[str, SideTable] = Field(default_factory=dict)
     ids: IdForms = IdForms()
     """How ids are written, where tables write one id in several ways."""
+    relations: dict[str, RelationTable] = Field(default_factory=dict)
+    """Further tables with many rows a key, by name; features of kind: window are of their rows."""
     features: tuple[AnyFeature, ...]
     """What the model reads, one entry a feature; the kind of a feature decides its other keys."""
 
@@ -289,7 +305,35 @@ class Schema(StrictModel):
         if self.interactions.label is None and not self.features_of("items"):
             raise ValueError("at least one feature of the items is needed (the item id will do)")
         self._check_derived()
+        self._check_relations()
         return self
+
+    def _check_relations(self) -> None:
+        check_links(self.relations, ("interactions", "items", "users", *self.others))
+        roles = self.interactions
+        keys = {name: set(self.keys_of(name)) for name in [LOG, *self.relations]}
+        of_log = (one for one in self.features_of("interactions") if one.is_read)
+        read = {roles.user, roles.item, *(column for one in of_log for column in one.columns)}
+        declared = DeclaredRelations(
+            keys, read, has_time=roles.time is not None, has_label=roles.label is not None
+        )
+        for feature in self.relation_features:
+            feature.check(declared)
+        check_used(self.relations, {one.relation for one in self.relation_features})
+
+    def keys_of(self, relation: str) -> dict[Key, str]:
+        """Return the keys that the rows of a relation lead to, and the column of each.
+
+        A key that rows have of another relation has the column of the key that leads there.
+        """
+        if relation == LOG:
+            return {"user": self.interactions.user, "item": self.interactions.item}
+        table = self.relations[relation]
+        own = table.own_keys()
+        if table.link is None:
+            return own
+        column, to = table.link
+        return {**{key: column for key in self.relations[to].own_keys()}, **own}
 
     def _check_derived(self) -> None:
         of_items = (name for one in self.features_of("items") for name in one.lookup_names)
@@ -330,6 +374,11 @@ class Schema(StrictModel):
     def column_features(self) -> tuple[Feature, ...]:
         """Features that are columns of a table, in declared order."""
         return tuple(f for f in self.features if not isinstance(f, DerivedFeature))
+
+    @property
+    def relation_features(self) -> tuple[RelationFeature, ...]:
+        """Those of the columns that are computed of a relation's rows, in declared order."""
+        return tuple(f for f in self.column_features if isinstance(f, RelationFeature))
 
     @property
     def derived_features(self) -> tuple[DerivedFeature, ...]:

@@ -29,10 +29,11 @@ from numpy.typing import NDArray
 
 from recsys.core.atomic import publish, staged_folder
 from recsys.core.distinct import distinct
-from recsys.core.errors import ConfigError, DataError, IntegrityError
+from recsys.core.errors import DataError, IntegrityError
 from recsys.core.sealed import seal, sealed
 from recsys.data.batch import FeatureBlock, FeatureLayout, RankingBatch
 from recsys.features.clicks.memory import ClickMemory
+from recsys.features.clicks.refusals import check_settings
 from recsys.features.clicks.rows import ClickSource, PartOrder
 from recsys.features.clicks.store import PARTS, PartFiles, PartWriter
 from recsys.features.clicks.survey import Survey, decided, survey
@@ -113,7 +114,7 @@ def open_click_log(
         ConfigError: the settings are not for a streamed log.
         DataError: a row or a column is not as declared.
     """
-    _check_settings(schema, sources, policies, split)
+    check_settings(schema, sources, policies, split)
     fingerprint = source_fingerprint(schema, sources)
     parts = [model.model_dump_json() for model in (schema, policies, split)]
     parts += [str(lookups), fingerprint, code_digest()]
@@ -155,7 +156,7 @@ def encode_click_log(
         ConfigError: the settings are not for a streamed log.
         DataError: a row or a column is not as declared.
     """
-    _check_settings(schema, sources, policies, split)
+    check_settings(schema, sources, policies, split)
     fingerprint = source_fingerprint(schema, sources)
     return _encode(schema, sources, policies, split, folder, lookups, fingerprint)
 
@@ -185,74 +186,6 @@ def _opened(folder: Path) -> ClickLog:
         known=tuple(tuple(counts) for counts in facts["known"]),
         drops=tuple(Drop.from_json(raw) for raw in facts["drops"]),
     )
-
-
-def _check_settings(
-    schema: Schema, sources: Sources, policies: Policies, split: SplitConfig
-) -> None:
-    """Refuse what a log that is never in memory as a whole cannot do."""
-    if schema.interactions.label is None:
-        raise ConfigError("a streamed log is for rankers: give schema.interactions.label")
-    if schema.interactions.events is not None and schema.interactions.events.undo:
-        raise ConfigError(
-            "schema.interactions.events.undo looks for earlier rows, and a streamed log is never "
-            "in memory as a whole: leave it out, or set data.stream: false"
-        )
-    for derived in schema.past_features:
-        raise ConfigError(
-            f"feature '{derived.name}': a streamed log is never in memory as a whole, so it "
-            f"has no kind: {derived.kind}; bring it as a column, or set data.stream: false"
-        )
-    for feature in schema.column_features:
-        if feature.table != "interactions":
-            raise ConfigError(
-                f"feature '{feature.name}' is of table '{feature.table}'; all features of a "
-                "streamed log are columns of the interactions: join the table to the log in the "
-                "source, or set data.stream: false"
-            )
-    tables = [name for name in ("items", "users") if getattr(sources, name)]
-    tables += [f"others.{name}" for name in sources.others]
-    if tables:
-        raise ConfigError(
-            f"data.{tables[0]}: a streamed log has no other table; leave it out, or set "
-            "data.stream: false"
-        )
-    _check_split(split)
-    _check_ids(schema)
-    for name in ("duplicate_keys", "unknown_items", "unknown_users"):
-        given, usual = getattr(policies, name), Policies.model_fields[name].default
-        if given != usual:
-            raise ConfigError(
-                f"policies.{name}: {given} is about tables of items and users, which a streamed "
-                "log does not have; leave it out, or set data.stream: false"
-            )
-    if policies.duplicate_events != "keep":
-        raise ConfigError(
-            "policies.duplicate_events: a streamed log keeps repeated rows; set it to keep, or "
-            "remove them in the source"
-        )
-
-
-def _check_ids(schema: Schema) -> None:
-    for side in ("items", "users"):
-        if schema.form_of(side) is not None:
-            raise ConfigError(
-                f"schema.ids.{side}: the columns of a streamed log are read as they are; correct "
-                "the ids in the source, or set data.stream: false"
-            )
-
-
-def _check_split(split: SplitConfig) -> None:
-    if split.kind == "leave_one_out":
-        raise ConfigError(
-            "split.kind: leave_one_out needs every user's rows at once; a streamed log is split "
-            "by kind: time (the order of the rows) or kind: column"
-        )
-    if split.validation_from is not None:
-        raise ConfigError(
-            "split.test_from and split.validation_from: a streamed log is cut by shares of its "
-            "rows; give split.validation and split.test, or kind: column"
-        )
 
 
 def _encode(

@@ -98,6 +98,8 @@ class Feature(StrictModel):
     """As `Reader` has it."""
     proposal_order: ClassVar[int] = 0
     """Of several kinds that `recsys init` could write, it writes that of the lowest."""
+    is_read: ClassVar[bool] = True
+    """Whether the files of its table hold its columns; else they are computed."""
     is_key: ClassVar[bool] = False
     """Whether the key of the items or users can be such a feature."""
     is_category: ClassVar[bool] = False

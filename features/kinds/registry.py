@@ -16,6 +16,7 @@ from recsys.features.kinds.rate import RateFeature
 from recsys.features.kinds.text import TextFeature
 from recsys.features.kinds.timestamp import TimestampFeature
 from recsys.features.kinds.vector import VectorFeature
+from recsys.features.kinds.window import WindowFeature
 
 KINDS: dict[str, type[Feature] | type[DerivedFeature]] = {
     "categorical": CategoricalFeature,
@@ -29,6 +30,7 @@ KINDS: dict[str, type[Feature] | type[DerivedFeature]] = {
     "elapsed": ElapsedFeature,
     "cross": CrossFeature,
     "rate": RateFeature,
+    "window": WindowFeature,
 }
 
 

@@ -39,6 +39,8 @@ class Draft:
     """Features of `multiplicity: auto`."""
     categories: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Features of one category a row: table and column of each."""
+    relations: dict[str, str] = field(default_factory=dict)
+    """Path of each further table with many rows a key."""
     table_rows: int = 0
     """Rows of the table; 0: as many as its values ask for."""
     table_lines: list[str] = field(default_factory=list)
@@ -49,14 +51,15 @@ class Draft:
         self.policies[name] = (choice, why)
         self.unsure.append(f"{why}: policies.{name} is '{choice}'")
 
-    def check_clock(self, column: ColumnProfile, unit: str) -> None:
-        """Declare a policy for times that are null, negative or in the future."""
+    def check_clock(self, column: ColumnProfile, unit: str, given: str = "") -> None:
+        """Declare a policy for times of the log, or of `given`, that are null or out of range."""
         bad = column.nulls
         if unit != "datetime":
             numbers = column.numbers
             bad += int(((numbers < 0) | (numbers > self.latest * UNITS[unit])).sum())
         if bad:
-            words = f"{self.roles.log.given}: {bad:,} times are null, negative or in the future"
+            place = given or self.roles.log.given
+            words = f"{place}: {bad:,} times are null, negative or in the future"
             self.policy("bad_times", "drop", words)
 
     def check_numbers(self, table: TableProfile, column: ColumnProfile) -> None:
@@ -129,12 +132,10 @@ class Draft:
         if roles.users is not None:
             data["users"] = roles.users.table.given
         paths = [entry(name, self._relative(path)) for name, path in data.items()]
-        if roles.sides:
+        others = {side_name(key): key.table.given for _, key in roles.sides} | self.relations
+        if others:
             paths.append("others:")
-            paths += [
-                f"  {entry(side_name(key), self._relative(key.table.given))}"
-                for _, key in roles.sides
-            ]
+            paths += [f"  {entry(name, self._relative(path))}" for name, path in others.items()]
         if not roles.user:
             paths.append(
                 "stream: true   # encoded to disk once, then read in pieces; needs no user or item"

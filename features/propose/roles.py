@@ -355,6 +355,21 @@ def _key_of_side(table: TableProfile, roles: Roles, side: Side) -> tuple[float, 
     return best
 
 
+def joining_keys(table: TableProfile, roles: Roles) -> dict[str, str]:
+    """Return the columns of a further table that hold ids of the log -> `users` or `items`."""
+    found = {}
+    for side, role, words in (
+        ("users", roles.user, USER_WORDS),
+        ("items", roles.item, ITEM_WORDS),
+    ):
+        named = [role] if role in table.columns else _keys(table, words)
+        for name in named:
+            if name not in found and _share_covered(table.columns[name], roles.log.columns[role]):
+                found[name] = side
+                break
+    return found
+
+
 def _share_covered(of: ColumnProfile, by: ColumnProfile) -> float:
     """Share of the distinct ids of one column that another has."""
     left, right = of.words, by.words

@@ -24,6 +24,7 @@ from recsys.features.propose.few_rows import few_rows_lines
 from recsys.features.propose.id_forms import id_form_lines
 from recsys.features.propose.profile import ColumnProfile, TableProfile, profile_table
 from recsys.features.propose.rates import rate_lines
+from recsys.features.propose.relations import relation_lines
 from recsys.features.propose.roles import (
     VALIDATION_WORDS,
     Key,
@@ -77,7 +78,6 @@ def infer(
         draft.unsure += table.left_out
         if not table.complete:
             draft.unsure.append(f"{table.given}: only its first {table.rows:,} rows were looked at")
-    _say_unused(draft)
     sides: dict[str, list[str]] = {}
     if roles.user:
         log, proposed, used = _log_lines(draft, where)
@@ -88,6 +88,10 @@ def infer(
         log, proposed, used = stream_lines(draft)
     draft.features += context_lines(draft, used) if roles.label else _contexts(draft, used)
     draft.features += rate_lines(draft) if roles.label else []
+    if roles.user:
+        relations = relation_lines(draft, has_time=any(one.startswith("time:") for one in log))
+        sides |= {"relations": relations} if relations else {}
+    _say_unused(draft)
     more = sections(draft) if roles.label else session_lines(draft) or few_rows_lines(draft)
     more = [*gap_lines(log), *more]
     return Inference(

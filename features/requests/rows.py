@@ -22,6 +22,9 @@ from recsys.features.encoding.encoder import FeatureEncoder
 from recsys.features.encoding.whole_rows import WholeRows
 from recsys.features.kinds.convert import columns_of
 from recsys.features.kinds.feature import Feature
+from recsys.features.kinds.relation_feature import RelationFeature
+from recsys.features.relations.columns import relation_columns
+from recsys.features.relations.facts import KEYS, KEYS_OF, Asked, Facts, Key
 from recsys.features.schema import Schema
 from recsys.features.tables.attributes import (
     Attributes,
@@ -34,6 +37,7 @@ from recsys.features.tables.ledger import Cells, Ledger, is_text
 from recsys.features.tables.reading import Batch, TableFiles, open_table, table_at
 from recsys.features.tables.rows import IdRole, RowReader, RowRoles, Rows, forms_of_roles
 from recsys.features.tables.sources import Policies
+from recsys.features.tables.times import latest_seconds, microseconds
 
 Side = Literal["users", "items"]
 SIDES: tuple[Side, ...] = ("users", "items")
@@ -57,6 +61,7 @@ class RowEncoder:
         encoder: FeatureEncoder,
         policies: Policies,
         attributes: Mapping[Side, pa.Table] | None = None,
+        relations: Mapping[str, Facts] | None = None,
     ) -> None:
         """Get ready.
 
@@ -65,19 +70,21 @@ class RowEncoder:
             policies: those of the training; `unknown_items` and `unknown_users` say whether a
                 key that `attributes` lack is an error, or a row without attributes.
             attributes: what `read_side` returned, by side; columns of the rows where absent.
+            relations: by name, those that features are computed of; columns of the rows where
+                absent.
 
         Raises:
             ConfigError: a feature is not read from a row alone, or a column name of the rows
                 could be of the user and of the item.
         """
         self.encoder, self.schema, self.attributes = encoder, encoder.schema, attributes or {}
-        self._policies = policies.model_copy(update={"bad_ids": "error"})
+        self._policies = policies.model_copy(update={"bad_ids": "error", "bad_times": "error"})
         for feature in self.schema.past_features:
             raise ConfigError(
                 f"feature '{feature.name}' is of kind {feature.kind}: it comes from the rows "
                 "before a row, which a table of rows to score does not hold; train without it"
             )
-        self._whole = WholeRows(encoder)
+        self._whole, self._relations = WholeRows(encoder), relations or {}
         self._roles = self._roles_of_rows()
         readers: dict[str, str] = {}
         for side in SIDES:
@@ -98,15 +105,27 @@ class RowEncoder:
     def columns(self) -> tuple[str, ...]:
         """What the rows must have, each column once."""
         wanted = [name for side in SIDES for name in self._wanted_of(side)]
-        wanted += columns_of(self.schema.features_of("interactions"))
+        wanted += columns_of(self._context)
+        time = self._roles.time
+        wanted += [*self._roles.ids.values(), *([time.column] if time else [])]
         return tuple(dict.fromkeys(wanted))
+
+    @property
+    def _context(self) -> list[Feature]:
+        """Features of the request that are columns of the rows."""
+        computed = self._computed
+        return [one for one in self.schema.features_of("interactions") if one not in computed]
+
+    @property
+    def _computed(self) -> list[RelationFeature]:
+        return [one for one in self.schema.relation_features if one.relation in self._relations]
 
     @property
     def types(self) -> pa.Schema:
         """The columns of rows and, as far as the encoder knows them, the types of their values."""
         found: dict[str, pa.DataType] = {}
         for side in (*SIDES, None):
-            features = self.schema.features_of(side or "interactions")
+            features = self._context if side is None else self.schema.features_of(side)
             for feature in [] if side in self.attributes else features:
                 for column, kind in feature.request_types(self.encoder).items():
                     name = column if side is None else self._in_rows(side, column)
@@ -127,11 +146,13 @@ class RowEncoder:
         """
         self.require(files)
         ledger = Ledger(files, trained=True)
-        reader = RowReader(files, self._roles, self._policies, ledger)
+        latest = latest_seconds(self._policies) if self._roles.time else np.inf
+        reader = RowReader(files, self._roles, self._policies, ledger, latest=latest)
         rows = reader.read(Batch(table, np.arange(first_row, first_row + table.num_rows)))
+        reader.finish()
         ledger.check()  # so every row is there
         users, items = (self._side(side, rows, ledger) for side in SIDES)
-        context = self._columns(self.schema.features_of("interactions"), rows, None)
+        context = self._columns(self._context, rows, None) | self._of_relations(rows)
         ledger.check()
         try:
             query = self._encoded("users", users)
@@ -157,19 +178,45 @@ class RowEncoder:
             for side in SIDES
             for name in self._wanted_of(side)
         }
+        for feature in self.schema.relation_features:
+            if feature not in self._computed:
+                option = f"--other {feature.relation}=PATH"
+                remedies[feature.source_column] = (
+                    f"give the relation that it is computed of ({option}), or write it into the "
+                    "rows, null where it is not known"
+                )
         files.require(self.columns, remedies)
 
     def _roles_of_rows(self) -> RowRoles:
         """Return what is read of the rows: keys, and features that no table of a side brings."""
         ids: dict[IdRole, str] = {}
-        features = list(self.schema.features_of("interactions"))
+        features = list(self._context)
         for side in SIDES:
             key = self._own_key(side)
             own = [] if side in self.attributes else self.schema.features_of(side)
             features += [one for one in own if one.source_column != key]
             if self._key(side) in self._wanted_of(side):
                 ids[_ROLES[side]] = self._key(side)
-        return RowRoles(ids=ids, id_forms=forms_of_roles(self.schema), features=features)
+        forms = forms_of_roles(self.schema)
+        if not self._computed:
+            return RowRoles(ids=ids, id_forms=forms, features=features)
+        keys = {key for one in self._computed for key in KEYS_OF[one.owner]}
+        ids |= {role: self._key(side) for side, role in _ROLES.items() if role in keys}
+        time = self.schema.interactions.time
+        return RowRoles(ids=ids, id_forms=forms, features=features, time=time)
+
+    def _of_relations(self, rows: Rows) -> dict[str, pa.Array]:
+        """Return the columns that are computed, by the names that the encoder looks for."""
+        time = self.schema.interactions.time
+        if not self._computed or rows.clock is None or time is None:
+            return {}
+        ids: dict[Key, tuple[pa.Array, NDArray[np.int64]]] = {
+            key: (rows.ids[key].dictionary, np.asarray(rows.ids[key].indices).astype(np.int64))
+            for key in KEYS
+            if key in rows.ids
+        }
+        asked = Asked(ids, microseconds(rows.clock, time.unit))
+        return relation_columns(self._computed, self._relations, asked)
 
     def _wanted_of(self, side: Side) -> list[str]:
         if not self.schema.features_of(side):

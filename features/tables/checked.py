@@ -14,6 +14,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recsys.core.errors import ConfigError, DataError
+from recsys.features.relations.columns import with_relations
+from recsys.features.relations.facts import Key
+from recsys.features.relations.linking import RelationRows
+from recsys.features.relations.reading import read_relations
 from recsys.features.schema import Schema
 from recsys.features.tables.attributes import (
     Attributes,
@@ -89,7 +93,8 @@ class Tables:
     """Everything a schema declares, checked.
 
     items, users: one row an item (user), ascending by key, side tables joined in. drops: what
-    policies left out or changed. fingerprint: sha256 of the bytes of all files.
+    policies left out or changed. fingerprint: sha256 of the bytes of all files. matches: a sentence
+    a relation, on how many of its rows are of a user or an item that is known.
     """
 
     items: pa.Table
@@ -97,6 +102,7 @@ class Tables:
     events: Events
     drops: tuple[Drop, ...]
     fingerprint: str
+    matches: tuple[str, ...] = ()
 
 
 def read_tables(
@@ -136,7 +142,11 @@ def read_tables(
         trained=trained,
     )
     others = _read_others(schema, files, policies, trained=trained)
-    log = _with_settled_ids(log, schema, others, policies)
+    relations = read_relations(schema, files, policies, latest=latest, trained=trained)
+    ids, others, relations = _settled(schema, log, others, relations, policies)
+    log = replace(log, items=ids["items"], users=ids["users"])
+    if log.sessions is not None:
+        log = replace(log, sessions=settle_ids([log.sessions], policies)[0])
     drops += log.ledger.settle()
     for name, attributes in others.items():
         others[name] = without_duplicates(attributes, policies)
@@ -149,10 +159,16 @@ def read_tables(
     for attributes in others.values():
         drops += attributes.ledger.settle()
     _check_worth(log, items, files["interactions"])
+    keys: dict[Key, pa.ChunkedArray] = {
+        "user": users.column(schema.user_key),
+        "item": items.column(schema.item_key),
+    }
     events, undoing = _undone(
         _events(log, schema, user_row, item_row), schema, files["interactions"]
     )
-    tables = Tables(items, users, events, (*drops, *undoing), fingerprint(files.values()))
+    events, matches, further = with_relations(events, schema, relations, keys)
+    drops = [*drops, *undoing, *further]
+    tables = Tables(items, users, events, tuple(drops), fingerprint(files.values()), matches)
     return tables if to_part else without_undone(schema, tables)
 
 
@@ -181,23 +197,6 @@ def without_undone(schema: Schema, tables: Tables, gone: NDArray[np.bool_] | Non
     return replace(tables, events=left, drops=(*tables.drops, drop))
 
 
-def _with_settled_ids(
-    log: Log, schema: Schema, others: dict[str, Attributes], policies: Policies
-) -> Log:
-    """Return the log with ids of the type that they have in all tables, as `others` then have."""
-    ids = {"items": log.items, "users": log.users}
-    for side in ("items", "users"):
-        members = [name for name in others if name == side or _joins(schema, name) == side]
-        settled = settle_ids([ids[side], *(others[name].ids for name in members)], policies, side)
-        ids[side] = settled[0]
-        for name, one in zip(members, settled[1:], strict=True):
-            others[name] = replace(others[name], ids=one)
-    log = replace(log, items=ids["items"], users=ids["users"])
-    if log.sessions is None:
-        return log
-    return replace(log, sessions=settle_ids([log.sessions], policies)[0])
-
-
 def source_fingerprint(schema: Schema, sources: Sources) -> str:
     """Return `Tables.fingerprint` of these files without reading the tables.
 
@@ -210,12 +209,17 @@ def source_fingerprint(schema: Schema, sources: Sources) -> str:
 
 def _open(schema: Schema, sources: Sources) -> dict[str, TableFiles]:
     paths: dict[str, Any] = {"interactions": sources.interactions}
-    declared = {"items": schema.items, "users": schema.users, **schema.others}
+    main = {"items": schema.items, "users": schema.users}
+    declared = {**main, **schema.others, **schema.relations}
     given = {"items": sources.items, "users": sources.users, **sources.others}
     for name in dict.fromkeys([*declared, *given]):
         table, path = declared.get(name), given.get(name)
         if table is not None and path is None:
-            raise ConfigError(f"schema.{name} is declared, but data has no path for '{name}'")
+            below = "relations." if name in schema.relations else ""
+            where = "data.others" if below else "data"
+            raise ConfigError(
+                f"schema.{below}{name} is declared, but {where} has no path for '{name}'"
+            )
         if table is None and path is not None:
             raise ConfigError(
                 f"data has a path for '{name}', but the schema declares no such table"
@@ -230,7 +234,7 @@ def _read_others(
 ) -> dict[str, Attributes]:
     others: dict[str, Attributes] = {}
     for name, table in files.items():
-        if name == "interactions":
+        if name == "interactions" or name in schema.relations:
             continue
         if name in schema.others:
             key, title = schema.others[name].key, None
@@ -251,6 +255,30 @@ def _read_others(
         # What is broken on its own is said before anything is compared.
         others[name].ledger.check()
     return others
+
+
+def _settled(
+    schema: Schema,
+    log: Log,
+    others: dict[str, Attributes],
+    relations: dict[str, RelationRows],
+    policies: Policies,
+) -> tuple[dict[str, Ids], dict[str, Attributes], dict[str, RelationRows]]:
+    """Return the ids of the log by side, and all tables, with one type for the ids of a side."""
+    ids = {"items": log.items, "users": log.users}
+    others, relations = dict(others), dict(relations)
+    sides: list[tuple[Side, Key]] = [("items", "item"), ("users", "user")]
+    for side, key in sides:
+        members = [name for name in others if name == side or _joins(schema, name) == side]
+        related = [name for name, rows in relations.items() if key in rows.keys]
+        further = [others[name].ids for name in members]
+        further += [relations[name].ids[key] for name in related]
+        ids[side], *settled = settle_ids([ids[side], *further], policies, side)
+        for name, one in zip(members, settled, strict=False):
+            others[name] = replace(others[name], ids=one)
+        for name, one in zip(related, settled[len(members) :], strict=True):
+            relations[name] = relations[name].with_ids(key, one)
+    return ids, others, relations
 
 
 def _joins(schema: Schema, name: str) -> str | None:

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recsys.features.kinds.convert import number
-from recsys.features.schema import Condition
+from recsys.features.tables.condition import Condition
 from recsys.features.tables.ledger import Cells, Ledger, Mask, cells, is_list, is_text, mask_of
 from recsys.features.tables.sources import Policies, Rule
 

@@ -20,13 +20,13 @@ from recsys.core.errors import DataError
 from recsys.features.kinds.convert import columns_of, common_type, convert_columns
 from recsys.features.kinds.feature import Feature
 from recsys.features.schema import (
-    Condition,
     EventTypes,
     LabelColumn,
     Outcome,
     Schema,
     TimeColumn,
 )
+from recsys.features.tables.condition import Condition
 from recsys.features.tables.conditions import condition_holds, conditions_met
 from recsys.features.tables.id_forms import IdForm
 from recsys.features.tables.ids import IdCheck
@@ -43,8 +43,8 @@ from recsys.features.tables.values import (
     weights,
 )
 
-IdRole = Literal["user", "item", "session", "key"]
-"""Whose ids: of a log, or the key of a table with one row a key."""
+IdRole = Literal["user", "item", "session", "key", "link"]
+"""Whose ids: of a log, the key of a table with one row a key, or what leads to another table."""
 CellOf = Callable[[str], Cells]
 
 
@@ -81,9 +81,11 @@ class RowRoles:
         Args:
             schema: of the log.
             part: the column that says train, validation or test, where there is one.
-            features: of the interactions; None: all.
+            features: of the interactions; None: all. Those that are computed are passed over.
         """
         roles = schema.interactions
+        if features is None:
+            features = schema.features_of("interactions")
         ids: dict[IdRole, str | None] = {
             "user": roles.user,
             "item": roles.item,
@@ -101,7 +103,7 @@ class RowRoles:
             where=roles.where,
             events=roles.events,
             targets=roles.targets,
-            features=schema.features_of("interactions") if features is None else features,
+            features=[one for one in features if one.is_read],
         )
 
     @property
@@ -201,6 +203,10 @@ class RowReader:
             rows = self.read(batch)
             if len(rows):
                 yield rows
+        self.finish()
+
+    def finish(self) -> None:
+        """Note what only all batches together show."""
         if self._time is not None:
             self._time.finish(self._ledger)
 

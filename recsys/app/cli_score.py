@@ -15,6 +15,7 @@ _FIRST_OF = {
     "new_items_left_out": "first_new_item_left_out",
 }
 """Numbers of a summary, and where it has the first of what they count."""
+_ONE_OF_TWO = "give --input or --interactions, one of the two"
 _FILTERS = ("where", "exclude", "allow", "block")
 _REQUESTS = """A row of --input for a model of sessions, whose log has a column event:
 
@@ -45,7 +46,11 @@ what comes before it. Lists are as long as the history; null, or no such column,
     "requests",
     help="Requests (Parquet: user key and history, see below); for a ranker, the rows to score.",
 )
-@click.option("--interactions", help="Log to build histories from; its users are scored.")
+@click.option(
+    "--interactions",
+    help="Log to build histories from; its users are scored. For a ranker: the log that its "
+    "features of kind window are of.",
+)
 @click.option("--users", help="User attributes, where the model uses them.")
 @click.option(
     "--items",
@@ -119,8 +124,8 @@ def score(model: str, output: Path, **options: Any) -> None:
     from recsys.bundle.directory import Bundle
     from recsys.features.bundle.files import read_description
 
-    if (options["requests"] is None) == (options["interactions"] is None):
-        raise click.UsageError("give --input or --interactions, one of the two")
+    if options["requests"] is None and options["interactions"] is None:
+        raise click.UsageError(_ONE_OF_TWO)
     others = named_paths(options["other"])
     tables = {name: options[name] for name in ("interactions", "requests", "users", "items")}
     folder = folder_of(model, options["tracking_uri"])
@@ -140,7 +145,7 @@ def _rows(
     is_of_lists = flags != (None, None) or any(options[name] for name in of_lists)
     if options["requests"] is None or is_of_lists:
         raise click.UsageError(
-            "the model is a ranker: give --input, the rows to score; --interactions, --k, "
+            "the model is a ranker: give --input, the rows to score; --k, "
             "--keep-seen, --hide-seen, --rows-per-part, --probability, --approximate, --new-items, "
             "--cut-lists, --whole-lists, --where, --exclude, --allow and --block are for retrieval "
             "models"
@@ -156,6 +161,8 @@ def _lists(
     from recsys.app.progress import parts_to_stderr
     from recsys.app.scoring import ListOptions, score_audience, score_model
 
+    if options["requests"] is not None and options["interactions"] is not None:
+        raise click.UsageError(_ONE_OF_TWO)
     k, keep_seen, probability = options["k"], options["keep_seen"], options["probability"]
     new_items, top_customers = options["new_items"], options["top_customers"]
     users = tables["users"] if tables["requests"] else None

@@ -35,7 +35,10 @@ SET = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a configuration key."
 )
 OTHER = click.option(
-    "--other", multiple=True, metavar="NAME=PATH", help="A side table of users or items."
+    "--other",
+    multiple=True,
+    metavar="NAME=PATH",
+    help="A side table of users or items, or a relation.",
 )
 
 

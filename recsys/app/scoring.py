@@ -88,7 +88,7 @@ def score_model(
     check_folder(output, "Parquet parts")
     with lent(tables) as paths:
         requests = paths.get("requests")
-        if (requests is None) == ("interactions" not in paths):
+        if requests is None and "interactions" not in paths:
             raise ConfigError("score: give an interaction log or requests, one of the two")
         if read_description(Bundle.open(folder)).gives_rows:
             asked = lists is not None and not lists.are_default
@@ -101,6 +101,8 @@ def score_model(
             del paths["requests"]
             scorer = RowScorer.open(folder, paths, settings)
             return dict(vars(score_rows(scorer, requests, output, listener=listener)))
+        if requests is not None and "interactions" in paths:
+            raise ConfigError("score: give an interaction log or requests, one of the two")
         lists = lists or ListOptions()
         recommender = Scorer.open(
             folder,

@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from recsys.core.errors import ConfigError
 from recsys.data.batch import FeatureBlock
 from recsys.features.bundle.rows import RowModel
+from recsys.features.relations.reading import facts_of
+from recsys.features.relations.wanted import relations_needed
 from recsys.features.requests.rows import SIDES, RowEncoder, as_rows, read_side
 from recsys.features.tables.reading import TableFiles, fingerprint, open_table
 
@@ -35,7 +37,7 @@ class RowScorer:
     ranker: RowModel
     rows: RowEncoder
     tables: str
-    """Fingerprint of the attribute tables."""
+    """Fingerprint of the tables of attributes and of the relations."""
 
     @classmethod
     def open(
@@ -48,8 +50,8 @@ class RowScorer:
 
         Args:
             path: of a ranker's bundle.
-            tables: attribute table -> its path: "users", "items", or a side table; what
-                is not given has to be in the rows.
+            tables: name -> path of a table: "users", "items", a side table or a relation (the log
+                is "interactions"); what is not given has to be in the rows.
             settings: other policies than in training, by full key.
 
         Raises:
@@ -57,13 +59,15 @@ class RowScorer:
         """
         ranker = RowModel.open(path).with_settings(settings)
         schema, given = ranker.encoder.schema, dict(tables or {})
+        relations = relations_needed(schema)
         for name in given:
-            if name not in (*SIDES, *schema.others):
-                known = ", ".join([*SIDES, *schema.others])
+            if name not in (*SIDES, *schema.others, *relations):
+                known = ", ".join([*SIDES, *schema.others, *relations])
                 raise ConfigError(f"--other {name}: the model has no such table; it has {known}")
         found = {side: read_side(side, schema, given, ranker.policies) for side in SIDES}
         attributes = {side: table for side, table in found.items() if table is not None}
-        rows = RowEncoder(ranker.encoder, ranker.policies, attributes)
+        facts = facts_of(schema, given, ranker.policies)
+        rows = RowEncoder(ranker.encoder, ranker.policies, attributes, facts)
         return cls(ranker, rows, fingerprint(open_table(given[name], name) for name in given))
 
     def score(

@@ -186,9 +186,9 @@ def refuse_labels(config: ExperimentConfig) -> None:
             "schema.interactions.label: keep the positive rows with schema.interactions.where "
             "instead"
         )
-    if schema.derived_features:
-        feature = schema.derived_features[0]
+    of_rankers = [(feature.name, feature.kind) for feature in schema.derived_features]
+    of_rankers += [(feature.name, feature.kind) for feature in schema.relation_features]
+    for name, of_kind in of_rankers:
         raise ValueError(
-            f"feature '{feature.name}': kind: {feature.kind} is for rankers, and model.kind is "
-            f"{kind}"
+            f"feature '{name}': kind: {of_kind} is for rankers, and model.kind is {kind}"
         )

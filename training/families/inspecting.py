@@ -39,7 +39,7 @@ def inspect_tables(
         tables,
         part,
         table_bytes=table_bytes(config),
-        notes=(*notes, *notes_on(tables, part)),
+        notes=(*notes, *tables.matches, *notes_on(tables, part)),
     )
     return replace(found, warnings=(*found.warnings, *_too_large(config)))
 

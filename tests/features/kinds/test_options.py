@@ -65,7 +65,9 @@ BASES = {kind: case["base"] for kind, case in CASES.items()}
 
 def options() -> Iterator[tuple[str, str]]:
     for kind, declared in KINDS.items():
-        yield from ((kind, option) for option in declared.model_fields if option != "kind")
+        for option, field in declared.model_fields.items():
+            if get_origin(field.annotation) is not Literal or len(get_args(field.annotation)) > 1:
+                yield kind, option  # what can have one value alone is no option
 
 
 def values_of(kind: str, option: str) -> list[Any]:

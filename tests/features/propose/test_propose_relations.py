@@ -1,0 +1,67 @@
+"""What `init` proposes of further tables with many rows a key, which `check` accepts."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from recsys.features.propose.tables import Inference, infer
+from recsys.training.families.load import load_config
+from recsys.training.jobs.check import preflight
+
+START, DAY, ROWS = 1_700_000_000, 86_400, 900
+
+
+def proposal(folder: Path, *, label: bool) -> Inference:
+    rng = np.random.default_rng(0)
+    log = {
+        "user_id": rng.integers(0, 40, ROWS),
+        "item_id": rng.integers(0, 30, ROWS),
+        "timestamp": START + rng.integers(0, 90 * DAY, ROWS),
+    }
+    log |= {"clicked": rng.integers(0, 2, ROWS)} if label else {}
+    visits = {
+        "user_id": pa.array([None, *rng.integers(0, 50, 499)]),
+        "item_id": rng.integers(0, 30, 500),
+        "visited_at": START + rng.integers(0, 90 * DAY, 500),
+        "seconds": rng.integers(1, 99, 500),
+    }
+    for name, rows in {"log": log, "visits": visits}.items():
+        pq.write_table(pa.table(rows), folder / f"{name}.parquet")
+    found = infer([folder / "log.parquet", folder / "visits.parquet"], relative_to=folder)
+    (folder / "recsys.yaml").write_text(found.yaml)
+    return found
+
+
+def test_counts_and_times_since_are_proposed_and_accepted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = proposal(tmp_path, label=True)
+    raw = yaml.safe_load(found.yaml)
+    assert raw["data"]["others"] == {"visits": str(tmp_path / "visits.parquet")}
+    assert raw["schema"]["relations"]["visits"] == {
+        "keys": {"user_id": "users", "item_id": "items"},
+        "time": {"column": "visited_at", "unit": "s"},
+    }
+    windows = [one for one in raw["schema"]["features"] if one["kind"] == "window"]
+    assert [one["name"] for one in windows] == [
+        f"visits_{by}_{what}" for by in ("user", "item") for what in ("7d", "30d", "since")
+    ]
+    said = [one for one in found.unsure if "visits.parquet" in one]
+    assert any("has many rows for each of user_id and item_id: the features" in one for one in said)
+    assert not any("is not used" in one for one in said)
+    monkeypatch.chdir(tmp_path)
+    report = str(preflight(load_config(tmp_path / "recsys.yaml")))
+    assert "note: relation 'visits': 499 rows" in report
+    assert "policies" not in report.split("note:")[1]
+
+
+def test_a_log_without_a_label_says_why_such_a_table_is_not_used(tmp_path: Path) -> None:
+    found = proposal(tmp_path, label=False)
+    assert "relations" not in yaml.safe_load(found.yaml)["schema"]
+    said = [one for one in found.unsure if "visits.parquet is not used" in one]
+    assert len(said) == 1
+    assert "and the log lacks a label (schema.interactions.label) for them" in said[0]
