@@ -22,6 +22,8 @@ from recsys.features.encoding.encoder import FeatureEncoder
 from recsys.features.encoding.whole_rows import WholeRows
 from recsys.features.kinds.convert import columns_of
 from recsys.features.kinds.feature import Feature
+from recsys.features.requests.origin import RequestOrigin
+from recsys.features.requests.values import as_read, kinds_of
 from recsys.features.schema import Schema
 from recsys.features.tables.attributes import (
     Attributes,
@@ -107,11 +109,20 @@ class RowEncoder:
         found: dict[str, pa.DataType] = {}
         for side in (*SIDES, None):
             features = self.schema.features_of(side or "interactions")
-            for feature in [] if side in self.attributes else features:
-                for column, kind in feature.request_types(self.encoder).items():
-                    name = column if side is None else self._in_rows(side, column)
-                    found.setdefault(name, kind)
+            kinds = {} if side in self.attributes else kinds_of(features, self.encoder)
+            for column, kind in kinds.items():
+                name = column if side is None else self._in_rows(side, column)
+                found.setdefault(name, kind)
         return pa.schema(found)
+
+    @property
+    def _kinds(self) -> dict[str, pa.DataType]:
+        """The types of columns, and of keys that are joined."""
+        types = self.types
+        found = dict(zip(types.names, types.types, strict=True))
+        for side, table in self.attributes.items():
+            found[self._key(side)] = table.schema.field(self._own_key(side)).type
+        return found
 
     def encode(self, table: pa.Table, files: TableFiles, first_row: int = 0) -> FeatureBlock:
         """Return N encoded rows: users, context and items side by side, then what is derived.
@@ -126,6 +137,8 @@ class RowEncoder:
                 column and row are named.
         """
         self.require(files)
+        origin = RequestOrigin(str(files.paths[0]), first_row)
+        table = as_read(table, self._kinds, origin, self.keys)
         ledger = Ledger(files, trained=True)
         reader = RowReader(files, self._roles, self._policies, ledger)
         rows = reader.read(Batch(table, np.arange(first_row, first_row + table.num_rows)))
@@ -133,13 +146,11 @@ class RowEncoder:
         users, items = (self._side(side, rows, ledger) for side in SIDES)
         context = self._columns(self.schema.features_of("interactions"), rows, None)
         ledger.check()
-        try:
-            query = self._encoded("users", users)
-            query = query.beside(self._encoded("interactions", _Raw(context, len(rows))))
-            block = query.beside(self._encoded("items", items))
-        except DataError as error:
-            raise error.within(files.paths[0]) from None
-        return self._whole(block)
+        path, numbers = files.paths[0], range(first_row + 1, first_row + 1 + table.num_rows)
+        query = self._encoded("users", users, path, numbers)
+        raw = _Raw(context, len(rows))
+        query = query.beside(self._encoded("interactions", raw, path, numbers))
+        return self._whole(query.beside(self._encoded("items", items, path, numbers)))
 
     def require(self, files: TableFiles) -> None:
         """Refuse a file that lacks a column.
@@ -229,10 +240,21 @@ class RowEncoder:
         key, ids = self._own_key(side), rows.ids.get(_ROLES[side])
         return {name: ids if name == key else rows.columns[name] for name in names}
 
-    def _encoded(self, side: Literal["users", "interactions", "items"], raw: _Raw) -> FeatureBlock:
+    def _encoded(
+        self,
+        side: Literal["users", "interactions", "items"],
+        raw: _Raw,
+        path: Path,
+        numbers: Sequence[int],
+    ) -> FeatureBlock:
+        """Return a side encoded; errors name `path` and, of what is in the rows, `numbers`."""
         # A column of nulls holds the length where no other column is read.
         table = pa.table({"": pa.nulls(raw.num_rows), **raw.columns})
-        block = self.encoder.encode(side, table)
+        try:
+            block = self.encoder.encode(side, table)
+        except DataError as error:
+            known = () if raw.codes is not None else numbers
+            raise error.within(path, numbers=known) from None
         return block if raw.codes is None else block.take(torch.from_numpy(raw.codes))
 
 

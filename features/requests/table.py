@@ -26,17 +26,20 @@ from recsys.features.kinds.convert import columns_of
 from recsys.features.requests.item_lookup import rows_of_items
 from recsys.features.requests.origin import RequestOrigin
 from recsys.features.requests.steps import (
+    TIMES,
     check_step_lists,
     encode_steps,
     last_session,
     refuse_unknown_columns,
     since_the_last_pause,
+    step_columns,
     step_lists,
     step_times,
 )
+from recsys.features.requests.values import as_read, item_ids_as, kinds_of, one_array
 from recsys.features.schema import Schema
 from recsys.features.tables.checked import Tables
-from recsys.features.tables.ledger import Ledger, is_text
+from recsys.features.tables.ledger import Ledger, is_list, is_text, plain
 from recsys.features.tables.reading import Batch, TableFiles
 from recsys.features.tables.rows import RowReader, RowRoles
 from recsys.features.tables.sources import Policies
@@ -150,7 +153,7 @@ def encode_requests(
         DataError: the user key or the history is missing, null or of the wrong type; a column of
             its steps does not go with the history.
     """
-    require_columns(encoder.schema, origin.files(table.column_names))
+    table = _as_read(encoder, table, origin)
     users = table.column(encoder.schema.user_key).combine_chunks()
     known_of = _attributes(encoder.schema, table, policies, origin, steps=steps)
     rows, owner, values = item_rows(table, HISTORY, item_ids, origin)
@@ -195,9 +198,28 @@ def encode_users(
     Raises:
         DataError: a value is not as the model needs it.
     """
+    table = as_read(table, _kinds(encoder), origin, [encoder.schema.user_key])
     known_of = _attributes(encoder.schema, table, policies, origin, steps=True)
     with origin.named(_sources(encoder.schema, "users"), np.arange(table.num_rows)):
         return encoder.encode("users", known_of)
+
+
+def _as_read(encoder: FeatureEncoder, table: pa.Table, origin: RequestOrigin) -> pa.Table:
+    """Return requests, which have user key and history, in the types that the model reads."""
+    require_columns(encoder.schema, origin.files(table.column_names))
+    return as_read(table, _kinds(encoder), origin, [encoder.schema.user_key])
+
+
+def _kinds(encoder: FeatureEncoder) -> dict[str, pa.DataType]:
+    """Return the columns of users, of context and of steps with the types that the model reads."""
+    schema = encoder.schema
+    of_users = kinds_of(schema.features_of("users"), encoder)
+    of_events = kinds_of(schema.features_of("interactions"), encoder)
+    called = step_columns(schema)
+    found = {called[name]: pa.list_(kind) for name, kind in of_events.items() if name in called}
+    if schema.interactions.time is not None and schema.interactions.time.unit != "datetime":
+        found[TIMES] = pa.list_(pa.int64())
+    return {**found, **of_events, **of_users}
 
 
 def user_table(tables: Tables, users: NDArray[np.int64]) -> pa.Table:
@@ -261,34 +283,40 @@ def item_rows(
     table: pa.Table, name: str, item_ids: pa.Array, origin: RequestOrigin
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], pa.Array]:
     """Return lists of item ids as catalogue rows, (T,), -1 for what it lacks; requests; the ids."""
-    lists = table.column(name).combine_chunks()
+    lists = one_array(table.column(name))
     kind = lists.type
     if pa.types.is_null(kind):
         lists, kind = lists.cast(pa.large_list(item_ids.type)), pa.large_list(item_ids.type)
-    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+    if not is_list(kind):
+        valid = np.flatnonzero(np.asarray(lists.is_valid()))
         raise origin.error(
             f"{kind}, where a list of item ids is expected",
             name,
+            int(valid[0]) if len(valid) else None,
             remedy="write a column of lists, as in ['a', 'b']",
         )
     lengths = np.asarray(pc.list_value_length(lists).fill_null(0)).astype(np.int64)
-    values = lists.flatten()
-    if not pa.types.is_null(values.type) and is_text(values.type) != is_text(item_ids.type):
+    values = plain(lists.flatten())
+    owner = np.repeat(np.arange(len(lengths)), lengths)
+    if is_text(item_ids.type) and not (is_text(values.type) or pa.types.is_null(values.type)):
         raise origin.error(
             f"holds {values.type} ids, the catalogue {item_ids.type} ids",
             name,
+            int(owner[0]) if len(owner) else None,
             remedy=f"cast them to {item_ids.type}",
         )
-    try:
-        rows = rows_of_items(values.cast(item_ids.type), item_ids)
-    except pa.ArrowInvalid as error:
-        reason = str(error).splitlines()[0]
+
+    def refuse(at: int, what: str) -> None:
         raise origin.error(
-            f"holds values that are not {item_ids.type} ids ({reason})",
+            f"{values[at].as_py()!r}, where {what} is expected: the catalogue has {item_ids.type} "
+            "ids",
             name,
+            int(owner[at]),
             remedy="correct the ids",
-        ) from None
-    return rows, np.repeat(np.arange(len(lengths)), lengths), values
+        )
+
+    rows = rows_of_items(item_ids_as(values, item_ids.type, refuse), item_ids)
+    return rows, owner, values
 
 
 def grouped(values: NDArray[np.int64], owner: NDArray[np.int64], num_requests: int) -> Jagged:
