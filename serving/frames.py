@@ -50,6 +50,8 @@ def _by_rows(frame: pd.DataFrame, columns: pa.Schema) -> pd.DataFrame:
 
 def _array(values: "pd.Series[Any]", name: str) -> pa.Array:
     """Return a column as Arrow has it; NaN is null."""
+    if isinstance(values.dtype, pd.DatetimeTZDtype):
+        values = values.dt.tz_convert("UTC").dt.tz_localize(None)
     if values.dtype != object:
         found = pa.Array.from_pandas(values)
         return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found

@@ -137,8 +137,7 @@ class RowEncoder:
                 column and row are named.
         """
         self.require(files)
-        origin = RequestOrigin(str(files.paths[0]), first_row)
-        table = as_read(table, self._kinds, origin, self.keys)
+        table = self.as_read(table, files, first_row)
         ledger = Ledger(files, trained=True)
         reader = RowReader(files, self._roles, self._policies, ledger)
         rows = reader.read(Batch(table, np.arange(first_row, first_row + table.num_rows)))
@@ -151,6 +150,14 @@ class RowEncoder:
         raw = _Raw(context, len(rows))
         query = query.beside(self._encoded("interactions", raw, path, numbers))
         return self._whole(query.beside(self._encoded("items", items, path, numbers)))
+
+    def as_read(self, table: pa.Table, files: TableFiles, first_row: int = 0) -> pa.Table:
+        """Return rows in the types that the model reads; arguments as for `encode`.
+
+        Raises:
+            DataError: a value cannot be read exactly; file, column and row are named.
+        """
+        return as_read(table, self._kinds, RequestOrigin(str(files.paths[0]), first_row), self.keys)
 
     def require(self, files: TableFiles) -> None:
         """Refuse a file that lacks a column.

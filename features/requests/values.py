@@ -75,7 +75,9 @@ def as_read(
         if kind is None and name in keys and _is_number(values.type):
             kind = pa.int64()
         refuse_bytes(values, name, origin)
-        if kind is not None:
+        if name in kinds and _says_nothing(values):
+            values = pa.nulls(len(values))
+        elif kind is not None:
             values = _column(values, kind, name, origin, is_key=name in keys)
         if values.type != table.schema.field(name).type:
             table = table.set_column(place, name, values)
@@ -94,9 +96,10 @@ def item_ids_as(values: pa.Array, kind: pa.DataType, refuse: Callable[[int, str]
     if is_text(kind):
         return values.cast(kind)
     read = _whole(values, kind, takes_null_words=False)
-    if read.bad is not None and read.bad.any():
-        refuse(int(np.flatnonzero(read.bad)[0]), "a whole number")
-    return read.values
+    bad = np.asarray(values.is_valid()) if read.values.type != kind else read.bad
+    if bad is not None and bad.any():
+        refuse(int(np.flatnonzero(bad)[0]), "a whole number")
+    return read.values if read.values.type == kind else pa.nulls(len(values), kind)
 
 
 def one_array(column: pa.ChunkedArray) -> pa.Array:
@@ -113,12 +116,13 @@ def refuse_bytes(values: pa.Array, name: str, origin: RequestOrigin) -> None:
     Raises:
         DataError: it is one.
     """
-    inner = values.type
-    while is_list(inner):
-        inner = inner.value_type
-    if pa.types.is_binary(inner) or pa.types.is_large_binary(inner):
-        valid = np.flatnonzero(np.asarray(values.is_valid()))
-        row = int(valid[0]) if len(valid) else None
+    rows = np.arange(len(values))
+    while is_list(values.type):
+        rows = np.repeat(rows, np.asarray(pc.list_value_length(values).fill_null(0)))
+        values = values.flatten()
+    if pa.types.is_binary(values.type) or pa.types.is_large_binary(values.type):
+        known = rows[np.asarray(values.is_valid())]
+        row = int(known[0]) if len(known) else None
         raise origin.error(
             "bytes, where text or numbers are expected",
             name,
@@ -212,6 +216,15 @@ def _cast(values: pa.Array, kind: pa.DataType) -> pa.Array:
             one if one is not None and bounds.min <= one <= bounds.max else None for one in found
         ]
         return pa.array(kept, kind)
+
+
+def _says_nothing(values: pa.Array) -> bool:
+    """Whether all values are null or NaN, of whatever type a program gives to nothing."""
+    if len(values) == 0:
+        return False
+    if pa.types.is_floating(values.type):
+        return bool(np.isnan(np.asarray(values.fill_null(np.nan))).all())
+    return bool(values.null_count == len(values))
 
 
 def _null_words(values: pa.Array) -> _Mask:
