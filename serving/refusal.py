@@ -17,7 +17,7 @@ class RefusedRequestError(MlflowException, UserError):  # type: ignore[misc]
 
     def __init__(self, error: UserError) -> None:
         """Take what `error` knows, its message on one line."""
-        vars(self).update(vars(error))
+        self.__dict__.update(vars(error))
         self._words, self._fields = " ".join(str(error).split()), error.fields()
         MlflowException.__init__(self, self._words, error_code=INVALID_PARAMETER_VALUE)
 

@@ -233,8 +233,7 @@ class RowEncoder:
             ids.note(
                 absent[np.asarray(ids.values.indices)],
                 f"the table of {side} has no such key",
-                f"add it, or train with policies.unknown_{side}: keep, which scores it without "
-                "attributes",
+                f"add it, or set policies.unknown_{side}: keep, which scores it without attributes",
             )
 
     def _columns(
