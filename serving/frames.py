@@ -7,46 +7,80 @@ import pandas as pd
 import pyarrow as pa
 
 from recsys.core.errors import DataError, Row
-from recsys.features.requests.steps import TIMES
+from recsys.features.tables.ledger import is_list
 
 INPUT = "the model input"
+_WRONG = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError)
 
 
 def as_table(frame: pd.DataFrame, columns: pa.Schema) -> pa.Table:
-    """Return those of `columns` that a data frame has, in their types.
+    """Return those of `columns` that a data frame has, in the types that its values have.
+
+    What the model reads them as is for the reader of requests to say
+    (`recsys.features.requests.values`).
 
     Raises:
-        DataError: a column cannot be what the model was trained with.
+        DataError: a column holds values of several types, or of one that no table has.
     """
-    arrays = {}
-    for field in columns:
-        if field.name not in frame.columns:
-            continue
-        values = [_plain(value) for value in frame[field.name]]
-        kind = field.type
-        lists = (row for row in values if isinstance(row, list))
-        if field.name == TIMES and any(isinstance(one, str) for row in lists for one in row):
-            kind = pa.large_list(pa.string())  # ISO text, which the reader of requests accepts too
-        arrays[field.name] = _array(values, field.with_type(kind))
-    return pa.table(arrays)
+    frame = _by_rows(frame, columns)
+    names = [name for name in columns.names if name in frame.columns]
+    for name in names:
+        if isinstance(frame[name], pd.DataFrame):
+            raise DataError(
+                "two columns have this name", file=INPUT, column=name, remedy="rename one of them"
+            )
+    return pa.table({name: _array(frame[name], name) for name in names})
 
 
-def _array(values: list[Any], field: pa.Field) -> pa.Array:
-    wrong = (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError)
+def _by_rows(frame: pd.DataFrame, columns: pa.Schema) -> pd.DataFrame:
+    """Return a frame with a row a request.
+
+    MLflow makes one row of the whole columns that JSON holds ("inputs"): a list of as many values
+    in each cell, also in those of a column that is no column of lists.
+    """
+    if len(frame) != 1:
+        return frame
+    cells = {str(name): frame[name].iloc[0] for name in frame.columns.unique()}
+    lists = {name: cell for name, cell in cells.items() if isinstance(cell, list | np.ndarray)}
+    single = [field.name for field in columns if not is_list(field.type)]
+    if not any(name in lists for name in single) or len({len(one) for one in lists.values()}) != 1:
+        return frame
+    return pd.DataFrame({name: pd.Series(list(cell), dtype=object) for name, cell in lists.items()})
+
+
+def _array(values: "pd.Series[Any]", name: str) -> pa.Array:
+    """Return a column as Arrow has it; NaN is null."""
+    if isinstance(values.dtype, pd.DatetimeTZDtype):
+        values = values.dt.tz_convert("UTC").dt.tz_localize(None)
+    if values.dtype != object:
+        found = pa.Array.from_pandas(values)
+        return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
+    cells = [_plain(value) for value in values]
     try:
-        return pa.array(values, field.type)
-    except wrong:
-        for row, value in enumerate(values):
-            try:
-                pa.array([value], field.type)
-            except wrong as error:
-                raise DataError(
-                    f"must be {field.type}: {error}",
-                    column=field.name,
-                    rows=[Row(INPUT, row + 1)],
-                    remedy="give values of that type",
-                ) from None
-        raise
+        return pa.array(cells)
+    except _WRONG:
+        row, reason = _first_other(cells)
+    raise DataError(
+        f"{cells[row]!r} is not of the type of the rows before it ({reason})"
+        if row
+        else f"{cells[row]!r} is of a type that no table has ({reason})",
+        column=name,
+        rows=[Row(INPUT, row + 1)],
+        remedy="give values of one type, and null where one is not known",
+    )
+
+
+def _first_other(cells: list[Any]) -> tuple[int, str]:
+    """Return the first value with which Arrow makes no array of those up to it, and why."""
+    fits, fails, reason = 0, len(cells), ""
+    while fits < fails:
+        tried = (fits + fails + 1) // 2
+        try:
+            pa.array(cells[:tried])
+            fits = tried
+        except _WRONG as error:
+            fails, reason = tried - 1, str(error).splitlines()[0]
+    return fits, reason
 
 
 def to_frame(table: pa.Table) -> pd.DataFrame:
@@ -64,7 +98,11 @@ def _plain(value: Any) -> Any:
     """Undo what data frames do to missing values and to lists."""
     if isinstance(value, np.ndarray):
         # As nanoseconds times would become plain numbers.
-        return (value.astype("datetime64[us]") if value.dtype.kind == "M" else value).tolist()
+        value = (value.astype("datetime64[us]") if value.dtype.kind == "M" else value).tolist()
+    if isinstance(value, pd.Series):
+        value = value.tolist()
     if isinstance(value, list | tuple):
-        return list(value)
-    return None if pd.isna(value) else value
+        return [_plain(one) for one in value]
+    if isinstance(value, np.generic) and value.dtype.kind in "biuf":
+        value = value.item()
+    return None if value is pd.NaT or value is pd.NA or value != value else value

@@ -29,13 +29,14 @@ def save_model(bundle: Bundle, folder: Path) -> None:
         from recsys.serving.frames import to_frame
 
         answering = answering_of(bundle)
-        example, signature = answering.described(bundle)
+        example, signature, columns = answering.described(bundle)
         needed = [*_REQUIRED.split(), *answering.requirements(bundle)]
         mlflow.pyfunc.save_model(
             folder,
             python_model=pyfunc.__file__,
             artifacts={"bundle": str(bundle.path.absolute())},
             signature=signature,
+            metadata={"columns": columns},
             input_example=None if example is None else to_frame(example),
             pip_requirements=[
                 f"{name}=={installed_version(name)}" for name in dict.fromkeys(needed)

@@ -36,12 +36,21 @@ class BundleModel(PythonModel):  # type: ignore[misc]
 
         User key, items, scores and reason of a request, with the parameter `probability` also the
         probability of each item; the keys of a row that the model reads and its probability.
+
+        Raises:
+            RefusedRequestError: the requests or parameters do not fit the model; row and column are
+                named. A server answers with status 400 and the message.
         """
+        from recsys.core.errors import UserError
         from recsys.features.requests.origin import RequestOrigin
         from recsys.serving.frames import INPUT, as_table, to_frame
+        from recsys.serving.refusal import refused
 
-        table = as_table(model_input, self.server.columns)
-        return to_frame(self.server.answer(table, params or {}, RequestOrigin(INPUT)))
+        try:
+            table = as_table(model_input, self.server.columns)
+            return to_frame(self.server.answer(table, params or {}, RequestOrigin(INPUT)))
+        except UserError as error:
+            raise refused(error) from error
 
 
 mlflow.models.set_model(BundleModel())

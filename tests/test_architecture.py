@@ -33,6 +33,7 @@ IMPORTERS = {
         "serving/logged_model.py",
         "serving/version_facts.py",
         "serving/pyfunc.py",
+        "serving/refusal.py",
         "serving/answering/signatures.py",
     },
     "torchrec": {"recsys/embeddings/sharded.py"},

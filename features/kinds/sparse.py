@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import torch
 from pydantic import Field
 
-from recsys.core.errors import DataError
+from recsys.core.errors import DataError, Row
 from recsys.data.batch import Jagged
 from recsys.data.feature_options import Multiplicity
 from recsys.features.encoding.hashing import NULL_HASH, UNKNOWN_HASH, hash_values
@@ -107,6 +107,7 @@ def check_family(column: pa.ChunkedArray, feature: Feature, fitted: Fitted) -> N
         raise DataError(
             f"holds {got} values, the model was trained on {want} values",
             column=feature.source_column,
+            rows=[Row("", 1 + column.is_valid().index(True).as_py())],
             remedy=f"cast the column to {want}",
         )
 

@@ -25,6 +25,8 @@ from recsys.features.kinds.feature import Feature
 from recsys.features.kinds.relation_feature import RelationFeature
 from recsys.features.relations.columns import relation_columns
 from recsys.features.relations.facts import KEYS, KEYS_OF, Asked, Facts, Key
+from recsys.features.requests.origin import RequestOrigin
+from recsys.features.requests.values import as_read, kinds_of
 from recsys.features.schema import Schema
 from recsys.features.tables.attributes import (
     Attributes,
@@ -126,11 +128,20 @@ class RowEncoder:
         found: dict[str, pa.DataType] = {}
         for side in (*SIDES, None):
             features = self._context if side is None else self.schema.features_of(side)
-            for feature in [] if side in self.attributes else features:
-                for column, kind in feature.request_types(self.encoder).items():
-                    name = column if side is None else self._in_rows(side, column)
-                    found.setdefault(name, kind)
+            kinds = {} if side in self.attributes else kinds_of(features, self.encoder)
+            for column, kind in kinds.items():
+                name = column if side is None else self._in_rows(side, column)
+                found.setdefault(name, kind)
         return pa.schema(found)
+
+    @property
+    def _kinds(self) -> dict[str, pa.DataType]:
+        """The types of columns, and of keys that are joined."""
+        types = self.types
+        found = dict(zip(types.names, types.types, strict=True))
+        for side, table in self.attributes.items():
+            found[self._key(side)] = table.schema.field(self._own_key(side)).type
+        return found
 
     def encode(self, table: pa.Table, files: TableFiles, first_row: int = 0) -> FeatureBlock:
         """Return N encoded rows: users, context and items side by side, then what is derived.
@@ -145,6 +156,7 @@ class RowEncoder:
                 column and row are named.
         """
         self.require(files)
+        table = self.as_read(table, files, first_row)
         ledger = Ledger(files, trained=True)
         latest = latest_seconds(self._policies) if self._roles.time else np.inf
         reader = RowReader(files, self._roles, self._policies, ledger, latest=latest)
@@ -154,13 +166,19 @@ class RowEncoder:
         users, items = (self._side(side, rows, ledger) for side in SIDES)
         context = self._columns(self._context, rows, None) | self._of_relations(rows)
         ledger.check()
-        try:
-            query = self._encoded("users", users)
-            query = query.beside(self._encoded("interactions", _Raw(context, len(rows))))
-            block = query.beside(self._encoded("items", items))
-        except DataError as error:
-            raise error.within(files.paths[0]) from None
-        return self._whole(block)
+        path, numbers = files.paths[0], range(first_row + 1, first_row + 1 + table.num_rows)
+        query = self._encoded("users", users, path, numbers)
+        raw = _Raw(context, len(rows))
+        query = query.beside(self._encoded("interactions", raw, path, numbers))
+        return self._whole(query.beside(self._encoded("items", items, path, numbers)))
+
+    def as_read(self, table: pa.Table, files: TableFiles, first_row: int = 0) -> pa.Table:
+        """Return rows in the types that the model reads; arguments as for `encode`.
+
+        Raises:
+            DataError: a value cannot be read exactly; file, column and row are named.
+        """
+        return as_read(table, self._kinds, RequestOrigin(str(files.paths[0]), first_row), self.keys)
 
     def require(self, files: TableFiles) -> None:
         """Refuse a file that lacks a column.
@@ -262,8 +280,7 @@ class RowEncoder:
             ids.note(
                 absent[np.asarray(ids.values.indices)],
                 f"the table of {side} has no such key",
-                f"add it, or train with policies.unknown_{side}: keep, which scores it without "
-                "attributes",
+                f"add it, or set policies.unknown_{side}: keep, which scores it without attributes",
             )
 
     def _columns(
@@ -276,10 +293,21 @@ class RowEncoder:
         key, ids = self._own_key(side), rows.ids.get(_ROLES[side])
         return {name: ids if name == key else rows.columns[name] for name in names}
 
-    def _encoded(self, side: Literal["users", "interactions", "items"], raw: _Raw) -> FeatureBlock:
+    def _encoded(
+        self,
+        side: Literal["users", "interactions", "items"],
+        raw: _Raw,
+        path: Path,
+        numbers: Sequence[int],
+    ) -> FeatureBlock:
+        """Return a side encoded; errors name `path` and, of what is in the rows, `numbers`."""
         # A column of nulls holds the length where no other column is read.
         table = pa.table({"": pa.nulls(raw.num_rows), **raw.columns})
-        block = self.encoder.encode(side, table)
+        try:
+            block = self.encoder.encode(side, table)
+        except DataError as error:
+            known = () if raw.codes is not None else numbers
+            raise error.within(path, numbers=known) from None
         return block if raw.codes is None else block.take(torch.from_numpy(raw.codes))
 
 

@@ -27,18 +27,21 @@ from recsys.features.kinds.convert import columns_of
 from recsys.features.requests.item_lookup import rows_of_items
 from recsys.features.requests.origin import RequestOrigin
 from recsys.features.requests.steps import (
+    TIMES,
     check_step_lists,
     encode_steps,
     last_session,
     refuse_unknown_columns,
     since_the_last_pause,
+    step_columns,
     step_lists,
     step_times,
 )
+from recsys.features.requests.values import as_read, item_ids_as, kinds_of, one_array
 from recsys.features.schema import Schema
 from recsys.features.tables.checked import Tables
 from recsys.features.tables.id_forms import written_column, written_like
-from recsys.features.tables.ledger import Ledger, is_text
+from recsys.features.tables.ledger import Ledger, is_list, is_text, plain
 from recsys.features.tables.reading import Batch, TableFiles
 from recsys.features.tables.rows import RowReader, RowRoles, forms_of_roles
 from recsys.features.tables.sources import Policies
@@ -168,8 +171,7 @@ def encode_requests(
         DataError: the user key or the history is missing, null or of the wrong type; a column of
             its steps does not go with the history.
     """
-    require_columns(encoder.schema, origin.files(table.column_names))
-    table = written_column(table, encoder.schema.user_key, encoder.schema.ids.users)
+    table = _as_read(encoder, table, origin)
     users = table.column(encoder.schema.user_key).combine_chunks()
     known_of = _attributes(encoder.schema, table, policies, origin, steps=steps)
     rows, owner, values = item_rows(table, HISTORY, item_ids, origin, encoder.schema)
@@ -214,9 +216,29 @@ def encode_users(
         DataError: a value is not as the model needs it.
     """
     table = written_column(table, encoder.schema.user_key, encoder.schema.ids.users)
+    table = as_read(table, _kinds(encoder), origin, [encoder.schema.user_key])
     known_of = _attributes(encoder.schema, table, policies, origin, steps=True)
     with origin.named(_sources(encoder.schema, "users"), np.arange(table.num_rows)):
         return encoder.encode("users", known_of)
+
+
+def _as_read(encoder: FeatureEncoder, table: pa.Table, origin: RequestOrigin) -> pa.Table:
+    """Return requests, which have user key and history, in the types that the model reads."""
+    require_columns(encoder.schema, origin.files(table.column_names))
+    table = written_column(table, encoder.schema.user_key, encoder.schema.ids.users)
+    return as_read(table, _kinds(encoder), origin, [encoder.schema.user_key])
+
+
+def _kinds(encoder: FeatureEncoder) -> dict[str, pa.DataType]:
+    """Return the columns of users, of context and of steps with the types that the model reads."""
+    schema = encoder.schema
+    of_users = kinds_of(schema.features_of("users"), encoder)
+    of_events = kinds_of(schema.features_of("interactions"), encoder)
+    called = step_columns(schema)
+    found = {called[name]: pa.list_(kind) for name, kind in of_events.items() if name in called}
+    if schema.interactions.time is not None and schema.interactions.time.unit != "datetime":
+        found[TIMES] = pa.list_(pa.int64())
+    return {**found, **of_events, **of_users}
 
 
 def user_table(tables: Tables, users: NDArray[np.int64]) -> pa.Table:
@@ -287,37 +309,42 @@ def item_rows(
 
     `schema` says how the ids are written.
     """
-    lists = table.column(name).combine_chunks()
+    lists = one_array(table.column(name))
     kind = lists.type
     if pa.types.is_null(kind):
         lists, kind = lists.cast(pa.large_list(item_ids.type)), pa.large_list(item_ids.type)
-    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+    if not is_list(kind):
+        valid = np.flatnonzero(np.asarray(lists.is_valid()))
         raise origin.error(
             f"{kind}, where a list of item ids is expected",
             name,
+            int(valid[0]) if len(valid) else None,
             remedy="write a column of lists, as in ['a', 'b']",
         )
     lengths = np.asarray(pc.list_value_length(lists).fill_null(0)).astype(np.int64)
-    try:
-        values = written_like(lists.flatten(), schema.ids.items, item_ids.type)
-    except pa.ArrowInvalid:
-        values = lists.flatten()
-    if not pa.types.is_null(values.type) and is_text(values.type) != is_text(item_ids.type):
+    owner = np.repeat(np.arange(len(lengths)), lengths)
+    values = plain(lists.flatten())
+    with suppress(pa.ArrowInvalid):  # what is no id is refused below
+        values = written_like(values, schema.ids.items, item_ids.type)
+    if is_text(item_ids.type) and not (is_text(values.type) or pa.types.is_null(values.type)):
         raise origin.error(
             f"holds {values.type} ids, the catalogue {item_ids.type} ids",
             name,
+            int(owner[0]) if len(owner) else None,
             remedy=f"cast them to {item_ids.type}",
         )
-    try:
-        rows = rows_of_items(values.cast(item_ids.type), item_ids)
-    except pa.ArrowInvalid as error:
-        reason = str(error).splitlines()[0]
+
+    def refuse(at: int, what: str) -> None:
         raise origin.error(
-            f"holds values that are not {item_ids.type} ids ({reason})",
+            f"{values[at].as_py()!r}, where {what} is expected: the catalogue has {item_ids.type} "
+            "ids",
             name,
+            int(owner[at]),
             remedy="correct the ids",
-        ) from None
-    return rows, np.repeat(np.arange(len(lengths)), lengths), values
+        )
+
+    rows = rows_of_items(item_ids_as(values, item_ids.type, refuse), item_ids)
+    return rows, owner, values
 
 
 def grouped(values: NDArray[np.int64], owner: NDArray[np.int64], num_requests: int) -> Jagged:

@@ -165,10 +165,9 @@ def written_like(values: pa.Array, form: IdForm | None, known: pa.DataType) -> p
         return values
     if pa.types.is_dictionary(values.type):
         values = values.cast(values.type.value_type)
-    if pa.types.is_floating(values.type) and form.drops_trailing_zero:
+    if pa.types.is_floating(values.type):  # which a missing number makes of whole ones
+        values = pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)
         values = values.cast(pa.int64())
-    if pa.types.is_floating(values.type):
-        return values
     encoded = values.dictionary_encode()
     return form.written(encoded.dictionary).cast(known).take(encoded.indices)
 

@@ -219,7 +219,12 @@ class Cells:
             )
 
     def refuse(self, reason: str, remedy: str) -> NoReturn:
-        """Raise at once for a column that is wrong as a whole; the first value is shown."""
+        """Raise at once for a column that is wrong as a whole; the first value is shown.
+
+        Of what a trained model is given no declaration can be changed any more.
+        """
+        if self.ledger.trained:
+            remedy = "give such values as the model was trained on"
         valid = np.flatnonzero(np.asarray(self.values.is_valid()))
         first = int(valid[0]) if len(valid) else 0
         rows = self.ledger.files.places(self.rows[first : first + 1])

@@ -47,11 +47,11 @@ def evaluate(
     """
     from recsys.app.models import folder_of
     from recsys.app.progress import printed
-    from recsys.training.config.file import parse_override
+    from recsys.training.families.overrides import typed_override
     from recsys.training.families.registry import show_evaluation
     from recsys.training.jobs.evaluate import evaluate_bundle
 
-    settings = dict(map(parse_override, overrides))
+    settings = dict(map(typed_override, overrides))
     if keep_seen is not None:
         settings["evaluation.filter_seen"] = not keep_seen
     folder = folder_of(model, tracking_uri)

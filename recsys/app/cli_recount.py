@@ -52,14 +52,14 @@ def recount(
     Example: recsys recount models:/shop@champion --interactions log.parquet --output renewed
     """
     from recsys.app.recounting import recount as count_anew
-    from recsys.training.config.file import parse_override
+    from recsys.training.families.overrides import typed_override
 
     done = count_anew(
         model,
         interactions,
         output,
         rows="all" if rows == "all" else "training",
-        settings=dict(map(parse_override, overrides)),
+        settings=dict(map(typed_override, overrides)),
         tracking_uri=tracking_uri,
         quiet=as_json,
     )

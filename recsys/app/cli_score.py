@@ -188,9 +188,9 @@ def _lists(
 
 def _settings(options: dict[str, Any]) -> dict[str, Any]:
     """Return the values that --set gives, by key."""
-    from recsys.training.config.file import parse_override
+    from recsys.training.families.overrides import typed_override
 
-    return dict(map(parse_override, options["overrides"]))
+    return dict(map(typed_override, options["overrides"]))
 
 
 def _check_two_tower(users: str | None, new_items: str | None, top_customers: int | None) -> None:

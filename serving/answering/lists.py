@@ -132,9 +132,9 @@ class Lists:
         scorer = Scorer.open(bundle)
         return ListServer(scorer, request_columns(scorer.bundle), Filters.of(scorer))
 
-    def described(self, bundle: Bundle) -> tuple[pa.Table, Any]:
-        """Return requests of the probe, and MLflow's signature."""
-        from recsys.serving.answering.signatures import request_signature
+    def described(self, bundle: Bundle) -> tuple[pa.Table, Any, dict[str, str]]:
+        """Return requests of the probe, MLflow's signature, and the types of columns."""
+        from recsys.serving.answering.signatures import column_types, request_signature
 
         columns, key = request_columns(bundle), read_schema(bundle).user_key
         probe = without_answers(read_request_probe(bundle))
@@ -143,7 +143,7 @@ class Lists:
         params = DEFAULTS | {"filter_seen": about.filter_seen, "k": about.k, "cut": ends}
         if about.space_id is None:
             del params[VECTORS_PARAMETER]
-        return example, request_signature(columns, key, params)
+        return example, request_signature(columns, key, params), column_types(columns)
 
     def requirements(self, bundle: Bundle) -> list[str]:
         """Return the libraries of the index, of a pipeline's trees and of its sources."""

@@ -55,8 +55,12 @@ class Answering(Protocol):
     def server(self, bundle: Path) -> Server:
         """Open the model; its probe is replayed."""
 
-    def described(self, bundle: Bundle) -> tuple[pa.Table | None, Any]:
-        """Return an example of a question, if there is one, and MLflow's signature."""
+    def described(self, bundle: Bundle) -> tuple[pa.Table | None, Any, dict[str, str]]:
+        """Return an example of a question, if there is one, and MLflow's signature.
+
+        Last, the types that the model reads the columns of questions as, which the signature leaves
+        open.
+        """
 
     def requirements(self, bundle: Bundle) -> list[str]:
         """Return the distributions that the model needs besides those that every model needs."""

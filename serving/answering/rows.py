@@ -11,7 +11,7 @@ from recsys.bundle.directory import Bundle
 from recsys.core.errors import ConfigError
 from recsys.features.bundle.model_bundle import ModelBundle
 from recsys.features.requests.origin import RequestOrigin
-from recsys.features.requests.rows import RowEncoder
+from recsys.features.requests.rows import RowEncoder, as_rows
 from recsys.serving.export.onnx_export import ONNX, export_onnx
 from recsys.serving.export.options import ExportOptions
 from recsys.serving.recommend.rows import RowScorer, probability_column
@@ -39,7 +39,7 @@ class RowServer:
                 f"a ranker has no parameters, got '{next(iter(params))}': lists and their filters "
                 "are of retrieval models"
             )
-        return self.scorer.score(table)
+        return self.scorer.score(table, as_rows(table, origin.name))
 
 
 class Rows:
@@ -67,14 +67,15 @@ class Rows:
         """Open the model."""
         return RowServer(RowScorer.open(bundle))
 
-    def described(self, bundle: Bundle) -> tuple[None, Any]:
-        """Return MLflow's signature; there is no example of a row."""
-        from recsys.serving.answering.signatures import row_signature
+    def described(self, bundle: Bundle) -> tuple[None, Any, dict[str, str]]:
+        """Return MLflow's signature and the types of columns; there is no example of a row."""
+        from recsys.serving.answering.signatures import column_types, row_signature
 
         model = ModelBundle.read(bundle.path)
         outcomes = ("", *model.schema.interactions.outcome_names)
         columns = RowEncoder(model.encoder, model.policies).types
-        return None, row_signature(columns, [probability_column(one) for one in outcomes])
+        signature = row_signature(columns, [probability_column(one) for one in outcomes])
+        return None, signature, column_types(columns)
 
     def requirements(self, bundle: Bundle) -> list[str]:
         """Need nothing more."""

@@ -15,18 +15,18 @@ def request_signature(
 ) -> ModelSignature:
     """Return MLflow's description of requests with these columns, answers and parameters.
 
+    The columns are of any type and none is required: MLflow would refuse whole numbers among which
+    one is missing, or times as text, and name neither row nor column. The reader of requests takes
+    and refuses them instead (`recsys.features.requests.values`).
+
     params: the defaults of `k`, `filter_seen`, `probability`, `cut`, `where` and, of a model that
     has vectors, `vectors`, with which the answers are those. MLflow has no lists that may be null,
     so that `allow` is a column of requests alone: an empty list allows nothing.
     """
-
-    def spec(name: str) -> Any:
-        kind = _mlflow_type(columns.field(name).type) or types.AnyType()
-        return types.ColSpec(kind, name, required=name == user_key)
-
+    key = _mlflow_type(columns.field(user_key).type) or types.AnyType()
     items = _mlflow_type(columns.field(HISTORY).type) or types.AnyType()
     outputs = [
-        spec(user_key),
+        types.ColSpec(key, user_key, required=True),
         types.ColSpec(items, "items", required="vectors" not in params),
         types.ColSpec(types.Array("float"), "scores", required="vectors" not in params),
         types.ColSpec(types.Array("double"), "probabilities", required=False),
@@ -43,7 +43,7 @@ def request_signature(
     if one_item is not None:
         specs.append(types.ParamSpec("exclude", one_item, [], (-1,)))
     return ModelSignature(
-        types.Schema([spec(name) for name in columns.names]),
+        _asked(columns),
         types.Schema(outputs),
         types.ParamSchema(specs),
     )
@@ -51,14 +51,24 @@ def request_signature(
 
 def row_signature(columns: pa.Schema, answers: Sequence[str]) -> ModelSignature:
     """Return MLflow's description of rows with these columns, and of the probabilities."""
-    specs = []
-    for field in columns:
-        # MLflow refuses whole numbers where floats are declared: those are left unchecked.
-        kind = None if pa.types.is_floating(field.type) else _mlflow_type(field.type)
-        specs.append(types.ColSpec(kind or types.AnyType(), field.name, required=kind is not None))
     return ModelSignature(
-        types.Schema(specs), types.Schema([types.ColSpec("double", name) for name in answers])
+        _asked(columns), types.Schema([types.ColSpec("double", name) for name in answers])
     )
+
+
+def _asked(columns: pa.Schema) -> Any:
+    return types.Schema(
+        [types.ColSpec(types.AnyType(), name, required=False) for name in columns.names]
+    )
+
+
+def column_types(columns: pa.Schema) -> dict[str, str]:
+    """Return the types that a model reads its columns as, in Arrow's words."""
+
+    def plain(kind: Any) -> str:
+        return str(kind.value_type if pa.types.is_dictionary(kind) else kind)
+
+    return {field.name: plain(field.type) for field in columns}
 
 
 def _mlflow_type(kind: Any) -> Any:

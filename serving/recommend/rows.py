@@ -87,6 +87,7 @@ class RowScorer:
         """
         files = files or as_rows(table)
         self.rows.require(files)
+        table = self.rows.as_read(table, files, first_row)
         parts = []
         for start in range(0, table.num_rows, _CHUNK_ROWS):
             chunk = table.slice(start, _CHUNK_ROWS)

@@ -259,7 +259,9 @@ class Scorer(ListModel):
         return pa.array(self.calibrated().probability(scores, events, is_new))
 
 
-def _checked_k(k: int) -> int:
+def _checked_k(k: Any) -> int:
+    if isinstance(k, bool) or not isinstance(k, int | np.integer):
+        raise ConfigError(f"k must be a whole number, got {k!r}")
     if k < 1:
         raise ConfigError(f"k must be at least 1, got {k}")
-    return k
+    return int(k)

@@ -25,10 +25,10 @@ from recsys.features.pipeline.fusing import ByRank
 from recsys.features.pipeline.rules import Rules
 from recsys.features.pipeline.searching import PipelineSearch
 from recsys.pipeline.rules import Reserve
-from recsys.training.config.file import set_key
 from recsys.training.engine.machine import keep_freed_memory
 from recsys.training.families.family import Given
 from recsys.training.families.load import config_of
+from recsys.training.families.overrides import override_key
 from recsys.training.families.pipeline.all_rows import trained_on_all
 from recsys.training.families.pipeline.asking import Asking, StageRanker, whole
 from recsys.training.families.pipeline.job import open_pipeline, queries_of
@@ -46,7 +46,7 @@ def keys_in(folder: Path, benchmark: Benchmark, overrides: list[str]) -> dict[st
     raw = of_world(folder, benchmark.smoke)
     towers, linear = raw["sources"][:2]
     for one in overrides:
-        set_key(towers, one)
+        override_key(towers, one)
     exploring = {"new_items": {"days": 14}, "take": max(TAKES)}
     raw = raw | {"sources": [towers, linear]}
     if benchmark.smoke:

@@ -27,10 +27,10 @@ from recsys.core.strict_yaml import read_yaml
 from recsys.features.propose.tables import infer
 from recsys.features.world.world import RetailWorld
 from recsys.metrics.intervals import paired_difference
-from recsys.training.config.file import set_key
 from recsys.training.engine.machine import keep_freed_memory
 from recsys.training.evaluation.results import WITHOUT_RANKER, WITHOUT_RULES, Evaluation
 from recsys.training.families.load import config_of
+from recsys.training.families.overrides import override_key
 from recsys.training.jobs.train import train
 
 HERE = Path(__file__).parent
@@ -144,7 +144,7 @@ def keys_of(raw: Raw, folder: Path, seed: int, overrides: tuple[str, ...]) -> Ra
         "output": str(folder / "runs"),
     }
     for one in overrides:
-        set_key(keys, one)
+        override_key(keys, one)
     return keys
 
 
@@ -157,7 +157,7 @@ def made_small(raw: Raw) -> Raw:
             small: Raw = {name: one.get(name) or {} for name in ("model", "embedding", "training")}
             for setting in (*SMALL_MODEL, *SMALL_TRAINING, "training.patience=1"):
                 if not setting.startswith("evaluation"):
-                    set_key(small, setting)
+                    override_key(small, setting)
             one |= small
         sources.append(one)
     return raw | {"sources": sources}

@@ -40,7 +40,7 @@ def dump_config(config: ExperimentConfig) -> str:
 
 
 def parse_override(override: str) -> tuple[str, Any]:
-    """Return key and value of `key.sub=value`.
+    """Return key and value of `key.sub=value`, as YAML has it.
 
     Raises:
         ConfigError: it has no "=", or the value is not YAML.
@@ -51,18 +51,17 @@ def parse_override(override: str) -> tuple[str, Any]:
     return key, read_yaml(value, source=f"--set {override}")
 
 
-def set_key(raw: dict[str, Any], override: str) -> None:
-    """Set `key.sub=value` in a mapping of keys, its sections made where missing.
+def set_key(raw: dict[str, Any], key: str, value: Any) -> None:
+    """Set the value of `key.sub` in a mapping of keys, its sections made where missing.
 
     Raises:
-        ConfigError: it has no "=", the value is not YAML, or a section is none.
+        ConfigError: a section is none.
     """
-    key, value = parse_override(override)
     *parents, last = key.split(".")
     node: dict[str, Any] = raw
     for parent in parents:
         child = node.setdefault(parent, {})
         if not isinstance(child, dict):
-            raise ConfigError(f"--set {override}: '{parent}' is not a section")
+            raise ConfigError(f"--set {key}: '{parent}' is not a section")
         node = child
     node[last] = value

@@ -12,8 +12,9 @@ from recsys.core.strict import Misfit, Written, listed, nearest, parse
 from recsys.features.tables.sources import Sources
 from recsys.models.registry import MODELS
 from recsys.training.config.experiment import ExperimentConfig, start_of
-from recsys.training.config.file import read_raw, set_key
+from recsys.training.config.file import read_raw
 from recsys.training.families.family import Family
+from recsys.training.families.overrides import override_key
 from recsys.training.families.registry import FAMILIES, FAMILY_OF_KIND
 
 LOG = logging.getLogger(__name__)
@@ -36,12 +37,12 @@ def load_config(path: Path, overrides: tuple[str, ...] = ()) -> ExperimentConfig
     raw = read_raw(path)
     kinds = [one for one in overrides if one.partition("=")[0] == KIND]
     for given in kinds:
-        set_key(raw, given)
+        override_key(raw, given)
     if kinds:
         raw = _suiting(raw)
     for given in overrides:
         if given not in kinds:
-            set_key(raw, given)
+            override_key(raw, given)
     return config_of(raw, source=path, folder=path.resolve().parent)
 
 

@@ -15,9 +15,9 @@ from recsys.core.strict import listed
 from recsys.features.bundle.model_bundle import ModelBundle
 from recsys.models.registry import PIPELINES
 from recsys.training.config.experiment import ExperimentConfig, LearnedExperiment
-from recsys.training.config.file import set_key
 from recsys.training.families.chosen import BEST_EPOCH, as_chosen, keys_of_bundle
 from recsys.training.families.load import parse_config
+from recsys.training.families.overrides import override_key
 from recsys.training.families.registry import FAMILY_OF_KIND
 from recsys.training.jobs.runs import flat
 
@@ -66,7 +66,7 @@ def final_config(
     elif overrides:
         given = deepcopy(own)
         for override in overrides:
-            set_key(given, override)
+            override_key(given, override)
     # By the classes of today: keys that are newer than the model have their defaults on all sides.
     own, given, settled = (
         _written_out(parse_config(one, source=str(chosen))) for one in (own, given, settled)

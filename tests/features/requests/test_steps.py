@@ -255,7 +255,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "text for a time": (
         {"history_times": [["a"] * 4, ["b"]]},
-        r"requests row 1, column 'history_times': declared in s, but the column is text, 'a'",
+        r"requests row 1, column 'history_times': 'a', where a whole number is expected",
     ),
     "times go back before the steps that are read": (
         {"history_times": [[9, 8, 10, 11], [5]]},
@@ -271,11 +271,11 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "values that are no numbers": (
         {"history_price": [["a"] * 4, ["b"]]},
-        r"requests row 1, column 'history_price': text where a number is expected, 'a'; cast",
+        r"requests row 1, column 'history_price': 'a', where a number is expected",
     ),
     "words for a number": (
         {"history_device": [[1, 2, 3, 4], [5]]},
-        r"requests, column 'history_device': holds integer values, the model was trained on string",
+        r"requests row 1, column 'history_device': holds integer values, the model was trained on",
     ),
 }
 

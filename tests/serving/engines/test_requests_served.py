@@ -2,6 +2,10 @@
 
 import json
 import shutil
+import threading
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -373,3 +377,71 @@ def test_mlflow_gives_vectors_where_they_are_asked_for(
     server = answering_of(Bundle.open(bundle)).server(bundle)
     with pytest.raises(ConfigError, match=r"no parameter .vector. \(did you mean .vectors.\?\)"):
         server.answer(pa.Table.from_pandas(whole), {"vector": True}, RequestOrigin())
+
+
+@pytest.fixture
+def served(model: Any, free_port: Callable[[], int]) -> Iterator[Callable[..., tuple[int, Any]]]:
+    """Ask MLflow's own server over HTTP; returns status and what it says."""
+    import uvicorn
+    from mlflow.pyfunc import scoring_server
+
+    port = free_port()
+    app = scoring_server.init(model)
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+
+    def ask(**body: Any) -> tuple[int, Any]:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/invocations",
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(request) as answer:
+                return answer.status, json.load(answer)["predictions"]
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, json.load(error)
+
+    yield ask
+    server.should_exit = True
+    thread.join()
+
+
+def test_a_server_takes_every_form_of_json_and_refuses_with_one_line(
+    served: Callable[..., tuple[int, Any]],
+) -> None:
+    records = [
+        {"user": "u01", "history": ["i01", "i02"], "history_times": ["2024-01-01", "2024-01-02"]},
+        {"user": "u02", "history": ["i03"], "history_times": None},
+    ]
+    names = list(records[0])
+    columns = {name: [one[name] for one in records] for name in names}
+    rows = [[one[name] for name in names] for one in records]
+    params = {"k": 3}
+    status, wanted = served(dataframe_records=records, params=params)
+    assert status == 200
+    assert [len(one["items"]) for one in wanted] == [3, 3]
+    assert served(dataframe_split={"columns": names, "data": rows}, params=params)[1] == wanted
+    assert served(inputs=records, params=params)[1] == wanted
+    (first,) = served(instances=records[:1], params=params)[1]
+    assert first["items"] == wanted[0]["items"]
+    whole = {**columns, "history_times": [["2024-01-01", "2024-01-02"], [None]]}
+    assert served(inputs=whole, params=params) == (200, wanted)
+    for body, said in (
+        ({"dataframe_records": [{"history": ["i01"]}]}, "column 'user': the requests table has no"),
+        (
+            {"dataframe_records": [*records, {"user": "u03", "history": [1]}]},
+            "the model input row 3, column 'history'",
+        ),
+        ({"dataframe_records": records, "params": {"k": 0}}, "k must be at least 1, got 0"),
+        ({"dataframe_records": records, "params": {"where": "colour = 1"}}, "no column 'colour'"),
+    ):
+        status, answer = served(**body)
+        assert status == 400
+        assert said in answer["message"]
+        assert "\n" not in answer["message"]
+        assert "Traceback" not in str(answer)

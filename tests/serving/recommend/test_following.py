@@ -184,7 +184,7 @@ def test_what_cannot_be_followed_is_refused(scorer: Scorer, trained: Path) -> No
         start.append("i03", wat="view")
     with pytest.raises(DataError, match="its time 9 is before that of the last event"):
         start.append("i03", 10).append("i04", 9)
-    with pytest.raises(DataError, match="the event, column 'history': holds int64 ids"):
+    with pytest.raises(DataError, match="the event row 1, column 'history': holds int64 ids"):
         start.append(3)
     with pytest.raises(ConfigError, match="k must be at least 1, got 0"):
         start.recommend(k=0)
