@@ -16,6 +16,7 @@ from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.queries import Queries, relevant_items
 from recsys.features.dataset.sessions import Sessions, history_of, pieces
 from recsys.features.dataset.split import TEST, TRAIN, VALIDATION
+from recsys.features.tables.checked import Tables
 
 Per = Literal["user", "event"]
 _Ints = NDArray[np.int64]
@@ -93,15 +94,9 @@ def _per_event(
 ) -> Queries:
     events = data.tables.events
     known = sessions.only(data.part <= part)
-    place, start = np.full(len(events), -1), np.zeros(len(events), np.int64)
-    place[known.order] = np.arange(len(known.order))
-    start[known.order] = np.repeat(known.offsets[:-1], known.lengths())
-    asked = data.events_of((part,))
-    asked = asked[place[asked] > start[asked]]
+    place, start = _places(known, len(events))
     shown = data.events_of(tuple(range(part + 1)))  # by user, then in order
-    if filter_seen:
-        pairs = events.user_row[shown].astype(np.int64) * data.num_items + events.item_row[shown]
-        asked = asked[is_among(asked, shown[first_places(pairs)])]
+    asked = events_to_ask(data.tables, data.part, sessions, part, filter_seen=filter_seen)
     asked = _some(asked, limit, seed)
     users = events.user_row[asked].astype(np.int64)
     lengths = np.minimum(place[asked] - start[asked], history_length)
@@ -114,6 +109,40 @@ def _per_event(
         seen=Jagged.of_lengths(events.item_row[shown[pieces(first, num_seen)]], num_seen),
         relevant=Jagged.of_lengths(events.item_row[asked], np.ones(len(asked), np.int64)),
     )
+
+
+def events_to_ask(
+    tables: Tables, parts: NDArray[np.int8], sessions: Sessions, part: int, *, filter_seen: bool
+) -> _Ints:
+    """Return the events that the queries per event ask for, ascending, before any are drawn.
+
+    It takes no encoded data.
+
+    Args:
+        tables: of the log.
+        parts: (E,) the part of each event.
+        sessions: how the log is cut.
+        part: of the queries.
+        filter_seen: whether items that the user had before do not count.
+    """
+    events = tables.events
+    place, start = _places(sessions.only(parts <= part), len(events))
+    asked = np.flatnonzero(parts == part)
+    asked = asked[place[asked] > start[asked]]
+    if filter_seen:
+        shown = np.flatnonzero(parts <= part)
+        num_items = np.int64(tables.items.num_rows)
+        pairs = events.user_row[shown] * num_items + events.item_row[shown]
+        asked = asked[is_among(asked, shown[first_places(pairs)])]
+    return asked
+
+
+def _places(known: Sessions, num_events: int) -> tuple[_Ints, _Ints]:
+    """Return the place of each event in `known`, -1 where it is not, and its session's, (E,)."""
+    place, start = np.full(num_events, -1), np.zeros(num_events, np.int64)
+    place[known.order] = np.arange(len(known.order))
+    start[known.order] = np.repeat(known.offsets[:-1], known.lengths())
+    return place, start
 
 
 def _some(found: _Ints, limit: int, seed: int) -> _Ints:

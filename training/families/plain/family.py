@@ -19,7 +19,7 @@ from recsys.training.families.plain.choose import check_baselines
 from recsys.training.families.plain.config import PlainExperiment
 from recsys.training.families.plain.explaining import explain_list
 from recsys.training.families.plain.fallback import PlainRanker
-from recsys.training.families.plain.fitting import check_fit
+from recsys.training.families.plain.fitting import check_fit, check_rows
 from recsys.training.families.plain.job import evaluate_opened, model_on, open_plain, refitted
 from recsys.training.families.plain.reading import PlainData
 from recsys.training.families.plain.space import plain_space
@@ -38,16 +38,15 @@ def _check(config: PlainExperiment) -> None:
 
 
 def _inspect(config: PlainExperiment) -> Report:
-    """Check the tables, and whether the model can be fitted; say how the log is cut."""
+    """Check the tables; say how the log is cut."""
     cutting = config.sessions
 
     def notes(tables: Tables, part: NDArray[np.int8]) -> tuple[str, ...]:
-        check_fit(config, tables, part)
         if cutting is None:
             return ()
         return (sessions_of(config.schema_, tables.events, cutting).in_words(),)
 
-    return inspect_tables(config, notes)
+    return inspect_tables(config, notes, check_rows=check_rows)
 
 
 def _answering(here: ModelOnTest, reading: PlainData, _queries: Queries) -> PlainRanker:
@@ -70,5 +69,6 @@ PLAIN_MODELS = FittedFamily(
     space=plain_space,
     explain=Explainer.of_lists(explain_list),
     fits=check_fit,
+    check_rows=check_rows,
     recount=refitted,
 )

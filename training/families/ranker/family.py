@@ -17,6 +17,7 @@ from recsys.training.families.inspecting import inspect_tables
 from recsys.training.families.opened import OpenedModel
 from recsys.training.families.ranker.comparing import ROWS, ask_rows
 from recsys.training.families.ranker.config import RankerExperiment
+from recsys.training.families.ranker.enough import check_clicks, check_rows
 from recsys.training.families.ranker.evaluation import (
     RankingEvaluation,
     evaluate_ranker,
@@ -37,9 +38,10 @@ def _check(_config: RankerExperiment) -> None:
 def _inspect(config: RankerExperiment) -> Report | ClickReport:
     """Check the tables; a streamed log is encoded to where training reads it from."""
     if not config.data.stream:
-        return inspect_tables(config, partial(rate_notes, config))
+        return inspect_tables(config, partial(rate_notes, config), check_rows=check_rows)
     parts = (config.schema_, config.data, config.policies, config.split)
     log = open_click_log(*parts, encoded_log_folder(config), config.embedding.lookups)
+    check_clicks(config, log)
     return inspect_clicks(
         log, table_bytes=config.embedding.memory_bytes, expected=config.split.parts
     )
@@ -82,6 +84,7 @@ RANKER = LearnedFamily(
     experiment=RankerExperiment,
     check=_check,
     inspect=_inspect,
+    check_rows=check_rows,
     open=open_ranking,
     evaluate=_evaluate,
     evaluation=RankingEvaluation,
