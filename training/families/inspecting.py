@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from recsys.core.errors import ConfigError
 from recsys.embeddings.memory import check_memory, free_memory_bytes
 from recsys.features.dataset.dataset import drawn_validation, parted
+from recsys.features.dataset.sessions import SessionConfig, sessions_of
 from recsys.features.encoding.multiplicity import check_lookups
 from recsys.features.propose.inspect import Report, inspect
 from recsys.features.tables.checked import Tables, read_tables
@@ -23,12 +24,14 @@ def inspect_tables(
     notes_on: Callable[[Tables, NDArray[np.int8]], tuple[str, ...]] = lambda tables, part: (),
     *,
     check_rows: Callable[[C, Tables, NDArray[np.int8]], None],
+    cutting: SessionConfig | None = None,
 ) -> Report:
     """Read and check the tables of `config`, part the log, and describe what was found.
 
     Args:
         config: the experiment.
         notes_on: tables and the part of each event (E,) to more of what is well, and good to know.
+        cutting: how the log is cut into sessions, where it is.
         check_rows: refuses what training of the family refuses (`Family.check_rows`).
 
     Raises:
@@ -44,12 +47,16 @@ def inspect_tables(
     notes: tuple[str, ...] = (
         () if drawn is None else (f"no row of '{split.column}' is validation: it is {drawn}",)
     )
+    lengths = None
+    if cutting is not None:
+        lengths = sessions_of(config.schema_, tables.events, cutting).lengths()
     found = inspect(
         config.schema_,
         tables,
         part,
         table_bytes=table_bytes(config),
         notes=(*notes, *notes_on(tables, part)),
+        session_lengths=lengths,
     )
     return replace(found, warnings=(*found.warnings, *_too_large(config)))
 

@@ -17,7 +17,7 @@ from recsys.app.options import Finite
 OPTIONS = {
     "demo": {"--out", "--users", "--items", "--events", "--seed", "--noise", "--set"},
     "init": {"tables", "--out", "--force"},
-    "check": {"config", "--set", "--json"},
+    "check": {"config", "--set", "--html", "--json"},
     "train": {
         "config",
         "--resume",

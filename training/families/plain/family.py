@@ -46,7 +46,7 @@ def _inspect(config: PlainExperiment) -> Report:
             return ()
         return (sessions_of(config.schema_, tables.events, cutting).in_words(),)
 
-    return inspect_tables(config, notes, check_rows=check_rows)
+    return inspect_tables(config, notes, check_rows=check_rows, cutting=cutting)
 
 
 def _answering(here: ModelOnTest, reading: PlainData, _queries: Queries) -> PlainRanker:

@@ -36,7 +36,7 @@ def _inspect(config: SessionExperiment) -> Report:
         found = Recurrence.of(sequence, items, config.model.history_length)
         return sessions.in_words(), f"repeats: {found.in_words()}"
 
-    return inspect_tables(config, notes, check_rows=check_rows)
+    return inspect_tables(config, notes, check_rows=check_rows, cutting=config.sessions)
 
 
 SESSION = LearnedFamily(
