@@ -52,6 +52,8 @@ def repeats(schema: Schema, tables: Tables) -> Repeats:
     if title is None or title not in tables.items.column_names:
         return Repeats(exact)
     column = tables.items.column(title)
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
     kind = column.type
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         return Repeats(exact)

@@ -81,9 +81,9 @@ def _of_tables(found: Report) -> _Page:
     )
     spread, test = found.spread, found.parts[-1]
     tiles = (
-        ("interactions", f"{rows:,}", f"{found.repeats.exact_rows:,} exact duplicates"),
-        ("users", f"{found.rows['users']:,}", f"as many as {spread.users:,.0f} of equal shares"),
-        ("items", f"{found.rows['items']:,}", f"as many as {spread.items:,.0f} of equal shares"),
+        ("interactions", _count(rows), f"{found.repeats.exact_rows:,} exact duplicates"),
+        ("users", _count(found.rows["users"]), f"as many as {spread.users:,.0f} of equal shares"),
+        ("items", _count(found.rows["items"]), f"as many as {spread.items:,.0f} of equal shares"),
         ("rows a user", f"{rows / max(found.rows['users'], 1):,.1f}", "on average"),
         ("new users in the test part", _percent(test.users_without_past, test.users), ""),
         ("cold items in the test part", _percent(test.cold_items, test.items), ""),
@@ -177,7 +177,7 @@ def _of_clicks(found: ClickReport) -> _Page:
         f"{rows:,} rows, streamed. {_status(found.warnings)}",
         found.warnings,
         (),
-        (("rows", f"{rows:,}", ""), ("label 1", f"{positives / max(rows, 1):.2%}", "of the rows")),
+        (("rows", _count(rows), ""), ("label 1", f"{positives / max(rows, 1):.2%}", "of the rows")),
         tuple(one for one in tables if one.rows),
         facts=facts,
     )
@@ -191,12 +191,18 @@ def _status(warnings: tuple[str, ...]) -> str:
 
 
 def _labels(parts: tuple[LabelledPart, ...]) -> Table:
+    several = len({one.outcome for one in parts}) > 1
     rows = tuple(
-        (one.outcome, one.part, f"{one.rows:,}", f"{one.positives:,}", f"{one.share:.2%}")
+        (
+            f"{one.outcome}, {one.part}" if several else one.part,
+            f"{one.rows:,}",
+            f"{one.positives:,}",
+            f"{one.share:.2%}",
+        )
         for one in parts
         if one.rows
     )
-    return Table("The labels", ("outcome", "part", "rows", "label 1", "share"), rows)
+    return Table("The labels", ("part", "rows", "label 1", "share"), rows)
 
 
 def _drops(drops: tuple[Drop, ...]) -> Table:
@@ -204,6 +210,11 @@ def _drops(drops: tuple[Drop, ...]) -> Table:
         (f"{one.table}.{one.column}: {one.reason}", one.policy, f"{one.rows:,}") for one in drops
     )
     return Table("What was left out or changed", ("what", "by", "rows"), rows)
+
+
+def _count(value: int) -> str:
+    """Return a count that fits a tile: 5.2 M."""
+    return f"{value:,}" if value < 1_000_000 else f"{value / 1e6:,.1f} M"
 
 
 def _percent(part: int, whole: int) -> str:

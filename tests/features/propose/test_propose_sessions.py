@@ -39,7 +39,7 @@ def visits(*, users: int = 20, each: int = 6, steps: int = 5, name: str = "sessi
     visit = np.repeat(np.arange(users * each), steps)
     return {
         "user_id": visit % users,
-        "item_id": np.arange(len(visit)) * 7 % 40,
+        "item_id": np.arange(len(visit)) * 7 % 41,
         "at": START + 3_600 * visit + np.arange(len(visit)) % steps,
         name: [f"v{one:04}" for one in visit],
         "event": ["view", "buy"] * (len(visit) // 2),
