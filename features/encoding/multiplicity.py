@@ -61,8 +61,8 @@ def check_lookups(schema: Schema, lookups: int | None) -> None:
     Raises:
         ConfigError: there is none.
     """
-    sides = (feature for side in SIDES for feature in schema.features_of(side))
-    asked = [feature.asked_multiplicity for feature in (*sides, *schema.row_features)]
+    asked = [one.asked_multiplicity for side in SIDES for one in schema.features_of(side)]
+    asked += [derived.asked_multiplicity for derived in schema.row_features]
     if lookups is not None and "auto" not in asked:
         raise ConfigError(
             "embedding.lookups is shared out among the features of multiplicity: auto, and "

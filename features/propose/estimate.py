@@ -22,8 +22,9 @@ class Estimate:
         """The estimate as text."""
         minutes = self.cpu_seconds / 60
         took = f"{minutes:,.0f} minutes" if minutes >= 2 else f"{self.cpu_seconds:,.0f} seconds"
+        epochs = "1 epoch" if self.epochs == 1 else f"{self.epochs:,} epochs"
         return (
-            f"training, estimated: {took} of one thread for {self.epochs:,} epochs "
+            f"training, estimated: {took} of one thread for {epochs} "
             f"({self.machine}), {self.memory_mib:,.0f} MiB at the most; off by up to "
             f"{self.off:g} times where it was measured, and no promise"
         )

@@ -15,6 +15,7 @@ from recsys.features.encoding.multiplicity import check_lookups
 from recsys.features.propose.inspect import Report, inspect
 from recsys.features.tables.checked import Tables, read_tables
 from recsys.training.config.experiment import ExperimentConfig, LearnedExperiment
+from recsys.training.families.costs import Rates, estimate
 
 C = TypeVar("C", bound=ExperimentConfig)
 
@@ -25,6 +26,7 @@ def inspect_tables(
     *,
     check_rows: Callable[[C, Tables, NDArray[np.int8]], None],
     cutting: SessionConfig | None = None,
+    rates: Rates | None = None,
 ) -> Report:
     """Read and check the tables of `config`, part the log, and describe what was found.
 
@@ -32,6 +34,7 @@ def inspect_tables(
         config: the experiment.
         notes_on: tables and the part of each event (E,) to more of what is well, and good to know.
         cutting: how the log is cut into sessions, where it is.
+        rates: what a training of such a model takes, where it was measured.
         check_rows: refuses what training of the family refuses (`Family.check_rows`).
 
     Raises:
@@ -58,7 +61,8 @@ def inspect_tables(
         notes=(*notes, *notes_on(tables, part)),
         session_lengths=lengths,
     )
-    return replace(found, warnings=(*found.warnings, *_too_large(config)))
+    warnings = (*found.warnings, *_too_large(config))
+    return replace(found, warnings=warnings, estimate=estimate(rates, config, tables, part))
 
 
 def _too_large(config: ExperimentConfig) -> tuple[str, ...]:

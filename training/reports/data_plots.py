@@ -1,10 +1,11 @@
 """The charts of the page of `recsys check`: rows over time, long tails, lengths of sequences."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
+from matplotlib import dates
 from matplotlib.axes import Axes
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
@@ -17,7 +18,8 @@ _SHORT = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 def rows_over_time(timeline: Timeline) -> str:
     """Draw the rows of each stretch of time, the parts above each other."""
-    days = date2num([datetime.fromisoformat(one) for one in timeline.starts])
+    untyped: Any = dates
+    days = untyped.date2num([datetime.fromisoformat(one) for one in timeline.starts])
 
     def draw(sheet: Sheet) -> Figure:
         figure, (axis,) = panels(sheet, 1, 2.8)
@@ -26,9 +28,11 @@ def rows_over_time(timeline: Timeline) -> str:
         for rows, colour in zip(timeline.rows, PART_COLOURS, strict=True):
             axis.bar(days, rows, width, bottom, color=colour, align="edge", linewidth=0)
             bottom += np.array(rows)
-        ticks = AutoDateLocator(tz=UTC, minticks=3, maxticks=4 if sheet.columns == 1 else 8)
+        ticks = untyped.AutoDateLocator(tz=UTC, minticks=3, maxticks=4 if sheet.columns == 1 else 8)
         axis.xaxis.set_major_locator(ticks)
-        axis.xaxis.set_major_formatter(ConciseDateFormatter(ticks, tz=UTC, show_offset=False))
+        axis.xaxis.set_major_formatter(
+            untyped.ConciseDateFormatter(ticks, tz=UTC, show_offset=False)
+        )
         axis.yaxis.set_major_locator(MaxNLocator(4, integer=True))
         axis.yaxis.set_major_formatter(FuncFormatter(_short))
         axis.grid(visible=False, axis="x")

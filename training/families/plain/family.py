@@ -12,6 +12,7 @@ from recsys.features.tables.checked import Tables
 from recsys.plain.registry import PLAIN
 from recsys.training.evaluation.results import Evaluation
 from recsys.training.families.comparing import ModelOnTest
+from recsys.training.families.costs import Rates
 from recsys.training.families.family import Explainer, FittedFamily
 from recsys.training.families.inspecting import inspect_tables
 from recsys.training.families.list_evaluation import check_metric
@@ -25,6 +26,11 @@ from recsys.training.families.plain.reading import PlainData
 from recsys.training.families.plain.space import plain_space
 from recsys.training.families.retrieval.comparing import LISTS, ask_lists
 from recsys.training.reports.evaluation_table import evaluation_table
+
+_RATES = {
+    "ease": Rates(seconds=1.25, row_us=10, asked_item_ns=73, mib=415, row_kib=0.9, ease_bytes=14)
+}
+"""What was measured, by kind."""
 
 
 def _check(config: PlainExperiment) -> None:
@@ -46,7 +52,9 @@ def _inspect(config: PlainExperiment) -> Report:
             return ()
         return (sessions_of(config.schema_, tables.events, cutting).in_words(),)
 
-    return inspect_tables(config, notes, check_rows=check_rows, cutting=cutting)
+    return inspect_tables(
+        config, notes, check_rows=check_rows, cutting=cutting, rates=_RATES.get(config.model.kind)
+    )
 
 
 def _answering(here: ModelOnTest, reading: PlainData, _queries: Queries) -> PlainRanker:

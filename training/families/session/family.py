@@ -10,6 +10,7 @@ from recsys.features.propose.inspect import Report
 from recsys.features.tables.checked import Tables
 from recsys.retrieval.recurrence import Recurrence
 from recsys.training.evaluation.results import Evaluation
+from recsys.training.families.costs import Rates
 from recsys.training.families.family import LearnedFamily
 from recsys.training.families.inspecting import inspect_tables
 from recsys.training.families.retrieval.comparing import LISTS, ask_vectors
@@ -24,6 +25,7 @@ from recsys.training.families.session.repeats import recounted_session
 from recsys.training.reports.evaluation_table import evaluation_table
 
 _TITLE = "Session transformer"
+_RATES = Rates(seconds=3.6, row_us=35, epoch_row_us=25, asked_item_ns=100, mib=750, row_kib=4.2)
 
 
 def _inspect(config: SessionExperiment) -> Report:
@@ -36,7 +38,9 @@ def _inspect(config: SessionExperiment) -> Report:
         found = Recurrence.of(sequence, items, config.model.history_length)
         return sessions.in_words(), f"repeats: {found.in_words()}"
 
-    return inspect_tables(config, notes, check_rows=check_rows, cutting=config.sessions)
+    return inspect_tables(
+        config, notes, check_rows=check_rows, cutting=config.sessions, rates=_RATES
+    )
 
 
 SESSION = LearnedFamily(
