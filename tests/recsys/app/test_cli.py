@@ -195,6 +195,18 @@ def test_a_project_with_modules_of_the_same_names_breaks_nothing(
     assert done.returncode == 0, done.stderr
 
 
+def test_check_imports_nothing_that_trains_or_draws(world_config: Path) -> None:
+    code = (
+        "import sys; from click.testing import CliRunner; from recsys.app.cli import main;"
+        "assert CliRunner().invoke(main, ['check', sys.argv[1]]).exit_code == 0;"
+        "heavy = {'sklearn', 'matplotlib', 'mlflow', 'jinja2', 'lightgbm'} & set(sys.modules);"
+        "sys.exit(', '.join(sorted(heavy)) or 0)"
+    )
+    command = [sys.executable, "-c", code, str(world_config)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_help_imports_no_heavy_library() -> None:
     code = (
         "import sys; from click.testing import CliRunner; from recsys.app.cli import main;"
