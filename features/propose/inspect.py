@@ -138,14 +138,8 @@ def inspect(
     outcomes = _outcome_facts(schema, events, parts)
     found_parts = tuple(part_facts(schema, tables, parts))
     found_repeats = repeats(schema, tables)
-    form = shape(
-        schema,
-        events,
-        parts,
-        user_counts=of_users,
-        item_counts=of_items,
-        session_lengths=session_lengths,
-    )
+    counts = {"user_counts": of_users, "item_counts": of_items}
+    form = shape(schema, events, parts, **counts, session_lengths=session_lengths)
     codes = {one.facts.column: one.codes for one in columns["interactions"]}
     return Report(
         rows={"interactions": len(events), "items": len(of_items), "users": len(of_users)},

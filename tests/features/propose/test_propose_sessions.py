@@ -117,6 +117,7 @@ def mostly_alone(columns: Columns) -> None:
 def the_same_throughout(columns: Columns) -> None:
     columns["session_id"] = ["v"] * 600
     columns["user_id"] = [4] * 600
+    columns["item_id"] = np.arange(600)  # something is new to the user in each part
 
 
 def often_null(columns: Columns) -> None:
