@@ -14,6 +14,8 @@ from math import log
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.core.errors import ConfigError
+
 Integers = NDArray[np.int64]
 EVALUATION_NEGATIVES = 50
 """Other items drawn for each row of a log without negatives when a ranker is evaluated."""
@@ -42,6 +44,16 @@ def kept_rows(label: NDArray[np.float32], rate: float, rng: np.random.Generator)
     negatives = np.flatnonzero(label == 0)
     chosen = rng.choice(negatives, _kept(len(negatives), rate), replace=False, shuffle=False)
     return rng.permutation(np.concatenate([np.flatnonzero(label != 0), chosen]))
+
+
+def check_negatives(count: int, num_items: int) -> None:
+    """Refuse to draw other items of a catalogue that has no other one.
+
+    Raises:
+        ConfigError: it has not.
+    """
+    if count and num_items < 2:
+        raise ConfigError("training.negatives: the catalogue has one item, and no other one")
 
 
 def other_items(

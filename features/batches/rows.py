@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from recsys.core.errors import ConfigError
 from recsys.data.batch import RankingBatch
 from recsys.features.batches.memory import RowMemory
 from recsys.features.batches.negatives import (
     EVALUATION_NEGATIVES,
+    check_negatives,
     kept_rows,
     num_kept,
     other_items,
@@ -65,8 +65,7 @@ class RankingLoader:
         """
         if (data.tables.events.label is None) != bool(negatives):
             raise ValueError("rows have either labels or negatives that are drawn")
-        if negatives and data.num_items < 2:
-            raise ConfigError("training.negatives: the catalogue has one item, and no other one")
+        check_negatives(negatives, data.num_items)
         self.data = data
         self.batch_size = batch_size
         self.seed = seed

@@ -16,6 +16,7 @@ from recsys.core.distinct import distinct, is_among
 from recsys.data.batch import FeatureBlock, Jagged
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.split import TRAIN, VALIDATION
+from recsys.features.tables.checked import Tables
 
 MOST_PAIRS = 1_000_000
 """More pairs than this are sampled."""
@@ -107,6 +108,34 @@ def sample_pairs(
         label=label.astype(np.float32),
         weight=weight,
     )
+
+
+def count_pairs(
+    tables: Tables,
+    parts: NDArray[np.int8],
+    part: int,
+    items: NDArray[np.bool_],
+    *,
+    filter_seen: bool,
+    active_only: bool = False,
+) -> tuple[int, int]:
+    """Return how many pairs `sample_pairs` draws from have an interaction, and how many there are.
+
+    It takes no encoded data; the arguments are those of `sample_pairs`.
+    """
+    events, num_items = tables.events, tables.items.num_rows
+    here = np.zeros(tables.users.num_rows, bool)
+    here[events.user_row[parts < part]] = True
+    if active_only:
+        active = np.zeros(len(here), bool)
+        active[events.user_row[parts == part]] = True
+        here &= active
+    counted = here[events.user_row] & items[events.item_row]
+    pairs = events.user_row * np.int64(num_items) + events.item_row
+    gone = distinct(pairs[counted & (parts < part)]) if filter_seen else pairs[:0]
+    positive = distinct(pairs[counted & (parts == part)])
+    positive = positive[~is_among(positive, gone)]
+    return len(positive), int(here.sum()) * int(items.sum()) - len(gone)
 
 
 def _sampled(

@@ -16,6 +16,8 @@ from recsys.features.dataset.dataset import Dataset, are_had
 from recsys.features.dataset.queries import Queries, relevant_items
 from recsys.features.dataset.sessions import Sessions, history_of, pieces
 from recsys.features.dataset.split import TEST, TRAIN, VALIDATION
+from recsys.features.schema import Schema
+from recsys.features.tables.checked import Tables
 
 Per = Literal["user", "event"]
 _Ints = NDArray[np.int64]
@@ -93,15 +95,12 @@ def _per_event(
 ) -> Queries:
     events = data.tables.events
     known = sessions.only(data.part <= part)
-    place, start = np.full(len(events), -1), np.zeros(len(events), np.int64)
-    place[known.order] = np.arange(len(known.order))
-    start[known.order] = np.repeat(known.offsets[:-1], known.lengths())
-    asked = data.targets_of((part,))
-    asked = asked[place[asked] > start[asked]]
+    place, start = _places(known, len(events))
     shown = data.events_of(tuple(range(part + 1)))  # by user, then in order
     shown = shown[are_had(data.schema, events)[shown]]
-    if filter_seen:
-        asked = asked[~_had_before(data, shown, asked)]
+    asked = events_to_ask(
+        data.schema, data.tables, data.part, sessions, part, filter_seen=filter_seen
+    )
     asked = _some(asked, limit, seed)
     users = events.user_row[asked].astype(np.int64)
     lengths = np.minimum(place[asked] - start[asked], history_length)
@@ -116,10 +115,50 @@ def _per_event(
     )
 
 
-def _had_before(data: Dataset, shown: _Ints, asked: _Ints) -> NDArray[np.bool_]:
+def events_to_ask(
+    schema: Schema,
+    tables: Tables,
+    parts: NDArray[np.int8],
+    sessions: Sessions,
+    part: int,
+    *,
+    filter_seen: bool,
+) -> _Ints:
+    """Return the events that the queries per event ask for, ascending, before any are drawn.
+
+    It takes no encoded data.
+
+    Args:
+        schema: of the log.
+        tables: of the log.
+        parts: (E,) the part of each event.
+        sessions: how the log is cut.
+        part: of the queries.
+        filter_seen: whether items that the user had before do not count.
+    """
+    events = tables.events
+    place, start = _places(sessions.only(parts <= part), len(events))
+    is_asked = parts == part if events.target is None else (parts == part) & events.target
+    asked = np.flatnonzero(is_asked)
+    asked = asked[place[asked] > start[asked]]
+    if filter_seen:
+        shown = np.flatnonzero((parts <= part) & are_had(schema, events))
+        asked = asked[~_had_before(tables, shown, asked)]
+    return asked
+
+
+def _places(known: Sessions, num_events: int) -> tuple[_Ints, _Ints]:
+    """Return the place of each event in `known`, -1 where it is not, and its session's, (E,)."""
+    place, start = np.full(num_events, -1), np.zeros(num_events, np.int64)
+    place[known.order] = np.arange(len(known.order))
+    start[known.order] = np.repeat(known.offsets[:-1], known.lengths())
+    return place, start
+
+
+def _had_before(tables: Tables, shown: _Ints, asked: _Ints) -> NDArray[np.bool_]:
     """Return whether an event of `shown`, before it, has the user and item of each of `asked`."""
-    events = data.tables.events
-    pairs = events.user_row.astype(np.int64) * data.num_items + events.item_row
+    events = tables.events
+    pairs = events.user_row.astype(np.int64) * tables.items.num_rows + events.item_row
     first = shown[first_places(pairs[shown])]
     first = first[np.argsort(pairs[first])]
     at = np.minimum(np.searchsorted(pairs[first], pairs[asked]), max(len(first) - 1, 0))

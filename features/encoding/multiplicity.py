@@ -48,15 +48,26 @@ def settle(
             cardinalities[derived.name] = derived.num_values(
                 lambda part: _values(schema, tables, known, part), tables["interactions"].num_rows
             )
+    check_lookups(schema, lookups)
     if not cardinalities:
-        if lookups is not None:
-            raise ConfigError(
-                "embedding.lookups is shared out among the features of multiplicity: auto, and "
-                "there is none: set it for some, or leave embedding.lookups out"
-            )
         return schema
     budget = 2 * len(cardinalities) if lookups is None else lookups
     return schema.with_multiplicities(allocate(cardinalities, budget))
+
+
+def check_lookups(schema: Schema, lookups: int | None) -> None:
+    """Refuse lookups to share where no feature shares them.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    asked = [one.asked_multiplicity for side in SIDES for one in schema.features_of(side)]
+    asked += [derived.asked_multiplicity for derived in schema.row_features]
+    if lookups is not None and "auto" not in asked:
+        raise ConfigError(
+            "embedding.lookups is shared out among the features of multiplicity: auto, and "
+            "there is none: set it for some, or leave embedding.lookups out"
+        )
 
 
 def _values(

@@ -3,18 +3,19 @@
 Reads nothing: the tables were read and checked already; this looks at what came out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from recsys.core.distinct import distinct, distinct_codes, distinct_counts, is_among
+from recsys.core.distinct import distinct_codes
 from recsys.features.dataset.dataset import are_had
+from recsys.features.propose.advice import LogFacts, Suggestion, new_users, suggestion
+from recsys.features.propose.columns import Column, ColumnFacts, looked_through
+from recsys.features.propose.doubts import context_warnings, seen_earlier, split_warnings
+from recsys.features.propose.estimate import Estimate
 from recsys.features.propose.funnel import asked_rows, funnel_words
 from recsys.features.propose.labels import (
     LABEL,
@@ -23,44 +24,27 @@ from recsys.features.propose.labels import (
     label_warnings,
     labelled_parts,
 )
-from recsys.features.propose.roles import names_a_rating
+from recsys.features.propose.leaks import leak_warnings
+from recsys.features.propose.part_facts import PARTS, PartFacts, part_facts, part_lines
+from recsys.features.propose.repeats import (
+    Repeats,
+    Spread,
+    repeat_lines,
+    repeat_warnings,
+    repeats,
+    spread,
+)
+from recsys.features.propose.shape import Shape, shape
 from recsys.features.propose.spelt_ids import id_warnings
 from recsys.features.propose.text_grid import grid
 from recsys.features.schema import Schema
 from recsys.features.tables.checked import Events, Tables
-from recsys.features.tables.ledger import Drop, is_list
-
-_PARTS = ("train", "validation", "test")
-
-
-@dataclass(frozen=True)
-class ColumnFacts:
-    """One column of a table: its Arrow type, rows without a value, distinct values."""
-
-    table: str
-    column: str
-    type: str
-    nulls: int
-    distinct: int
-
-
-@dataclass(frozen=True)
-class PartFacts:
-    """One part of the split. Cold: without a training row; spans are ISO times or orders."""
-
-    part: str
-    rows: int
-    users: int
-    items: int
-    first: str
-    last: str
-    cold_item_rows: int
-    cold_user_rows: int
+from recsys.features.tables.ledger import Drop
 
 
 @dataclass(frozen=True)
 class Report:
-    """Everything `recsys check` prints."""
+    """Everything `recsys check` says."""
 
     rows: dict[str, int]
     columns: tuple[ColumnFacts, ...]
@@ -75,26 +59,31 @@ class Report:
     warnings: tuple[str, ...]
     table_bytes: int | None
     fingerprint: str
+    repeats: Repeats
+    spread: Spread
+    shape: Shape
+    suggestion: Suggestion
     notes: tuple[str, ...] = ()
     """What is well, and good to know."""
     labels: tuple[LabelledPart, ...] = ()
     """Of a log with a label, part by part, and then of each further outcome."""
+    estimate: Estimate | None = None
+    """What the training is estimated to take; None: nothing was measured of such a model."""
+
+    @property
+    def status(self) -> str:
+        """`ok`, or `readable` where there are warnings: training runs, but look at these first."""
+        return "readable" if self.warnings else "ok"
 
     def lines(self) -> list[str]:
         """Return the report as text."""
         counts = ", ".join(f"{count:,} {name}" for name, count in self.rows.items())
-        out = [counts, ""]
-        out += grid(
-            ("table", "column", "type", "nulls", "distinct"),
-            [
-                (one.table, one.column, one.type, f"{one.nulls:,}", f"{one.distinct:,}")
-                for one in self.columns
-            ],
-        )
-        head = ("part", "rows", "users", "items", "rows of cold items", "of cold users")
-        out += ["", *grid(head, [_part_row(one) for one in self.parts])]
-        times = [(one.part, one.first, one.last) for one in self.parts]
-        out += ["", *grid(("part", "from", "to"), times)]
+        columns = [
+            (one.table, one.column, one.type, f"{one.nulls:,}", f"{one.distinct:,}")
+            for one in self.columns
+        ]
+        out = [counts, "", *grid(("table", "column", "type", "nulls", "distinct"), columns)]
+        out += ["", *part_lines(self.parts)]
         out += ["", *label_lines(self.labels)] if self.labels else []
         out += [
             "",
@@ -102,14 +91,17 @@ class Report:
             f"pair was seen before: {self.repeated_across_parts:,}",
             f"without an interaction: {self.items_without_events:,} items, "
             f"{self.users_without_events:,} users",
+            *repeat_lines(self.repeats, self.spread),
         ]
         if self.table_bytes is not None:
             size = f"{self.table_bytes / 1e6:,.1f} MB"
             out.append(f"embedding table with its optimizer state: {size}")
         out += [str(drop) for drop in self.drops]
-        out += ["", *(f"note: {note}" for note in self.notes)]
+        out += ["", self.suggestion.line]
+        out += [] if self.estimate is None else [self.estimate.line]
+        out += [f"note: {note}" for note in self.notes]
         out += [f"warning: {warning}" for warning in self.warnings]
-        out.append(f"{'ok' if not self.warnings else 'readable'}: fingerprint {self.fingerprint}")
+        out.append(f"{self.status}: fingerprint {self.fingerprint}")
         return out
 
     def __str__(self) -> str:
@@ -117,7 +109,7 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """Return the same as plain values."""
-        return asdict(self)
+        return {"status": self.status, **asdict(self)}
 
 
 def inspect(
@@ -127,6 +119,7 @@ def inspect(
     *,
     table_bytes: int | None,
     notes: Sequence[str] = (),
+    session_lengths: NDArray[np.int64] | None = None,
 ) -> Report:
     """Describe checked tables.
 
@@ -136,39 +129,82 @@ def inspect(
         parts: (E,) the part of each event: 0 train, 1 validation, 2 test.
         table_bytes: memory of the embedding table with its optimizer state; None: there is none.
         notes: what is good to know besides.
+        session_lengths: (S,) rows of each session, where the log is cut.
     """
     events = tables.events
-    sources = {"items": tables.items, "users": tables.users, "interactions": events.context}
-    columns = [
-        _column_facts(name, column, table.column(column))
-        for name, table in sources.items()
-        for column in table.column_names
-    ]
+    columns = _columns(schema, tables)
     pairs = events.user_row.astype(np.int64) * tables.items.num_rows + events.item_row
     pairs_there, pair = distinct_codes(pairs)
-    across = int(_seen_earlier(pair, parts, np.ones(len(pair), bool)).sum())
-    num_items, num_users = tables.items.num_rows, tables.users.num_rows
-    interaction_counts = np.bincount(events.item_row, minlength=num_items)
+    across = int(seen_earlier(pair, parts, np.ones(len(pair), bool)).sum())
+    asked = asked_rows(events, parts)
+    again = int((seen_earlier(pair, parts, are_had(schema, events)) & asked).sum())
+    of_items = np.bincount(events.item_row, minlength=tables.items.num_rows)
+    of_users = np.bincount(events.user_row, minlength=tables.users.num_rows)
     outcomes = _outcome_facts(schema, events, parts)
-    active = np.bincount(events.user_row, minlength=num_users)
+    found_parts = tuple(part_facts(schema, tables, parts))
+    found_repeats = repeats(schema, tables)
+    counts = {"user_counts": of_users, "item_counts": of_items}
+    form = shape(schema, events, parts, **counts, session_lengths=session_lengths)
+    codes = {one.facts.column: one.codes for one in columns["interactions"]}
     return Report(
-        rows={"interactions": len(events), "items": num_items, "users": num_users},
-        columns=tuple(columns),
-        parts=tuple(_part_facts(schema, tables, parts)),
+        rows={"interactions": len(events), "items": len(of_items), "users": len(of_users)},
+        columns=tuple(one.facts for table in columns.values() for one in table),
+        parts=found_parts,
         repeated_events=len(pairs) - len(pairs_there),
         repeated_across_parts=across,
-        users_without_events=int((active == 0).sum()),
-        items_without_events=int((interaction_counts == 0).sum()),
+        users_without_events=int((of_users == 0).sum()),
+        items_without_events=int((of_items == 0).sum()),
         drops=tables.drops,
         warnings=(
             *id_warnings(schema, tables),
-            *_warnings(schema, tables, parts, pair),
+            *context_warnings(schema, events, codes, len(pairs_there)),
+            *leak_warnings(schema, tables, parts),
+            *split_warnings(schema, events, parts, again, int(asked.sum())),
+            *repeat_warnings(found_repeats, len(events), len(of_items)),
             *(warning for one in outcomes for warning in label_warnings(one)),
         ),
         table_bytes=table_bytes,
         fingerprint=tables.fingerprint,
+        repeats=found_repeats,
+        spread=spread(of_users, of_items),
+        shape=form,
+        suggestion=suggestion(_log_facts(schema, events, len(of_items), found_parts, form)),
         notes=(*notes, *funnel_words(schema, events, parts)),
         labels=tuple(part for one in outcomes for part in one),
+    )
+
+
+def _columns(schema: Schema, tables: Tables) -> Mapping[str, list[Column]]:
+    """Return what there is to say of each column, by table."""
+    categories = {
+        one.source_column for one in schema.features_of("interactions") if one.is_category
+    }
+    context = tables.events.context
+    sources = {"items": tables.items, "users": tables.users, "interactions": context}
+    return {
+        table: [
+            looked_through(
+                table, name, held.column(name), encode=held is context and name in categories
+            )
+            for name in held.column_names
+        ]
+        for table, held in sources.items()
+    }
+
+
+def _log_facts(
+    schema: Schema, events: Events, num_items: int, parts: tuple[PartFacts, ...], form: Shape
+) -> LogFacts:
+    roles = schema.interactions
+    described = [one for one in schema.features_of("items") if not schema.is_id(one)]
+    return LogFacts(
+        rows=len(events),
+        items=num_items,
+        labelled=roles.label is not None,
+        timed=roles.time is not None or roles.order is not None,
+        described=len(described),
+        new_users=new_users(parts),
+        length=form.lengths.median,
     )
 
 
@@ -178,164 +214,9 @@ def _outcome_facts(
     """Return the parts of the label and of each further outcome, of a log that has them."""
     if events.label is None:
         return []
-    found = [labelled_parts(_PARTS, LABEL, events.label, parts)]
+    found = [labelled_parts(PARTS, LABEL, events.label, parts)]
     if events.outcomes is not None:
         names = schema.interactions.outcome_names
         for name, column in zip(names, events.outcomes.T, strict=True):
-            found.append(labelled_parts(_PARTS, name, column, parts))
+            found.append(labelled_parts(PARTS, name, column, parts))
     return found
-
-
-def _column_facts(table: str, name: str, column: pa.ChunkedArray) -> ColumnFacts:
-    kind = column.type
-    values = pc.list_flatten(column) if is_list(kind) else column
-    if pa.types.is_dictionary(values.type):
-        values = values.cast(values.type.value_type)
-        kind = values.type
-    distinct = pc.count_distinct(values.combine_chunks(), mode="only_valid").as_py()
-    return ColumnFacts(table, name, str(kind), column.null_count, int(distinct))
-
-
-def _part_facts(schema: Schema, tables: Tables, parts: NDArray[np.int8]) -> list[PartFacts]:
-    events = tables.events
-    trained = parts == 0
-    known_items = np.zeros(tables.items.num_rows, bool)
-    known_users = np.zeros(tables.users.num_rows, bool)
-    known_items[events.item_row[trained]] = True
-    known_users[events.user_row[trained]] = True
-    has_clock = schema.interactions.time is not None
-    facts = []
-    for number, name in enumerate(_PARTS):
-        rows = np.flatnonzero(parts == number)
-        items, users, time = events.item_row[rows], events.user_row[rows], events.time[rows]
-        facts.append(
-            PartFacts(
-                part=name,
-                rows=len(rows),
-                users=len(distinct(users)),
-                items=len(distinct(items)),
-                first=_instant(time.min(), has_clock) if len(rows) else "",
-                last=_instant(time.max(), has_clock) if len(rows) else "",
-                cold_item_rows=int((~known_items[items]).sum()),
-                cold_user_rows=int((~known_users[users]).sum()),
-            )
-        )
-    return facts
-
-
-def _warnings(
-    schema: Schema, tables: Tables, parts: NDArray[np.int8], pair: NDArray[np.int64]
-) -> list[str]:
-    events, num_pairs = tables.events, int(pair.max(initial=-1)) + 1
-    found = []
-    for feature in schema.features_of("interactions"):
-        name = feature.source_column
-        if names_a_rating(name):
-            found.append(
-                f"context feature '{feature.name}' looks like a rating: known only after the item "
-                "was rated, it leaks the answer; remove it from the features"
-            )
-        elif feature.is_category and _determines(events, name, events.item_row):
-            found.append(
-                f"context feature '{feature.name}' determines the item almost alone: if a "
-                "request does not know it beforehand, it leaks the answer"
-            )
-        elif (
-            feature.is_category
-            and not feature.has_several
-            and _nearly_unique(events, name, num_pairs)
-        ):
-            found.append(
-                f"context feature '{feature.name}' is nearly unique for each user and item: it "
-                "cannot be learnt from and may leak the answer"
-            )
-    early = _starts_before_training_ends(schema, events, parts)
-    if early:
-        found.append(
-            f"{early:,} held-out rows are earlier than the last training row of their user: the "
-            "split lets training see the future"
-        )
-    held_out = int((parts > 0).sum())
-    unlabelled, asked = schema.interactions.label is None, asked_rows(events, parts)
-    again = _seen_earlier(pair, parts, are_had(schema, events)) & asked
-    if unlabelled and held_out and again.sum() > 0.5 * asked.sum():
-        found.append(
-            f"{again.sum() / asked.sum():.0%} of the held-out rows repeat a pair of user and item "
-            "seen before: evaluation.filter_seen leaves them out of what counts"
-        )
-    if held_out and not (parts == 1).any():
-        found.append("no validation rows: training cannot determine when to stop")
-    return found
-
-
-def _distinct_codes(events: Events, name: str) -> NDArray[np.int64] | None:
-    """Return the column as numbers (N,), -1 for null; None for lists."""
-    column = events.context.column(name).combine_chunks()
-    if isinstance(column, pa.ChunkedArray):
-        column = pa.concat_arrays(column.chunks)
-    if is_list(column.type) or pa.types.is_null(column.type):
-        return None
-    encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-    return np.asarray(encoded.indices.fill_null(-1)).astype(np.int64)
-
-
-def _determines(events: Events, name: str, item_row: NDArray[np.int32]) -> bool:
-    """Whether a value that comes again nearly always comes with its one item."""
-    codes = _distinct_codes(events, name)
-    if codes is None or codes.max(initial=-1) < 1:
-        return False
-    values, items = codes[codes >= 0], item_row[codes >= 0].astype(np.int64)
-    num_values, num_items = int(values.max()) + 1, int(items.max()) + 1
-    if num_values < 0.5 * len(distinct(items)):
-        return False
-    pairs, counts = distinct_counts(values * num_items + items)
-    most = np.zeros(num_values, np.int64)
-    np.maximum.at(most, pairs // num_items, counts)
-    total = np.bincount(values, minlength=num_values)
-    again = total > 1
-    if total[again].sum() < 0.2 * len(codes):
-        return False
-    return bool(most[again].sum() > 0.95 * total[again].sum())
-
-
-def _nearly_unique(events: Events, name: str, num_pairs: int) -> bool:
-    codes = _distinct_codes(events, name)
-    if codes is None:
-        return False
-    return len(distinct(codes)) > 0.9 * num_pairs
-
-
-def _seen_earlier(
-    pair: NDArray[np.int64], parts: NDArray[np.int8], had: NDArray[np.bool_]
-) -> NDArray[np.bool_]:
-    """Return which held-out events repeat the (user, item) pair of one of `had` (E,), (E,).
-
-    That one is of an earlier part.
-    """
-    seen = np.zeros(len(pair), bool)
-    for number in (1, 2):
-        now = parts == number
-        seen[now] = is_among(pair[now], pair[(parts < number) & had])
-    return seen
-
-
-def _starts_before_training_ends(schema: Schema, events: Events, parts: NDArray[np.int8]) -> int:
-    """Count held-out rows that precede a training row of the same user."""
-    roles = schema.interactions
-    if (roles.time is None and roles.order is None) or not len(events):
-        return 0
-    latest = np.full(int(events.user_row.max()) + 1, np.iinfo(np.int64).min)
-    train = parts == 0
-    np.maximum.at(latest, events.user_row[train], events.time[train])
-    return int(((parts > 0) & (events.time < latest[events.user_row])).sum())
-
-
-def _instant(value: np.int64, has_clock: bool) -> str:
-    if not has_clock:
-        return str(value)
-    return datetime.fromtimestamp(int(value) / 1e6, UTC).isoformat(timespec="seconds")
-
-
-def _part_row(one: PartFacts) -> tuple[str, ...]:
-    numbers = (one.rows, one.users, one.items, one.cold_item_rows, one.cold_user_rows)
-    return (one.part, *(f"{number:,}" for number in numbers))

@@ -8,6 +8,7 @@ and a pause ends a session, what comes before the last pause is cut off.
 """
 
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 

@@ -187,20 +187,28 @@ def init(
 @main.command()
 @CONFIG
 @SET
+@click.option(
+    "--html", type=click.Path(path_type=Path), help="Page to write: what was found, with charts."
+)
 @JSON
-def check(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
+def check(config: Path, overrides: tuple[str, ...], html: Path | None, as_json: bool) -> None:
     """Validate configuration and data without training.
 
-    Example: recsys check recsys.yaml
+    What training would refuse is refused here, in the same words. It ends with `ok`, or with
+    `readable` where there are warnings: training runs, but look at these first.
+
+    Example: recsys check recsys.yaml --html data.html
     """
     from recsys.app.experiments import check as inspect
     from recsys.training.families.load import load_config
 
-    report = inspect(load_config(config, overrides))
+    report = inspect(load_config(config, overrides), html=html)
     if as_json:
         click.echo(json_format.dumps(report.to_json(), indent=1))
     else:
         click.echo("\n".join(report.lines()))
+        if html is not None:
+            click.echo(f"page: {html}")
 
 
 @main.command()

@@ -96,8 +96,12 @@ def _public(name: str, protocol: str | None, given: tuple[Any, ...], place: Path
 
 
 @checked
-def check(config: Given) -> "Findings":
+def check(config: Given, *, html: str | Path | None = None) -> "Findings":
     """Read and check everything that training would read, without training.
+
+    Args:
+        config: what would be trained.
+        html: page to write, with charts of the data.
 
     Returns:
         What was found: print it; `warnings`, `lines()`, `to_json()`.
@@ -110,9 +114,17 @@ def check(config: Given) -> "Findings":
         4000
     """
     from recsys.app.starting import located
+    from recsys.training.config.file import dump_config
     from recsys.training.jobs.check import preflight
 
-    return preflight(located(config_given(config)))
+    given = located(config_given(config))
+    found = preflight(given)
+    if html is not None:
+        from recsys.training.reports.data_page import write_data_page
+
+        text = dump_config(given)
+        write_data_page(Path(html), found, title="The data", config_text=text)
+    return found
 
 
 @checked

@@ -192,8 +192,10 @@ class Family(Generic[C]):
         comparer: compares what models of this family and of others answered.
         space: what `recsys tune` searches by default.
         explain: what `recsys explain` says of its models.
-        fits: refuses a model that cannot be trained on the rows of a log, given with the part of
-            each event (E,), before one is trained.
+        fits: refuses a model that cannot be trained on the training rows of a log, given with the
+            part of each event (E,), before one is trained.
+        check_rows: refuses the same, and parts that it cannot be stopped by or evaluated on.
+            Training and `recsys check` call it on the same rows.
         study_embedding: `recsys tune embedding`; None where it has no meaning.
         recount: `recsys recount`; None where a model holds no counts of its own.
         evaluated_once: keys of `evaluation` for what is done at the end of a training alone.
@@ -211,6 +213,7 @@ class Family(Generic[C]):
     comparer: Comparer
     space: Callable[[C], Space]
     explain: Explainer
+    check_rows: Callable[[C, Tables, NDArray[np.int8]], None]
     fits: Callable[[C, Tables, NDArray[np.int8]], None] = _fit_any
     study_embedding: Callable[..., Any] | None = None
     recount: Renew | None = None

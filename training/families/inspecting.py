@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,18 +10,32 @@ from numpy.typing import NDArray
 from recsys.core.errors import ConfigError
 from recsys.embeddings.memory import check_memory, free_memory_bytes
 from recsys.features.dataset.dataset import drawn_validation, parted
+from recsys.features.dataset.sessions import SessionConfig, sessions_of
+from recsys.features.encoding.multiplicity import check_lookups
 from recsys.features.propose.inspect import Report, inspect
 from recsys.features.tables.checked import Tables, read_tables
 from recsys.training.config.experiment import ExperimentConfig, LearnedExperiment
+from recsys.training.families.costs import Rates, estimate
+
+C = TypeVar("C", bound=ExperimentConfig)
 
 
 def inspect_tables(
-    config: ExperimentConfig,
+    config: C,
     notes_on: Callable[[Tables, NDArray[np.int8]], tuple[str, ...]] = lambda tables, part: (),
+    *,
+    check_rows: Callable[[C, Tables, NDArray[np.int8]], None],
+    cutting: SessionConfig | None = None,
+    rates: Rates | None = None,
 ) -> Report:
     """Read and check the tables of `config`, part the log, and describe what was found.
 
-    notes_on: tables and the part of each event (E,) to more of what is well, and good to know.
+    Args:
+        config: the experiment.
+        notes_on: tables and the part of each event (E,) to more of what is well, and good to know.
+        cutting: how the log is cut into sessions, where it is.
+        rates: what a training of such a model takes, where it was measured.
+        check_rows: refuses what training of the family refuses (`Family.check_rows`).
 
     Raises:
         UserError: what training would raise on reading and parting the same data.
@@ -30,18 +45,26 @@ def inspect_tables(
         config.schema_, config.data, config.policies, split_column=split.column, to_part=True
     )
     tables, part, _ = parted(config.schema_, tables, split)
+    lookups = config.embedding.lookups if isinstance(config, LearnedExperiment) else None
+    check_lookups(config.schema_, lookups)
+    check_rows(config, tables, part)
     drawn = drawn_validation(config.schema_, tables, split)
     notes: tuple[str, ...] = (
         () if drawn is None else (f"no row of '{split.column}' is validation: it is {drawn}",)
     )
+    lengths = None
+    if cutting is not None:
+        lengths = sessions_of(config.schema_, tables.events, cutting).lengths()
     found = inspect(
         config.schema_,
         tables,
         part,
         table_bytes=table_bytes(config),
         notes=(*notes, *tables.matches, *notes_on(tables, part)),
+        session_lengths=lengths,
     )
-    return replace(found, warnings=(*found.warnings, *_too_large(config)))
+    warnings = (*found.warnings, *_too_large(config))
+    return replace(found, warnings=warnings, estimate=estimate(rates, config, tables, part))
 
 
 def _too_large(config: ExperimentConfig) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ https://arxiv.org/abs/2007.12865, section 3.2; the masks are those of `recsys.sa
 Every random number is drawn from torch's generator, which the loop seeds a step.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -89,12 +90,7 @@ class Views:
         """
         self.settings, self.examples = settings, examples
         names = feature_names(examples.layout)
-        if settings.kind == "contrastive" and len(names) < 2:
-            raise ConfigError(
-                f"training.self_supervision: each view hides some of the {examples.name}'s "
-                f"features and shows others, and there is {' and '.join(names) or 'none'} alone: "
-                "declare more features, or choose other views or kind: spread_out"
-            )
+        check_features(settings, examples.name, names)
         self.num_features = len(names)
         self.masks = None
         if settings.kind == "contrastive" and settings.masking == "correlated":
@@ -133,3 +129,17 @@ class Views:
         if self.masks is None:
             return random_mask(self.num_features)
         return self.masks[torch.randint(self.num_features, ())]
+
+
+def check_features(settings: SelfSupervision, example: str, names: Sequence[str]) -> None:
+    """Refuse views of an example, "item" or such, with too few features, by their names.
+
+    Raises:
+        ConfigError: there are not two features, of which one could be masked.
+    """
+    if settings.kind == "contrastive" and len(names) < 2:
+        raise ConfigError(
+            f"training.self_supervision: each view hides some of the {example}'s "
+            f"features and shows others, and there is {' and '.join(names) or 'none'} alone: "
+            "declare more features, or choose other views or kind: spread_out"
+        )

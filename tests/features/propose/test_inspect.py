@@ -24,6 +24,7 @@ def report(
     context: list[dict[str, Any]] | None = None,
     items: dict[str, Any] | None = None,
     label: str | None = None,
+    title: str | None = None,
     outcomes: tuple[str, ...] = (),
 ) -> Report:
     """Write, read and inspect; parts are those of the events in their sorted order."""
@@ -37,7 +38,7 @@ def report(
             **({} if label is None else {"label": {"column": label}}),
             "outcomes": [{"name": name, "column": name} for name in outcomes],
         },
-        "items": {"key": "item"},
+        "items": {"key": "item", **({} if title is None else {"title": title})},
         "features": [
             {"name": name, "table": "items", "kind": "categorical"}
             for name in (items or {"item": []})

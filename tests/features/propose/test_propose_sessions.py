@@ -40,7 +40,7 @@ def visits(*, users: int = 20, each: int = 6, steps: int = 5, name: str = "sessi
     visit = np.repeat(np.arange(users * each), steps)
     return {
         "user_id": visit % users,
-        "item_id": np.arange(len(visit)) * 7 % 40,
+        "item_id": np.arange(len(visit)) * 7 % 41,
         "at": START + 3_600 * visit + np.arange(len(visit)) % steps,
         name: [f"v{one:04}" for one in visit],
         "event": ["view", "buy"] * (len(visit) // 2),
@@ -118,6 +118,7 @@ def mostly_alone(columns: Columns) -> None:
 def the_same_throughout(columns: Columns) -> None:
     columns["session_id"] = ["v"] * 600
     columns["user_id"] = [4] * 600
+    columns["item_id"] = np.arange(600)  # something is new to the user in each part
 
 
 def often_null(columns: Columns) -> None:

@@ -17,7 +17,7 @@ from recsys.app.options import Finite
 OPTIONS = {
     "demo": {"--out", "--users", "--items", "--events", "--seed", "--noise", "--set"},
     "init": {"tables", "--dataset", "--protocol", "--out", "--force"},
-    "check": {"config", "--set", "--json"},
+    "check": {"config", "--set", "--html", "--json"},
     "train": {
         "config",
         "--resume",
@@ -192,6 +192,18 @@ def test_a_project_with_modules_of_the_same_names_breaks_nothing(
     done = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
+    assert done.returncode == 0, done.stderr
+
+
+def test_check_imports_nothing_that_trains_or_draws(world_config: Path) -> None:
+    code = (
+        "import sys; from click.testing import CliRunner; from recsys.app.cli import main;"
+        "assert CliRunner().invoke(main, ['check', sys.argv[1]]).exit_code == 0;"
+        "heavy = {'sklearn', 'matplotlib', 'mlflow', 'jinja2', 'lightgbm'} & set(sys.modules);"
+        "sys.exit(', '.join(sorted(heavy)) or 0)"
+    )
+    command = [sys.executable, "-c", code, str(world_config)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.core.distinct import is_among
-from recsys.core.errors import ConfigError
 from recsys.features.dataset.queries import drawn_users, users_to_ask
 from recsys.features.dataset.split import TEST, VALIDATION
 from recsys.features.filters.columns import CatalogueColumns
@@ -16,6 +15,7 @@ from recsys.features.filters.predicate import passing
 from recsys.features.pipeline.trees import check_right, stopping
 from recsys.features.tables.checked import Tables
 from recsys.pipeline.config import Ranker, Trees
+from recsys.training.families.asked import nobody_to_ask
 from recsys.training.families.pipeline.config import PipelineExperiment
 from recsys.training.families.pipeline.learning import check_enough, held_out_requests
 from recsys.training.families.pipeline.ranking import check_parts, parts_of
@@ -60,9 +60,7 @@ def _users(
     only_new = config.evaluation.filter_seen
     found = users_to_ask(config.schema_, tables, part, asked, filter_seen=only_new, passes=passes)
     if not len(found) and passes is None:
-        name = {VALIDATION: "validation", TEST: "test"}[asked]
-        unseen = " that they had not had before (evaluation.filter_seen)" if only_new else ""
-        raise ConfigError(f"split: no user has a {name} item{unseen}; choose a larger share")
+        raise nobody_to_ask(config, asked)
     return found
 
 

@@ -3,11 +3,7 @@
 from dataclasses import replace
 from functools import partial
 
-import numpy as np
-from numpy.typing import NDArray
-
 from recsys.features.propose.inspect import Report
-from recsys.features.tables.checked import Tables
 from recsys.models.registry import PIPELINES
 from recsys.pipeline.rules import doubts
 from recsys.training.evaluation.results import Evaluation
@@ -15,13 +11,8 @@ from recsys.training.families.family import Explainer, FittedFamily
 from recsys.training.families.inspecting import inspect_tables
 from recsys.training.families.list_evaluation import check_metric
 from recsys.training.families.pipeline.config import PipelineExperiment
-from recsys.training.families.pipeline.enough import check_requests
 from recsys.training.families.pipeline.explaining import explain_candidate
-from recsys.training.families.pipeline.fitting import (
-    check_items,
-    check_settings_of_sources,
-    check_sources_fit,
-)
+from recsys.training.families.pipeline.fitting import check_rows, check_settings_of_sources
 from recsys.training.families.pipeline.job import open_pipeline
 from recsys.training.families.pipeline.opening import PipelineData, answering, evaluate_opened
 from recsys.training.families.pipeline.tuning import refuse_to_search
@@ -42,15 +33,8 @@ def _check(config: PipelineExperiment) -> None:
 
 
 def _inspect(config: PipelineExperiment) -> Report:
-    """Describe the tables; refuse a filter, a rule or a source that does not fit them."""
-
-    def fitting(tables: Tables, part: NDArray[np.int8]) -> tuple[str, ...]:
-        check_items(config, config.schema_, tables)
-        check_requests(config, tables, part)
-        check_sources_fit(config, tables, part)
-        return ()
-
-    found = inspect_tables(config, fitting)
+    """Describe the tables, and say which rules may not mean what they say."""
+    found = inspect_tables(config, check_rows=check_rows)
     return replace(found, warnings=(*found.warnings, *doubts(config.model.rules)))
 
 
@@ -66,6 +50,7 @@ PIPELINE = FittedFamily(
     show=evaluation_table,
     ask=partial(ask_lists, PipelineData, answering),
     comparer=LISTS,
+    check_rows=check_rows,
     space=refuse_to_search,
     explain=Explainer.of_lists(explain_candidate),
     evaluated_once=("source_reports",),

@@ -22,6 +22,7 @@ from recsys.pipeline.rules import VECTORS, Diversify
 from recsys.training.config.experiment import ExperimentConfig, LearnedExperiment
 from recsys.training.engine.machine import pick_device
 from recsys.training.families.pipeline.config import PipelineExperiment
+from recsys.training.families.pipeline.enough import check_requests
 from recsys.training.families.pipeline.sources import check_ranker, check_source
 from recsys.training.families.pipeline.trained import (
     check_trained,
@@ -82,6 +83,23 @@ def check_sources_fit(config: PipelineExperiment, tables: Tables, part: NDArray[
                 family_of(source).fits(source, tables, rows)
         except (ConfigError, DataError) as error:
             raise ConfigError(f"model.sources: {name}: {error}") from None
+
+
+def check_rows(config: PipelineExperiment, tables: Tables, part: NDArray[np.int8]) -> None:
+    """Refuse what a pipeline cannot be trained with, before a source is.
+
+    Args:
+        config: of the pipeline.
+        tables: the log, and the items.
+        part: (E,) the part of each event.
+
+    Raises:
+        ConfigError: the filter or a rule does not fit the items, there is too little to learn
+            from, or a source cannot be trained on the log.
+    """
+    check_items(config, config.schema_, tables)
+    check_requests(config, tables, part)
+    check_sources_fit(config, tables, part)
 
 
 def check_items(config: PipelineExperiment, schema: Schema, tables: Tables) -> None:

@@ -64,8 +64,7 @@ from recsys.training.families.pipeline.asking import (
     whole,
 )
 from recsys.training.families.pipeline.config import PipelineExperiment
-from recsys.training.families.pipeline.enough import check_requests
-from recsys.training.families.pipeline.fitting import check_items, check_sources_fit
+from recsys.training.families.pipeline.fitting import check_rows
 from recsys.training.families.pipeline.learning import facts_of, learnt, new_items
 from recsys.training.families.pipeline.ranking import train_ranker
 from recsys.training.families.pipeline.sources import TrainedSources, train_sources
@@ -239,9 +238,7 @@ def open_pipeline(config: PipelineExperiment, given: Given) -> PipelineJob:
             from, or a source cannot be trained on the log; nothing is trained then.
     """
     data = load_data(config)
-    check_items(config, data.schema, data.tables)
-    check_requests(config, data.tables, data.part)
-    check_sources_fit(config, data.tables, data.part)
+    check_rows(config, data.tables, data.part)
     for line in doubts(config.model.rules):
         LOG.warning(line)
     return PipelineJob(config, data, given)

@@ -12,6 +12,7 @@ from recsys.features.dataset.sessions import sessions_of
 from recsys.features.tables.checked import Tables
 from recsys.plain.kind import Counted
 from recsys.plain.registry import PLAIN
+from recsys.training.families.asked import check_asked
 from recsys.training.families.plain.config import PlainExperiment
 from recsys.training.families.plain.rows import attribute_features, rows_of
 
@@ -34,6 +35,16 @@ def check_fit(config: PlainExperiment, tables: Tables, part: NDArray[np.int8]) -
     named = len(attribute_features(schema)) if PLAIN[config.model.kind].reads_attributes else 0
     unread: Any = sparse.csr_array((rows.num_items, 1), dtype=np.float32)
     refuse_unfit(config, replace(rows, attributes=(unread,) * named))
+
+
+def check_rows(config: PlainExperiment, tables: Tables, part: NDArray[np.int8]) -> None:
+    """Refuse the same, and parts in which nobody can be asked.
+
+    Raises:
+        ConfigError: why, and what to choose.
+    """
+    check_fit(config, tables, part)
+    check_asked(config, tables, part, config.sessions)
 
 
 def refuse_unfit(config: PlainExperiment, rows: Counted) -> None:

@@ -9,7 +9,6 @@ from typing import Any, Self
 import numpy as np
 
 from recsys.bundle.directory import RUN_BUNDLES
-from recsys.core.errors import ConfigError
 from recsys.features.bundle.description import ModelDescription
 from recsys.features.bundle.files import write_weights
 from recsys.features.bundle.request_probe import with_answers
@@ -40,7 +39,7 @@ from recsys.training.families.opened import OpenedModel
 from recsys.training.families.plain.choose import baseline_rankers, check_baselines, popular_first
 from recsys.training.families.plain.config import PlainExperiment
 from recsys.training.families.plain.fallback import PlainRanker
-from recsys.training.families.plain.fitting import refuse_unfit
+from recsys.training.families.plain.fitting import check_rows, refuse_unfit
 from recsys.training.families.plain.reading import PlainData
 from recsys.training.families.plain.rows import counted
 from recsys.training.families.recounting import NewLog, Renewed
@@ -89,8 +88,6 @@ class PlainJob:
         if config.split.trains_on_validation:
             return {}
         queries = reading.queries(VALIDATION, config.training.max_validation_queries)
-        if not len(queries):
-            raise ConfigError("split: no user has a validation item; choose a larger share")
         settings = config.evaluation
         top = reading.ranker(model)(queries, max(settings.ks))
         found = ranking_metrics(top, queries.relevant, settings.ks)
@@ -137,8 +134,14 @@ def _fitted(config: PlainExperiment, data: Dataset, sessions: Sessions | None) -
 
 
 def open_plain(config: PlainExperiment, given: Given) -> PlainJob:
-    """Read and encode the tables of `config`, from its cache where it has one."""
-    return PlainJob(PlainData.of(config, load_data(config)), given)
+    """Read and encode the tables of `config`, from its cache where it has one.
+
+    Raises:
+        ConfigError: the model cannot be fitted on them, or nobody can be asked.
+    """
+    data = load_data(config)
+    check_rows(config, data.tables, data.part)
+    return PlainJob(PlainData.of(config, data), given)
 
 
 def evaluate_opened(opened: OpenedModel, report: Path) -> Evaluation:

@@ -12,11 +12,13 @@ from recsys.training.embedding.output import tracked_study
 from recsys.training.explain.explanation import RowExplanation, explain_rows
 from recsys.training.explain.rankers import explain_log_row, explain_model, explain_pair
 from recsys.training.explain.wanted import Wanted
+from recsys.training.families.costs import Rates
 from recsys.training.families.family import Explainer, LearnedFamily
 from recsys.training.families.inspecting import inspect_tables
 from recsys.training.families.opened import OpenedModel
 from recsys.training.families.ranker.comparing import ROWS, ask_rows
 from recsys.training.families.ranker.config import RankerExperiment
+from recsys.training.families.ranker.enough import check_clicks, check_rows
 from recsys.training.families.ranker.evaluation import (
     RankingEvaluation,
     evaluate_ranker,
@@ -29,6 +31,9 @@ from recsys.training.families.ranker.rows import encoded_log_folder, rows_of
 from recsys.training.families.ranker.space import ranker_space
 from recsys.training.reports.evaluation_table import ranking_table
 
+_RATES = Rates(seconds=3.8, row_us=53, epoch_row_us=87, mib=650, row_kib=1.7)
+"""Of AutoInt+ and the other kinds trained to compare with."""
+
 
 def _check(_config: RankerExperiment) -> None:
     """Whatever the configuration allows can be trained."""
@@ -37,9 +42,11 @@ def _check(_config: RankerExperiment) -> None:
 def _inspect(config: RankerExperiment) -> Report | ClickReport:
     """Check the tables; a streamed log is encoded to where training reads it from."""
     if not config.data.stream:
-        return inspect_tables(config, partial(rate_notes, config))
+        notes = partial(rate_notes, config)
+        return inspect_tables(config, notes, check_rows=check_rows, rates=_RATES)
     parts = (config.schema_, config.data, config.policies, config.split)
     log = open_click_log(*parts, encoded_log_folder(config), config.embedding.lookups)
+    check_clicks(config, log)
     return inspect_clicks(
         log, table_bytes=config.embedding.memory_bytes, expected=config.split.parts
     )
@@ -82,6 +89,7 @@ RANKER = LearnedFamily(
     experiment=RankerExperiment,
     check=_check,
     inspect=_inspect,
+    check_rows=check_rows,
     open=open_ranking,
     evaluate=_evaluate,
     evaluation=RankingEvaluation,

@@ -9,19 +9,19 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.core.errors import ConfigError
 from recsys.data.batch import FeatureBlock, FeatureLayout, RankingBatch
 from recsys.features.batches.rows import RankingLoader
 from recsys.features.clicks.loader import ClickLoader
 from recsys.features.clicks.log import open_click_log
 from recsys.features.dataset.cache import cached
 from recsys.features.dataset.dataset import Dataset, continued, prepare
-from recsys.features.dataset.split import PART_NAMES, TEST, TRAIN, VALIDATION
+from recsys.features.dataset.split import TEST, TRAIN, VALIDATION
 from recsys.features.encoding.encoder import FeatureEncoder
 from recsys.features.schema import Schema
 from recsys.features.tables.ledger import Drop
 from recsys.training.engine.ranks import World
 from recsys.training.families.ranker.config import RankerExperiment
+from recsys.training.families.ranker.enough import check_clicks, check_rows
 
 
 class RowLoader(Protocol):
@@ -74,23 +74,11 @@ def open_rows(
     `earlier`: whose scales and known ids the encoder takes over.
 
     Raises:
-        ConfigError, DataError: the settings or the data are wrong, a part has no rows, or an
-            outcome is known of no training row.
+        ConfigError, DataError: the settings or the data are wrong, a part has no rows or its label
+            is always the same, or an outcome is known of no training row.
     """
     read = _streamed if config.data.stream else _in_memory
-    rows = read(config, world, earlier)
-    for part in config.split.parts:
-        if rows.rows[part] == 0:
-            raise ConfigError(
-                f"split: the {PART_NAMES[part]} part has no rows; choose a larger share"
-            )
-    for outcome, count in zip(config.schema_.interactions.outcomes, rows.known[TRAIN], strict=True):
-        if count == 0:
-            raise ConfigError(
-                f"schema.interactions.outcomes: '{outcome.column}' is null in all training rows: "
-                f"nothing can be learnt of '{outcome.name}'"
-            )
-    return rows
+    return read(config, world, earlier)
 
 
 def _in_memory(
@@ -98,9 +86,11 @@ def _in_memory(
 ) -> RankingRows:
     parts = (config.schema_, config.data, config.policies, config.split, config.embedding.lookups)
     if config.cache is None:
-        return rows_of(config, continued(prepare(*parts), earlier))
-    with world.first_before_others():
-        data = cached(Path(config.cache), lambda: prepare(*parts), *parts)
+        data = prepare(*parts)
+    else:
+        with world.first_before_others():
+            data = cached(Path(config.cache), lambda: prepare(*parts), *parts)
+    check_rows(config, data.tables, data.part)
     return rows_of(config, continued(data, earlier))
 
 
@@ -155,6 +145,7 @@ def _streamed(
     parts = (config.schema_, config.data, config.policies, config.split)
     with world.first_before_others():
         click_log = open_click_log(*parts, cache, config.embedding.lookups, earlier)
+    check_clicks(config, click_log)
     loader = ClickLoader(click_log, batch_size=training.batch_size, seed=training.seed)
     return RankingRows(
         loader,

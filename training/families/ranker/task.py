@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from recsys.bundle.calibration import Calibrator
-from recsys.core.errors import DataError
 from recsys.data.batch import RankingBatch
 from recsys.embeddings.plan import EmbeddingPlan
 from recsys.embeddings.table import Table
@@ -32,6 +31,7 @@ from recsys.training.engine.optim import build_optimizer
 from recsys.training.engine.parts import on_device, table_of, whats_not_finite
 from recsys.training.engine.ranks import World
 from recsys.training.families.ranker.config import RankerExperiment
+from recsys.training.families.ranker.enough import not_computed
 from recsys.training.families.ranker.rows import RankingRows
 from recsys.training.families.self_supervision import self_supervised
 
@@ -123,11 +123,7 @@ def ranking_task(config: RankerExperiment, rows: RankingRows, world: World) -> T
             return {}
         metrics = measured(predictions(model, rows, VALIDATION, training.batch_size, world))
         if training.metric not in metrics:
-            raise DataError(
-                f"training.metric: {training.metric} needs validation rows in which that outcome "
-                "is 1 and rows in which it is 0, and there are none of one of them: set "
-                "training.metric: auc, or a split with more validation rows"
-            )
+            raise not_computed(training.metric)
         return metrics
 
     task = Task(

@@ -7,7 +7,6 @@ from typing import Any, Self
 
 from recsys.bundle.directory import RUN_BUNDLES
 from recsys.bundle.pair_calibration import InteractionProbability
-from recsys.core.errors import ConfigError
 from recsys.data.batch import FeatureLayout
 from recsys.embeddings.diagnostics import Diagnosis, FeatureValues
 from recsys.features.bundle.files import read_calibration
@@ -72,10 +71,7 @@ class RetrievalJob:
     def task(self) -> Task[Any]:
         """Return what the loop trains."""
         config = self.config
-        self.reading.check()
         validation = self.reading.queries(VALIDATION, config.training.max_validation_queries)
-        if len(validation) == 0 and not config.split.trains_on_validation:
-            raise ConfigError("split: no user has a validation item; choose a larger share")
         return self.reading.task(validation, self.given.world)
 
     def feature_values(self) -> list[FeatureValues]:
@@ -156,10 +152,15 @@ class RetrievalJob:
 def open_retrieval(
     title: str, read: Read, config: RetrievalExperiment, given: Given
 ) -> RetrievalJob:
-    """Read and encode the tables of `config`, from its cache where it has one."""
+    """Read and encode the tables of `config`, from its cache where it has one.
+
+    Raises:
+        ConfigError, DataError: a part has too little to train, to stop or to evaluate by.
+    """
     encoder = None if given.earlier is None else given.earlier.encoder
     with given.world.first_before_others(config.cache is not None):
         data = continued(load_data(config), encoder)
     reading = read(config, data)
+    reading.check()
     earlier = None if given.meets is None else EarlierIndex.of(given.meets, reading, read)
     return RetrievalJob(title, reading, given, earlier)

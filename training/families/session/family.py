@@ -5,13 +5,12 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.features.batches.sessions import check_next_items
 from recsys.features.dataset.sessions import sessions_of
-from recsys.features.dataset.split import TRAIN
 from recsys.features.propose.inspect import Report
 from recsys.features.tables.checked import Tables
 from recsys.retrieval.recurrence import Recurrence
 from recsys.training.evaluation.results import Evaluation
+from recsys.training.families.costs import Rates
 from recsys.training.families.family import LearnedFamily
 from recsys.training.families.inspecting import inspect_tables
 from recsys.training.families.retrieval.comparing import LISTS, ask_vectors
@@ -20,35 +19,28 @@ from recsys.training.families.retrieval.explaining import EXPLAINER
 from recsys.training.families.retrieval.job import open_retrieval
 from recsys.training.families.retrieval.space import retrieval_space
 from recsys.training.families.session.config import SessionExperiment
+from recsys.training.families.session.enough import check_fit, check_rows
 from recsys.training.families.session.reading import SessionData
 from recsys.training.families.session.repeats import recounted_session
 from recsys.training.reports.evaluation_table import evaluation_table
 
 _TITLE = "Session transformer"
-
-
-def _check_fit(config: SessionExperiment, tables: Tables, part: NDArray[np.int8]) -> None:
-    """Refuse a log whose training rows have no next item.
-
-    Raises:
-        DataError: they have none.
-    """
-    sessions = sessions_of(config.schema_, tables.events, config.sessions)
-    check_next_items(sessions.only(part == TRAIN))
+_RATES = Rates(seconds=3.6, row_us=35, epoch_row_us=25, asked_item_ns=100, mib=750, row_kib=4.2)
 
 
 def _inspect(config: SessionExperiment) -> Report:
     """Check the tables; say how the log is cut into sessions, and whether items come back."""
 
     def notes(tables: Tables, part: NDArray[np.int8]) -> tuple[str, ...]:
-        _check_fit(config, tables, part)
         sessions = sessions_of(config.schema_, tables.events, config.sessions)
         sequence = np.repeat(np.arange(len(sessions)), sessions.lengths())
         items = tables.events.item_row[sessions.order]
         found = Recurrence.of(sequence, items, config.model.history_length)
         return sessions.in_words(), f"repeats: {found.in_words()}"
 
-    return inspect_tables(config, notes)
+    return inspect_tables(
+        config, notes, check_rows=check_rows, cutting=config.sessions, rates=_RATES
+    )
 
 
 SESSION = LearnedFamily(
@@ -64,7 +56,8 @@ SESSION = LearnedFamily(
     ask=partial(ask_vectors, SessionData.of),
     comparer=LISTS,
     explain=EXPLAINER,
-    fits=_check_fit,
+    fits=check_fit,
+    check_rows=check_rows,
     recount=recounted_session,
     space=retrieval_space,
 )

@@ -16,6 +16,7 @@ from recsys.training.engine.ranks import World
 from recsys.training.evaluation.evaluate import Ranker
 from recsys.training.families.plain.rows import counted
 from recsys.training.families.session.config import SessionExperiment
+from recsys.training.families.session.enough import check_rows
 from recsys.training.families.session.ids_only import ids_only_ranker
 from recsys.training.families.session.repeats import with_repeats
 from recsys.training.families.session.task import session_task
@@ -54,7 +55,12 @@ class SessionData:
         return replace(self, config=config, notes=notes)
 
     def check(self) -> None:
-        """Whatever can be cut into sessions can be trained on."""
+        """Refuse a log without a next item to learn, or without anybody to ask.
+
+        Raises:
+            ConfigError, DataError: what there is too little of.
+        """
+        check_rows(self.config, self.data.tables, self.data.part)
 
     def queries(self, part: int, limit: int) -> Queries:
         """Return one query a user or an event of the part, at most `limit`."""

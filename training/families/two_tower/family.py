@@ -3,6 +3,7 @@
 from functools import partial
 
 from recsys.training.evaluation.results import Evaluation
+from recsys.training.families.costs import Rates
 from recsys.training.families.family import LearnedFamily
 from recsys.training.families.inspecting import inspect_tables
 from recsys.training.families.retrieval.comparing import LISTS, ask_vectors
@@ -11,18 +12,43 @@ from recsys.training.families.retrieval.explaining import EXPLAINER
 from recsys.training.families.retrieval.job import open_retrieval
 from recsys.training.families.retrieval.memory import recounted_memory
 from recsys.training.families.two_tower.config import TwoTowerExperiment
+from recsys.training.families.two_tower.objective import check_candidates
+from recsys.training.families.two_tower.pair_calibrating import check_rows
 from recsys.training.families.two_tower.reading import TwoTowerData
 from recsys.training.families.two_tower.space import two_tower_space
+from recsys.training.families.two_tower.views import check_views
 from recsys.training.reports.evaluation_table import evaluation_table
 
 _TITLE = "Two-tower retrieval"
+_RATES = Rates(
+    seconds=3.6,
+    row_us=14,
+    epoch_row_us=31,
+    asked_item_ns=73,
+    mib=620,
+    row_kib=1.7,
+    ease_bytes=7.5,
+)
+
+
+def _check(config: TwoTowerExperiment) -> None:
+    """Refuse, before any work is done, what is not available or does not go together.
+
+    Raises:
+        ConfigError: which, and why.
+    """
+    check_settings(config)
+    training, smoothed = config.training, config.model.smoothing.rounds > 0
+    check_candidates(training, smoothed=smoothed)
+    check_views(training.self_supervision, config.schema_, smoothed=smoothed)
+
 
 TWO_TOWER = LearnedFamily(
     plural="two-towers",
     kinds=("two_tower",),
     experiment=TwoTowerExperiment,
-    check=check_settings,
-    inspect=inspect_tables,
+    check=_check,
+    inspect=partial(inspect_tables, check_rows=check_rows, rates=_RATES),
     open=partial(open_retrieval, _TITLE, TwoTowerData),
     evaluate=partial(evaluate_opened, _TITLE, TwoTowerData),
     evaluation=Evaluation,
@@ -30,6 +56,7 @@ TWO_TOWER = LearnedFamily(
     ask=partial(ask_vectors, TwoTowerData),
     comparer=LISTS,
     explain=EXPLAINER,
+    check_rows=check_rows,
     recount=recounted_memory,
     space=two_tower_space,
 )

@@ -44,7 +44,8 @@ class RetrievalObjective:
             ConfigError: it asks for what the data, the loss or the number of ranks do not allow.
         """
         smoothed = model.smoothing is not None
-        _check(training, world, smoothed)
+        check_candidates(training, smoothed=smoothed)
+        _check_ranks(training, world)
         self.model, self.training, self.world, self.device = model, training, world, device
         self.num_items, config = data.num_items, model.config
         width = vector_width(config.dim, config.geometry)
@@ -118,7 +119,14 @@ class RetrievalObjective:
         return torch.cat([candidate_CE, cached.vectors.to(candidate_CE.dtype)]), batch
 
 
-def _check(training: TwoTowerTrainingConfig, world: World, smoothed: bool) -> None:
+def check_candidates(training: TwoTowerTrainingConfig, *, smoothed: bool) -> None:
+    """Refuse what is about sampled candidates where there are none.
+
+    smoothed: whether items are smoothed over the catalogue.
+
+    Raises:
+        ConfigError: what, and why.
+    """
     asked = {
         "training.logq_correction: streaming": training.logq_correction == "streaming",
         "training.cached_negatives": training.cached_negatives > 0,
@@ -131,6 +139,9 @@ def _check(training: TwoTowerTrainingConfig, world: World, smoothed: bool) -> No
                 f"{key} is about sampled candidates, and {cause} has the whole catalogue in every "
                 "batch: leave one of them out"
             )
+
+
+def _check_ranks(training: TwoTowerTrainingConfig, world: World) -> None:
     if training.hard_negatives.count and world.size > 1:
         raise ConfigError(
             f"training.hard_negatives searches with all queries of a batch, and {world.size} "

@@ -15,7 +15,7 @@ from recsys.training.engine.ranks import World
 from recsys.training.evaluation.evaluate import Ranker
 from recsys.training.families.two_tower.config import TwoTowerExperiment
 from recsys.training.families.two_tower.pair_calibrating import (
-    check_calibration,
+    check_rows,
     interaction_probability,
     probability_metrics,
 )
@@ -49,13 +49,12 @@ class TwoTowerData:
         return replace(self, config=config)
 
     def check(self) -> None:
-        """Refuse a calibration that has too little to be fitted on.
+        """Refuse rows that no training, or none with this calibration, can come of.
 
         Raises:
-            DataError: it has.
+            ConfigError, DataError: what there is too little of.
         """
-        if self.config.calibration != "none" and self.config.final is None:
-            check_calibration(self.config, self.data)
+        check_rows(self.config, self.data.tables, self.data.part)
 
     def queries(self, part: int, limit: int) -> Queries:
         """Return one query a user of the part, at most `limit`."""

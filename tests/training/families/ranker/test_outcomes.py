@@ -356,7 +356,7 @@ def test_an_outcome_that_is_always_the_same_has_no_auc_and_one_without_rows_noth
     asked = config.training.model_copy(update={"metric": "auc_purchase"})
     purchases = ranking_task(config.model_copy(update={"training": asked}), rows, World())
     with pytest.raises(
-        DataError, match=r"auc_purchase needs validation rows .* set training\.metr"
+        ConfigError, match=r"auc_purchase needs validation rows .* set training\.metr"
     ):
         purchases.validate()
     task = job.task()
