@@ -7,7 +7,7 @@ so it can be stored in a bundle and describes the requests that the model answer
 from collections.abc import Mapping
 from functools import reduce
 from operator import or_
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -22,16 +22,35 @@ from recsys.features.kinds.derived import (
 )
 from recsys.features.kinds.feature import Feature
 from recsys.features.kinds.registry import KINDS
-from recsys.features.tables.times import TimeUnit
+from recsys.features.tables.times import TimeForm, TimeUnit, check_form, with_unit
 
 
 class TimeColumn(StrictModel):
-    """When an interaction happened: whole numbers in `unit` since 1970 (UTC), or `datetime`."""
+    """When an interaction happened: numbers in `unit` since 1970 (UTC), or `datetime`."""
 
     column: Name
     """Column of the time."""
     unit: TimeUnit
-    """Unit of whole numbers since 1970 (UTC), or `datetime`."""
+    """Unit of numbers since 1970 (UTC), or `datetime`; with `format` or `zone` it is `datetime`."""
+    format: str | None = None
+    """Form of text other than ISO 8601, in the codes of strptime: `"%d.%m.%Y %H:%M"`."""
+    zone: str | None = None
+    """Zone of times that do not say theirs, as in `Europe/Berlin`; None: UTC."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_unit(cls, given: Any) -> Any:
+        return with_unit(given)
+
+    @model_validator(mode="after")
+    def _is_readable(self) -> Self:
+        check_form(self.form)
+        return self
+
+    @property
+    def form(self) -> TimeForm:
+        """How the column is read."""
+        return TimeForm(self.unit, self.format, self.zone)
 
 
 class Condition(StrictModel):

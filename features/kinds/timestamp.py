@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from pydantic import model_validator
 
 from recsys.data.batch import FeatureLayout
 from recsys.data.feature_options import Multiplicity
@@ -25,10 +26,13 @@ from recsys.features.tables.sources import Policies
 from recsys.features.tables.times import (
     NULL_TIME,
     UNITS,
+    TimeForm,
     TimeUnit,
+    check_form,
     guess_unit,
     latest_seconds,
     raw_times,
+    with_unit,
 )
 
 _HOUR, _DAY = 3_600_000_000, 86_400_000_000  # microseconds
@@ -44,12 +48,26 @@ class TimestampFeature(Feature):
 
     kind: Literal["timestamp"] = "timestamp"
     unit: TimeUnit
-    """Unit of whole numbers since 1970 (UTC), or `datetime`."""
+    """Unit of numbers since 1970 (UTC), or `datetime`; with `format` or `zone` it is `datetime`."""
+    format: str | None = None
+    """Form of text other than ISO 8601, in the codes of strptime: `"%d.%m.%Y %H:%M"`."""
+    zone: str | None = None
+    """Zone of times that do not say theirs, as in `Europe/Berlin`; None: UTC."""
     multiplicity: Multiplicity = 1
     """Rows of the table that a value reads; `auto`: by the number of its values."""
 
     priority: ClassVar[int] = 4
     is_scaled: ClassVar[bool] = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_unit(cls, given: Any) -> Any:
+        return with_unit(given)
+
+    @model_validator(mode="after")
+    def _is_readable(self) -> Self:
+        check_form(TimeForm(self.unit, self.format, self.zone))
+        return self
 
     @property
     def lookup_names(self) -> tuple[str, ...]:
@@ -63,7 +81,8 @@ class TimestampFeature(Feature):
 
     def convert(self, cells: Cells, policies: Policies) -> pa.Array:
         """Return whole numbers in its unit, or UTC timestamps."""
-        raw = raw_times(cells, self.unit)
+        times = raw_times(cells, TimeForm(self.unit, self.format, self.zone))
+        raw = np.floor(times).astype(np.int64)  # of features no fraction of the unit counts
         null = raw == NULL_TIME
         known = raw[~null]
         if self.unit != "datetime" and len(known):

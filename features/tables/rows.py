@@ -25,7 +25,7 @@ from recsys.features.tables.ids import IdCheck
 from recsys.features.tables.ledger import Cells, Drop, Ledger, Mask, cells
 from recsys.features.tables.reading import Batch, TableFiles
 from recsys.features.tables.sources import Policies
-from recsys.features.tables.times import TimeCheck
+from recsys.features.tables.time_check import TimeCheck
 from recsys.features.tables.values import labels, orders, outcomes, split_parts, weights
 
 IdRole = Literal["user", "item", "session", "key"]
@@ -104,8 +104,8 @@ class Rows:
     """The N usable rows of one batch; what has no role is None.
 
     rows (N,) int64: numbers over the files. ids: role -> (N,) dictionary of whole numbers (int64,
-    uint64) or text (large_string), none null. clock (N,) int64: times in the unit of their column
-    (microseconds for `datetime`), or order values. weight (N,) float32, zero or more. label (N,)
+    uint64) or text (large_string), none null. clock (N,) int64: times in microseconds since
+    1970 UTC, or order values. weight (N,) float32, zero or more. label (N,)
     float32, 0 or 1. outcomes (N, K) float32, 0, 1 or NaN where unknown. part (N,) int8: 0 train,
     1 validation, 2 test. columns: source column -> (N,) values as
     `recsys.features.kinds.convert.convert_columns` gives them, or as they are.
@@ -149,7 +149,7 @@ class RowReader:
         self._ids = {role: IdCheck(column, ledger, policies) for role, column in roles.ids.items()}
         self._time = None
         if roles.time is not None:
-            self._time = TimeCheck(roles.time.column, roles.time.unit, policies, latest)
+            self._time = TimeCheck(roles.time.column, roles.time.form, policies, latest)
         self._types: dict[str, tuple[pa.DataType, pa.DataType, int]] = {}
         self.num_read = 0
         """Rows of the files so far, those left out among them."""
