@@ -20,7 +20,8 @@ from recsys.features.kinds.feature import Encoded, Feature, Fit, Fitted, Integer
 from recsys.features.kinds.sparse import settled
 from recsys.features.kinds.suggestion import Look, Suggestion
 from recsys.features.propose.profile import ColumnProfile
-from recsys.features.propose.roles import has_word, time_unit
+from recsys.features.propose.roles import has_word, time_guess
+from recsys.features.propose.time_texts import odd_rows
 from recsys.features.tables.ledger import Cells
 from recsys.features.tables.sources import Policies
 from recsys.features.tables.times import (
@@ -143,11 +144,25 @@ class TimestampFeature(Feature):
         """Times, ISO text, and whole numbers that are plausible as times."""
         if column.type not in ("time", "string", "integer", "float"):
             return None
-        unit = time_unit(column, look.latest)
+        guess = time_guess(column, look.latest)
+        named = has_word(column.name, _TIME_WORDS)
         # Few numbers but times are in the narrow window of milliseconds since 1990.
-        if unit is None or (unit == "s" and not has_word(column.name, _TIME_WORDS)):
-            return None
-        return Suggestion("timestamp", {"unit": unit}, "", _HOURS + _WEEKDAYS)
+        if guess is None or (guess.unit == "s" and not named):
+            return _not_a_category(column) if guess is None else None
+        values = _HOURS + _WEEKDAYS
+        return Suggestion("timestamp", guess.options, "", values, unsure=guess.doubt)
+
+
+def _not_a_category(column: ColumnProfile) -> Suggestion | None:
+    """Return what becomes of text of which most is a time; None: it is something else."""
+    odd = odd_rows(column.values) if column.type == "string" else None
+    if odd is None:
+        return None
+    said = (
+        f"'{column.name}' looks like a time of the form '{odd[0]}' ({odd[2]}), but {odd[1]!r} is "
+        "of another: it is no feature"
+    )
+    return Suggestion("", {}, "a time, but of several forms", unsure=said)
 
 
 def _age(times: Times, reference_time: int) -> NDArray[np.float64]:
