@@ -40,7 +40,7 @@ _HOUR, _DAY = 3_600_000_000, 86_400_000_000  # microseconds
 _HOURS, _WEEKDAYS = 24, 7
 _TIME_WORDS = {
     "time", "timestamp", "ts", "date", "datetime", "created", "released", "since", "joined",
-    "registered", "signup", "updated", "published",
+    "registered", "signup", "updated", "published", "launched",
 }  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from recsys.features.propose.labels import (
 )
 from recsys.features.propose.roles import names_a_rating
 from recsys.features.propose.text_grid import grid
+from recsys.features.propose.time_doubts import time_doubts
 from recsys.features.schema import Schema
 from recsys.features.tables.checked import Events, Tables
 from recsys.features.tables.ledger import Drop, is_list
@@ -159,6 +160,7 @@ def inspect(
         drops=tables.drops,
         warnings=(
             *_warnings(schema, tables, parts, len(pairs_there), across),
+            *time_doubts(schema, tables),
             *(warning for one in outcomes for warning in label_warnings(one)),
         ),
         table_bytes=table_bytes,

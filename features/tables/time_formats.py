@@ -17,11 +17,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from recsys.features.tables.ledger import mask_of
+
 Ints = NDArray[np.int64]
 
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _DAYS = np.array([31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])
 _DAY_SECONDS, _SECOND = 86_400, 1_000_000
+_ZONE = r"([zZ]|[+-][0-9]{2}(:?[0-9]{2})?)$"
+_NOTHING = np.iinfo(np.int64).min
 _NAME = "[A-Za-z]{3,9}"
 _ONE_OR_TWO = "[0-9]{1,2}"
 
@@ -254,3 +258,36 @@ def _offset(values: Any, good: NDArray[np.bool_]) -> tuple[Ints, NDArray[np.bool
     west = np.asarray(pc.starts_with(values, "-"))
     seconds = hours * 3600 + minutes * 60
     return np.where(west, -seconds, seconds), (hours <= 18) & (minutes <= 59)
+
+
+def parse_iso(
+    texts: pa.Array, skipped: NDArray[np.bool_]
+) -> tuple[Ints, NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return microseconds by their own clock, which say their zone, and which are no times."""
+    # More digits than microseconds hold are cut.
+    values = pc.replace_substring_regex(texts, r"(\.[0-9]{6})[0-9]+", r"\1")
+    zoned = mask_of(pc.match_substring_regex(values, r"[0-9][:0-9.]{4,}" + _ZONE))
+    out = np.full(len(values), _NOTHING)
+    bad = np.zeros(len(values), bool)
+    for mask, kind in (
+        (~skipped & zoned, pa.timestamp("us", "UTC")),
+        (~skipped & ~zoned, pa.timestamp("us")),
+    ):
+        part = values.filter(pa.array(mask))
+        out[mask], bad[mask] = _cast_instants(part, kind)
+    return out, zoned, bad
+
+
+def _cast_instants(texts: pa.Array, kind: pa.DataType) -> tuple[Any, Any]:
+    """Return microseconds and which texts are no times."""
+    bad = np.zeros(len(texts), bool)
+    try:
+        return np.asarray(texts.cast(kind).cast(pa.int64())), bad
+    except pa.ArrowInvalid:
+        out = np.full(len(texts), _NOTHING)
+        for at, text in enumerate(texts.to_pylist()):
+            try:
+                out[at] = int(pa.scalar(text).cast(kind).cast(pa.int64()).as_py())
+            except pa.ArrowInvalid:
+                bad[at] = True
+        return out, bad

@@ -8,7 +8,7 @@ known: only the column as a whole shows whether the unit is the right one
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, NoReturn
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -20,7 +20,7 @@ from recsys.core.errors import ConfigError
 from recsys.features.tables.known_formats import declared_as, formats_of
 from recsys.features.tables.ledger import Cells, Mask, is_list, is_text, mask_of
 from recsys.features.tables.sources import Policies, Rule
-from recsys.features.tables.time_formats import parse_times, time_format
+from recsys.features.tables.time_formats import parse_iso, parse_times, time_format
 
 TimeUnit = Literal["s", "ms", "us", "ns", "datetime"]
 NULL_TIME = np.iinfo(np.int64).min
@@ -33,7 +33,6 @@ SAID = Rule("times", choice="")
 """Of what is read as it is, and counted."""
 
 _EARLIEST = int(datetime(1990, 1, 1, tzinfo=UTC).timestamp())
-_ZONE = r"([zZ]|[+-][0-9]{2}(:?[0-9]{2})?)$"
 _ISO_DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}"
 _WHOLE = r"^[+-]?([0-9]{1,18}|[1-8][0-9]{18})(\.0*)?$"
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
@@ -169,7 +168,7 @@ def _says_an_instant(values: pa.Array) -> bool:
     kind = values.type
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
         return True
-    return is_text(kind) and mask_of(pc.match_substring_regex(values, _ISO_DATE)).any()
+    return is_text(kind) and bool(mask_of(pc.match_substring_regex(values, _ISO_DATE)).any())
 
 
 def _in_ticks(raw: Raw, unit: TimeUnit) -> Raw:
@@ -294,7 +293,7 @@ def _digits(values: pa.Array, text: str) -> pa.Array:
     return pc.utf8_lpad(texts, width, "0") if width else texts
 
 
-def _refuse_numbers(cells: Cells, form: TimeForm) -> Any:
+def _refuse_numbers(cells: Cells, form: TimeForm) -> NoReturn:
     values, kind = cells.values, cells.values.type
     known = np.asarray(values.drop_null() if pa.types.is_integer(kind) else [], np.int64)
     unit = guess_unit(known, datetime.now(UTC).timestamp()) if len(known) else None
@@ -311,7 +310,7 @@ def _instants_of_text(cells: Cells, values: pa.Array, form: TimeForm) -> RawTime
     texts = values.cast(pa.string())
     null = _is_null(texts)
     if form.format is None:
-        out, zoned, bad = _parse_iso(texts, null)
+        out, zoned, bad = parse_iso(texts, null)
         _note_not_iso(cells, texts, bad)
         return _localised(cells, out, zoned, form)
     declared = time_format(form.format)
@@ -320,7 +319,7 @@ def _instants_of_text(cells: Cells, values: pa.Array, form: TimeForm) -> RawTime
     zoned = np.full(len(texts), declared.has_zone)
     bad = ~null & ~good
     if bad.any() and cells.ledger.trained and not form.format.startswith("%Y-%d"):
-        more, own, bad = _parse_iso(texts, ~bad)
+        more, own, bad = parse_iso(texts, ~bad)
         late = ~null & ~good & ~bad
         out, zoned = np.where(late, more, out), np.where(late, own, zoned)
     if bad.any():
@@ -355,37 +354,6 @@ def _note_other_format(cells: Cells, texts: pa.Array, bad: Mask, good: Mask, tex
     reason += f", but of '{others[0]}'" if others else ""
     remedy = f"bring the column to one form; {texts[int(at[0])].as_py()!r}{where} is as declared"
     cells.note(bad, reason, remedy)
-
-
-def _parse_iso(texts: pa.Array, skipped: Mask) -> tuple[NDArray[np.int64], Mask, Mask]:
-    """Return microseconds by their own clock, which say their zone, and which are no times."""
-    # More digits than microseconds hold are cut.
-    values = pc.replace_substring_regex(texts, r"(\.[0-9]{6})[0-9]+", r"\1")
-    zoned = mask_of(pc.match_substring_regex(values, r"[0-9][:0-9.]{4,}" + _ZONE))
-    out = np.full(len(values), NULL_TIME)
-    bad = np.zeros(len(values), bool)
-    for mask, kind in (
-        (~skipped & zoned, pa.timestamp("us", "UTC")),
-        (~skipped & ~zoned, pa.timestamp("us")),
-    ):
-        part = values.filter(pa.array(mask))
-        out[mask], bad[mask] = _cast_instants(part, kind)
-    return out, zoned, bad
-
-
-def _cast_instants(texts: pa.Array, kind: pa.DataType) -> tuple[Any, Any]:
-    """Return microseconds and which texts are no times."""
-    bad = np.zeros(len(texts), bool)
-    try:
-        return np.asarray(texts.cast(kind).cast(pa.int64())), bad
-    except pa.ArrowInvalid:
-        out = np.full(len(texts), NULL_TIME)
-        for at, text in enumerate(texts.to_pylist()):
-            try:
-                out[at] = int(pa.scalar(text).cast(kind).cast(pa.int64()).as_py())
-            except pa.ArrowInvalid:
-                bad[at] = True
-        return out, bad
 
 
 def _localised(cells: Cells, values: NDArray[np.int64], zoned: Mask, form: TimeForm) -> RawTimes:
