@@ -13,7 +13,8 @@ from recsys.features.tables.times import TimeForm, check_form
 START = datetime(2023, 12, 28, 22, 58, 59, tzinfo=UTC)
 FORMATS = [
     "%d.%m.%Y %H:%M", "%d/%m/%Y", "%m/%d/%Y %I:%M %p", "%Y/%m/%d %H:%M:%S", "%Y%m%d",
-    "%Y%m%d%H%M%S", "%d %b %Y", "%b %d, %Y %I:%M:%S %p", "%d %B %Y", "%G-W%V-%u", "%a, %d %b %Y %H:%M:%S %z",
+    "%Y%m%d%H%M%S", "%d %b %Y", "%b %d, %Y %I:%M:%S %p", "%d %B %Y", "%G-W%V-%u",
+    "%a, %d %b %Y %H:%M:%S %z",
     "%d.%m.%y",
     "%d/%b/%Y:%H:%M:%S %z", "%a %b %d %H:%M:%S %z %Y", "%Y-%j", "%Y-%m-%d %H:%M:%S.%f",
 ]  # fmt: skip
