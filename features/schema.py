@@ -27,16 +27,35 @@ from recsys.features.relations.checks import check_links, check_used
 from recsys.features.relations.facts import Key
 from recsys.features.tables.condition import Condition
 from recsys.features.tables.id_forms import IdForm, IdForms
-from recsys.features.tables.times import TimeUnit
+from recsys.features.tables.times import TimeForm, TimeUnit, check_form, with_unit
 
 
 class TimeColumn(StrictModel):
-    """When an interaction happened: whole numbers in `unit` since 1970 (UTC), or `datetime`."""
+    """When an interaction happened: numbers in `unit` since 1970 (UTC), or `datetime`."""
 
     column: Name
     """Column of the time."""
     unit: TimeUnit
-    """Unit of whole numbers since 1970 (UTC), or `datetime`."""
+    """Unit of numbers since 1970 (UTC), or `datetime`; with `format` or `zone` it is `datetime`."""
+    format: str | None = None
+    """Form of text other than ISO 8601, in the codes of strptime: `"%d.%m.%Y %H:%M"`."""
+    zone: str | None = None
+    """Zone of times that do not say theirs, as in `Europe/Berlin`; None: UTC."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_unit(cls, given: Any) -> Any:
+        return with_unit(given)
+
+    @model_validator(mode="after")
+    def _is_readable(self) -> Self:
+        check_form(self.form)
+        return self
+
+    @property
+    def form(self) -> TimeForm:
+        """How the column is read."""
+        return TimeForm(self.unit, self.format, self.zone)
 
 
 def _type_name(given: Any) -> Any:

@@ -18,7 +18,7 @@ from recsys.features.tables.ledger import Ledger
 from recsys.features.tables.reading import TableFiles
 from recsys.features.tables.rows import RowReader, RowRoles, Rows
 from recsys.features.tables.sources import Policies
-from recsys.features.tables.times import latest_seconds, microseconds
+from recsys.features.tables.times import latest_seconds
 
 _PART_WORDS = ("training", "validation", "test")
 
@@ -44,8 +44,7 @@ class ClickSource:
 
     def times(self, rows: Rows) -> NDArray[np.int64] | None:
         """Return the times of rows, (N,) int64 microseconds, where the schema declares them."""
-        role = self._schema.interactions.time
-        return None if role is None or rows.clock is None else microseconds(rows.clock, role.unit)
+        return None if self._schema.interactions.time is None else rows.clock
 
 
 class PartOrder:

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from pydantic import model_validator
 
 from recsys.data.batch import FeatureLayout
 from recsys.data.feature_options import Multiplicity
@@ -19,23 +20,27 @@ from recsys.features.kinds.feature import Encoded, Feature, Fit, Fitted, Integer
 from recsys.features.kinds.sparse import settled
 from recsys.features.kinds.suggestion import Look, Suggestion
 from recsys.features.propose.profile import ColumnProfile
-from recsys.features.propose.roles import has_word, time_unit
+from recsys.features.propose.roles import has_word, time_guess
+from recsys.features.propose.time_texts import odd_rows
 from recsys.features.tables.ledger import Cells
 from recsys.features.tables.sources import Policies
 from recsys.features.tables.times import (
     NULL_TIME,
     UNITS,
+    TimeForm,
     TimeUnit,
+    check_form,
     guess_unit,
     latest_seconds,
     raw_times,
+    with_unit,
 )
 
 _HOUR, _DAY = 3_600_000_000, 86_400_000_000  # microseconds
 _HOURS, _WEEKDAYS = 24, 7
 _TIME_WORDS = {
     "time", "timestamp", "ts", "date", "datetime", "created", "released", "since", "joined",
-    "registered", "signup", "updated", "published",
+    "registered", "signup", "updated", "published", "launched",
 }  # fmt: skip
 
 
@@ -44,12 +49,26 @@ class TimestampFeature(Feature):
 
     kind: Literal["timestamp"] = "timestamp"
     unit: TimeUnit
-    """Unit of whole numbers since 1970 (UTC), or `datetime`."""
+    """Unit of numbers since 1970 (UTC), or `datetime`; with `format` or `zone` it is `datetime`."""
+    format: str | None = None
+    """Form of text other than ISO 8601, in the codes of strptime: `"%d.%m.%Y %H:%M"`."""
+    zone: str | None = None
+    """Zone of times that do not say theirs, as in `Europe/Berlin`; None: UTC."""
     multiplicity: Multiplicity = 1
     """Rows of the table that a value reads; `auto`: by the number of its values."""
 
     priority: ClassVar[int] = 4
     is_scaled: ClassVar[bool] = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_unit(cls, given: Any) -> Any:
+        return with_unit(given)
+
+    @model_validator(mode="after")
+    def _is_readable(self) -> Self:
+        check_form(TimeForm(self.unit, self.format, self.zone))
+        return self
 
     @property
     def lookup_names(self) -> tuple[str, ...]:
@@ -63,7 +82,8 @@ class TimestampFeature(Feature):
 
     def convert(self, cells: Cells, policies: Policies) -> pa.Array:
         """Return whole numbers in its unit, or UTC timestamps."""
-        raw = raw_times(cells, self.unit)
+        times = raw_times(cells, TimeForm(self.unit, self.format, self.zone))
+        raw = np.floor(times).astype(np.int64)  # of features no fraction of the unit counts
         null = raw == NULL_TIME
         known = raw[~null]
         if self.unit != "datetime" and len(known):
@@ -124,11 +144,25 @@ class TimestampFeature(Feature):
         """Times, ISO text, and whole numbers that are plausible as times."""
         if column.type not in ("time", "string", "integer", "float"):
             return None
-        unit = time_unit(column, look.latest)
+        guess = time_guess(column, look.latest)
+        named = has_word(column.name, _TIME_WORDS)
         # Few numbers but times are in the narrow window of milliseconds since 1990.
-        if unit is None or (unit == "s" and not has_word(column.name, _TIME_WORDS)):
-            return None
-        return Suggestion("timestamp", {"unit": unit}, "", _HOURS + _WEEKDAYS)
+        if guess is None or (guess.unit == "s" and not named):
+            return _not_a_category(column) if guess is None else None
+        values = _HOURS + _WEEKDAYS
+        return Suggestion("timestamp", guess.options, "", values, unsure=guess.doubt)
+
+
+def _not_a_category(column: ColumnProfile) -> Suggestion | None:
+    """Return what becomes of text of which most is a time; None: it is something else."""
+    odd = odd_rows(column.values) if column.type == "string" else None
+    if odd is None:
+        return None
+    said = (
+        f"'{column.name}' looks like a time of the form '{odd[0]}' ({odd[2]}), but {odd[1]!r} is "
+        "of another: it is no feature"
+    )
+    return Suggestion("", {}, "a time, but of several forms", unsure=said)
 
 
 def _age(times: Times, reference_time: int) -> NDArray[np.float64]:

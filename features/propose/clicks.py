@@ -1,12 +1,9 @@
 """What `recsys init` proposes for a labelled log: the label, the split, a ranker, its features."""
 
 import re
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
-from recsys.features.encoding.instants import as_microseconds
 from recsys.features.kinds.suggestion import Look
 from recsys.features.propose.draft import Draft
 from recsys.features.propose.profile import ColumnProfile
@@ -15,10 +12,12 @@ from recsys.features.propose.roles import (
     label_columns,
     split_column,
     time_columns,
+    unused_times,
     weight_columns,
 )
 from recsys.features.propose.sizes import SMALL_LOG, ranker_sizes
 from recsys.features.propose.suggest import suggest
+from recsys.features.propose.time_texts import TimeGuess, guessed_instants
 from recsys.features.propose.yaml_text import flow, section
 
 _MANY_ROWS = 1_000_000
@@ -34,18 +33,19 @@ def stream_lines(draft: Draft) -> tuple[list[str], list[str], set[str]]:
     clocks = time_columns(log, draft.latest)
     in_order = False
     if clocks:
-        column, unit = clocks[0]
-        in_order = _is_in_order(log.columns[column], unit)
-        line = f"time: {flow({'column': column, 'unit': unit})}"
+        column, guess = clocks[0]
+        in_order = _is_in_order(log.columns[column], guess)
+        line = f"time: {flow({'column': column, **guess.options})}"
         if in_order:
             lines.append(f"{line}   # the rows are in its order")
-            draft.check_clock(log.columns[column], unit)
+            draft.check_clock(log.columns[column], guess)
         else:
             lines.append(f"# {line}   # the rows are not in its order")
             draft.unsure.append(
                 f"the rows are not in the order of '{column}': sort them by it, so that the last "
                 "rows, which are the test, are the latest"
             )
+    draft.unsure += unused_times(log, draft.latest, used | {name for name, _ in clocks})
     where = null_label_lines(draft)
     lines += ["where:", *(f"  {line}" for line in where)] if where else []
     given = split_column(log)
@@ -172,9 +172,8 @@ def weight_lines(draft: Draft) -> list[str]:
     return [f"# weight: {flow(name)}   # the importance of a row" for name in names]
 
 
-def _is_in_order(column: ColumnProfile, unit: str) -> bool:
-    chunked: Any = pa.chunked_array([column.values])
-    times = as_microseconds(chunked, unit)
+def _is_in_order(column: ColumnProfile, guess: TimeGuess) -> bool:
+    times = guessed_instants(column.values, guess)
     known = times.values[times.valid]
     return bool((known[1:] >= known[:-1]).all())
 

@@ -11,6 +11,7 @@ from recsys.features.kinds.registry import KINDS
 from recsys.features.kinds.suggestion import Suggestion
 from recsys.features.propose.profile import ColumnProfile, TableProfile
 from recsys.features.propose.roles import Key, Roles
+from recsys.features.propose.time_texts import TimeGuess, guessed_instants
 from recsys.features.propose.yaml_text import entry, flow, section
 from recsys.features.tables.times import UNITS
 
@@ -51,12 +52,14 @@ class Draft:
         self.policies[name] = (choice, why)
         self.unsure.append(f"{why}: policies.{name} is '{choice}'")
 
-    def check_clock(self, column: ColumnProfile, unit: str, given: str = "") -> None:
+    def check_clock(self, column: ColumnProfile, guess: TimeGuess, given: str = "") -> None:
         """Declare a policy for times of the log, or of `given`, that are null or out of range."""
-        bad = column.nulls
-        if unit != "datetime":
-            numbers = column.numbers
-            bad += int(((numbers < 0) | (numbers > self.latest * UNITS[unit])).sum())
+        if guess.doubt:
+            self.unsure.append(guess.doubt)
+        times = guessed_instants(column.values, guess)
+        bad = int((~times.valid).sum())
+        known = times.values[times.valid]
+        bad += int(((known < 0) | (known > self.latest * UNITS["us"])).sum())
         if bad:
             place = given or self.roles.log.given
             words = f"{place}: {bad:,} times are null, negative or in the future"

@@ -37,6 +37,7 @@ from recsys.features.propose.repeats import (
 from recsys.features.propose.shape import Shape, shape
 from recsys.features.propose.spelt_ids import id_warnings
 from recsys.features.propose.text_grid import grid
+from recsys.features.propose.time_doubts import time_doubts
 from recsys.features.schema import Schema
 from recsys.features.tables.checked import Events, Tables
 from recsys.features.tables.ledger import Drop
@@ -161,6 +162,7 @@ def inspect(
             *leak_warnings(schema, tables, parts),
             *split_warnings(schema, events, parts, again, int(asked.sum())),
             *repeat_warnings(found_repeats, len(events), len(of_items)),
+            *time_doubts(schema, tables),
             *(warning for one in outcomes for warning in label_warnings(one)),
         ),
         table_bytes=table_bytes,

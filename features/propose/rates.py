@@ -8,19 +8,17 @@ pair of columns is proposed if its rate lowers that loss clearly, beyond those p
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from recsys.features.encoding.instants import as_microseconds
 from recsys.features.encoding.label_sums import LabelSums
 from recsys.features.kinds.rate import RateFeature
 from recsys.features.propose.draft import Draft
 from recsys.features.propose.profile import ColumnProfile
 from recsys.features.propose.roles import split_column, time_columns
+from recsys.features.propose.time_texts import guessed_instants
 from recsys.features.propose.yaml_text import flow
 
 Floats = NDArray[np.float64]
@@ -78,9 +76,8 @@ def _order(draft: Draft) -> Floats | None:
     """Return numbers that ascend as the split goes through the rows; None: at random."""
     log, clocks = draft.roles.log, time_columns(draft.roles.log, draft.latest)
     if clocks and (draft.roles.user or split_column(log) is None):
-        column, unit = clocks[0]
-        chunked: Any = pa.chunked_array([log.columns[column].values])
-        times = as_microseconds(chunked, unit)
+        column, guess = clocks[0]
+        times = guessed_instants(log.columns[column].values, guess)
         return np.where(times.valid, times.values, np.iinfo(np.int64).min).astype(np.float64)
     return None if split_column(log) else np.arange(log.rows, dtype=np.float64)
 

@@ -4,6 +4,7 @@ from recsys.features.kinds.relation_feature import LOG
 from recsys.features.propose.draft import Draft, side_name
 from recsys.features.propose.profile import TableProfile
 from recsys.features.propose.roles import Key, joining_keys, time_columns
+from recsys.features.propose.time_texts import TimeGuess
 from recsys.features.propose.yaml_text import flow
 
 _WINDOWS = ("7d", "30d")
@@ -35,7 +36,7 @@ def relation_lines(draft: Draft, *, has_time: bool) -> list[str]:
 
 
 def _declared(
-    draft: Draft, table: TableProfile, keys: dict[str, str], clock: tuple[str, str]
+    draft: Draft, table: TableProfile, keys: dict[str, str], clock: tuple[str, TimeGuess]
 ) -> str:
     """Add the features of one relation and the policies that it needs; return its line."""
     taken = {LOG, *draft.relations, *(side_name(key) for _, key in draft.roles.sides)}
@@ -50,8 +51,8 @@ def _declared(
         if profile.nulls:
             words = f"{table.given}: '{column}' is null in {profile.nulls:,} rows"
             draft.policy("bad_ids", "drop", words)
-    column, unit = clock
-    draft.check_clock(table.columns[column], unit, table.given)
+    column, guess = clock
+    draft.check_clock(table.columns[column], guess, table.given)
     added = []
     for side in keys.values():
         for window in (*_WINDOWS, ""):
@@ -69,4 +70,4 @@ def _declared(
         f"{', '.join(added)} are of its rows before a row of the log; see kind: window for sums, "
         "means, shares and other spans"
     )
-    return f"{name}: {flow({'keys': keys, 'time': {'column': column, 'unit': unit}})}"
+    return f"{name}: {flow({'keys': keys, 'time': {'column': column, **guess.options}})}"

@@ -35,6 +35,7 @@ from recsys.features.propose.roles import (
     rating_column,
     split_column,
     time_columns,
+    unused_times,
 )
 from recsys.features.propose.sessions import session_lines
 from recsys.features.propose.suggest import suggest, title_of
@@ -162,15 +163,15 @@ def _log_lines(draft: Draft, known: Sequence[str]) -> tuple[list[str], list[str]
     # With a label, a position is most likely the place on the page, which is a feature.
     order = None if clocks or roles.label else order_column(log, roles.session)
     if clocks:
-        column, unit = clocks[0]
+        column, guess = clocks[0]
         used.add(column)
-        lines.append(f"time: {flow({'column': column, 'unit': unit})}")
+        lines.append(f"time: {flow({'column': column, **guess.options})}")
         if len(clocks) > 1:
             more = ", ".join(name for name, _ in clocks[1:])
             draft.unsure.append(
                 f"'{column}' is used as the time of the log; other candidates: {more}"
             )
-        draft.check_clock(log.columns[column], unit)
+        draft.check_clock(log.columns[column], guess)
     elif order is not None:
         used.add(order)
         lines.append(
@@ -181,6 +182,8 @@ def _log_lines(draft: Draft, known: Sequence[str]) -> tuple[list[str], list[str]
         draft.unsure.append(
             "the log has neither a time nor an order: rows count in the order of the file"
         )
+    others = {name for name, _ in clocks}
+    draft.unsure += unused_times(log, draft.latest, used | others)
     if not roles.label:
         where += known or _positive_lines(draft, used)
         lines += event_lines(draft, used)

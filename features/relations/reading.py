@@ -27,7 +27,7 @@ from recsys.features.tables.ledger import Cells, Ledger, cells, is_list, is_text
 from recsys.features.tables.reading import TableFiles, open_table
 from recsys.features.tables.rows import RowReader, Rows
 from recsys.features.tables.sources import Policies
-from recsys.features.tables.times import latest_seconds, microseconds
+from recsys.features.tables.times import latest_seconds
 
 
 def read_relations(
@@ -118,12 +118,9 @@ def _read(
         for where, growing in met.items():
             growing.append(_met(where, rows, ledger))
     reader.refuse_no_rows()
-    time = None
-    if wanted.time is not None:
-        time = microseconds(clock.values(), wanted.time.unit)
     facts = Facts(
         name,
-        np.zeros(0, np.int64) if time is None else time,
+        np.zeros(0, np.int64) if wanted.time is None else clock.values(),
         numbers={column: growing.values() for column, growing in numbers.items()},
         codes={column: growing.values() for column, growing in codes.items()},
         met={where: growing.values() for where, growing in met.items()},

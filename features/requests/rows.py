@@ -39,7 +39,7 @@ from recsys.features.tables.ledger import Cells, Ledger, is_text
 from recsys.features.tables.reading import Batch, TableFiles, open_table, table_at
 from recsys.features.tables.rows import IdRole, RowReader, RowRoles, Rows, forms_of_roles
 from recsys.features.tables.sources import Policies
-from recsys.features.tables.times import latest_seconds, microseconds
+from recsys.features.tables.times import latest_seconds
 
 Side = Literal["users", "items"]
 SIDES: tuple[Side, ...] = ("users", "items")
@@ -225,15 +225,14 @@ class RowEncoder:
 
     def _of_relations(self, rows: Rows) -> dict[str, pa.Array]:
         """Return the columns that are computed, by the names that the encoder looks for."""
-        time = self.schema.interactions.time
-        if not self._computed or rows.clock is None or time is None:
+        if not self._computed or rows.clock is None:
             return {}
         ids: dict[Key, tuple[pa.Array, NDArray[np.int64]]] = {
             key: (rows.ids[key].dictionary, np.asarray(rows.ids[key].indices).astype(np.int64))
             for key in KEYS
             if key in rows.ids
         }
-        asked = Asked(ids, microseconds(rows.clock, time.unit))
+        asked = Asked(ids, rows.clock)
         return relation_columns(self._computed, self._relations, asked)
 
     def _wanted_of(self, side: Side) -> list[str]:

@@ -24,7 +24,14 @@ from recsys.features.tables.ledger import Cells, Ledger, is_list
 from recsys.features.tables.reading import Batch, TableFiles
 from recsys.features.tables.rows import RowReader, RowRoles
 from recsys.features.tables.sources import Policies
-from recsys.features.tables.times import NULL_TIME, UNITS, TimeUnit, microseconds, raw_times
+from recsys.features.tables.times import (
+    NULL_TIME,
+    UNITS,
+    TimeForm,
+    TimeUnit,
+    microseconds,
+    raw_times,
+)
 
 TIMES = "history_times"
 _MINUTE = 60_000_000  # microseconds
@@ -80,7 +87,7 @@ def step_times(schema: Schema, table: pa.Table, origin: RequestOrigin) -> _Ints 
     size = _lengths(table, "history")
     row = np.repeat(np.arange(len(size)), size)
     values = _chosen(table, TIMES, size, np.arange(len(row)), origin)
-    found = _microseconds(values, time.unit, row, origin.files(table.column_names), origin)
+    found = _microseconds(values, time.form, row, origin.files(table.column_names), origin)
     known = np.flatnonzero(found != NULL_TIME)
     back = np.flatnonzero((np.diff(found[known]) < 0) & (np.diff(row[known]) == 0))
     if len(back):
@@ -229,14 +236,14 @@ def _gaps(times: _Ints | None, row: _Ints, lengths: _Ints) -> NDArray[np.float32
 
 
 def _microseconds(
-    values: pa.Array, unit: TimeUnit, row: _Ints, files: TableFiles, origin: RequestOrigin
+    values: pa.Array, form: TimeForm, row: _Ints, files: TableFiles, origin: RequestOrigin
 ) -> _Ints:
     """Return (T,) microseconds, `NULL_TIME` where null; `row` (T,) is the request of each."""
     ledger = Ledger(files, trained=True)
-    raw = raw_times(Cells(TIMES, values, origin.first_row + row, ledger), unit)
+    raw = raw_times(Cells(TIMES, values, origin.first_row + row, ledger), form)
     ledger.check()
     known = raw != NULL_TIME
-    return np.where(known, microseconds(np.where(known, raw, 0), unit), NULL_TIME)
+    return np.where(known, microseconds(np.where(known, raw, 0), form.unit), NULL_TIME)
 
 
 def _in_unit(time: _Ints, unit: TimeUnit) -> pa.Array:

@@ -31,7 +31,7 @@ from recsys.features.tables.ledger import Drop
 from recsys.features.tables.log import Log, read_log, take_rows
 from recsys.features.tables.reading import TableFiles, fingerprint, open_table
 from recsys.features.tables.sources import KEEP, Policies, Sources
-from recsys.features.tables.times import latest_seconds, microseconds
+from recsys.features.tables.times import latest_seconds
 from recsys.features.tables.undone import NEVER, taken_back, undoing_drops, undone_drop
 from recsys.features.tables.unknown_ids import Side, without_unknown
 
@@ -345,9 +345,7 @@ def _events(
 ) -> Events:
     users = user_row[log.users.codes]
     time = log.clock
-    if schema.interactions.time is not None:
-        time = microseconds(time, schema.interactions.time.unit)
-    elif schema.interactions.order is None:
+    if schema.interactions.time is None and schema.interactions.order is None:
         time = np.arange(len(users))
     order = _order(users, time)
     return Events(

@@ -22,8 +22,8 @@ from recsys.features.tables.sources import Policies
 class Log:
     """E rows in reading order.
 
-    clock (E,) int64: raw times, order values, or row numbers; the other columns are those of
-    `recsys.features.tables.rows.Rows`, weight being 1 where no column says it.
+    clock (E,) int64: microseconds since 1970 UTC, order values, or row numbers; the other columns
+    are those of `recsys.features.tables.rows.Rows`, weight being 1 where no column says it.
     """
 
     users: Ids

@@ -33,7 +33,7 @@ from recsys.features.tables.ids import IdCheck
 from recsys.features.tables.ledger import Cells, Drop, Ledger, Mask, cells
 from recsys.features.tables.reading import Batch, TableFiles
 from recsys.features.tables.sources import Policies
-from recsys.features.tables.times import TimeCheck
+from recsys.features.tables.time_check import TimeCheck
 from recsys.features.tables.values import (
     event_types,
     labels,
@@ -135,8 +135,8 @@ class Rows:
     """The N usable rows of one batch; what has no role is None.
 
     rows (N,) int64: numbers over the files. ids: role -> (N,) dictionary of whole numbers (int64,
-    uint64) or text (large_string), none null. clock (N,) int64: times in the unit of their column
-    (microseconds for `datetime`), or order values. weight (N,) float32, zero or more, times that of
+    uint64) or text (large_string), none null. clock (N,) int64: times in microseconds since
+    1970 UTC, or order values. weight (N,) float32, zero or more, times that of
     the event's type. type (N,) int8, the place among `EventTypes.names`. target (N,) bool, whether
     it is asked for. label (N,) float32, 0 or 1.
     outcomes (N, K) float32, 0, 1 or NaN where unknown. part (N,) int8: 0 train, 1 validation, 2
@@ -187,7 +187,7 @@ class RowReader:
         }
         self._time = None
         if roles.time is not None:
-            self._time = TimeCheck(roles.time.column, roles.time.unit, policies, latest)
+            self._time = TimeCheck(roles.time.column, roles.time.form, policies, latest)
         self._types: dict[str, tuple[pa.DataType, pa.DataType, int]] = {}
         self.num_read = 0
         """Rows of the files so far, those left out among them."""
