@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from recsys.core.errors import DataError, Row
+from recsys.features.tables.sources import TableSource
 from recsys.features.tables.table_file import File, refuse_twins
 
 _BLOCK_BYTES = 1 << 24
@@ -18,7 +19,7 @@ _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _BAD_CSV_ROW = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+): (.*)")
 
 
-def csv_file(path: Path, partitions: Mapping[str, str | None]) -> File:
+def csv_file(path: Path, partitions: Mapping[str, str | None], declared: TableSource) -> File:
     """Return the file as its first line describes it.
 
     Raises:
@@ -27,7 +28,7 @@ def csv_file(path: Path, partitions: Mapping[str, str | None]) -> File:
     with pa.input_stream(str(path), compression="detect") as stream:
         head = stream.read(1 << 20)
     try:
-        text = head.decode("utf-8-sig", errors="strict")
+        text = head.decode(declared.encoding or "utf-8-sig", errors="strict").lstrip("\ufeff")
     except UnicodeDecodeError as error:
         # A character cut at the end of the block is no fault; anything before it is.
         if error.start < len(head) - 4 or len(head) < 1 << 20:
@@ -36,7 +37,7 @@ def csv_file(path: Path, partitions: Mapping[str, str | None]) -> File:
     first = text.split("\n", 1)[0]
     if not first.strip():
         raise DataError("empty CSV file", file=path, remedy="it needs a first line of column names")
-    delimiter = next((sign for sign in ",;\t|" if sign in first), ",")
+    delimiter = declared.delimiter or next((sign for sign in ",;\t|" if sign in first), ",")
     try:
         names = [
             name.strip("\r\n") for name in next(csv.reader(io.StringIO(text), delimiter=delimiter))
@@ -48,7 +49,9 @@ def csv_file(path: Path, partitions: Mapping[str, str | None]) -> File:
             remedy="write a text file of one row a line, in UTF-8",
         ) from None
     refuse_twins(path, names)
-    return File(path, tuple(names), partitions, delimiter)
+    said = tuple(one for one in (declared.encoding, declared.delimiter) if one is not None)
+    encoding = declared.encoding or "utf-8"
+    return File(path, tuple(names), partitions, delimiter, encoding, said)
 
 
 def read_csv(file: File, columns: list[str]) -> Iterator[pa.Table]:
@@ -67,7 +70,7 @@ def read_csv(file: File, columns: list[str]) -> Iterator[pa.Table]:
         strings_can_be_null=True,
     )
     # Without threads the parser knows the number of a row that it refuses.
-    read = pa.csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES)
+    read = pa.csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES, encoding=file.encoding)
     try:
         with (
             pa.input_stream(str(file.path), compression="detect") as stream,

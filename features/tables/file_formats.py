@@ -9,6 +9,7 @@ import pyarrow as pa
 from recsys.core.errors import DataError
 from recsys.features.tables.csv_files import csv_file, read_csv
 from recsys.features.tables.parquet_files import parquet_file, read_parquet
+from recsys.features.tables.sources import TableSource
 from recsys.features.tables.table_file import File
 
 
@@ -16,14 +17,14 @@ from recsys.features.tables.table_file import File
 class FileFormat:
     """One format.
 
-    endings: of file names, in small letters. untyped: all values are text. header: path and the
-    values of its folders' names -> the file. read: file and names of columns -> its rows.
+    endings: of file names, in small letters. untyped: all values are text. header: path, the
+    values of its folders' names and what is declared -> the file. read: file and names of columns -> its rows.
     """
 
     name: str
     endings: tuple[str, ...]
     untyped: bool
-    header: Callable[[Path, Mapping[str, str | None]], File]
+    header: Callable[[Path, Mapping[str, str | None], TableSource], File]
     read: Callable[[File, list[str]], Iterator[pa.Table]]
 
 

@@ -7,17 +7,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys.core.errors import DataError
+from recsys.features.tables.sources import TableSource
 from recsys.features.tables.table_file import File, refuse_twins
 
 _BATCH_ROWS = 1 << 18
 
 
-def parquet_file(path: Path, partitions: Mapping[str, str | None]) -> File:
+def parquet_file(path: Path, partitions: Mapping[str, str | None], declared: TableSource) -> File:
     """Return the file as its footer describes it.
 
     Raises:
-        DataError: it is not Parquet, or two columns have one name.
+        DataError: it is not Parquet, two columns have one name, or what CSV files have is declared.
     """
+    if declared.encoding or declared.delimiter:
+        raise DataError(
+            "encoding and delimiter are of CSV files, and this is Parquet",
+            file=path,
+            remedy="leave them out under 'data'",
+        )
     try:
         with pq.ParquetFile(path) as opened:
             names = tuple(opened.schema_arrow.names)

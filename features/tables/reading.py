@@ -19,6 +19,7 @@ from recsys.core.errors import DataError, Row
 from recsys.core.strict import nearest
 from recsys.features.tables.file_formats import FORMATS, format_of
 from recsys.features.tables.paths import find_files, partitions_of
+from recsys.features.tables.sources import Source, TableSource
 from recsys.features.tables.table_file import File, refuse_twins
 
 _NOTHING: Mapping[str, str] = {}
@@ -47,6 +48,11 @@ class TableFiles:
     def paths(self) -> tuple[Path, ...]:
         """The files in reading order."""
         return tuple(file.path for file in self._files)
+
+    @property
+    def declared(self) -> tuple[str, ...]:
+        """What is declared of how the files are read."""
+        return self._files[0].declared
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -115,7 +121,7 @@ class TableFiles:
         )
 
 
-def open_table(given: str | Path, table: str) -> TableFiles:
+def open_table(given: Source | Path, table: str) -> TableFiles:
     """Find the files of `given` (file, glob or folder) and read their headers.
 
     Args:
@@ -126,18 +132,20 @@ def open_table(given: str | Path, table: str) -> TableFiles:
         NotFoundError: nothing is there.
         DataError: formats are mixed, or a file is not what its name says.
     """
-    root, paths = find_files(str(given), table)
+    source = given if isinstance(given, TableSource) else TableSource(path=str(given))
+    root, paths = find_files(source.path, table)
     formats = {format_of(path).name: path for path in reversed(paths)}
     if len(formats) > 1:
         names = " and ".join(f"{path} ({format_})" for format_, path in sorted(formats.items()))
         raise DataError(
             f"the {table} table mixes formats, {names}",
-            file=given,
+            file=source.path,
             remedy="keep one format in a table",
         )
     (format_,) = formats
     header = FORMATS[format_].header
-    return TableFiles(table, format_, [header(path, partitions_of(path, root)) for path in paths])
+    files = [header(path, partitions_of(path, root), source) for path in paths]
+    return TableFiles(table, format_, files)
 
 
 def table_at(path: Path, table: str, columns: Sequence[str]) -> TableFiles:
@@ -151,9 +159,14 @@ def table_at(path: Path, table: str, columns: Sequence[str]) -> TableFiles:
 
 
 def fingerprint(tables: Iterable[TableFiles]) -> str:
-    """Return the sha256 (hex) of the bytes of all files, table by table in reading order."""
+    """Return the sha256 (hex) of the bytes of all files, table by table in reading order.
+
+    What is declared of how they are read counts, too.
+    """
     digest = hashlib.sha256()
     for files in tables:
+        if files.declared:
+            digest.update(f"{files.table} {files.declared}\n".encode())
         for path in files.paths:
             # Lengths distinguish "ab" + "c" from "a" + "bc".
             digest.update(f"{files.table} {path.stat().st_size}\n".encode())

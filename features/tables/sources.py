@@ -1,11 +1,12 @@
 """The paths of the tables, and what to do with rows that are not as they should be."""
 
-from collections.abc import Mapping
+import codecs
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag, field_validator, model_serializer
 
 from recsys.core.errors import ConfigError
 from recsys.core.strict import StrictModel, nearest, parse
@@ -16,21 +17,97 @@ KEEP = "keep"
 """The choice of a policy that leaves rows in as they are."""
 
 
-class Sources(StrictModel):
-    """One path a table: a file, a glob, or a folder (hive-partitioned or flat); Parquet or CSV."""
+class TableSource(StrictModel):
+    """A table whose files are not read as they are recognised, but as they are declared."""
 
-    interactions: str
+    path: str
+    """A file, a glob, or a folder (hive-partitioned or flat); Parquet or CSV."""
+    encoding: str | None = None
+    """Encoding of CSV files, as utf-8, utf-16 or cp1252; recognised where not given."""
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    """The sign between two fields of CSV files; recognised where not given."""
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_known(cls, name: str | None) -> str | None:
+        if name is not None:
+            try:
+                codecs.lookup(name)
+            except LookupError:
+                raise ValueError(
+                    f"'{name}' is no encoding; write it as Python does: utf-8, utf-16, cp1252"
+                ) from None
+        return name
+
+    @field_validator("delimiter")
+    @classmethod
+    def _separates(cls, sign: str | None) -> str | None:
+        if sign is not None and (sign in '\r\n"\\' or not sign.isascii()):
+            raise ValueError("a delimiter is one ASCII sign, and no quote, backslash or line end")
+        return sign
+
+    @model_serializer
+    def _declared(self) -> dict[str, Any]:
+        """Only what is declared is written back: the rest is recognised anew."""
+        return {name: one for name, one in self if one is not None}
+
+    def __str__(self) -> str:
+        return self.path
+
+    def at(self, path: str) -> "TableSource":
+        """Return the same declarations for another path."""
+        return self.model_copy(update={"path": path})
+
+
+def _is_mapping(given: Any) -> str:
+    return "mapping" if isinstance(given, dict | TableSource) else "text"
+
+
+Source = Annotated[
+    Annotated[str, Tag("text")] | Annotated[TableSource, Tag("mapping")],
+    Discriminator(_is_mapping),
+]
+"""The path of a table, or a mapping of it and how its files are to be read."""
+
+
+def relocated(source: Source, place: Callable[[str], str]) -> Source:
+    """Return a source whose path is what `place` makes of it."""
+    return source.at(place(source.path)) if isinstance(source, TableSource) else place(source)
+
+
+class Sources(StrictModel):
+    """One source a table: a file, a glob, or a folder (hive-partitioned or flat); Parquet or CSV.
+
+    Where the encoding or the delimiter of CSV files is not what is recognised, a mapping of `path`,
+    `encoding` and `delimiter`.
+    """
+
+    interactions: Source
     """The log: who interacted with which item, and when."""
-    items: str | None = None
+    items: Source | None = None
     """Table of items, a row an item."""
-    users: str | None = None
+    users: Source | None = None
     """Table of users, a row a user."""
-    others: dict[str, str] = Field(default_factory=dict)
+    others: dict[str, Source] = Field(default_factory=dict)
     """Side tables of items or users, by the names that `schema.others` gives them."""
 
+    def relocated(self, place: Callable[[str], str]) -> dict[str, Any]:
+        """Return every source with what `place` makes of its path, by the names of the fields."""
 
-def log_name(path: str) -> str:
-    """Return what people call the log at a path: its file without the ending, or its folder."""
+        def moved(source: Source | None) -> Source | None:
+            return None if source is None else relocated(source, place)
+
+        return {
+            "interactions": moved(self.interactions),
+            "items": moved(self.items),
+            "users": moved(self.users),
+            "others": {name: moved(source) for name, source in self.others.items()},
+        }
+
+
+def log_name(source: Source | Mapping[str, Any]) -> str:
+    """Return what people call the log at a source: its file without the ending, or its folder."""
+    path = str(source["path"] if isinstance(source, Mapping) else source)
     named = [part for part in Path(path).parts if not set(part) & set("*?[")]
     return Path(named[-1]).stem if named else "log"
 

@@ -9,12 +9,17 @@ from recsys.core.errors import DataError
 
 @dataclass(frozen=True)
 class File:
-    """One file: its own columns, and those that its folders' names give."""
+    """One file: its own columns, and those that its folders' names give.
+
+    declared: encoding and delimiter, where they are declared; part of what the rows are.
+    """
 
     path: Path
     columns: tuple[str, ...]
     partitions: Mapping[str, str | None]
     delimiter: str = ","
+    encoding: str = "utf-8"
+    declared: tuple[str, ...] = ()
 
 
 def refuse_twins(path: Path, names: Sequence[str]) -> None:

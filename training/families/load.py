@@ -183,15 +183,4 @@ def _kinds_with(own: Family[Any], place: tuple[str, ...]) -> list[str]:
 
 def _resolved(sources: Sources, folder: Path) -> Sources:
     """Relative paths are relative to the configuration file."""
-
-    def resolve(path: str | None) -> str | None:
-        return None if path is None else str(folder / path)
-
-    return sources.model_copy(
-        update={
-            "interactions": str(folder / sources.interactions),
-            "items": resolve(sources.items),
-            "users": resolve(sources.users),
-            "others": {name: str(folder / path) for name, path in sources.others.items()},
-        }
-    )
+    return sources.model_copy(update=sources.relocated(lambda path: str(folder / path)))

@@ -114,20 +114,12 @@ def _counts(found: Found) -> Iterator[str]:
 def _relative(config: ExperimentConfig, here: Path, folder: Path) -> Any:
     """Paths relative to the first configuration stay relative to it; others are as they are."""
 
-    def shown(path: str | None) -> str | None:
-        if path is None or not Path(path).is_relative_to(folder.resolve()):
+    def shown(path: str) -> str:
+        if not Path(path).is_relative_to(folder.resolve()):
             return path
         return os.path.relpath(path, here)
 
-    data = config.data
-    return data.model_copy(
-        update={
-            "interactions": shown(data.interactions),
-            "items": shown(data.items),
-            "users": shown(data.users),
-            "others": {name: shown(path) for name, path in data.others.items()},
-        }
-    )
+    return config.data.model_copy(update=config.data.relocated(shown))
 
 
 def _with_comments(text: str, comments: dict[str, str]) -> str:

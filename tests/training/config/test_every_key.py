@@ -167,14 +167,27 @@ def where(**condition: Any) -> Json:
     return {"schema.interactions.where": [{**WHERE, **condition}]}
 
 
+OF_FILES: Json = {"path": {}, "encoding": {"encoding": "cp1252"}, "delimiter": {"delimiter": ";"}}
+"""What is declared of a table's files; the latter two are refused of Parquet."""
 HALVES = "2023-08-01"
 SHARES = {"split.validation": 0.1, "split.test": 0.1}
 WITH_PLOTS = {name: BASE[name] for name in ("data.others", "schema.items", "schema.others")}
 PROBES: dict[str, Probe] = {
-    "data.interactions": Probe(other={"data.interactions": "fewer.parquet"}),
-    "data.items": Probe(other={"data.items": "items_again.parquet"}),
-    "data.users": Probe(other={"data.users": "users_again.parquet"}),
-    "data.others": Probe(other={"data.others": {"plots": "plots_again.parquet"}}),
+    **{
+        f"data.{table}.{key}": Probe(other={f"data.{table}": {"path": path, **declared}})
+        for table, path in (
+            ("interactions", "fewer.parquet"),
+            ("items", "items_again.parquet"),
+            ("users", "users_again.parquet"),
+        )
+        for key, declared in OF_FILES.items()
+    },
+    **{
+        f"data.others.NAME.{key}": Probe(
+            other={"data.others": {"plots": {"path": "plots_again.parquet", **declared}}}
+        )
+        for key, declared in OF_FILES.items()
+    },
     "policies.bad_ids": flawed("bad_ids"),
     "policies.float_ids": flawed("float_ids"),
     "policies.duplicate_keys": flawed("duplicate_keys", "items"),
