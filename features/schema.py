@@ -22,6 +22,7 @@ from recsys.features.kinds.derived import (
 )
 from recsys.features.kinds.feature import Feature
 from recsys.features.kinds.registry import KINDS
+from recsys.features.tables.number_text import DecimalSign, NumberText, ThousandsSign
 from recsys.features.tables.times import TimeUnit
 
 
@@ -78,7 +79,27 @@ class Outcome(LabelColumn):
         return name
 
 
-class InteractionsTable(StrictModel):
+class WrittenTable(StrictModel):
+    """A table whose text writes numbers in a way of its own, in files and in requests."""
+
+    decimal: DecimalSign = "."
+    """The sign before decimals where numbers come as text: "," for 39,47."""
+    thousands: ThousandsSign | None = None
+    """The sign between thousands where numbers come as text: "." for 1.234,56."""
+
+    @model_validator(mode="after")
+    def _signs_differ(self) -> Self:
+        if self.decimal == self.thousands:
+            raise ValueError(f"decimal and thousands are both '{self.decimal}'")
+        return self
+
+    @property
+    def number_text(self) -> NumberText:
+        """How numbers are written."""
+        return NumberText(self.decimal, self.thousands or "")
+
+
+class InteractionsTable(WrittenTable):
     """Columns of the log: user, item, time. `time` or `order` says what came first.
 
     `order` is a whole number that grows with time within a user, where no clock time is known.
@@ -132,7 +153,7 @@ class InteractionsTable(StrictModel):
         return tuple(outcome.name for outcome in self.outcomes)
 
 
-class ItemsTable(StrictModel):
+class ItemsTable(WrittenTable):
     """The catalogue: one row an item, known by `key`; `title` is what people read."""
 
     key: Name
@@ -141,14 +162,14 @@ class ItemsTable(StrictModel):
     """Column that reports show."""
 
 
-class UsersTable(StrictModel):
+class UsersTable(WrittenTable):
     """User attributes: one row a user, known by `key`."""
 
     key: Name
     """Column of the user's id."""
 
 
-class SideTable(StrictModel):
+class SideTable(WrittenTable):
     """One more table with one row a key, joined to the items or the users (plots, prices)."""
 
     joins: Literal["items", "users"]
@@ -225,6 +246,13 @@ class Schema(StrictModel):
                 f"feature '{feature.name}' needs a table '{feature.table}', which is not declared; "
                 f"without it only a categorical '{key}' can be a feature of {feature.table}"
             )
+
+    @property
+    def number_texts(self) -> dict[str, NumberText]:
+        """Table -> how its text writes numbers."""
+        tables = {"interactions": self.interactions, "items": self.items, "users": self.users}
+        every = {**tables, **self.others}
+        return {name: table.number_text for name, table in every.items() if table is not None}
 
     @property
     def item_key(self) -> str:

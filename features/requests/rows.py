@@ -169,7 +169,7 @@ class RowEncoder:
             features += [one for one in own if one.source_column != key]
             if self._key(side) in self._wanted_of(side):
                 ids[_ROLES[side]] = self._key(side)
-        return RowRoles(ids=ids, features=features)
+        return RowRoles(ids=ids, features=features, written=self.schema.number_texts)
 
     def _wanted_of(self, side: Side) -> list[str]:
         if not self.schema.features_of(side):
@@ -266,7 +266,12 @@ def read_side(
     for name in given:
         features = [one for one in schema.column_features if one.table == name]
         tables[name] = read_attributes(
-            open_table(paths[name], name), keys[name], features, policies, trained=True
+            open_table(paths[name], name),
+            keys[name],
+            features,
+            policies,
+            trained=True,
+            written=schema.number_texts,
         )
         tables[name].ledger.check()
     settled = settle_ids([one.ids for one in tables.values()], policies)

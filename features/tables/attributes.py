@@ -13,6 +13,7 @@ from recsys.features.kinds.convert import columns_of, join_batches
 from recsys.features.kinds.feature import Feature
 from recsys.features.tables.ids import IdCollector, Ids
 from recsys.features.tables.ledger import Cells, Ledger, Mask, is_list
+from recsys.features.tables.number_text import NumberText
 from recsys.features.tables.reading import TableFiles
 from recsys.features.tables.rows import RowReader, RowRoles
 from recsys.features.tables.sources import Policies, Rule
@@ -44,10 +45,11 @@ def read_attributes(
     *,
     title: str | None = None,
     trained: bool = False,
+    written: Mapping[str, NumberText] | None = None,
 ) -> Attributes:
     """Read the key, the title and the columns of `features`; bad rows go to the ledger.
 
-    `trained`: as `Ledger` has it.
+    `trained`: as `Ledger` has it. `written`: as `RowRoles` has it.
 
     Raises:
         DataError: a column is missing or of the wrong type, or the table is empty.
@@ -55,7 +57,7 @@ def read_attributes(
     features = [feature for feature in features if feature.source_column != key]
     read = columns_of(features)
     alone = [] if title is None or title in (key, *read) else [title]
-    roles = RowRoles(ids={"key": key}, features=features, plain=alone)
+    roles = RowRoles(ids={"key": key}, features=features, plain=alone, written=written or {})
     ledger = Ledger(files, trained=trained)
     reader, collector = RowReader(files, roles, policies, ledger), IdCollector(key, ledger)
     parts: dict[str, list[pa.Array]] = {name: [] for name in roles.converted}

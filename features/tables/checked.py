@@ -192,7 +192,15 @@ def _read_others(
         else:
             key, title = schema.user_key, None
         features = [feature for feature in schema.column_features if feature.table == name]
-        others[name] = read_attributes(table, key, features, policies, title=title, trained=trained)
+        others[name] = read_attributes(
+            table,
+            key,
+            features,
+            policies,
+            title=title,
+            trained=trained,
+            written=schema.number_texts,
+        )
         # What is broken on its own is said before anything is compared.
         others[name].ledger.check()
     return others
