@@ -20,6 +20,8 @@ from recsys.features.propose.clicks import (
 )
 from recsys.features.propose.draft import Draft, side_name
 from recsys.features.propose.few_rows import few_rows_lines
+from recsys.features.propose.file_encodings import assumed_encoding
+from recsys.features.propose.number_signs import sign_lines, signs
 from recsys.features.propose.profile import ColumnProfile, TableProfile, profile_table
 from recsys.features.propose.rates import rate_lines
 from recsys.features.propose.roles import (
@@ -37,6 +39,7 @@ from recsys.features.propose.sessions import session_lines
 from recsys.features.propose.suggest import suggest, title_of
 from recsys.features.propose.yaml_text import flow
 from recsys.features.tables.reading import open_table
+from recsys.features.tables.sources import TableSource
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,12 @@ def _say_unused(draft: Draft) -> None:
 
 
 def _look(given: str) -> TableProfile:
-    return profile_table(open_table(given, Path(given).name), given)
+    files = open_table(given, Path(given).name)
+    encoding = assumed_encoding(files)
+    if encoding:
+        files = open_table(TableSource(path=given, encoding=encoding), Path(given).name)
+        files.assumed_encoding = encoding
+    return profile_table(files, given)
 
 
 def _merged(paths: list[str]) -> list[str]:
@@ -131,6 +139,7 @@ def _log_lines(draft: Draft) -> tuple[list[str], list[str], set[str]]:
     """Return the lines of `schema.interactions`, those of `split`, and the columns of a role."""
     roles, log = draft.roles, draft.roles.log
     lines = [f"user: {flow(roles.user)}", f"item: {flow(roles.item)}"]
+    lines += sign_lines(log.written)
     where: list[str] = []
     used = {roles.user, roles.item}
     if roles.session:
@@ -274,13 +283,15 @@ def _side_lines(draft: Draft) -> dict[str, list[str]]:
     sides: dict[str, list[str]] = {}
     if roles.items is not None:
         sides["items"] = [f"key: {flow(roles.items.column)}"]
+        sides["items"] += sign_lines(roles.items.table.written)
         title = title_of(_without_key(roles.items))
         if title is not None:
             sides["items"].append(f"title: {flow(title)}   # what people read in reports")
     if roles.users is not None:
         sides["users"] = [f"key: {flow(roles.users.column)}"]
+        sides["users"] += sign_lines(roles.users.table.written)
     for side, key in roles.sides:
-        spec = {"joins": side, "key": key.column}
+        spec = {"joins": side, "key": key.column, **signs(key.table.written)}
         sides.setdefault("others", []).append(f"{flow(side_name(key))}: {flow(spec)}")
     return sides
 

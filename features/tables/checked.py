@@ -88,6 +88,8 @@ class Tables:
     events: Events
     drops: tuple[Drop, ...]
     fingerprint: str
+    said: tuple[str, ...] = ()
+    """What was recognised of the files that a person may want to know."""
 
 
 def read_tables(
@@ -148,7 +150,8 @@ def read_tables(
         drops += attributes.ledger.settle()
     _check_worth(log, items, files["interactions"])
     events = _events(log, schema, user_row, item_row)
-    return Tables(items, users, events, tuple(drops), fingerprint(files.values()))
+    said = tuple(one for table in files.values() for one in table.said)
+    return Tables(items, users, events, tuple(drops), fingerprint(files.values()), said)
 
 
 def source_fingerprint(schema: Schema, sources: Sources) -> str:

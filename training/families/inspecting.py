@@ -37,7 +37,7 @@ def inspect_tables(
         tables,
         part,
         table_bytes=table_bytes(config),
-        notes=(*notes, *notes_on(tables, part)),
+        notes=(*tables.said, *notes, *notes_on(tables, part)),
     )
     return replace(found, warnings=(*found.warnings, *_too_large(config)))
 
