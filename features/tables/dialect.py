@@ -22,6 +22,8 @@ _ROWS = 200
 """Rows that a delimiter is chosen by."""
 _MOST_LINES = 100
 """Lines of a field that the end of what was read may cut."""
+_BACKSLASHED = re.compile(r'\\"[^",;\t|\r\n]')
+"""A quote within a field; one at its end may be behind a backslash by chance ("C:\\")."""
 _WORDS = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "'|'"}
 
 
@@ -108,7 +110,10 @@ def find_dialect(text: str, path: Path, *, is_whole: bool, delimiter: str | None
     cuts = [_cut(text, sign, mode, _ROWS, is_whole) for mode in modes for sign in signs]
     chosen = _agreeing(cuts, modes) or _likely(cuts, path, delimiter)
     # Rows further down may tell quoting that the first ones do not show.
-    for mode in modes[modes.index(chosen.quoting) :]:
+    further = modes[modes.index(chosen.quoting) :]
+    if chosen.quoting == _DOUBLED and _BACKSLASHED.search(text):
+        further = (_ESCAPED, *further)
+    for mode in further:
         whole = _cut(text, chosen.delimiter, mode, None, is_whole)
         if whole.agrees and whole.width == chosen.width:
             chosen = whole

@@ -57,7 +57,10 @@ class TableFiles:
         found = {
             one: file.path.name for file in reversed(self._files) for one in reversed(file.said)
         }
-        return tuple(f"{name}: {one}" for one, name in reversed(found.items()))
+        said = [f"{name}: {one}" for one, name in reversed(found.items())]
+        if self.assumed_encoding:
+            said.insert(0, f"no UTF-8; read as {self.assumed_encoding}, and declared so")
+        return tuple(said)
 
     @property
     def declared(self) -> tuple[str, ...]:
