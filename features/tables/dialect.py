@@ -20,6 +20,8 @@ from recsys.core.errors import DataError
 _DELIMITERS = (",", ";", "\t", "|")
 _ROWS = 200
 """Rows that a delimiter is chosen by."""
+_FIRST = 100
+"""Signs of the first line that are looked at for what spreadsheets write there."""
 _MOST_LINES = 100
 """Lines of a field that the end of what was read may cut."""
 _BACKSLASHED = re.compile(r'\\"[^",;\t|\r\n]')
@@ -97,7 +99,7 @@ def find_dialect(text: str, path: Path, *, is_whole: bool, delimiter: str | None
     """
     if not text.strip():
         raise DataError("empty CSV file", file=path, remedy="it needs a first line of column names")
-    first = text.lstrip().splitlines()[0]
+    first = re.split(r"[\r\n]", text.lstrip()[:_FIRST])[0]
     if re.fullmatch(r"\"?sep=.\"?", first.strip(), re.IGNORECASE):
         raise DataError(
             f"line 1 is {first.strip()!r}, which spreadsheets alone read",
@@ -105,7 +107,9 @@ def find_dialect(text: str, path: Path, *, is_whole: bool, delimiter: str | None
             remedy="remove that line",
         )
     single = text.lstrip().startswith("'")
-    modes = ((_SINGLE,) if single else ()) + (_DOUBLED, _ESCAPED, _NONE)
+    has_quotes = '"' in text
+    modes = ((_SINGLE,) if single else ()) + (_DOUBLED,)
+    modes += (_ESCAPED, _NONE) if has_quotes else ()
     signs = (delimiter,) if delimiter is not None else _DELIMITERS
     cuts = [_cut(text, sign, mode, _ROWS, is_whole) for mode in modes for sign in signs]
     chosen = _agreeing(cuts, modes) or _likely(cuts, path, delimiter)
@@ -113,7 +117,7 @@ def find_dialect(text: str, path: Path, *, is_whole: bool, delimiter: str | None
     further = modes[modes.index(chosen.quoting) :]
     if chosen.quoting == _DOUBLED and _BACKSLASHED.search(text):
         further = (_ESCAPED, *further)
-    for mode in further:
+    for mode in further if has_quotes or single else ():
         whole = _cut(text, chosen.delimiter, mode, None, is_whole)
         if whole.agrees and whole.width == chosen.width:
             chosen = whole

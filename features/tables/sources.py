@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_serializer
+from pydantic import Discriminator, Field, Tag, field_validator, model_serializer, model_validator
 
 from recsys.core.errors import ConfigError
 from recsys.core.strict import StrictModel, nearest, parse
@@ -15,6 +15,10 @@ ERROR = "error"
 """The choice of a policy that allows nothing."""
 KEEP = "keep"
 """The choice of a policy that leaves rows in as they are."""
+
+
+_MEANT = dict.fromkeys(("sep", "separator", "delim"), "delimiter") | {"charset": "encoding"}
+"""What other tools call the keys of a source."""
 
 
 class TableSource(StrictModel):
@@ -26,6 +30,14 @@ class TableSource(StrictModel):
     """Encoding of CSV files, as utf-8, utf-16 or cp1252; recognised where not given."""
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
     """The sign between two fields of CSV files; recognised where not given."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_its_name(cls, given: Any) -> Any:
+        for name in given if isinstance(given, Mapping) else ():
+            if name in _MEANT:
+                raise ValueError(f"'{name}' is called '{_MEANT[name]}' here: write that")
+        return given
 
     @field_validator("encoding")
     @classmethod

@@ -15,9 +15,10 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import Field
 
 from recsys.core.errors import ConfigError, DataError
-from recsys.core.strict import parse
+from recsys.core.strict import StrictModel, parse
 from recsys.features.propose.number_signs import signs_of
 from recsys.features.propose.tables import infer
 from recsys.features.schema import Schema
@@ -275,3 +276,29 @@ def test_numbers_of_every_role_are_read_by_the_rule_of_their_table(shop: Path) -
 def test_signs_that_are_the_same_are_refused() -> None:
     with pytest.raises(ValueError, match="decimal and thousands are both ','"):
         _schema(items={"decimal": ",", "thousands": ","})
+
+
+MISPLACED = {
+    ("data", "items", "decimal"): "is a key of schema.items: write schema.items.decimal",
+    ("schema", "items", "encoding"): "is a key of data.items: write data.items.encoding",
+    ("schema", "interactions", "delimiter"): "write data.interactions.delimiter",
+    ("data", "items", "sep"): "'sep' is called 'delimiter' here",
+    ("data", "items", "charset"): "'charset' is called 'encoding' here",
+}
+
+
+class _Both(StrictModel):
+    data: Sources
+    schema_: Schema = Field(alias="schema")
+
+
+@pytest.mark.parametrize("place", MISPLACED, ids=".".join)
+def test_a_key_in_the_wrong_place_gets_the_right_one(place: tuple[str, str, str]) -> None:
+    section, table, key = place
+    raw: dict[str, Any] = {
+        "data": {"interactions": "log.csv", "items": {"path": "items.csv"}},
+        "schema": _schema().model_dump(mode="json"),
+    }
+    raw[section][table][key] = ","
+    with pytest.raises(ConfigError, match=MISPLACED[place]):
+        parse(_Both, raw, source="recsys.yaml")
