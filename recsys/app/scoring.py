@@ -12,7 +12,7 @@ from recsys.core.events import Listener, ignore
 from recsys.core.folders import check_folder
 from recsys.features.bundle.files import read_description
 from recsys.features.tables.frames import lent
-from recsys.features.tables.sources import Sources
+from recsys.features.tables.sources import Source, Sources
 from recsys.serving.engines.audience import read_new_items, score_new_items
 from recsys.serving.engines.batch import (
     Shards,
@@ -177,6 +177,6 @@ def _shards(scorer: Scorer, paths: Mapping[str, str], rows_per_part: int) -> Sha
     if "requests" in paths:
         return shards_of_requests(scorer, paths["requests"])
     roles = ("interactions", "users")
-    others = {name: path for name, path in paths.items() if name not in roles}
+    others: dict[str, Source] = {name: one for name, one in paths.items() if name not in roles}
     sources = Sources(interactions=paths["interactions"], users=paths.get("users"), others=others)
     return shards_of_log(scorer, sources, rows_per_part=rows_per_part)

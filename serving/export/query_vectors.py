@@ -28,7 +28,7 @@ from recsys.features.bundle.files import index_files
 from recsys.features.requests.origin import RequestOrigin
 from recsys.features.requests.table import HISTORY, Requests
 from recsys.features.tables.reading import open_table
-from recsys.features.tables.sources import Sources
+from recsys.features.tables.sources import Source, Sources
 from recsys.models.retrieval import query_vectors
 from recsys.retrieval.index.build import read_facts
 from recsys.retrieval.muvera import FixedDimensionalEncoding
@@ -195,7 +195,7 @@ def _shards(scorer: Scorer, sources: QuerySources) -> Shards:
         _refuse_tables(sources)
         return shards_of_requests(scorer, given)
     if schema.interactions.item in files.columns:
-        others = dict(sources.others or {})
+        others: dict[str, Source] = dict(sources.others or {})
         log = Sources(interactions=given, users=sources.users, others=others)
         return shards_of_log(scorer, log, rows_per_part=sources.rows_at_once)
     _refuse_tables(sources)
