@@ -27,6 +27,7 @@ from recsys.features.relations.checks import check_links, check_used
 from recsys.features.relations.facts import Key
 from recsys.features.tables.condition import Condition
 from recsys.features.tables.id_forms import IdForm, IdForms
+from recsys.features.tables.number_text import DecimalSign, NumberText, ThousandsSign
 from recsys.features.tables.times import TimeForm, TimeUnit, check_form, with_unit
 
 
@@ -98,6 +99,26 @@ class Outcome(LabelColumn):
         return name
 
 
+class WrittenTable(StrictModel):
+    """A table whose text writes numbers in a way of its own, in files and in requests."""
+
+    decimal: DecimalSign = "."
+    """The sign before decimals where numbers come as text: "," for 39,47."""
+    thousands: ThousandsSign | None = None
+    """The sign between thousands where numbers come as text: "." for 1.234,56."""
+
+    @model_validator(mode="after")
+    def _signs_differ(self) -> Self:
+        if self.decimal == self.thousands:
+            raise ValueError(f"decimal and thousands are both '{self.decimal}'")
+        return self
+
+    @property
+    def number_text(self) -> NumberText:
+        """How numbers are written."""
+        return NumberText(self.decimal, self.thousands or "")
+
+
 class EventTypes(StrictModel):
     """What the types of events of a log mean: views, carts, purchases, returns."""
 
@@ -151,7 +172,7 @@ class EventTypes(StrictModel):
         return (*self.weights, *self.undo)
 
 
-class InteractionsTable(StrictModel):
+class InteractionsTable(WrittenTable):
     """Columns of the log: user, item, time. `time` or `order` says what came first.
 
     `order` is a whole number that grows with time within a user, where no clock time is known.
@@ -224,7 +245,7 @@ class InteractionsTable(StrictModel):
         return tuple(outcome.name for outcome in self.outcomes)
 
 
-class ItemsTable(StrictModel):
+class ItemsTable(WrittenTable):
     """The catalogue: one row an item, known by `key`; `title` is what people read."""
 
     key: Name
@@ -233,14 +254,14 @@ class ItemsTable(StrictModel):
     """Column that reports show."""
 
 
-class UsersTable(StrictModel):
+class UsersTable(WrittenTable):
     """User attributes: one row a user, known by `key`."""
 
     key: Name
     """Column of the user's id."""
 
 
-class SideTable(StrictModel):
+class SideTable(WrittenTable):
     """One more table with one row a key, joined to the items or the users (plots, prices)."""
 
     joins: Literal["items", "users"]
@@ -378,6 +399,13 @@ class Schema(StrictModel):
                 f"feature '{feature.name}' needs a table '{feature.table}', which is not declared; "
                 f"without it only a categorical '{key}' can be a feature of {feature.table}"
             )
+
+    @property
+    def number_texts(self) -> dict[str, NumberText]:
+        """Table -> how its text writes numbers."""
+        tables = {"interactions": self.interactions, "items": self.items, "users": self.users}
+        every = {**tables, **self.others}
+        return {name: table.number_text for name, table in every.items() if table is not None}
 
     @property
     def item_key(self) -> str:

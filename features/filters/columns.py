@@ -24,6 +24,7 @@ from recsys.features.schema import Schema
 from recsys.features.tables.attributes import Attributes, read_attributes, without_duplicates
 from recsys.features.tables.ids import Ids, settle_ids
 from recsys.features.tables.ledger import is_text, mask_of, plain
+from recsys.features.tables.number_text import PLAIN, NumberText
 from recsys.features.tables.reading import TableFiles, fingerprint, open_table
 from recsys.features.tables.sources import Policies
 from recsys.features.tables.times import NULL_WORDS
@@ -159,7 +160,12 @@ class FreshItems:
         ]
         if features:
             found = read_attributes(
-                self.files, self.schema.item_key, features, self.policies, trained=True
+                self.files,
+                self.schema.item_key,
+                features,
+                self.policies,
+                trained=True,
+                written=self.schema.number_texts,
             )
             found.ledger.check()
             values = _whole(found.columns.column(name))
@@ -168,7 +174,7 @@ class FreshItems:
         chunks = [plain(chunk) for part in parts for chunk in part.chunks]
         values = _joined(chunks, self.files, name)
         if self.files.is_untyped(name):
-            values = typed(values)
+            values = typed(values, self.schema.number_texts.get("items", PLAIN))
         return values, np.arange(len(values))
 
 
@@ -192,12 +198,17 @@ def ids_like(ids: Ids, known: pa.Array, policies: Policies) -> Ids:
     return ids
 
 
-def typed(values: pa.Array) -> pa.Array:
+def typed(values: pa.Array, written: NumberText = PLAIN) -> pa.Array:
     """Return text (N,) of a CSV file in the type that all of its values have."""
     null = mask_of(pc.is_null(values)) | mask_of(pc.is_in(values, pa.array(NULL_WORDS)))
     words = values.filter(pa.array(~null))
     if not len(words):
         return pa.nulls(len(values))
+    if not written.is_plain:
+        if mask_of(pc.match_substring_regex(words, written.pattern)).all():
+            values, words = written.as_plain(values), written.as_plain(words)
+        elif mask_of(pc.match_substring_regex(words, PLAIN.pattern)).all():
+            return values  # numbers of another way of writing stay text
     for pattern, kind in _TEXTS:
         if mask_of(pc.match_substring_regex(words, pattern)).all():
             found = pc.if_else(pa.array(null), pa.scalar(None, values.type), values)

@@ -30,7 +30,7 @@ from recsys.features.tables.reading import fingerprint, open_table
 from recsys.features.tables.rows import RowReader, RowRoles, forms_of_roles
 from recsys.features.tables.sources import Policies
 
-_TABLES = (".parquet", ".pq", ".parq", ".csv", ".tsv", ".gz", ".bz2")
+_TABLES = (".parquet", ".pq", ".parq", ".csv", ".tsv", ".gz", ".bz2", ".zst", ".xz")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from recsys.core.errors import DataError
 from recsys.features.kinds.feature import Feature, Reader
 from recsys.features.kinds.number_lists import FLOAT
 from recsys.features.tables.ledger import Cells, is_list, is_text, mask_of
+from recsys.features.tables.number_text import remedy_for
 from recsys.features.tables.sources import Policies
 from recsys.features.tables.times import NULL_WORDS
 
@@ -163,20 +164,24 @@ def _is_text_dictionary(kind: pa.DataType) -> bool:
 def _parsed_numbers(cells: Cells) -> pa.Array:
     """Numbers of a CSV file."""
     values = cells.values
-    if not cells.untyped:
+    if not cells.untyped and cells.written.is_plain:
         cells.refuse(
             "text where a number is expected",
             "cast the column in the source, or declare the feature categorical",
         )
-    null = mask_of(pc.is_null(values)) | mask_of(pc.is_in(values, pa.array(NULL_WORDS)))
-    parses = mask_of(pc.match_substring_regex(values, FLOAT))
-    cells.note(
-        ~null & ~parses,
-        "text where a number is expected",
-        "correct the value, or declare the feature categorical",
+    null = mask_of(pc.is_null(values)) | mask_of(
+        pc.is_in(values, pa.array(NULL_WORDS, values.type))
     )
+    pattern = FLOAT if cells.written.is_plain else cells.written.pattern
+    parses = mask_of(pc.match_substring_regex(values, pattern))
+    bad = ~null & ~parses
+    if bad.any():
+        first, ledger = str(values[int(bad.argmax())].as_py()), cells.ledger
+        remedy = remedy_for(first, ledger.files.table, cells.written, trained=ledger.trained)
+        cells.note(bad, "text where a number is expected", remedy)
     nothing = pa.scalar(None, values.type)
-    return pc.if_else(pa.array(parses & ~null), values, nothing).cast(pa.float64())
+    good = pc.if_else(pa.array(parses & ~null), values, nothing)
+    return cells.written.as_plain(good).cast(pa.float64())
 
 
 def _all(words: pa.Array, pattern: str) -> bool:

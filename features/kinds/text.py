@@ -10,6 +10,7 @@ from recsys.data.batch import FeatureLayout
 from recsys.data.feature_options import Pooling
 from recsys.features.kinds.expression import WORDS, Expressed, Operations
 from recsys.features.kinds.feature import Encoded, Fitted, Integers
+from recsys.features.kinds.html_text import marked, without_html
 from recsys.features.kinds.sparse import (
     SparseFeature,
     expressed_hashes,
@@ -23,11 +24,15 @@ from recsys.features.kinds.sparse import (
 )
 from recsys.features.kinds.suggestion import Look, Suggestion
 from recsys.features.propose.profile import ColumnProfile
-from recsys.features.tables.ledger import Cells, is_list, is_text
+from recsys.features.tables.ledger import Cells, is_list, is_text, mask_of
 from recsys.features.tables.sources import Policies
 
 _COMES_AGAIN = 0.05
 """Distinct values a row, up to which text is the name of a category."""
+
+
+_HTML_SHARE = 0.05
+"""Of the texts, how many hold tags or entities where they are HTML."""
 
 
 class TextFeature(SparseFeature):
@@ -36,6 +41,9 @@ class TextFeature(SparseFeature):
     kind: Literal["text"] = "text"
     pooling: Pooling = "mean"
     """How the vectors of several values become one."""
+
+    clean: Literal["html"] | None = None
+    """`html`: tags, comments and scripts are taken out and entities read before words are cut."""
 
     priority: ClassVar[int] = 2
     proposal_order: ClassVar[int] = 2
@@ -62,19 +70,27 @@ class TextFeature(SparseFeature):
 
     def encode(self, columns: Sequence[pa.ChunkedArray], fitted: Fitted) -> Encoded:
         """Return the hashes of each row's words."""
-        words = _words(columns[0])
+        words = self._words_of(columns[0])
         hashes = hashes_of(words.flatten(), self, fitted)
         return Encoded(multi=[filled(hashes, lengths_of(words))])
 
     def express(self, ops: Operations, fitted: Fitted) -> Expressed:
         """The hashes of each row's words."""
+        if self.clean is not None:
+            raise NotImplementedError(
+                f"text that is cleaned (clean: {self.clean}) cannot be written as a graph"
+            )
         found = ops.categories(self.source_column, "string", cut=WORDS)
         values = expressed_hashes(ops, found.values, self, fitted)
         return Expressed(multi=[found._replace(values=values)])
 
+    def _words_of(self, column: pa.ChunkedArray) -> pa.Array:
+        values = one_array(column)
+        return _words(without_html(values) if self.clean and is_text(values.type) else values)
+
     def rows_and_values(self, column: pa.ChunkedArray) -> tuple[Integers, pa.Array]:
         """Return the words."""
-        return rows_and_values_of(_words(column))
+        return rows_and_values_of(self._words_of(column))
 
     def request_types(self, fitted: Fitted) -> dict[str, pa.DataType]:
         """Text."""
@@ -92,6 +108,9 @@ class TextFeature(SparseFeature):
             return None
         lowered = pc.utf8_lower(column.words)
         tokens = pc.unique(pc.list_flatten(pc.utf8_split_whitespace(lowered)))
+        share = mask_of(marked(column.words)).mean()
+        if share >= _HTML_SHARE:
+            return Suggestion("text", {"clean": "html"}, "tags and entities", len(tokens))
         return Suggestion("text", {}, "", len(tokens))
 
 

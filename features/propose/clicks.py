@@ -6,6 +6,7 @@ import numpy as np
 
 from recsys.features.kinds.suggestion import Look
 from recsys.features.propose.draft import Draft
+from recsys.features.propose.number_signs import sign_lines
 from recsys.features.propose.profile import ColumnProfile
 from recsys.features.propose.roles import (
     is_known_afterwards,
@@ -29,7 +30,7 @@ def stream_lines(draft: Draft) -> tuple[list[str], list[str], set[str]]:
     The third is the columns that have a role.
     """
     log, used = draft.roles.log, {draft.roles.label}
-    lines = label_lines(draft)
+    lines = [*sign_lines(log.written), *label_lines(draft)]
     clocks = time_columns(log, draft.latest)
     in_order = False
     if clocks:

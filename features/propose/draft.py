@@ -129,21 +129,27 @@ class Draft:
 
     def _paths(self) -> list[str]:
         roles = self.roles
-        data = {"interactions": roles.log.given}
+        data = {"interactions": roles.log}
         if roles.items is not None:
-            data["items"] = roles.items.table.given
+            data["items"] = roles.items.table
         if roles.users is not None:
-            data["users"] = roles.users.table.given
-        paths = [entry(name, self._relative(path)) for name, path in data.items()]
-        others = {side_name(key): key.table.given for _, key in roles.sides} | self.relations
+            data["users"] = roles.users.table
+        paths = [entry(name, self._source(table)) for name, table in data.items()]
+        others = {side_name(key): self._source(key.table) for _, key in roles.sides}
+        others |= {name: self._relative(path) for name, path in self.relations.items()}
         if others:
             paths.append("others:")
-            paths += [f"  {entry(name, self._relative(path))}" for name, path in others.items()]
+            paths += [f"  {entry(name, source)}" for name, source in others.items()]
         if not roles.user:
             paths.append(
                 "stream: true   # encoded to disk once, then read in pieces; needs no user or item"
             )
         return paths
+
+    def _source(self, table: TableProfile) -> str | dict[str, str]:
+        """Return the path of a table, with its encoding where that was assumed."""
+        path, encoding = self._relative(table.given), table.files.assumed_encoding
+        return {"path": path, "encoding": encoding} if encoding else path
 
     def _relative(self, path: str) -> str:
         if self.relative_to is None or os.path.isabs(path):

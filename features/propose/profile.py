@@ -12,13 +12,15 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recsys.core.errors import DataError
+from recsys.features.propose.number_signs import signs_of
 from recsys.features.tables.ledger import Ledger, is_list, is_text, mask_of, plain
+from recsys.features.tables.number_text import PLAIN, NumberText
 from recsys.features.tables.reading import Batch, TableFiles
 from recsys.features.tables.times import NULL_WORDS
 
 ColumnType = Literal["integer", "float", "boolean", "string", "time", "list", "null", "other"]
 _SAMPLE_ROWS = 1_000_000
-_ROW_NUMBERS = r"__index_level_\d+__"
+_ROW_NUMBERS = r"__index_level_\d+__|Unnamed: \d+"
 _WHOLE = r"^(0|-?[1-9][0-9]{0,18})$"
 _FLOAT = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$|^[+-]?[iI]nf(inity)?$"
 _ISO = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9:.]+([zZ]|[+-][0-9:]+)?)?$"
@@ -101,6 +103,8 @@ class TableProfile:
     rows: int
     complete: bool
     left_out: tuple[str, ...] = ()
+    written: NumberText = PLAIN
+    """How its text writes numbers."""
 
     @property
     def name(self) -> str:
@@ -126,12 +130,16 @@ def profile_table(files: TableFiles, given: str) -> TableProfile:
     if rows == 0:
         raise DataError("the table is empty", file=given)
     table = _joined(parts, files)
+    values = {name: _whole(table.column(name)) for name in table.column_names}
+    texts = {name: one for name, one in values.items() if files.is_untyped(name)}
+    signs = signs_of({name: one for name, one in texts.items() if is_text(one.type)})
+    typed = {name: _typed(one, signs.written) for name, one in texts.items()}
     columns = {
-        name: _profile(name, table.column(name), untyped=files.is_untyped(name))
-        for name in table.column_names
+        name: ColumnProfile(name, one, _type(one.type)) for name, one in (values | typed).items()
     }
-    why = tuple(f"{given}: {sentence}" for sentence in left_out.values())
-    return TableProfile(files, given, columns, rows, complete, why)
+    said = (*files.said, *left_out.values(), *signs.said)
+    why = tuple(f"{given}: {sentence}" for sentence in said)
+    return TableProfile(files, given, columns, rows, complete, why, signs.written)
 
 
 def _left_out(files: TableFiles) -> dict[str, str]:
@@ -183,20 +191,25 @@ def _in_utc(table: pa.Table) -> pa.Table:
     return table
 
 
-def _profile(name: str, column: pa.ChunkedArray, *, untyped: bool) -> ColumnProfile:
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    """Return a column in one piece, of a type that Arrow computes with."""
     values: Any = column.combine_chunks()
     if isinstance(values, pa.ChunkedArray):
         values = pa.concat_arrays(values.chunks)
-    values = plain(values)
-    if untyped:
-        values = _typed(values)
-    return ColumnProfile(name, values, _type(values.type))
+    return plain(values)
 
 
-def _typed(texts: pa.Array) -> pa.Array:
+def _typed(texts: pa.Array, written: NumberText) -> pa.Array:
     """Text of a CSV file as numbers where all of it is."""
     encoded = texts.dictionary_encode()
     words = encoded.dictionary
+    if not written.is_plain:
+        null = mask_of(pc.is_in(words, pa.array(NULL_WORDS, words.type)))
+        fits = mask_of(pc.match_substring_regex(words, written.pattern))
+        if (fits | null).all():
+            words = pc.if_else(pa.array(null), words, written.as_plain(words))
+        elif mask_of(pc.match_substring_regex(words, _FLOAT)).any():
+            return texts
     null = mask_of(pc.is_in(words, pa.array(NULL_WORDS, words.type)))
     # Digits with leading zeros ("0012") are names of things, not numbers with a point.
     pointed = mask_of(pc.match_substring_regex(words, "[.eE]")).any()

@@ -21,7 +21,9 @@ from recsys.features.propose.clicks import (
 from recsys.features.propose.draft import Draft, side_name
 from recsys.features.propose.events import event_lines, gap_lines
 from recsys.features.propose.few_rows import few_rows_lines
+from recsys.features.propose.file_encodings import assumed_encoding
 from recsys.features.propose.id_forms import id_form_lines
+from recsys.features.propose.number_signs import sign_lines, signs
 from recsys.features.propose.profile import ColumnProfile, TableProfile, profile_table
 from recsys.features.propose.rates import rate_lines
 from recsys.features.propose.relations import relation_lines
@@ -41,6 +43,7 @@ from recsys.features.propose.sessions import session_lines
 from recsys.features.propose.suggest import suggest, title_of
 from recsys.features.propose.yaml_text import flow
 from recsys.features.tables.reading import open_table
+from recsys.features.tables.sources import TableSource
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,12 @@ def _say_unused(draft: Draft) -> None:
 
 
 def _look(given: str) -> TableProfile:
-    return profile_table(open_table(given, Path(given).name), given)
+    files = open_table(given, Path(given).name)
+    encoding = assumed_encoding(files)
+    if encoding:
+        files = open_table(TableSource(path=given, encoding=encoding), Path(given).name)
+        files.assumed_encoding = encoding
+    return profile_table(files, given)
 
 
 def _merged(paths: list[str]) -> list[str]:
@@ -150,6 +158,7 @@ def _log_lines(draft: Draft, known: Sequence[str]) -> tuple[list[str], list[str]
     """
     roles, log = draft.roles, draft.roles.log
     lines = [f"user: {flow(roles.user)}", f"item: {flow(roles.item)}"]
+    lines += sign_lines(log.written)
     where: list[str] = []
     used = {roles.user, roles.item}
     if roles.session:
@@ -299,13 +308,15 @@ def _side_lines(draft: Draft) -> dict[str, list[str]]:
         sides["ids"] = forms
     if roles.items is not None:
         sides["items"] = [f"key: {flow(roles.items.column)}"]
+        sides["items"] += sign_lines(roles.items.table.written)
         title = title_of(_without_key(roles.items))
         if title is not None:
             sides["items"].append(f"title: {flow(title)}   # what people read in reports")
     if roles.users is not None:
         sides["users"] = [f"key: {flow(roles.users.column)}"]
+        sides["users"] += sign_lines(roles.users.table.written)
     for side, key in roles.sides:
-        spec = {"joins": side, "key": key.column}
+        spec = {"joins": side, "key": key.column, **signs(key.table.written)}
         sides.setdefault("others", []).append(f"{flow(side_name(key))}: {flow(spec)}")
     return sides
 

@@ -126,7 +126,7 @@ def _read(
         met={where: growing.values() for where, growing in met.items()},
     )
     ids = {role: one.finish(places.values()) for role, one in collectors.items()}
-    return RelationRows(facts, ids, ledger, has_time=time is not None)
+    return RelationRows(facts, ids, ledger, has_time=wanted.time is not None)
 
 
 def _cells(column: str, rows: Rows, ledger: Ledger) -> Cells:

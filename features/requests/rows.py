@@ -215,13 +215,13 @@ class RowEncoder:
             features += [one for one in own if one.source_column != key]
             if self._key(side) in self._wanted_of(side):
                 ids[_ROLES[side]] = self._key(side)
-        forms = forms_of_roles(self.schema)
+        forms, written = forms_of_roles(self.schema), self.schema.number_texts
         if not self._computed:
-            return RowRoles(ids=ids, id_forms=forms, features=features)
+            return RowRoles(ids=ids, id_forms=forms, features=features, written=written)
         keys = {key for one in self._computed for key in KEYS_OF[one.owner]}
         ids |= {role: self._key(side) for side, role in _ROLES.items() if role in keys}
         time = self.schema.interactions.time
-        return RowRoles(ids=ids, id_forms=forms, features=features, time=time)
+        return RowRoles(ids=ids, id_forms=forms, features=features, time=time, written=written)
 
     def _of_relations(self, rows: Rows) -> dict[str, pa.Array]:
         """Return the columns that are computed, by the names that the encoder looks for."""
@@ -346,6 +346,7 @@ def read_side(
             policies,
             form=schema.form_of(side),
             trained=True,
+            written=schema.number_texts,
         )
         tables[name].ledger.check()
     settled = settle_ids([one.ids for one in tables.values()], policies)

@@ -184,7 +184,11 @@ def _checked(
     """Return columns of requests that hold S steps by their names in the log, checked as there."""
     files = origin.files(chosen.column_names)
     ledger = Ledger(files, trained=True)
-    roles = RowRoles(features=schema.features_of("interactions"), called=step_columns(schema))
+    roles = RowRoles(
+        features=schema.features_of("interactions"),
+        called=step_columns(schema),
+        written=schema.number_texts,
+    )
     rows = RowReader(files, roles, policies, ledger).read(Batch(chosen, row))
     ledger.check()
     return pa.table({"": pa.nulls(len(row)), **rows.columns})

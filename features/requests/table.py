@@ -286,7 +286,12 @@ def _attributes(
             table = table.append_column(name, pa.nulls(table.num_rows))
     files = origin.files(table.column_names)
     ledger = Ledger(files, trained=True)
-    roles = RowRoles(ids={"user": key}, id_forms=forms_of_roles(schema), features=features)
+    roles = RowRoles(
+        ids={"user": key},
+        id_forms=forms_of_roles(schema),
+        features=features,
+        written=schema.number_texts,
+    )
     reader = RowReader(files, roles, policies.model_copy(update={"bad_ids": "error"}), ledger)
     numbers = origin.first_row + np.arange(table.num_rows)
     rows = reader.read(Batch(table, numbers))

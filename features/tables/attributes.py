@@ -14,6 +14,7 @@ from recsys.features.kinds.feature import Feature
 from recsys.features.tables.id_forms import IdForm
 from recsys.features.tables.ids import IdCollector, Ids
 from recsys.features.tables.ledger import Cells, Ledger, Mask, is_list
+from recsys.features.tables.number_text import NumberText
 from recsys.features.tables.reading import TableFiles
 from recsys.features.tables.rows import IdRole, RowReader, RowRoles
 from recsys.features.tables.sources import Policies, Rule
@@ -46,10 +47,12 @@ def read_attributes(
     form: IdForm | None = None,
     title: str | None = None,
     trained: bool = False,
+    written: Mapping[str, NumberText] | None = None,
 ) -> Attributes:
     """Read the key, the title and the columns of `features`; bad rows go to the ledger.
 
-    `form`: how the keys are written, None: as they come. `trained`: as `Ledger` has it.
+    `form`: how the keys are written, None: as they come. `trained`: as `Ledger` has it. `written`:
+    as `RowRoles` has it.
 
     Raises:
         DataError: a column is missing or of the wrong type, or the table is empty.
@@ -58,7 +61,9 @@ def read_attributes(
     read = columns_of(features)
     alone = [] if title is None or title in (key, *read) else [title]
     forms: dict[IdRole, IdForm] = {} if form is None else {"key": form}
-    roles = RowRoles(ids={"key": key}, id_forms=forms, features=features, plain=alone)
+    roles = RowRoles(
+        ids={"key": key}, id_forms=forms, features=features, plain=alone, written=written or {}
+    )
     ledger = Ledger(files, trained=trained)
     reader, collector = RowReader(files, roles, policies, ledger), IdCollector(key, ledger, form)
     parts: dict[str, list[pa.Array]] = {name: [] for name in roles.converted}

@@ -103,6 +103,8 @@ class Tables:
     drops: tuple[Drop, ...]
     fingerprint: str
     matches: tuple[str, ...] = ()
+    said: tuple[str, ...] = ()
+    """What was recognised of the files that a person may want to know."""
 
 
 def read_tables(
@@ -168,7 +170,9 @@ def read_tables(
     )
     events, matches, further = with_relations(events, schema, relations, keys)
     drops = [*drops, *undoing, *further]
-    tables = Tables(items, users, events, tuple(drops), fingerprint(files.values()), matches)
+    said = tuple(one for table in files.values() for one in table.said)
+    used = fingerprint(files.values())
+    tables = Tables(items, users, events, tuple(drops), used, matches, said)
     return tables if to_part else without_undone(schema, tables)
 
 
@@ -251,6 +255,7 @@ def _read_others(
             form=schema.form_of(_joins(schema, name) or name),
             title=title,
             trained=trained,
+            written=schema.number_texts,
         )
         # What is broken on its own is said before anything is compared.
         others[name].ledger.check()

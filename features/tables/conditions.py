@@ -11,18 +11,23 @@ from numpy.typing import NDArray
 from recsys.features.kinds.convert import number
 from recsys.features.tables.condition import Condition
 from recsys.features.tables.ledger import Cells, Ledger, Mask, cells, is_list, is_text, mask_of
+from recsys.features.tables.number_text import PLAIN, NumberText
 from recsys.features.tables.sources import Policies, Rule
 
 _WHERE = Rule("where", choice="")
 
 
 def conditions_met(
-    table: pa.Table, rows: NDArray[np.int64], where: Sequence[Condition], ledger: Ledger
+    table: pa.Table,
+    rows: NDArray[np.int64],
+    where: Sequence[Condition],
+    ledger: Ledger,
+    written: NumberText = PLAIN,
 ) -> Mask:
     """Return which rows meet every condition, (N,) bool; null meets none. Others are counted."""
     met = np.ones(len(rows), bool)
     for condition in where:
-        column = cells(table, condition.column, rows, ledger)
+        column = cells(table, condition.column, rows, ledger, written)
         holds = condition_holds(column, condition)
         column.note(met & ~holds, f"not {_words(condition)}", "", rule=_WHERE, show=False)
         met &= holds

@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from recsys.core.errors import DataError
+from recsys.features.tables.compression import COMPRESSIONS, name_without
 from recsys.features.tables.csv_files import csv_file, read_csv
 from recsys.features.tables.parquet_files import parquet_file, read_parquet
 from recsys.features.tables.sources import TableSource
@@ -17,9 +18,9 @@ from recsys.features.tables.table_file import File
 class FileFormat:
     """One format.
 
-    endings: of file names, in small letters. untyped: all values are text. header: path, the
-    values of its folders' names and what is declared -> the file. read: file and names of columns
-    -> its rows.
+    endings: of file names, in small letters, before that of a compression. untyped: all values
+    are text. header: path, the values of its folders' names and what is declared -> the file.
+    read: file and names of columns -> its rows.
     """
 
     name: str
@@ -33,9 +34,7 @@ FORMATS: Mapping[str, FileFormat] = {
     one.name: one
     for one in (
         FileFormat("parquet", (".parquet", ".pq", ".parq"), False, parquet_file, read_parquet),
-        FileFormat(
-            "csv", (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".csv.bz2"), True, csv_file, read_csv
-        ),
+        FileFormat("csv", (".csv", ".tsv"), True, csv_file, read_csv),
     )
 }
 
@@ -47,14 +46,15 @@ def format_of(path: Path) -> FileFormat:
         DataError: it is none of them.
     """
     for one in FORMATS.values():
-        if path.name.lower().endswith(one.endings):
+        if name_without(path).endswith(one.endings):
             return one
     with path.open("rb") as stream:
         if stream.read(4) == b"PAR1":
             return FORMATS["parquet"]
+    packed = ", *.csv".join(one.ending for one in COMPRESSIONS.values())
     raise DataError(
         "neither Parquet nor CSV",
         file=path,
-        remedy="name it *.parquet or *.csv, or use a glob such as "
-        f"{path.parent}/*.parquet that leaves it out",
+        remedy=f"name it *.parquet or *.csv (compressed: *.csv{packed}), or use "
+        f"a glob such as {path.parent}/*.parquet that leaves it out",
     )

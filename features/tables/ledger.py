@@ -13,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from recsys.core.errors import DataError, Row
+from recsys.features.tables.number_text import PLAIN, NumberText
 from recsys.features.tables.reading import TableFiles
 from recsys.features.tables.sources import Rule
 
@@ -195,6 +196,8 @@ class Cells:
     ledger: Ledger
     untyped: bool = False
     """The values are text from a CSV file: their type is ours to decide."""
+    written: NumberText = PLAIN
+    """How text writes numbers."""
 
     def note(
         self,
@@ -238,14 +241,20 @@ class Cells:
         )
 
 
-def cells(table: pa.Table, column: str, rows: NDArray[np.int64], ledger: Ledger) -> Cells:
+def cells(
+    table: pa.Table,
+    column: str,
+    rows: NDArray[np.int64],
+    ledger: Ledger,
+    written: NumberText = PLAIN,
+) -> Cells:
     """Return one column of a batch as `Cells`, its values `plain`."""
     chunked = table.column(column)
     values = chunked.chunk(0) if chunked.num_chunks == 1 else chunked.combine_chunks()
     if isinstance(values, pa.ChunkedArray):
         values = pa.concat_arrays(values.chunks) if values.num_chunks else pa.nulls(0, values.type)
     values = plain(values)
-    return Cells(column, values, rows, ledger, ledger.files.is_untyped(column))
+    return Cells(column, values, rows, ledger, ledger.files.is_untyped(column), written)
 
 
 def plain(values: Any) -> Any:

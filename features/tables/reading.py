@@ -42,12 +42,25 @@ class TableFiles:
         self.table = table
         self.format = format_
         self._files = tuple(files)
+        self.assumed_encoding = ""
+        """What `init` found that the files are in, where that is no certainty."""
         self._starts = [0]
 
     @property
     def paths(self) -> tuple[Path, ...]:
         """The files in reading order."""
         return tuple(file.path for file in self._files)
+
+    @property
+    def said(self) -> tuple[str, ...]:
+        """What was recognised of the files that a person may want to know."""
+        found = {
+            one: file.path.name for file in reversed(self._files) for one in reversed(file.said)
+        }
+        said = [f"{name}: {one}" for one, name in reversed(found.items())]
+        if self.assumed_encoding:
+            said.insert(0, f"no UTF-8; read as {self.assumed_encoding}, and declared so")
+        return tuple(said)
 
     @property
     def declared(self) -> tuple[str, ...]:

@@ -31,6 +31,7 @@ from recsys.features.tables.conditions import condition_holds, conditions_met
 from recsys.features.tables.id_forms import IdForm
 from recsys.features.tables.ids import IdCheck
 from recsys.features.tables.ledger import Cells, Drop, Ledger, Mask, cells
+from recsys.features.tables.number_text import PLAIN, NumberText
 from recsys.features.tables.reading import Batch, TableFiles
 from recsys.features.tables.sources import Policies
 from recsys.features.tables.time_check import TimeCheck
@@ -71,6 +72,8 @@ class RowRoles:
     features: Sequence[Feature] = ()
     plain: Sequence[str] = ()
     called: Mapping[str, str] = field(default_factory=dict)
+    written: Mapping[str, NumberText] = field(default_factory=dict)
+    """Table of the schema -> how its text writes numbers; roles are of the interactions."""
 
     @classmethod
     def of_log(
@@ -104,7 +107,17 @@ class RowRoles:
             events=roles.events,
             targets=roles.targets,
             features=[one for one in features if one.is_read],
+            written=schema.number_texts,
         )
+
+    @property
+    def written_in(self) -> Mapping[str, NumberText]:
+        """Column of a feature -> how its text writes numbers; the roles' is under ""."""
+        found = {"": self.written.get("interactions", PLAIN)}
+        for feature in self.features:
+            own = self.written.get(feature.table, PLAIN)
+            found |= dict.fromkeys(feature.columns, own)
+        return found
 
     @property
     def converted(self) -> list[str]:
@@ -188,6 +201,7 @@ class RowReader:
         self._time = None
         if roles.time is not None:
             self._time = TimeCheck(roles.time.column, roles.time.form, policies, latest)
+        self._written = roles.written_in
         self._types: dict[str, tuple[pa.DataType, pa.DataType, int]] = {}
         self.num_read = 0
         """Rows of the files so far, those left out among them."""
@@ -217,14 +231,16 @@ class RowReader:
             DataError: a column is wrong as a whole.
         """
         self.num_read += len(batch.rows)
-        chosen = conditions_met(batch.table, batch.rows, self._roles.where, self._ledger)
+        written, where = self._written, self._roles.where
+        chosen = conditions_met(batch.table, batch.rows, where, self._ledger, written[""])
         table = batch.table if chosen.all() else batch.table.filter(pa.array(chosen))
         rows = batch.rows[chosen]
         if len(rows) == 0:
             return self._none()
 
         def cell(name: str) -> Cells:
-            return cells(table, self._roles.called.get(name, name), rows, self._ledger)
+            called = self._roles.called.get(name, name)
+            return cells(table, called, rows, self._ledger, written.get(name, written[""]))
 
         ids = {role: check.check(cell(check.column)) for role, check in self._ids.items()}
         values = self._values(cell)

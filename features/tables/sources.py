@@ -25,6 +25,10 @@ KEEP = "keep"
 """The choice of a policy that leaves rows in as they are."""
 
 
+_MEANT = dict.fromkeys(("sep", "separator", "delim"), "delimiter") | {"charset": "encoding"}
+"""What other tools call the keys of a source."""
+
+
 class TableSource(StrictModel):
     """A table whose files are not read as they are recognised, but as they are declared."""
 
@@ -34,6 +38,14 @@ class TableSource(StrictModel):
     """Encoding of CSV files, as utf-8, utf-16 or cp1252; recognised where not given."""
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
     """The sign between two fields of CSV files; recognised where not given."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_its_name(cls, given: Any) -> Any:
+        for name in given if isinstance(given, Mapping) else ():
+            if name in _MEANT:
+                raise ValueError(f"'{name}' is called '{_MEANT[name]}' here: write that")
+        return given
 
     @field_validator("encoding")
     @classmethod

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from recsys.core.errors import DataError
 from recsys.core.strict import nearest
+from recsys.features.tables.dialect import Dialect
 from recsys.features.tables.sources import LogSource
 
 
@@ -13,17 +14,18 @@ from recsys.features.tables.sources import LogSource
 class File:
     """One file: its own columns, and those that its folders' names give.
 
-    declared: encoding and delimiter, where they are declared, and other names of columns; part of
-    what the rows are. called: name of a column in the table -> its name in the file, where that is
-    another one.
+    dialect, encoding: of a CSV file. declared: those that are declared, and other names of columns;
+    part of what the rows are. said: what was recognised that a person may want to know. called:
+    name of a column in the table -> its name in the file, where that is another one.
     """
 
     path: Path
     columns: tuple[str, ...]
     partitions: Mapping[str, str | None]
-    delimiter: str = ","
+    dialect: Dialect = Dialect()
     encoding: str = "utf-8"
     declared: tuple[str, ...] = ()
+    said: tuple[str, ...] = ()
     called: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -72,12 +74,12 @@ def as_in_log(file: File, source: LogSource) -> File:
 
 
 def refuse_twins(path: Path, names: Sequence[str]) -> None:
-    """Refuse two columns of one name.
+    """Refuse two columns of one name; those without a name cannot be asked for.
 
     Raises:
         DataError: there are two.
     """
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted({name for name in names if name and names.count(name) > 1})
     if twice:
         raise DataError(
             f"two columns are named '{twice[0]}'", file=path, remedy="rename one of them"

@@ -169,6 +169,8 @@ def _unknown_key(model: type[BaseModel], misfit: Misfit, given: Any, written: Wr
     if kind is not None and (place in tree or (in_list and last in every_key(model))):
         return f"{said}: kind '{kind}' has no such key"
     others = [] if in_list else sorted((key for key in tree if key[-1] == last), key=len)
+    alike = [key for key in others if key[-2:-1] == place[-2:-1]]
+    others = alike or others  # data.items.decimal means that of schema.items
     if 0 < len(others) <= _MOST_SHOWN and all(len(key) > 1 for key in others):
         names = [tree[key][1] for key in others]
         sections = listed([name.removesuffix(f".{last}") for name in names], "and")

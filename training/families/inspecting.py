@@ -60,7 +60,7 @@ def inspect_tables(
         tables,
         part,
         table_bytes=table_bytes(config),
-        notes=(*notes, *tables.matches, *notes_on(tables, part)),
+        notes=(*tables.said, *notes, *tables.matches, *notes_on(tables, part)),
         session_lengths=lengths,
     )
     warnings = (*found.warnings, *_too_large(config))

@@ -13,7 +13,7 @@ TITLE = {"name": "title", "table": "items", "kind": "text"}
 
 
 def _columns(rng: np.random.Generator, count: int) -> dict[str, Any]:
-    words, shares = ["red", "hat", "shoe"], [0.8, 0.15, 0.05]
+    words, shares = ["red", "hat", "<b>shoe</b>"], [0.8, 0.15, 0.05]
     return {
         name: [" ".join(rng.choice(words, 3, p=shares)) for _ in range(count)]
         for name in ("title", "plot")
@@ -27,6 +27,7 @@ CASE = {
         "column": ["title", "plot"],
         "multiplicity": [4, 5, "auto"],
         "min_count": [1, 100, 10_000],
+        "clean": [None, "html"],
     },
 }
 
@@ -59,3 +60,24 @@ def test_text_of_several_words_is_proposed(
     assert (found is not None) == is_text
     if found is not None:
         assert found.values == len({word for text in values for word in text.split()})
+
+
+HTML = [
+    (
+        "<p>Ein <b>Pre</b>mium Artikel &amp; mehr.<br/>F&uuml;r</p>",
+        "ein premium artikel mehr f\u00fcr",
+    ),
+    ("a < b and c", "a b and c"),
+    ("x<style>p {red}</style>y<!-- no --> <script>if (a<b) z()</script>w", "x y w"),
+    ("&#39;s &lt;b&gt;", "s b"),
+    ("<a href='/shoe'>hat</a>", "hat"),
+]
+
+
+@pytest.mark.parametrize(("html", "words"), HTML)
+def test_html_is_taken_out(encode: Callable[..., Any], html: str, words: str) -> None:
+    cleaned = encode({**TITLE, "clean": "html"}, pa.array([html, None]))[1]
+    plain = encode(TITLE, pa.array([words, None]))[1]
+    for one, other in zip(cleaned.multi, plain.multi, strict=True):
+        assert one.values.tolist() == other.values.tolist()
+        assert one.offsets.tolist() == other.offsets.tolist()

@@ -1,5 +1,6 @@
 """Every bad input gets one error that names file, column, rows and remedy."""
 
+import gzip
 import json
 import math
 from collections.abc import Callable
@@ -371,10 +372,29 @@ def test_a_corrupt_file_is_named(read_shop: ReadShop, tmp_path: Path) -> None:
 
 CSV_BAD = {
     "fields": (b"item,name\n10,a\n11,b,c\n", r"items\.csv row 2: 3 fields .* names 2: '11,b,c'"),
-    "latin1": (b"item,name\n10,a\n11,caf\xe9\n", r"items\.csv: line 3 is not UTF-8 at b'11,caf"),
-    "utf16": (
-        "item,name\n10,a\n".encode("utf-16"),
-        r"items\.csv: line 1 is not UTF-8.*iconv -f utf-16 -t",
+    "a damaged byte": (
+        "item,name\n10,ä\n11,né\n".encode() + b"12,\xff\xe9\n",
+        r"items\.csv: line 2 is neither UTF-8 nor Windows-1252; declare its encoding under 'data'",
+    ),
+    "a zero byte": (b"item,name\n10,a\n11,\0\n", r"items\.csv: line 3 holds a NUL byte"),
+    "an archive": (b"PK\x03\x04item", r"items\.csv: a ZIP archive \(or an Excel workbook\)"),
+    "a cut file": (gzip.compress(b"item,name\n10,a\n" * 99)[:40], r"gzip data are damaged or cut"),
+    "a preamble": (
+        b"Report of May\nitem,name\n10,a\n11,b\n",
+        r"items\.csv: line 1 is no names of columns \('Report of May'\): the rows below have 2",
+    ),
+    "two delimiters": (
+        b"item,name\n10;a\n11;b\n",
+        r"first line are apart by a comma, the fields b",
+    ),
+    "a decimal comma": (
+        b'item,name,price\n10,a,"39,47"\n11,b,"1,50"\n',
+        r"items\.csv rows 1, 2, column 'price': text where a number is expected, '39,47'; if the "
+        r"comma is a decimal one, set schema\.items\.decimal: \",\"",
+    ),
+    "a unit": (
+        b"item,name,price\n10,a,12 kg\n11,b,3 kg\n",
+        r"column 'price': text where a number is expected, '12 kg'; write numbers without a unit",
     ),
     "nothing": (b"", r"items\.csv: empty CSV file"),
     "no row": (b"item,name\n", "the items table is empty"),

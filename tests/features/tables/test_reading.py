@@ -103,8 +103,7 @@ def test_quoted_line_breaks_in_any_block(tmp_path: Path, monkeypatch: pytest.Mon
 def test_csv_dialects(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_bytes('\ufeffa;b;c,d\r\n1;"x\r\ny";\r\n\r\n2;"q;""r""";z\r\n'.encode())
-    # A comma in the first line decides for commas: this header is of two columns.
-    assert open_table(path, "items").columns == ("a;b;c", "d")
+    assert open_table(path, "items").columns == ("a", "b", "c,d")  # as the rows have it
     path.write_bytes('\ufeffa;b;c\r\n1;"x\r\ny";\r\n\r\n2;"q;""r""";z\r\n'.encode())
     assert values(path, "a", "b", "c") == [("1", "x\r\ny", None), ("2", 'q;"r"', "z")]
     tabs = tmp_path / "t.tsv.gz"
@@ -122,7 +121,10 @@ def test_csv_errors_name_the_row_in_any_block(
     with pytest.raises(DataError, match=r"t\.csv row 101: 1 fields where .* names 2: '3'"):
         values(path, "a")
     path.write_bytes(b"a,b\n" + b"1,2\n" * 100 + b"3,\xff\n")
-    with pytest.raises(DataError, match=r"t\.csv: line 102 is not UTF-8"):
+    with pytest.raises(DataError, match=r"t\.csv: line 102 is neither UTF-8 nor Windows-1252"):
+        values(path, "b")
+    monkeypatch.setattr(csv_files, "_HEAD_BYTES", 64)  # met while the rows are read
+    with pytest.raises(DataError, match=r"t\.csv: line 102 is not UTF-8.*encoding: cp1252"):
         values(path, "b")
 
 

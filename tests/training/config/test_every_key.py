@@ -324,6 +324,11 @@ PROBES: dict[str, Probe] = {
     "schema.interactions.where[].at_least": Probe(where(), where(at_least=3)),
     "schema.interactions.where[].at_most": Probe(where(), where(at_most=3)),
     "schema.interactions.where[].one_of": Probe(where(), where(one_of=[3])),
+    **{
+        f"schema.{table}.{key}": Probe(elsewhere="tests/features/tables/test_csv_files.py")
+        for table in ("interactions", "items", "users", "others.NAME")
+        for key in ("decimal", "thousands")
+    },
     "schema.items.key": Probe(other={"schema.items": {"key": "other_item"}}),
     "schema.items.title": Probe(other={"schema.items": {"key": "item_id", "title": "title"}}),
     "schema.users.key": Probe(other={"schema.users": {"key": "other_user"}}),
