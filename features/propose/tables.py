@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from glob import escape
 from itertools import takewhile
 from pathlib import Path
 
@@ -110,7 +111,8 @@ def _merged(paths: list[str]) -> list[str]:
         # The ends of the sorted list differ first where any two do.
         ends = zip(min(members), max(members), strict=False)
         prefix = "".join(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], ends))
-        pattern = f"{prefix}*{suffix}"
+        folder, start = os.path.split(prefix)
+        pattern = os.path.join(folder, f"{escape(start)}*{suffix}")
         if len(members) > 1 and set(map(str, open_table(pattern, pattern).paths)) == set(members):
             out.append(pattern)
         else:

@@ -1,9 +1,10 @@
 """Tables on disk as a stream of batches, each row known by its file and its number.
 
 A path is a file, a glob, or a folder (flat or hive-partitioned: `country=DE/part-0.parquet`),
-Parquet or CSV, never both. Only the columns asked for are read, a batch at a time, so a table
-may be larger than memory. CSV comes as text, as do the values in partition folders: what a
-column means is decided by its role and over the whole table, never from its first block.
+Parquet or CSV, never both; or the folder of a Delta table. Only the columns asked for are read, a
+batch at a time, so a table may be larger than memory. CSV comes as text, as do the values in
+partition folders: what a column means is decided by its role and over the whole table, never from
+its first block.
 """
 
 import hashlib
@@ -18,7 +19,8 @@ from numpy.typing import NDArray
 from recsys.core.errors import DataError, Row
 from recsys.core.strict import nearest
 from recsys.features.tables.file_formats import FORMATS, format_of
-from recsys.features.tables.paths import find_files, partitions_of
+from recsys.features.tables.lakes import lake_at, refuse_in_lake
+from recsys.features.tables.paths import find_files, literal, partitions_of
 from recsys.features.tables.table_file import File, refuse_twins
 
 _NOTHING: Mapping[str, str] = {}
@@ -35,10 +37,16 @@ class Batch:
 
 
 class TableFiles:
-    """An opened table. `table` is its role in messages; `format` is "parquet" or "csv"."""
+    """An opened table. `table` is its role in messages; `format` is "parquet" or "csv".
 
-    def __init__(self, table: str, format_: str, files: Sequence[File]) -> None:
+    version: which one of a table that keeps several, as in "delta 7"; else "".
+    """
+
+    def __init__(
+        self, table: str, format_: str, files: Sequence[File], *, version: str = ""
+    ) -> None:
         self.table = table
+        self.version = version
         self.format = format_
         self._files = tuple(files)
         self._starts = [0]
@@ -124,9 +132,15 @@ def open_table(given: str | Path, table: str) -> TableFiles:
 
     Raises:
         NotFoundError: nothing is there.
-        DataError: formats are mixed, or a file is not what its name says.
+        DataError: formats are mixed, a file is not what its name says, or the folder is a table of
+            another format.
+        ConfigError: the folder is a Delta table, and the library that reads it is not installed.
     """
-    root, paths = find_files(str(given), table)
+    where = literal(given)
+    lake = lake_at(where) if where.is_dir() else None
+    root, paths = (where, list(lake.files)) if lake else find_files(str(given), table)
+    if lake is None:
+        refuse_in_lake(root, paths)
     formats = {format_of(path).name: path for path in reversed(paths)}
     if len(formats) > 1:
         names = " and ".join(f"{path} ({format_})" for format_, path in sorted(formats.items()))
@@ -137,7 +151,10 @@ def open_table(given: str | Path, table: str) -> TableFiles:
         )
     (format_,) = formats
     header = FORMATS[format_].header
-    return TableFiles(table, format_, [header(path, partitions_of(path, root)) for path in paths])
+    files = [
+        header(path, lake.files[path] if lake else partitions_of(path, root)) for path in paths
+    ]
+    return TableFiles(table, format_, files, version=lake.version if lake else "")
 
 
 def table_at(path: Path, table: str, columns: Sequence[str]) -> TableFiles:
@@ -154,6 +171,8 @@ def fingerprint(tables: Iterable[TableFiles]) -> str:
     """Return the sha256 (hex) of the bytes of all files, table by table in reading order."""
     digest = hashlib.sha256()
     for files in tables:
+        if files.version:
+            digest.update(f"{files.table} {files.version}\n".encode())
         for path in files.paths:
             # Lengths distinguish "ab" + "c" from "a" + "bc".
             digest.update(f"{files.table} {path.stat().st_size}\n".encode())

@@ -9,6 +9,7 @@ from typing import Any
 from recsys.core.errors import ConfigError
 from recsys.core.key_tree import accepts, key_tree
 from recsys.core.strict import Misfit, Written, listed, nearest, parse
+from recsys.features.tables.paths import literal
 from recsys.features.tables.sources import Sources
 from recsys.models.registry import MODELS
 from recsys.training.config.experiment import ExperimentConfig, start_of
@@ -185,13 +186,13 @@ def _resolved(sources: Sources, folder: Path) -> Sources:
     """Relative paths are relative to the configuration file."""
 
     def resolve(path: str | None) -> str | None:
-        return None if path is None else str(folder / path)
+        return None if path is None else str(folder / literal(path))
 
     return sources.model_copy(
         update={
-            "interactions": str(folder / sources.interactions),
+            "interactions": str(folder / literal(sources.interactions)),
             "items": resolve(sources.items),
             "users": resolve(sources.users),
-            "others": {name: str(folder / path) for name, path in sources.others.items()},
+            "others": {name: str(folder / literal(path)) for name, path in sources.others.items()},
         }
     )
