@@ -23,7 +23,8 @@ from recsys.features.kinds.number_lists import FLOAT
 from recsys.features.schema import Schema
 from recsys.features.tables.attributes import Attributes, read_attributes, without_duplicates
 from recsys.features.tables.ids import Ids, settle_ids
-from recsys.features.tables.ledger import is_text, mask_of, plain
+from recsys.features.tables.ledger import is_text, mask_of
+from recsys.features.tables.plain_values import plain
 from recsys.features.tables.reading import TableFiles, fingerprint, open_table
 from recsys.features.tables.sources import Policies
 from recsys.features.tables.times import NULL_WORDS

@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recsys.core.errors import DataError
-from recsys.features.tables.ledger import Ledger, is_list, is_text, mask_of, plain
+from recsys.features.tables.ledger import Ledger, is_list, is_text, mask_of
+from recsys.features.tables.plain_values import plain
 from recsys.features.tables.reading import Batch, TableFiles
 from recsys.features.tables.times import NULL_WORDS
 

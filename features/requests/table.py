@@ -37,6 +37,7 @@ from recsys.features.requests.steps import (
 from recsys.features.schema import Schema
 from recsys.features.tables.checked import Tables
 from recsys.features.tables.ledger import Ledger, is_text
+from recsys.features.tables.plain_values import plain_table
 from recsys.features.tables.reading import Batch, TableFiles
 from recsys.features.tables.rows import RowReader, RowRoles
 from recsys.features.tables.sources import Policies
@@ -151,6 +152,7 @@ def encode_requests(
             its steps does not go with the history.
     """
     require_columns(encoder.schema, origin.files(table.column_names))
+    table = plain_table(table)
     users = table.column(encoder.schema.user_key).combine_chunks()
     known_of = _attributes(encoder.schema, table, policies, origin, steps=steps)
     rows, owner, values = item_rows(table, HISTORY, item_ids, origin)

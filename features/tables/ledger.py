@@ -13,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from recsys.core.errors import DataError, Row
+from recsys.features.tables.plain_values import plain
 from recsys.features.tables.reading import TableFiles
 from recsys.features.tables.sources import Rule
 
@@ -241,16 +242,6 @@ def cells(table: pa.Table, column: str, rows: NDArray[np.int64], ledger: Ledger)
         values = pa.concat_arrays(values.chunks) if values.num_chunks else pa.nulls(0, values.type)
     values = plain(values)
     return Cells(column, values, rows, ledger, ledger.files.is_untyped(column))
-
-
-def plain(values: Any) -> Any:
-    """Return Arrow values of a type that Arrow computes with, (N,): of dictionaries the values."""
-    kind = values.type
-    if pa.types.is_dictionary(kind):
-        return plain(values.dictionary).take(values.indices)
-    if pa.types.is_float16(kind):
-        return values.cast(pa.float32())
-    return values.cast(pa.large_string()) if pa.types.is_string_view(kind) else values
 
 
 def is_text(kind: pa.DataType) -> bool:

@@ -21,6 +21,7 @@ from recsys.core.strict import nearest
 from recsys.features.tables.file_formats import FORMATS, format_of
 from recsys.features.tables.lakes import lake_at, refuse_in_lake
 from recsys.features.tables.paths import find_files, literal, partitions_of
+from recsys.features.tables.plain_values import plain_table
 from recsys.features.tables.table_file import File, refuse_twins
 
 _NOTHING: Mapping[str, str] = {}
@@ -110,7 +111,7 @@ class TableFiles:
             self._starts.append(start)
             own = [name for name in columns if name in file.columns]
             for part in FORMATS[self.format].read(file, own):
-                table = _with_partitions(part, file, columns)
+                table = plain_table(_with_partitions(part, file, columns))
                 yield Batch(table, np.arange(start, start + len(table)))
                 start += len(table)
 

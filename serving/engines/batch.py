@@ -29,6 +29,7 @@ from recsys.features.requests.steps import refuse_unknown_columns
 from recsys.features.requests.table import Requests, request_table, require_columns
 from recsys.features.schema import Schema
 from recsys.features.tables.checked import Tables, read_tables
+from recsys.features.tables.plain_values import plain_table
 from recsys.features.tables.reading import open_table, table_at
 from recsys.features.tables.sources import Sources
 from recsys.serving.engines.parts import mark_done, write_parts
@@ -276,7 +277,7 @@ def shards_of_requests(scorer: Scorer, given: str, *, with_history: bool = True)
             _check_columns(scorer, path, file.schema_arrow.names)
         with path.open("rb") as whole:
             digest.update(hashlib.file_digest(whole, "sha256").digest())
-        keys.append(file.read(columns=[key]).column(key))
+        keys.append(plain_table(file.read(columns=[key])).column(key))
         first = 0
         for group in range(file.num_row_groups):
             name = f"part-{number:05d}-{group:05d}.parquet"
