@@ -118,7 +118,9 @@ def profile_table(files: TableFiles, given: str) -> TableProfile:
     parts: list[Batch] = []
     rows, complete = 0, True
     left_out = _left_out(files)
-    for batch in files.batches([name for name in files.columns if name not in left_out]):
+    looked_at = [name for name in files.columns if name not in left_out]
+    partial = {name: path for name, path in files.partial().items() if name in looked_at}
+    for batch in files.batches(looked_at, some=partial):
         if rows >= _SAMPLE_ROWS:
             complete = False
             break
@@ -131,16 +133,17 @@ def profile_table(files: TableFiles, given: str) -> TableProfile:
         name: _profile(name, table.column(name), untyped=files.is_untyped(name))
         for name in table.column_names
     }
-    why = tuple(f"{given}: {sentence}" for sentence in left_out.values())
+    nulls = [
+        f"column '{name}' is null in the rows of files without it, such as {path}"
+        for name, path in partial.items()
+    ]
+    why = tuple(f"{given}: {sentence}" for sentence in (*left_out.values(), *nulls))
     return TableProfile(files, given, columns, rows, complete, why)
 
 
 def _left_out(files: TableFiles) -> dict[str, str]:
     """Return the columns that are not looked at, and why."""
-    found = {
-        name: f"column '{name}' is left out: {path} has no such column"
-        for name, path in files.partial().items()
-    }
+    found: dict[str, str] = {}
     for name in files.columns:
         if not name.strip():
             found[name] = "a column without a name is left out; pandas writes its row numbers so"

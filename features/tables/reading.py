@@ -8,7 +8,7 @@ its first block.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,10 +31,15 @@ pa.enable_signal_handlers(False)
 
 @dataclass(frozen=True)
 class Batch:
-    """Consecutive rows of one file; rows (N,) int64 numbers them over the whole table from 0."""
+    """Consecutive rows of one file.
+
+    rows (N,) int64 numbers them over the whole table from 0. lacking: columns that other files have
+    and this one has not; they are null.
+    """
 
     table: pa.Table
     rows: NDArray[np.int64]
+    lacking: tuple[str, ...] = ()
 
 
 class TableFiles:
@@ -59,9 +64,10 @@ class TableFiles:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Columns of the first file; every file must have those that are read."""
-        first = self._files[0]
-        return (*first.columns, *(name for name in first.partitions if name not in first.columns))
+        """Columns of all files, those of the first one first, then those of folders' names."""
+        own = [name for file in self._files for name in file.columns]
+        folders = [name for file in self._files for name in file.partitions]
+        return tuple(dict.fromkeys([*own, *folders]))
 
     def partial(self) -> dict[str, Path]:
         """Return the columns that some files have and others lack, with the first that lacks it."""
@@ -74,22 +80,35 @@ class TableFiles:
 
     def is_untyped(self, column: str) -> bool:
         """Whether values come as text whose type is still to be decided."""
-        return FORMATS[self.format].untyped or column not in self._files[0].columns
+        return FORMATS[self.format].untyped or not any(
+            column in file.columns for file in self._files
+        )
 
-    def require(self, columns: Iterable[str], remedies: Mapping[str, str] = _NOTHING) -> None:
+    def require(
+        self,
+        columns: Iterable[str],
+        remedies: Mapping[str, str] = _NOTHING,
+        *,
+        some: Collection[str] = (),
+    ) -> None:
         """Check that every file has `columns`.
 
         Args:
             columns: names of columns.
             remedies: column -> what else may be done where it is missing.
+            some: those of `columns` that some files may lack, where they are null.
 
         Raises:
-            DataError: one is missing; the nearest column is named.
+            DataError: one is missing; the nearest column is named. Or a file has it in other
+                letters, as in "Brand" for "brand".
         """
         for column in columns:
+            there = any(column in (*file.columns, *file.partitions) for file in self._files)
             for file in self._files:
                 have = [*file.columns, *file.partitions]
-                if column not in have:
+                if column not in have and not (
+                    there and column in some and column.lower() not in map(str.lower, have)
+                ):
                     raise DataError(
                         f"the {self.table} table has no such column{nearest(column, have)}; "
                         f"its columns are {', '.join(have)}",
@@ -98,13 +117,15 @@ class TableFiles:
                         remedy=remedies.get(column, ""),
                     )
 
-    def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
+    def batches(self, columns: Sequence[str], *, some: Collection[str] = ()) -> Iterator[Batch]:
         """Yield the rows of all files in order, with `columns` alone.
+
+        `some`: those of `columns` that some files may lack; their rows are null there.
 
         Raises:
             DataError: a file cannot be parsed; the message names it and, where known, the row.
         """
-        self.require(columns)
+        self.require(columns, some=some)
         self._starts = []
         start = 0
         for file in self._files:
@@ -112,7 +133,10 @@ class TableFiles:
             own = [name for name in columns if name in file.columns]
             for part in FORMATS[self.format].read(file, own):
                 table = plain_table(_with_partitions(part, file, columns))
-                yield Batch(table, np.arange(start, start + len(table)))
+                lacking = tuple(
+                    name for name in columns if name not in (*file.columns, *file.partitions)
+                )
+                yield Batch(table, np.arange(start, start + len(table)), lacking)
                 start += len(table)
 
     def places(self, rows: NDArray[np.int64]) -> tuple[Row, ...]:
@@ -188,6 +212,8 @@ def _with_partitions(part: pa.Table, file: File, columns: Sequence[str]) -> pa.T
     for name in columns:
         if name in file.columns:
             arrays.append(part.column(name))
+        elif name not in file.partitions:
+            arrays.append(pa.nulls(len(part)))
         else:
             value = pa.array([file.partitions[name]], pa.string())
             arrays.append(value.take(pa.array(np.zeros(len(part), np.int64))))

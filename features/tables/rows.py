@@ -24,10 +24,12 @@ from recsys.features.tables.conditions import conditions_met
 from recsys.features.tables.ids import IdCheck
 from recsys.features.tables.ledger import Cells, Drop, Ledger, Mask, cells
 from recsys.features.tables.reading import Batch, TableFiles
-from recsys.features.tables.sources import Policies
+from recsys.features.tables.sources import Policies, Rule
 from recsys.features.tables.times import TimeCheck
 from recsys.features.tables.values import labels, orders, outcomes, split_parts, weights
 
+_LACKING = "the file has no such column, others of the table have; it is null there"
+_NULL_THERE = Rule("missing column", choice="")
 IdRole = Literal["user", "item", "session", "key"]
 """Whose ids: of a log, or the key of a table with one row a key."""
 CellOf = Callable[[str], Cells]
@@ -88,15 +90,25 @@ class RowRoles:
         return list(dict.fromkeys([*self.plain, *columns_of(self.features)]))
 
     @property
+    def optional(self) -> list[str]:
+        """The columns that a file of several may lack: those of features alone."""
+        needed = self._needed
+        return [name for name in self.converted if name not in needed]
+
+    @property
     def columns(self) -> list[str]:
         """What is read, each column once."""
+        return list(dict.fromkeys([*self._needed, *self.converted]))
+
+    @property
+    def _needed(self) -> list[str]:
+        """The columns with a role of their own."""
         clock = self.time.column if self.time else self.order
         wanted = [*self.ids.values(), clock, self.weight, self.part]
         wanted += [self.label.column] if self.label else []
         wanted += [outcome.column for outcome in self.outcomes]
         wanted += [condition.column for condition in self.where]
-        wanted += self.converted
-        return list(dict.fromkeys(name for name in wanted if name is not None))
+        return [name for name in wanted if name is not None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +173,7 @@ class RowReader:
             DataError: a column is missing, or wrong as a whole. Single bad rows are in the ledger
                 once the last batch was asked for.
         """
-        for batch in self._files.batches(self._roles.columns):
+        for batch in self._files.batches(self._roles.columns, some=self._roles.optional):
             rows = self.read(batch)
             if len(rows):
                 yield rows
@@ -180,6 +192,9 @@ class RowReader:
         rows = batch.rows[chosen]
         if len(rows) == 0:
             return self._none()
+
+        for name in batch.lacking:
+            self._ledger.note(name, _LACKING, rows, rule=_NULL_THERE)
 
         def cell(name: str) -> Cells:
             return cells(table, self._roles.called.get(name, name), rows, self._ledger)

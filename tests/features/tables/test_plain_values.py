@@ -36,7 +36,10 @@ def of_runs(values: pa.Array) -> pa.Array:
 
 def arrays() -> dict[str, pa.Array]:
     """Three values of every type, the second null."""
-    found = [ONE.cast(kind) for kind in map(pa.type_for_alias, ("i1 i2 i4 i8 u1 u2 u4 u8").split())]
+    found = [
+        ONE.cast(kind)
+        for kind in map(pa.type_for_alias, ["i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"])
+    ]
     found += [pa.array([1.5, None, 0], kind) for kind in (pa.float16(), pa.float32(), pa.float64())]
     found += [
         pa.array([Decimal(1), None, Decimal(0)], kind)
@@ -139,13 +142,19 @@ def test_plain_values_are_the_same_values(name: str) -> None:
     for some in (values, values.slice(1)):
         found = plain(some)
         found.validate(full=True)
-        given = [one.decode() if isinstance(one, bytes) and len(one) < 3 and one != b"\xff" else one
-                 for one in some.to_pylist()]
+        given = [
+            one.decode() if isinstance(one, bytes) and len(one) < 3 and one != b"\xff" else one
+            for one in some.to_pylist()
+        ]
         if given != found.to_pylist():
             assert "uuid" in name or "binary[16]" in name or "binary" in name or "bool8" in name
             if "uuid" in name or "[16]" in name:
-                raw = [None if one is None else str(uuid.UUID(bytes=one if isinstance(one, bytes) else one.bytes))
-                       for one in some.to_pylist()]
+                raw = [
+                    None
+                    if one is None
+                    else str(uuid.UUID(bytes=one if isinstance(one, bytes) else one.bytes))
+                    for one in some.to_pylist()
+                ]
                 assert found.to_pylist() == raw
 
 
