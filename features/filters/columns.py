@@ -165,7 +165,7 @@ class FreshItems:
             found.ledger.check()
             values = _whole(found.columns.column(name))
             return _cut(values, name, features), found.ids.rows
-        parts = [batch.table.column(0) for batch in self.files.batches([name])]
+        parts = [batch.table.column(0) for batch in self.files.batches([name], some=[name])]
         chunks = [plain(chunk) for part in parts for chunk in part.chunks]
         values = _joined(chunks, self.files, name)
         if self.files.is_untyped(name):

@@ -72,6 +72,7 @@ def infer(paths: Sequence[Path], *, relative_to: Path | None = None) -> Inferenc
     sides: dict[str, list[str]] = {}
     if roles.user:
         log, split, used = _log_lines(draft)
+        roles.log.files.require(sorted(name for name in used if name in roles.log.files.columns))
         _check_keys(draft)
         sides = _side_lines(draft)
         _features(draft)

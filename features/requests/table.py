@@ -161,8 +161,7 @@ def encode_requests(
     seen = grouped(rows[known], owner[known], table.num_rows)
     if SEEN in table.column_names:
         seen_rows, seen_owner, _ = item_rows(table, SEEN, item_ids, origin)
-        kept = seen_rows >= 0
-        seen = grouped(seen_rows[kept], seen_owner[kept], table.num_rows)
+        seen = grouped(seen_rows[seen_rows >= 0], seen_owner[seen_rows >= 0], table.num_rows)
     with origin.named(_sources(encoder.schema, "users"), np.arange(table.num_rows)):
         block = encoder.encode("users", known_of)
     times = None
