@@ -22,13 +22,14 @@ from recsys.features.kinds.feature import Feature
 from recsys.features.schema import Condition, LabelColumn, Outcome, Schema, TimeColumn
 from recsys.features.tables.conditions import conditions_met
 from recsys.features.tables.ids import IdCheck
-from recsys.features.tables.ledger import Cells, Drop, Ledger, Mask, cells
+from recsys.features.tables.ledger import Cells, Drop, Ledger, Mask, Tally, cells
 from recsys.features.tables.reading import Batch, TableFiles
 from recsys.features.tables.sources import Policies, Rule
 from recsys.features.tables.times import TimeCheck
 from recsys.features.tables.values import labels, orders, outcomes, split_parts, weights
 
 _LACKING = "the file has no such column, others of the table have; it is null there"
+_AS_UTC = Rule("time zone", choice="")
 _NULL_THERE = Rule("missing column", choice="")
 IdRole = Literal["user", "item", "session", "key"]
 """Whose ids: of a log, or the key of a table with one row a key."""
@@ -163,6 +164,7 @@ class RowReader:
         if roles.time is not None:
             self._time = TimeCheck(roles.time.column, roles.time.unit, policies, latest)
         self._types: dict[str, tuple[pa.DataType, pa.DataType, int]] = {}
+        self._without_zone, self._has_zone = Tally(), False
         self.num_read = 0
         """Rows of the files so far, those left out among them."""
 
@@ -179,6 +181,13 @@ class RowReader:
                 yield rows
         if self._time is not None:
             self._time.finish(self._ledger)
+        if self._has_zone and self._without_zone.count and self._roles.time is not None:
+            self._ledger.note_tally(
+                self._roles.time.column,
+                "times without a zone beside times with one, read as UTC",
+                self._without_zone,
+                rule=_AS_UTC,
+            )
 
     def read(self, batch: Batch) -> Rows:
         """Return the usable rows of one batch.
@@ -245,7 +254,13 @@ class RowReader:
         if roles.weight is not None:
             found["weight"] = weights(cell(roles.weight), policies)
         if roles.time is not None and self._time is not None:
-            found["clock"] = self._time.check(cell(roles.time.column))
+            times = cell(roles.time.column)
+            found["clock"] = self._time.check(times)
+            if pa.types.is_timestamp(times.values.type):
+                if times.values.type.tz is None:
+                    self._without_zone.add(times.rows)
+                else:
+                    self._has_zone = True
         elif roles.order is not None:
             found["clock"] = orders(cell(roles.order), policies)
         if roles.label is not None:

@@ -3,14 +3,20 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from recsys.core.errors import DataError
 from recsys.features.kinds.registry import KINDS
 from recsys.features.propose.profile import profile_table
+from recsys.features.schema import TimeColumn
 from recsys.features.tables.attributes import Attributes, read_attributes
+from recsys.features.tables.ledger import Ledger
 from recsys.features.tables.reading import open_table
+from recsys.features.tables.rows import RowReader, RowRoles
 from recsys.features.tables.sources import Policies
 
 FEATURES: list[Any] = [
@@ -69,3 +75,16 @@ def test_init_says_where_a_column_is_null(tmp_path: Path) -> None:
     (why,) = profile.left_out
     assert "column 'brand' is null in the rows of files without it" in why
     assert "1.parquet" in why
+
+
+def test_times_without_a_zone_beside_zoned_ones_are_counted(tmp_path: Path) -> None:
+    plain = pa.array([1_700_000_000, 1_700_000_001]).cast(pa.timestamp("s"))
+    zoned = plain.cast(pa.timestamp("us")).cast(pa.int64()).cast(pa.timestamp("us", "UTC"))
+    for number, times in enumerate((plain, zoned)):
+        pq.write_table(pa.table({"t": times}), tmp_path / f"{number}.parquet")
+    files = open_table(tmp_path, "log")
+    ledger, roles = Ledger(files), RowRoles(time=TimeColumn(column="t", unit="datetime"))
+    first, second = RowReader(files, roles, Policies(), ledger, latest=2e9).batches()
+    np.testing.assert_array_equal(first.clock, second.clock)
+    (drop,) = ledger.settle()
+    assert (drop.rows, drop.policy, drop.examples[0].number) == (2, "time zone", 1)
