@@ -67,9 +67,7 @@ def test_a_file_that_is_gone_and_a_broken_log_are_named(table: Path) -> None:
         open_table(table, "log")
 
 
-def test_column_mapping_and_deletion_vectors_are_refused(
-    table: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_column_mapping_is_refused(table: Path) -> None:
     log = sorted((table / "_delta_log").glob("*.json"))[0]
     text = log.read_text()
     assert '"configuration":{}' in text
