@@ -45,6 +45,7 @@ IMPORTERS = {
     "hnswlib": {"recsys/retrieval/index/hnswlib_hnsw.py"},
     "scann": {"recsys/retrieval/index/scann_tree.py"},
     "usearch": {"recsys/retrieval/index/usearch_hnsw.py"},
+    "deltalake": {"features/tables/lakes.py"},
     "lancedb": {"serving/export/stores/lance.py"},
     "qdrant_client": {"serving/export/stores/load_qdrant.py"},
     "pymilvus": {"serving/export/stores/load_milvus.py"},

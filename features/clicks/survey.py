@@ -175,7 +175,7 @@ def _is_fitted(schema: Schema, feature: Feature) -> bool:
 
 def _untyped(source: ClickSource, features: Sequence[Feature]) -> set[str]:
     categories = {f.source_column for f in features if f.decides_type}
-    source.files.require(categories)
+    source.files.require(categories, some=categories)
     return {name for name in categories if source.files.is_untyped(name)}
 
 

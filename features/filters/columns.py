@@ -23,8 +23,9 @@ from recsys.features.kinds.number_lists import FLOAT
 from recsys.features.schema import Schema
 from recsys.features.tables.attributes import Attributes, read_attributes, without_duplicates
 from recsys.features.tables.ids import Ids, settle_ids
-from recsys.features.tables.ledger import is_text, mask_of, plain
+from recsys.features.tables.ledger import is_text, mask_of
 from recsys.features.tables.number_text import PLAIN, NumberText
+from recsys.features.tables.plain_values import plain
 from recsys.features.tables.reading import TableFiles, fingerprint, open_table
 from recsys.features.tables.sources import Policies
 from recsys.features.tables.times import NULL_WORDS
@@ -170,7 +171,7 @@ class FreshItems:
             found.ledger.check()
             values = _whole(found.columns.column(name))
             return _cut(values, name, features), found.ids.rows
-        parts = [batch.table.column(0) for batch in self.files.batches([name])]
+        parts = [batch.table.column(0) for batch in self.files.batches([name], some=[name])]
         chunks = [plain(chunk) for part in parts for chunk in part.chunks]
         values = _joined(chunks, self.files, name)
         if self.files.is_untyped(name):

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from recsys.core.distinct import distinct
 from recsys.data.batch import Jagged
-from recsys.features.tables.ledger import is_list, is_text, plain
+from recsys.features.tables.ledger import is_list, is_text
+from recsys.features.tables.plain_values import plain
 
 Rows = NDArray[np.int64]
 Mask = NDArray[np.bool_]

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from recsys.core.errors import DataError
 from recsys.features.propose.number_signs import signs_of
-from recsys.features.tables.ledger import Ledger, is_list, is_text, mask_of, plain
+from recsys.features.tables.ledger import Ledger, is_list, is_text, mask_of
 from recsys.features.tables.number_text import PLAIN, NumberText
+from recsys.features.tables.plain_values import plain
 from recsys.features.tables.reading import Batch, TableFiles
 from recsys.features.tables.times import NULL_WORDS
 
@@ -121,7 +122,9 @@ def profile_table(files: TableFiles, given: str) -> TableProfile:
     parts: list[Batch] = []
     rows, complete = 0, True
     left_out = _left_out(files)
-    for batch in files.batches([name for name in files.columns if name not in left_out]):
+    looked_at = [name for name in files.columns if name not in left_out]
+    partial = {name: path for name, path in files.partial().items() if name in looked_at}
+    for batch in files.batches(looked_at, some=partial):
         if rows >= _SAMPLE_ROWS:
             complete = False
             break
@@ -137,17 +140,18 @@ def profile_table(files: TableFiles, given: str) -> TableProfile:
     columns = {
         name: ColumnProfile(name, one, _type(one.type)) for name, one in (values | typed).items()
     }
-    said = (*files.said, *left_out.values(), *signs.said)
+    nulls = [
+        f"column '{name}' is null in the rows of files without it, such as {path}"
+        for name, path in partial.items()
+    ]
+    said = (*files.said, *left_out.values(), *signs.said, *nulls)
     why = tuple(f"{given}: {sentence}" for sentence in said)
     return TableProfile(files, given, columns, rows, complete, why, signs.written)
 
 
 def _left_out(files: TableFiles) -> dict[str, str]:
     """Return the columns that are not looked at, and why."""
-    found = {
-        name: f"column '{name}' is left out: {path} has no such column"
-        for name, path in files.partial().items()
-    }
+    found: dict[str, str] = {}
     for name in files.columns:
         if not name.strip():
             found[name] = "a column without a name is left out; pandas writes its row numbers so"

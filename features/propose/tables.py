@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from glob import escape
 from itertools import takewhile
 from pathlib import Path
 
@@ -85,6 +86,7 @@ def infer(
     sides: dict[str, list[str]] = {}
     if roles.user:
         log, proposed, used = _log_lines(draft, where)
+        roles.log.files.require(sorted(name for name in used if name in roles.log.files.columns))
         _check_keys(draft)
         sides = _side_lines(draft)
         _features(draft)
@@ -134,7 +136,8 @@ def _merged(paths: list[str]) -> list[str]:
         # The ends of the sorted list differ first where any two do.
         ends = zip(min(members), max(members), strict=False)
         prefix = "".join(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], ends))
-        pattern = f"{prefix}*{suffix}"
+        folder, start = os.path.split(prefix)
+        pattern = os.path.join(folder, f"{escape(start)}*{suffix}")
         if len(members) > 1 and set(map(str, open_table(pattern, pattern).paths)) == set(members):
             out.append(pattern)
         else:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from recsys.core.strict import nearest
 
 if TYPE_CHECKING:
-    from recsys.features.schema import RelationTable
+    from recsys.features.table_roles import RelationTable
 
 
 def check_links(relations: "Mapping[str, RelationTable]", taken: Collection[str]) -> None:

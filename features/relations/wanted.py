@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from recsys.features.kinds.relation_feature import LOG, RelationFeature
 from recsys.features.relations.facts import KEYS_OF
-from recsys.features.schema import Schema, TimeColumn
+from recsys.features.schema import Schema
+from recsys.features.table_roles import TimeColumn
 from recsys.features.tables.condition import Condition
 from recsys.features.tables.rows import IdRole, RowRoles
 

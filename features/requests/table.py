@@ -42,7 +42,8 @@ from recsys.features.requests.values import as_read, item_ids_as, kinds_of, one_
 from recsys.features.schema import Schema
 from recsys.features.tables.checked import Tables
 from recsys.features.tables.id_forms import written_column, written_like
-from recsys.features.tables.ledger import Ledger, is_list, is_text, plain
+from recsys.features.tables.ledger import Ledger, is_list, is_text
+from recsys.features.tables.plain_values import plain, plain_table
 from recsys.features.tables.reading import Batch, TableFiles
 from recsys.features.tables.rows import RowReader, RowRoles, forms_of_roles
 from recsys.features.tables.sources import Policies
@@ -172,7 +173,7 @@ def encode_requests(
         DataError: the user key or the history is missing, null or of the wrong type; a column of
             its steps does not go with the history.
     """
-    table = _as_read(encoder, table, origin)
+    table = _as_read(encoder, plain_table(table), origin)
     users = table.column(encoder.schema.user_key).combine_chunks()
     known_of = _attributes(encoder.schema, table, policies, origin, steps=steps)
     rows, owner, values = item_rows(table, HISTORY, item_ids, origin, encoder.schema)

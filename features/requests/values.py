@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from recsys.features.kinds.feature import Feature, Fitted
 from recsys.features.kinds.number_lists import FLOAT
 from recsys.features.requests.origin import RequestOrigin
-from recsys.features.tables.ledger import is_list, is_text, mask_of, plain
+from recsys.features.tables.ledger import is_list, is_text, mask_of
+from recsys.features.tables.plain_values import plain
 from recsys.features.tables.times import NULL_WORDS
 
 _WHOLE = r"^(0|-?[1-9][0-9]{0,19})$"

@@ -18,6 +18,8 @@ import pyarrow.parquet as pq
 
 from recsys.core.atomic import whole_file
 from recsys.core.errors import ArgumentError, DataError
+from recsys.features.tables.plain_values import plain_table
+from recsys.features.tables.table_file import refuse_twins
 
 FRAMES = Path(".recsys_cache") / "frames"
 """Where the frames of a session's calls are kept, below the working folder."""
@@ -94,6 +96,7 @@ def to_arrow(frame: Any, name: str) -> pa.Table:
         )
     if not isinstance(frame, pd.DataFrame):
         table = pa.table(frame)
+        refuse_twins(Path(name), table.column_names)
         columns = {column: _storable(table[column], column, name) for column in table.column_names}
         return pa.table(columns)
     if any(level is not None for level in frame.index.names):
@@ -126,11 +129,10 @@ def _storable(column: pa.ChunkedArray, called: str, name: str) -> pa.ChunkedArra
     Raises:
         DataError: there is no such type.
     """
-    wanted = _without_views(column.type)
-    if wanted == column.type:
+    if pa.types.is_dictionary(column.type) and not pa.types.is_string_view(column.type.value_type):
         return column
     try:
-        return pa.chunked_array([_cast(chunk, wanted) for chunk in column.chunks], wanted)
+        return plain_table(pa.table({called: column})).column(0)
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
         raise DataError(
             f"values of a type that Parquet lacks ({str(error).splitlines()[0]})",
@@ -138,24 +140,3 @@ def _storable(column: pa.ChunkedArray, called: str, name: str) -> pa.ChunkedArra
             column=called,
             remedy="cast the column to text, numbers, times or lists of them",
         ) from None
-
-
-def _cast(values: Any, wanted: pa.DataType) -> pa.Array:
-    if pa.types.is_dictionary(wanted):
-        words = values.dictionary.cast(wanted.value_type)
-        return pa.DictionaryArray.from_arrays(values.indices, words)
-    return values.cast(wanted)
-
-
-def _without_views(kind: Any) -> pa.DataType:
-    """Return an Arrow type with text and bytes in place of views of them."""
-    if pa.types.is_string_view(kind):
-        return pa.large_string()
-    if pa.types.is_binary_view(kind):
-        return pa.large_binary()
-    if pa.types.is_dictionary(kind):
-        return pa.dictionary(kind.index_type, _without_views(kind.value_type))
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        inner = _without_views(kind.value_type)
-        return kind if inner == kind.value_type else pa.large_list(inner)
-    return kind

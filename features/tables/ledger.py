@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from recsys.core.errors import DataError, Row
 from recsys.features.tables.number_text import PLAIN, NumberText
+from recsys.features.tables.plain_values import plain
 from recsys.features.tables.reading import TableFiles
 from recsys.features.tables.sources import Rule
 
@@ -255,16 +256,6 @@ def cells(
         values = pa.concat_arrays(values.chunks) if values.num_chunks else pa.nulls(0, values.type)
     values = plain(values)
     return Cells(column, values, rows, ledger, ledger.files.is_untyped(column), written)
-
-
-def plain(values: Any) -> Any:
-    """Return Arrow values of a type that Arrow computes with, (N,): of dictionaries the values."""
-    kind = values.type
-    if pa.types.is_dictionary(kind):
-        return plain(values.dictionary).take(values.indices)
-    if pa.types.is_float16(kind):
-        return values.cast(pa.float32())
-    return values.cast(pa.large_string()) if pa.types.is_string_view(kind) else values
 
 
 def is_text(kind: pa.DataType) -> bool:

@@ -1,13 +1,14 @@
 """Tables on disk as a stream of batches, each row known by its file and its number.
 
 A path is a file, a glob, or a folder (flat or hive-partitioned: `country=DE/part-0.parquet`),
-Parquet or CSV, never both. Only the columns asked for are read, a batch at a time, so a table
-may be larger than memory. CSV comes as text, as do the values in partition folders: what a
-column means is decided by its role and over the whole table, never from its first block.
+Parquet or CSV, never both; or the folder of a Delta table. Only the columns asked for are read, a
+batch at a time, so a table may be larger than memory. CSV comes as text, as do the values in
+partition folders: what a column means is decided by its role and over the whole table, never from
+its first block.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,9 @@ from numpy.typing import NDArray
 from recsys.core.errors import DataError, Row
 from recsys.core.strict import nearest
 from recsys.features.tables.file_formats import FORMATS, format_of
-from recsys.features.tables.paths import find_files, partitions_of
+from recsys.features.tables.lakes import Lake, lake_at, refuse_in_lake
+from recsys.features.tables.paths import find_files, literal, partitions_of
+from recsys.features.tables.plain_values import plain_table
 from recsys.features.tables.sources import Logs, LogSource, Source, TableSource, sources_of
 from recsys.features.tables.table_file import File, as_in_log, refuse_twins
 
@@ -29,17 +32,28 @@ pa.enable_signal_handlers(False)
 
 @dataclass(frozen=True)
 class Batch:
-    """Consecutive rows of one file; rows (N,) int64 numbers them over the whole table from 0."""
+    """Consecutive rows of one file.
+
+    rows (N,) int64 numbers them over the whole table from 0. lacking: columns that other files have
+    and this one has not; they are null.
+    """
 
     table: pa.Table
     rows: NDArray[np.int64]
+    lacking: tuple[str, ...] = ()
 
 
 class TableFiles:
-    """An opened table. `table` is its role in messages; `format` is "parquet" or "csv"."""
+    """An opened table. `table` is its role in messages; `format` is "parquet" or "csv".
 
-    def __init__(self, table: str, format_: str, files: Sequence[File]) -> None:
+    version: which one of a table that keeps several, as in "delta 7"; else "".
+    """
+
+    def __init__(
+        self, table: str, format_: str, files: Sequence[File], *, version: str = ""
+    ) -> None:
         self.table = table
+        self.version = version
         self.format = format_
         self._files = tuple(files)
         self.assumed_encoding = ""
@@ -72,9 +86,10 @@ class TableFiles:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Columns of the first file; every file must have those that are read."""
-        first = self._files[0]
-        return (*first.names, *(name for name in first.partitions if name not in first.names))
+        """Columns of all files, those of the first one first, then those of folders' names."""
+        own = [name for file in self._files for name in file.names]
+        folders = [name for file in self._files for name in file.partitions]
+        return tuple(dict.fromkeys([*own, *folders]))
 
     def partial(self) -> dict[str, Path]:
         """Return the columns that some files have and others lack, with the first that lacks it."""
@@ -87,22 +102,33 @@ class TableFiles:
 
     def is_untyped(self, column: str) -> bool:
         """Whether values come as text whose type is still to be decided."""
-        return FORMATS[self.format].untyped or column not in self._files[0].names
+        return FORMATS[self.format].untyped or not any(column in file.names for file in self._files)
 
-    def require(self, columns: Iterable[str], remedies: Mapping[str, str] = _NOTHING) -> None:
+    def require(
+        self,
+        columns: Iterable[str],
+        remedies: Mapping[str, str] = _NOTHING,
+        *,
+        some: Collection[str] = (),
+    ) -> None:
         """Check that every file has `columns`.
 
         Args:
             columns: names of columns.
             remedies: column -> what else may be done where it is missing.
+            some: those of `columns` that some files may lack, where they are null.
 
         Raises:
-            DataError: one is missing; the nearest column is named.
+            DataError: one is missing; the nearest column is named. Or a file has it in other
+                letters, as in "Brand" for "brand".
         """
         for column in columns:
+            there = any(column in (*file.names, *file.partitions) for file in self._files)
             for file in self._files:
                 have = [*file.names, *file.partitions]
-                if column not in have:
+                if column not in have and not (
+                    there and column in some and column.lower() not in map(str.lower, have)
+                ):
                     raise DataError(
                         f"the {self.table} table has no such column{nearest(column, have)}; "
                         f"its columns are {', '.join(have)}",
@@ -111,21 +137,26 @@ class TableFiles:
                         remedy=remedies.get(column, ""),
                     )
 
-    def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
+    def batches(self, columns: Sequence[str], *, some: Collection[str] = ()) -> Iterator[Batch]:
         """Yield the rows of all files in order, with `columns` alone.
+
+        `some`: those of `columns` that some files may lack; their rows are null there.
 
         Raises:
             DataError: a file cannot be parsed; the message names it and, where known, the row.
         """
-        self.require(columns)
+        self.require(columns, some=some)
         self._starts = []
         start = 0
         for file in self._files:
             self._starts.append(start)
             own = [file.own(name) for name in columns if name in file.names]
             for part in FORMATS[self.format].read(file, own):
-                table = _with_partitions(part, file, columns)
-                yield Batch(table, np.arange(start, start + len(table)))
+                table = plain_table(_with_partitions(part, file, columns))
+                lacking = tuple(
+                    name for name in columns if name not in (*file.names, *file.partitions)
+                )
+                yield Batch(table, np.arange(start, start + len(table)), lacking)
                 start += len(table)
 
     def places(self, rows: NDArray[np.int64]) -> tuple[Row, ...]:
@@ -146,14 +177,14 @@ def open_table(given: Source | Logs | Path, table: str) -> TableFiles:
 
     Raises:
         NotFoundError: nothing is there.
-        DataError: formats are mixed, a file is named twice, or is not what its name says.
+        DataError: formats are mixed, a file is named twice or not what its name says, or a folder
+            is a table of another format.
+        ConfigError: a folder is a Delta table, and the library that reads it is not installed.
     """
     sources = sources_of(given)
-    found = [(source, *find_files(source.path, table)) for source in sources]
-    _refuse_again([path for _, _, paths in found for path in paths], table)
-    formats = {
-        format_of(path).name: path for _, _, paths in reversed(found) for path in paths[::-1]
-    }
+    found = [_Found.of(source, table) for source in sources]
+    _refuse_again([path for one in found for path in one.paths], table)
+    formats = {format_of(path).name: path for one in reversed(found) for path in one.paths[::-1]}
     if len(formats) > 1:
         names = " and ".join(f"{path} ({format_})" for format_, path in sorted(formats.items()))
         raise DataError(
@@ -164,11 +195,36 @@ def open_table(given: Source | Logs | Path, table: str) -> TableFiles:
     (format_,) = formats
     header = FORMATS[format_].header
     files = [
-        _named(header(path, partitions_of(path, root), source), source)
-        for source, root, paths in found
-        for path in paths
+        _named(header(path, one.values_of(path), one.source), one.source)
+        for one in found
+        for path in one.paths
     ]
-    return TableFiles(table, format_, files)
+    version = " ".join(one.lake.version for one in found if one.lake)
+    return TableFiles(table, format_, files, version=version)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The files of one source, and what a lake says of them."""
+
+    source: TableSource
+    root: Path
+    paths: list[Path]
+    lake: Lake | None
+
+    @classmethod
+    def of(cls, source: TableSource, table: str) -> "_Found":
+        where = literal(source.path)
+        lake = lake_at(where) if where.is_dir() else None
+        if lake is not None:
+            return cls(source, where, list(lake.files), lake)
+        root, paths = find_files(source.path, table)
+        refuse_in_lake(root, paths)
+        return cls(source, root, paths, None)
+
+    def values_of(self, path: Path) -> Mapping[str, str | None]:
+        """Return the values of partition columns in a file."""
+        return self.lake.files[path] if self.lake else partitions_of(path, self.root)
 
 
 def _named(file: File, source: TableSource) -> File:
@@ -207,6 +263,8 @@ def fingerprint(tables: Iterable[TableFiles]) -> str:
     for files in tables:
         if files.declared:
             digest.update(f"{files.table} {files.declared}\n".encode())
+        if files.version:
+            digest.update(f"{files.table} {files.version}\n".encode())
         for path in files.paths:
             # Lengths distinguish "ab" + "c" from "a" + "bc".
             digest.update(f"{files.table} {path.stat().st_size}\n".encode())
@@ -221,6 +279,8 @@ def _with_partitions(part: pa.Table, file: File, columns: Sequence[str]) -> pa.T
     for name in columns:
         if name in file.names:
             arrays.append(part.column(file.own(name)))
+        elif name not in file.partitions:
+            arrays.append(pa.nulls(len(part)))
         else:
             value = pa.array([file.partitions[name]], pa.string())
             arrays.append(value.take(pa.array(np.zeros(len(part), np.int64))))

@@ -19,13 +19,8 @@ from numpy.typing import NDArray
 from recsys.core.errors import DataError
 from recsys.features.kinds.convert import columns_of, common_type, convert_columns
 from recsys.features.kinds.feature import Feature
-from recsys.features.schema import (
-    EventTypes,
-    LabelColumn,
-    Outcome,
-    Schema,
-    TimeColumn,
-)
+from recsys.features.schema import Schema
+from recsys.features.table_roles import EventTypes, LabelColumn, Outcome, TimeColumn
 from recsys.features.tables.condition import Condition
 from recsys.features.tables.conditions import condition_holds, conditions_met
 from recsys.features.tables.id_forms import IdForm
@@ -33,7 +28,7 @@ from recsys.features.tables.ids import IdCheck
 from recsys.features.tables.ledger import Cells, Drop, Ledger, Mask, cells
 from recsys.features.tables.number_text import PLAIN, NumberText
 from recsys.features.tables.reading import Batch, TableFiles
-from recsys.features.tables.sources import Policies
+from recsys.features.tables.sources import Policies, Rule
 from recsys.features.tables.time_check import TimeCheck
 from recsys.features.tables.values import (
     event_types,
@@ -44,6 +39,8 @@ from recsys.features.tables.values import (
     weights,
 )
 
+_LACKING = "the file has no such column, others of the table have; it is null there"
+_NULL_THERE = Rule("missing column", choice="")
 IdRole = Literal["user", "item", "session", "key", "link"]
 """Whose ids: of a log, the key of a table with one row a key, or what leads to another table."""
 CellOf = Callable[[str], Cells]
@@ -125,16 +122,26 @@ class RowRoles:
         return list(dict.fromkeys([*self.plain, *columns_of(self.features)]))
 
     @property
+    def optional(self) -> list[str]:
+        """The columns that a file of several may lack: those of features alone."""
+        needed = self._needed
+        return [name for name in self.converted if name not in needed]
+
+    @property
     def columns(self) -> list[str]:
         """What is read, each column once."""
+        return list(dict.fromkeys([*self._needed, *self.converted]))
+
+    @property
+    def _needed(self) -> list[str]:
+        """The columns with a role of their own."""
         clock = self.time.column if self.time else self.order
         wanted = [*self.ids.values(), clock, self.weight, self.part]
         wanted += [self.label.column] if self.label else []
         wanted += [outcome.column for outcome in self.outcomes]
         wanted += [condition.column for condition in self.where]
         wanted += [role.column for role in (self.events, self.targets) if role is not None]
-        wanted += self.converted
-        return list(dict.fromkeys(name for name in wanted if name is not None))
+        return [name for name in wanted if name is not None]
 
 
 def forms_of_roles(schema: Schema) -> dict[IdRole, IdForm]:
@@ -213,7 +220,7 @@ class RowReader:
             DataError: a column is missing, or wrong as a whole. Single bad rows are in the ledger
                 once the last batch was asked for.
         """
-        for batch in self._files.batches(self._roles.columns):
+        for batch in self._files.batches(self._roles.columns, some=self._roles.optional):
             rows = self.read(batch)
             if len(rows):
                 yield rows
@@ -237,6 +244,9 @@ class RowReader:
         rows = batch.rows[chosen]
         if len(rows) == 0:
             return self._none()
+
+        for name in batch.lacking:
+            self._ledger.note(name, _LACKING, rows, rule=_NULL_THERE)
 
         def cell(name: str) -> Cells:
             called = self._roles.called.get(name, name)
@@ -291,9 +301,6 @@ class RowReader:
             types, named = event_types(cell(roles.events.column), roles.events, policies)
             found["type"] = types, named
             found["weight"] = _weighted(found.get("weight"), types, roles.events)
-        if roles.targets is not None:
-            holds = condition_holds(cell(roles.targets.column), roles.targets)
-            found["target"] = holds, np.ones(len(holds), bool)
         if roles.time is not None and self._time is not None:
             found["clock"] = self._time.check(cell(roles.time.column))
         elif roles.order is not None:
@@ -306,7 +313,15 @@ class RowReader:
             found["outcomes"] = np.stack(columns, axis=1), np.logical_and.reduce(usable)
         if roles.part is not None:
             found["part"] = split_parts(cell(roles.part))
-        return found
+        return found | self._targets(cell)
+
+    def _targets(self, cell: CellOf) -> dict[str, tuple[NDArray[Any], Mask]]:
+        """Return which rows are asked for, where that is declared; as `_values` does."""
+        targets = self._roles.targets
+        if targets is None:
+            return {}
+        holds = condition_holds(cell(targets.column), targets)
+        return {"target": (holds, np.ones(len(holds), bool))}
 
     def _check_types(self, cell: CellOf, columns: Mapping[str, pa.Array]) -> None:
         """Refuse a column of another type than it had in an earlier file."""

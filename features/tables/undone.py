@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.core.errors import Row
-from recsys.features.schema import EventTypes
+from recsys.features.table_roles import EventTypes
 from recsys.features.tables.ledger import Drop
 from recsys.features.tables.reading import TableFiles
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from recsys.core.strict import nearest
 from recsys.features.kinds.convert import number
-from recsys.features.schema import EventTypes, LabelColumn, Outcome
+from recsys.features.table_roles import EventTypes, LabelColumn, Outcome
 from recsys.features.tables.conditions import is_one_of
 from recsys.features.tables.ledger import Cells, Mask, is_list, is_text, mask_of
 from recsys.features.tables.sources import Policies

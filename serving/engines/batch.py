@@ -30,6 +30,7 @@ from recsys.features.requests.table import Requests, request_table, require_colu
 from recsys.features.schema import Schema
 from recsys.features.tables.checked import Tables, read_tables
 from recsys.features.tables.id_forms import written_column, written_like
+from recsys.features.tables.plain_values import plain_table
 from recsys.features.tables.reading import open_table, table_at
 from recsys.features.tables.sources import Sources, path_words
 from recsys.serving.engines.parts import mark_done, write_parts
@@ -278,7 +279,8 @@ def shards_of_requests(scorer: Scorer, given: str, *, with_history: bool = True)
             _check_columns(scorer, path, file.schema_arrow.names)
         with path.open("rb") as whole:
             digest.update(hashlib.file_digest(whole, "sha256").digest())
-        own = written_column(file.read(columns=[key]), key, scorer.schema.ids.users)
+        read = plain_table(file.read(columns=[key]))
+        own = written_column(read, key, scorer.schema.ids.users)
         keys.append(own.column(key))
         first = 0
         for group in range(file.num_row_groups):

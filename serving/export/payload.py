@@ -16,7 +16,8 @@ from recsys.core.errors import ConfigError, DataError
 from recsys.core.strict import nearest
 from recsys.features.bundle.files import read_items
 from recsys.features.filters.columns import CatalogueColumns
-from recsys.features.tables.ledger import is_list, is_text, plain
+from recsys.features.tables.ledger import is_list, is_text
+from recsys.features.tables.plain_values import plain
 from recsys.serving.recommend.scorer import Scorer
 
 TIME = pa.timestamp("us", tz="UTC")

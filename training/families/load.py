@@ -9,6 +9,7 @@ from typing import Any
 from recsys.core.errors import ConfigError
 from recsys.core.key_tree import accepts, key_tree
 from recsys.core.strict import Misfit, Written, listed, nearest, parse
+from recsys.features.tables.paths import literal
 from recsys.features.tables.sources import Sources
 from recsys.models.registry import MODELS
 from recsys.training.config.experiment import ExperimentConfig, start_of
@@ -184,4 +185,4 @@ def _kinds_with(own: Family[Any], place: tuple[str, ...]) -> list[str]:
 
 def _resolved(sources: Sources, folder: Path) -> Sources:
     """Relative paths are relative to the configuration file."""
-    return sources.model_copy(update=sources.relocated(lambda path: str(folder / path)))
+    return sources.model_copy(update=sources.relocated(lambda path: str(folder / literal(path))))

@@ -20,7 +20,7 @@ from recsys.features.dataset.session_queries import build_session_queries
 from recsys.features.dataset.sessions import SessionConfig, cut_sessions
 from recsys.features.dataset.split import SplitConfig, assign
 from recsys.features.requests.table import request_table
-from recsys.features.schema import EventTypes
+from recsys.features.table_roles import EventTypes
 from recsys.features.tables.undone import NEVER
 
 Make = Callable[..., Dataset]

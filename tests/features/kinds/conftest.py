@@ -16,7 +16,8 @@ from recsys.features.kinds.feature import Encoded, Feature
 from recsys.features.kinds.registry import KINDS
 from recsys.features.kinds.suggestion import Look, Suggestion
 from recsys.features.propose.profile import ColumnProfile
-from recsys.features.schema import InteractionsTable, Schema
+from recsys.features.schema import Schema
+from recsys.features.table_roles import InteractionsTable
 
 LATEST = 1_800_000_000.0
 

@@ -22,7 +22,8 @@ from recsys.features.dataset.split import TEST, TRAIN, VALIDATION
 from recsys.features.requests.origin import RequestOrigin
 from recsys.features.requests.steps import refuse_unknown_columns, since_the_last_pause
 from recsys.features.requests.table import Requests, encode_requests, request_table
-from recsys.features.schema import Schema, TimeColumn
+from recsys.features.schema import Schema
+from recsys.features.table_roles import TimeColumn
 from recsys.features.tables.sources import Policies
 from recsys.features.tables.times import NULL_TIME
 

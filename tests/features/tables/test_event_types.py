@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from recsys.core.errors import DataError
-from recsys.features.schema import EventTypes, InteractionsTable
+from recsys.features.table_roles import EventTypes, InteractionsTable
 from recsys.features.tables.checked import Tables
 from recsys.features.tables.undone import taken_back
 

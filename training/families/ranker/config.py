@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 from recsys.bundle.calibration import Kind as CalibrationKind
 from recsys.core.strict import listed, nearest
 from recsys.embeddings.table import ADAM_RATE, Optimizer, TableConfig
-from recsys.features.schema import Outcome
+from recsys.features.table_roles import Outcome
 from recsys.features.tables.sources import LabelledSources
 from recsys.models.rankers import RANKERS, RankerConfig
 from recsys.training.config.experiment import LearnedExperiment
