@@ -20,7 +20,8 @@ from recsys.features.kinds.feature import Encoded, Feature, Fit, Fitted, Integer
 from recsys.features.kinds.sparse import settled
 from recsys.features.kinds.suggestion import Look, Suggestion
 from recsys.features.propose.profile import ColumnProfile
-from recsys.features.propose.roles import has_word, time_guess
+from recsys.features.propose.roles import has_word
+from recsys.features.propose.time_columns import time_guess
 from recsys.features.propose.time_texts import odd_rows
 from recsys.features.tables.ledger import Cells
 from recsys.features.tables.sources import Policies

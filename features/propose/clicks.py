@@ -12,12 +12,11 @@ from recsys.features.propose.roles import (
     is_known_afterwards,
     label_columns,
     split_column,
-    time_columns,
-    unused_times,
     weight_columns,
 )
 from recsys.features.propose.sizes import SMALL_LOG, ranker_sizes
 from recsys.features.propose.suggest import suggest
+from recsys.features.propose.time_columns import time_columns, unused_times
 from recsys.features.propose.time_texts import TimeGuess, guessed_instants
 from recsys.features.propose.yaml_text import flow, section
 

@@ -132,8 +132,7 @@ def inspect(
         notes: what is good to know besides.
         session_lengths: (S,) rows of each session, where the log is cut.
     """
-    events = tables.events
-    columns = _columns(schema, tables)
+    events, columns = tables.events, _columns(schema, tables)
     pairs = events.user_row.astype(np.int64) * tables.items.num_rows + events.item_row
     pairs_there, pair = distinct_codes(pairs)
     across = int(seen_earlier(pair, parts, np.ones(len(pair), bool)).sum())

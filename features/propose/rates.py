@@ -17,7 +17,8 @@ from recsys.features.encoding.label_sums import LabelSums
 from recsys.features.kinds.rate import RateFeature
 from recsys.features.propose.draft import Draft
 from recsys.features.propose.profile import ColumnProfile
-from recsys.features.propose.roles import split_column, time_columns
+from recsys.features.propose.roles import split_column
+from recsys.features.propose.time_columns import time_columns
 from recsys.features.propose.time_texts import guessed_instants
 from recsys.features.propose.yaml_text import flow
 

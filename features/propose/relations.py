@@ -3,7 +3,8 @@
 from recsys.features.kinds.relation_feature import LOG
 from recsys.features.propose.draft import Draft, side_name
 from recsys.features.propose.profile import TableProfile
-from recsys.features.propose.roles import Key, joining_keys, time_columns
+from recsys.features.propose.roles import Key, joining_keys
+from recsys.features.propose.time_columns import time_columns
 from recsys.features.propose.time_texts import TimeGuess
 from recsys.features.propose.yaml_text import flow
 

@@ -37,11 +37,10 @@ from recsys.features.propose.roles import (
     order_column,
     rating_column,
     split_column,
-    time_columns,
-    unused_times,
 )
 from recsys.features.propose.sessions import session_lines
 from recsys.features.propose.suggest import suggest, title_of
+from recsys.features.propose.time_columns import time_columns, unused_times
 from recsys.features.propose.yaml_text import flow
 from recsys.features.tables.reading import open_table
 from recsys.features.tables.sources import TableSource

@@ -133,8 +133,7 @@ def read_tables(
         DataError: a table is not as declared; file, column, rows and remedy are named.
         ConfigError: tables and sources do not go together.
     """
-    files = _open(schema, sources)
-    latest = latest_seconds(policies, now)
+    files, latest = _open(schema, sources), latest_seconds(policies, now)
     log, drops = read_log(
         files["interactions"],
         schema,
@@ -149,13 +148,8 @@ def read_tables(
     log = replace(log, items=ids["items"], users=ids["users"])
     if log.sessions is not None:
         log = replace(log, sessions=settle_ids([log.sessions], policies)[0])
-    drops += log.ledger.settle()
-    for name, attributes in others.items():
-        others[name] = without_duplicates(attributes, policies)
-        drops += others[name].ledger.settle()
-    log = without_unknown(log, schema, others, policies)
-    log = _without_repeats(log, schema, policies)
-    drops += log.ledger.settle()
+    log, dropped = _thinned(log, schema, others, policies)
+    drops += dropped
     items, item_row = _side("items", schema, others, log.items)
     users, user_row = _side("users", schema, others, log.users)
     for attributes in others.values():
@@ -165,15 +159,27 @@ def read_tables(
         "user": users.column(schema.user_key),
         "item": items.column(schema.item_key),
     }
-    events, undoing = _undone(
-        _events(log, schema, user_row, item_row), schema, files["interactions"]
-    )
+    events = _events(log, schema, user_row, item_row)
+    events, undoing = _undone(events, schema, files["interactions"])
     events, matches, further = with_relations(events, schema, relations, keys)
     drops = [*drops, *undoing, *further]
     said = tuple(one for table in files.values() for one in table.said)
     used = fingerprint(files.values())
     tables = Tables(items, users, events, tuple(drops), used, matches, said)
     return tables if to_part else without_undone(schema, tables)
+
+
+def _thinned(
+    log: Log, schema: Schema, others: dict[str, Attributes], policies: Policies
+) -> tuple[Log, list[Drop]]:
+    """Return the log without unknown keys and repeats, and what was dropped; thin out `others`."""
+    drops = log.ledger.settle()
+    for name, attributes in others.items():
+        others[name] = without_duplicates(attributes, policies)
+        drops += others[name].ledger.settle()
+    log = without_unknown(log, schema, others, policies)
+    log = _without_repeats(log, schema, policies)
+    return log, drops + log.ledger.settle()
 
 
 def without_undone(schema: Schema, tables: Tables, gone: NDArray[np.bool_] | None = None) -> Tables:

@@ -19,14 +19,13 @@ from recsys.core.errors import ConfigError, DataError, Row
 from recsys.core.events import Listener, ignore
 from recsys.features.dataset.histories import Histories
 from recsys.features.dataset.sessions import sessions_of
-from recsys.features.filters.requests import OwnFilters
 from recsys.features.kinds.categorical import CategoricalFeature
 from recsys.features.pipeline.requests import whole_requests
 from recsys.features.pipeline.row_ranker import RowRanker
 from recsys.features.pipeline.searching import PipelineSearch
 from recsys.features.requests.origin import RequestOrigin
 from recsys.features.requests.steps import refuse_unknown_columns
-from recsys.features.requests.table import Requests, request_table, require_columns
+from recsys.features.requests.table import request_table, require_columns
 from recsys.features.schema import Schema
 from recsys.features.tables.checked import Tables, read_tables
 from recsys.features.tables.id_forms import written_column, written_like
@@ -34,14 +33,10 @@ from recsys.features.tables.plain_values import plain_table
 from recsys.features.tables.reading import open_table, table_at
 from recsys.features.tables.sources import Sources, path_words
 from recsys.serving.engines.parts import mark_done, write_parts
+from recsys.serving.engines.unknown_items import UNKNOWN_LISTED, UnknownItems, unknown_metadata
 from recsys.serving.recommend.filters import Filters
 from recsys.serving.recommend.reasons import CANDIDATES, FILTERED, RELEVANCE, RULES
 from recsys.serving.recommend.scorer import LISTED, OF_SOURCES, POPULAR, Scorer
-
-UNKNOWN = (b"unknown_history_items", b"first_unknown_history_item")
-UNKNOWN_LISTED = (b"unknown_listed_items", b"first_unknown_listed_item")
-"""Facts of a part: how many ids of histories, or of its requests' own lists, the catalogue lacks,
-and the first of them."""
 
 
 @dataclass(frozen=True)
@@ -93,34 +88,6 @@ class Summary:
         found = dict(vars(self))
         more = [found.pop(name) for name in ("of_relevance", "of_pipeline", "filters")]
         return {**found, **more[0], **more[1], **more[2]}
-
-
-class UnknownItems:
-    """Counts ids that the catalogue lacks over parts, and keeps the first."""
-
-    def __init__(self, names: tuple[bytes, bytes] = UNKNOWN) -> None:
-        self.count, self.first = 0, None
-        self._names = names
-
-    def add(self, part: pa.Table) -> None:
-        """Add what `unknown_metadata` wrote with a part."""
-        facts = part.schema.metadata or {}
-        count, first = self._names
-        found = int(facts.get(count, b"0"))
-        if found and not self.count:
-            self.first = json.loads(facts.get(first, b"null"))
-        self.count += found
-
-
-def unknown_metadata(requests: Requests, own: OwnFilters | None = None) -> dict[bytes, bytes]:
-    """Return how many ids of histories and lists the catalogue lacks, to be written with a part."""
-    found = [(UNKNOWN, requests.unknown_items, requests.first_unknown)]
-    if own is not None and own.unknown:
-        found.append((UNKNOWN_LISTED, own.unknown, own.first_unknown))
-    facts: dict[bytes, bytes] = {}
-    for (name, first), count, value in found:
-        facts |= {name: str(count).encode(), first: json.dumps(value).encode()}
-    return facts
 
 
 def score_to_parquet(

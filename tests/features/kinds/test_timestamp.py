@@ -16,13 +16,31 @@ DAY = 86_400
 
 
 def _columns(rng: np.random.Generator, count: int) -> dict[str, Any]:
-    return {name: rng.integers(START - 10**8, START, count) for name in ("born", "sold")}
+    found = {name: rng.integers(START - 10**8, START, count) for name in ("born", "sold")}
+    naive = [
+        dt.datetime(2023, 1, 1) + dt.timedelta(hours=int(k)) for k in rng.integers(0, 99, count)
+    ]
+    days = rng.integers(1, 13, (count, 2)).tolist()
+    return {
+        **found,
+        "naive": naive,
+        "dated": [f"{day:02d}.{month:02d}.2023" for day, month in days],
+    }
 
 
 CASE = {
     "base": BORN,
     "columns": _columns,
-    "values": {"column": ["born", "sold"], "multiplicity": [4, 5, "auto"]},
+    "values": {
+        "column": ["born", "sold"],
+        "multiplicity": [4, 5, "auto"],
+        "format": ["%d.%m.%Y", "%m.%d.%Y"],
+        "zone": [None, "Asia/Tokyo"],
+    },
+    "needs": {
+        "format": {"column": "dated", "unit": "datetime"},
+        "zone": {"column": "naive", "unit": "datetime"},
+    },
 }
 
 

@@ -9,6 +9,9 @@ from recsys.features.propose.tables import Inference, infer
 from recsys.training.families.load import load_config
 from recsys.training.families.registry import family_of
 
+AGAIN = ("evaluation.filter_seen=false",)
+"""So few items are all had soon."""
+
 
 def proposed(folder: Path, types: list[str], name: str = "event_type") -> Inference:
     """Return the proposal for a log in which six users meet items by turns of `types`."""
@@ -60,7 +63,7 @@ def test_words_of_a_shop_become_weights_targets_and_returns(tmp_path: Path) -> N
 def test_check_accepts_what_is_proposed(types: list[str], tmp_path: Path) -> None:
     found = proposed(tmp_path, types)
     assert "events" in roles_of(found)
-    config = load_config(tmp_path / "recsys.yaml")
+    config = load_config(tmp_path / "recsys.yaml", AGAIN)
     family_of(config).inspect(config)
 
 
@@ -82,10 +85,10 @@ def test_check_says_what_repeats_a_moment_later(tmp_path: Path) -> None:
     found = infer([tmp_path / "log.csv"], relative_to=tmp_path)
     path = tmp_path / "recsys.yaml"
     path.write_text(found.yaml)
-    report = family_of(load_config(path)).inspect(load_config(path))
+    report = family_of(load_config(path)).inspect(load_config(path, AGAIN))
     assert any("40 held-out rows (100%) have an earlier row" in note for note in report.notes)
     raw = yaml.safe_load(found.yaml)
     del raw["schema"]["interactions"]["targets"], raw["schema"]["interactions"]["events"]
     path.write_text(yaml.safe_dump(raw))
-    report = family_of(load_config(path)).inspect(load_config(path))
+    report = family_of(load_config(path)).inspect(load_config(path, AGAIN))
     assert any("(50%)" in one and "interactions.targets" in one for one in report.notes)

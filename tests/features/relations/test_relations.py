@@ -229,3 +229,19 @@ def test_nothing_is_later_than_the_clock(tmp_path: Path) -> None:
     rows = {**ORDER_ROWS, "at": [*ORDER_ROWS["at"][:4], int(late)]}
     with pytest.raises(DataError, match="row 5, column 'at': the time is in the future"):
         tables_of(tmp_path, schema_of(WINDOW), {"orders": rows})
+
+
+def test_times_of_a_relation_are_read_as_declared(tmp_path: Path) -> None:
+    moments = [datetime.fromtimestamp(one, UTC) for one in ORDER_ROWS["at"]]
+    texts = {**ORDER_ROWS, "at": [one.strftime("%d.%m.%Y %H:%M:%S") for one in moments]}
+    feature = {"of": "orders", "by": "user", "window": "30d"}
+    found = []
+    for zone in (None, "Asia/Tokyo"):  # nine hours earlier: what was at the same instant counts
+        time = {"column": "at", "format": "%d.%m.%Y %H:%M:%S", "zone": zone}
+        schema = schema_of(feature, relations={"orders": {**ORDERS, "time": time}})
+        tables = tables_of(tmp_path, schema, {"orders": texts})
+        found.append(tables.events.context.column("f0").to_pylist())
+    plain = schema_of(feature)
+    expected = tables_of(tmp_path, plain).events.context.column("f0").to_pylist()
+    assert found[0] == expected
+    assert found[1] != expected

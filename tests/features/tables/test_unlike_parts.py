@@ -87,4 +87,4 @@ def test_times_without_a_zone_beside_zoned_ones_are_counted(tmp_path: Path) -> N
     first, second = RowReader(files, roles, Policies(), ledger, latest=2e9).batches()
     np.testing.assert_array_equal(first.clock, second.clock)
     (drop,) = ledger.settle()
-    assert (drop.rows, drop.policy, drop.examples[0].number) == (2, "time zone", 1)
+    assert (drop.rows, drop.policy, drop.examples[0].number) == (2, "times", 1)

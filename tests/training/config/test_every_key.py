@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,7 @@ def rated(*stars: int, **more: Any) -> Json:
 
 
 EVENTS: Json = {"column": "stars", "weights": {"1": 1, "2": 2, "3": 1, "4": 1, "5": 1}}
+OF_RELATIONS = "tests/features/relations/test_relations.py"
 FOUR: Json = {**EVENTS, "weights": {"1": 1, "2": 2, "3": 1, "4": 1}}
 
 
@@ -292,6 +294,28 @@ PROBES: dict[str, Probe] = {
     "schema.interactions.time.column": Probe(
         other={"schema.interactions.time": {"column": "later", "unit": "s"}}
     ),
+    **{
+        f"schema.ids.{side}.pad": Probe(other={"schema.ids": {side: {"pad": 9}}})
+        for side in ("items", "users")
+    },
+    **{
+        f"schema.ids.{side}.prefix": Probe(elsewhere="tests/features/tables/test_id_forms.py")
+        for side in ("items", "users")
+    },
+    **{
+        f"schema.relations.NAME.{key}": Probe(
+            elsewhere="tests/features/relations/test_relations.py"
+        )
+        for key in ("keys", "id", "time.column", "time.unit", "time.format", "time.zone")
+    },
+    "schema.interactions.time.format": Probe(
+        {"schema.interactions.time": {"column": "dated", "format": "%d.%m.%Y %H:%M"}},
+        {"schema.interactions.time": {"column": "dated", "format": "%m.%d.%Y %H:%M"}},
+    ),
+    "schema.interactions.time.zone": Probe(
+        {"schema.interactions.time": {"column": "naive", "unit": "datetime"}},
+        {"schema.interactions.time": {"column": "naive", "unit": "datetime", "zone": "Asia/Tokyo"}},
+    ),
     "schema.interactions.time.unit": Probe(
         other={"schema.interactions.time": {"column": "timestamp", "unit": "ms"}}
     ),
@@ -317,6 +341,14 @@ PROBES: dict[str, Probe] = {
     ),
     "streamed: schema.others.NAME.key": Probe(other=WITH_PLOTS),
     "streamed: schema.others.NAME.joins": Probe(other=WITH_PLOTS),
+    "streamed: schema.interactions.time.zone": Probe(  # of its time only the order counts
+        {
+            "schema.interactions.time": {"column": "naive", "unit": "datetime"},
+            "policies.latest_time": "2023-03-14T10:00:00",
+            "policies.bad_times": "drop",
+        },
+        {"schema.interactions.time": {"column": "naive", "unit": "datetime", "zone": "Asia/Tokyo"}},
+    ),
     "streamed: schema.interactions.time.column": Probe(
         other={"schema.interactions.time": {"column": "other_time", "unit": "s"}}
     ),
@@ -641,6 +673,8 @@ def _tables() -> dict[str, Json]:
     log["later"] = [one + 86_400 * k for k, one in enumerate(log["timestamp"])]
     log["some_session"] = [None, *log["session_id"][1:]]
     log["other_time"] = log["timestamp"][::-1]
+    log["naive"] = [datetime.fromtimestamp(one, UTC).replace(tzinfo=None) for one in log["later"]]
+    log["dated"] = [f"{1 + k % 12:02d}.{1 + k % 11:02d}.2023 10:{k % 60:02d}" for k in range(count)]
     log["place"] = list(range(count))
     log["some_place"] = [None, *log["place"][1:]]
     log["backwards"] = list(range(count, 0, -1))
