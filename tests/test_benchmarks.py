@@ -24,7 +24,7 @@ NOT_IN_SMOKE = {
     "interests": {"interests 4, seed 0", "interests 8, seed 0"},
     "losses": {"beauty"},
     "one_request": {"wide"},
-    "pipeline": {"gowalla", "ml1m", "shop", "sports", "world_dcn"},
+    "pipeline": {"beauty", "gowalla", "ml1m", "shop", "sports", "world_dcn"},
     "pipeline_serving": {"wide"},
     "plain_fit": {"gowalla item_knn", "ml1m ease", "ml1m item_knn"},
     "retrieval_peers": {"gowalla"},
