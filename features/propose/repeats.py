@@ -86,7 +86,7 @@ def repeat_warnings(found: Repeats, num_events: int, num_items: int) -> list[str
     if found.exact_rows > _MANY_ROWS * num_events:
         warnings.append(
             f"{found.exact_rows:,} rows are equal to another one in every column that is read "
-            f"({found.exact_rows / num_events:.0%}): exported or joined twice?"
+            f"({found.exact_rows / num_events:.0%}): they may be exported or joined twice"
         )
     if found.same_title and found.same_title > _MANY_TITLES * num_items:
         title, count = found.titles[0]
