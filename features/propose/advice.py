@@ -83,7 +83,8 @@ _RULES = (
         lambda log: log.rows < SMALL_LOG and log.items <= SMALL_CATALOGUE,
         "ease",
         "fewer than 250,000 rows: fitted in seconds, and hard to beat (a shop of 229,000 events: "
-        "NDCG@10 0.163, a two-tower 0.115)",
+        "NDCG@10 0.163, a two-tower 0.115; two of 110,000, purchases asked for: 0.146 and 0.187, a "
+        "two-tower that learns from all rows 0.178 and 0.206)",
     ),
     _Rule(
         lambda log: log.timed and log.length >= _LONG_VISITS,

@@ -44,7 +44,9 @@ class RetrievalTrainingConfig(TrainingConfig):
     towards: Literal["targets", "rows"] = "targets"
     """What is learnt to find where `schema.interactions.targets` says which rows are asked for:
     these alone, or `rows`, all of them, each with its weight; only targets are evaluated either
-    way."""
+    way. Where purchases are the targets among many views, try `rows` first: with it a two-tower was
+    better in all settings on two made shops (validation NDCG@20, gap of an hour, all rows counting
+    alike, one seed: 0.189 to 0.141 and 0.234 to 0.167)."""
     max_validation_queries: PositiveInt = 10_000
     """Validation queries at most, drawn once."""
 

@@ -14,11 +14,11 @@ AGAIN = ("evaluation.filter_seen=false",)
 
 
 def proposed(folder: Path, types: list[str], name: str = "event_type") -> Inference:
-    """Return the proposal for a log in which six users meet items by turns of `types`."""
+    """Return the proposal for a log in which 48 users meet items by turns of `types`."""
     lines = [f"user_id,item_id,timestamp,{name}"]
     for k in range(240):
         day = f"2024-{1 + k // 28:02d}-{1 + k % 28:02d} 10:00:00"
-        lines.append(f"u{k % 6},i{k % 10},{day},{types[k % len(types)]}")
+        lines.append(f"u{k % 48},i{k % 10},{day},{types[k % len(types)]}")
     (folder / "log.csv").write_text("\n".join(lines) + "\n")
     found = infer([folder / "log.csv"], relative_to=folder)
     (folder / "recsys.yaml").write_text(found.yaml)
@@ -37,7 +37,7 @@ def test_words_of_a_shop_become_weights_targets_and_returns(tmp_path: Path) -> N
     roles = roles_of(found)
     assert roles["events"] == {
         "column": "event_type",
-        "weights": {"view": 1, "add_to_cart": 3, "purchase": 10},
+        "weights": {"view": 1, "add_to_cart": 1, "purchase": 1},
         "undo": {"refund": "purchase"},
         "seen": ["purchase"],
     }
@@ -46,6 +46,7 @@ def test_words_of_a_shop_become_weights_targets_and_returns(tmp_path: Path) -> N
     assert training == {"history_gap_minutes": 60, "towards": "rows"}
     said = "\n".join(found.unsure)
     assert "'event_type' holds the types of events" in said
+    assert "all rows count alike" in said
     assert "a row 'refund' takes back the last 'purchase'" in said
 
 
@@ -78,8 +79,8 @@ def test_check_says_what_repeats_a_moment_later(tmp_path: Path) -> None:
     for k in range(200):
         day = f"2024-{1 + k // 28:02d}-{1 + k % 28:02d}"
         lines += [
-            f"u{k % 7},i{k % 11},{day} 10:00:00,view",
-            f"u{k % 7},i{k % 11},{day} 10:05:00,buy",
+            f"u{k % 40},i{k % 11},{day} 10:00:00,view",
+            f"u{k % 40},i{k % 11},{day} 10:05:00,buy",
         ]
     (tmp_path / "log.csv").write_text("\n".join(lines) + "\n")
     found = infer([tmp_path / "log.csv"], relative_to=tmp_path)

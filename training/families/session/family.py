@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.features.dataset.sessions import sessions_of
+from recsys.features.propose.funnel import repeat_query_words
 from recsys.features.propose.inspect import Report
 from recsys.features.tables.checked import Tables
 from recsys.retrieval.recurrence import Recurrence
@@ -29,14 +30,27 @@ _RATES = Rates(seconds=3.6, row_us=35, epoch_row_us=25, asked_item_ns=100, mib=7
 
 
 def _inspect(config: SessionExperiment) -> Report:
-    """Check the tables; say how the log is cut into sessions, and whether items come back."""
+    """Check the tables; say how the log is cut into sessions, and where answers are repeats."""
+    length = config.model.history_length
 
-    def notes(tables: Tables, part: NDArray[np.int8]) -> tuple[str, ...]:
+    def notes(tables: Tables, parts: NDArray[np.int8]) -> tuple[str, ...]:
         sessions = sessions_of(config.schema_, tables.events, config.sessions)
         sequence = np.repeat(np.arange(len(sessions)), sessions.lengths())
         items = tables.events.item_row[sessions.order]
-        found = Recurrence.of(sequence, items, config.model.history_length)
-        return sessions.in_words(), f"repeats: {found.in_words()}"
+        found = Recurrence.of(sequence, items, length)
+        words = [sessions.in_words(), f"repeats: {found.in_words()}"]
+        evaluated = config.split.evaluated
+        if config.evaluation.queries == "events" and evaluated is not None:
+            words += repeat_query_words(
+                config.schema_,
+                tables,
+                parts,
+                sessions,
+                part=evaluated,
+                history_length=length,
+                filter_seen=config.evaluation.filter_seen,
+            )
+        return tuple(words)
 
     return inspect_tables(
         config, notes, check_rows=check_rows, cutting=config.sessions, rates=_RATES
