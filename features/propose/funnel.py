@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.core.order import stable_order
 from recsys.features.schema import Schema
 from recsys.features.tables.checked import Events
 
@@ -30,7 +31,7 @@ def just_before(schema: Schema, events: Events) -> NDArray[np.bool_] | None:
 
 def _neighbours(events: Events) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Return the rows by user, item and time, and which have both of the one before."""
-    order = np.lexsort((np.arange(len(events)), events.item_row, events.user_row))
+    order = stable_order(events.user_row, events.item_row)
     same = (np.diff(events.user_row[order]) == 0) & (np.diff(events.item_row[order]) == 0)
     return order, same
 
