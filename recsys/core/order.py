@@ -46,7 +46,7 @@ def narrowed(values: NDArray[Any]) -> tuple[NDArray[np.int64], int] | None:
     low, high = int(values.min()), int(values.max())
     if high - low > np.iinfo(np.int64).max:
         return None
-    out = values.astype(np.int64) - low
+    out = np.subtract(values, low, dtype=np.int64)
     if high - low < _WIDE:
         return out, high - low
     step = int(np.gcd.reduce(out[:: max(1, len(out) // _SAMPLE)]))
