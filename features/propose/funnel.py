@@ -6,6 +6,7 @@ In the rows of the log, and in the queries of a model of sessions that ask after
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.core.order import stable_order
 from recsys.features.dataset.session_queries import events_to_ask
 from recsys.features.dataset.sessions import Sessions
 from recsys.features.dataset.split import PART_NAMES
@@ -36,7 +37,7 @@ def just_before(schema: Schema, events: Events) -> NDArray[np.bool_] | None:
 
 def _neighbours(events: Events) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Return the rows by user, item and time, and which have both of the one before."""
-    order = np.lexsort((np.arange(len(events)), events.item_row, events.user_row))
+    order = stable_order(events.user_row, events.item_row)
     same = (np.diff(events.user_row[order]) == 0) & (np.diff(events.item_row[order]) == 0)
     return order, same
 

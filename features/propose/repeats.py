@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recsys.core.distinct import distinct_codes, distinct_counts
+from recsys.core.order import narrowed
 from recsys.features.schema import Schema
 from recsys.features.tables.checked import Events, Tables
 from recsys.features.tables.ledger import is_list
@@ -116,8 +117,7 @@ def _exact_rows(schema: Schema, tables: Tables) -> int:
     timed = roles.time is not None or roles.order is not None
     pairs = events.user_row * np.int64(tables.items.num_rows) + events.item_row
     if timed:  # rows of a user are in their order: equal ones have neighbours of the same time
-        _, instant = distinct_codes(events.time)
-        pairs = _joined(pairs, instant)
+        pairs = _joined(pairs, events.time)
     values, counts = distinct_counts(pairs)
     several = values[counts > 1]
     if not len(several):
@@ -128,11 +128,19 @@ def _exact_rows(schema: Schema, tables: Tables) -> int:
 
 
 def _joined(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return one number for each pair of numbers, equal where both are."""
-    size = int(second.max(initial=0)) + 1
-    if int(first.max(initial=0)) < np.iinfo(np.int64).max // size:
-        return first * size + second
-    return distinct_codes(first)[1] * size + second
+    """Return one number for each pair of numbers, equal where both are.
+
+    first: from 0 on.
+    """
+    room, top = np.iinfo(np.int64).max, int(first.max(initial=0))
+    near = narrowed(second)
+    if near is None or top >= room // (near[1] + 1):
+        values, codes = distinct_codes(second)
+        near = codes, len(values) - 1
+    numbers, size = near[0], near[1] + 1
+    if top >= room // size:
+        first = distinct_codes(first)[1]
+    return first * size + numbers
 
 
 def _equal_rows(events: Events, rows: NDArray[np.int64], group: NDArray[np.int64]) -> int:

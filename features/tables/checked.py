@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recsys.core.errors import ConfigError, DataError
+from recsys.core.order import stable_order
 from recsys.features.relations.columns import with_relations
 from recsys.features.relations.facts import Key
 from recsys.features.relations.linking import RelationRows
@@ -302,7 +303,7 @@ def _without_repeats(log: Log, schema: Schema, policies: Policies) -> Log:
         return log
     has_clock = schema.interactions.time is not None or schema.interactions.order is not None
     clock = log.clock if has_clock else np.zeros(len(log.rows), np.int64)
-    order = np.lexsort((clock, log.items.codes, log.users.codes))
+    order = stable_order(log.users.codes, log.items.codes, clock)
     same = np.ones(len(order) - 1, bool)
     for column in (clock, log.items.codes, log.users.codes):
         same &= column[order[1:]] == column[order[:-1]]
@@ -358,7 +359,7 @@ def _events(
     time = log.clock
     if schema.interactions.time is None and schema.interactions.order is None:
         time = np.arange(len(users))
-    order = _order(users, time)
+    order = stable_order(users, time)
     return Events(
         user_row=users[order],
         item_row=item_row[log.items.codes[order]],
@@ -386,13 +387,3 @@ def _undone(events: Events, schema: Schema, files: TableFiles) -> tuple[Events, 
     drops = undoing_drops(events.type, by, events.row, role, files)
     stays = np.flatnonzero(events.type < len(role.weights))
     return replace(events, undone=undone).take(stays), drops
-
-
-def _order(users: NDArray[np.int32], time: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the stable order by user, then time."""
-    first = int(time.min())
-    bits = (int(time.max()) - first).bit_length()
-    if bits + int(users.max()).bit_length() > 62:
-        return np.lexsort((time, users))
-    key = (users.astype(np.int64) << bits) | (time - first)  # one sort is half the work of two
-    return np.argsort(key, kind="stable")

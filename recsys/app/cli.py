@@ -24,6 +24,7 @@ from recsys.app.options import AS_JSON, CONFIG, COUNT, JSON, SEED, SET, URI
 from recsys.app.ranks import wait_for_last_words
 from recsys.core.errors import UserError
 from recsys.core.folders import check_folder
+from recsys.core.imports import uncollected
 from recsys.core.system_errors import system_error
 
 INTERRUPTED = 130
@@ -199,8 +200,9 @@ def check(config: Path, overrides: tuple[str, ...], html: Path | None, as_json: 
 
     Example: recsys check recsys.yaml --html data.html
     """
-    from recsys.app.experiments import check as inspect
-    from recsys.training.families.load import load_config
+    with uncollected():
+        from recsys.app.experiments import check as inspect
+        from recsys.training.families.load import load_config
 
     report = inspect(load_config(config, overrides), html=html)
     if as_json:

@@ -28,7 +28,6 @@ from itertools import combinations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import expit
 from torch import Tensor
 
 from recsys.data.batch import FeatureBlock, FeatureLayout
@@ -42,6 +41,13 @@ Floats = NDArray[np.float64]
 Probability = Callable[[Floats], Floats]
 """What makes probabilities of logits, of any shape."""
 Pair = tuple[str, str]
+
+
+def _logistic(logits: Floats) -> Floats:
+    from scipy.special import expit
+
+    probabilities: Floats = expit(logits)
+    return probabilities
 
 
 def field_names(layout: FeatureLayout) -> tuple[str, ...]:
@@ -119,7 +125,7 @@ def permutation_importance(
     *,
     repeats: int = 5,
     seed: int = 0,
-    probability: Probability = expit,
+    probability: Probability = _logistic,
 ) -> Importance:
     """Return how much worse the rows are ranked with one field permuted over them.
 
@@ -219,7 +225,7 @@ def contributions(
     layout: FeatureLayout,
     row: FeatureBlock,
     background: FeatureBlock,
-    probability: Probability = expit,
+    probability: Probability = _logistic,
 ) -> Contributions:
     """Return how the answer to a row changes when one field at a time is another row's.
 

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 from scipy import sparse
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from recsys.plain.interactions import Integers, Ones, history_items, user_items
 from recsys.plain.kind import PlainConfig
@@ -102,6 +101,7 @@ class ImplicitAls:
         Weights that it holds multiply `confidence`; see `fit` for the rest.
         """
         from implicit.cpu.als import AlternatingLeastSquares
+        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
         l2 = l2_share * user_matrix.nnz / user_matrix.shape[1]
         # `implicit` has threads of its own over rows; those of BLAS would compete with them.

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 from scipy import sparse
-from scipy.sparse.linalg import svds
 
 from recsys.plain.interactions import (
     CELLS_AT_ONCE,
@@ -148,6 +147,8 @@ def right_vectors(
     if rank >= most:
         vectors = np.linalg.svd(matrix.toarray(), full_matrices=False)[2][:rank]
     else:
+        from scipy.sparse.linalg import svds
+
         start = np.full(most, most**-0.5, np.float32)
         vectors = svds(matrix, k=rank, v0=start, return_singular_vectors="vh")[2]  # type: ignore[arg-type]
     vectors = np.ascontiguousarray(vectors, np.float32)

@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy.linalg import lapack
 
 from recsys.plain.interactions import (
     Integers,
@@ -68,6 +67,8 @@ class Ease:
         Raises:
             ValueError: l2 is so small that the matrix is singular in single precision.
         """
+        from scipy.linalg import lapack
+
         gram = gram_of(user_items(user_row, item_row, num_items, weight=weight))
         np.einsum("ii->i", gram)[...] += np.float32(l2)
         factor, bad = lapack.spotrf(gram, lower=1, clean=0, overwrite_a=1)

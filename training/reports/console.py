@@ -7,10 +7,11 @@ right, which a line below the table names.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 _UNLIMITED = 100_000
 _WRAPPED = 24
@@ -64,10 +65,14 @@ def print_table(table: TextTable) -> None:
 
 def print_line(text: str) -> None:
     """Print a line of plain text; a terminal wraps it, nothing else does."""
+    from rich.text import Text
+
     _console().print(Text(text), soft_wrap=True)
 
 
-def _console() -> Console:
+def _console() -> "Console":
+    from rich.console import Console
+
     console = Console()
     if not console.file.isatty():
         console.width = _UNLIMITED
@@ -81,7 +86,10 @@ def _layouts(num_columns: int) -> Iterator[_Layout]:
         yield _Layout(kept, stacked=True, framed=False)
 
 
-def _built(table: TextTable, layout: _Layout) -> Table:
+def _built(table: TextTable, layout: _Layout) -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
     built = Table(title=Text(table.title, style="table.title") if table.title else None)
     if not layout.framed:
         built.box, built.pad_edge = None, False

@@ -1,9 +1,12 @@
-"""What is imported leaves the program's logging alone."""
+"""What is imported leaves the program's logging and its garbage collection alone."""
 
+import gc
 import subprocess
 import sys
 
 import pytest
+
+from recsys.core.imports import uncollected
 
 PROGRAM = """
 import logging
@@ -28,3 +31,20 @@ def test_no_library_sets_up_logging_for_the_program(imports: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[-1] == "mine: said"
+
+
+def test_garbage_is_collected_after_imports_if_it_was_before() -> None:
+    assert gc.isenabled()
+    with uncollected():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    with pytest.raises(ImportError), uncollected():
+        raise ImportError
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with uncollected():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()

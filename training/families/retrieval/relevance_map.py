@@ -7,7 +7,6 @@ a step costs a few sums over the places.
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
 
 from recsys.bundle.relevance import Relevance
 from recsys.training.evaluation.cut_lists import Floats, ScoredLists
@@ -49,6 +48,8 @@ def _newton(
     unit: Floats, hit: NDArray[np.bool_], there: NDArray[np.bool_], queries: Floats
 ) -> tuple[float, Floats]:
     """Return the slope of scores (Q, K), and intercept and weights of queries (Q, F): (1 + F,)."""
+    from scipy.special import expit
+
     rows = np.column_stack([np.ones(len(queries)), queries])
     rate = float(np.clip(hit[there].mean(), 1e-9, 1 - 1e-9))
     found = np.zeros(1 + rows.shape[1])
