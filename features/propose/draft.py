@@ -40,8 +40,8 @@ class Draft:
     """Features of `multiplicity: auto`."""
     categories: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Features of one category a row: table and column of each."""
-    relations: dict[str, str] = field(default_factory=dict)
-    """Path of each further table with many rows a key."""
+    relations: dict[str, TableProfile] = field(default_factory=dict)
+    """Each further table with many rows a key."""
     table_rows: int = 0
     """Rows of the table; 0: as many as its values ask for."""
     table_lines: list[str] = field(default_factory=list)
@@ -136,7 +136,7 @@ class Draft:
             data["users"] = roles.users.table
         paths = [entry(name, self._source(table)) for name, table in data.items()]
         others = {side_name(key): self._source(key.table) for _, key in roles.sides}
-        others |= {name: self._relative(path) for name, path in self.relations.items()}
+        others |= {name: self._source(table) for name, table in self.relations.items()}
         if others:
             paths.append("others:")
             paths += [f"  {entry(name, source)}" for name, source in others.items()]

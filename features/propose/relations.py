@@ -43,7 +43,7 @@ def _declared(
     name = stem = side_name(Key(table, next(iter(keys)), 0.0))
     while name in taken:
         name = f"more_{name}"
-    draft.relations[name] = table.given
+    draft.relations[name] = table
     for column in keys:
         profile = table.columns[column]
         if profile.type == "float":

@@ -41,6 +41,7 @@ from recsys.features.propose.roles import (
     unused_times,
 )
 from recsys.features.propose.sessions import session_lines
+from recsys.features.propose.signed_amounts import amount_lines
 from recsys.features.propose.suggest import suggest, title_of
 from recsys.features.propose.yaml_text import flow
 from recsys.features.tables.reading import open_table
@@ -197,7 +198,7 @@ def _log_lines(draft: Draft, known: Sequence[str]) -> tuple[list[str], list[str]
     others = {name for name, _ in clocks}
     draft.unsure += unused_times(log, draft.latest, used | others)
     if not roles.label:
-        where += known or _positive_lines(draft, used)
+        where += known or [*_positive_lines(draft, used), *amount_lines(draft, used)]
         lines += event_lines(draft, used)
     if any(not line.startswith("#") for line in where):
         lines += ["where:", *(f"  {line}" for line in where)]
