@@ -26,16 +26,22 @@ def amount_lines(draft: Draft, used: set[str]) -> list[str]:
     column = signed_amount(log)
     if column is None or column.name in used:
         return []
+    return [amount_line(draft, log, column)]
+
+
+def amount_line(draft: Draft, table: TableProfile, column: ColumnProfile) -> str:
+    """Return the condition that a table's amounts be above zero, and say what it leaves out."""
     least = 1 if column.is_whole else 0
     negative = int((column.numbers < 0).sum())
     others = len(column.values) - int((column.numbers >= least).sum()) - negative
     more = f", and {others:,} in which it is null or 0" if others else ""
     draft.unsure.append(
-        f"{log.given}: '{column.name}' is negative in {negative:,} rows, as returns are: "
+        f"{table.given}: '{column.name}' is negative in {negative:,} rows, as returns are: "
         f"interactions.where leaves them out{more}; the purchases that they take back stay, unless "
         "a column of types names both (interactions.events.undo)"
     )
-    return [f"- {flow({'column': column.name, 'at_least': least})}   # returns are no purchases"]
+    condition = {"column": column.name, "at_least": least}
+    return f"- {flow(condition)}   # returns are no purchases"
 
 
 def _has_returns(column: ColumnProfile) -> bool:
