@@ -15,7 +15,7 @@ def proposed(folder: Path, types: list[str], name: str = "event_type") -> Infere
     lines = [f"user_id,item_id,timestamp,{name}"]
     for k in range(240):
         day = f"2024-{1 + k // 28:02d}-{1 + k % 28:02d} 10:00:00"
-        lines.append(f"u{k % 6},i{k % 10},{day},{types[k % len(types)]}")
+        lines.append(f"u{k % 6},i{k % 53},{day},{types[k % len(types)]}")
     (folder / "log.csv").write_text("\n".join(lines) + "\n")
     found = infer([folder / "log.csv"], relative_to=folder)
     (folder / "recsys.yaml").write_text(found.yaml)
@@ -75,8 +75,8 @@ def test_check_says_what_repeats_a_moment_later(tmp_path: Path) -> None:
     for k in range(200):
         day = f"2024-{1 + k // 28:02d}-{1 + k % 28:02d}"
         lines += [
-            f"u{k % 7},i{k % 11},{day} 10:00:00,view",
-            f"u{k % 7},i{k % 11},{day} 10:05:00,buy",
+            f"u{k % 7},i{k % 41},{day} 10:00:00,view",
+            f"u{k % 7},i{k % 41},{day} 10:05:00,buy",
         ]
     (tmp_path / "log.csv").write_text("\n".join(lines) + "\n")
     found = infer([tmp_path / "log.csv"], relative_to=tmp_path)
