@@ -2,6 +2,7 @@
 
 from recsys.features.kinds.relation_feature import LOG
 from recsys.features.propose.draft import Draft, side_name
+from recsys.features.propose.number_signs import signs
 from recsys.features.propose.profile import TableProfile
 from recsys.features.propose.roles import Key, joining_keys, time_columns
 from recsys.features.propose.time_texts import TimeGuess
@@ -70,4 +71,5 @@ def _declared(
         f"{', '.join(added)} are of its rows before a row of the log; see kind: window for sums, "
         "means, shares and other spans"
     )
-    return f"{name}: {flow({'keys': keys, 'time': {'column': column, **guess.options}})}"
+    spec = {"keys": keys, "time": {"column": column, **guess.options}, **signs(table.written)}
+    return f"{name}: {flow(spec)}"

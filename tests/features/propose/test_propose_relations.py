@@ -67,14 +67,15 @@ def test_a_log_without_a_label_says_why_such_a_table_is_not_used(tmp_path: Path)
     assert "and the log lacks a label (schema.interactions.label) for them" in said[0]
 
 
-def test_the_encoding_of_such_a_table_is_declared(tmp_path: Path) -> None:
+def test_the_encoding_and_the_decimals_of_such_a_table_are_declared(tmp_path: Path) -> None:
     proposal(tmp_path, label=True)
-    lines = ["user_id,ordered_at,place"]
-    lines += [f"{k % 40},2023-12-{1 + k % 28:02d} 10:00:00,Köln" for k in range(300)]
+    lines = ["user_id;ordered_at;place;amount"]
+    lines += [f"{k % 40};2023-12-{1 + k % 28:02d} 10:00:00;Köln;{k},5" for k in range(300)]
     (tmp_path / "orders.csv").write_text("\n".join(lines) + "\n", encoding="cp1252")
     found = infer([tmp_path / "log.parquet", tmp_path / "orders.csv"], relative_to=tmp_path)
     assert yaml.safe_load(found.yaml)["data"]["others"] == {
         "orders": {"path": str(tmp_path / "orders.csv"), "encoding": "cp1252"}
     }
+    assert yaml.safe_load(found.yaml)["schema"]["relations"]["orders"]["decimal"] == ","
     (tmp_path / "recsys.yaml").write_text(found.yaml)
     assert "note: relation 'orders'" in str(preflight(load_config(tmp_path / "recsys.yaml")))

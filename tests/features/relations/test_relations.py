@@ -229,3 +229,25 @@ def test_nothing_is_later_than_the_clock(tmp_path: Path) -> None:
     rows = {**ORDER_ROWS, "at": [*ORDER_ROWS["at"][:4], int(late)]}
     with pytest.raises(DataError, match="row 5, column 'at': the time is in the future"):
         tables_of(tmp_path, schema_of(WINDOW), {"orders": rows})
+
+
+def test_ids_and_numbers_are_read_as_the_schema_writes_them(tmp_path: Path) -> None:
+    log = {**LOG, "item": [f"{one:05d}" for one in LOG["item"]]}
+    orders = {**ORDER_ROWS, "amount": ["1.005,5", "7", "100", "2", ""]}
+    raw = json.loads(
+        schema_of(
+            {"of": "orders", "by": "item"},
+            {"of": "orders", "by": "user", "take": "sum", "value": "amount"},
+            {
+                "of": "orders",
+                "by": "user",
+                "where": [{"column": "amount", "at_least": 1000}],
+            },
+            relations={"orders": {**ORDERS, "decimal": ",", "thousands": "."}},
+        ).model_dump_json(exclude_unset=True)
+    )
+    schema = Schema.model_validate_json(json.dumps({**raw, "ids": {"items": {"pad": 5}}}))
+    tables = tables_of(tmp_path, schema, {"interactions": log, "orders": orders})
+    assert column(tables, "f0") == [3.0, 1.0, 3.0, 0.0]
+    assert column(tables, "f1") == [1012.5, 1112.5, 2.0, 0.0]
+    assert column(tables, "f2") == [1.0, 1.0, 0.0, 0.0]
