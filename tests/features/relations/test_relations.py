@@ -251,3 +251,18 @@ def test_ids_and_numbers_are_read_as_the_schema_writes_them(tmp_path: Path) -> N
     assert column(tables, "f0") == [3.0, 1.0, 3.0, 0.0]
     assert column(tables, "f1") == [1012.5, 1112.5, 2.0, 0.0]
     assert column(tables, "f2") == [1.0, 1.0, 0.0, 0.0]
+
+
+def test_a_decimal_comma_that_is_not_declared_says_where_to_declare_it(tmp_path: Path) -> None:
+    spent = {"of": "orders", "by": "user", "take": "sum", "value": "amount"}
+    path = tmp_path / "orders.csv"
+    path.write_text('customer,article,at,amount\n1,10,1700000000,"9,5"\n')
+    log = tmp_path / "log.parquet"
+    pq.write_table(pa.table(LOG), log)
+    sources = Sources(interactions=str(log), others={"orders": str(path)})
+    with pytest.raises(DataError, match="set decimal of 'orders' in the schema") as caught:
+        read_tables(schema_of(spent), sources, Policies())
+    assert "schema.orders" not in str(caught.value)
+    relations = {"orders": {**ORDERS, "decimal": ","}}
+    tables = read_tables(schema_of(spent, relations=relations), sources, Policies())
+    assert column(tables) == [9.5, 9.5, 0.0, 0.0]
