@@ -114,5 +114,5 @@ def _declared(
         f"{', '.join(added)} are of its rows before a row of the log; see kind: window for sums, "
         "means, shares and other spans"
     )
-    spec = {"keys": keys, "time": {"column": column, **guess.options}, **signs(table.written)}
-    return f"{name}: {flow(spec)}"
+    role: dict[str, object] = {"keys": keys, "time": {"column": column, **guess.options}}
+    return f"{name}: {flow(role | signs(table.written))}"
