@@ -256,7 +256,7 @@ class SideTable(WrittenTable):
 _KEYS: dict[str, Key] = {"users": "user", "items": "item"}
 
 
-class RelationTable(StrictModel):
+class RelationTable(WrittenTable):
     """A table of events or facts with many rows a key (orders, visits), for kind: window."""
 
     keys: Annotated[dict[Name, Name], Field(min_length=1)]

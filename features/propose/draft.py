@@ -18,6 +18,25 @@ from recsys.features.tables.times import UNITS
 _LEAST_ROWS, _DIM = 4096, 16
 
 
+@dataclass(frozen=True)
+class MoreLog:
+    """A further table that is read as a part of the log.
+
+    columns: name in the log -> in this table. types: what its rows are. constants: what is set for
+    its rows; first: for those of the log itself.
+    """
+
+    table: TableProfile
+    columns: Mapping[str, str]
+    types: tuple[str, ...]
+    constants: Mapping[str, str | int]
+    first: Mapping[str, str | int]
+
+    def own(self, column: str) -> ColumnProfile:
+        """Return what a column of the log is in this table."""
+        return self.table.columns[self.columns.get(column, column)]
+
+
 @dataclass
 class Draft:
     """Grows while the tables are walked through.
@@ -40,8 +59,10 @@ class Draft:
     """Features of `multiplicity: auto`."""
     categories: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Features of one category a row: table and column of each."""
-    relations: dict[str, str] = field(default_factory=dict)
-    """Path of each further table with many rows a key."""
+    relations: dict[str, TableProfile] = field(default_factory=dict)
+    """Each further table with many rows a key."""
+    more_log: MoreLog | None = None
+    """A table that is a part of the log."""
     table_rows: int = 0
     """Rows of the table; 0: as many as its values ask for."""
     table_lines: list[str] = field(default_factory=list)
@@ -135,8 +156,10 @@ class Draft:
         if roles.users is not None:
             data["users"] = roles.users.table
         paths = [entry(name, self._source(table)) for name, table in data.items()]
+        if self.more_log is not None:
+            paths[:1] = self._logs(self.more_log)
         others = {side_name(key): self._source(key.table) for _, key in roles.sides}
-        others |= {name: self._relative(path) for name, path in self.relations.items()}
+        others |= {name: self._source(table) for name, table in self.relations.items()}
         if others:
             paths.append("others:")
             paths += [f"  {entry(name, source)}" for name, source in others.items()]
@@ -146,7 +169,22 @@ class Draft:
             )
         return paths
 
-    def _source(self, table: TableProfile) -> str | dict[str, str]:
+    def _logs(self, more: MoreLog) -> list[str]:
+        """Return the lines of two logs that are read as one."""
+        lines = ["interactions:   # read one after the other as one log"]
+        for table, columns, constants in (
+            (self.roles.log, {}, more.first),
+            (more.table, more.columns, more.constants),
+        ):
+            source = self._source(table)
+            names = {"columns": columns, "set": constants}
+            given = {name: dict(one) for name, one in names.items() if one}
+            if given:
+                source = {**(source if isinstance(source, dict) else {"path": source}), **given}
+            lines.append(f"  - {flow(source)}")
+        return lines
+
+    def _source(self, table: TableProfile) -> str | dict[str, object]:
         """Return the path of a table, with its encoding where that was assumed."""
         path, encoding = self._relative(table.given), table.files.assumed_encoding
         return {"path": path, "encoding": encoding} if encoding else path

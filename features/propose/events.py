@@ -16,15 +16,15 @@ from dataclasses import dataclass, field
 
 from recsys.features.propose.draft import Draft
 from recsys.features.propose.profile import ColumnProfile
-from recsys.features.propose.roles import has_word
+from recsys.features.propose.roles import has_word, tokens
 from recsys.features.propose.yaml_text import flow, section
 
 GAP_MINUTES = 60
 """What a two-tower's history leaves out before the row to find: about one visit."""
 _NAMES = {"event", "events", "action", "activity", "behavior", "behaviour", "interaction", "type"}
 _MOST_TYPES = 20
-_VIEW, _WISH, _CART, _PURCHASE = "view", "wish", "cart", "purchase"
-_KINDS = (_VIEW, _WISH, _CART, _PURCHASE)
+_VIEW, _WISH, _CART, PURCHASE = "view", "wish", "cart", "purchase"
+_KINDS = (_VIEW, _WISH, _CART, PURCHASE)
 _WORDS = {
     _VIEW: {
         "view", "views", "viewed", "pageview", "click", "clicks", "clicked", "pv", "detail",
@@ -32,18 +32,18 @@ _WORDS = {
     },
     _WISH: {"fav", "favorite", "favourite", "wishlist", "wish", "like", "save", "bookmark"},
     _CART: {"cart", "addtocart", "basket", "add", "atc", "bag"},
-    _PURCHASE: {
+    PURCHASE: {
         "purchase", "purchased", "buy", "bought", "order", "ordered", "transaction", "sale", "sold",
         "checkout", "conversion", "paid", "payment",
     },
 }  # fmt: skip
-_UNDOES_PURCHASE = {"return", "returned", "refund", "refunded", "cancel", "cancelled", "canceled",
+_UNDOESPURCHASE = {"return", "returned", "refund", "refunded", "cancel", "cancelled", "canceled",
                     "cancellation", "chargeback"}  # fmt: skip
 _UNDOES = {"remove", "removed", "delete", "deleted", "removefromcart", "unlike", "undo"}
 
 
 @dataclass
-class _Types:
+class Types:
     """What the values are: kinds: value -> view, wish, cart or purchase. undo: value -> value."""
 
     kinds: dict[str, str] = field(default_factory=dict)
@@ -60,15 +60,17 @@ def event_lines(draft: Draft, used: set[str]) -> list[str]:
 
     The column stays among those that may be features.
     """
-    found = _event_column(draft, used)
+    found = event_column(draft, used)
     if found is None:
         return []
     column, types = found
+    if draft.more_log is not None:
+        types.kinds |= dict.fromkeys(draft.more_log.types, PURCHASE)
     weights = dict.fromkeys((*types.kinds, *types.unknown), 1)
     role: dict[str, object] = {"column": column.name, "weights": weights}
     if types.undo:
         role["undo"] = types.undo
-    bought = types.of_kind(_PURCHASE)
+    bought = types.of_kind(PURCHASE)
     if bought:
         role["seen"] = bought
     wanted = bought or types.of_kind(_CART)
@@ -93,7 +95,7 @@ def gap_lines(log: list[str]) -> list[str]:
     return [section("training", lines, comment)]
 
 
-def _say(draft: Draft, column: ColumnProfile, types: _Types, wanted: tuple[str, ...]) -> None:
+def _say(draft: Draft, column: ColumnProfile, types: Types, wanted: tuple[str, ...]) -> None:
     asked = f"{', '.join(wanted)} are asked for" if wanted else "all are asked for"
     draft.unsure.append(
         f"'{column.name}' holds the types of events ({', '.join((*types.kinds, *types.unknown))}): "
@@ -116,7 +118,12 @@ def _say(draft: Draft, column: ColumnProfile, types: _Types, wanted: tuple[str, 
         draft.policy("unknown_events", "drop", words)
 
 
-def _event_column(draft: Draft, used: set[str]) -> tuple[ColumnProfile, _Types] | None:
+def names_purchases(name: str) -> bool:
+    """Whether a table's name says that its rows are purchases: "orders", "sales_2024"."""
+    return any(word.removesuffix("s") in _WORDS[PURCHASE] for word in tokens(name))
+
+
+def event_column(draft: Draft, used: set[str]) -> tuple[ColumnProfile, Types] | None:
     """Return the column of types, and what its values are; named ones first."""
     log = draft.roles.log.columns
     names = sorted((name for name in log if name not in used), key=lambda name: not _is_named(name))
@@ -139,14 +146,14 @@ def _is_named(name: str) -> bool:
     return has_word(name, _NAMES)
 
 
-def _typed(values: list[str]) -> _Types:
-    types, undoing = _Types(), dict[str, str]()
+def _typed(values: list[str]) -> Types:
+    types, undoing = Types(), dict[str, str]()
     for value in values:
         words = set(re.findall(r"[a-z]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", value).lower()))
-        if words & _UNDOES_PURCHASE or words & _UNDOES:
-            undoing[value] = _PURCHASE if words & _UNDOES_PURCHASE else _CART
+        if words & _UNDOESPURCHASE or words & _UNDOES:
+            undoing[value] = PURCHASE if words & _UNDOESPURCHASE else _CART
             continue
-        kind = next((one for one in (_PURCHASE, _CART, _WISH, _VIEW) if words & _WORDS[one]), None)
+        kind = next((one for one in (PURCHASE, _CART, _WISH, _VIEW) if words & _WORDS[one]), None)
         if kind is None:
             types.unknown.append(value)
         else:

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from recsys.features.propose.draft import Draft
 from recsys.features.propose.profile import ColumnProfile
-from recsys.features.propose.roles import Key, Roles
+from recsys.features.propose.roles import Key
 from recsys.features.tables.id_faults import IdFault, id_faults
 from recsys.features.tables.id_forms import IdForm
 from recsys.features.tables.ledger import is_text
@@ -33,7 +33,7 @@ class _Side:
 def id_form_lines(draft: Draft) -> list[str]:
     """Return the lines of `schema.ids`, and say why; say what else is wrong with ids of text."""
     lines = []
-    for side in _sides(draft.roles):
+    for side in _sides(draft):
         form = _stripped(draft, side, _matching(draft, side))
         _check_text(draft, side, form)
         if form is not None:
@@ -49,12 +49,15 @@ def id_form_lines(draft: Draft) -> list[str]:
     return lines
 
 
-def _sides(roles: Roles) -> Iterator[_Side]:
+def _sides(draft: Draft) -> Iterator[_Side]:
+    roles, further = draft.roles, draft.more_log
     for name, column, main in (
         ("items", roles.item, roles.items),
         ("users", roles.user, roles.users),
     ):
         more = [key for side, key in roles.sides if side == name]
+        if further is not None:
+            more.append(Key(further.table, further.own(column).name, 1.0))
         keys = tuple(key for key in (main, *more) if key is not None)
         yield _Side(name, (roles.log.given, roles.log.columns[column]), keys)
 

@@ -1,12 +1,24 @@
 """What `recsys init` makes of further tables with many rows a user or an item: a few windows."""
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from recsys.features.kinds.relation_feature import LOG
 from recsys.features.propose.draft import Draft, side_name
-from recsys.features.propose.profile import TableProfile
-from recsys.features.propose.roles import Key, joining_keys
+from recsys.features.propose.number_signs import signs
+from recsys.features.propose.profile import ColumnProfile, TableProfile
+from recsys.features.propose.roles import (
+    ITEM_WORDS,
+    USER_WORDS,
+    Key,
+    is_key_of,
+    joining_keys,
+)
 from recsys.features.propose.time_columns import time_columns
 from recsys.features.propose.time_texts import TimeGuess
 from recsys.features.propose.yaml_text import flow
+from recsys.features.tables.id_forms import IdForm
 
 _WINDOWS = ("7d", "30d")
 _BY = {"users": "user", "items": "item"}
@@ -19,7 +31,7 @@ def relation_lines(draft: Draft, *, has_time: bool) -> list[str]:
     """
     lines = []
     for table in list(draft.roles.unused):
-        keys, clocks = joining_keys(table, draft.roles), time_columns(table, draft.latest)
+        keys, clocks = _keys(draft, table), time_columns(table, draft.latest)
         clocks = [pair for pair in clocks if pair[0] not in keys]
         if not keys or not clocks:
             continue
@@ -36,6 +48,37 @@ def relation_lines(draft: Draft, *, has_time: bool) -> list[str]:
     return lines
 
 
+def _keys(draft: Draft, table: TableProfile) -> dict[str, str]:
+    """Return the columns that hold ids of the log, as `schema.ids` writes them -> side."""
+    roles = draft.roles
+    found = joining_keys(table, roles)
+    for side, column, key, words in (
+        ("users", roles.user, roles.users, USER_WORDS),
+        ("items", roles.item, roles.items, ITEM_WORDS),
+    ):
+        if side in found.values():
+            continue
+        named = [name for name in table.columns if name == column or is_key_of(name, words)]
+        form = key.near.form if key is not None and key.near is not None else None
+        for name in named:
+            if name in found or table.columns[name].type not in ("integer", "string"):
+                continue
+            if form is not None and _share(roles.log.columns[column], table.columns[name], form):
+                found[name] = side
+                break
+            draft.unsure.append(
+                f"{table.given}: '{name}' has none of the ids of '{column}' in {roles.log.given}: "
+                f"it is no key of the {side}; if the ids are written in another way, see schema.ids"
+            )
+    return found
+
+
+def _share(log: ColumnProfile, other: ColumnProfile, form: IdForm) -> float:
+    """Return the share of the ids of a column that the log has, both as `form` writes them."""
+    known, own = (form.written(one.words.cast(pa.large_string())) for one in (log, other))
+    return float(np.asarray(pc.is_in(own, known)).mean()) if len(own) else 0.0
+
+
 def _declared(
     draft: Draft, table: TableProfile, keys: dict[str, str], clock: tuple[str, TimeGuess]
 ) -> str:
@@ -44,7 +87,7 @@ def _declared(
     name = stem = side_name(Key(table, next(iter(keys)), 0.0))
     while name in taken:
         name = f"more_{name}"
-    draft.relations[name] = table.given
+    draft.relations[name] = table
     for column in keys:
         profile = table.columns[column]
         if profile.type == "float":
@@ -71,4 +114,5 @@ def _declared(
         f"{', '.join(added)} are of its rows before a row of the log; see kind: window for sums, "
         "means, shares and other spans"
     )
-    return f"{name}: {flow({'keys': keys, 'time': {'column': column, **guess.options}})}"
+    role: dict[str, object] = {"keys": keys, "time": {"column": column, **guess.options}}
+    return f"{name}: {flow(role | signs(table.written))}"

@@ -23,6 +23,7 @@ from recsys.features.propose.draft import Draft, side_name
 from recsys.features.propose.events import event_lines, gap_lines
 from recsys.features.propose.few_rows import few_rows_lines
 from recsys.features.propose.file_encodings import assumed_encoding
+from recsys.features.propose.further_log import further_log_lines
 from recsys.features.propose.id_forms import id_form_lines
 from recsys.features.propose.number_signs import sign_lines, signs
 from recsys.features.propose.profile import ColumnProfile, TableProfile, profile_table
@@ -39,6 +40,7 @@ from recsys.features.propose.roles import (
     split_column,
 )
 from recsys.features.propose.sessions import session_lines
+from recsys.features.propose.signed_amounts import amount_lines
 from recsys.features.propose.suggest import suggest, title_of
 from recsys.features.propose.time_columns import time_columns, unused_times
 from recsys.features.propose.yaml_text import flow
@@ -196,7 +198,8 @@ def _log_lines(draft: Draft, known: Sequence[str]) -> tuple[list[str], list[str]
     others = {name for name, _ in clocks}
     draft.unsure += unused_times(log, draft.latest, used | others)
     if not roles.label:
-        where += known or _positive_lines(draft, used)
+        where += known or [*_positive_lines(draft, used), *amount_lines(draft, used)]
+        where += [] if known else further_log_lines(draft, clocks[:1], used, lines)
         lines += event_lines(draft, used)
     if any(not line.startswith("#") for line in where):
         lines += ["where:", *(f"  {line}" for line in where)]

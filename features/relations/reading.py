@@ -24,6 +24,7 @@ from recsys.features.tables.conditions import conditions_met
 from recsys.features.tables.growing import GrowingArray
 from recsys.features.tables.ids import IdCollector
 from recsys.features.tables.ledger import Cells, Ledger, cells, is_list, is_text
+from recsys.features.tables.number_text import PLAIN, NumberText
 from recsys.features.tables.reading import TableFiles, open_table
 from recsys.features.tables.rows import RowReader, Rows
 from recsys.features.tables.sources import Policies
@@ -99,7 +100,10 @@ def _read(
 ) -> RelationRows:
     """Read the usable rows of a relation, batch by batch."""
     reader = RowReader(ledger.files, wanted.roles, policies, ledger, latest=latest)
-    collectors = {role: IdCollector(column, ledger) for role, column in wanted.ids.items()}
+    collectors = {
+        role: IdCollector(column, ledger, wanted.id_forms.get(role))
+        for role, column in wanted.ids.items()
+    }
     places, clock = GrowingArray(np.int64), GrowingArray(np.int64)
     numbers = {column: GrowingArray(np.float64) for column in wanted.numbers}
     codes = {column: GrowingArray(np.int64) for column in wanted.codes}
@@ -111,12 +115,12 @@ def _read(
         for role, collector in collectors.items():
             collector.add(rows.ids[role])
         for column, growing in numbers.items():
-            found = number(_cells(column, rows, ledger), policies)
+            found = number(_cells(column, rows, ledger, wanted.written), policies)
             growing.append(np.asarray(found.fill_null(np.nan)))
         for column, growing in codes.items():
             growing.append(_codes(_cells(column, rows, ledger)))
         for where, growing in met.items():
-            growing.append(_met(where, rows, ledger))
+            growing.append(_met(where, rows, ledger, wanted.written))
     reader.refuse_no_rows()
     facts = Facts(
         name,
@@ -129,8 +133,8 @@ def _read(
     return RelationRows(facts, ids, ledger, has_time=wanted.time is not None)
 
 
-def _cells(column: str, rows: Rows, ledger: Ledger) -> Cells:
-    return cells(pa.table({column: rows.columns[column]}), column, rows.rows, ledger)
+def _cells(column: str, rows: Rows, ledger: Ledger, written: NumberText = PLAIN) -> Cells:
+    return cells(pa.table({column: rows.columns[column]}), column, rows.rows, ledger, written)
 
 
 def _codes(column: Cells) -> Integers:
@@ -144,7 +148,9 @@ def _codes(column: Cells) -> Integers:
     return np.where(hashes == NULL_HASH, -1, hashes & np.iinfo(np.int64).max)
 
 
-def _met(where: tuple[Condition, ...], rows: Rows, ledger: Ledger) -> NDArray[np.bool_]:
+def _met(
+    where: tuple[Condition, ...], rows: Rows, ledger: Ledger, written: NumberText
+) -> NDArray[np.bool_]:
     """Return which rows meet the conditions of a feature, (N,)."""
     columns = {one.column: rows.columns[one.column] for one in where}
-    return conditions_met(pa.table(columns), rows.rows, where, Ledger(ledger.files))
+    return conditions_met(pa.table(columns), rows.rows, where, Ledger(ledger.files), written)

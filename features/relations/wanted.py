@@ -1,14 +1,16 @@
 """What features read of a relation, and what other relations have of its rows."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from recsys.features.kinds.relation_feature import LOG, RelationFeature
 from recsys.features.relations.facts import KEYS_OF
 from recsys.features.schema import Schema
 from recsys.features.table_roles import TimeColumn
 from recsys.features.tables.condition import Condition
-from recsys.features.tables.rows import IdRole, RowRoles
+from recsys.features.tables.id_forms import IdForm
+from recsys.features.tables.number_text import PLAIN, NumberText
+from recsys.features.tables.rows import IdRole, RowRoles, forms_of_roles
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,8 @@ class Wanted:
 
     ids: role -> column; "key" tells rows apart, "link" leads to another relation. numbers, codes:
     columns that are read as numbers, or whose values are only compared. wheres: the conditions of
-    features. where: those that a row has to meet to count at all.
+    features. where: those that a row has to meet to count at all. id_forms: how the ids of a role
+    are written. written: how text writes numbers.
     """
 
     ids: Mapping[IdRole, str]
@@ -26,13 +29,22 @@ class Wanted:
     codes: Sequence[str]
     wheres: Sequence[tuple[Condition, ...]]
     where: Sequence[Condition] = ()
+    id_forms: Mapping[IdRole, IdForm] = field(default_factory=dict)
+    written: NumberText = PLAIN
 
     @property
     def roles(self) -> RowRoles:
         """The same for the reader of rows."""
         conditions = (one.column for where in self.wheres for one in where)
         plain = list(dict.fromkeys([*self.numbers, *self.codes, *conditions]))
-        return RowRoles(ids=self.ids, time=self.time, where=self.where, plain=plain)
+        return RowRoles(
+            ids=self.ids,
+            id_forms=self.id_forms,
+            time=self.time,
+            where=self.where,
+            plain=plain,
+            written={LOG: self.written},  # what a table's own roles are read by
+        )
 
 
 def relations_needed(schema: Schema) -> tuple[str, ...]:
@@ -47,6 +59,13 @@ def relations_needed(schema: Schema) -> tuple[str, ...]:
 
 def wanted_of(schema: Schema, name: str) -> Wanted:
     """Return what is read of a relation."""
+    table = schema.interactions if name == LOG else schema.relations[name]
+    return replace(
+        _wanted_of(schema, name), id_forms=forms_of_roles(schema), written=table.number_text
+    )
+
+
+def _wanted_of(schema: Schema, name: str) -> Wanted:
     features = [one for one in schema.relation_features if one.relation == name]
     asked = {key for one in features for key in KEYS_OF[one.owner]}
     ids: dict[IdRole, str] = {}

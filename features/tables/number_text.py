@@ -13,6 +13,8 @@ import pyarrow.compute as pc
 
 DecimalSign = Literal[".", ","]
 ThousandsSign = Literal[",", ".", " ", "'", "_"]
+_OWN = {"interactions", "items", "users"}
+"""Tables that are keys of the schema; others and relations stand below one."""
 _BLANKS = r"[ \x{00A0}\x{202F}]"
 """A blank between thousands may be one that keeps a line whole."""
 COMMA_NUMBER = r"^[+-]?[0-9.' ]*[0-9],[0-9]+$"
@@ -60,18 +62,19 @@ def remedy_for(value: str, table: str, written: NumberText, *, trained: bool) ->
 
     Args:
         value: the text.
-        table: the name of its table in the schema.
+        table: the name of its table in the schema, or in its `others` or `relations`.
         written: how its numbers are written.
         trained: whether a model is there already, whose schema cannot be set.
     """
+    key = f"schema.{table}.decimal" if table in _OWN else f"decimal of '{table}' in the schema"
     if not written.is_plain:
         sign = {",": "comma", ".": "point"}[written.decimal]
-        return f"numbers of this table have a decimal {sign} (schema.{table}.decimal): correct it"
+        return f"numbers of this table have a decimal {sign} ({key}): correct it"
     if bool(pc.match_substring_regex(pa.array([value]), COMMA_NUMBER)[0].as_py()):
         if trained:
             return "write the number with a decimal point, as the model's schema has it"
         more = " and its thousands" if "." in value else ""
-        return f'if the comma is a decimal one, set schema.{table}.decimal: ","{more}'
+        return f'if the comma is a decimal one, set {key}: ","{more}'
     if any(sign.isdigit() for sign in value):
         return (
             "write numbers without a unit, a currency or a percent sign, or declare the feature "

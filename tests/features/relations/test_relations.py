@@ -245,3 +245,40 @@ def test_times_of_a_relation_are_read_as_declared(tmp_path: Path) -> None:
     expected = tables_of(tmp_path, plain).events.context.column("f0").to_pylist()
     assert found[0] == expected
     assert found[1] != expected
+
+
+def test_ids_and_numbers_are_read_as_the_schema_writes_them(tmp_path: Path) -> None:
+    log = {**LOG, "item": [f"{one:05d}" for one in LOG["item"]]}
+    orders = {**ORDER_ROWS, "amount": ["1.005,5", "7", "100", "2", ""]}
+    raw = json.loads(
+        schema_of(
+            {"of": "orders", "by": "item"},
+            {"of": "orders", "by": "user", "take": "sum", "value": "amount"},
+            {
+                "of": "orders",
+                "by": "user",
+                "where": [{"column": "amount", "at_least": 1000}],
+            },
+            relations={"orders": {**ORDERS, "decimal": ",", "thousands": "."}},
+        ).model_dump_json(exclude_unset=True)
+    )
+    schema = Schema.model_validate_json(json.dumps({**raw, "ids": {"items": {"pad": 5}}}))
+    tables = tables_of(tmp_path, schema, {"interactions": log, "orders": orders})
+    assert column(tables, "f0") == [3.0, 1.0, 3.0, 0.0]
+    assert column(tables, "f1") == [1012.5, 1112.5, 2.0, 0.0]
+    assert column(tables, "f2") == [1.0, 1.0, 0.0, 0.0]
+
+
+def test_a_decimal_comma_that_is_not_declared_says_where_to_declare_it(tmp_path: Path) -> None:
+    spent = {"of": "orders", "by": "user", "take": "sum", "value": "amount"}
+    path = tmp_path / "orders.csv"
+    path.write_text('customer,article,at,amount\n1,10,1700000000,"9,5"\n')
+    log = tmp_path / "log.parquet"
+    pq.write_table(pa.table(LOG), log)
+    sources = Sources(interactions=str(log), others={"orders": str(path)})
+    with pytest.raises(DataError, match="set decimal of 'orders' in the schema") as caught:
+        read_tables(schema_of(spent), sources, Policies())
+    assert "schema.orders" not in str(caught.value)
+    relations = {"orders": {**ORDERS, "decimal": ","}}
+    tables = read_tables(schema_of(spent, relations=relations), sources, Policies())
+    assert column(tables) == [9.5, 9.5, 0.0, 0.0]
