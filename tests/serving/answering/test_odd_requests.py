@@ -237,8 +237,8 @@ BAD: dict[str, tuple[dict[str, Any], str, int]] = {
     "another zip": ({"zip": ["10001", "10002", "010002"]}, "zip", 3),
     "a flag as a number": ({"vip": [1, 0, 1]}, "vip", 1),
     "no time": ({"joined": ["2020-01-01", None, "soon"]}, "joined", 3),
-    "bytes": ({"age": [None, b"20", None]}, "age", 2),
-    "bytes for an id": ({"user_id": [b"1", b"2", b"3"]}, "user_id", 1),
+    "bytes": ({"age": [None, b"\xff20", None]}, "age", 2),
+    "bytes for an id": ({"user_id": [b"\xff1", b"2", b"3"]}, "user_id", 1),
     "no user": ({"user_id": [1, None, 3]}, "user_id", 2),
     "half a user": ({"user_id": [1, 2, 2.5]}, "user_id", 3),
     "a large float": ({"user_id": [1, 2.0**60, 3]}, "user_id", 2),
@@ -253,7 +253,7 @@ BAD_LISTS: dict[str, tuple[dict[str, Any], str, int]] = {
     "a history of text": ({"history": [["1"], ["two"], []]}, "history", 2),
     "half an item": ({"history": [[1.0], [], [2.5]]}, "history", 3),
     "a nested history": ({"history": [[[1]], [[2]], []]}, "history", 1),
-    "bytes in a history": ({"history": [[], [b"1"], []]}, "history", 2),
+    "bytes in a history": ({"history": [[], [b"\xff1"], []]}, "history", 2),
     "a huge number": ({"history": [[1], [2**70], []]}, "history", 2),
 }
 

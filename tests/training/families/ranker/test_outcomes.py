@@ -394,7 +394,7 @@ def test_rows_are_scored_as_training_predicts_them(
     np.testing.assert_allclose(
         frame["probability_long_stay"], scored.column("probability_long_stay").to_numpy(), atol=1e-9
     )
-    _, signature = Rows().described(ranker.bundle)
+    _, signature, _ = Rows().described(ranker.bundle)
     assert signature.outputs.input_names() == PROBABILITIES
 
 
