@@ -34,9 +34,7 @@ def find_files(given: str, table: str) -> tuple[Path, list[Path]]:
     if path.is_dir():
         root, found = path, [*_walk(path, path, frozenset())]
     elif path.exists():
-        raise DataError(
-            "neither a file nor a folder", file=given, remedy="write the table to a file"
-        )
+        raise _special(path)
     elif os.path.islink(path):
         raise _nowhere(path)
     elif has_magic(str(path)):
@@ -108,8 +106,19 @@ def _walk(folder: Path, root: Path, above: frozenset[str]) -> Iterator[Path]:
 def _data_file(path: Path) -> Iterator[Path]:
     if path.is_file():
         yield path
+    elif path.exists():
+        raise _special(path)
     elif os.path.islink(path):
         raise _nowhere(path)
+
+
+def _special(path: Path) -> DataError:
+    """Return the error for a pipe, a socket or a device, which is read once or without end."""
+    return DataError(
+        "neither a file nor a folder",
+        file=path,
+        remedy="write the table to a file, and leave nothing else in its folder",
+    )
 
 
 def _nowhere(path: Path) -> DataError:

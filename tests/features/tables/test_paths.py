@@ -1,5 +1,6 @@
 """What a path means: names before patterns, links followed, nothing left out unsaid."""
 
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -95,3 +96,11 @@ def test_a_folder_that_cannot_be_listed_is_named(
 def test_names_and_values_of_partitions_are_decoded(tmp_path: Path) -> None:
     path = tmp_path / "a%20b=1%2F2" / "c=__HIVE_DEFAULT_PARTITION__" / "x.parquet"
     assert partitions_of(path, tmp_path) == {"a b": "1/2", "c": None}
+
+
+def test_a_pipe_is_no_table(tmp_path: Path) -> None:
+    write(tmp_path / "1.parquet")
+    os.mkfifo(tmp_path / "2.parquet")
+    for given in (tmp_path, tmp_path / "*.parquet", tmp_path / "2.parquet"):
+        with pytest.raises(DataError, match=r"2\.parquet: neither a file nor a folder; write"):
+            found(given)
