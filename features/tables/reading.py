@@ -214,11 +214,18 @@ class _Found:
 
     @classmethod
     def of(cls, source: TableSource, table: str) -> "_Found":
-        where = literal(source.path)
-        lake = lake_at(where) if where.is_dir() else None
-        if lake is not None:
-            return cls(source, where, list(lake.files), lake)
-        root, paths = find_files(source.path, table)
+        try:
+            where = literal(source.path)
+            lake = lake_at(where) if where.is_dir() else None
+            if lake is not None:
+                return cls(source, where, list(lake.files), lake)
+            root, paths = find_files(source.path, table)
+        except OSError as error:
+            raise DataError(
+                f"the system does not look there ({error.strerror})",
+                file=source.path,
+                remedy="correct the path, or allow reading it",
+            ) from None
         refuse_in_lake(root, paths)
         return cls(source, root, paths, None)
 
