@@ -90,8 +90,9 @@ def read_log(
     log = columns.finish()
     drops = ledger.settle()
     reader.refuse_none_left(len(log.rows), drops)
-    if roles.weight is not None and not trained:
-        refuse_useless_weights(log.weight, roles.weight, files.paths[0])
+    column = roles.weight or (roles.events and roles.events.column)
+    if column and not trained:
+        refuse_useless_weights(log.weight, column, files.paths[0])
     return log, drops
 
 

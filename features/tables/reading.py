@@ -9,7 +9,7 @@ its first block.
 
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -235,6 +235,10 @@ class _Found:
 
 
 def _named(file: File, source: TableSource) -> File:
+    both = [f"'{name}'" for name in file.partitions if name in file.names]
+    if both:
+        words = f"{', '.join(both)} of the folder's name is not read, as the file has that column"
+        file = replace(file, said=(*file.said, words))
     return as_in_log(file, source) if isinstance(source, LogSource) else file
 
 
