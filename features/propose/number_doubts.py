@@ -3,7 +3,6 @@
 import numpy as np
 import pyarrow as pa
 
-from recsys.features.kinds.numeric import NumericFeature
 from recsys.features.schema import Schema
 from recsys.features.tables.checked import Tables
 
@@ -18,7 +17,7 @@ def number_doubts(schema: Schema, tables: Tables) -> list[str]:
     found = []
     for side, table in sources.items():
         for feature in schema.features_of(side):  # type: ignore[arg-type]
-            if not isinstance(feature, NumericFeature) or feature.transform != "standardise":
+            if not feature.is_flattened:
                 continue
             largest = _flattening(table.column(feature.source_column))
             if largest is not None:

@@ -314,3 +314,11 @@ def test_a_column_that_the_file_and_its_folder_give_is_said(tmp_path: Path) -> N
     found = check(tmp_path)
     assert found.rows["items"] == 9
     assert any("'item' of the folder's name is not read" in one for one in found.notes)
+
+
+def test_a_log_of_one_item_is_refused_from_the_beginning(tmp_path: Path) -> None:
+    path = tmp_path / "log.parquet"
+    path.write_bytes(parquet(TABLE.set_column(1, "item", pa.array([7] * ROWS))))
+    for function in (check, lambda one: recsys.init(str(one), folder=str(tmp_path))):
+        with pytest.raises(recsys.DataError, match=r"log\.parquet, column 'item': .* of one item"):
+            function(path)
