@@ -63,21 +63,26 @@ def convert(cells: Cells, readers: Sequence[Reader], policies: Policies) -> pa.A
     return results[0]
 
 
-def number(cells: Cells, policies: Policies) -> pa.Array:
-    """Return a batch of numbers as float64; NaN becomes null, infinities follow the policy."""
+def number(cells: Cells, policies: Policies, remedy: str = "") -> pa.Array:
+    """Return a batch of numbers as float64; NaN becomes null, infinities follow the policy.
+
+    remedy: for a column of another type, where it is none of a feature.
+    """
     values, kind = cells.values, cells.values.type
     if pa.types.is_null(kind):
         return values.cast(pa.float64())
     if is_list(kind):
-        cells.refuse("a list where one number is expected", "declare a vector feature")
+        cells.refuse("a list where one number is expected", remedy or "declare a vector feature")
     if is_text(kind):
-        values = _parsed_numbers(cells)
+        values = _parsed_numbers(cells, remedy)
     elif pa.types.is_temporal(kind):
-        cells.refuse(f"{kind} where a number is expected", "declare a timestamp feature")
+        cells.refuse(f"{kind} where a number is expected", remedy or "declare a timestamp feature")
     elif not (
         pa.types.is_boolean(kind) or pa.types.is_primitive(kind) or pa.types.is_decimal(kind)
     ):
-        cells.refuse(f"{kind} where a number is expected", "cast the column in the source")
+        cells.refuse(
+            f"{kind} where a number is expected", remedy or "cast the column in the source"
+        )
     if pa.types.is_boolean(values.type):
         values = values.cast(pa.int8())
     values = values.cast(pa.float64(), safe=False)
@@ -161,13 +166,13 @@ def _is_text_dictionary(kind: pa.DataType) -> bool:
     return pa.types.is_dictionary(kind) and is_text(kind.value_type)
 
 
-def _parsed_numbers(cells: Cells) -> pa.Array:
+def _parsed_numbers(cells: Cells, remedy: str) -> pa.Array:
     """Numbers of a CSV file."""
     values = cells.values
     if not cells.untyped and cells.written.is_plain:
         cells.refuse(
             "text where a number is expected",
-            "cast the column in the source, or declare the feature categorical",
+            remedy or "cast the column in the source, or declare the feature categorical",
         )
     null = mask_of(pc.is_null(values)) | mask_of(
         pc.is_in(values, pa.array(NULL_WORDS, values.type))
@@ -177,8 +182,8 @@ def _parsed_numbers(cells: Cells) -> pa.Array:
     bad = ~null & ~parses
     if bad.any():
         first, ledger = str(values[int(bad.argmax())].as_py()), cells.ledger
-        remedy = remedy_for(first, ledger.files.table, cells.written, trained=ledger.trained)
-        cells.note(bad, "text where a number is expected", remedy)
+        how = remedy_for(first, ledger.files.table, cells.written, trained=ledger.trained)
+        cells.note(bad, "text where a number is expected", how)
     nothing = pa.scalar(None, values.type)
     good = pc.if_else(pa.array(parses & ~null), values, nothing)
     return cells.written.as_plain(good).cast(pa.float64())

@@ -114,6 +114,11 @@ class Feature(StrictModel):
     """Whether text of a CSV file becomes whole numbers where all of the column is such."""
 
     @property
+    def is_flattened(self) -> bool:
+        """Whether one number far from the others makes these nearly equal."""
+        return False
+
+    @property
     def source_column(self) -> str:
         """The column that holds its values."""
         return self.column or self.name

@@ -55,6 +55,11 @@ class NumericFeature(Feature):
         return self
 
     @property
+    def is_flattened(self) -> bool:
+        """Deviations grow with the farthest number."""
+        return self.transform == "standardise"
+
+    @property
     def lookup_names(self) -> tuple[str, ...]:
         """Its own name where bins are looked up."""
         return (self.name,) if self.transform == "discretise" else ()

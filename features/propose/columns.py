@@ -71,6 +71,8 @@ def _of_dictionary(column: pa.ChunkedArray) -> tuple[NDArray[np.int64], int]:
 def _count(values: pa.ChunkedArray) -> int:
     """Return how many distinct values there are, null apart; sorted, which numbers are quick at."""
     kind = values.type
+    if pa.types.is_null(kind):
+        return 0
     is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
     if not is_number or pa.types.is_float16(kind):
         return int(pc.count_distinct(values, mode="only_valid").as_py())

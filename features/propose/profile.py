@@ -1,7 +1,7 @@
 """What a table looks like: for every column its type, nulls, distinct values and shape."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -137,14 +137,17 @@ def profile_table(files: TableFiles, given: str) -> TableProfile:
     texts = {name: one for name, one in values.items() if files.is_untyped(name)}
     signs = signs_of({name: one for name, one in texts.items() if is_text(one.type)})
     typed = {name: _typed(one, signs.written) for name, one in texts.items()}
+    of_parts = _of_parts(values)
     columns = {
-        name: ColumnProfile(name, one, _type(one.type)) for name, one in (values | typed).items()
+        name: ColumnProfile(name, one, _type(one.type))
+        for name, one in (values | typed).items()
+        if name not in of_parts
     }
     nulls = [
         f"column '{name}' is null in the rows of files without it, such as {path}"
         for name, path in partial.items()
     ]
-    said = (*files.said, *left_out.values(), *signs.said, *nulls)
+    said = (*files.said, *left_out.values(), *of_parts.values(), *signs.said, *nulls)
     why = tuple(f"{given}: {sentence}" for sentence in said)
     return TableProfile(files, given, columns, rows, complete, why, signs.written)
 
@@ -158,6 +161,18 @@ def _left_out(files: TableFiles) -> dict[str, str]:
         elif re.fullmatch(_ROW_NUMBERS, name):
             found[name] = f"column '{name}' is left out: these are pandas' row numbers"
     return found
+
+
+def _of_parts(columns: Mapping[str, pa.Array]) -> dict[str, str]:
+    """Return the columns whose values have parts of their own, and why they are left out."""
+    inner = {name: one.type for name, one in columns.items()}
+    inner |= {name: kind.value_type for name, kind in inner.items() if is_list(kind)}
+    return {
+        name: f"column '{name}' is {columns[name].type}, which nothing reads, and is left out: "
+        "write what is in it as columns of their own"
+        for name, kind in inner.items()
+        if pa.types.is_nested(kind)
+    }
 
 
 def _joined(parts: Sequence[Batch], files: TableFiles) -> pa.Table:

@@ -26,6 +26,7 @@ from recsys.features.propose.file_encodings import assumed_encoding
 from recsys.features.propose.further_log import further_log_lines
 from recsys.features.propose.id_forms import id_form_lines
 from recsys.features.propose.number_signs import sign_lines, signs
+from recsys.features.propose.one_item import refuse_one_item
 from recsys.features.propose.profile import ColumnProfile, TableProfile, profile_table
 from recsys.features.propose.rates import rate_lines
 from recsys.features.propose.relations import relation_lines
@@ -79,6 +80,7 @@ def infer(
     """
     tables = [_look(given) for given in _merged([str(path) for path in paths])]
     roles = find_roles(_with_names(tables))
+    refuse_one_item(roles)
     draft = Draft(roles, datetime.now(UTC).timestamp(), relative_to, list(roles.unsure))
     for table in tables:
         draft.unsure += table.left_out

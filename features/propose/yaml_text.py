@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import yaml
 
+from recsys.core.visible import on_one_line
+
 _PLAIN = re.compile(r"^[A-Za-z_./][\w./ -]*$")
 
 
@@ -19,7 +21,7 @@ def flow(value: object) -> str:
         return str(int(value))
     if isinstance(value, str):
         plain = _PLAIN.match(value) and value == value.strip() and yaml.safe_load(value) == value
-        return value if plain else json.dumps(value, ensure_ascii=False)
+        return value if plain else on_one_line(json.dumps(value, ensure_ascii=False))
     return json.dumps(value)
 
 

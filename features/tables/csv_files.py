@@ -50,6 +50,8 @@ def read_csv(file: File, columns: list[str]) -> Iterator[pa.Table]:
     """
     columns = columns or list(file.columns[:1])
     dialect = file.dialect
+    if dialect.is_bare:
+        return
     # No handler for bad rows: Arrow's threads would hold Python code when the process ends.
     parse = pa.csv.ParseOptions(
         delimiter=dialect.delimiter,

@@ -10,7 +10,7 @@ import io
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -50,6 +50,8 @@ class Dialect:
     added: bool = False
     said: tuple[str, ...] = ()
     """What was recognised that a person may want to know."""
+    is_bare: bool = False
+    """Whether nothing is below the names."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +124,7 @@ def find_dialect(text: str, path: Path, *, is_whole: bool, delimiter: str | None
         if whole.agrees and whole.width == chosen.width:
             chosen = whole
             break
-    return _named(chosen, path)
+    return replace(_named(chosen, path), is_bare=is_whole and len(chosen.rows) == 1)
 
 
 def _agreeing(cuts: Sequence[_Cut], modes: Sequence[Quoting]) -> _Cut | None:

@@ -16,7 +16,7 @@ LONGEST = 4096
 _CORRECT = "correct the source"
 _STRIP = "set strip: true for this side in schema.ids (of a log that is not streamed)"
 _NULL_WORDS = ("nan", "none", "null", "<na>", "nat", "#n/a", "n/a")
-_CONTROL = r"[\x00-\x1f\x7f]"
+_CONTROL = r"[\x00-\x1f\x7f\x{80}-\x{9f}\x{2028}\x{2029}]"
 _SCIENTIFIC = r"^-?[0-9]([.,][0-9]+)?[eE]\+[0-9]+$"
 
 

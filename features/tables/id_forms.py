@@ -21,7 +21,7 @@ from recsys.core.strict import StrictModel
 _WHITE = r"\pZ\x09-\x0d\x1c-\x1f\x{85}"
 _JOINERS = r"\x{200c}\x{200d}"  # part of words in some scripts, noise at the ends
 _HIDDEN = r"\x{ad}\x{61c}\x{180e}\x{200b}\x{200e}\x{200f}\x{202a}-\x{202e}\x{2060}-\x{2064}"
-INVISIBLE = rf"[{_HIDDEN}\x{{2066}}-\x{{2069}}\x{{feff}}]"
+INVISIBLE = rf"[{_HIDDEN}\x{{2066}}-\x{{2069}}\x{{feff}}\x{{e0000}}-\x{{e007f}}]"
 """Characters that nobody sees: zero-width, byte order mark, soft hyphen, directions of text."""
 _ENDS = rf"^[{_WHITE}{_JOINERS}]+|[{_WHITE}{_JOINERS}]+$"
 _TRAILING_ZERO = r"^(-?[0-9]+)\.0*$"

@@ -16,6 +16,7 @@ from recsys.features.tables.ledger import Drop, Ledger, Mask
 from recsys.features.tables.reading import TableFiles
 from recsys.features.tables.rows import RowReader, RowRoles, Rows
 from recsys.features.tables.sources import Policies
+from recsys.features.tables.values import refuse_useless_weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +90,9 @@ def read_log(
     log = columns.finish()
     drops = ledger.settle()
     reader.refuse_none_left(len(log.rows), drops)
+    column = roles.weight or (roles.events and roles.events.column)
+    if column and not trained:
+        refuse_useless_weights(log.weight, column, files.paths[0])
     return log, drops
 
 

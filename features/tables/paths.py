@@ -6,6 +6,7 @@ broken link, a folder that cannot be listed and a file that is met twice are ref
 """
 
 import os
+import re
 from collections.abc import Iterator
 from glob import escape as glob_escape
 from glob import glob, has_magic
@@ -15,6 +16,8 @@ from urllib.parse import unquote
 from recsys.core.errors import DataError, NotFoundError
 from recsys.core.strict import nearest
 
+# Paths have lost one of the slashes in "s3://bucket".
+_REMOTE = re.compile(r"(^|/)[a-z][a-z0-9+]+:/")
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -26,29 +29,46 @@ def find_files(given: str, table: str) -> tuple[Path, list[Path]]:
 
     Raises:
         NotFoundError: nothing is there.
-        DataError: a link leads nowhere, a folder cannot be listed, or a file is met twice.
+        DataError: a link leads nowhere, a folder cannot be listed, a file is met twice or is
+            a pipe, or its name is not UTF-8.
     """
     path = literal(given)
     if path.is_file():
+        _refuse_odd_name(path)
         return path.parent, [path]
     if path.is_dir():
         root, found = path, [*_walk(path, path, frozenset())]
     elif path.exists():
-        raise DataError(
-            "neither a file nor a folder", file=given, remedy="write the table to a file"
-        )
+        raise _special(path)
     elif os.path.islink(path):
         raise _nowhere(path)
     elif has_magic(str(path)):
         root, found = _matched(path)
     else:
-        raise _absent(path, given, table)
+        raise _address(given, table) or _absent(path, given, table)
     files = [file for file in found if not _is_hidden(file.relative_to(root))]
     if not files:
         what = "folder holds no data file" if path.is_dir() else "glob matches no file"
-        raise NotFoundError(f"{given}: the {table} table's {what}; correct the path under 'data'")
+        absent = NotFoundError(
+            f"{given}: the {table} table's {what}; correct the path under 'data'"
+        )
+        raise _address(given, table) or absent
+    for file in files:
+        _refuse_odd_name(file)
     _refuse_repeated(files)
     return root, files
+
+
+def _refuse_odd_name(path: Path) -> None:
+    """Refuse a name whose bytes are no UTF-8, which libraries and configurations cannot hold.
+
+    Raises:
+        DataError: it is none.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise DataError("the name is not UTF-8", file=path, remedy="rename the file") from None
 
 
 def literal(given: str | Path) -> Path:
@@ -108,8 +128,19 @@ def _walk(folder: Path, root: Path, above: frozenset[str]) -> Iterator[Path]:
 def _data_file(path: Path) -> Iterator[Path]:
     if path.is_file():
         yield path
+    elif path.exists():
+        raise _special(path)
     elif os.path.islink(path):
         raise _nowhere(path)
+
+
+def _special(path: Path) -> DataError:
+    """Return the error for a pipe, a socket or a device, which is read once or without end."""
+    return DataError(
+        "neither a file nor a folder",
+        file=path,
+        remedy="write the table to a file, and leave nothing else in its folder",
+    )
 
 
 def _nowhere(path: Path) -> DataError:
@@ -117,6 +148,16 @@ def _nowhere(path: Path) -> DataError:
         f"a link to {os.readlink(path)}, which is not there",
         file=path,
         remedy="mend the link or remove it",
+    )
+
+
+def _address(given: str, table: str) -> NotFoundError | None:
+    """Return the error for "s3://..." and its like; None: it is none."""
+    if not _REMOTE.search(given):
+        return None
+    return NotFoundError(
+        f"{given}: an address, and only files of this machine are read; copy the {table} table "
+        "here, or mount it, and give its path"
     )
 
 
@@ -148,6 +189,19 @@ def _is_hidden(path: Path) -> bool:
 
 
 def partitions_of(path: Path, root: Path) -> dict[str, str | None]:
-    """Return the values that the names of the folders between `root` and `path` give."""
+    """Return the values that the names of the folders between `root` and `path` give.
+
+    Raises:
+        DataError: two folders give one column.
+    """
     pairs = [part.split("=", 1) for part in path.relative_to(root).parts[:-1] if "=" in part]
+    names = [unquote(name) for name, _ in pairs]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise DataError(
+            "two folders above the file give this column",
+            file=path,
+            column=twice[0],
+            remedy="rename one of the folders",
+        )
     return {unquote(name): None if raw == _NULL_PARTITION else unquote(raw) for name, raw in pairs}

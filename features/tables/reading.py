@@ -9,7 +9,7 @@ its first block.
 
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -214,11 +214,18 @@ class _Found:
 
     @classmethod
     def of(cls, source: TableSource, table: str) -> "_Found":
-        where = literal(source.path)
-        lake = lake_at(where) if where.is_dir() else None
-        if lake is not None:
-            return cls(source, where, list(lake.files), lake)
-        root, paths = find_files(source.path, table)
+        try:
+            where = literal(source.path)
+            lake = lake_at(where) if where.is_dir() else None
+            if lake is not None:
+                return cls(source, where, list(lake.files), lake)
+            root, paths = find_files(source.path, table)
+        except OSError as error:
+            raise DataError(
+                f"the system does not look there ({error.strerror})",
+                file=source.path,
+                remedy="correct the path, or allow reading it",
+            ) from None
         refuse_in_lake(root, paths)
         return cls(source, root, paths, None)
 
@@ -228,6 +235,10 @@ class _Found:
 
 
 def _named(file: File, source: TableSource) -> File:
+    both = [f"'{name}'" for name in file.partitions if name in file.names]
+    if both:
+        words = f"{', '.join(both)} of the folder's name is not read, as the file has that column"
+        file = replace(file, said=(*file.said, words))
     return as_in_log(file, source) if isinstance(source, LogSource) else file
 
 

@@ -351,7 +351,8 @@ def _weighted(
     of_types = np.array([*role.weights.values(), *(1.0 for _ in role.undo)], np.float32)[types]
     if given is None:
         return of_types, np.ones(len(types), bool)
-    return given[0] * of_types, given[1]
+    with np.errstate(over="ignore"):  # what float32 does not hold is refused with the whole log
+        return given[0] * of_types, given[1]
 
 
 def _kept(values: Any, good: Mask) -> Any:

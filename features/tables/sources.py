@@ -29,10 +29,13 @@ _MEANT = dict.fromkeys(("sep", "separator", "delim"), "delimiter") | {"charset":
 """What other tools call the keys of a source."""
 
 
+Place = Annotated[str, Field(min_length=1)]
+
+
 class TableSource(StrictModel):
     """A table whose files are not read as they are recognised, but as they are declared."""
 
-    path: str
+    path: Place
     """A file, a glob, or a folder (hive-partitioned or flat); Parquet or CSV."""
     encoding: str | None = None
     """Encoding of CSV files, as utf-8, utf-16 or cp1252; recognised where not given."""
@@ -110,19 +113,19 @@ def _is_mapping(given: Any) -> str:
 
 
 Source = Annotated[
-    Annotated[str, Tag("text")] | Annotated[TableSource, Tag("mapping")],
+    Annotated[Place, Tag("text")] | Annotated[TableSource, Tag("mapping")],
     Discriminator(_is_mapping),
 ]
 """The path of a table, or a mapping of it and how its files are to be read."""
 
 
 OneLog = Annotated[
-    Annotated[str, Tag("text")] | Annotated[LogSource, Tag("mapping")],
+    Annotated[Place, Tag("text")] | Annotated[LogSource, Tag("mapping")],
     Discriminator(_is_mapping),
 ]
 """The path of a log, or a mapping that also says what its columns are called."""
 Logs = Annotated[
-    Annotated[str, Tag("text")]
+    Annotated[Place, Tag("text")]
     | Annotated[LogSource, Tag("mapping")]
     | Annotated[tuple[OneLog, ...], Tag("list"), Field(min_length=1)],
     Discriminator(_is_mapping),

@@ -37,6 +37,7 @@ _ISO_DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}"
 _WHOLE = r"^[+-]?([0-9]{1,18}|[1-8][0-9]{18})(\.0*)?$"
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 _FIXED_ZONE = r"[+-][0-9]{2}:[0-9]{2}"
+_NO_CLOCK = "the time is no number of a clock"
 _EXACT = 2.0**63
 
 Raw = NDArray[np.int64] | NDArray[np.float64]
@@ -189,6 +190,10 @@ def _numbers(cells: Cells, unit: str) -> Raw:
         cells.refuse(f"declared in {unit}, but the column is {kind}", "declare unit: datetime")
     if is_text(kind):
         return _numbers_of_text(cells, unit)
+    if pa.types.is_uint64(kind):
+        huge = mask_of(pc.greater(values, pa.scalar(2**63 - 1, kind)))
+        cells.note(huge, _NO_CLOCK, "write numbers since 1970 or timestamps")
+        values = pc.if_else(pa.array(huge), pa.scalar(None, kind), values)
     if pa.types.is_integer(kind):
         return np.asarray(values.cast(pa.int64(), safe=False).fill_null(NULL_TIME))
     if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
@@ -203,7 +208,7 @@ def _whole_if_all(cells: Cells, numbers: NDArray[np.float64]) -> Raw:
     """Return float64 numbers (N,), NaN where null, as whole ones where all are."""
     null = np.isnan(numbers)
     huge = ~null & (np.abs(numbers) >= _EXACT)
-    cells.note(huge, "the time is no number of a clock", "write numbers since 1970 or timestamps")
+    cells.note(huge, _NO_CLOCK, "write numbers since 1970 or timestamps")
     numbers = np.where(null | huge, -_EXACT, numbers)
     if (numbers != np.floor(numbers)).any():
         return numbers

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from recsys.core.errors import DataError
 from recsys.core.strict import nearest
 from recsys.features.kinds.convert import number
 from recsys.features.table_roles import EventTypes, LabelColumn, Outcome
@@ -16,6 +17,9 @@ from recsys.features.tables.conditions import is_one_of
 from recsys.features.tables.ledger import Cells, Mask, is_list, is_text, mask_of
 from recsys.features.tables.sources import Policies
 
+_NUMBERS = "name the right column, or write it as numbers in the source"
+_WORDS = "name the values that count as 1 with one_of, or write it as numbers in the source"
+_LARGEST = float(np.finfo(np.float32).max)
 _FILL = "fill it in the source, or leave such rows out with interactions.where"
 _PARTS = {"train": 0, "training": 0, "validation": 1, "valid": 1, "val": 1, "dev": 1, "test": 2}
 
@@ -37,25 +41,66 @@ def outcomes(column: Cells, role: Outcome, policies: Policies) -> tuple[NDArray[
 
 
 def weights(column: Cells, policies: Policies) -> tuple[NDArray[np.float32], Mask]:
-    """Return numbers of zero or more, (N,) float32; by policy an infinite one costs its row."""
-    values = np.asarray(number(column, policies).fill_null(np.nan))
+    """Return numbers of zero or more, (N,) float32; by policy an infinite one costs its row.
+
+    So does one that float32 does not hold.
+    """
+    values = np.asarray(number(column, policies, _NUMBERS).fill_null(np.nan))
     lost = np.isnan(values)
     column.note(lost & ~_infinite(column), "the weight is null or NaN", _FILL, show=False)
     column.note(values < 0, "the weight is negative", "a weight is zero or more")
-    return values.astype(np.float32), values >= 0
+    huge = values > _LARGEST
+    column.note(
+        huge,
+        f"the weight is larger than {_LARGEST:.1e}, the largest number of 32 bits",
+        "correct the source",
+        rule=policies.rule("infinite_numbers", "null to leave such rows out"),
+    )
+    good = (values >= 0) & ~huge
+    return np.where(good, values, 0).astype(np.float32), good
+
+
+def refuse_useless_weights(weight: NDArray[np.float32], column: str, file: object) -> None:
+    """Refuse weights (E,) of a whole log by which no loss can be computed.
+
+    Raises:
+        DataError: all are zero, or they add up to more than float32 holds.
+    """
+    total = float(weight.sum(dtype=np.float64))
+    if len(weight) and total == 0:
+        raise DataError(
+            "all weights are zero: no row would count",
+            file=file,
+            column=column,
+            remedy="correct the source, or leave interactions.weight (or events.weights) out",
+        )
+    if not total <= _LARGEST:
+        raise DataError(
+            f"the weights add up to more than {_LARGEST:.1e}, the largest number of 32 bits",
+            file=file,
+            column=column,
+            remedy="divide all of them by one number in the source",
+        )
 
 
 def orders(column: Cells, policies: Policies) -> tuple[NDArray[np.int64], Mask]:
     """Return whole numbers of zero or more, (N,) int64."""
-    values = np.asarray(number(column, policies).fill_null(np.nan))
+    values = np.asarray(number(column, policies, _NUMBERS).fill_null(np.nan))
     rule = policies.rule("bad_times")
     null, negative = np.isnan(values), values < 0
     leave = f"leave such rows out with where: [{{column: {column.column}, at_least: 0}}]"
     column.note(null, "the order is null", leave, rule=rule, show=False)
     column.note(negative, "the order is negative", leave, rule=rule)
+    huge = values >= 2.0**63
+    column.note(
+        huge,
+        "the order is larger than a whole number of 64 bits",
+        leave.replace("at_least: 0", "at_most: 9.0e+18"),
+        rule=rule,
+    )
     fraction = ~null & (values != np.floor(values))
     column.note(fraction, "the order is a fraction", "an order is a whole number")
-    good = ~null & ~negative & ~fraction
+    good = ~null & ~negative & ~fraction & ~huge
     if pa.types.is_integer(column.values.type):  # exact above 2**53
         return np.asarray(column.values.fill_null(0)).astype(np.int64), good
     return np.where(good, values, 0).astype(np.int64), good
@@ -123,7 +168,7 @@ def _zero_or_one(
         null = ~np.asarray(column.values.is_valid())
         found = np.where(null, np.nan, is_one_of(column, role.one_of))
         return found.astype(np.float32), np.ones(len(found), bool)
-    values = np.asarray(number(column, policies).fill_null(np.nan))
+    values = np.asarray(number(column, policies, _WORDS).fill_null(np.nan))
     null = np.isnan(values)
     if role.at_least is not None:
         found = np.where(null, np.nan, values >= role.at_least)

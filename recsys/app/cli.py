@@ -26,6 +26,7 @@ from recsys.core.errors import UserError
 from recsys.core.folders import check_folder
 from recsys.core.imports import uncollected
 from recsys.core.system_errors import system_error
+from recsys.core.visible import visible
 
 INTERRUPTED = 130
 
@@ -67,7 +68,7 @@ class _Commands(click.Group):
             words = system_error(error)
             if words is None or context.params.get("debug"):
                 raise
-            click.echo(f"Error: {words}", err=True)
+            click.echo(f"Error: {visible(words)}", err=True)
             sys.exit(1)
 
 
@@ -177,11 +178,11 @@ def init(
         raise ConfigError(f"{out} exists; give --force to overwrite it, or another --out")
     found = propose(*tables, dataset=dataset, protocol=protocol, out=out, force=force)
     for line in found.summary:
-        click.echo(line)
+        click.echo(visible(line))
     if found.unsure:
         click.echo("\nPlease check these choices:")
     for sentence in found.unsure:
-        click.echo(f"  - {sentence}")
+        click.echo(f"  - {visible(sentence)}")
     click.echo(f"\nwrote {out}; next: recsys check {out}")
 
 
@@ -208,7 +209,7 @@ def check(config: Path, overrides: tuple[str, ...], html: Path | None, as_json: 
     if as_json:
         click.echo(json_format.dumps(report.to_json(), indent=1))
     else:
-        click.echo("\n".join(report.lines()))
+        click.echo(visible("\n".join(report.lines())))
         if html is not None:
             click.echo(f"page: {html}")
 

@@ -18,7 +18,7 @@ from recsys.app.models import Reference, reference_of
 from recsys.app.progress import printed
 from recsys.app.run import Run
 from recsys.app.tuned import Tuned
-from recsys.core.errors import ConfigError
+from recsys.core.errors import ArgumentError, ConfigError
 from recsys.core.events import Listener
 
 if TYPE_CHECKING:
@@ -64,6 +64,8 @@ def init(
 
     if not tables:
         raise ConfigError("recsys.init() needs at least one table, the interaction log")
+    if "" in [one for one in tables if isinstance(one, str)]:
+        raise ArgumentError("recsys.init(): the path of a table is empty; give a file or a folder")
     if out is not None and Path(out).exists() and not force:
         raise ConfigError(f"{out} exists; give force=True to overwrite it, or another out")
     place = Path(folder).resolve() if out is None else Path(out).resolve().parent

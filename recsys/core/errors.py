@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
+from recsys.core.visible import on_one_line, visible
+
 
 class Row(NamedTuple):
     """A row of a file, counted from 1; without a file one of the given table."""
@@ -27,6 +29,10 @@ class UserError(ValueError):
     """
 
     exit_code = 2
+
+    def __init__(self, *args: object) -> None:
+        """Take the message; what a terminal would obey, or nobody sees, is escaped in it."""
+        super().__init__(*(visible(one) if isinstance(one, str) else one for one in args))
 
     def fields(self) -> dict[str, Any]:
         """Return what is known of the error as plain data: `error`, its class, and `message`."""
@@ -106,7 +112,8 @@ class DataError(UserError):
         self.remedy, self.rule = remedy, rule
         place = ", ".join(part for part in (self._where(), column and f"column '{column}'") if part)
         what = f"{place}: {reason}" if place else reason
-        super().__init__(what + (f", {value}" if value else "") + (f"; {remedy}" if remedy else ""))
+        what += (f", {value}" if value else "") + (f"; {remedy}" if remedy else "")
+        super().__init__(on_one_line(what))
 
     def fields(self) -> dict[str, Any]:
         """Return what is known of the error as plain data; rows are [file, number from 1]."""

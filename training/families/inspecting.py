@@ -13,6 +13,7 @@ from recsys.features.dataset.dataset import drawn_validation, parted
 from recsys.features.dataset.sessions import SessionConfig, sessions_of
 from recsys.features.encoding.multiplicity import check_lookups
 from recsys.features.propose.inspect import Report, inspect
+from recsys.features.propose.number_doubts import number_doubts
 from recsys.features.tables.checked import Tables, read_tables
 from recsys.training.config.experiment import ExperimentConfig, LearnedExperiment
 from recsys.training.families.costs import Rates, estimate
@@ -63,7 +64,8 @@ def inspect_tables(
         notes=(*tables.said, *notes, *tables.matches, *notes_on(tables, part)),
         session_lengths=lengths,
     )
-    warnings = (*found.warnings, *_too_large(config))
+    doubts = number_doubts(config.schema_, tables)
+    warnings = (*found.warnings, *doubts, *_too_large(config))
     return replace(found, warnings=warnings, estimate=estimate(rates, config, tables, part))
 
 

@@ -126,3 +126,14 @@ def test_whole_numbers_with_an_infinity_are_numbers(tmp_path: Path) -> None:
     _, tables, kinds = proposed([log, write(tmp_path / "i.parquet", {**ITEMS, "ratio": ratio})])
     assert kinds["ratio"] == "numeric"
     assert tables.items["ratio"].null_count == 3
+
+
+@pytest.mark.parametrize("odd", [{"a": 1}, [{"a": 1}], [[1]]])
+def test_a_column_of_parts_is_left_out_and_said(tmp_path: Path, odd: object) -> None:
+    path = tmp_path / "log.parquet"
+    ids = np.arange(8) % 4
+    table = pa.table({"user": ids, "item": ids, "odd": pa.array([odd] * 8), "none": pa.nulls(8)})
+    pq.write_table(table, path)
+    found = infer([path], relative_to=tmp_path)
+    assert any("column 'odd' is " in one and "is left out" in one for one in found.unsure)
+    assert "odd" not in found.yaml

@@ -42,6 +42,19 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"roles": {"session": "visit"}},
         "column 'visit': the interactions table has no such column",
     ),
+    "a weight that float32 does not hold": (
+        {"log": {"weight": [1.0, 1.0, 1e39, 1.0, 1e308]}, "roles": {"weight": "weight"}},
+        r"interactions\.parquet rows 3, 5, column 'weight': the weight is larger than 3\.4e\+38.*"
+        r"1e\+39; .*infinite_numbers: null",
+    ),
+    "weights whose sum float32 does not hold": (
+        {"log": {"weight": [3e38] * 5}, "roles": {"weight": "weight"}},
+        r"interactions\.parquet, column 'weight': the weights add up to more than 3\.4e\+38",
+    ),
+    "weights that are all zero": (
+        {"log": {"weight": [0.0, 1e-50, 0.0, 0.0, -0.0]}, "roles": {"weight": "weight"}},
+        r"interactions\.parquet, column 'weight': all weights are zero: no row would count",
+    ),
     "null session": (
         {"log": {"visit": ["a", "b", None, "b", None]}, "roles": {"session": "visit"}},
         r"interactions\.parquet rows 3, 5, column 'visit': the id is null; .*bad_ids: drop",

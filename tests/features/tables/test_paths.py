@@ -1,5 +1,6 @@
 """What a path means: names before patterns, links followed, nothing left out unsaid."""
 
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,6 +9,7 @@ import pytest
 
 from recsys.core.errors import DataError, NotFoundError
 from recsys.features.tables.paths import find_files, partitions_of
+from recsys.features.tables.reading import open_table
 
 
 def write(path: Path, number: int = 0) -> Path:
@@ -95,3 +97,32 @@ def test_a_folder_that_cannot_be_listed_is_named(
 def test_names_and_values_of_partitions_are_decoded(tmp_path: Path) -> None:
     path = tmp_path / "a%20b=1%2F2" / "c=__HIVE_DEFAULT_PARTITION__" / "x.parquet"
     assert partitions_of(path, tmp_path) == {"a b": "1/2", "c": None}
+
+
+def test_a_pipe_is_no_table(tmp_path: Path) -> None:
+    write(tmp_path / "1.parquet")
+    os.mkfifo(tmp_path / "2.parquet")
+    for given in (tmp_path, tmp_path / "*.parquet", tmp_path / "2.parquet"):
+        with pytest.raises(DataError, match=r"2\.parquet: neither a file nor a folder; write"):
+            found(given)
+
+
+def test_names_that_no_library_opens(tmp_path: Path) -> None:
+    write(tmp_path / "1.parquet").rename(tmp_path / os.fsdecode(b"l\xffg.parquet"))
+    for given in (tmp_path, tmp_path / os.fsdecode(b"l\xffg.parquet")):
+        with pytest.raises(DataError, match=r"l\\udcffg\.parquet: the name is not UTF-8; rename"):
+            found(given)
+    with pytest.raises(DataError, match="the system does not look there"):
+        open_table(str(tmp_path / ("x" * 300)), "log")
+
+
+@pytest.mark.parametrize("given", ["s3://bucket/log.parquet", "https://host/log.csv", "x/gs:/b/*"])
+def test_an_address_is_no_path(given: str) -> None:
+    with pytest.raises(NotFoundError, match="an address, and only files of this machine are read"):
+        found(given)
+
+
+def test_two_folders_that_give_one_column(tmp_path: Path) -> None:
+    path = write(tmp_path / "day=1" / "day=2" / "log.parquet")
+    with pytest.raises(DataError, match="column 'day': two folders above the file give this"):
+        partitions_of(path, tmp_path)
