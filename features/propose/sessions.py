@@ -7,8 +7,11 @@ from recsys.features.propose.yaml_text import flow
 _MANY_ITEMS = 50_000
 
 
-def session_lines(draft: Draft) -> list[str]:
-    """Return a block that makes the model one of sessions, commented out; none without visits."""
+def session_lines(draft: Draft, *, targets: bool = False) -> list[str]:
+    """Return a block that makes the model one of sessions, commented out; none without visits.
+
+    targets: whether only some rows are asked for, which their session mostly has announced.
+    """
     roles = draft.roles
     visit_is_user = not is_key_of(roles.user, USER_WORDS)
     visit = roles.user if visit_is_user else roles.session
@@ -29,6 +32,11 @@ def session_lines(draft: Draft) -> list[str]:
         "# among the features then describe its steps.",
         *(f"# {name}: {flow(section)}" for name, section in sections.items()),
     ]
+    if targets:
+        lines += [
+            "# What is asked for mostly follows another row of its item in the same session, which",
+            "# it learns to repeat. Without interactions.targets it learns what comes next.",
+        ]
     if visit_is_user:
         lines.append(f"# Its users are sessions: leave '{visit}' out of the features, too.")
     return ["\n".join(lines)]

@@ -101,7 +101,9 @@ def infer(
         relations = relation_lines(draft, has_time=any(one.startswith("time:") for one in log))
         sides |= {"relations": relations} if relations else {}
     _say_unused(draft)
-    more = sections(draft) if roles.label else session_lines(draft) or few_rows_lines(draft)
+    asked = any(line.startswith("targets:") for line in log)
+    visits = [] if roles.label else session_lines(draft, targets=asked)
+    more = sections(draft) if roles.label else visits or few_rows_lines(draft)
     more = [*gap_lines(log), *more]
     return Inference(
         yaml=draft.document(log, sides, split or proposed, more),

@@ -80,6 +80,7 @@ def test_a_session_column_gets_its_role(write: Write, tmp_path: Path, name: str,
     assert f"120 sessions ({name})" in found.summary[0]
     assert f"name: {name}," not in found.yaml
     assert "# - {name: event, table: interactions" in found.yaml
+    assert "mostly follows another row of its item in the same session" in found.yaml
     assert [one.split(" (")[0] for one in found.unsure] == ["'event' holds the types of events"]
 
     taken_up = loaded(uncommented(found), tmp_path)
@@ -98,6 +99,7 @@ def test_without_users_a_visit_is_the_user(write: Write, tmp_path: Path) -> None
     assert config.schema_.interactions.session is None
     assert config.model.kind == "two_tower"
     assert "leave 'session_id' out of the features" in found.yaml
+    assert ("mostly follows another row" in found.yaml) == ("\n    targets:" in found.yaml)
     assert "sessions (" not in found.summary[0]
     assert loaded(uncommented(found), tmp_path).model.kind == "session"
 
