@@ -218,7 +218,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "text in a weight": (
         {"log": {"weight": ["1", "2", "3", "4", "5"]}},
-        r"row 1, column 'weight': text where a number is expected, '1'; cast the column",
+        r"row 1, column 'weight': text where a number is expected, '1'; name the right column",
     ),
     "negative weight": (
         {"log": {"weight": [1.0, -2.0, 1.0, 1.0, 1.0]}},
