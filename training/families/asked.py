@@ -37,8 +37,11 @@ def check_asked(
 def nobody_to_ask(config: Any, part: int) -> ConfigError:
     """Return what is raised where a part, a number, has nobody to ask."""
     who, unseen = _WHO[getattr(config.evaluation, "queries", "users")]
-    unseen = f" {unseen} (evaluation.filter_seen)" if config.evaluation.filter_seen else ""
-    return ConfigError(f"split: {who.format(PART_NAMES[part])}{unseen}; choose a larger share")
+    remedy = "choose a larger share"
+    if config.evaluation.filter_seen:
+        who = f"{who} {unseen}"
+        remedy += ", or count what comes again (evaluation.filter_seen: false)"
+    return ConfigError(f"split: {who.format(PART_NAMES[part])}; {remedy}")
 
 
 _WHO = {
