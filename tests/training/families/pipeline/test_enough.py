@@ -70,7 +70,7 @@ def config_of(folder: Path, log: str = "log", **sections: Any) -> Any:
 @pytest.mark.parametrize(
     ("log", "sections", "said"),
     [
-        ("same", {}, r"no user has a validation item that they .*; .* \(evaluation\.filter_seen: false\)"),
+        ("same", {}, r"no user has a validation item .*\(evaluation\.filter_seen: false\)"),
         ("log", {"split": {"kind": "time", "validation": 0.001}}, "no user has a validation item"),
         (
             "log",
