@@ -348,6 +348,7 @@ def test_what_init_proposes_is_what_check_accepts(
 ) -> None:
     if protocol == "10-core":
         monkeypatch.setitem(globals(), "ROWS", ITEMS)
+    monkeypatch.chdir(tmp_path)  # where a streamed log is encoded to
     WRITERS[name](tmp_path / "raw" / "deep")
     config = recsys.init(
         str(tmp_path / "raw"), dataset=name, protocol=protocol, out=tmp_path / "recsys.yaml"
