@@ -31,6 +31,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from recsys.core.bounds import Width
 from recsys.core.strict import StrictModel
 
 Optimizer = Literal["row_wise_adagrad", "adagrad", "sgd", "row_wise_adam", "adam"]
@@ -55,7 +56,7 @@ class TableConfig(StrictModel):
 
     num_rows: Annotated[int, Field(ge=1, le=2**31)] = 65_536
     """The one number that sets the memory: every feature's values share these rows."""
-    dim: Annotated[int, Field(ge=1)] = 16
+    dim: Width = 16
     """Width of a row."""
     groups: dict[str, GroupConfig] = Field(default_factory=dict)
     """Features that do not share rows: rows of their own, after the `num_rows` shared ones."""

@@ -20,6 +20,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from recsys.core.bounds import Width
 from recsys.data.batch import FeatureBlock, FeatureLayout
 from recsys.embeddings.fields import Combine, Fields
 from recsys.layers.field_attention import can_fuse, fused_layer
@@ -27,7 +28,6 @@ from recsys.layers.mlp import mlp
 from recsys.layers.norm import FieldNorm, Norm, norm_of
 from recsys.models.kind import ModelConfig
 
-Width = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 

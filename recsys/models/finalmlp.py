@@ -18,12 +18,12 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from recsys.core.bounds import Width
 from recsys.data.batch import FeatureBlock
 from recsys.layers.mlp import mlp
 from recsys.layers.norm import Norm
 from recsys.models.kind import ModelConfig
 
-Width = Annotated[int, Field(ge=1)]
 Widths = Annotated[tuple[Width, ...], Field(min_length=1)]
 
 

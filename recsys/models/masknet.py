@@ -23,12 +23,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from recsys.core.bounds import Width
 from recsys.data.batch import FeatureBlock, FeatureLayout
 from recsys.layers.mlp import mlp
 from recsys.layers.norm import FieldNorm, Norm, norm_of, takes_bias_off
 from recsys.models.kind import ModelConfig
-
-Width = Annotated[int, Field(ge=1)]
 
 
 class MaskNetConfig(ModelConfig):

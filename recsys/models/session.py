@@ -25,6 +25,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recsys.core.bounds import Steps, Width
 from recsys.data.batch import FeatureBlock, History, SessionBatch
 from recsys.embeddings.unified import UnifiedEmbedding
 from recsys.layers.dropout import ByteDropout
@@ -49,7 +50,6 @@ NUM_GAPS = 33
 MAY_BEGIN = frozenset({"repeat.weight", "repeat.bias"})
 """Weights that start at 0, where they change nothing."""
 
-Width = Annotated[int, Field(ge=1)]
 Repeats = Literal["auto", "never"] | bool
 
 
@@ -64,7 +64,7 @@ class SessionTransformerConfig(ModelConfig):
     does so to plain products, `ball` compares by distances."""
     hidden: tuple[Width, ...] = ()
     """Layers between an item's embedded features and its vector."""
-    history_length: Width = 50
+    history_length: Steps = 50
     """How many of the last steps the model sees."""
     transformer: TransformerConfig = TransformerConfig()
     """Sizes of the transformer."""

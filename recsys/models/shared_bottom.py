@@ -11,13 +11,12 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
+from recsys.core.bounds import Width
 from recsys.data.batch import FeatureBlock
 from recsys.layers.mlp import mlp
 from recsys.layers.norm import Norm
 from recsys.layers.towers import Towers
 from recsys.models.kind import ModelConfig
-
-Width = Annotated[int, Field(ge=1)]
 
 
 class SharedBottomConfig(ModelConfig):

@@ -26,6 +26,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from recsys.core.bounds import Steps, Width
 from recsys.core.strict import StrictModel
 from recsys.data.batch import FeatureBlock, Jagged, PairBatch
 from recsys.embeddings.unified import UnifiedEmbedding
@@ -45,8 +46,6 @@ from recsys.retrieval.memory import Memory, MemoryConfig, memory_of_earlier
 
 ITEMS, QUERY = 0, 1
 """The sides of the embedding's plan, in order."""
-
-Width = Annotated[int, Field(ge=1)]
 
 
 class SmoothingConfig(StrictModel):
@@ -70,7 +69,7 @@ class TwoTowerConfig(ModelConfig):
     distance."""
     hidden: tuple[Width, ...] = (128,)
     """Widths of both towers' hidden layers."""
-    history_length: Width = 50
+    history_length: Steps = 50
     """How many of the last events the query tower sees."""
     history_heads: Width = 3
     """Weighted means of the history that a query reads, each with weights of its own."""

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from recsys.core.bounds import Drawn
 from recsys.core.strict import StrictModel, nearest
 from recsys.features.dataset.split import RetrievalSplitConfig
 from recsys.models.retrieval import RetrievalConfig
@@ -34,7 +35,7 @@ class RetrievalTrainingConfig(TrainingConfig):
 
     metric: str = "ndcg_at_20"
     """Validation metric that decides the best checkpoint; larger is better."""
-    uniform_negatives: Annotated[int, Field(ge=0)] = 512
+    uniform_negatives: Drawn = 512
     """Extra candidates a batch, drawn uniformly from `negative_items`; none are drawn where the
     whole catalogue is among the candidates."""
     negative_items: Literal["catalogue", "trained"] = "catalogue"

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from recsys.core.bounds import Samples
 from recsys.core.strict import StrictModel
 
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -55,7 +56,7 @@ class TrainingConfig(FittingConfig):
 class EvaluationConfig(StrictModel):
     """How the finished model is evaluated."""
 
-    bootstrap_samples: PositiveInt = 1000
+    bootstrap_samples: Samples = 1000
     """Resamples of the test part for the 95 % intervals."""
 
 

@@ -120,3 +120,21 @@ schema:
     with pytest.raises(ConfigError, match=r"'user' and 'item' is read as a stream: set data.stre"):
         load_config(path)
     assert load_config(path, ("data.stream=true",)).data.stream
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("model.dim", 10**6),
+        ("model.history_length", 10**9),
+        ("embedding.dim", 10**6),
+        ("training.uniform_negatives", 10**9),
+        ("evaluation.bootstrap_samples", 10**9),
+        ("model.hidden", [10**9]),
+    ],
+)
+def test_a_size_that_no_machine_holds_is_refused_with_its_key(
+    tmp_path: Path, key: str, value: object
+) -> None:
+    with pytest.raises(ConfigError, match=rf"{key}.*less than or equal to"):
+        load_config(write(tmp_path, MINIMAL), (f"{key}={value}",))

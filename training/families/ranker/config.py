@@ -5,13 +5,14 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from recsys.bundle.calibration import Kind as CalibrationKind
+from recsys.core.bounds import Samples
 from recsys.core.strict import listed, nearest
 from recsys.embeddings.table import ADAM_RATE, Optimizer, TableConfig
 from recsys.features.table_roles import Outcome
 from recsys.features.tables.sources import LabelledSources
 from recsys.models.rankers import RANKERS, RankerConfig
 from recsys.training.config.experiment import LearnedExperiment
-from recsys.training.config.sections import EvaluationConfig, PositiveInt, TrainingConfig
+from recsys.training.config.sections import EvaluationConfig, TrainingConfig
 from recsys.training.config.self_supervision import SelfSupervision
 
 COMPARED_ALONE = ("lightgbm",)
@@ -77,7 +78,7 @@ class RankerTrainingConfig(TrainingConfig):
 class RankerEvaluationConfig(EvaluationConfig):
     """How a ranker is evaluated."""
 
-    bootstrap_samples: PositiveInt = 1000
+    bootstrap_samples: Samples = 1000
     """Resamples of the test part for the 95 % intervals; at most 200 for intervals over rows,
     each of which passes over all of them."""
     rankers: tuple[Annotated[str, AfterValidator(_known_ranker)], ...] = (
