@@ -100,6 +100,7 @@ class Roles:
 
     label: the column that says what came of a row, "" where there is none. A log without user and
     item has one in any case. session: the column that says which rows are of one visit of a user.
+    other_logs: what has users and items too, and fewer rows.
     """
 
     log: TableProfile
@@ -111,6 +112,7 @@ class Roles:
     users: Key | None = None
     sides: list[tuple[Side, Key]] = field(default_factory=list)
     unused: list[TableProfile] = field(default_factory=list)
+    other_logs: list[TableProfile] = field(default_factory=list)
     unsure: list[str] = field(default_factory=list)
 
 
@@ -280,11 +282,7 @@ def _find_log(tables: Sequence[TableProfile]) -> Roles | None:
         return None
     found.sort(key=lambda one: -one[0])
     roles = found[0][1]
-    if len(found) > 1:
-        others = ", ".join(one.log.given for _, one in found[1:])
-        roles.unsure.append(
-            f"{roles.log.given} is used as the interactions (most rows); other candidates: {others}"
-        )
+    roles.other_logs = [one.log for _, one in found[1:]]
     if not is_key_of(roles.user, USER_WORDS):
         roles.unsure.append(
             f"no column names a user: '{roles.user}' is used as the user, each value one visit"

@@ -113,6 +113,14 @@ def infer(
 
 
 def _say_unused(draft: Draft) -> None:
+    more = draft.more_log
+    others = [one.given for one in draft.roles.other_logs if more is None or one is not more.table]
+    if others:
+        draft.unsure.insert(
+            0,
+            f"{draft.roles.log.given} is used as the interactions (most rows); other candidates: "
+            f"{', '.join(others)}",
+        )
     why = "none of its columns has one row for each item or user"
     if not draft.roles.user:
         why = "a log without user and item is read as a stream: join the table to it in the source"

@@ -56,6 +56,7 @@ def test_views_and_orders_are_one_log(tmp_path: Path) -> None:
     assert raw["policies"]["unknown_items"] == "drop"
     said = "\n".join(found.unsure)
     assert "both are read as one log" in said
+    assert "other candidates" not in said
     assert "has no 'session_id'" in said
     report = str(preflight(load_config(tmp_path / "recsys.yaml")))
     assert "310 interactions" in report  # 240, and 80 orders of which 10 are returns
