@@ -48,8 +48,8 @@ what comes before it. Lists are as long as the history; null, or no such column,
 )
 @click.option(
     "--interactions",
-    help="Log to build histories from; its users are scored. For a ranker: the log that its "
-    "features of kind window are of.",
+    help="Log to build histories from; its users are scored. A configuration (YAML) stands for the "
+    "logs that it names. For a ranker: the log that its features of kind window are of.",
 )
 @click.option("--users", help="User attributes, where the model uses them.")
 @click.option(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from recsys.app.filtering import filtered
+from recsys.app.log_given import log_given
 from recsys.bundle.directory import Bundle
 from recsys.core.errors import ConfigError
 from recsys.core.events import Listener, ignore
@@ -180,5 +181,6 @@ def _shards(scorer: Scorer, paths: Mapping[str, str], rows_per_part: int) -> Sha
         return shards_of_requests(scorer, paths["requests"])
     roles = ("interactions", "users")
     others: dict[str, Source] = {name: path for name, path in paths.items() if name not in roles}
-    sources = Sources(interactions=paths["interactions"], users=paths.get("users"), others=others)
+    log = log_given(paths["interactions"])
+    sources = Sources(interactions=log, users=paths.get("users"), others=others)
     return shards_of_log(scorer, sources, rows_per_part=rows_per_part)
