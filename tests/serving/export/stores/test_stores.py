@@ -104,9 +104,9 @@ def test_lancedb_has_an_index_from_some_size_on(made: Any, tmp_path: Path) -> No
     page = indexed.page(content, facts)
     assert f".nprobes({facts['nprobe']})" in page.ask
     assert "recall@10" in page.recall
-    wanted = content.request.__class__(**{**vars(content.request), "min_recall": 1.0})
+    wanted = content.request.__class__(**{**vars(content.request), "min_recall": 0.99})
     every = Lance(indexed_from=100).write(tmp_path / "b", Content(wanted, content.payload))
-    assert every["recall_at_10"] == 1.0
+    assert every["recall_at_10"] >= 0.99
     assert every["nprobe"] > facts["nprobe"]
 
 
