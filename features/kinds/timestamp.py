@@ -155,7 +155,7 @@ class TimestampFeature(Feature):
 
 
 def _not_a_category(column: ColumnProfile) -> Suggestion | None:
-    """Return what becomes of text of which most is a time; None: it is something else."""
+    """Leave out, and say so, a column of texts most of which are times; None: it is none."""
     odd = odd_rows(column.values) if column.type == "string" else None
     if odd is None:
         return None

@@ -1,7 +1,7 @@
-"""Whole numbers of settings with the most that they may be.
+"""Upper bounds of sizes in a configuration.
 
-A bound is far above what is of use and far below what no machine holds: a number that slipped is
-refused with its key before anything is allocated.
+Without them a mistyped size (`model.dim: 1000000`) allocates until the system kills the process.
+With them it is refused, with its key, before anything is allocated.
 """
 
 from typing import Annotated
