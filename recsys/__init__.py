@@ -13,7 +13,7 @@ import importlib
 from typing import Any
 
 _PROMOTING = ("promote", "Promotion")
-_EXPERIMENTS = ("check", "init", "sync", "train", "tune", "tune_embedding")
+_EXPERIMENTS = ("sync", "train", "tune", "tune_embedding")
 _DEMO = ("demo", "demo_tables")
 _RECOUNTING = ("recount", "Recounted")
 _MODELS = (
@@ -37,7 +37,9 @@ _ERRORS = (
 )
 _EVENTS = ("PartDone", "PointLogged", "StepDone")
 _PLACES = {
+    "check": "recsys.app.checking",
     "compare": "recsys.app.comparing",
+    "init": "recsys.app.proposing",
     "Config": "recsys.app.configuration",
     "Model": "recsys.app.model",
     "Run": "recsys.app.run",

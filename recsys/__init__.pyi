@@ -1,11 +1,10 @@
 """The names of the Python API, for type checkers and editors."""
 
+from recsys.app.checking import check as check
 from recsys.app.comparing import compare as compare
 from recsys.app.configuration import Config as Config
 from recsys.app.demo import demo as demo
 from recsys.app.demo import demo_tables as demo_tables
-from recsys.app.experiments import check as check
-from recsys.app.experiments import init as init
 from recsys.app.experiments import sync as sync
 from recsys.app.experiments import train as train
 from recsys.app.experiments import tune as tune
@@ -21,6 +20,7 @@ from recsys.app.models import score as score
 from recsys.app.models import score_new_items as score_new_items
 from recsys.app.promoting import Promotion as Promotion
 from recsys.app.promoting import promote as promote
+from recsys.app.proposing import init as init
 from recsys.app.query_exporting import export_query_vectors as export_query_vectors
 from recsys.app.recounting import Recounted as Recounted
 from recsys.app.recounting import recount as recount

@@ -1,14 +1,19 @@
 """The label features of the rows of a data set, as each row may see them."""
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.core.imports import on_first_use
 from recsys.data.batch import FeatureBlock
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.split import TRAIN
 from recsys.features.encoding.label_features import LabelNumbers
+
+with on_first_use():
+    import torch
+    from torch import Tensor
 
 
 class RowMemory:

@@ -12,10 +12,10 @@ from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 
 from recsys.core.distinct import distinct
+from recsys.core.imports import on_first_use
 from recsys.data.batch import FeatureBlock, Jagged, PairBatch
 from recsys.features.batches.examples import Examples, Kind, Rows, Users
 from recsys.features.batches.parts import distinct_rows, share_of, with_absent
@@ -23,6 +23,9 @@ from recsys.features.batches.sampling import log_inclusion
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.split import TRAIN
 from recsys.features.encoding.hashing import UNKNOWN_HASH
+
+with on_first_use():
+    import torch
 
 _Batch = TypeVar("_Batch")
 

@@ -1,12 +1,17 @@
 """What the loaders of retrieval share: distinct items, ranks' shares, absent contexts."""
 
+from __future__ import annotations
+
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from recsys.core.distinct import distinct
+from recsys.core.imports import on_first_use
 from recsys.data.batch import FeatureBlock, Jagged
+
+with on_first_use():
+    import torch
+    from torch import Tensor
 
 
 def distinct_rows(

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from recsys.core.imports import on_first_use
 from recsys.data.batch import RankingBatch
 from recsys.features.batches.memory import RowMemory
 from recsys.features.batches.negatives import (
@@ -29,6 +29,9 @@ from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.split import TRAIN
 from recsys.features.encoding.crosses import Crosses
 from recsys.features.encoding.history_features import PastFeatures
+
+with on_first_use():
+    import torch
 
 _EVALUATION_STREAM = 1 << 31
 """Random streams of the rows that a ranker is evaluated on; the batches have others."""

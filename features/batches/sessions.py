@@ -12,11 +12,11 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 
 from recsys.core.distinct import distinct
 from recsys.core.errors import DataError
+from recsys.core.imports import on_first_use
 from recsys.data.batch import History, Jagged, SessionBatch
 from recsys.features.batches.pairs import prefetch, without_ids
 from recsys.features.batches.parts import distinct_rows, share_of, with_absent
@@ -24,6 +24,9 @@ from recsys.features.batches.sampling import log_inclusion_of_draws, log_missed_
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.sessions import Sessions, history_of, pieces
 from recsys.features.dataset.split import TRAIN
+
+with on_first_use():
+    import torch
 
 Windows = Literal["last", "slide"]
 Positions = Literal["all", "last", "random_prefix"]

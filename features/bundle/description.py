@@ -13,7 +13,7 @@ from recsys.features.tables.sources import Policies
 from recsys.models.kind import Answers
 from recsys.models.rankers import RankerConfig
 from recsys.models.registry import MODELS
-from recsys.models.retrieval import RetrievalConfig
+from recsys.models.retrieval_kinds import RetrievalConfig
 from recsys.pipeline.config import PipelineConfig
 from recsys.plain.registry import PlainModelConfig
 

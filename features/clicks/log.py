@@ -12,6 +12,8 @@ test and the `validation` share before it validation. Where a time column is dec
 an earlier part that is later than one of a later part is an error.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import logging
@@ -24,12 +26,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 
 from recsys.core.atomic import publish, staged_folder
 from recsys.core.distinct import distinct
 from recsys.core.errors import DataError, IntegrityError
+from recsys.core.imports import on_first_use
 from recsys.core.sealed import seal, sealed
 from recsys.data.batch import FeatureBlock, FeatureLayout, RankingBatch
 from recsys.features.clicks.memory import ClickMemory
@@ -47,6 +49,9 @@ from recsys.features.tables.ledger import Drop, Ledger
 from recsys.features.tables.reading import open_table
 from recsys.features.tables.rows import Rows
 from recsys.features.tables.sources import Policies, Sources
+
+with on_first_use():
+    import torch
 
 _log = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 
 from recsys.core.errors import DataError
+from recsys.core.imports import on_first_use
 from recsys.data.batch import FeatureBlock
 from recsys.features.clicks.rows import ClickSource
 from recsys.features.dataset.split import TRAIN
@@ -23,6 +23,9 @@ from recsys.features.encoding.label_sums import LabelSums, LabelTable, OtherFold
 from recsys.features.kinds.derived import LabelFeature
 from recsys.features.tables.ledger import Ledger
 from recsys.features.tables.rows import Rows
+
+with on_first_use():
+    import torch
 
 Columns = Callable[[Rows], Mapping[str, pa.Array]]
 """Returns the columns of a batch, their types decided."""

@@ -11,6 +11,8 @@ Ranges are read into memory of our own, not mapped: pages of a map stay resident
 that has read all of a map is as large as the file.
 """
 
+from __future__ import annotations
+
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -19,12 +21,15 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import torch
 from numpy.typing import DTypeLike, NDArray
-from torch import Tensor
 
 from recsys.core.errors import IntegrityError
+from recsys.core.imports import on_first_use
 from recsys.data.batch import FeatureBlock, FeatureLayout, Jagged, RankingBatch
+
+with on_first_use():
+    import torch
+    from torch import Tensor
 
 PARTS = ("train", "validation", "test")
 """Folder of each part, by its number in `recsys.features.dataset.split`."""
@@ -50,7 +55,7 @@ class PartWriter:
             self._file(f"multi-{number}.values")
             self._file(f"multi-{number}.offsets").write(np.zeros(1, np.int64).tobytes())
 
-    def __enter__(self) -> "PartWriter":
+    def __enter__(self) -> PartWriter:
         """Return the writer itself."""
         return self
 

@@ -3,10 +3,13 @@
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from recsys.core.imports import on_first_use
 from recsys.data.batch import Jagged
+
+with on_first_use():
+    import torch
 
 _SECOND = 1_000_000  # microseconds
 

@@ -9,14 +9,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 
 from recsys.core.distinct import distinct, is_among
+from recsys.core.imports import on_first_use
 from recsys.data.batch import FeatureBlock, Jagged
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.split import TRAIN, VALIDATION
 from recsys.features.tables.checked import Tables
+
+with on_first_use():
+    import torch
 
 MOST_PAIRS = 1_000_000
 """More pairs than this are sampled."""

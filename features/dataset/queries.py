@@ -1,19 +1,24 @@
 """Evaluation queries: the users, their earlier items, and the items they interacted with next."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from recsys.core.distinct import distinct, is_among
+from recsys.core.imports import on_first_use
 from recsys.data.batch import FeatureBlock, History, Jagged
 from recsys.features.dataset.dataset import Dataset, are_had
 from recsys.features.dataset.histories import Histories
 from recsys.features.dataset.split import TEST, TRAIN, VALIDATION
 from recsys.features.schema import Schema
 from recsys.features.tables.checked import Tables
+
+with on_first_use():
+    import torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ class Queries:
         """The item rows of `history`."""
         return self.history.items if isinstance(self.history, History) else self.history
 
-    def take(self, rows: Tensor) -> "Queries":
+    def take(self, rows: Tensor) -> Queries:
         """Return the queries `rows` (M,) int64 in that order, repeats allowed."""
         return Queries(
             users=self.users[rows.numpy()],

@@ -7,10 +7,10 @@ Per event: each held-out event with what came before it in its session, and that
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from recsys.core.distinct import first_places
+from recsys.core.imports import on_first_use
 from recsys.data.batch import Jagged
 from recsys.features.dataset.dataset import Dataset, are_had
 from recsys.features.dataset.queries import Queries, relevant_items
@@ -18,6 +18,9 @@ from recsys.features.dataset.sessions import Sessions, history_of, pieces
 from recsys.features.dataset.split import TEST, TRAIN, VALIDATION
 from recsys.features.schema import Schema
 from recsys.features.tables.checked import Tables
+
+with on_first_use():
+    import torch
 
 Per = Literal["user", "event"]
 _Ints = NDArray[np.int64]

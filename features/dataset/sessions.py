@@ -10,17 +10,20 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
 from recsys.core.distinct import distinct_codes, first_places
 from recsys.core.errors import ConfigError
+from recsys.core.imports import on_first_use
 from recsys.core.strict import StrictModel
 from recsys.data.batch import History, Jagged
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.schema import Schema
 from recsys.features.tables.checked import Events
+
+with on_first_use():
+    import torch
 
 _MINUTE, _SECOND = 60_000_000, 1_000_000  # microseconds
 _MANY_TIES = 0.05

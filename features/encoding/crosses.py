@@ -6,10 +6,12 @@ rows = crosses.beside(block)   # the same rows, with their crosses behind them
 
 from collections.abc import Sequence
 
-import torch
-
+from recsys.core.imports import on_first_use
 from recsys.data.batch import FeatureBlock, FeatureLayout
 from recsys.features.kinds.derived import DerivedFeature, RowFeature
+
+with on_first_use():
+    import torch
 
 
 class Crosses:

@@ -18,13 +18,13 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
 from recsys.core.distinct import distinct
 from recsys.core.errors import DataError
+from recsys.core.imports import on_first_use
 from recsys.data.batch import FeatureBlock, FeatureLayout
 from recsys.features.encoding.columns import columns_of
 from recsys.features.encoding.crosses import Crosses
@@ -36,6 +36,9 @@ from recsys.features.encoding.scaling import Scaler
 from recsys.features.encoding.value_counts import ValueCounts
 from recsys.features.kinds.feature import Encoded, Feature
 from recsys.features.schema import Schema
+
+with on_first_use():
+    import torch
 
 Side = Literal["items", "users", "interactions"]
 SIDES: tuple[Side, ...] = ("items", "users", "interactions")

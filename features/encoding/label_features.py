@@ -4,14 +4,15 @@ memory = LabelNumbers(schema.label_features, encoder.columns_layout(), encoder.l
 rows = memory.beside(block)   # as rows that were not trained on see them
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from recsys.core.imports import on_first_use
 from recsys.data.batch import FeatureBlock, FeatureLayout
 from recsys.features.encoding.label_sums import (
     Integers,
@@ -22,6 +23,10 @@ from recsys.features.encoding.label_sums import (
 )
 from recsys.features.encoding.past import LoggedEvents
 from recsys.features.kinds.derived import DerivedFeature, LabelFeature
+
+with on_first_use():
+    import torch
+    from torch import Tensor
 
 _CHUNK_ROWS = 1 << 20
 

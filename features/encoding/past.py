@@ -9,11 +9,14 @@ from functools import cached_property
 from typing import Literal, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from recsys.core.distinct import distinct_codes
+from recsys.core.imports import on_first_use
 from recsys.data.batch import Jagged
+
+with on_first_use():
+    import torch
 
 Integers = NDArray[np.int64]
 CountedRows = Literal["positives", "all"]

@@ -10,14 +10,17 @@ from collections.abc import Callable, Mapping
 from math import prod
 from typing import Annotated, Literal
 
-import torch
 from pydantic import Field
 
+from recsys.core.imports import on_first_use
 from recsys.data.batch import FeatureBlock, FeatureLayout, Jagged
 from recsys.data.feature_options import Multiplicity, Name, Pooling
 from recsys.embeddings.hashing import mix
 from recsys.features.kinds.derived import Declared, RowFeature
 from recsys.features.kinds.sparse import settled
+
+with on_first_use():
+    import torch
 
 SEED = 0x63726F7373656421
 

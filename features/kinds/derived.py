@@ -9,19 +9,23 @@ A schema lists them among the others:
     - {name: pair_rate, kind: rate, of: [user_id, movie_id]}
 """
 
+from __future__ import annotations
+
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from torch import Tensor
-
+from recsys.core.imports import on_first_use
 from recsys.core.strict import StrictModel, nearest
 from recsys.data.batch import FeatureBlock, FeatureLayout
 from recsys.data.feature_options import Multiplicity, Name
 from recsys.features.encoding.label_sums import Seen
 from recsys.features.encoding.past import CountedRows, Integers, Pasts
 from recsys.features.encoding.scaling import Scaler
+
+with on_first_use():
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,13 @@
 """What an item feature was over the last items of the user before the row."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-import torch
 from pydantic import Field
 
+from recsys.core.imports import on_first_use
 from recsys.core.strict import nearest
 from recsys.data.batch import FeatureBlock, FeatureLayout, Jagged
 from recsys.data.feature_options import HistoryPooling, Name
@@ -13,6 +15,9 @@ from recsys.features.encoding.hashing import NULL_HASH
 from recsys.features.encoding.past import CountedRows, Integers, Pasts
 from recsys.features.encoding.scaling import Scaler
 from recsys.features.kinds.derived import Declared, PastFeature, PastReader
+
+with on_first_use():
+    import torch
 
 
 class HistoryFeature(PastFeature):

@@ -6,10 +6,10 @@ from typing import ClassVar, Literal, Self
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 from pydantic import model_validator
 
 from recsys.core.errors import DataError
+from recsys.core.imports import on_first_use
 from recsys.data.batch import FeatureLayout, Jagged
 from recsys.data.feature_options import Pooling
 from recsys.features.kinds.expression import Expressed, Operations
@@ -33,6 +33,9 @@ from recsys.features.kinds.weights import WeightReader, check_lengths, weights_o
 from recsys.features.propose.profile import ColumnProfile
 from recsys.features.tables.ledger import Cells, is_list, is_text
 from recsys.features.tables.sources import Policies
+
+with on_first_use():
+    import torch
 
 _SEPARATORS = ("|", ";", ",")
 

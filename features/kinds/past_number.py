@@ -5,13 +5,16 @@ from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from recsys.core.imports import on_first_use
 from recsys.data.batch import FeatureBlock, FeatureLayout
 from recsys.features.encoding.past import Integers, Past, Pasts
 from recsys.features.encoding.scaling import Scaler
 from recsys.features.kinds.derived import Declared, PastFeature, PastReader
+
+with on_first_use():
+    import torch
 
 
 class PastNumber(PastFeature):

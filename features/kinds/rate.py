@@ -5,20 +5,25 @@ is r = (P + smoothing b) / (N + smoothing). A network reads logit(r) - logit(b),
 what nobody has seen, log(1 + N), and whether N is 0.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import numpy as np
-import torch
 from pydantic import Field
-from torch import Tensor
 
+from recsys.core.imports import on_first_use
 from recsys.data.batch import FeatureBlock, FeatureLayout
 from recsys.data.feature_options import Name
 from recsys.embeddings.hashing import mix
 from recsys.features.encoding.label_sums import Seen
 from recsys.features.kinds.cross import SEED
 from recsys.features.kinds.derived import Declared, LabelFeature
+
+with on_first_use():
+    import torch
+    from torch import Tensor
 
 _FOLDS = 5
 

@@ -6,16 +6,19 @@ from typing import Annotated, ClassVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 from pydantic import Field
 
 from recsys.core.errors import DataError, Row
+from recsys.core.imports import on_first_use
 from recsys.data.batch import Jagged
 from recsys.data.feature_options import Multiplicity
 from recsys.features.encoding.hashing import NULL_HASH, UNKNOWN_HASH, hash_values
 from recsys.features.kinds.expression import Operations, Symbol
 from recsys.features.kinds.feature import Feature, Fit, Fitted, Integers
 from recsys.features.tables.ledger import is_list, is_text
+
+with on_first_use():
+    import torch
 
 _ARROW_TYPES = {"integer": pa.int64(), "boolean": pa.bool_(), "null": pa.null()}
 

@@ -164,7 +164,7 @@ def init(
 
     A public data set: recsys init --dataset movielens-1m ml-1m/
     """
-    from recsys.app.experiments import init as propose
+    from recsys.app.proposing import init as propose
     from recsys.core.errors import ConfigError
 
     if dataset == "list":
@@ -202,7 +202,7 @@ def check(config: Path, overrides: tuple[str, ...], html: Path | None, as_json: 
     Example: recsys check recsys.yaml --html data.html
     """
     with uncollected():
-        from recsys.app.experiments import check as inspect
+        from recsys.app.checking import check as inspect
         from recsys.training.families.load import load_config
 
     report = inspect(load_config(config, overrides), html=html)

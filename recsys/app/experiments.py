@@ -4,9 +4,7 @@ Tables are paths or data frames (pandas, polars, Arrow). Arguments are checked b
 done. What a caller can put right is a `recsys.UserError`.
 """
 
-import os
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,115 +16,11 @@ from recsys.app.models import Reference, reference_of
 from recsys.app.progress import printed
 from recsys.app.run import Run
 from recsys.app.tuned import Tuned
-from recsys.core.errors import ArgumentError, ConfigError
+from recsys.core.errors import ConfigError
 from recsys.core.events import Listener
 
 if TYPE_CHECKING:
-    from recsys.features.propose.tables import Inference
-    from recsys.training.families.family import Findings
-
-
-@checked
-def init(
-    *tables: Any,
-    dataset: str | None = None,
-    protocol: str | None = None,
-    out: str | Path | None = None,
-    folder: str | Path = ".",
-    force: bool = False,
-) -> Config:
-    """Look at tables and return a configuration for them.
-
-    Args:
-        tables: an interaction log and, in any order, tables of items, users or others: paths or
-            data frames. Which is which is found out from their columns. With `dataset` the folder
-            with its files.
-        dataset: name of a public data set; its tables are written to the folder `dataset` beside
-            the configuration.
-        protocol: how papers split it; the first that it has where none is named.
-        out: YAML file to write, too.
-        folder: where data frames are kept, in `.recsys_cache/frames` below it.
-        force: overwrite `out`.
-
-    Raises:
-        ConfigError: no table is a log, `out` exists, or no data set has that name.
-        DataError: a table is empty or cannot be read.
-        NotFoundError: a path does not exist.
-
-    Example:
-        >>> config = recsys.init(log, items, users)
-        >>> config.experiment.model.kind
-        'two_tower'
-    """
-    from recsys.core.strict_yaml import read_yaml
-    from recsys.features.propose.tables import infer
-    from recsys.features.tables.frames import FRAMES, path_of
-
-    if not tables:
-        raise ConfigError("recsys.init() needs at least one table, the interaction log")
-    if "" in [one for one in tables if isinstance(one, str)]:
-        raise ArgumentError("recsys.init(): the path of a table is empty; give a file or a folder")
-    if out is not None and Path(out).exists() and not force:
-        raise ConfigError(f"{out} exists; give force=True to overwrite it, or another out")
-    place = Path(folder).resolve() if out is None else Path(out).resolve().parent
-    if dataset is not None:
-        found = _public(dataset, protocol, tables, place)
-    elif protocol is not None:
-        raise ConfigError("a protocol is of a public data set: name that with dataset")
-    else:
-        frames = Path(folder) / FRAMES
-        paths = [Path(path_of(one, f"table{n + 1}", frames)) for n, one in enumerate(tables)]
-        found = infer(paths, relative_to=place)
-    if out is not None:
-        Path(out).write_text(found.yaml)
-    keys = read_yaml(found.yaml, source="configuration")
-    return Config(keys, folder=place, unsure=found.unsure, summary=found.summary, text=found.yaml)
-
-
-def _public(name: str, protocol: str | None, given: tuple[Any, ...], place: Path) -> "Inference":
-    """Return what is proposed for a public data set, whose tables are written below `place`."""
-    from recsys.features.propose.tables import infer
-    from recsys.features.public_data.open import protocol_of, tables_of
-
-    how = protocol_of(name, protocol)
-    if len(given) != 1 or not isinstance(given[0], str | Path):
-        raise ConfigError(f"{name}: give one path, the folder with the files of the data set")
-    written = tables_of(name, Path(given[0]), place / name, protocol)
-    paths = [Path(os.path.relpath(path)) for path in written.paths]  # the folder may move
-    found = infer(paths, relative_to=place, split=how.split, where=how.where)
-    return replace(found, unsure=(*written.said, *found.unsure))
-
-
-@checked
-def check(config: Given, *, html: str | Path | None = None) -> "Findings":
-    """Read and check everything that training would read, without training.
-
-    Args:
-        config: what would be trained.
-        html: page to write, with charts of the data.
-
-    Returns:
-        What was found: print it; `warnings`, `lines()`, `to_json()`.
-
-    Raises:
-        UserError: what training would raise on the same configuration and data.
-
-    Example:
-        >>> recsys.check(config).rows["interactions"]
-        4000
-    """
-    from recsys.app.starting import located
-    from recsys.training.config.file import dump_config
-    from recsys.training.jobs.check import preflight
-
-    given = located(config_given(config))
-    found = preflight(given)
-    if html is not None:
-        from recsys.training.reports.data_page import write_data_page
-
-        text = dump_config(given)
-        write_data_page(Path(html), found, title="The data", config_text=text)
-    return found
+    pass
 
 
 @checked

@@ -5,12 +5,15 @@ from functools import partial
 from pathlib import Path
 
 from recsys.core.errors import ConfigError
+from recsys.core.imports import on_first_use
 from recsys.core.tracking_store import store_uri
-from recsys.serving.registry import resolve
 from recsys.training.config.experiment import ExperimentConfig, LearnedExperiment, start_of
 from recsys.training.config.retrieval import RetrievalExperiment
-from recsys.training.jobs.final import check_can_choose, final_config
-from recsys.training.jobs.runs import bundle_of_finished, config_of_run
+
+with on_first_use():
+    from recsys.serving.registry import resolve
+    from recsys.training.jobs.final import check_can_choose, final_config
+    from recsys.training.jobs.runs import bundle_of_finished, config_of_run
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from recsys.embeddings.table import Table, TableConfig
 from recsys.embeddings.torch_table import TorchTable
 from recsys.embeddings.unified import UnifiedEmbedding
 from recsys.models.rankers import RankerConfig, build_ranker
-from recsys.models.retrieval import RetrievalConfig, RetrievalModel, build_retrieval
+from recsys.models.retrieval import RetrievalModel, build_retrieval
+from recsys.models.retrieval_kinds import RetrievalConfig
 
 _TABLE = "table.weight"
 _FRAME = "frame"

@@ -4,17 +4,22 @@ Shape letters: N rows, F single-valued sparse features, D dense columns, U disti
 of a batch, C of them candidates, B queries, T history events in all.
 """
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from recsys.core.imports import on_first_use
 from recsys.data.feature_options import HistoryPooling
+
+with on_first_use():
+    import torch
+    from torch import Tensor
 
 
 class OnDevice:
@@ -38,7 +43,7 @@ class Jagged(OnDevice):
     weights: Tensor | None = None
 
     @classmethod
-    def of_lengths(cls, values: NDArray[np.integer[Any]], lengths: NDArray[np.int64]) -> "Jagged":
+    def of_lengths(cls, values: NDArray[np.integer[Any]], lengths: NDArray[np.int64]) -> Jagged:
         """Return rows of `lengths` (N,) out of `values` (T,), one after the other."""
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         return cls(torch.from_numpy(values.astype(np.int64)), torch.from_numpy(offsets))
@@ -55,7 +60,7 @@ class Jagged(OnDevice):
         rows = torch.arange(len(self), device=self.offsets.device)
         return torch.repeat_interleave(rows, self.lengths(), output_size=len(self.values))
 
-    def take(self, rows: Tensor) -> "Jagged":
+    def take(self, rows: Tensor) -> Jagged:
         """Return the rows `rows` (M,) int64 in that order, repeats allowed."""
         lengths = self.lengths()[rows]
         offsets = torch.zeros(len(rows) + 1, dtype=torch.int64, device=rows.device)
@@ -66,7 +71,7 @@ class Jagged(OnDevice):
         weights = None if self.weights is None else self.weights[where]
         return Jagged(self.values[where], offsets, weights)
 
-    def renamed(self, name_of: NDArray[np.int64]) -> "Jagged":
+    def renamed(self, name_of: NDArray[np.int64]) -> Jagged:
         """Return the values by other names, name_of[value]; those named -1 are left out."""
         values = name_of[self.values.numpy()]
         kept = values >= 0
@@ -75,7 +80,7 @@ class Jagged(OnDevice):
         weights = None if self.weights is None else self.weights[torch.from_numpy(kept)]
         return Jagged(found.values, found.offsets, weights)
 
-    def above(self, other: "Jagged") -> "Jagged":
+    def above(self, other: Jagged) -> Jagged:
         """Return these rows, then those of `other`."""
         weights = None
         if self.weights is not None or other.weights is not None:
@@ -102,12 +107,12 @@ class FeatureBlock(OnDevice):
     def __len__(self) -> int:
         return len(self.single)
 
-    def take(self, rows: Tensor) -> "FeatureBlock":
+    def take(self, rows: Tensor) -> FeatureBlock:
         """Return the rows `rows` (M,) int64 in that order."""
         multi = tuple(jagged.take(rows) for jagged in self.multi)
         return FeatureBlock(self.single[rows], multi, self.dense[rows])
 
-    def above(self, other: "FeatureBlock") -> "FeatureBlock":
+    def above(self, other: FeatureBlock) -> FeatureBlock:
         """Return these rows, then those of `other`, which has the same features."""
         multi = zip(self.multi, other.multi, strict=True)
         return FeatureBlock(
@@ -116,7 +121,7 @@ class FeatureBlock(OnDevice):
             torch.cat([self.dense, other.dense]),
         )
 
-    def beside(self, *others: "FeatureBlock") -> "FeatureBlock":
+    def beside(self, *others: FeatureBlock) -> FeatureBlock:
         """Return the features of the same N rows side by side."""
         blocks = (self, *others)
         return FeatureBlock(
@@ -170,7 +175,7 @@ class FeatureLayout:
         """Single-valued, then multi-valued features with their multiplicities."""
         return self.single + self.multi
 
-    def __add__(self, other: "FeatureLayout") -> "FeatureLayout":
+    def __add__(self, other: FeatureLayout) -> FeatureLayout:
         """Return the layout of two blocks side by side (`FeatureBlock.beside`)."""
         return FeatureLayout(
             self.single + other.single,
@@ -246,7 +251,7 @@ class History(OnDevice):
         """Return (B,) int64, steps of each row."""
         return self.items.lengths()
 
-    def take(self, rows: Tensor) -> "History":
+    def take(self, rows: Tensor) -> History:
         """Return the rows `rows` (M,) int64 in that order, repeats allowed."""
         steps = Jagged(torch.arange(len(self.gap), device=rows.device), self.items.offsets)
         chosen = steps.take(rows)

@@ -19,15 +19,14 @@ one kind, I inputs of each.
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from recsys.core.errors import ConfigError
 from recsys.data.batch import FeatureLayout
+from recsys.layers.choices import Combine
 
-Combine = Literal["project", "sum"]
 _NULL = ".null"
 
 

@@ -9,11 +9,16 @@ Lemire's multiply-shift ("Fast random integer generation in an interval", 2019) 
 32 bits, so a table has at most 2^31 rows.
 """
 
+from __future__ import annotations
+
 import hashlib
 from functools import lru_cache
 
-import torch
-from torch import Tensor
+from recsys.core.imports import on_first_use
+
+with on_first_use():
+    import torch
+    from torch import Tensor
 
 MAX_ROWS = 2**31
 FIRST_FACTOR, SECOND_FACTOR = -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15

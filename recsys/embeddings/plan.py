@@ -1,16 +1,20 @@
 """Which lookup of which feature reads which rows of the table: built once, frozen, printable."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import log2
 from typing import Self
 
-from torch import Tensor
-
+from recsys.core.imports import on_first_use
 from recsys.data.batch import FeatureLayout
 from recsys.data.feature_options import BY_CANDIDATE
 from recsys.embeddings.hashing import MAX_ROWS, salts_of, table_rows
 from recsys.embeddings.table import TableConfig
+
+with on_first_use():
+    from torch import Tensor
 
 MAX_AUTO = 8
 """Most lookups that `allocate` gives one feature."""

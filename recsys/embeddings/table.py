@@ -24,15 +24,20 @@ weight_decay_at: reads it gets that of one step: rare values are decayed as ofte
 trained, and frequent ones far more.
 """
 
+from __future__ import annotations
+
 from math import prod
 from typing import Annotated, Literal, Protocol
 
-import torch
 from pydantic import Field, model_validator
-from torch import Tensor
 
 from recsys.core.bounds import Width
+from recsys.core.imports import on_first_use
 from recsys.core.strict import StrictModel
+
+with on_first_use():
+    import torch
+    from torch import Tensor
 
 Optimizer = Literal["row_wise_adagrad", "adagrad", "sgd", "row_wise_adam", "adam"]
 ADAMS: tuple[Optimizer, ...] = ("adam", "row_wise_adam")
@@ -87,14 +92,14 @@ class TableConfig(StrictModel):
     """Refuse a table that needs more; None: four fifths of the memory that is free."""
 
     @model_validator(mode="after")
-    def _rate_of_the_optimizer(self) -> "TableConfig":
+    def _rate_of_the_optimizer(self) -> TableConfig:
         """Steps of Adam are as long as the rate says, whatever the gradients are."""
         if "learning_rate" not in self.model_fields_set:
             self.__dict__["learning_rate"] = ADAM_RATE if self.optimizer in ADAMS else RATE
         return self
 
     @model_validator(mode="after")
-    def _runs(self) -> "TableConfig":
+    def _runs(self) -> TableConfig:
         if self.backend == "fbgemm" and self.lacking_in_fbgemm is not None:
             raise ValueError(
                 f"{self.lacking_in_fbgemm} runs on backend: torch alone: leave backend out, or set "
@@ -115,7 +120,7 @@ class TableConfig(StrictModel):
         return self
 
     @model_validator(mode="after")
-    def _decays(self) -> "TableConfig":
+    def _decays(self) -> TableConfig:
         if self.weight_decay_at == "reads" and not self.weight_decay:
             raise ValueError(
                 "weight_decay_at says when a table decays, and weight_decay is 0: set "

@@ -20,13 +20,13 @@ biased one and with dot, E + 2 in the ball; R what a candidate tower gives: E + 
 bias, else E.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Geometry = Literal["sphere", "biased_sphere", "dot", "ball"]
+from recsys.layers.choices import Geometry
 
 _EXTRA = {"sphere": 0, "biased_sphere": 1, "dot": 1, "ball": 2}
 _BIASED = ("biased_sphere", "dot")

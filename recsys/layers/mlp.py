@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from recsys.layers.norm import BatchNorm, Norm, norm_of, takes_bias_off
+from recsys.layers.choices import Norm
+from recsys.layers.norm import BatchNorm, norm_of, takes_bias_off
 
 
 class Perceptron(nn.Sequential):

@@ -13,16 +13,16 @@ Shape letters: N rows, D activations; of fields: B rows, N fields, E width of a 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recsys.layers.choices import Norm
 from recsys.layers.normed_relu import can_fuse, normed
 
-Norm = Literal["batch", "layer", "none"]
 MOMENTUM = 0.1
 """Share of the newest step in the running statistics, once there were ten steps."""
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from recsys.layers.choices import Norm
 from recsys.layers.mlp import mlp
-from recsys.layers.norm import Norm
 
 
 class Towers(nn.Module):

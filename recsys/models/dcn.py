@@ -7,37 +7,13 @@ any width, so features may have multiplicities of their own.
 Shape letters: B rows, W width of the embedded row.
 """
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
-
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from recsys.core.bounds import Width
 from recsys.data.batch import FeatureBlock
 from recsys.layers.mlp import mlp
-from recsys.layers.norm import Norm, norm_of, takes_bias_off
-from recsys.models.kind import ModelConfig
-
-
-class DCNConfig(ModelConfig):
-    """Sizes of a `DCN`."""
-
-    kind: Literal["dcn"] = "dcn"
-    cross_layers: Annotated[int, Field(ge=0)] = 2
-    """Cross layers."""
-    hidden: tuple[Width, ...] = (128, 64)
-    """Widths of the deep tower."""
-    norm: Norm = "batch"
-    """Normalisation in each hidden layer of the deep tower: `batch`, `layer` or `none`."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Of the deep tower's hidden layers."""
-
-    @classmethod
-    def of_earlier(cls, raw: Mapping[str, Any]) -> dict[str, Any]:
-        """Nothing was normalised."""
-        return {"norm": "none", **raw}
+from recsys.layers.norm import norm_of, takes_bias_off
+from recsys.models.dcn_config import DCNConfig
 
 
 class DCN(nn.Module):

@@ -3,34 +3,11 @@
 Shape letters: B rows, W width of the embedded row.
 """
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
-
-from pydantic import Field
 from torch import Tensor, nn
 
-from recsys.core.bounds import Width
 from recsys.data.batch import FeatureBlock
 from recsys.layers.mlp import mlp
-from recsys.layers.norm import Norm
-from recsys.models.kind import ModelConfig
-
-
-class DeepConfig(ModelConfig):
-    """Sizes of a `Deep`."""
-
-    kind: Literal["mlp"] = "mlp"
-    hidden: tuple[Width, ...] = (128, 64)
-    """Widths of the hidden layers."""
-    norm: Norm = "batch"
-    """Normalisation in each hidden layer: `batch`, `layer` or `none`."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Of the hidden layers."""
-
-    @classmethod
-    def of_earlier(cls, raw: Mapping[str, Any]) -> dict[str, Any]:
-        """Nothing was normalised."""
-        return {"norm": "none", **raw}
+from recsys.models.deep_config import DeepConfig
 
 
 class Deep(nn.Module):

@@ -7,21 +7,11 @@ the linear term is a learnt combination of the numbers that it reads from the ta
 Shape letters: B rows, W width of the embedded row, N fields, E width of a field.
 """
 
-from typing import Literal
-
 from torch import Tensor, nn
 
 from recsys.data.batch import FeatureBlock, FeatureLayout
-from recsys.embeddings.fields import Combine, Fields
-from recsys.models.kind import ModelConfig
-
-
-class FMConfig(ModelConfig):
-    """Options of an `FM`; its factors are as wide as a row of the table."""
-
-    kind: Literal["fm"] = "fm"
-    combine: Combine = "project"
-    """How the lookups of a feature of several become one field."""
+from recsys.embeddings.fields import Fields
+from recsys.models.fm_config import FMConfig
 
 
 class FM(nn.Module):

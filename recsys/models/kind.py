@@ -1,12 +1,16 @@
 """What one kind of model is to those who build, load and grow models without knowing it."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from torch import nn
-
+from recsys.core.imports import on_first_use
 from recsys.core.strict import StrictModel
+
+with on_first_use():
+    from torch import nn
 
 Axes = Mapping[str, tuple[tuple[int, int], ...]]
 """Name of a weight -> (axis, side) of each axis whose first columns are the side's embedded row;

@@ -8,19 +8,11 @@ feature counts with the mean of its values' weights, or as its pooling says.
 Shape letters: B rows, W width of the embedded row.
 """
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
 from recsys.data.batch import FeatureBlock, FeatureLayout
-from recsys.models.kind import ModelConfig
-
-
-class LogisticConfig(ModelConfig):
-    """A `Logistic` has no sizes."""
-
-    kind: Literal["logistic"] = "logistic"
+from recsys.models.logistic_config import LogisticConfig
 
 
 class Logistic(nn.Module):

@@ -17,41 +17,13 @@ Shape letters: B rows, W width of the embedded row, S of its lookups, N lookups,
 of the table, D width of a block.
 """
 
-from typing import Annotated, Literal
-
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from recsys.core.bounds import Width
 from recsys.data.batch import FeatureBlock, FeatureLayout
 from recsys.layers.mlp import mlp
-from recsys.layers.norm import FieldNorm, Norm, norm_of, takes_bias_off
-from recsys.models.kind import ModelConfig
-
-
-class MaskNetConfig(ModelConfig):
-    """Sizes and options of a `MaskNet`."""
-
-    kind: Literal["masknet"] = "masknet"
-    structure: Literal["parallel", "serial"] = "parallel"
-    """`parallel`: all blocks read the row; `serial`: each block reads the one before."""
-    blocks: Width = 3
-    """Mask blocks."""
-    block_dim: Width = 128
-    """Width of a block."""
-    mask_ratio: Annotated[float, Field(gt=0)] = 1.0
-    """Width of the hidden layer of a mask, as a multiple of the embedded row's."""
-    hidden: tuple[Width, ...] = (400,)
-    """Widths of the perceptron that reads the blocks; empty: a linear readout."""
-    field_norm: Norm = "batch"
-    """Normalisation of what is read from the table: `batch`, each number over the rows; `layer`,
-    each lookup by itself, as the paper has it; or `none`."""
-    norm: Norm = "batch"
-    """In each block and in each hidden layer of the perceptron: `batch`, `layer`, as the paper has
-    it, or `none`."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    """Of the perceptron's hidden layers and of the blocks."""
+from recsys.layers.norm import FieldNorm, norm_of, takes_bias_off
+from recsys.models.masknet_config import MaskNetConfig
 
 
 class MaskBlock(nn.Module):

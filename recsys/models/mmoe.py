@@ -10,34 +10,13 @@ embedded row x and a tower over its mixture of the experts,
 Shape letters: B rows, W width of the embedded row, X experts, H width of an expert, T outcomes.
 """
 
-from typing import Annotated, Literal
-
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from recsys.core.bounds import Width
 from recsys.data.batch import FeatureBlock
 from recsys.layers.mlp import mlp
-from recsys.layers.norm import Norm
 from recsys.layers.towers import Towers
-from recsys.models.kind import ModelConfig
-
-
-class MMoEConfig(ModelConfig):
-    """Sizes of an `MMoE`."""
-
-    kind: Literal["mmoe"] = "mmoe"
-    experts: Width = 4
-    """Perceptrons that all outcomes share, each outcome by weights of its own."""
-    hidden: Annotated[tuple[Width, ...], Field(min_length=1)] = (128, 64)
-    """Widths of the hidden layers of an expert."""
-    towers: tuple[Width, ...] = (32,)
-    """Widths of the hidden layers of each outcome's own perceptron; empty: a linear readout."""
-    norm: Norm = "batch"
-    """Normalisation in each hidden layer: `batch`, `layer` or `none`."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Of the hidden layers."""
+from recsys.models.mmoe_config import MMoEConfig
 
 
 class MMoE(nn.Module):

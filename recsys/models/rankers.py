@@ -2,28 +2,47 @@
 
 A ranker turns a block of rows into logits (B,) and has an `output_bias`; one that `has_outcomes`
 turns it into logits (B, T) where there are T > 1 outcomes, those of the label first. To add one: a
-file next to this one, an entry in `RANKERS`, and its settings among `RankerConfig`.
+file next to this one and one of its settings, an entry in `RANKERS`, and `RankerConfig`.
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Annotated, Any
 
 from pydantic import Field
-from torch import Tensor, nn
 
-from recsys.embeddings.unified import UnifiedEmbedding
-from recsys.models import dcn, deep, finalmlp, mmoe, shared_bottom
-from recsys.models.autoint import AutoInt, AutoIntConfig
-from recsys.models.dcn import DCN, DCNConfig
-from recsys.models.deep import Deep, DeepConfig
-from recsys.models.finalmlp import FinalMLP, FinalMLPConfig
-from recsys.models.fm import FM, FMConfig
+from recsys.core.imports import on_first_use
+from recsys.models.autoint_config import AutoIntConfig
+from recsys.models.dcn_config import DCNConfig
+from recsys.models.deep_config import DeepConfig
+from recsys.models.finalmlp_config import FinalMLPConfig
+from recsys.models.fm_config import FMConfig
 from recsys.models.kind import ModelKind
-from recsys.models.logistic import Logistic, LogisticConfig
-from recsys.models.masknet import MaskNet, MaskNetConfig
-from recsys.models.mmoe import MMoE, MMoEConfig
-from recsys.models.shared_bottom import SharedBottom, SharedBottomConfig
+from recsys.models.logistic_config import LogisticConfig
+from recsys.models.masknet_config import MaskNetConfig
+from recsys.models.mmoe_config import MMoEConfig
+from recsys.models.shared_bottom_config import SharedBottomConfig
+
+with on_first_use():
+    from torch import Tensor, nn
+
+    from recsys.embeddings.unified import UnifiedEmbedding
+    from recsys.models.autoint import AutoInt
+    from recsys.models.dcn import DCN
+    from recsys.models.dcn import embedded_axes as dcn_axes
+    from recsys.models.deep import Deep
+    from recsys.models.deep import embedded_axes as deep_axes
+    from recsys.models.finalmlp import FinalMLP
+    from recsys.models.finalmlp import embedded_axes as finalmlp_axes
+    from recsys.models.fm import FM
+    from recsys.models.logistic import Logistic
+    from recsys.models.masknet import MaskNet
+    from recsys.models.mmoe import MMoE
+    from recsys.models.mmoe import embedded_axes as mmoe_axes
+    from recsys.models.shared_bottom import SharedBottom
+    from recsys.models.shared_bottom import embedded_axes as shared_bottom_axes
 
 RankerConfig = Annotated[
     AutoIntConfig
@@ -70,16 +89,12 @@ no decay at all: the weight of a value is one number, which its rows decide."""
 
 RANKERS: dict[str, ModelKind] = {
     "autoint": _ranker(AutoIntConfig, _of_fields(AutoInt), has_representation=True),
-    "dcn": _ranker(DCNConfig, _of_row(DCN), dcn.embedded_axes, has_representation=True),
-    "mlp": _ranker(DeepConfig, _of_row(Deep), deep.embedded_axes, has_representation=True),
-    "finalmlp": _ranker(
-        FinalMLPConfig, _of_row(FinalMLP), finalmlp.embedded_axes, has_representation=True
-    ),
+    "dcn": _ranker(DCNConfig, _of_row(DCN), dcn_axes, has_representation=True),
+    "mlp": _ranker(DeepConfig, _of_row(Deep), deep_axes, has_representation=True),
+    "finalmlp": _ranker(FinalMLPConfig, _of_row(FinalMLP), finalmlp_axes, has_representation=True),
     "masknet": _ranker(MaskNetConfig, _of_fields(MaskNet), has_representation=True),
-    "shared_bottom": _of_outcomes(
-        SharedBottomConfig, _of_row(SharedBottom), shared_bottom.embedded_axes
-    ),
-    "mmoe": _of_outcomes(MMoEConfig, _of_row(MMoE), mmoe.embedded_axes),
+    "shared_bottom": _of_outcomes(SharedBottomConfig, _of_row(SharedBottom), shared_bottom_axes),
+    "mmoe": _of_outcomes(MMoEConfig, _of_row(MMoE), mmoe_axes),
     "fm": _ranker(FMConfig, _of_fields(FM), table=_WITHOUT_NORMALISATION),
     "logistic": _ranker(
         LogisticConfig, _of_fields(Logistic), table={**_WITHOUT_NORMALISATION, "weight_decay": 0.0}

@@ -2,7 +2,7 @@
 
 from recsys.models.kind import Kind, ModelKind
 from recsys.models.rankers import RANKERS
-from recsys.models.retrieval import RETRIEVAL
+from recsys.models.retrieval_kinds import RETRIEVAL
 from recsys.pipeline.config import PipelineConfig
 from recsys.plain.registry import PLAIN
 

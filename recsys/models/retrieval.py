@@ -11,28 +11,13 @@ from torch import Tensor
 
 from recsys.data.batch import FeatureBlock, History, Jagged
 from recsys.embeddings.unified import UnifiedEmbedding
-from recsys.models import session, two_tower
-from recsys.models.kind import ModelKind
-from recsys.models.session import SessionTransformer, SessionTransformerConfig
-from recsys.models.two_tower import TwoTower, TwoTowerConfig
+from recsys.models.retrieval_kinds import RETRIEVAL, RetrievalConfig
+from recsys.models.session import SessionTransformer
+from recsys.models.two_tower import TwoTower
 
 _CHUNK_STEPS = 1 << 15
 
-RetrievalConfig = TwoTowerConfig | SessionTransformerConfig
 RetrievalModel = TwoTower | SessionTransformer
-
-RETRIEVAL: dict[str, ModelKind] = {
-    "two_tower": ModelKind(TwoTowerConfig, TwoTower, two_tower.embedded_axes),
-    "session": ModelKind(
-        SessionTransformerConfig,
-        SessionTransformer,
-        session.embedded_axes,
-        may_begin=session.MAY_BEGIN,
-        reads="steps",
-    ),
-}
-"""The models that retrieve by the name of their kind. To add one: a file next to this one with the
-methods that these two share, an entry here, and its classes in the two unions above."""
 
 
 def build_retrieval(config: RetrievalConfig, embedding: UnifiedEmbedding) -> RetrievalModel:

@@ -6,31 +6,12 @@ section 2: the outcomes learn the hidden layers together.
 Shape letters: B rows, W width of the embedded row, H width of the shared layers, T outcomes.
 """
 
-from typing import Annotated, Literal
-
-from pydantic import Field
 from torch import Tensor, nn
 
-from recsys.core.bounds import Width
 from recsys.data.batch import FeatureBlock
 from recsys.layers.mlp import mlp
-from recsys.layers.norm import Norm
 from recsys.layers.towers import Towers
-from recsys.models.kind import ModelConfig
-
-
-class SharedBottomConfig(ModelConfig):
-    """Sizes of a `SharedBottom`."""
-
-    kind: Literal["shared_bottom"] = "shared_bottom"
-    hidden: Annotated[tuple[Width, ...], Field(min_length=1)] = (128, 64)
-    """Widths of the hidden layers that all outcomes share."""
-    towers: tuple[Width, ...] = (32,)
-    """Widths of the hidden layers of each outcome's own perceptron; empty: a linear readout."""
-    norm: Norm = "batch"
-    """Normalisation in each hidden layer: `batch`, `layer` or `none`."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Of the hidden layers."""
+from recsys.models.shared_bottom_config import SharedBottomConfig
 
 
 class SharedBottom(nn.Module):

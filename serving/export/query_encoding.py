@@ -18,7 +18,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from recsys.core.errors import ConfigError, IntegrityError, NotFoundError
-from recsys.layers.geometry import Geometry, neighbours_of, points_of
+from recsys.layers.choices import Geometry
+from recsys.layers.geometry import neighbours_of, points_of
 from recsys.models.retrieval import query_vectors
 from recsys.retrieval.index.exact import ExactVectors
 from recsys.retrieval.index.recall import MEASURED_QUERIES

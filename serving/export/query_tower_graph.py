@@ -26,7 +26,8 @@ from recsys.features.kinds.expression import Expressed
 from recsys.features.kinds.feature import Feature
 from recsys.layers.geometry import points_of
 from recsys.models.padded_queries import PADDED
-from recsys.models.retrieval import RETRIEVAL, RetrievalModel
+from recsys.models.retrieval import RetrievalModel
+from recsys.models.retrieval_kinds import RETRIEVAL
 from recsys.serving.export.graph_symbols import FLOAT, GraphWriter, Symbol
 from recsys.serving.export.onnx_graph import traced
 from recsys.serving.export.padded_embedding import PaddedEmbedding, input_names

@@ -16,7 +16,7 @@ from recsys.core.atomic import publish, staged_folder
 from recsys.core.errors import ConfigError
 from recsys.core.folders import check_folder
 from recsys.features.bundle.files import index_files, read_request_probe
-from recsys.layers.geometry import Geometry
+from recsys.layers.choices import Geometry
 from recsys.retrieval.index.build import FACTS_FILE, build_index, read_facts, write_facts
 from recsys.retrieval.index.protocol import IndexRequest
 from recsys.retrieval.index.reduced import ReductionSize

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 from recsys.core.bounds import Drawn
 from recsys.core.strict import StrictModel, nearest
 from recsys.features.dataset.split import RetrievalSplitConfig
-from recsys.models.retrieval import RetrievalConfig
+from recsys.models.retrieval_kinds import RetrievalConfig
 from recsys.retrieval.index.registry import AUTO, BACKENDS
 from recsys.training.config.baselines import BaselineName
 from recsys.training.config.experiment import ExperimentConfig, LearnedExperiment

@@ -1,5 +1,7 @@
 """Settings of the machine that decide more about speed than the model does, each with a switch."""
 
+from __future__ import annotations
+
 import ctypes
 import os
 import resource
@@ -7,9 +9,11 @@ import sys
 from contextlib import nullcontext
 from typing import Any
 
-import torch
-
 from recsys.core.errors import ConfigError
+from recsys.core.imports import on_first_use
+
+with on_first_use():
+    import torch
 
 _KEPT_KERNELS = 64
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
@@ -57,6 +61,16 @@ def pick_device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"training.device: '{name}' cannot be used here: {reason}") from None
     return device
+
+
+def check_device(name: str) -> None:
+    """Refuse a device that is not there; `auto` and `cpu` always are, and cost no look.
+
+    Raises:
+        ConfigError: there is no such device, or this build of torch cannot use it.
+    """
+    if name not in ("auto", "cpu"):
+        pick_device(name)
 
 
 def seed_generators(seed: int) -> None:

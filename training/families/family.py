@@ -4,8 +4,10 @@ A family brings the class of its experiments' configuration and functions of it.
 `model.kind` (`recsys.training.families.registry`) and know nothing else of it.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, Self, TypeVar
 
@@ -13,21 +15,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.core.errors import ConfigError
+from recsys.core.imports import on_first_use
 from recsys.data.batch import FeatureLayout
-from recsys.embeddings.diagnostics import Diagnosis, FeatureValues
-from recsys.features.bundle.model_bundle import ModelBundle
 from recsys.features.tables.checked import Tables
 from recsys.training.config.experiment import ExperimentConfig, LearnedExperiment
 from recsys.training.config.ranges import Space
-from recsys.training.engine.loop import Task
-from recsys.training.engine.ranks import ALONE, World
-from recsys.training.engine.warm_start import Earlier
-from recsys.training.evaluation.evaluate import ExtraRankers
-from recsys.training.evaluation.results import ModelEvaluation
-from recsys.training.explain.wanted import Wanted
-from recsys.training.families.comparing import CommonTest, Comparer, NamedModel
-from recsys.training.families.opened import OpenedModel
-from recsys.training.families.recounting import Renew
+
+with on_first_use():
+    from recsys.embeddings.diagnostics import Diagnosis, FeatureValues
+    from recsys.features.bundle.model_bundle import ModelBundle
+    from recsys.training.engine.loop import Task
+    from recsys.training.engine.ranks import World
+    from recsys.training.engine.warm_start import Earlier
+    from recsys.training.evaluation.evaluate import ExtraRankers
+    from recsys.training.evaluation.results import ModelEvaluation
+    from recsys.training.explain.wanted import Wanted
+    from recsys.training.families.comparing import CommonTest, Comparer, NamedModel
+    from recsys.training.families.opened import OpenedModel
+    from recsys.training.families.recounting import Renew
 
 C = TypeVar("C", bound=ExperimentConfig)
 L = TypeVar("L", bound=LearnedExperiment)
@@ -45,7 +50,7 @@ class Given:
     is trained with them on all rows. meets: the earlier model whose item index is to be searched.
     """
 
-    world: World = ALONE
+    world: World = field(default_factory=World)
     earlier: Earlier | None = None
     extra_rankers: ExtraRankers | None = None
     train: Callable[[dict[str, Any], Path, bool], Path] | None = None
@@ -159,7 +164,7 @@ class Explainer:
     log_row: Callable[[OpenedModel, int], Any]
 
     @classmethod
-    def of_lists(cls, pair: Callable[[OpenedModel, str, str, Wanted], Any]) -> "Explainer":
+    def of_lists(cls, pair: Callable[[OpenedModel, str, str, Wanted], Any]) -> Explainer:
         """Return that of models that give lists, which are explained one item at a time."""
         return cls(model=_refuse_all_but_pairs, pair=pair, log_row=_refuse_all_but_pairs)
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.core.errors import ConfigError
 from recsys.embeddings.diagnostics import Diagnosis
 from recsys.features.dataset.dataset import Dataset, drawn_validation
 from recsys.features.dataset.queries import Queries
@@ -18,8 +17,6 @@ from recsys.training.evaluation.results import Evaluation, NothingHeldOut
 from recsys.training.families.held_out import ALL_ROWS, ON_VALIDATION
 from recsys.training.families.plain.fallback import PlainRanker
 from recsys.training.reports.showcase import examples, item_groups, item_titles
-
-METRICS = ("recall", "hit_rate", "ndcg", "mrr")
 
 
 @dataclass(frozen=True)
@@ -33,20 +30,6 @@ class ListReport:
     data: Dataset
     evaluation: Evaluation | NothingHeldOut
     queries: Queries | None
-
-
-def check_metric(config: Any) -> None:
-    """Refuse, before any work is done, a metric that is not computed.
-
-    Raises:
-        ConfigError: which, and what is.
-    """
-    names = [f"{name}_at_{k}" for k in config.evaluation.ks for name in METRICS]
-    if config.training.metric not in names:
-        raise ConfigError(
-            f"training.metric: '{config.training.metric}' is not computed; evaluation.ks allows "
-            f"{', '.join(names)}"
-        )
 
 
 def with_fallbacks(

@@ -5,13 +5,11 @@ https://arxiv.org/abs/2007.12865, section 3.2; the masks are those of `recsys.sa
 Every random number is drawn from torch's generator, which the loop seeds a step.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from recsys.core.errors import ConfigError
 from recsys.data.batch import FeatureBlock, FeatureLayout
 from recsys.losses.contrastive import contrastive_loss, spread_out_loss
 from recsys.metrics.information import excess_information
@@ -26,6 +24,7 @@ from recsys.sampling.augment import (
     two_views,
 )
 from recsys.training.config.self_supervision import SelfSupervision
+from recsys.training.families.views_checked import check_features
 
 SAMPLE_ROWS = 100_000
 """Rows that say which features are correlated."""
@@ -129,17 +128,3 @@ class Views:
         if self.masks is None:
             return random_mask(self.num_features)
         return self.masks[torch.randint(self.num_features, ())]
-
-
-def check_features(settings: SelfSupervision, example: str, names: Sequence[str]) -> None:
-    """Refuse views of an example, "item" or such, with too few features, by their names.
-
-    Raises:
-        ConfigError: there are not two features, of which one could be masked.
-    """
-    if settings.kind == "contrastive" and len(names) < 2:
-        raise ConfigError(
-            f"training.self_supervision: each view hides some of the {example}'s "
-            f"features and shows others, and there is {' and '.join(names) or 'none'} alone: "
-            "declare more features, or choose other views or kind: spread_out"
-        )

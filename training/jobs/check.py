@@ -1,11 +1,14 @@
 """The job behind `recsys check`: everything that training would trip over, without training."""
 
+from recsys.core.imports import on_first_use
 from recsys.training.config.experiment import ExperimentConfig, LearnedExperiment
-from recsys.training.engine.machine import pick_device
-from recsys.training.engine.warm_start import open_earlier
-from recsys.training.families.chosen import open_chosen
+from recsys.training.engine.machine import check_device
 from recsys.training.families.family import Findings
 from recsys.training.families.registry import family_of
+
+with on_first_use():
+    from recsys.training.engine.warm_start import open_earlier
+    from recsys.training.families.chosen import open_chosen
 
 
 def preflight(config: ExperimentConfig) -> Findings:
@@ -19,7 +22,9 @@ def preflight(config: ExperimentConfig) -> Findings:
     family = family_of(config)
     family.check(config)
     if isinstance(config, LearnedExperiment):
-        pick_device(config.training.device)
-        open_earlier(config)
-    open_chosen(config)
+        check_device(config.training.device)
+        if config.warm_start is not None:
+            open_earlier(config)
+    if config.final is not None:
+        open_chosen(config)
     return family.inspect(config)

@@ -7,6 +7,8 @@ Shape letters: B queries, n items, E width of a vector, D width of what a librar
 of a search.
 """
 
+from __future__ import annotations
+
 import importlib.util
 import time
 from abc import ABC, abstractmethod
@@ -16,17 +18,22 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from recsys.core.errors import ConfigError, UserError
+from recsys.core.imports import on_first_use
 from recsys.data.batch import Jagged
-from recsys.layers.geometry import Geometry, points_of
+from recsys.layers.choices import Geometry
 from recsys.retrieval.index.effort import Effort, Ladder, cheapest
 from recsys.retrieval.index.protocol import IndexRequest, Read
-from recsys.retrieval.index.recall import Truth, measured_queries
-from recsys.retrieval.topk import exact_topk
+
+with on_first_use():
+    import torch
+    from torch import Tensor
+
+    from recsys.layers.geometry import points_of
+    from recsys.retrieval.index.recall import Truth, measured_queries
+    from recsys.retrieval.topk import exact_topk
 
 Metric = Literal["inner_product", "l2"]
 Floats = NDArray[np.float32]

@@ -1,15 +1,20 @@
 """Exact search over vectors in memory."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
+from recsys.core.imports import on_first_use
 from recsys.data.batch import Jagged
 from recsys.retrieval.index.protocol import IndexRequest, Read
-from recsys.retrieval.prepared import Prepared
-from recsys.retrieval.topk import exact_topk
+
+with on_first_use():
+    from torch import Tensor
+
+    from recsys.retrieval.prepared import Prepared
+    from recsys.retrieval.topk import exact_topk
 
 
 class ExactVectors:

@@ -1,17 +1,22 @@
 """Exact search as a file of faiss, for who serves with faiss."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from recsys.core.errors import IntegrityError
+from recsys.core.imports import on_first_use
 from recsys.retrieval.index.approximate import Package
 from recsys.retrieval.index.exact import ExactVectors
 from recsys.retrieval.index.faiss_lists import FILE
 from recsys.retrieval.index.protocol import IndexRequest, Read
+
+with on_first_use():
+    from torch import Tensor
 
 _PACKAGE = Package("faiss", "faiss", "faiss-cpu", None)
 

@@ -7,6 +7,8 @@ vectors that are kept beside, in `vectors.safetensors`.
 Shape letters: B queries, n items, D width of what faiss is given, L lists, K depth of a search.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,10 +16,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from torch import Tensor
 
 from recsys.core.errors import IntegrityError
-from recsys.layers.geometry import Geometry
+from recsys.core.imports import on_first_use
+from recsys.layers.choices import Geometry
 from recsys.retrieval.index.approximate import (
     ApproximateBackend,
     ApproximateIndex,
@@ -31,6 +33,9 @@ from recsys.retrieval.index.approximate import (
 from recsys.retrieval.index.effort import Effort, Ladder, effort_of
 from recsys.retrieval.index.faiss_threads import faiss_threads
 from recsys.retrieval.index.protocol import Read
+
+with on_first_use():
+    from torch import Tensor
 
 FILE = "index.faiss"
 _NPROBE = "nprobe"

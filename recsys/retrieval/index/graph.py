@@ -7,6 +7,8 @@ walks; see `recsys.retrieval.index.approximate` for the rest.
 Shape letters: B queries, n items, E width of a vector, D width of what the graph links.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +16,11 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from recsys.core.errors import IntegrityError
+from recsys.core.imports import on_first_use
 from recsys.data.batch import Jagged
-from recsys.layers.geometry import Geometry
+from recsys.layers.choices import Geometry
 from recsys.retrieval.index.approximate import (
     ApproximateBackend,
     ApproximateIndex,
@@ -31,6 +33,9 @@ from recsys.retrieval.index.approximate import (
 )
 from recsys.retrieval.index.effort import Effort, Ladder, effort_of
 from recsys.retrieval.index.protocol import Read
+
+with on_first_use():
+    from torch import Tensor
 
 LINKS = 32
 EF_CONSTRUCTION = 200

@@ -1,15 +1,19 @@
 """What every item index answers, and what a backend has to do to make one."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from torch import Tensor
-
 from recsys.core.errors import ConfigError
+from recsys.core.imports import on_first_use
 from recsys.data.batch import Jagged
-from recsys.layers.geometry import Geometry
+from recsys.layers.choices import Geometry
+
+with on_first_use():
+    from torch import Tensor
 
 Read = Callable[[str], bytes]
 """Name of a file of an index -> its bytes, verified."""

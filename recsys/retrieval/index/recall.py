@@ -1,11 +1,16 @@
 """How much an index finds of what exact search finds, and the queries that it is measured with."""
 
-import torch
-from torch import Tensor
+from __future__ import annotations
 
-from recsys.layers.geometry import neighbours_of, points_of
+from recsys.core.imports import on_first_use
 from recsys.retrieval.index.protocol import Index, IndexRequest
-from recsys.retrieval.topk import exact_topk
+
+with on_first_use():
+    import torch
+    from torch import Tensor
+
+    from recsys.layers.geometry import neighbours_of, points_of
+    from recsys.retrieval.topk import exact_topk
 
 MEASURED_QUERIES = 2_000
 _ROUNDING = 1e-5

@@ -5,6 +5,8 @@ https://arxiv.org/abs/1908.10396. The library draws anew at each build: two buil
 vectors differ.
 """
 
+from __future__ import annotations
+
 import math
 import tempfile
 from collections.abc import Mapping
@@ -12,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from recsys.core.errors import IntegrityError
-from recsys.layers.geometry import Geometry
+from recsys.core.imports import on_first_use
+from recsys.layers.choices import Geometry
 from recsys.retrieval.index.approximate import (
     ApproximateBackend,
     ApproximateIndex,
@@ -28,6 +30,9 @@ from recsys.retrieval.index.approximate import (
 from recsys.retrieval.index.effort import Effort, Ladder, effort_of
 from recsys.retrieval.index.faiss_lists import PROBES, RERANKS, SCANNED, lists_for
 from recsys.retrieval.index.protocol import Read
+
+with on_first_use():
+    from torch import Tensor
 
 FOLDER = "scann"
 """Of the library's files, next to the vectors: what `load_searcher` takes."""

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from recsys.layers.geometry import Geometry
+from recsys.layers.choices import Geometry
 from recsys.retrieval.index.approximate import linked
 from recsys.retrieval.index.build import build_index
 from recsys.retrieval.index.protocol import IndexRequest

@@ -20,7 +20,17 @@ import pytest
 from click.testing import CliRunner
 
 import recsys
-from recsys.app import comparing, configuration, demo, experiments, model, models, promoting
+from recsys.app import (
+    checking,
+    comparing,
+    configuration,
+    demo,
+    experiments,
+    model,
+    models,
+    promoting,
+    proposing,
+)
 from recsys.app.cli import main
 from recsys.core.strict import parse
 from recsys.features.schema import Schema
@@ -103,7 +113,17 @@ def test_examples_run(
         "store": f"sqlite:///{tmp_path / 'mlflow.db'}",
     }
     found = 0
-    for module in (experiments, models, comparing, promoting, model, configuration, demo):
+    for module in (
+        experiments,
+        checking,
+        proposing,
+        models,
+        comparing,
+        promoting,
+        model,
+        configuration,
+        demo,
+    ):
         finder = doctest.DocTestFinder(recurse=True)
         for test in finder.find(module, globs=dict(known)):
             found += len(test.examples)

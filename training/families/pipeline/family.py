@@ -3,22 +3,25 @@
 from dataclasses import replace
 from functools import partial
 
+from recsys.core.imports import on_first_use
 from recsys.features.propose.inspect import Report
 from recsys.models.registry import PIPELINES
 from recsys.pipeline.rules import doubts
-from recsys.training.evaluation.results import Evaluation
 from recsys.training.families.family import Explainer, FittedFamily
 from recsys.training.families.inspecting import inspect_tables
-from recsys.training.families.list_evaluation import check_metric
+from recsys.training.families.list_metrics import check_metric
 from recsys.training.families.pipeline.config import PipelineExperiment
-from recsys.training.families.pipeline.explaining import explain_candidate
-from recsys.training.families.pipeline.fitting import check_rows, check_settings_of_sources
-from recsys.training.families.pipeline.job import open_pipeline
-from recsys.training.families.pipeline.opening import PipelineData, answering, evaluate_opened
-from recsys.training.families.pipeline.tuning import refuse_to_search
-from recsys.training.families.plain.choose import check_baselines
-from recsys.training.families.retrieval.comparing import LISTS, ask_lists
-from recsys.training.reports.evaluation_table import evaluation_table
+
+with on_first_use():
+    from recsys.training.evaluation.results import Evaluation
+    from recsys.training.families.pipeline.explaining import explain_candidate
+    from recsys.training.families.pipeline.fitting import check_rows, check_settings_of_sources
+    from recsys.training.families.pipeline.job import open_pipeline
+    from recsys.training.families.pipeline.opening import PipelineData, answering, evaluate_opened
+    from recsys.training.families.pipeline.tuning import refuse_to_search
+    from recsys.training.families.plain.choose import check_baselines
+    from recsys.training.families.retrieval.comparing import LISTS, ask_lists
+    from recsys.training.reports.evaluation_table import evaluation_table
 
 
 def _check(config: PipelineExperiment) -> None:

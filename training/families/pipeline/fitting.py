@@ -16,7 +16,7 @@ from recsys.features.pipeline.rules import RuleError, Rules
 from recsys.features.pipeline.trees import library
 from recsys.features.schema import Schema
 from recsys.features.tables.checked import Tables
-from recsys.models.retrieval import RETRIEVAL
+from recsys.models.retrieval_kinds import RETRIEVAL
 from recsys.pipeline.config import Trees
 from recsys.pipeline.rules import VECTORS, Diversify
 from recsys.training.config.experiment import ExperimentConfig, LearnedExperiment

@@ -1,14 +1,14 @@
 """Which plain models another model is compared with, and why others are left out."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from recsys.core.errors import ConfigError
-from recsys.features.dataset.dataset import Dataset
-from recsys.features.dataset.sessions import Sessions
+from recsys.core.imports import on_first_use
 from recsys.features.dataset.split import TEST, VALIDATION
 from recsys.models.kind import ModelConfig
-from recsys.plain.answering import PlainModel, PopularFirst
 from recsys.plain.attributes import AttributesConfig
 from recsys.plain.chebyshev import ChebyshevFilterConfig
 from recsys.plain.factorised import ImplicitAlsConfig
@@ -25,8 +25,13 @@ from recsys.plain.session_knn import SessionKNNConfig
 from recsys.training.config.baselines import BaselineName, about_sessions
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.config.retrieval import RetrievalEvaluationConfig
-from recsys.training.families.plain.fallback import Answering, PlainRanker
-from recsys.training.families.plain.rows import counted
+
+with on_first_use():
+    from recsys.features.dataset.dataset import Dataset
+    from recsys.features.dataset.sessions import Sessions
+    from recsys.plain.answering import PlainModel, PopularFirst
+    from recsys.training.families.plain.fallback import Answering, PlainRanker
+    from recsys.training.families.plain.rows import counted
 
 BASELINES: tuple[BaselineName, ...] = (
     "popularity",

@@ -1,35 +1,40 @@
 """The family of rankers, which score labelled rows."""
 
+from __future__ import annotations
+
 from functools import partial
 from pathlib import Path
 
 from recsys.core.errors import ConfigError
-from recsys.features.clicks.inspect import ClickReport, inspect_clicks
-from recsys.features.clicks.log import open_click_log
+from recsys.core.imports import on_first_use
 from recsys.features.propose.inspect import Report
 from recsys.models.rankers import RANKERS
-from recsys.training.embedding.output import tracked_study
-from recsys.training.explain.explanation import RowExplanation, explain_rows
-from recsys.training.explain.rankers import explain_log_row, explain_model, explain_pair
-from recsys.training.explain.wanted import Wanted
 from recsys.training.families.costs import Rates
 from recsys.training.families.family import Explainer, LearnedFamily
 from recsys.training.families.inspecting import inspect_tables
-from recsys.training.families.opened import OpenedModel
-from recsys.training.families.ranker.comparing import ROWS, ask_rows
 from recsys.training.families.ranker.config import RankerExperiment
-from recsys.training.families.ranker.enough import check_clicks, check_rows
-from recsys.training.families.ranker.evaluation import (
-    RankingEvaluation,
-    evaluate_ranker,
-    evaluation_of,
-)
-from recsys.training.families.ranker.inspecting import rate_notes
-from recsys.training.families.ranker.job import open_ranking, report_on_ranker
-from recsys.training.families.ranker.opening import opened_ranker
-from recsys.training.families.ranker.rows import encoded_log_folder, rows_of
-from recsys.training.families.ranker.space import ranker_space
-from recsys.training.reports.evaluation_table import ranking_table
+
+with on_first_use():
+    from recsys.features.clicks.inspect import ClickReport, inspect_clicks
+    from recsys.features.clicks.log import open_click_log
+    from recsys.training.embedding.output import tracked_study
+    from recsys.training.explain.explanation import RowExplanation, explain_rows
+    from recsys.training.explain.rankers import explain_log_row, explain_model, explain_pair
+    from recsys.training.explain.wanted import Wanted
+    from recsys.training.families.opened import OpenedModel
+    from recsys.training.families.ranker.comparing import ROWS, ask_rows
+    from recsys.training.families.ranker.enough import check_clicks, check_rows
+    from recsys.training.families.ranker.evaluation import (
+        RankingEvaluation,
+        evaluate_ranker,
+        evaluation_of,
+    )
+    from recsys.training.families.ranker.inspecting import rate_notes
+    from recsys.training.families.ranker.job import open_ranking, report_on_ranker
+    from recsys.training.families.ranker.opening import opened_ranker
+    from recsys.training.families.ranker.rows import encoded_log_folder, rows_of
+    from recsys.training.families.ranker.space import ranker_space
+    from recsys.training.reports.evaluation_table import ranking_table
 
 _RATES = Rates(seconds=3.8, row_us=53, epoch_row_us=87, mib=650, row_kib=1.7)
 """Of AutoInt+ and the other kinds trained to compare with."""

@@ -35,7 +35,8 @@ from recsys.training.families.comparing import (
     NamedModel,
     words_of_roles,
 )
-from recsys.training.families.list_evaluation import METRICS, protocol_of
+from recsys.training.families.list_evaluation import protocol_of
+from recsys.training.families.list_metrics import METRICS
 from recsys.training.families.plain.choose import baseline_rankers, named_as
 from recsys.training.families.retrieval.memory import memory_of
 from recsys.training.families.retrieval.reading import ListData, Read, RetrievalData

@@ -14,8 +14,6 @@ from recsys.features.dataset.queries import Queries
 from recsys.features.dataset.split import TEST
 from recsys.layers.geometry import directions_of
 from recsys.models.retrieval import RetrievalModel, catalogue_vectors, query_vectors
-from recsys.retrieval.index.registry import require
-from recsys.training.config.retrieval import RetrievalExperiment
 from recsys.training.evaluation.cut_lists import cut_lists
 from recsys.training.evaluation.evaluate import Ranker, evaluate, vector_ranker
 from recsys.training.evaluation.results import WITHOUT_MEMORY, Evaluation, NothingHeldOut
@@ -24,7 +22,6 @@ from recsys.training.families.golden import golden_requests
 from recsys.training.families.held_out import nothing_held_out
 from recsys.training.families.list_evaluation import (
     ListReport,
-    check_metric,
     protocol_of,
     with_fallbacks,
     write_list_report,
@@ -47,17 +44,6 @@ class Evaluated:
     queries: Queries | None
     item_vectors: Tensor
     query_vectors: Tensor
-
-
-def check_settings(config: RetrievalExperiment) -> None:
-    """Refuse, before any work is done, a metric, a baseline or an index that is not available.
-
-    Raises:
-        ConfigError: which, and why.
-    """
-    check_metric(config)
-    check_baselines(config)
-    require(config.index.kind)
 
 
 def evaluate_model(

@@ -11,7 +11,7 @@ from recsys.features.dataset.sessions import SessionConfig
 from recsys.features.kinds.feature import Feature
 from recsys.features.kinds.registry import KINDS
 from recsys.features.schema import Schema
-from recsys.models.session import SessionTransformerConfig
+from recsys.models.session_config import SessionTransformerConfig
 from recsys.training.config.retrieval import (
     FullSoftmax,
     RetrievalEvaluationConfig,

@@ -5,25 +5,30 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.features.dataset.sessions import sessions_of
-from recsys.features.propose.funnel import repeat_query_words
+from recsys.core.imports import on_first_use
 from recsys.features.propose.inspect import Report
 from recsys.features.tables.checked import Tables
 from recsys.retrieval.recurrence import Recurrence
-from recsys.training.evaluation.results import Evaluation
 from recsys.training.families.costs import Rates
 from recsys.training.families.family import LearnedFamily
 from recsys.training.families.inspecting import inspect_tables
-from recsys.training.families.retrieval.comparing import LISTS, ask_vectors
-from recsys.training.families.retrieval.evaluating import check_settings, evaluate_opened
-from recsys.training.families.retrieval.explaining import EXPLAINER
-from recsys.training.families.retrieval.job import open_retrieval
-from recsys.training.families.retrieval.space import retrieval_space
 from recsys.training.families.session.config import SessionExperiment
-from recsys.training.families.session.enough import check_fit, check_rows
-from recsys.training.families.session.reading import SessionData
-from recsys.training.families.session.repeats import recounted_session
-from recsys.training.reports.evaluation_table import evaluation_table
+
+with on_first_use():
+    from recsys.features.dataset.dataset import Dataset
+    from recsys.features.dataset.sessions import sessions_of
+    from recsys.features.propose.funnel import repeat_query_words
+    from recsys.training.evaluation.results import Evaluation
+    from recsys.training.families.retrieval.comparing import LISTS, ask_vectors
+    from recsys.training.families.retrieval.evaluating import evaluate_opened
+    from recsys.training.families.retrieval.explaining import EXPLAINER
+    from recsys.training.families.retrieval.job import open_retrieval
+    from recsys.training.families.retrieval.settings import check_settings
+    from recsys.training.families.retrieval.space import retrieval_space
+    from recsys.training.families.session.enough import check_fit, check_rows
+    from recsys.training.families.session.reading import SessionData
+    from recsys.training.families.session.repeats import recounted_session
+    from recsys.training.reports.evaluation_table import evaluation_table
 
 _TITLE = "Session transformer"
 _RATES = Rates(seconds=3.6, row_us=35, epoch_row_us=25, asked_item_ns=100, mib=750, row_kib=4.2)
@@ -57,17 +62,21 @@ def _inspect(config: SessionExperiment) -> Report:
     )
 
 
+def _read(config: SessionExperiment, data: Dataset) -> SessionData:
+    return SessionData.of(config, data)
+
+
 SESSION = LearnedFamily(
     plural="models of sessions",
     kinds=("session",),
     experiment=SessionExperiment,
     check=check_settings,
     inspect=_inspect,
-    open=partial(open_retrieval, _TITLE, SessionData.of),
-    evaluate=partial(evaluate_opened, _TITLE, SessionData.of),
+    open=partial(open_retrieval, _TITLE, _read),
+    evaluate=partial(evaluate_opened, _TITLE, _read),
     evaluation=Evaluation,
     show=evaluation_table,
-    ask=partial(ask_vectors, SessionData.of),
+    ask=partial(ask_vectors, _read),
     comparer=LISTS,
     explain=EXPLAINER,
     fits=check_fit,

@@ -4,7 +4,7 @@ import logging
 from dataclasses import replace
 
 from recsys.features.bundle.searching import Search
-from recsys.models.session import Repeats
+from recsys.models.session_config import Repeats
 from recsys.retrieval.recurrence import Recurrence
 from recsys.training.families.opened import OpenedModel
 from recsys.training.families.plain.rows import counted

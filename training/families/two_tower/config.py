@@ -6,7 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from recsys.core.strict import StrictModel
 from recsys.features.batches.examples import Kind as ExampleKind
-from recsys.models.two_tower import TwoTowerConfig
+from recsys.models.two_tower_config import TwoTowerConfig
 from recsys.training.config.baselines import BaselineName, about_sessions
 from recsys.training.config.retrieval import (
     RetrievalEvaluationConfig,
@@ -16,7 +16,7 @@ from recsys.training.config.retrieval import (
 )
 from recsys.training.config.sections import PositiveInt
 from recsys.training.config.self_supervision import SelfSupervision
-from recsys.training.families.two_tower.losses import TwoTowerLoss
+from recsys.training.families.two_tower.losses_config import TwoTowerLoss
 
 
 class HardNegatives(StrictModel):

@@ -2,22 +2,26 @@
 
 from functools import partial
 
-from recsys.training.evaluation.results import Evaluation
+from recsys.core.imports import on_first_use
 from recsys.training.families.costs import Rates
 from recsys.training.families.family import LearnedFamily
 from recsys.training.families.inspecting import inspect_tables
-from recsys.training.families.retrieval.comparing import LISTS, ask_vectors
-from recsys.training.families.retrieval.evaluating import check_settings, evaluate_opened
-from recsys.training.families.retrieval.explaining import EXPLAINER
-from recsys.training.families.retrieval.job import open_retrieval
-from recsys.training.families.retrieval.memory import recounted_memory
 from recsys.training.families.two_tower.config import TwoTowerExperiment
-from recsys.training.families.two_tower.objective import check_candidates
-from recsys.training.families.two_tower.pair_calibrating import check_rows
-from recsys.training.families.two_tower.reading import TwoTowerData
-from recsys.training.families.two_tower.space import two_tower_space
-from recsys.training.families.two_tower.views import check_views
-from recsys.training.reports.evaluation_table import evaluation_table
+
+with on_first_use():
+    from recsys.training.evaluation.results import Evaluation
+    from recsys.training.families.retrieval.comparing import LISTS, ask_vectors
+    from recsys.training.families.retrieval.evaluating import evaluate_opened
+    from recsys.training.families.retrieval.explaining import EXPLAINER
+    from recsys.training.families.retrieval.job import open_retrieval
+    from recsys.training.families.retrieval.memory import recounted_memory
+    from recsys.training.families.retrieval.settings import check_settings
+    from recsys.training.families.two_tower.candidates_checked import check_candidates
+    from recsys.training.families.two_tower.enough import check_rows
+    from recsys.training.families.two_tower.reading import TwoTowerData
+    from recsys.training.families.two_tower.space import two_tower_space
+    from recsys.training.families.two_tower.views_checked import check_views
+    from recsys.training.reports.evaluation_table import evaluation_table
 
 _TITLE = "Two-tower retrieval"
 _RATES = Rates(

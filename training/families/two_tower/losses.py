@@ -1,16 +1,14 @@
 """The losses of a two-tower: the settings of each, and what it makes of scored vectors.
 
-To add one: its settings and a function here, an entry in `LOSSES`, its settings in `TwoTowerLoss`.
+To add one: a function here and an entry in `LOSSES`, its settings in `losses_config.py`.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any
 
-from pydantic import BeforeValidator, Field
 from torch import Tensor
 
-from recsys.core.strict import StrictModel, named
 from recsys.data.batch import Jagged
 from recsys.layers.geometry import points_of
 from recsys.losses.retrieval import (
@@ -25,9 +23,7 @@ from recsys.losses.retrieval import (
 )
 from recsys.models.two_tower import TwoTower
 from recsys.training.config.retrieval import FullSoftmax, SampledSoftmax
-
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
+from recsys.training.families.two_tower.losses_config import Bce, Bpr, CosineContrastive, Metric
 
 
 @dataclass(frozen=True)
@@ -56,57 +52,6 @@ class Encoded:
     def negatives(self) -> Negatives:
         """Which candidates are negatives, and what each counts."""
         return Negatives.of(self.not_negative, len(self.candidates), self.log_probability)
-
-
-class _Sampled(StrictModel):
-    whole_catalogue: ClassVar[bool] = False
-
-
-class Bce(_Sampled):
-    """Binary cross-entropy."""
-
-    kind: Literal["bce"] = "bce"
-    negative_weight: NotNegative = 1.0
-    """Of the mean over the negatives; a positive has 1."""
-
-
-class Bpr(_Sampled):
-    """Bayesian personalised ranking."""
-
-    kind: Literal["bpr"] = "bpr"
-
-
-class CosineContrastive(_Sampled):
-    """SimpleX's loss on cosines."""
-
-    kind: Literal["cosine_contrastive"] = "cosine_contrastive"
-    margin: Annotated[float, Field(ge=-1, le=1)] = 0.4
-    """Cosine below which a negative is far enough away."""
-    negative_weight: NotNegative = 150.0
-    """Of the mean over the negatives; a positive has 1."""
-
-
-class Metric(_Sampled):
-    """Collaborative metric learning."""
-
-    kind: Literal["metric"] = "metric"
-    margin: Positive = 0.5
-    """Squared distance that negatives keep beyond the positive."""
-    rank_weight: bool = True
-    """Weigh a positive by how many negatives are nearer (WARP)."""
-    negatives: Literal["all", "worst"] = "all"
-    """Which of a batch's count against an item; `worst` may pull all points together."""
-    covariance_weight: NotNegative = 1.0
-    """Of a penalty on correlated dimensions."""
-
-
-TwoTowerLoss = Annotated[
-    Annotated[
-        SampledSoftmax | FullSoftmax | Bce | Bpr | CosineContrastive | Metric,
-        Field(discriminator="kind"),
-    ],
-    BeforeValidator(named),
-]
 
 
 def _sampled_softmax(_: SampledSoftmax, made: Encoded) -> Tensor:

@@ -15,6 +15,7 @@ from recsys.sampling.frequency import StreamingFrequency
 from recsys.sampling.negative_cache import NegativeCache
 from recsys.training.engine.machine import autocast
 from recsys.training.engine.ranks import World
+from recsys.training.families.two_tower.candidates_checked import check_candidates
 from recsys.training.families.two_tower.config import TwoTowerTrainingConfig
 from recsys.training.families.two_tower.hard_negatives import HardNegativeMiner, TrainingItems
 from recsys.training.families.two_tower.loss import loss_of
@@ -117,28 +118,6 @@ class RetrievalObjective:
         log_inclusion = torch.cat([cached.own_log_inclusion, cached.log_inclusion])
         batch = replace(batch, not_negative=not_negative, log_inclusion=log_inclusion)
         return torch.cat([candidate_CE, cached.vectors.to(candidate_CE.dtype)]), batch
-
-
-def check_candidates(training: TwoTowerTrainingConfig, *, smoothed: bool) -> None:
-    """Refuse what is about sampled candidates where there are none.
-
-    smoothed: whether items are smoothed over the catalogue.
-
-    Raises:
-        ConfigError: what, and why.
-    """
-    asked = {
-        "training.logq_correction: streaming": training.logq_correction == "streaming",
-        "training.cached_negatives": training.cached_negatives > 0,
-        "training.hard_negatives.count": training.hard_negatives.count > 0,
-    }
-    for key, is_on in asked.items():
-        if is_on and (smoothed or training.loss.whole_catalogue):
-            cause = "model.smoothing" if smoothed else "training.loss: full_softmax"
-            raise ConfigError(
-                f"{key} is about sampled candidates, and {cause} has the whole catalogue in every "
-                "batch: leave one of them out"
-            )
 
 
 def _check_ranks(training: TwoTowerTrainingConfig, world: World) -> None:

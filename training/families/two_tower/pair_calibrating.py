@@ -15,25 +15,20 @@ from torch import Tensor
 
 from recsys.bundle.calibration import Calibrator
 from recsys.bundle.pair_calibration import InteractionProbability, PairCalibrator
-from recsys.core.errors import DataError
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.pair_sample import (
     PairSample,
-    count_pairs,
     released_items,
     sample_pairs,
 )
 from recsys.features.dataset.split import TEST, VALIDATION
-from recsys.features.tables.checked import Tables
 from recsys.metrics.classification import auc, calibration, log_loss
 from recsys.models.retrieval import catalogue_vectors, query_vectors
 from recsys.models.two_tower import TwoTower
-from recsys.training.families.asked import check_asked
 from recsys.training.families.two_tower.config import TwoTowerExperiment
+from recsys.training.families.two_tower.enough import LEAST_ITEMS, LEAST_POSITIVE, check_calibration
 
 Floats = NDArray[np.floating[Any]]
-LEAST_ITEMS, LEAST_POSITIVE = 20, 50
-"""Fewer items, or fewer pairs with an interaction, are too few to fit on."""
 _AT_ONCE = 1 << 18
 
 
@@ -128,47 +123,6 @@ def interaction_probability(
     assert known is not None
     assert new is not None
     return InteractionProbability(known, new, period_of(config, data))
-
-
-def check_rows(config: TwoTowerExperiment, tables: Tables, part: NDArray[np.int8]) -> None:
-    """Refuse rows in whose parts nobody can be asked, or too few for the calibration.
-
-    Args:
-        config: of the experiment.
-        tables: the log, and the items.
-        part: (E,) the part of each event.
-
-    Raises:
-        ConfigError, DataError: what there is too little of.
-    """
-    check_asked(config, tables, part)
-    check_calibration(config, tables, part)
-
-
-def check_calibration(config: TwoTowerExperiment, tables: Tables, part: NDArray[np.int8]) -> None:
-    """Refuse a calibration that has too little to be fitted on; part: (E,) that of each event.
-
-    Raises:
-        DataError: it has.
-    """
-    if config.calibration == "none" or config.final is not None:
-        return
-    every = np.zeros(tables.items.num_rows, bool)
-    every[tables.events.item_row[part <= VALIDATION]] = True
-    positive, pairs = count_pairs(
-        tables,
-        part,
-        VALIDATION,
-        every,
-        filter_seen=config.evaluation.filter_seen,
-        active_only=config.split.kind == "leave_one_out",
-    )
-    if every.sum() < LEAST_ITEMS or not LEAST_POSITIVE <= positive < pairs:
-        raise DataError(
-            f"calibration: {config.calibration} needs {LEAST_POSITIVE} interactions with "
-            f"{LEAST_ITEMS} items in the validation part, by users with training rows; choose a "
-            "larger split.validation, or calibration: none"
-        )
 
 
 def _fitted_on(data: Dataset) -> dict[str, tuple[NDArray[np.bool_], str]]:

@@ -14,8 +14,8 @@ from recsys.training.engine.loop import Task
 from recsys.training.engine.ranks import World
 from recsys.training.evaluation.evaluate import Ranker
 from recsys.training.families.two_tower.config import TwoTowerExperiment
+from recsys.training.families.two_tower.enough import check_rows
 from recsys.training.families.two_tower.pair_calibrating import (
-    check_rows,
     interaction_probability,
     probability_metrics,
 )

@@ -19,12 +19,12 @@ from torch import Tensor
 from recsys.core.errors import ConfigError
 from recsys.data.batch import Jagged, PairBatch
 from recsys.features.dataset.dataset import Dataset
-from recsys.features.schema import Schema
 from recsys.layers.geometry import points_of
 from recsys.models.two_tower import TwoTower
 from recsys.training.engine.ranks import World
 from recsys.training.families.two_tower.config import TowerSelfSupervision
-from recsys.training.families.views import Examples, Views, check_features
+from recsys.training.families.two_tower.views_checked import check_smoothing
+from recsys.training.families.views import Examples, Views
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def tower_views(
             f"training.self_supervision.kind: {settings.kind} compares all views of a batch, and "
             f"{world.size} processes hold a share each: train in one process, or set it to none"
         )
-    _check_smoothing(settings, smoothed=smoothed)
+    check_smoothing(settings, smoothed=smoothed)
     encoder = data.encoder
     items = query = None
     if settings.views in ("item", "both"):
@@ -98,31 +98,6 @@ def tower_views(
         users = Examples.of_catalogue(data.users, layout, after=context, name="user")
         query = Views(settings, users)
     return TowerViews(items, query)
-
-
-def check_views(settings: TowerSelfSupervision, schema: Schema, *, smoothed: bool) -> None:
-    """Refuse the views that `tower_views` refuses, before any data are read.
-
-    Raises:
-        ConfigError: there are not two features to mask, or items are smoothed over the catalogue.
-    """
-    if settings.kind == "none" or not settings.weight:
-        return
-    _check_smoothing(settings, smoothed=smoothed)
-    names = {side: [one.name for one in schema.features_of(side)] for side in ("items", "users")}
-    if settings.views in ("item", "both"):
-        check_features(settings, "item", names["items"])
-    if settings.views in ("query", "both"):
-        check_features(settings, "user", names["users"])
-
-
-def _check_smoothing(settings: TowerSelfSupervision, *, smoothed: bool) -> None:
-    if smoothed and settings.views != "query":
-        raise ConfigError(
-            f"training.self_supervision.views: {settings.views} encodes items with masked features "
-            "by themselves, and model.smoothing sees none but whole catalogues: set views: query, "
-            "or smoothing.rounds: 0"
-        )
 
 
 def _no_history(num_rows: int, device: torch.device) -> Jagged:

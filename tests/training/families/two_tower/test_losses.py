@@ -3,7 +3,8 @@
 from typing import get_args
 
 from recsys.training.families.two_tower.config import TwoTowerTrainingConfig
-from recsys.training.families.two_tower.losses import LOSSES, TwoTowerLoss
+from recsys.training.families.two_tower.losses import LOSSES
+from recsys.training.families.two_tower.losses_config import TwoTowerLoss
 
 
 def test_a_configuration_takes_the_losses_that_are_registered() -> None:
