@@ -89,7 +89,10 @@ class Later:
 def _attribute(module: Any, name: str) -> Any:
     """Return what `from module import name` binds."""
     if not hasattr(module, name):
-        importlib.import_module(f"{module.__name__}.{name}")
+        try:
+            importlib.import_module(f"{module.__name__}.{name}")
+        except ImportError:
+            raise ImportError(f"cannot import name '{name}' from {module.__name__}") from None
     return getattr(module, name)
 
 
@@ -144,7 +147,7 @@ def on_first_use() -> Iterator[None]:
         return _Names(module) if fromlist else _later(module, None)
 
     with _REPLACING:
-        builtins.__import__ = later
+        builtins.__import__ = later  # type: ignore[assignment]
         try:
             yield
         finally:
