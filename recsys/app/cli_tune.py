@@ -142,7 +142,7 @@ def _searched(
     budget: "Budget",
     options: dict[str, Any],
 ) -> None:
-    from recsys.training.engine.loop import Terminated
+    from recsys.core.signals import Terminated
     from recsys.training.search import tuning
     from recsys.training.search.output import lines, to_json, tuned_config
 
@@ -152,7 +152,8 @@ def _searched(
     try:
         with printed(as_json):
             found: Found = tuning.search(settings, space, budget, **named)
-    except Terminated:
+    except Terminated as stopped:
+        stopped.told = True
         click.echo(
             f"stopped; the trials that ended are kept in {storage}: the same command continues, "
             "and with --trials of as many as there are it writes the best so far",

@@ -10,12 +10,12 @@ from pathlib import Path
 from recsys.bundle.directory import bundles_of_run
 from recsys.core.errors import ConfigError, NotFoundError
 from recsys.core.events import Event, PointLogged
+from recsys.core.signals import Terminated
 from recsys.core.system_errors import system_error
 from recsys.features.tables.sources import log_name
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.config.file import dump_config
 from recsys.training.engine.checkpoint import Checkpoints
-from recsys.training.engine.loop import Terminated
 from recsys.training.evaluation.results import ModelEvaluation
 from recsys.training.families.family import OpenedData
 from recsys.training.families.load import load_config
@@ -90,8 +90,8 @@ def _tracked(
         tracker.dataset(log_name(config.data.interactions), about.fingerprint, about.facts)
         result = run(tracker)
         status = "FINISHED"
-    except Terminated:
-        status = "KILLED"
+    except Terminated as stopped:
+        status, stopped.told = "KILLED", True
         _say_how_it_continues(about, run_dir)
         raise
     except Exception as error:
