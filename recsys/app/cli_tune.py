@@ -8,6 +8,7 @@ import click
 
 from recsys.app.options import CONFIG, COUNT, JSON, SEED, SET, Finite
 from recsys.app.progress import printed
+from recsys.core.atomic import write_whole
 
 if TYPE_CHECKING:
     from recsys.training.config.experiment import ExperimentConfig
@@ -160,7 +161,7 @@ def _searched(
             err=True,
         )
         raise
-    out.write_text(tuned_config(settings, found, out, path.resolve().parent))
+    write_whole(out, tuned_config(settings, found, out, path.resolve().parent))
     if as_json:
         click.echo(json_format.dumps({**to_json(found), "config": str(out)}, indent=1))
         return
@@ -234,7 +235,7 @@ def embedding(
     settings = load_config(config, overrides)
     with printed(as_json):
         found = study_embedding(settings, lookups=lookups, epochs=epochs, max_lookups=max_lookups)
-    out.write_text(tuned_config(settings, found))
+    write_whole(out, tuned_config(settings, found))
     if as_json:
         click.echo(json_format.dumps({**found.to_json(), "config": str(out)}, indent=1))
         return

@@ -18,6 +18,7 @@ from recsys.app.models import Reference, reference_of
 from recsys.app.progress import printed
 from recsys.app.run import Run
 from recsys.app.tuned import Tuned
+from recsys.core.atomic import write_whole
 from recsys.core.errors import ArgumentError, ConfigError
 from recsys.core.events import Listener
 
@@ -78,7 +79,7 @@ def init(
         paths = [Path(path_of(one, f"table{n + 1}", frames)) for n, one in enumerate(tables)]
         found = infer(paths, relative_to=place)
     if out is not None:
-        Path(out).write_text(found.yaml)
+        write_whole(Path(out), found.yaml)
     keys = read_yaml(found.yaml, source="configuration")
     return Config(keys, folder=place, unsure=found.unsure, summary=found.summary, text=found.yaml)
 

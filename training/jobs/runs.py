@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from recsys.bundle.directory import bundles_of_run
+from recsys.core.atomic import write_whole
 from recsys.core.errors import ConfigError, NotFoundError
 from recsys.core.events import Event, PointLogged
 from recsys.core.signals import Terminated
@@ -119,7 +120,7 @@ def new_run_dir(config: ExperimentConfig) -> Path:
             run_dir.mkdir(parents=True)
         except FileExistsError:
             continue
-        (run_dir / "config.yaml").write_text(dump_config(config))
+        write_whole(run_dir / "config.yaml", dump_config(config))
         return run_dir
     raise ConfigError(f"{parent}: cannot make a new run folder")
 

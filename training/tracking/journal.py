@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from recsys.core.atomic import write_whole
 from recsys.core.errors import IntegrityError, NotFoundError
 from recsys.core.self_hashed import read_self_hashed, self_hashed
 from recsys.core.tracking_store import JOURNAL
@@ -135,12 +136,7 @@ def parent_tag(run_dir: Path, record: Record, uri: str) -> dict[str, str]:
 def save_position(run_dir: Path, uri: str, position: Position) -> None:
     """Replace the position of one store, whole or not at all."""
     positions = {**_positions(run_dir), uri: asdict(position)}
-    draft = run_dir / f"{POSITION}.tmp"
-    with draft.open("wb") as file:
-        file.write(self_hashed({"stores": positions}))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, run_dir / POSITION)
+    write_whole(run_dir / POSITION, self_hashed({"stores": positions}))
 
 
 @contextmanager
