@@ -26,6 +26,7 @@ static char folder[4096];
 static size_t folder_length;
 static int action, number, once, kinds;
 static long at;
+static int noted = -1; /* where the paths go that are opened to be written */
 static atomic_long calls;
 
 void faults_arm(const char *below, long n, int what, int of, int only_once, int which) {
@@ -34,6 +35,8 @@ void faults_arm(const char *below, long n, int what, int of, int only_once, int 
   at = n, action = what, number = of, once = only_once, kinds = which;
   atomic_store(&calls, 0);
 }
+
+void faults_note(int descriptor) { noted = descriptor; }
 
 long faults_calls(void) { return atomic_load(&calls); }
 
@@ -93,17 +96,18 @@ static int due(int kind) {
     va_end(rest);                                       \
   }
 #define IS_WRITTEN ((flags & O_ACCMODE) != O_RDONLY || (flags & O_CREAT))
+#define NOTE if (noted >= 0 && IS_WRITTEN) dprintf(noted, "%s\n", path);
 
 #define OPEN(called)                                                                     \
   int called(const char *path, int flags, ...) {                                         \
     REAL(int, #called, const char *, int, ...)                                           \
-    MODE if (IS_WRITTEN && is_below(AT_FDCWD, path) && due(MAKES)) return -1;            \
+    MODE NOTE if (IS_WRITTEN && is_below(AT_FDCWD, path) && due(MAKES)) return -1;       \
     return real(path, flags, mode);                                                      \
   }
 #define OPENAT(called)                                                                   \
   int called(int there, const char *path, int flags, ...) {                              \
     REAL(int, #called, int, const char *, int, ...)                                      \
-    MODE if (IS_WRITTEN && is_below(there, path) && due(MAKES)) return -1;               \
+    MODE NOTE if (IS_WRITTEN && is_below(there, path) && due(MAKES)) return -1;          \
     return real(there, path, flags, mode);                                               \
   }
 OPEN(open)
