@@ -101,7 +101,7 @@ def search(config: Path, **options: Any) -> None:
 def _settings_and_space(path: Path, options: dict[str, Any]) -> "tuple[ExperimentConfig, Space]":
     """Read the configuration and what to search: of a file, of its section, or by default."""
     from recsys.core.errors import NotFoundError
-    from recsys.core.strict_yaml import read_yaml
+    from recsys.core.strict_yaml import read_yaml_file
     from recsys.training.families.load import load_config
     from recsys.training.families.pipeline.tuning import TunedApartError
     from recsys.training.search.space import space_of
@@ -116,7 +116,7 @@ def _settings_and_space(path: Path, options: dict[str, Any]) -> "tuple[Experimen
             raise error.of_file(path) from None
     if not file.is_file():
         raise NotFoundError(f"--space {file}: no such file")
-    return settings, space_of(settings, read_yaml(file.read_text(), source=file), file)
+    return settings, space_of(settings, read_yaml_file(file), file)
 
 
 def _space_text(space: "Space", as_json: bool) -> str:

@@ -125,7 +125,9 @@ def sweep(path: Path) -> None:
 
 
 def _left(path: Path) -> Iterator[Path]:
-    named = re.compile(rf"\.{re.escape(path.name)}\.(?:gone\.)?{re.escape(_MACHINE)}-([0-9]+)(?:\.[0-9]+)?")
+    named = re.compile(
+        rf"\.{re.escape(path.name)}\.(?:gone\.)?{re.escape(_MACHINE)}-([0-9]+)(?:\.[0-9]+)?"
+    )
     for left in path.parent.glob(".*"):
         found = named.fullmatch(left.name)
         if found and not _lives(int(found[1])):

@@ -27,18 +27,19 @@ static size_t folder_length;
 static int action, number, once, kinds;
 static long at;
 static int noted = -1; /* where the paths go that are opened to be written */
-static atomic_long calls;
+static atomic_long calls, calls_of[5];
 
 void faults_arm(const char *below, long n, int what, int of, int only_once, int which) {
   strncpy(folder, below, sizeof folder - 1);
   folder_length = strlen(folder);
   at = n, action = what, number = of, once = only_once, kinds = which;
   atomic_store(&calls, 0);
+  for (int kind = 0; kind < 5; kind++) atomic_store(&calls_of[kind], 0);
 }
 
 void faults_note(int descriptor) { noted = descriptor; }
 
-long faults_calls(void) { return atomic_load(&calls); }
+long faults_calls(int kind) { return atomic_load(&calls_of[kind]); }
 
 static int is_below(int at_folder, const char *path) {
   char link[64], full[8192];
@@ -68,6 +69,7 @@ static int of_folder(int descriptor) {
 
 /* Count a call; 1: it has to fail, 2: it is to be done by half, then `end`. */
 static int due(int kind) {
+  atomic_fetch_add(&calls_of[kind], 1);
   if (!(kind & kinds)) return 0;
   long now = atomic_fetch_add(&calls, 1) + 1;
   if (action == COUNT || now < at) return 0;

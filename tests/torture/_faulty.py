@@ -1,7 +1,6 @@
 """Runs commands that are killed, refused or interrupted at the n-th change of a file.
 
     with Faulty(scratch) as faulty:
-        calls = faulty.run(folder, ["init", "log.parquet"]).calls
         faulty.run(folder, ["init", "log.parquet"], fault=KILL.at(3))
 
 Where the C library cannot be stood in front of (no Linux, no compiler), `Faulty.missing` says why.
@@ -53,10 +52,19 @@ SIGNALS = (TERMINATE, INTERRUPT)
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended."""
+    """How a command ended.
+
+    Attributes:
+        code: its exit code; of a signal that ended it the negative number.
+        calls: kind -> how many; of a killed one nothing is known.
+        opened: paths that were opened to be written, as they were named.
+        seconds: of the processor.
+        peak_mb: most memory, what was imported before it began among it.
+    """
 
     code: int
-    calls: int
+    calls: dict[str, int]
+    opened: list[str]
     seconds: float
     peak_mb: float
     out: str
@@ -106,9 +114,12 @@ class Faulty:
         folder: Path,
         arguments: list[str],
         fault: Fault = NOTHING,
-        file_size: int | None = None,
+        alarm: int = 600,
     ) -> Ended:
-        """Run `recsys ARGUMENTS` in `folder`, with a fault in what it does below it."""
+        """Run `recsys ARGUMENTS` in `folder`, with a fault in what it does below it.
+
+        alarm: seconds after which it is killed, with the exit code -14.
+        """
         shutil.rmtree(self.temporary, ignore_errors=True)
         self.temporary.mkdir()
         out, err = self.scratch / "out", self.scratch / "err"
@@ -124,7 +135,7 @@ class Faulty:
             "number": int(fault.number),
             "once": fault.once,
             "kinds": fault.kinds,
-            "file_size": file_size,
+            "alarm": alarm,
         }
         assert self._server.stdin is not None
         print(json.dumps(request), file=self._server.stdin, flush=True)

@@ -26,6 +26,7 @@ LIGHT = (
     "evaluation.baselines=[popularity]",
 )
 _STAMP = re.compile(r"\d{8}-\d{6}(-\d+)?")
+_ALREADY = re.compile(rb'"parts_already_there": \d+')
 _STAGED = re.compile(r"\..*\.(gone\.)?[A-Za-z0-9-]+-\d+(\.\d+)?$")
 STORE = "sqlite:///mlflow.db"
 _OF_THE_STORE = re.compile(r"(mlflow\.db.*|mlruns(/.*)?|\.cache(/.*)?)$")
@@ -44,12 +45,14 @@ class Flow:
     Attributes:
         arguments: of the command, by what is in the folder: a run that began is resumed.
         asked: a command whose printed answer is a part of the result.
+        varies: paths whose content is another one each time: times that were measured.
         grows: paths below which a run that was disturbed may have left more than another.
     """
 
     name: str
     arguments: Callable[[Path], list[str]]
     asked: tuple[str, ...] = ()
+    varies: str = r"(?!)"
     grows: str = r"(?!)"
 
 
@@ -58,8 +61,8 @@ def _train(home: Path) -> list[str]:
     unfinished = [run for run in begun if (run / "checkpoints").is_dir() or not _bundle(run)]
     if unfinished:
         return ["train", "--resume", str(unfinished[-1].relative_to(home))]
-    return ["train", "recsys.yaml", *sets(*LIGHT, "output=trained", f"tracking.uri={STORE}"),
-            *sets("cache=cache")]  # fmt: skip
+    keys = (*LIGHT, "output=trained", "cache=cache", f"tracking.uri={STORE}")
+    return ["train", "recsys.yaml", *sets(*keys)]
 
 
 def _bundle(run: Path) -> bool:
@@ -71,31 +74,39 @@ def _always(*arguments: str) -> Callable[[Path], list[str]]:
 
 
 _LOG = ("--interactions", "interactions", "--users", "users.parquet")
+_TO_STORE = ("--tracking-uri", STORE)
 FLOWS = (
     Flow("init", _always("init", "interactions", "items.parquet", "--out", "new.yaml", "--force")),
     Flow(
         "score",
         _always("score", "model", *_LOG, "--output", "scored", "--rows-per-part", "60"),
     ),
-    Flow("export", _always("export", "model", "--to", "faiss", "--out", "index")),
+    Flow(
+        "export",
+        _always("export", "model", "--to", "faiss", "--out", "index"),
+        varies=r"index/(export|index)\.json",
+    ),
     Flow(
         "evaluate",
         _always("evaluate", "model", "--out", "page.html", *sets("evaluation.bootstrap_samples=5")),
     ),
-    Flow("recount", _always("recount", "plain", "--interactions", "interactions",
-                            "--output", "renewed")),  # fmt: skip
+    Flow(
+        "recount",
+        _always("recount", "plain", "--interactions", "interactions", "--output", "renewed"),
+    ),
     Flow("compare", _always("compare", "model", "plain", "--report", "compared.html")),
     Flow("train", _train, grows=r"trained/STAMP|trained/[^/]*/(journal|tracking).*"),
     Flow(
         "register",
-        _always("register", "model", "--name", "shop", "--alias", "champion", "--tracking-uri",
-                STORE),  # fmt: skip
-        asked=("similar", "models:/shop@champion", "i00001", "--tracking-uri", STORE),
+        _always("register", "model", "--name", "shop", "--alias", "champion", *_TO_STORE),
+        asked=("similar", "models:/shop@champion", "i00001", *_TO_STORE),
     ),
     Flow(
         "tune",
-        _always("tune", "recsys.yaml", "--trials", "2", "--out", "tuned.yaml", "--force",
-                *sets(*LIGHT, "output=tuned", "tracking.enabled=false")),  # fmt: skip
+        _always(
+            *("tune", "recsys.yaml", "--trials", "2", "--out", "tuned.yaml", "--force"),
+            *sets(*LIGHT, "output=tuned", "tracking.enabled=false"),
+        ),
         grows=r"tuned/.*|tune\.db.*",
     ),
 )
@@ -113,11 +124,23 @@ class Outcome:
 
 @dataclass
 class Reference:
-    """What a flow leaves when nothing disturbs it."""
+    """What a flow leaves when nothing disturbs it.
 
-    calls: int
+    Attributes:
+        calls: kind -> how many.
+        left: path -> digest of its content.
+        differs: paths whose content is another one each time.
+        temporary: what libraries leave in the folder for temporary files.
+    """
+
+    calls: dict[str, int]
     left: dict[str, str]
     differs: set[str] = field(default_factory=set)
+    temporary: set[str] = field(default_factory=set)
+
+    def count(self, fault: Fault) -> int:
+        """Return how many calls the fault may befall."""
+        return sum(count for kind, count in self.calls.items() if int(kind) & fault.kinds)
 
 
 class Stage:
@@ -154,10 +177,13 @@ class Stage:
         for _ in range(2):
             self.reset()
             calls = self._run(flow.arguments(self.home)).calls
+            temporary = {one.name for one in self.faulty.temporary.iterdir()}
             found.append(self.left(flow))
         first, second = found
         assert first.keys() == second.keys(), first.keys() ^ second.keys()
-        return Reference(calls, first, {name for name in first if first[name] != second[name]})
+        varies = re.compile(flow.varies)
+        differs = {one for one in first if first[one] != second[one] or varies.fullmatch(one)}
+        return Reference(calls, first, differs, temporary)
 
     def left(self, flow: Flow) -> dict[str, str]:
         """Return every path in the folder with a digest of its content."""
@@ -165,8 +191,10 @@ class Stage:
         for path in sorted(self.home.rglob("*")):
             name = path.relative_to(self.home).as_posix()
             if not _OF_THE_STORE.match(name):
-                digest = "" if path.is_dir() else hashlib.sha256(path.read_bytes()).hexdigest()
-                found[_STAMP.sub("STAMP", name)] = digest
+                content = b"" if path.is_dir() else path.read_bytes()
+                if path.name == "_SUCCESS":
+                    content = _ALREADY.sub(b"", content)
+                found[_STAMP.sub("STAMP", name)] = hashlib.sha256(content).hexdigest()
         if flow.asked:
             found["answer"] = self.faulty.run(self.home, list(flow.asked)).out
         return found
@@ -176,7 +204,7 @@ class Stage:
         self.reset()
         ended = self.faulty.run(self.home, flow.arguments(self.home), fault)
         outcome = Outcome(flow.name, fault, seconds=ended.seconds)
-        outcome.wrong = self._wrong_at_once(fault, ended)
+        outcome.wrong = self._wrong_at_once(fault, ended, reference)
         if not outcome.wrong:
             arguments = flow.arguments(self.home)
             again = self.faulty.run(self.home, arguments)
@@ -184,17 +212,17 @@ class Stage:
             outcome.wrong = self._wrong_after(flow, reference, again)
         return outcome
 
-    def _wrong_at_once(self, fault: Fault, ended: Ended) -> str:
+    def _wrong_at_once(self, fault: Fault, ended: Ended, reference: Reference) -> str:
         if "Traceback" in ended.out + ended.err:
             return "traceback: " + (ended.out + ended.err)[-1500:]
         if fault.action == _faulty.KILL.action:
             return "" if ended.code in (-9, 0) else f"exit code {ended.code}"
-        staged = [one.relative_to(self.home).as_posix() for one in self.home.rglob(".*")
-                  if _STAGED.fullmatch(one.name)]  # fmt: skip
+        staged = [one.name for one in self.home.rglob(".*") if _STAGED.fullmatch(one.name)]
         if staged and fault.name != "EROFS":
             return f"left at once: {staged}"
-        if list(self.faulty.temporary.iterdir()):
-            return f"left in TMPDIR: {[one.name for one in self.faulty.temporary.iterdir()]}"
+        temporary = {one.name for one in self.faulty.temporary.iterdir()} - reference.temporary
+        if temporary:
+            return f"left in TMPDIR: {sorted(temporary)}"
         if fault.action == _faulty.TERMINATE.action:
             if ended.code not in (0, 128 + fault.number):
                 return f"exit code {ended.code}: {ended.err[-300:]}"
@@ -216,7 +244,8 @@ class Stage:
             for name in reference.left.keys() & left.keys() - reference.differs
             if left[name] != reference.left[name] and not may.fullmatch(name)
         ]
-        if again.code and (extra or lacking or other or "exists" not in again.err):
+        # What is complete may be refused the second time: it is never written over.
+        if again.code and (extra or lacking or other or again.code != 2):
             return f"repeated: exit code {again.code}: {again.err[-600:]}"
         return "; ".join(
             f"{what}: {sorted(names)[:5]}"
@@ -226,7 +255,7 @@ class Stage:
 
 
 def spread(calls: int, most: int) -> list[int]:
-    """Return at most so many of the calls 1..n, spread evenly, the first and the last among them."""
+    """Return at most so many of the calls 1..n, spread evenly, with the first and the last."""
     if calls <= most:
         return list(range(1, calls + 1))
     if most == 1:

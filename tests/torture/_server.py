@@ -7,15 +7,17 @@ import atexit
 import ctypes
 import json
 import os
-import resource
+import signal
 import sys
 import threading
 import traceback
 from pathlib import Path
 from typing import Any
 
+KINDS = (1, 2, 4)
 FAULTS = ctypes.CDLL(os.environ["LD_PRELOAD"])
 FAULTS.faults_calls.restype = ctypes.c_long
+FAULTS.faults_calls.argtypes = [ctypes.c_int]
 FAULTS.faults_arm.argtypes = [ctypes.c_char_p, ctypes.c_long, *[ctypes.c_int] * 4]
 
 
@@ -40,7 +42,7 @@ def preload() -> None:
     assert threading.active_count() == 1, threading.enumerate()
 
 
-def child(request: dict[str, Any], calls: int) -> None:
+def child(request: dict[str, Any], calls: int, opened: int) -> None:
     """Run a command and end the process with its code, as the interpreter would."""
     from recsys.app.cli import main
 
@@ -50,8 +52,8 @@ def child(request: dict[str, Any], calls: int) -> None:
         file = os.open(request[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, number)
         os.close(file)
-    if request["file_size"] is not None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_size"],) * 2)
+    FAULTS.faults_note(opened)
+    signal.alarm(request["alarm"])
     FAULTS.faults_arm(
         request["below"].encode(),
         *(request[name] for name in ("at", "action", "number", "once", "kinds")),
@@ -65,7 +67,7 @@ def child(request: dict[str, Any], calls: int) -> None:
         traceback.print_exc()
         code = 1
     atexit._run_exitfuncs()
-    os.pwrite(calls, str(FAULTS.faults_calls()).encode(), 0)
+    os.pwrite(calls, json.dumps({kind: FAULTS.faults_calls(kind) for kind in KINDS}).encode(), 0)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code if isinstance(code, int) else 1)
@@ -79,16 +81,19 @@ def serve() -> None:
     print("{}", file=answers, flush=True)
     for line in sys.stdin:
         request = json.loads(line)
-        calls = os.memfd_create("calls")
+        calls, opened = os.memfd_create("calls"), os.memfd_create("opened")
         pid = os.fork()
         if pid == 0:
-            child(request, calls)
+            child(request, calls, opened)
         _, status, used = os.wait4(pid, 0)
-        counted = os.pread(calls, 32, 0).decode()
+        counted = os.pread(calls, 256, 0).decode()
+        paths = os.pread(opened, 1 << 24, 0).decode(errors="replace").splitlines()
         os.close(calls)
+        os.close(opened)
         answer = {
             "code": os.waitstatus_to_exitcode(status),
-            "calls": int(counted or 0),
+            "calls": json.loads(counted or "{}"),
+            "opened": sorted(set(paths)),
             "seconds": used.ru_utime + used.ru_stime,
             "peak_mb": used.ru_maxrss / 1024,
         }

@@ -18,6 +18,7 @@ from typing import Any
 from recsys.core.atomic import write_whole
 from recsys.core.errors import IntegrityError, NotFoundError
 from recsys.core.self_hashed import read_self_hashed, self_hashed
+from recsys.core.small_files import parse_json
 from recsys.core.tracking_store import JOURNAL
 
 POSITION, LOCK = "tracking.json", "tracking.lock"
@@ -96,7 +97,7 @@ def line_of(record: Record) -> bytes:
 def _record(line: bytes) -> Record:
     try:
         text = line.decode()
-        record: Record = json.loads(text)
+        record: Record = parse_json(text)
     except ValueError:
         return {"kind": DAMAGED}
     whole, _, check = text.rpartition(_CHECK)
