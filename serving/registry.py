@@ -11,9 +11,7 @@ Example:
 
 import json
 import logging
-import os
 import re
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +20,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 from recsys.bundle.directory import MANIFEST, Bundle, bundles_of_run
+from recsys.core.atomic import publish, remove_whole, staged_folder
 from recsys.core.errors import ConfigError, IntegrityError, NotFoundError
 from recsys.core.strict import nearest
 from recsys.core.tracking_store import (
@@ -175,14 +174,13 @@ def _fetch(client: Any, version: Any, store: str, cache: Path) -> Path:
         try:
             return _verified(cached, model_id, manifest, shown)
         except (IntegrityError, NotFoundError):
-            shutil.rmtree(cached)
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache, prefix=".fetching-") as folder:
+            remove_whole(cached)
+    with staged_folder(cache, model_id) as folder:
         kept = client.get_model_version_download_uri(version.name, str(version.version))
         source = _place_of(kept, store, shown)
-        fetched = _verified(_download(source, store, Path(folder)), model_id, manifest, shown)
+        fetched = _verified(_download(source, store, folder), model_id, manifest, shown)
         try:
-            os.rename(fetched, cached)
+            publish(fetched, cached)
         except OSError:  # somebody else was quicker
             return _verified(cached, model_id, manifest, shown)
     return cached

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from pyarrow import csv
 from pyarrow import parquet as pq
 
+from recsys.core.atomic import whole_file
 from recsys.core.errors import ConfigError
 from recsys.features.world import names as names
 from recsys.features.world.catalogue import (
@@ -194,7 +195,12 @@ class RetailWorld:
         log = folder / "interactions"
         log.mkdir(parents=True, exist_ok=True)
         files = WorldFiles(folder, log, folder / f"items.{kind}", folder / f"users.{kind}")
-        write = pq.write_table if kind == "parquet" else csv.write_csv
+        form = pq.write_table if kind == "parquet" else csv.write_csv
+
+        def write(table: pa.Table, path: Path) -> None:
+            with whole_file(path) as staging:
+                form(table, staging)
+
         write(self.items, files.items)
         write(self.users, files.users)
         cuts = np.linspace(0, self.interactions.num_rows, parts + 1).astype(int)

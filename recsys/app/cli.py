@@ -22,6 +22,7 @@ from recsys.app.cli_similar import similar
 from recsys.app.cli_tune import tune
 from recsys.app.options import AS_JSON, CONFIG, COUNT, JSON, SEED, SET, URI
 from recsys.app.ranks import wait_for_last_words
+from recsys.app.stopping import stopping_in_order
 from recsys.core.errors import UserError
 from recsys.core.folders import check_folder
 from recsys.core.imports import uncollected
@@ -47,7 +48,8 @@ class _Commands(click.Group):
 
     def _answer(self, context: click.Context) -> Any:
         try:
-            return super().invoke(context)
+            with stopping_in_order(context):
+                return super().invoke(context)
         except UserError as error:
             if context.params.get("debug"):
                 raise

@@ -8,6 +8,7 @@ import click
 
 from recsys.app.options import CONFIG, COUNT, JSON, SEED, SET, Finite
 from recsys.app.progress import printed
+from recsys.core.atomic import write_whole
 
 if TYPE_CHECKING:
     from recsys.training.config.experiment import ExperimentConfig
@@ -100,7 +101,7 @@ def search(config: Path, **options: Any) -> None:
 def _settings_and_space(path: Path, options: dict[str, Any]) -> "tuple[ExperimentConfig, Space]":
     """Read the configuration and what to search: of a file, of its section, or by default."""
     from recsys.core.errors import NotFoundError
-    from recsys.core.strict_yaml import read_yaml
+    from recsys.core.strict_yaml import read_yaml_file
     from recsys.training.families.load import load_config
     from recsys.training.families.pipeline.tuning import TunedApartError
     from recsys.training.search.space import space_of
@@ -115,7 +116,7 @@ def _settings_and_space(path: Path, options: dict[str, Any]) -> "tuple[Experimen
             raise error.of_file(path) from None
     if not file.is_file():
         raise NotFoundError(f"--space {file}: no such file")
-    return settings, space_of(settings, read_yaml(file.read_text(), source=file), file)
+    return settings, space_of(settings, read_yaml_file(file), file)
 
 
 def _space_text(space: "Space", as_json: bool) -> str:
@@ -142,7 +143,7 @@ def _searched(
     budget: "Budget",
     options: dict[str, Any],
 ) -> None:
-    from recsys.training.engine.loop import Terminated
+    from recsys.core.signals import Terminated
     from recsys.training.search import tuning
     from recsys.training.search.output import lines, to_json, tuned_config
 
@@ -152,14 +153,15 @@ def _searched(
     try:
         with printed(as_json):
             found: Found = tuning.search(settings, space, budget, **named)
-    except Terminated:
+    except Terminated as stopped:
+        stopped.told = True
         click.echo(
             f"stopped; the trials that ended are kept in {storage}: the same command continues, "
             "and with --trials of as many as there are it writes the best so far",
             err=True,
         )
         raise
-    out.write_text(tuned_config(settings, found, out, path.resolve().parent))
+    write_whole(out, tuned_config(settings, found, out, path.resolve().parent))
     if as_json:
         click.echo(json_format.dumps({**to_json(found), "config": str(out)}, indent=1))
         return
@@ -233,7 +235,7 @@ def embedding(
     settings = load_config(config, overrides)
     with printed(as_json):
         found = study_embedding(settings, lookups=lookups, epochs=epochs, max_lookups=max_lookups)
-    out.write_text(tuned_config(settings, found))
+    write_whole(out, tuned_config(settings, found))
     if as_json:
         click.echo(json_format.dumps({**found.to_json(), "config": str(out)}, indent=1))
         return

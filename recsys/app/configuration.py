@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, InstanceOf
 
 from recsys.app.arguments import checked
+from recsys.core.atomic import write_whole
 from recsys.core.errors import ConfigError
 from recsys.core.strict import nearest
 from recsys.features.tables.sources import path_words
@@ -133,7 +134,7 @@ class Config:
         if path.exists():
             raise ConfigError(f"{path} exists; choose another path, or remove it first")
         same_folder = path.resolve().parent == self._folder
-        path.write_text(self.to_yaml() if same_folder else dump_config(self.experiment))
+        write_whole(path, self.to_yaml() if same_folder else dump_config(self.experiment))
         return path
 
     def __repr__(self) -> str:

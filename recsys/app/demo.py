@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from recsys.app.arguments import checked
 from recsys.app.run import Run
+from recsys.core.atomic import write_whole
 from recsys.core.folders import check_folder
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def demo(
     world = RetailWorld.create(seed=seed, users=users, items=items, events=events, noise=noise)
     files = world.write(out / "data")
     path = files.folder / "recsys.yaml"
-    path.write_text(world.config_text(files))
+    write_whole(path, world.config_text(files))
     store = f"tracking.uri=sqlite:///{(out / 'mlflow.db').resolve()}"
     here = (f"output={out / 'runs'}", store, f"tracking.model_name={NAME}")
     config = load_config(path, (*here, *overrides))

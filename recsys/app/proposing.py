@@ -7,6 +7,7 @@ from typing import Any
 
 from recsys.app.arguments import checked
 from recsys.app.configuration import Config
+from recsys.core.atomic import write_whole
 from recsys.core.errors import ArgumentError, ConfigError
 from recsys.core.imports import on_first_use
 from recsys.core.strict_yaml import read_yaml
@@ -65,7 +66,7 @@ def init(
         paths = [Path(path_of(one, f"table{n + 1}", frames)) for n, one in enumerate(tables)]
         found = infer(paths, relative_to=place)
     if out is not None:
-        Path(out).write_text(found.yaml)
+        write_whole(Path(out), found.yaml)
     keys = read_yaml(found.yaml, source="configuration")
     return Config(keys, folder=place, unsure=found.unsure, summary=found.summary, text=found.yaml)
 

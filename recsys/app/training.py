@@ -13,9 +13,9 @@ from recsys.app.starting import Planned
 from recsys.bundle.directory import Bundle, bundles_of_run
 from recsys.core.errors import ConfigError
 from recsys.core.events import Listener
+from recsys.core.signals import Terminated
 from recsys.serving.registry import register as add_version
 from recsys.training.config.experiment import ExperimentConfig, LearnedExperiment, passes
-from recsys.training.engine.loop import Terminated
 from recsys.training.engine.ranks import join, leave
 from recsys.training.families.registry import family_of
 from recsys.training.jobs.final import final_config
@@ -111,12 +111,21 @@ def train_once(
     )
     name = config.tracking.model_name
     if config.tracking.enabled and name:
-        bundle = Bundle.open(result.bundle)
-        version = add_version(bundle, name, uri=config.tracking.uri)
         with printed(quiet):
-            LOG.info(f"registered models:/{name}/{version}")
+            version = _registered(result.bundle, name, config.tracking.uri)
         run = replace(run, version=version)
     return run
+
+
+def _registered(bundle: Path, name: str, uri: str | None) -> int:
+    try:
+        version = add_version(Bundle.open(bundle), name, uri=uri)
+    except Terminated as stopped:
+        stopped.told = True
+        LOG.info(f"stopped; the model is trained: recsys register {bundle} --name {name}")
+        raise
+    LOG.info(f"registered models:/{name}/{version}")
+    return version
 
 
 def train_in_workers(

@@ -20,6 +20,7 @@ from typing import Any, Self
 from recsys.core.atomic import publish, staged_folder
 from recsys.core.errors import IntegrityError, NotFoundError
 from recsys.core.hashed_files import HashedFiles, entries_of, well_formed
+from recsys.core.small_files import parse_json, read_small
 
 MANIFEST = "manifest.json"
 RUN_BUNDLES = "bundle"
@@ -85,7 +86,10 @@ class Bundle:
 
     def json(self, name: str) -> Any:
         """Return `name` parsed as JSON."""
-        return json.loads(self.read(name))
+        try:
+            return parse_json(self.read(name))
+        except ValueError as error:
+            raise IntegrityError(f"{self.path / name}: no JSON ({error})") from None
 
     def manifest_sha256(self) -> str:
         """Return the hash of the manifest as it is, with its date."""
@@ -147,7 +151,7 @@ def _model_id(manifest: Mapping[str, Any]) -> str:
 
 def _parse(path: Path) -> dict[str, Any]:
     try:
-        manifest = json.loads(path.read_bytes())
+        manifest = parse_json(read_small(path, "get the bundle again"))
         version_found, files = manifest["schema_version"], manifest["files"]
     except (ValueError, KeyError, TypeError) as error:
         raise IntegrityError(f"{path}: not a manifest ({error!r})") from None

@@ -1,13 +1,17 @@
 """Files and folders that are there whole or not at all: write aside, flush, rename.
 
-What is written aside is called `.<name>.<machine>-<process>`. A kill leaves it; the next who writes
-under that name removes what processes of this machine left that are gone.
+What is written aside is called `.<name>.<machine>-<process>`, in other threads than the main one
+with the thread's number. A kill leaves it; the next who writes under that name removes what
+processes of this machine left that are gone.
 """
 
 import os
 import platform
 import re
 import shutil
+import stat
+import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,19 +27,47 @@ def whole_file(path: Path) -> Iterator[Path]:
     """Yield a path to write to; on leaving, its content is at `path`, on the disk.
 
     An error inside leaves `path` as it was and nothing next to it; one of the system names `path`.
+    A link stays, the file that it leads to is written; so stay the permissions of a file that is
+    there. To a device or a pipe the content is copied.
     """
+    if _is_stream(path):
+        with _copied_to(path) as staging:
+            yield staging
+        return
+    named_as, path = path, Path(os.path.realpath(path))
     staging = _aside(path)
     try:
         yield staging
+        if path.exists():
+            staging.chmod(stat.S_IMODE(path.stat().st_mode))
         sync(staging)
         staging.replace(path)
         sync(path.parent)
     except BaseException as error:
         _remove(staging)
-        named = with_path(error, path)
+        named = with_path(error, named_as)
         if named is error:
             raise
         raise named from error
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file as `whole_file` does; text is UTF-8."""
+    with whole_file(path) as staging:
+        staging.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def _is_stream(path: Path) -> bool:
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
+@contextmanager
+def _copied_to(path: Path) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        staging = Path(folder) / "content"
+        yield staging
+        with staging.open("rb") as content, path.open("wb") as stream:
+            shutil.copyfileobj(content, stream)
 
 
 @contextmanager
@@ -93,7 +125,9 @@ def sweep(path: Path) -> None:
 
 
 def _left(path: Path) -> Iterator[Path]:
-    named = re.compile(rf"\.{re.escape(path.name)}\.(?:gone\.)?{re.escape(_MACHINE)}-([0-9]+)")
+    named = re.compile(
+        rf"\.{re.escape(path.name)}\.(?:gone\.)?{re.escape(_MACHINE)}-([0-9]+)(?:\.[0-9]+)?"
+    )
     for left in path.parent.glob(".*"):
         found = named.fullmatch(left.name)
         if found and not _lives(int(found[1])):
@@ -103,7 +137,9 @@ def _left(path: Path) -> Iterator[Path]:
 def _aside(path: Path, what: str = "") -> Path:
     """Return the name that this process writes `path` under; nothing has it."""
     sweep(path)
-    aside = path.with_name(f".{path.name}.{what}{_MACHINE}-{os.getpid()}")
+    thread = threading.current_thread()
+    of_thread = "" if thread is threading.main_thread() else f".{thread.native_id}"
+    aside = path.with_name(f".{path.name}.{what}{_MACHINE}-{os.getpid()}{of_thread}")
     _remove(aside)
     return aside
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from recsys.core.errors import IntegrityError, NotFoundError
+from recsys.core.small_files import refuse_irregular
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 _CHUNK_BYTES = 1 << 20
@@ -79,6 +80,7 @@ class HashedFiles:
     def _hash_file(self, name: str) -> tuple[int, str]:
         path = self.path / name
         try:
+            refuse_irregular(path, f"get the {self.called} again")
             return hash_of(path)
         except FileNotFoundError:
             raise IntegrityError(f"{path}: missing from the {self.called}") from None

@@ -17,13 +17,14 @@ import logging
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
 import torch
+
+from recsys.core.atomic import whole_file
 
 FLAGS = ("-O3", "-fno-math-errno", "-march=native", "-shared", "-fPIC")
 T = TypeVar("T")
@@ -83,7 +84,5 @@ def _key(source: Path, command: list[str]) -> str:
 
 def _compile(command: list[str], path: Path) -> None:
     """Compile to `path`, which is there whole or not at all: others may do so at once."""
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        built = Path(folder) / path.name
-        subprocess.run([*command, "-o", str(built)], check=True, capture_output=True)
-        built.replace(path)
+    with whole_file(path) as staging:
+        subprocess.run([*command, "-o", str(staging)], check=True, capture_output=True)

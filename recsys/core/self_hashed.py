@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from recsys.core.errors import IntegrityError
+from recsys.core.small_files import parse_json, read_small
 
 _HEAD = b'{\n "sha256": "%s",\n'
 _HEAD_BYTES = len(_HEAD % (b"0" * 64))
@@ -36,11 +37,14 @@ def read_self_hashed(path: Path, again: str) -> dict[str, Any]:
     Raises:
         IntegrityError: it is not what was written.
     """
-    data = path.read_bytes()
+    data = read_small(path, again)
     rest = data[_HEAD_BYTES:]
     found = hashlib.sha256(rest).hexdigest().encode()
     if data[:_HEAD_BYTES] == _HEAD % found:
-        facts: dict[str, Any] = json.loads(b"{" + rest)
+        try:
+            facts: dict[str, Any] = parse_json(b"{" + rest)
+        except ValueError as error:
+            raise IntegrityError(f"{path}: no JSON ({error}); {again}") from None
         return facts
     said = data[:_HEAD_BYTES].decode(errors="replace").split('"')
     if len(said) < 4 or said[1] != "sha256":

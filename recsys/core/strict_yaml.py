@@ -5,6 +5,7 @@ not around in a circle, nor to more values than a configuration can have.
 """
 
 import re
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -41,8 +42,7 @@ def read_yaml(text: str | bytes, *, source: object) -> Any:
     Raises:
         ConfigError: it is not YAML, or not as strict as this reader; `source` is named.
     """
-    if len(text) > _MOST_BYTES:
-        raise ConfigError(f"{source}: {len(text):,} bytes are too many for a configuration")
+    _refuse_size(len(text), source)
     if isinstance(text, bytes):
         text = _decoded(text, source)
     _refuse_invisible(text, source)
@@ -61,6 +61,17 @@ def read_yaml(text: str | bytes, *, source: object) -> Any:
         raise ConfigError(f"{source}: not valid YAML: {error}") from None
     finally:
         loader.dispose()
+
+
+def read_yaml_file(path: Path) -> Any:
+    """Return what a file holds, as `read_yaml` does; one that is too large is not read first."""
+    _refuse_size(path.stat().st_size, path)
+    return read_yaml(path.read_bytes(), source=path)
+
+
+def _refuse_size(size: int, source: object) -> None:
+    if size > _MOST_BYTES:
+        raise ConfigError(f"{source}: {size:,} bytes are too many for a configuration")
 
 
 def _decoded(data: bytes, source: object) -> str:

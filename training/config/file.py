@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from recsys.core.errors import ConfigError, NotFoundError
-from recsys.core.strict_yaml import read_yaml
+from recsys.core.strict_yaml import read_yaml, read_yaml_file
 from recsys.training.config.experiment import ExperimentConfig
 
 _OF_THE_RUN = (
@@ -25,7 +25,7 @@ def read_raw(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise NotFoundError(f"{path}: no such configuration; `recsys init` writes one")
-    raw = read_yaml(path.read_bytes(), source=path)
+    raw = read_yaml_file(path)
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: expected a mapping of keys, got {type(raw).__name__}")
     return raw

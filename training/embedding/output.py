@@ -3,6 +3,7 @@
 from datetime import datetime
 from pathlib import Path
 
+from recsys.core.atomic import write_whole
 from recsys.training.config.experiment import ExperimentConfig, LearnedExperiment
 from recsys.training.config.file import dump_config
 from recsys.training.embedding.study import Study, study
@@ -27,7 +28,7 @@ def tracked_study(
     found = study(config, lookups=lookups, epochs=epochs, max_lookups=max_lookups)
     run_dir = Path(config.output) / f"embedding-study-{datetime.now():%Y%m%d-%H%M%S-%f}"
     run_dir.mkdir(parents=True)
-    (run_dir / PLAN_FILE).write_text(tuned_config(config, found))
+    write_whole(run_dir / PLAN_FILE, tuned_config(config, found))
     tracker = start_run(
         config.tracking,
         run_dir=run_dir,

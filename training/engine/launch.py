@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from recsys.core.errors import ConfigError
+from recsys.core.signals import ending_signals
 from recsys.training.engine.checkpoint import Checkpoints
 from recsys.training.engine.loopback import talk_over_loopback
 from recsys.training.engine.ranks import LOST_PEER
-from recsys.training.engine.signals import ending_signals
 
 LOG = logging.getLogger(__name__)
 

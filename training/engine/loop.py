@@ -18,13 +18,13 @@ from torch import Tensor
 
 from recsys.core.errors import NumericalError
 from recsys.core.events import Listener, PointLogged, StepDone
+from recsys.core.signals import Terminated, ending_signals, handled, requests
 from recsys.training.config.sections import TrainingConfig
 from recsys.training.engine.averaging import WeightAverage
 from recsys.training.engine.checkpoint import Checkpoints, LoopState, Trained
 from recsys.training.engine.machine import seed_generators
 from recsys.training.engine.optim import decay, warm_up
 from recsys.training.engine.ranks import ALONE, LOST_PEER, LostPeerError, World, peer_is_lost
-from recsys.training.engine.signals import ending_signals
 
 LOG_EVERY = 20
 """Steps between two points of the loss curve."""
@@ -62,10 +62,6 @@ class Task(Generic[B]):
     parts: Callable[[], dict[str, float]] = dict
 
 
-class Terminated(SystemExit):
-    """A signal came; the checkpoint is written. Exits with 128 + its number (SIGTERM: 143)."""
-
-
 def fit(
     task: Task[B],
     config: TrainingConfig,
@@ -90,6 +86,8 @@ def fit(
         try:
             while not state.finished:
                 _epoch(task, config, checkpoints, listeners, state, received, world)
+            if received and world.size == 1:  # it came in the last validation
+                raise Terminated(128 + received[0])
         except RuntimeError as error:
             if not (received and peer_is_lost(error)):
                 raise
@@ -253,26 +251,19 @@ class _Clock:
 
 @contextmanager
 def _signals(world: World) -> Iterator[list[int]]:
-    """Collect signals that end a run; a second one acts at once. Other threads: no handlers.
+    """Collect signals that end a run; one more acts at once. Other threads: no handlers.
 
-    One of several ranks may get the same signal twice, from the machine's scheduler and from
-    its own agent: there the second one has no meaning, and an agent that loses patience kills.
+    One of several ranks may get the same signal again at any time, from the machine's scheduler
+    and from its own agent: there the second one has no meaning, and an agent that loses patience
+    kills.
     """
     received: list[int] = []
+    with requests() as asked:
 
-    def handle(number: int, _frame: FrameType | None) -> None:
-        if received and world.size == 1:
-            raise Terminated(128 + number)
-        received.append(number)
+        def handle(number: int, _frame: FrameType | None) -> None:
+            if asked.is_new() and received and world.size == 1:
+                raise Terminated(128 + number)
+            received.append(number)
 
-    numbers = ending_signals()
-    try:
-        previous = [signal.signal(number, handle) for number in numbers]
-    except ValueError:  # not the main thread: its owner handles signals
-        yield received
-        return
-    try:
-        yield received
-    finally:
-        for number, handler in zip(numbers, previous, strict=True):
-            signal.signal(number, handler)
+        with handled(ending_signals(), handle):
+            yield received

@@ -8,14 +8,15 @@ from datetime import datetime
 from pathlib import Path
 
 from recsys.bundle.directory import bundles_of_run
+from recsys.core.atomic import write_whole
 from recsys.core.errors import ConfigError, NotFoundError
 from recsys.core.events import Event, PointLogged
+from recsys.core.signals import Terminated
 from recsys.core.system_errors import system_error
 from recsys.features.tables.sources import log_name
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.config.file import dump_config
 from recsys.training.engine.checkpoint import Checkpoints
-from recsys.training.engine.loop import Terminated
 from recsys.training.evaluation.results import ModelEvaluation
 from recsys.training.families.family import OpenedData
 from recsys.training.families.load import load_config
@@ -90,8 +91,8 @@ def _tracked(
         tracker.dataset(log_name(config.data.interactions), about.fingerprint, about.facts)
         result = run(tracker)
         status = "FINISHED"
-    except Terminated:
-        status = "KILLED"
+    except Terminated as stopped:
+        status, stopped.told = "KILLED", True
         _say_how_it_continues(about, run_dir)
         raise
     except Exception as error:
@@ -119,7 +120,7 @@ def new_run_dir(config: ExperimentConfig) -> Path:
             run_dir.mkdir(parents=True)
         except FileExistsError:
             continue
-        (run_dir / "config.yaml").write_text(dump_config(config))
+        write_whole(run_dir / "config.yaml", dump_config(config))
         return run_dir
     raise ConfigError(f"{parent}: cannot make a new run folder")
 

@@ -18,6 +18,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from recsys.core.atomic import whole_file
 from recsys.core.errors import ConfigError
 from recsys.explanation.attention_maps import AttentionMaps
 from recsys.training.explain.explanation import Explanation, RowExplanation
@@ -110,7 +111,9 @@ def write_picture(path: Path, found: Explanation | RowExplanation) -> None:
         else:
             figure = _rows(found, _FILE, _PICTURE, _PAIRS)
         metadata = {"Date": None} if path.suffix == ".svg" else None
-        figure.savefig(path, dpi=150, facecolor="white", metadata=metadata)
+        kind = path.suffix.removeprefix(".")
+        with whole_file(path) as staging:
+            figure.savefig(staging, format=kind, dpi=150, facecolor="white", metadata=metadata)
 
 
 def explanation_section(found: Explanation) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from recsys.core.atomic import write_whole
 from recsys.embeddings.diagnostics import Diagnosis
 from recsys.features.bundle.measured import TEST
 from recsys.metrics.intervals import paired_difference
@@ -103,9 +104,7 @@ def write_report(
         embedding=None if embedding is None else embedding_section(embedding),
         config_text=config_text,
     )
-    draft = path.with_name(f".{path.name}.tmp")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
+    write_whole(path, text)
 
 
 def _of_validation(evaluation: Evaluation) -> str:

@@ -6,26 +6,26 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from recsys.training.engine.loop import Terminated
-from recsys.training.engine.signals import ending_signals
+from recsys.core.signals import Terminated, ending_signals, handled, requests
 
 
 @contextmanager
 def stoppable() -> Iterator[Callable[[], None]]:
     """Raise `Terminated` where a signal comes; yields a check for those a training kept to itself.
 
-    A training acts on a signal after a step; one that comes in its last validation would be
-    lost, but every signal also writes its number to a socket, which the check reads. In a thread
-    other than the main one signals are left to their owner.
+    Code in between may set handlers of its own, as a training does, which acts after a step. Every
+    signal also writes its number to a socket, which the check reads, so that none is lost. In a
+    thread other than the main one signals are left to their owner.
     """
     numbers = ending_signals()
     reading, writing = socket.socketpair()
-    with reading, writing:
+    with reading, writing, requests() as asked:
         reading.setblocking(False)
         writing.setblocking(False)
 
         def handle(number: int, _frame: FrameType | None) -> None:
-            raise Terminated(128 + number)
+            if asked.is_new():
+                raise Terminated(128 + number)
 
         def check() -> None:
             try:
@@ -36,15 +36,12 @@ def stoppable() -> Iterator[Callable[[], None]]:
                 if number in numbers:
                     raise Terminated(128 + number)
 
-        try:
-            previous = [signal.signal(number, handle) for number in numbers]
-        except ValueError:
-            yield check
-            return
-        descriptor = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
-        try:
-            yield check
-        finally:
-            signal.set_wakeup_fd(descriptor)
-            for number, handler in zip(numbers, previous, strict=True):
-                signal.signal(number, handler)
+        with handled(numbers, handle) as is_main_thread:
+            if not is_main_thread:
+                yield check
+                return
+            descriptor = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
+            try:
+                yield check
+            finally:
+                signal.set_wakeup_fd(descriptor)

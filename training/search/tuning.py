@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from recsys.core.errors import ConfigError, UserError
+from recsys.core.signals import Terminated
 from recsys.features.tables.sources import log_name
 from recsys.training.config.experiment import ExperimentConfig, passes
 from recsys.training.config.ranges import Space
-from recsys.training.engine.loop import Terminated
 from recsys.training.families.registry import family_of
 from recsys.training.search.space import to_raw, values_of, with_values
 from recsys.training.search.stopping import stoppable

@@ -15,8 +15,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from recsys.core.atomic import write_whole
 from recsys.core.errors import IntegrityError, NotFoundError
 from recsys.core.self_hashed import read_self_hashed, self_hashed
+from recsys.core.small_files import parse_json
 from recsys.core.tracking_store import JOURNAL
 
 POSITION, LOCK = "tracking.json", "tracking.lock"
@@ -95,7 +97,7 @@ def line_of(record: Record) -> bytes:
 def _record(line: bytes) -> Record:
     try:
         text = line.decode()
-        record: Record = json.loads(text)
+        record: Record = parse_json(text)
     except ValueError:
         return {"kind": DAMAGED}
     whole, _, check = text.rpartition(_CHECK)
@@ -135,12 +137,7 @@ def parent_tag(run_dir: Path, record: Record, uri: str) -> dict[str, str]:
 def save_position(run_dir: Path, uri: str, position: Position) -> None:
     """Replace the position of one store, whole or not at all."""
     positions = {**_positions(run_dir), uri: asdict(position)}
-    draft = run_dir / f"{POSITION}.tmp"
-    with draft.open("wb") as file:
-        file.write(self_hashed({"stores": positions}))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, run_dir / POSITION)
+    write_whole(run_dir / POSITION, self_hashed({"stores": positions}))
 
 
 @contextmanager

@@ -22,10 +22,10 @@ from recsys.bundle.directory import Bundle, bundles_of_run
 from recsys.bundle.weights import load_tensors
 from recsys.core.errors import ConfigError, NotBetterError, NotFoundError
 from recsys.core.events import Event, StepDone
+from recsys.core.signals import Terminated
 from recsys.features.bundle.files import TRAIN_COUNT, read_items, read_weights
 from recsys.features.bundle.measured import Kept
 from recsys.serving.registry import holder_of
-from recsys.training.engine.loop import Terminated
 
 KEYS: dict[str, Any] = {
     "data": {"interactions": "log.parquet", "items": "items.parquet"},

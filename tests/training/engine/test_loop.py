@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from recsys.core.errors import IntegrityError, NumericalError
 from recsys.core.events import Event, PointLogged, StepDone
+from recsys.core.signals import Terminated, ending_signals
 from recsys.embeddings.backend import build_table
 from recsys.embeddings.table import TableConfig
 from recsys.training.config.sections import TrainingConfig
 from recsys.training.engine.checkpoint import Checkpoints, LoopState, Trained
-from recsys.training.engine.loop import Task, Terminated, fit
+from recsys.training.engine.loop import Task, fit
 from recsys.training.engine.optim import build_optimizer, warm_up
-from recsys.training.engine.signals import ending_signals
 
 STEPS = 6
 

@@ -19,9 +19,9 @@ import yaml
 
 from recsys.core.errors import ConfigError
 from recsys.core.events import PointLogged, StepDone
+from recsys.core.signals import Terminated
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.config.ranges import Choice, Range, Space
-from recsys.training.engine.loop import Terminated
 from recsys.training.families.load import load_config
 from recsys.training.search.output import lines, to_json, tuned_config
 from recsys.training.search.space import space_of, values_of, with_values

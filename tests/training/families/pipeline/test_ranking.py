@@ -16,6 +16,7 @@ import yaml
 import recsys
 from recsys.bundle.directory import Bundle
 from recsys.core.errors import ConfigError
+from recsys.core.signals import Terminated
 from recsys.features.bundle.files import ranker_folder
 from recsys.features.bundle.lists import ListModel
 from recsys.features.bundle.rows import RowModel
@@ -25,7 +26,6 @@ from recsys.features.requests.rows import RowEncoder, as_rows, read_side
 from recsys.features.tables.sources import Sources
 from recsys.serving.engines.batch import shards_of_log
 from recsys.serving.recommend.scorer import Scorer
-from recsys.training.engine.loop import Terminated
 from recsys.training.families.family import Given
 from recsys.training.families.load import load_config
 from recsys.training.families.pipeline.asking import Asking
