@@ -39,6 +39,7 @@ _EVENTS = ("PartDone", "PointLogged", "StepDone")
 _PLACES = {
     "compare": "recsys.app.comparing",
     "Config": "recsys.app.configuration",
+    "batch_function": "recsys.app.batch_function",
     "Model": "recsys.app.model",
     "Run": "recsys.app.run",
     "Tuned": "recsys.app.tuned",

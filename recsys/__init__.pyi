@@ -1,5 +1,6 @@
 """The names of the Python API, for type checkers and editors."""
 
+from recsys.app.batch_function import batch_function as batch_function
 from recsys.app.comparing import compare as compare
 from recsys.app.configuration import Config as Config
 from recsys.app.demo import demo as demo

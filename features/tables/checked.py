@@ -117,6 +117,7 @@ def read_tables(
     now: datetime | None = None,
     trained: bool = False,
     to_part: bool = False,
+    piece: bool = False,
 ) -> Tables:
     """Read and check all tables.
 
@@ -128,6 +129,7 @@ def read_tables(
         now: the clock, for `policies.latest_time: now`.
         trained: the policies are those of a trained model; no message says to set one.
         to_part: keep rows that later ones take back, for `recsys.features.dataset.dataset.parted`.
+        piece: these are some users' rows of larger tables, which need teach nothing by themselves.
 
     Raises:
         NotFoundError: a path does not exist, or a glob matches nothing.
@@ -135,16 +137,12 @@ def read_tables(
         ConfigError: tables and sources do not go together.
     """
     files, latest = _open(schema, sources), latest_seconds(policies, now)
+    how: dict[str, Any] = {"latest": latest, "trained": trained}
     log, drops = read_log(
-        files["interactions"],
-        schema,
-        policies,
-        split_column=split_column,
-        latest=latest,
-        trained=trained,
+        files["interactions"], schema, policies, split_column=split_column, piece=piece, **how
     )
     others = _read_others(schema, files, policies, trained=trained)
-    relations = read_relations(schema, files, policies, latest=latest, trained=trained)
+    relations = read_relations(schema, files, policies, **how)
     ids, others, relations = _settled(schema, log, others, relations, policies)
     log = replace(log, items=ids["items"], users=ids["users"])
     if log.sessions is not None:
@@ -155,7 +153,8 @@ def read_tables(
     users, user_row = _side("users", schema, others, log.users)
     for attributes in others.values():
         drops += attributes.ledger.settle()
-    _check_worth(log, items, files["interactions"])
+    if not piece:
+        _check_worth(log, items, files["interactions"])
     keys: dict[Key, pa.ChunkedArray] = {
         "user": users.column(schema.user_key),
         "item": items.column(schema.item_key),
@@ -167,7 +166,7 @@ def read_tables(
     said = tuple(one for table in files.values() for one in table.said)
     used = fingerprint(files.values())
     tables = Tables(items, users, events, tuple(drops), used, matches, said)
-    return tables if to_part else without_undone(schema, tables)
+    return tables if to_part else without_undone(schema, tables, piece=piece)
 
 
 def _thinned(
@@ -183,13 +182,20 @@ def _thinned(
     return log, drops + log.ledger.settle()
 
 
-def without_undone(schema: Schema, tables: Tables, gone: NDArray[np.bool_] | None = None) -> Tables:
+def without_undone(
+    schema: Schema,
+    tables: Tables,
+    gone: NDArray[np.bool_] | None = None,
+    *,
+    piece: bool = False,
+) -> Tables:
     """Return the tables without the rows that later ones took back.
 
     Args:
         schema: of the tables.
         tables: what `read_tables` gave with `to_part`.
         gone: (E,) which of these rows leave; None: all.
+        piece: whether none may be left.
 
     Raises:
         DataError: no row would be left.
@@ -200,7 +206,7 @@ def without_undone(schema: Schema, tables: Tables, gone: NDArray[np.bool_] | Non
     undone = events.undone != NEVER
     leave = undone if gone is None else undone & gone
     left = replace(events.take(np.flatnonzero(~leave)), undone=None)
-    if not len(left):
+    if not len(left) and not piece:
         raise DataError("no interaction is left: later rows take all back", column=role.column)
     if not leave.any():
         return replace(tables, events=left)

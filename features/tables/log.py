@@ -73,10 +73,11 @@ def read_log(
     split_column: str | None,
     latest: float,
     trained: bool = False,
+    piece: bool = False,
 ) -> tuple[Log, list[Drop]]:
     """Read the interactions and settle everything that needs no other table.
 
-    `trained`: as `Ledger` has it.
+    `trained`: as `Ledger` has it. `piece`: as `read_tables` has it.
 
     Raises:
         DataError: a column, a value or the whole table is not as declared.
@@ -86,12 +87,14 @@ def read_log(
     columns = _LogColumns(roles, ledger)
     for rows in reader.batches():
         columns.add(rows)
-    reader.refuse_no_rows()
+    if not piece:
+        reader.refuse_no_rows()
     log = columns.finish()
     drops = ledger.settle()
-    reader.refuse_none_left(len(log.rows), drops)
+    if not piece:
+        reader.refuse_none_left(len(log.rows), drops)
     column = roles.weight or (roles.events and roles.events.column)
-    if column and not trained:
+    if column and not trained and not piece:
         refuse_useless_weights(log.weight, column, files.paths[0])
     return log, drops
 
