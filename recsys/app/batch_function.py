@@ -30,6 +30,7 @@ from recsys.bundle.directory import Bundle
 from recsys.core.errors import ConfigError, IntegrityError
 from recsys.features.bundle.files import read_description
 from recsys.features.tables.frames import is_frame, lent, to_arrow
+from recsys.serving.answering.lists import request_columns
 from recsys.serving.engines.batches import Seen, lists_of, probabilities_of
 from recsys.serving.recommend.filters import Filters
 from recsys.serving.recommend.rows import RowScorer
@@ -100,6 +101,13 @@ class BatchFunction:
         """
         (empty,) = self([pa.RecordBatch.from_pylist([], asked)])
         return empty.schema.remove_metadata()
+
+    def columns(self) -> list[str]:
+        """Return the columns that requests or rows may have; others are not read."""
+        scorer = self.opened().scorer
+        if isinstance(scorer, RowScorer):
+            return [*scorer.rows.columns, *scorer.rows.keys]
+        return list(request_columns(scorer.bundle).names)
 
     def at(self, folder: str | Path, tables: Mapping[str, str] | None = None) -> "BatchFunction":
         """Return the function that finds its bundle, and tables that are paths, elsewhere."""
