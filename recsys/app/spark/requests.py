@@ -174,7 +174,7 @@ def _rows_by_user(schema: Schema, frames: Mapping[str, Any], position: Any) -> A
             place = functions.monotonically_increasing_id() if position is None else position
             place = functions.col(place) if isinstance(place, str) else place
             chosen.append(place.alias(_PLACE))
-        parts.append(_as_written(frame.select(*chosen), form))
+        parts.append(as_written(frame.select(*chosen), KEY, form))
     if len(set(kinds.values())) > 1 and schema.ids.users is None:
         texts = [name for name, is_of_text in kinds.items() if is_of_text]
         raise DataError(
@@ -189,12 +189,14 @@ def _rows_by_user(schema: Schema, frames: Mapping[str, Any], position: Any) -> A
     return whole.repartition(KEY).sortWithinPartitions(KEY, _PLACE)
 
 
-def _as_written(frame: Any, form: IdForm | None) -> Any:
-    """Return rows whose key is as the schema writes ids: one user's are in one partition."""
+def as_written(frame: Any, key: str, form: IdForm | None) -> Any:
+    """Return a frame whose ids are as the schema writes them: one user's are all the same."""
     if form is None:
         return frame
     schema = holdable(arrow_schema(frame))
-    return frame.mapInArrow(_Written(KEY, form, schema), spark_schema(schema))
+    place = schema.get_field_index(key)
+    schema = schema.set(place, pa.field(key, pa.string()))
+    return frame.mapInArrow(_Written(key, form, schema), spark_schema(schema))
 
 
 def _columns_of_requests(scorer: Scorer, schema: Schema, frames: Mapping[str, Any]) -> pa.Schema:
