@@ -73,11 +73,10 @@ def read_log(
     split_column: str | None,
     latest: float,
     trained: bool = False,
-    piece: bool = False,
 ) -> tuple[Log, list[Drop]]:
     """Read the interactions and settle everything that needs no other table.
 
-    `trained`: as `Ledger` has it. `piece`: as `read_tables` has it.
+    `trained`: as `Ledger` has it.
 
     Raises:
         DataError: a column, a value or the whole table is not as declared.
@@ -87,14 +86,12 @@ def read_log(
     columns = _LogColumns(roles, ledger)
     for rows in reader.batches():
         columns.add(rows)
-    if not piece:
-        reader.refuse_no_rows()
+    reader.refuse_no_rows()
     log = columns.finish()
     drops = ledger.settle()
-    if not piece:
-        reader.refuse_none_left(len(log.rows), drops)
+    reader.refuse_none_left(len(log.rows), drops)
     column = roles.weight or (roles.events and roles.events.column)
-    if column and not trained and not piece:
+    if column and not trained and not files.is_piece:
         refuse_useless_weights(log.weight, column, files.paths[0])
     return log, drops
 

@@ -36,14 +36,13 @@ class LoggedUsers:
     requests: Callable[[NDArray[np.int64]], pa.Table]
 
 
-def logged_users(scorer: Scorer, sources: Sources, *, piece: bool = False) -> LoggedUsers:
+def logged_users(scorer: Scorer, sources: Sources, *, is_piece: bool = False) -> LoggedUsers:
     """Read and check a log by the rules that training used.
 
     Args:
         scorer: of the model, whose schema and policies say how.
         sources: the log, and tables of users.
-        piece: whether they are a piece of the tables, with all rows of its users: it may be of one
-            item, or of users without a row.
+        is_piece: whether they are all rows of some users alone: of one item, or without a row.
 
     Raises:
         ConfigError: the model reads a table of users, and there is none.
@@ -59,7 +58,7 @@ def logged_users(scorer: Scorer, sources: Sources, *, piece: bool = False) -> Lo
             f"the model reads {names} of a users table: give it as users (--users PATH)"
         )
     policies = scorer.policies.model_copy(update={"unknown_items": "keep"})
-    tables = read_tables(schema, sources, policies, piece=piece)
+    tables = read_tables(schema, sources, policies, is_piece=is_piece)
     events = tables.events
     if scorer.description.has_sources:
         every = np.ones(len(events), bool)

@@ -63,7 +63,7 @@ def requests_of(scorer: Scorer, tables: Mapping[str, pa.Table]) -> pa.Table:
     with lent(tables) as paths:
         others = {name: path for name, path in paths.items() if name not in (LOG, USERS)}
         sources = Sources(interactions=paths[LOG], users=paths.get(USERS), others=others)
-        found = logged_users(scorer, sources, piece=True)
+        found = logged_users(scorer, sources, is_piece=True)
         return found.requests(np.arange(found.tables.users.num_rows))
 
 
