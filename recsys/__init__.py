@@ -41,6 +41,7 @@ _PLACES = {
     "compare": "recsys.app.comparing",
     "init": "recsys.app.proposing",
     "Config": "recsys.app.configuration",
+    "batch_function": "recsys.app.batch_function",
     "Model": "recsys.app.model",
     "Run": "recsys.app.run",
     "Tuned": "recsys.app.tuned",

@@ -20,8 +20,10 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+import yaml
 from hypothesis import settings
 
 from recsys.features.dataset.dataset import Dataset, prepare
@@ -186,6 +188,78 @@ def untrained(config: ExperimentConfig, tmp_path_factory: pytest.TempPathFactory
         "embedding": config.embedding.model_copy(update={"learning_rate": 1e-9}),
     }
     result = train(config.model_copy(update=still))
+    assert result is not None
+    return result.bundle
+
+
+@pytest.fixture(scope="session")
+def messy_log() -> pd.DataFrame:
+    """1,200 events of 60 users: ids in two spellings, ties, repeats, events taken back, gaps.
+
+    Some rows have no user, a type that nobody reads, or a price below what is read.
+    """
+    rng, size = np.random.default_rng(5), 1_200
+    number = rng.integers(0, 60, size)
+    at = 1_700_000_000 + rng.integers(0, 40, size) * rng.choice([1, 60, 4_000], size)
+    frame = pd.DataFrame(
+        {
+            "user": np.where(rng.random(size) < 0.5, "U", "u") + pd.Series(number.astype(str)),
+            "item": [f"i{one:02}" for one in rng.integers(0, 15, size)],
+            "at": pd.to_datetime(at, unit="s").astype("datetime64[us]"),
+            "what": rng.choice(["view", "buy", "return", "ping"], size, p=[0.6, 0.25, 0.1, 0.05]),
+            "price": rng.integers(0, 20, size).astype(float),
+        }
+    )
+    frame.loc[rng.random(size) < 0.02, "user"] = None
+    return pd.concat([frame, frame.sample(60, random_state=1)]).sample(frac=1, random_state=2)
+
+
+@pytest.fixture(scope="session")
+def messy(messy_log: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of sessions of the messy log, which lies beside it as log/*.parquet and users."""
+    folder = tmp_path_factory.mktemp("messy")
+    (folder / "log").mkdir()
+    for part in range(3):
+        rows = messy_log.iloc[part::3]
+        rows.to_parquet(folder / "log" / f"part-{part}.parquet", index=False, row_group_size=90)
+    users = pd.DataFrame({"user": [f"u{n}" for n in range(70)], "town": list("abcdefg") * 10})
+    users.to_parquet(folder / "users.parquet", index=False)
+    roles = {
+        "user": "user",
+        "item": "item",
+        "time": {"column": "at", "unit": "datetime"},
+        "where": [{"column": "price", "at_least": 1}],
+        "events": {
+            "column": "what",
+            "weights": {"view": 1, "buy": 2},
+            "undo": {"return": "buy"},
+            "seen": ["buy"],
+        },
+    }
+    settings = {
+        "data": {"interactions": str(folder / "log"), "users": str(folder / "users.parquet")},
+        "split": {"kind": "leave_one_out"},
+        "policies": {"bad_ids": "drop", "unknown_events": "drop", "duplicate_events": "drop"},
+        "schema": {
+            "ids": {"users": {"case": "lower"}},
+            "interactions": roles,
+            "users": {"key": "user"},
+            "features": [
+                {"name": "item", "table": "items", "kind": "categorical"},
+                {"name": "town", "table": "users", "kind": "categorical"},
+                {"name": "price", "table": "interactions", "kind": "numeric"},
+            ],
+        },
+        "sessions": {"inactivity_minutes": 30},
+        "embedding": {"num_rows": 256, "dim": 8},
+        "model": {"kind": "session", "dim": 8, "history_length": 8},
+        "training": {"loss": "full_softmax", "batch_size": 64, "epochs": 1, "metric": "mrr_at_5"},
+        "evaluation": {"queries": "events", "ks": [5], "baselines": []},
+        "tracking": {"enabled": False},
+        "output": str(folder / "runs"),
+    }
+    (folder / "recsys.yaml").write_text(yaml.safe_dump(settings))
+    result = train(load_config(folder / "recsys.yaml"))
     assert result is not None
     return result.bundle
 

@@ -221,6 +221,8 @@ def last_session(sessions: Sessions, events: Events, users: _Ints) -> tuple[_Int
 
     The last session is the one of the user's last event; a user without an event has none.
     """
+    if not len(events):
+        return np.zeros(0, np.int64), np.zeros(len(users), np.int64)
     last = np.searchsorted(events.user_row, users, side="right") - 1
     known = np.searchsorted(events.user_row, users, side="left") <= last
     chosen = sessions.owner()[last]

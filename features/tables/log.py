@@ -91,7 +91,7 @@ def read_log(
     drops = ledger.settle()
     reader.refuse_none_left(len(log.rows), drops)
     column = roles.weight or (roles.events and roles.events.column)
-    if column and not trained:
+    if column and not trained and not files.is_piece:
         refuse_useless_weights(log.weight, column, files.paths[0])
     return log, drops
 

@@ -58,6 +58,8 @@ class TableFiles:
         self._files = tuple(files)
         self.assumed_encoding = ""
         """What `init` found that the files are in, where that is no certainty."""
+        self.is_piece = False
+        """Whether this is a piece of a table, which may have no rows, or none that is left."""
         self._starts = [0]
 
     @property

@@ -274,7 +274,7 @@ class RowReader:
         Raises:
             DataError: so it is.
         """
-        if self.num_read == 0:
+        if self.num_read == 0 and not self._files.is_piece:
             raise DataError(f"the {self._files.table} table is empty", file=self._files.paths[0])
 
     def refuse_none_left(self, num_left: int, drops: Sequence[Drop]) -> None:
@@ -283,7 +283,7 @@ class RowReader:
         Raises:
             DataError: so it is; `drops` say why.
         """
-        if num_left == 0:
+        if num_left == 0 and not self._files.is_piece:
             what = "; ".join(f"{drop.rows:,}: '{drop.column}' {drop.reason}" for drop in drops)
             raise DataError(
                 f"none of {self.num_read:,} {self._files.table} is left ({what})",

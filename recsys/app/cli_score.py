@@ -2,12 +2,17 @@
 
 import json as json_format
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from recsys.app.engines import DEFAULT, ENGINES
 from recsys.app.options import COUNT, JSON, MODEL, OTHER, URI, named_paths
 from recsys.core.folders import check_folder
+
+if TYPE_CHECKING:
+    from recsys.app.scoring import ListOptions
+    from recsys.core.events import Listener
 
 _FIRST_OF = {
     "unknown_history_items": "first_unknown_history_item",
@@ -100,6 +105,18 @@ what comes before it. Lists are as long as the history; null, or no such column,
 @click.option("--block", metavar="TABLE", help="Users and items that they are not to be shown.")
 @click.option("--rows-per-part", type=COUNT, help="Users of a part; default: 10000.")
 @click.option(
+    "--engine",
+    type=click.Choice(list(ENGINES)),
+    default=DEFAULT,
+    show_default=True,
+    help="What reads, scores and writes: this machine, or Spark, on as many as it has.",
+)
+@click.option(
+    "--master",
+    metavar="URL",
+    help="With --engine spark: local[4], yarn, k8s://...; default: as Spark is set up.",
+)
+@click.option(
     "--set",
     "overrides",
     multiple=True,
@@ -138,7 +155,6 @@ def _rows(
 ) -> dict[str, Any]:
     """Score the rows that a ranker is given."""
     from recsys.app.progress import parts_to_stderr
-    from recsys.app.scoring import score_model
 
     of_lists = ("k", "rows_per_part", "probability", "approximate", "new_items", *_FILTERS)
     flags = options["keep_seen"], options["cut"]
@@ -151,7 +167,7 @@ def _rows(
             "models"
         )
     listener = parts_to_stderr(options["as_json"])
-    return score_model(folder, output, tables, settings=_settings(options), listener=listener)
+    return _scored(folder, output, tables, None, options, listener)
 
 
 def _lists(
@@ -159,7 +175,7 @@ def _lists(
 ) -> dict[str, Any]:
     """Recommend for users, or say who will interact with new items."""
     from recsys.app.progress import parts_to_stderr
-    from recsys.app.scoring import ListOptions, score_audience, score_model
+    from recsys.app.scoring import ListOptions, score_audience
 
     if options["requests"] is not None and options["interactions"] is not None:
         raise click.UsageError(_ONE_OF_TWO)
@@ -176,14 +192,29 @@ def _lists(
         given |= {name: options[name] for name in ("where", "exclude", "allow")}
         tables["block"] = options["block"]
         lists = ListOptions(**{name: one for name, one in given.items() if one is not None})
-        settings = _settings(options)
-        return score_model(folder, output, tables, lists, settings=settings, listener=listener)
+        return _scored(folder, output, tables, lists, options, listener)
     _refuse_lists(options)
     given["top_customers"] = top_customers
     how = {name: one for name, one in given.items() if one is not None}
     how["settings"] = _settings(options)
     asked = {**tables, "new_items": new_items}
     return score_audience(folder, output, asked, listener=listener, **how)
+
+
+def _scored(
+    folder: Path,
+    output: Path,
+    tables: dict[str, str | None],
+    lists: "ListOptions | None",
+    options: dict[str, Any],
+    listener: "Listener",
+) -> dict[str, Any]:
+    """Return the summary of a job on the engine that was chosen."""
+    score_on, settings = ENGINES[options["engine"]], _settings(options)
+    master = options["master"]
+    return score_on(
+        folder, output, tables, lists, settings=settings, master=master, listener=listener
+    )
 
 
 def _settings(options: dict[str, Any]) -> dict[str, Any]:
@@ -208,6 +239,10 @@ def _refuse_lists(options: dict[str, Any]) -> None:
             "--new-items gives a probability for every new item and user; leave out --k, "
             "--keep-seen, --hide-seen, --probability, --approximate, --cut-lists, --whole-lists, "
             "--items, --where, --exclude, --allow and --block"
+        )
+    if options["engine"] != DEFAULT or options["master"]:
+        raise click.UsageError(
+            "--new-items sums up over all users on one machine: leave out --engine and --master"
         )
 
 

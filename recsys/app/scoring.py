@@ -114,7 +114,7 @@ def score_model(
             cut=lists.cut,
         )
         recommender = recommender.with_settings(settings)
-        _check_settings(settings)
+        check_settings(settings)
         given = {name: getattr(lists, name) for name in ("where", "exclude", "allow")}
         given |= {name: tables.get(name) for name in ("items", "block") if paths.pop(name, None)}
         with filtered(recommender, given) as (whole, filters):
@@ -159,7 +159,7 @@ def score_audience(
         of_items = {n: path for n, path in paths.items() if side_of.get(n) == "items"}
         new = read_new_items(scorer, {"items": paths.pop("new_items"), **of_items})
         rest = {name: path for name, path in paths.items() if name not in of_items}
-        _check_settings(settings)
+        check_settings(settings)
         shards = _shards(scorer, rest, rows_per_part)
         found = score_new_items(
             scorer, new, shards, output, top_customers=top_customers, listener=listener
@@ -167,7 +167,7 @@ def score_audience(
         return dict(vars(found))
 
 
-def _check_settings(settings: Mapping[str, Any] | None) -> None:
+def check_settings(settings: Mapping[str, Any] | None) -> None:
     """Refuse the policy that histories do not follow."""
     if "policies.unknown_items" in (settings or {}):
         raise ConfigError(

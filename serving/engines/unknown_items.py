@@ -1,6 +1,7 @@
 """How many ids of requests the catalogue lacks, counted over the parts of a batch job."""
 
 import json
+from typing import Any
 
 import pyarrow as pa
 
@@ -17,7 +18,8 @@ class UnknownItems:
     """Counts ids that the catalogue lacks over parts, and keeps the first."""
 
     def __init__(self, names: tuple[bytes, bytes] = UNKNOWN) -> None:
-        self.count, self.first = 0, None
+        self.count = 0
+        self.first: Any = None
         self._names = names
 
     def add(self, part: pa.Table) -> None:
@@ -28,6 +30,12 @@ class UnknownItems:
         if found and not self.count:
             self.first = json.loads(facts.get(first, b"null"))
         self.count += found
+
+    def merge(self, other: "UnknownItems") -> None:
+        """Add the counts of other parts."""
+        if other.count and not self.count:
+            self.first = other.first
+        self.count += other.count
 
 
 def unknown_metadata(requests: Requests, own: OwnFilters | None = None) -> dict[bytes, bytes]:

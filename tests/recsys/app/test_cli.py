@@ -70,6 +70,8 @@ OPTIONS = {
         "--keep-seen",
         "--cut-lists",
         "--rows-per-part",
+        "--engine",
+        "--master",
         "--set",
         "--tracking-uri",
         "--json",

@@ -28,11 +28,11 @@ from recsys.features.tables.checked import read_tables
 from recsys.features.tables.sources import Policies, Sources
 from recsys.serving.answering.registry import answering_of
 from recsys.serving.engines.batch import (
-    rows_of,
     score_to_parquet,
     shards_of_log,
     shards_of_requests,
 )
+from recsys.serving.engines.logged import rows_of
 from recsys.serving.engines.parts import JOB, write_parts
 from recsys.serving.recommend.filters import FilterOptions, Filters
 from recsys.serving.recommend.scorer import Scorer
