@@ -388,9 +388,9 @@ class Model:
         return None if users is None else written_ids(users, self._scorer.schema.ids.users, "users")
 
     def _sources(self, paths: Mapping[str, str]) -> Sources:
-        """Return the log and the tables of users: those given, else those of the training."""
+        """Return the log and the tables beside it: those given, else those of the training."""
         given, schema = self.config.data, self._scorer.schema
         sides = [name for name, side in schema.others.items() if side.joins == "users"]
-        others = {name: given.others[name] for name in sides}
+        others = {name: given.others[name] for name in (*sides, *schema.relations)}
         log, users = paths.get("history", given.interactions), paths.get("users", given.users)
         return Sources(interactions=log, users=users, others=others)

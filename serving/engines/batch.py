@@ -20,6 +20,7 @@ from recsys.core.events import Listener, ignore
 from recsys.features.dataset.histories import Histories
 from recsys.features.dataset.sessions import sessions_of
 from recsys.features.kinds.categorical import CategoricalFeature
+from recsys.features.kinds.relation_feature import RelationFeature
 from recsys.features.pipeline.requests import whole_requests
 from recsys.features.pipeline.row_ranker import RowRanker
 from recsys.features.pipeline.searching import PipelineSearch
@@ -33,6 +34,7 @@ from recsys.features.tables.plain_values import plain_table
 from recsys.features.tables.reading import open_table, table_at
 from recsys.features.tables.sources import Sources, path_words
 from recsys.serving.engines.parts import mark_done, write_parts
+from recsys.serving.engines.relations import Windows, asked_relations, without_relations
 from recsys.serving.engines.unknown_items import UNKNOWN_LISTED, UnknownItems, unknown_metadata
 from recsys.serving.recommend.filters import Filters
 from recsys.serving.recommend.reasons import CANDIDATES, FILTERED, RELEVANCE, RULES
@@ -180,7 +182,7 @@ def shards_of_log(
     if rows_per_part < 1:
         raise ConfigError(f"--rows-per-part must be at least 1, got {rows_per_part}")
     has_steps = scorer.sessions is not None or scorer.description.has_sources
-    schema = _schema_for_log(scorer.schema, steps=has_steps)
+    schema = _schema_for_log(scorer.schema, steps=has_steps, windows=scorer.sessions is not None)
     if not _reads_features(scorer):
         schema, sources = _of_ids_alone(schema, sources)
     open_table(sources.interactions, "interactions")  # what is not there is said first
@@ -190,8 +192,10 @@ def shards_of_log(
             f"the model reads {names} of a users table: give it as users (--users PATH)"
         )
     policies = scorer.policies.model_copy(update={"unknown_items": "keep"})
-    tables = read_tables(schema, sources, policies)
+    asked = asked_relations(scorer, sources)
+    tables = read_tables(schema, without_relations(scorer.schema, schema, sources), policies)
     events = tables.events
+    windows = Windows(asked, int(events.time.max()))
     histories = Histories.build(
         events.user_row, events.item_row, events.time, tables.users.num_rows
     )
@@ -207,8 +211,10 @@ def shards_of_log(
     def reader(start: int) -> Callable[[], pa.Table]:
         rows = chosen[start : start + rows_per_part]
         if scorer.description.has_sources:
-            return lambda: whole_requests(schema, tables, every, rows)
-        return lambda: request_table(schema, tables, histories, rows, sessions=sessions)
+            return windows.beside(lambda: whole_requests(schema, tables, every, rows))
+        return windows.beside(
+            lambda: request_table(schema, tables, histories, rows, sessions=sessions)
+        )
 
     total, origin = len(starts), RequestOrigin(path_words(sources.interactions))
     parts = tuple(
@@ -217,6 +223,7 @@ def shards_of_log(
     )
     digest = hashlib.sha256(f"{tables.fingerprint} {rows_per_part}".encode())
     digest.update(chosen.tobytes())
+    digest.update(windows.fingerprint.encode())
     return Shards(parts, digest.hexdigest())
 
 
@@ -292,12 +299,15 @@ def _refuse_repeated(paths: tuple[Path, ...], keys: Sequence[pa.ChunkedArray], k
     )
 
 
-def _schema_for_log(schema: Schema, *, steps: bool) -> Schema:
+def _schema_for_log(schema: Schema, *, steps: bool, windows: bool) -> Schema:
     """The schema of what scoring reads of a log.
 
-    Without the catalogue, which the bundle holds: items are known by their ids.
+    Without the catalogue, which the bundle holds: items are known by their ids. windows: whether
+    those before each step are read.
     """
     of_events = schema.features_of("interactions") if steps else ()
+    if not windows:
+        of_events = tuple(one for one in of_events if not isinstance(one, RelationFeature))
     item = CategoricalFeature(name=schema.interactions.item, table="items")
     roles = schema.interactions.model_copy(update={"targets": None})
     if roles.events is not None and not (roles.events.undo or roles.events.seen):
@@ -309,6 +319,7 @@ def _schema_for_log(schema: Schema, *, steps: bool) -> Schema:
             "interactions": roles,
             "items": None,
             "others": {n: side for n, side in schema.others.items() if side.joins == "users"},
+            "relations": schema.relations if windows else {},
             "features": (item, *schema.features_of("users"), *of_events),
         }
     )

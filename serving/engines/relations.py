@@ -1,0 +1,57 @@
+"""The relations that the users of a log are asked about with, for models with windows over them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from recsys.features.relations.asking import AskedRelations, relation_paths
+from recsys.features.schema import Schema
+from recsys.features.tables.sources import Sources
+from recsys.serving.recommend.scorer import Scorer
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows before an instant just after `newest`, in microseconds; relations None: there are none.
+
+    They are columns of requests, as who asks a served model would send them.
+    """
+
+    relations: AskedRelations | None
+    newest: int
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the files of the relations."""
+        return "" if self.relations is None else self.relations.fingerprint
+
+    def beside(self, read: Callable[[], pa.Table]) -> Callable[[], pa.Table]:
+        """Return what reads requests with their windows by user."""
+        relations = self.relations
+        if relations is None:
+            return read
+        now = relations.after(self.newest)
+        return lambda: relations.beside(read(), now)
+
+
+def asked_relations(scorer: Scorer, sources: Sources) -> AskedRelations | None:
+    """Return the relations of windows of requests; None: the model has no such windows.
+
+    Those of a model of sessions are before each step, and read with the log.
+
+    Raises:
+        ConfigError: a relation has no path.
+        DataError: a table is not as declared.
+    """
+    if scorer.sessions is not None:
+        relation_paths(scorer.schema, sources)
+        return None
+    return AskedRelations.read(scorer.schema, sources, scorer.policies)
+
+
+def without_relations(trained: Schema, read: Schema, sources: Sources) -> Sources:
+    """Return the sources of what is read of a log, without relations of the model besides."""
+    apart = set(trained.relations) - set(read.relations)
+    others = {name: path for name, path in sources.others.items() if name not in apart}
+    return sources.model_copy(update={"others": others})
