@@ -52,7 +52,7 @@ class AskedRelations:
     def after(self, newest: int) -> int:
         """Return the instant just after all rows of the relations and `newest`, in microseconds."""
         times = [int(one.time.max()) for one in self.facts.values() if len(one)]
-        return max(newest, *times) + 1
+        return max([newest, *times]) + 1
 
     def of_users(self, users: pa.Array, time: Integers) -> dict[str, pa.Array]:
         """Return the windows by user of B requests, (B,) float64 each, null where not known.

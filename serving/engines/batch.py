@@ -195,7 +195,8 @@ def shards_of_log(
     asked = asked_relations(scorer, sources)
     tables = read_tables(schema, without_relations(scorer.schema, schema, sources), policies)
     events = tables.events
-    windows = Windows(asked, int(events.time.max()))
+    is_pipeline = scorer.description.has_sources
+    windows = Windows(asked, int(events.time.max()), of_candidates=is_pipeline)
     histories = Histories.build(
         events.user_row, events.item_row, events.time, tables.users.num_rows
     )

@@ -1,11 +1,13 @@
 """The relations that the users of a log are asked about with, for models with windows over them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
+from recsys.features.pipeline.searching import PipelineSearch
 from recsys.features.relations.asking import AskedRelations, relation_paths
+from recsys.features.requests.ranked import ASKED_AT
 from recsys.features.schema import Schema
 from recsys.features.tables.sources import Sources
 from recsys.serving.recommend.scorer import Scorer
@@ -13,13 +15,17 @@ from recsys.serving.recommend.scorer import Scorer
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows before an instant just after `newest`, in microseconds; relations None: there are none.
+    """Windows before an instant just after `newest`, in microseconds.
 
-    They are columns of requests, as who asks a served model would send them.
+    relations: None where a model has no such windows.
+
+    They are columns of requests, as who asks a served model would send them. A pipeline computes
+    its own, of each candidate, and its requests say when they are asked.
     """
 
     relations: AskedRelations | None
     newest: int
+    of_candidates: bool = False
 
     @property
     def fingerprint(self) -> str:
@@ -32,7 +38,27 @@ class Windows:
         if relations is None:
             return read
         now = relations.after(self.newest)
+        if self.of_candidates:
+            return lambda: _asked_at(read(), now)
         return lambda: relations.beside(read(), now)
+
+
+def _asked_at(requests: pa.Table, now: int) -> pa.Table:
+    return requests.append_column(ASKED_AT, pa.array([now] * requests.num_rows, pa.int64()))
+
+
+def with_relations(scorer: Scorer, sources: Sources) -> Scorer:
+    """Return the scorer of a pipeline with what windows of its candidates are computed of.
+
+    Raises:
+        ConfigError: a relation has no path.
+        DataError: a table is not as declared.
+    """
+    search = scorer.found_by
+    if not isinstance(search, PipelineSearch):
+        return scorer
+    relations = AskedRelations.read(scorer.schema, sources, scorer.policies)
+    return replace(scorer, found_by=search.with_relations(relations))
 
 
 def asked_relations(scorer: Scorer, sources: Sources) -> AskedRelations | None:

@@ -13,9 +13,11 @@ from click.testing import CliRunner
 
 import recsys
 from recsys.app.cli import main
+from recsys.bundle.directory import Bundle
 from recsys.core.errors import ConfigError
 from recsys.features.dataset.queries import build_queries
 from recsys.features.dataset.split import TEST
+from recsys.serving.answering.lists import request_columns
 from recsys.training.families.load import load_config, parse_config
 from recsys.training.families.loading import load_data
 from recsys.training.jobs.train import train
@@ -234,3 +236,5 @@ def test_an_exported_query_tower_reads_them(
     assert done.exit_code == 0, done.output
     page = (tmp_path / "onnx" / "README.md").read_text()
     assert "last_side" in page
+    columns = request_columns(Bundle.open(exported.path))
+    assert columns.field("orders_9d").type == pa.float64()
