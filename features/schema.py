@@ -89,9 +89,7 @@ class Schema(StrictModel):
         keys = {name: set(self.keys_of(name)) for name in [LOG, *self.relations]}
         of_log = (one for one in self.features_of("interactions") if one.is_read)
         read = {roles.user, roles.item, *(column for one in of_log for column in one.columns)}
-        declared = DeclaredRelations(
-            keys, read, has_time=roles.time is not None, has_label=roles.label is not None
-        )
+        declared = DeclaredRelations(keys, read, has_time=roles.time is not None)
         for feature in self.relation_features:
             feature.check(declared)
         check_used(self.relations, {one.relation for one in self.relation_features})

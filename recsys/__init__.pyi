@@ -1,7 +1,7 @@
 """The names of the Python API, for type checkers and editors."""
 
-from recsys.app.checking import check as check
 from recsys.app.batch_function import batch_function as batch_function
+from recsys.app.checking import check as check
 from recsys.app.comparing import compare as compare
 from recsys.app.configuration import Config as Config
 from recsys.app.demo import demo as demo

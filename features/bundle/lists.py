@@ -258,7 +258,8 @@ def _joined(found: ModelBundle, sources: Sequence[str]) -> JoinedModel:
     if path is None:
         return joined
     names, items = joined.names(sources), read_items(found.bundle)
-    ranker = RowRanker.of(RowModel.open(path), names, items, found.encoder.reference_time)
+    now, windows = found.encoder.reference_time, found.schema.relation_features
+    ranker = RowRanker.of(RowModel.open(path), names, items, now, windows)
     return replace(joined, ranker=ranker)
 
 

@@ -24,14 +24,13 @@ LOG = "interactions"
 class DeclaredRelations:
     """What a schema has that such a feature may be of.
 
-    keys: relation -> the keys that its rows lead to. columns: of the log, that are read. has_time,
-    has_label: of the log.
+    keys: relation -> the keys that its rows lead to. columns: of the log, that are read. has_time:
+    of the log.
     """
 
     keys: Mapping[str, Set[Key]]
     columns: Set[str]
     has_time: bool
-    has_label: bool
 
 
 class RelationFeature(Feature):
@@ -64,6 +63,11 @@ class RelationFeature(Feature):
     def conditions(self) -> tuple[Condition, ...]:
         """On the rows."""
 
+    @property
+    def is_of_user(self) -> bool:
+        """Whether it is the same for all items: a feature of the query."""
+        return KEYS_OF[self.owner] == ("user",)
+
     @abstractmethod
     def number(self, facts: Facts, asked: Asked) -> NDArray[np.float64]:
         """Return it for N rows, NaN where null."""
@@ -95,10 +99,4 @@ class RelationFeature(Feature):
             raise ValueError(
                 f"feature '{self.name}': rows before a row need clock times: give "
                 "schema.interactions.time"
-            )
-        if "item" in KEYS_OF[self.owner] and not declared.has_label:
-            raise ValueError(
-                f"feature '{self.name}' is by {self.owner}, which tells a model which item was "
-                "chosen where the log holds positive rows alone: give schema.interactions.label, "
-                "or set by: user"
             )

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recsys.data.batch import FeatureBlock, Jagged
+from recsys.data.batch import Jagged
 from recsys.features.pipeline.candidates import Candidates
 from recsys.features.pipeline.facts import ItemFacts
 from recsys.features.pipeline.fusing import (
@@ -23,6 +23,7 @@ from recsys.features.pipeline.fusing import (
     inputs_of,
 )
 from recsys.features.pipeline.trees import RankingTrees
+from recsys.features.requests.ranked import RankedRequests
 from recsys.pipeline.config import PipelineConfig
 from recsys.plain.saved import arrays_of, from_bytes, model_of, to_bytes
 
@@ -45,20 +46,20 @@ class Ranked(NamedTuple):
 class CandidateRanker(Protocol):
     """Orders the best of the fused candidates again."""
 
-    def score(self, candidates: Candidates, inputs: Floats, users: FeatureBlock | None) -> Floats:
+    def score(self, candidates: Candidates, inputs: Floats, users: RankedRequests | None) -> Floats:
         """Return scores, (C,), larger is better.
 
         Args:
             candidates: C of B requests.
             inputs: (C, F) what is known of them, as `JoinedModel.inputs` has it.
-            users: B rows, of rankers that read features of users.
+            users: B requests, of rankers that read features of users.
         """
 
     def parts(
         self,
         candidates: Candidates,
         inputs: Floats,
-        users: FeatureBlock | None,
+        users: RankedRequests | None,
         groups: Sequence[Sequence[int]],
     ) -> Floats:
         """Return what each group of columns of `inputs` adds to the scores, (C, len(groups))."""
@@ -89,7 +90,7 @@ class JoinedModel:
         return Ranked(*candidates.ordered(score, k))
 
     def ranked(
-        self, candidates: Candidates, history: Jagged, k: int, users: FeatureBlock | None = None
+        self, candidates: Candidates, history: Jagged, k: int, users: RankedRequests | None = None
     ) -> Ranked:
         """Return the best k candidates of each request, by the ranker where there is one.
 

@@ -14,10 +14,12 @@ from torch import Tensor
 from recsys.data.batch import Jagged
 from recsys.features.bundle.description import ModelDescription
 from recsys.features.bundle.searching import Found, PlainSearch, Search, items_of
+from recsys.features.kinds.relation_feature import RelationFeature
 from recsys.features.pipeline.candidates import Candidates
 from recsys.features.pipeline.model import JoinedModel, Ranked
 from recsys.features.pipeline.row_ranker import RowRanker
 from recsys.features.pipeline.rules import Rules
+from recsys.features.relations.asking import AskedRelations
 from recsys.features.requests.origin import RequestOrigin
 from recsys.features.requests.table import Requests
 from recsys.retrieval.passing import Passing
@@ -104,6 +106,20 @@ class PipelineSearch:
         ranker = self.joined.ranker
         users = ranker.users(table, origin) if isinstance(ranker, RowRanker) else None
         return replace(requests, of_sources=own, for_ranker=users)
+
+    def with_relations(self, relations: AskedRelations | None) -> "PipelineSearch":
+        """Return the same with what the windows of its ranker are computed of at hand, or not."""
+        ranker = self.joined.ranker
+        if not isinstance(ranker, RowRanker):
+            return self
+        joined = replace(self.joined, ranker=ranker.with_relations(relations))
+        return replace(self, joined=joined)
+
+    @property
+    def need_relations(self) -> tuple[RelationFeature, ...]:
+        """Windows of its ranker that requests cannot bring, where no relation is at hand."""
+        ranker = self.joined.ranker
+        return ranker.windows.need_relations if isinstance(ranker, RowRanker) else ()
 
     def candidates(
         self, requests: Requests, *, exclude: Jagged | Passing | None, exact: bool = False

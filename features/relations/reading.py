@@ -27,7 +27,7 @@ from recsys.features.tables.ledger import Cells, Ledger, cells, is_list, is_text
 from recsys.features.tables.number_text import PLAIN, NumberText
 from recsys.features.tables.reading import TableFiles, open_table
 from recsys.features.tables.rows import RowReader, Rows
-from recsys.features.tables.sources import Policies
+from recsys.features.tables.sources import Logs, Policies, Source
 from recsys.features.tables.times import latest_seconds
 
 
@@ -67,7 +67,9 @@ def read_relations(
     return found
 
 
-def facts_of(schema: Schema, paths: Mapping[str, str], policies: Policies) -> dict[str, Facts]:
+def facts_of(
+    schema: Schema, paths: Mapping[str, Source | Logs], policies: Policies
+) -> dict[str, Facts]:
     """Return the relations among some tables, for rows to be scored.
 
     Args:

@@ -27,6 +27,7 @@ from recsys.features.encoding.encoder import FeatureEncoder
 from recsys.features.kinds.convert import columns_of
 from recsys.features.requests.item_lookup import rows_of_items
 from recsys.features.requests.origin import RequestOrigin
+from recsys.features.requests.ranked import RankedRequests
 from recsys.features.requests.steps import (
     TIMES,
     check_step_lists,
@@ -72,7 +73,7 @@ class Requests:
     unknown_items: int
     first_unknown: Any = None
     of_sources: tuple["Requests", ...] = ()
-    for_ranker: FeatureBlock | None = None
+    for_ranker: RankedRequests | None = None
 
     def __len__(self) -> int:
         return len(self.user_ids)

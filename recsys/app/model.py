@@ -32,6 +32,7 @@ from recsys.features.tables.id_forms import written_column, written_ids
 from recsys.features.tables.reading import open_table
 from recsys.features.tables.sources import Sources, policies_with
 from recsys.serving.engines.batch import shards_of_log, shards_of_requests
+from recsys.serving.engines.relations import with_relations
 from recsys.serving.export.query_vectors import vectors_and_gains
 from recsys.serving.export.searched import check_searches
 from recsys.serving.recommend.filters import Filters
@@ -148,7 +149,8 @@ class Model:
         key, users = self._scorer.schema.user_key, self._written(users)
         given = {"where": where, "exclude": exclude, "allow": allow, "items": items, "block": block}
         parts = []
-        with filtered(self._scorer, given, self._filters) as (scorer, filters):
+        asked = self._with_relations(history) if requests is None else self._scorer
+        with filtered(asked, given, self._filters) as (scorer, filters):
             for table, origin in self._asked(users, history, user_table, requests):
                 encoded = scorer.encode(table, origin)
                 warn_of_unknown(encoded, origin)
@@ -321,11 +323,8 @@ class Model:
             if isinstance(rows, str | Path):
                 files = open_table(rows, "rows")
                 if files.format != "parquet":
-                    raise DataError(
-                        "rows are read as Parquet, whose columns have types",
-                        file=rows,
-                        remedy="convert it",
-                    )
+                    what = "rows are read as Parquet, whose columns have types"
+                    raise DataError(what, file=rows, remedy="convert it")
                 table = pa.concat_tables(batch.table for batch in files.batches(files.columns))
             else:
                 table = to_arrow(rows, "rows")
@@ -387,10 +386,15 @@ class Model:
         """Return ids of users as the schema writes them."""
         return None if users is None else written_ids(users, self._scorer.schema.ids.users, "users")
 
+    def _with_relations(self, history: Any) -> Scorer:
+        """Return the scorer with what windows of candidates are computed of."""
+        with lent({"history": history}) as paths:
+            return with_relations(self._scorer, self._sources(paths))
+
     def _sources(self, paths: Mapping[str, str]) -> Sources:
-        """Return the log and the tables of users: those given, else those of the training."""
+        """Return the log and the tables beside it: those given, else those of the training."""
         given, schema = self.config.data, self._scorer.schema
         sides = [name for name, side in schema.others.items() if side.joins == "users"]
-        others = {name: given.others[name] for name in sides}
+        others = {name: given.others[name] for name in (*sides, *schema.relations)}
         log, users = paths.get("history", given.interactions), paths.get("users", given.users)
         return Sources(interactions=log, users=users, others=others)

@@ -21,6 +21,7 @@ from recsys.serving.engines.batch import (
     shards_of_log,
     shards_of_requests,
 )
+from recsys.serving.engines.relations import with_relations
 from recsys.serving.engines.rows import score_rows
 from recsys.serving.recommend.rows import RowScorer
 from recsys.serving.recommend.scorer import Scorer
@@ -117,6 +118,8 @@ def score_model(
         check_settings(settings)
         given = {name: getattr(lists, name) for name in ("where", "exclude", "allow")}
         given |= {name: tables.get(name) for name in ("items", "block") if paths.pop(name, None)}
+        if requests is None:
+            recommender = with_relations(recommender, _log_sources(paths))
         with filtered(recommender, given) as (whole, filters):
             shards = _shards(whole, paths, lists.rows_per_part)
             found = score_to_parquet(whole, shards, output, filters=filters, listener=listener)
@@ -179,8 +182,12 @@ def check_settings(settings: Mapping[str, Any] | None) -> None:
 def _shards(scorer: Scorer, paths: Mapping[str, str], rows_per_part: int) -> Shards:
     if "requests" in paths:
         return shards_of_requests(scorer, paths["requests"])
+    return shards_of_log(scorer, _log_sources(paths), rows_per_part=rows_per_part)
+
+
+def _log_sources(paths: Mapping[str, str]) -> Sources:
+    """Return a log and the tables beside it."""
     roles = ("interactions", "users")
     others: dict[str, Source] = {name: path for name, path in paths.items() if name not in roles}
     log = log_given(paths["interactions"])
-    sources = Sources(interactions=log, users=paths.get("users"), others=others)
-    return shards_of_log(scorer, sources, rows_per_part=rows_per_part)
+    return Sources(interactions=log, users=paths.get("users"), others=others)

@@ -109,6 +109,7 @@ def shards_of_log(
     )
     digest = hashlib.sha256(f"{found.tables.fingerprint} {rows_per_part}".encode())
     digest.update(chosen.tobytes())
+    digest.update(found.relations_fingerprint.encode())
     return Shards(parts, digest.hexdigest())
 
 

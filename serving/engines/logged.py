@@ -14,6 +14,7 @@ from recsys.core.errors import ConfigError, DataError
 from recsys.features.dataset.histories import Histories
 from recsys.features.dataset.sessions import sessions_of
 from recsys.features.kinds.categorical import CategoricalFeature
+from recsys.features.kinds.relation_feature import RelationFeature
 from recsys.features.pipeline.requests import whole_requests
 from recsys.features.pipeline.row_ranker import RowRanker
 from recsys.features.pipeline.searching import PipelineSearch
@@ -22,6 +23,7 @@ from recsys.features.schema import Schema
 from recsys.features.tables.checked import Tables, read_tables
 from recsys.features.tables.reading import open_table
 from recsys.features.tables.sources import Sources
+from recsys.serving.engines.relations import Windows, asked_relations, without_relations
 from recsys.serving.recommend.scorer import Scorer
 
 
@@ -30,10 +32,12 @@ class LoggedUsers:
     """The users of a log, and of the table of users where there is one.
 
     requests: of user rows (B,) of `tables.users`: key, attributes, history, as requests have them.
+    relations_fingerprint: a hash of the files of relations that windows of requests are over.
     """
 
     tables: Tables
     requests: Callable[[NDArray[np.int64]], pa.Table]
+    relations_fingerprint: str = ""
 
 
 def logged_users(scorer: Scorer, sources: Sources, *, is_piece: bool = False) -> LoggedUsers:
@@ -58,11 +62,24 @@ def logged_users(scorer: Scorer, sources: Sources, *, is_piece: bool = False) ->
             f"the model reads {names} of a users table: give it as users (--users PATH)"
         )
     policies = scorer.policies.model_copy(update={"unknown_items": "keep"})
+    if is_piece and scorer.schema.relations:
+        raise ConfigError(
+            "the model reads windows over other tables, which are not computed for a part of the "
+            "users: score on this machine (--engine local)"
+        )
+    asked = asked_relations(scorer, sources)
+    sources = without_relations(scorer.schema, schema, sources)
     tables = read_tables(schema, sources, policies, is_piece=is_piece)
-    events = tables.events
-    if scorer.description.has_sources:
+    events, is_pipeline = tables.events, scorer.description.has_sources
+    newest = 0 if asked is None else int(events.time.max())
+    windows = Windows(asked, newest, of_candidates=is_pipeline)
+    if is_pipeline:
         every = np.ones(len(events), bool)
-        return LoggedUsers(tables, lambda rows: whole_requests(schema, tables, every, rows))
+        return LoggedUsers(
+            tables,
+            lambda rows: windows.beside(whole_requests(schema, tables, every, rows)),
+            windows.fingerprint,
+        )
     histories = Histories.build(
         events.user_row, events.item_row, events.time, tables.users.num_rows
     )
@@ -70,22 +87,29 @@ def logged_users(scorer: Scorer, sources: Sources, *, is_piece: bool = False) ->
     if scorer.sessions is not None:
         sessions = sessions_of(schema, events, scorer.sessions)
     return LoggedUsers(
-        tables, lambda rows: request_table(schema, tables, histories, rows, sessions=sessions)
+        tables,
+        lambda rows: windows.beside(
+            request_table(schema, tables, histories, rows, sessions=sessions)
+        ),
+        windows.fingerprint,
     )
 
 
 def schema_for_log(scorer: Scorer) -> Schema:
     """Return the schema of what scoring reads of a log, and of tables of users."""
     has_steps = scorer.sessions is not None or scorer.description.has_sources
-    return _schema_for_log(scorer.schema, steps=has_steps)
+    return _schema_for_log(scorer.schema, steps=has_steps, windows=scorer.sessions is not None)
 
 
-def _schema_for_log(schema: Schema, *, steps: bool) -> Schema:
+def _schema_for_log(schema: Schema, *, steps: bool, windows: bool) -> Schema:
     """The schema of what scoring reads of a log.
 
-    Without the catalogue, which the bundle holds: items are known by their ids.
+    Without the catalogue, which the bundle holds: items are known by their ids. windows: whether
+    those before each step are read.
     """
     of_events = schema.features_of("interactions") if steps else ()
+    if not windows:
+        of_events = tuple(one for one in of_events if not isinstance(one, RelationFeature))
     item = CategoricalFeature(name=schema.interactions.item, table="items")
     roles = schema.interactions.model_copy(update={"targets": None})
     if roles.events is not None and not (roles.events.undo or roles.events.seen):
@@ -97,6 +121,7 @@ def _schema_for_log(schema: Schema, *, steps: bool) -> Schema:
             "interactions": roles,
             "items": None,
             "others": {n: side for n, side in schema.others.items() if side.joins == "users"},
+            "relations": schema.relations if windows else {},
             "features": (item, *schema.features_of("users"), *of_events),
         }
     )

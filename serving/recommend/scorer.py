@@ -17,6 +17,7 @@ from recsys.core.errors import ConfigError
 from recsys.data.batch import Jagged
 from recsys.features.bundle.lists import ListModel
 from recsys.features.bundle.searching import Found
+from recsys.features.pipeline.searching import PipelineSearch
 from recsys.features.requests.origin import RequestOrigin
 from recsys.features.requests.table import Requests
 from recsys.retrieval.passing import Passing
@@ -116,6 +117,21 @@ class Scorer(ListModel):
             **{name: True for name in ("probability", "cut") if getattr(self, name)},
         }
         return found if self.exact else found | {"search": self.searched}
+
+    def encode(self, requests: pa.Table, origin: RequestOrigin = _UNNAMED) -> Requests:
+        """Return `requests` as tensors; see `ListModel.encode`.
+
+        Raises:
+            ConfigError: the ranker of a pipeline has windows that requests cannot bring.
+        """
+        search = self.found_by
+        for feature in search.need_relations if isinstance(search, PipelineSearch) else ():
+            raise ConfigError(
+                f"the pipeline's ranker reads '{feature.name}' of '{feature.relation}' for each "
+                "candidate, which requests cannot bring: score the users of a log (recsys score "
+                f"--interactions LOG --other {feature.relation}=PATH)"
+            )
+        return super().encode(requests, origin)
 
     def score(
         self,

@@ -158,6 +158,7 @@ class RetrievalExperiment(LearnedExperiment):
     @model_validator(mode="after")
     def _rows_are_positive(self) -> Self:
         refuse_labels(self)
+        refuse_windows_of_items(self)
         return self
 
     @model_validator(mode="after")
@@ -189,9 +190,23 @@ def refuse_labels(config: ExperimentConfig) -> None:
             "schema.interactions.label: keep the positive rows with schema.interactions.where "
             "instead"
         )
-    of_rankers = [(feature.name, feature.kind) for feature in schema.derived_features]
-    of_rankers += [(feature.name, feature.kind) for feature in schema.relation_features]
-    for name, of_kind in of_rankers:
+    for feature in schema.derived_features:
         raise ValueError(
-            f"feature '{name}': kind: {of_kind} is for rankers, and model.kind is {kind}"
+            f"feature '{feature.name}': kind: {feature.kind} is for rankers, and model.kind is "
+            f"{kind}"
         )
+
+
+def refuse_windows_of_items(config: ExperimentConfig) -> None:
+    """Refuse windows that are not of the user alone, for a model with vectors of items.
+
+    Raises:
+        ValueError: which, and what to do.
+    """
+    for feature in config.schema_.relation_features:
+        if not feature.is_of_user:
+            raise ValueError(
+                f"feature '{feature.name}' is by {feature.owner}: a model of kind "
+                f"{config.model.kind} has one vector an item, at all times and for all users: set "
+                "by: user, or rank its candidates in a pipeline with model.rank, which reads it"
+            )

@@ -44,6 +44,8 @@ def golden_requests(
     histories = data.histories((TRAIN, VALIDATION, TEST))
     users = spread_users(data)
     table = request_table(data.schema, data.tables, histories, users, sessions=sessions)
+    if sessions is None:
+        table = _with_windows(data, table, users)
     encoded = encode_requests(
         data.encoder,
         ids,
@@ -53,6 +55,18 @@ def golden_requests(
         policies=policies,
     )
     return GoldenRequests(table, encoded, ids)
+
+
+def _with_windows(data: Dataset, requests: pa.Table, users: NDArray[np.int64]) -> pa.Table:
+    """Return requests with the windows of their users' last rows, null of those without a row."""
+    rows = np.searchsorted(data.tables.events.user_row, users, side="right") - 1
+    known = (rows >= 0) & (data.tables.events.user_row[rows] == users)
+    for feature in data.schema.relation_features:
+        values = data.tables.events.context.column(feature.source_column)
+        requests = requests.append_column(
+            feature.source_column, values.take(pa.array(rows, mask=~known))
+        )
+    return requests
 
 
 def spread_users(data: Dataset) -> NDArray[np.int64]:

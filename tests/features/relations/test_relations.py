@@ -191,7 +191,6 @@ WINDOW = {"of": "orders", "by": "user"}
         ({"by": "item"}, {"orders": {"keys": {"u": "users"}, "time": TIME}}, {},
          "no key of 'orders' leads to items: add its column to schema.relations.orders.keys"),
         ({}, None, {"time": None}, "need clock times: give schema.interactions.time"),
-        ({"by": "item"}, None, {"label": None}, "which item was chosen.*or set by: user"),
         ({"take": "sum"}, None, {}, "take: sum is of the values of a column of 'orders'"),
         ({"value": "amount"}, None, {}, "take: count reads no value: leave value out"),
         ({"take": "share"}, None, {}, "a share is that of the rows which meet where: give it"),

@@ -15,12 +15,16 @@ from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.queries import Queries
 from recsys.features.filters.columns import CatalogueColumns
 from recsys.features.filters.predicate import passing as items_that_pass
+from recsys.features.kinds.relation_feature import RelationFeature
 from recsys.features.pipeline.candidates import Candidates
 from recsys.features.pipeline.model import JoinedModel
 from recsys.features.pipeline.requests import whole_requests
 from recsys.features.pipeline.searching import PipelineSearch
+from recsys.features.relations.asking import AskedRelations
 from recsys.features.requests.origin import RequestOrigin
+from recsys.features.requests.ranked import ASKED_AT
 from recsys.features.requests.table import Requests, encode_requests
+from recsys.features.schema import Schema
 from recsys.retrieval.passing import Passing
 from recsys.training.families.opened import rows_of
 from recsys.training.families.pipeline.config import PipelineExperiment
@@ -48,13 +52,15 @@ class Asking:
     """Asks sources about the users of queries, with the history that was known then.
 
     known: (E,) which events were. passes: (n_items,) what the pipeline's filter lets through; None:
-    it has none. catalogue: the n_items of the pipeline; None: those of the data.
+    it has none. time: (num_users,) when each is asked, in microseconds. catalogue: the n_items of
+    the pipeline; None: those of the data.
     """
 
     config: PipelineExperiment
     data: Dataset
     known: NDArray[np.bool_]
     passes: NDArray[np.bool_] | None
+    time: NDArray[np.int64]
     catalogue: Catalogue | None = None
 
     @classmethod
@@ -64,7 +70,8 @@ class Asking:
         Raises:
             FilterError: the pipeline's filter does not fit the items.
         """
-        return cls(config, data, data.part < part, _passing(config, data, data.tables.items))
+        passes = _passing(config, data, data.tables.items)
+        return cls(config, data, data.part < part, passes, asked_at(data, part))
 
     @classmethod
     def over(
@@ -88,7 +95,7 @@ class Asking:
         catalogue = Catalogue(ids, rows_of(ids, known))
         passes, there = _passing(config, data, items), catalogue.places >= 0
         passes = there if passes is None else passes & there
-        return cls(config, data, data.part < part, passes, catalogue)
+        return cls(config, data, data.part < part, passes, asked_at(data, part), catalogue)
 
     @property
     def item_ids(self) -> pa.Array:
@@ -110,7 +117,9 @@ class Asking:
     ) -> tuple[pa.Table, Requests]:
         """Return the requests of some users as a table, and encoded."""
         data, config = self.data, self.config
-        table = whole_requests(data.schema, data.tables, self.known, users)
+        table = whole_requests(without_windows(data.schema), data.tables, self.known, users)
+        if data.schema.relation_features:
+            table = table.append_column(ASKED_AT, pa.array(self.time[users]))
         found = encode_requests(
             data.encoder,
             self.item_ids,
@@ -119,6 +128,19 @@ class Asking:
             policies=config.policies,
         )
         return table, search.reading(found, table, _UNNAMED)
+
+    def as_served(
+        self,
+        users: NDArray[np.int64],
+        search: PipelineSearch,
+        relations: AskedRelations | None,
+    ) -> tuple[pa.Table, Requests]:
+        """Return the same as who asks a served model would send it: with windows by user."""
+        table, requests = self.one_table(users, search)
+        if relations is None:
+            return table, requests
+        table = relations.beside(table, self.time[users]).drop_columns([ASKED_AT])
+        return table, search.reading(requests, table, _UNNAMED)
 
     def excluded(
         self, requests: Requests, among: NDArray[np.int64] | None = None
@@ -136,6 +158,24 @@ class Asking:
             passes = passes & only
         one_set = np.zeros(len(requests), np.int64)
         return Passing.of(passes[None], one_set).hiding(seen)
+
+
+def asked_at(data: Dataset, part: int) -> NDArray[np.int64]:
+    """Return when each user is asked about a part, (num_users,) microseconds.
+
+    At their first row of it that is asked for; others just after all rows before the part.
+    """
+    events, rows = data.tables.events, data.targets_of((part,))
+    before = events.time[data.part < part]
+    found = np.full(data.num_users, np.iinfo(np.int64).max)
+    np.minimum.at(found, events.user_row[rows], events.time[rows])
+    return np.where(found < np.iinfo(np.int64).max, found, int(before.max(initial=0)) + 1)
+
+
+def without_windows(schema: Schema) -> Schema:
+    """Return the schema without windows: steps of a history have none."""
+    kept = tuple(one for one in schema.features if not isinstance(one, RelationFeature))
+    return schema.model_copy(update={"features": kept, "relations": {}})
 
 
 def _passing(

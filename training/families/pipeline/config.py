@@ -9,6 +9,8 @@ from pydantic import model_validator
 from recsys.core.errors import ConfigError
 from recsys.features.bundle.description import LIST_LENGTH
 from recsys.features.dataset.split import TEST, RetrievalSplitConfig
+from recsys.features.kinds.relation_feature import RelationFeature
+from recsys.features.kinds.window import WindowFeature
 from recsys.models.registry import MODELS
 from recsys.pipeline.config import PipelineConfig, Ranker, Source
 from recsys.training.config.experiment import ExperimentConfig
@@ -70,6 +72,12 @@ class PipelineExperiment(ExperimentConfig):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         refuse_labels(self)
+        if not isinstance(self.model.rank, Ranker):
+            for feature in self.schema_.relation_features:
+                raise ValueError(
+                    f"feature '{feature.name}': kind: {feature.kind} is read by a ranker of the "
+                    "engine alone: set model.rank to one, as in rank: dcn, or leave it out"
+                )
         if self.split.kind == "none" and self.final is None:
             raise ValueError(
                 "split.kind: none holds out no rows, and a pipeline learns to join and rank on the "
@@ -117,8 +125,8 @@ class PipelineExperiment(ExperimentConfig):
         tree = self.model_dump(mode="json", by_alias=True)
         source = self.model.sources[number]
         own = {name: getattr(source, name) for name in TAKEN[1:]}
-        found: dict[str, Any] = {name: tree[name] for name in ("data", "policies", "schema")}
-        found["split"] = tree["split"]
+        found: dict[str, Any] = {"policies": tree["policies"], "split": tree["split"]}
+        found |= self._without_windows(tree)
         if self.split.kind != "none":
             found["split"] = tree["split"] | {"join_validation": last}
         found["model"] = {"kind": "attributes"} if source.new_items else source.model
@@ -134,6 +142,17 @@ class PipelineExperiment(ExperimentConfig):
         }
         return found | {"tracking": {"enabled": False}, "cache": tree["cache"]}
 
+    def _without_windows(self, tree: dict[str, Any]) -> dict[str, Any]:
+        """Return data and schema without windows, and the relations that they are of."""
+        schema, data = self.schema_, tree["data"]
+        pairs = zip(schema.features, tree["schema"]["features"], strict=True)
+        kept = [keys for one, keys in pairs if not isinstance(one, RelationFeature)]
+        others = {name: one for name, one in data["others"].items() if name not in schema.relations}
+        return {
+            "data": {**data, "others": others},
+            "schema": {**tree["schema"], "relations": {}, "features": kept},
+        }
+
     def of_ranker(self, log: str, columns: Sequence[str]) -> dict[str, Any]:
         """Return the keys of the experiment that trains a ranker on the candidates in a log.
 
@@ -146,15 +165,20 @@ class PipelineExperiment(ExperimentConfig):
         assert isinstance(rank, Ranker)
         known = [one for one in schema.column_features if one.table != "interactions"]
         features = [one.model_dump(mode="json", by_alias=True) for one in known]
-        features += [{"name": name, "table": "interactions", "kind": "numeric"} for name in columns]
+        rows_alone = {"table": "interactions", "kind": "numeric"}
+        features += [{"name": name, **rows_alone} for name in columns]
+        for window in schema.relation_features:  # computed before, as of each request
+            scaled = {"transform": window.transform} if isinstance(window, WindowFeature) else {}
+            features.append({"name": window.name, **rows_alone, **scaled})
         roles = schema.interactions
         rows: dict[str, Any] = {"user": roles.user, "item": roles.item, "label": {"column": LABEL}}
         if roles.time is not None:
             rows["time"] = {"column": TIME, "unit": "us"}
+        plain = self._without_windows(tree)
         found: dict[str, Any] = {
-            "data": {**tree["data"], "interactions": log},
+            "data": {**plain["data"], "interactions": log},
             "policies": tree["policies"],
-            "schema": {**tree["schema"], "interactions": rows, "features": features},
+            "schema": {**plain["schema"], "interactions": rows, "features": features},
             "split": {"kind": "column", "column": PART},
             "model": rank.model,
             "training": {**_USUAL, "seed": self.training.seed, **(rank.training or {})},

@@ -197,10 +197,12 @@ class PipelineJob:
         joined = JoinedModel.from_bytes(config.model, weights)
         own = model.joined.ranker if isinstance(model.joined.ranker, RowRanker) else None
         if own is not None:
-            joined = replace(joined, ranker=own)
+            joined = replace(joined, ranker=own.with_relations(None))
         served = replace(search, joined=joined)
         asking = Asking.before(config, data, TEST + 1)
-        table, requests = asking.one_table(spread_users(data), served)
+        table, requests = asking.as_served(
+            spread_users(data), served, None if own is None else own.windows.relations
+        )
         found = served(requests, PROBE_K, exclude=requests.seen, exact=True)
         ids = data.tables.items.column(data.schema.item_key).combine_chunks()
         described = ModelDescription(

@@ -9,6 +9,7 @@ import logging
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -16,18 +17,19 @@ from torch import Tensor
 from recsys.core.errors import ConfigError
 from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.queries import Queries
-from recsys.features.dataset.split import TRAIN
+from recsys.features.dataset.split import TRAIN, VALIDATION
 from recsys.features.pipeline.candidates import Candidates
 from recsys.features.pipeline.facts import Attribute, ItemFacts
 from recsys.features.pipeline.fusing import fit_fusion
 from recsys.features.pipeline.model import JoinedModel
 from recsys.features.pipeline.row_ranker import RowRanker
 from recsys.features.pipeline.trees import RankingTrees
+from recsys.features.requests.ranked import ASKED_AT
 from recsys.features.requests.table import user_table
 from recsys.pipeline.config import Learned, Ranker, Trees
 from recsys.training.evaluation.evaluate import ranking_metrics
 from recsys.training.evaluation.results import SOURCE
-from recsys.training.families.pipeline.asking import Labelled
+from recsys.training.families.pipeline.asking import Labelled, asked_at
 from recsys.training.families.pipeline.config import PipelineExperiment
 from recsys.training.families.pipeline.ranking import TrainRanker
 from recsys.training.families.plain.rows import item_values
@@ -198,7 +200,9 @@ def _tops(
     if isinstance(config.model.rank, Ranker):
         ranker = train(one, labelled, held)
         one = replace(one, ranker=ranker, keeps=config.model.rank.candidates)
-        users = ranker.users(user_table(data.tables, rest.users))
+        asked = user_table(data.tables, rest.users)
+        times = asked_at(data, VALIDATION)[rest.users]
+        users = ranker.users(asked.append_column(ASKED_AT, pa.array(times)))
     if one.ranker is not None:
         tops[_RANKED] = one.ranked(candidates, rest.history, k, users).rows
     return tops, ranker

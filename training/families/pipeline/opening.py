@@ -10,6 +10,7 @@ from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.queries import Queries
 from recsys.features.dataset.split import TEST
 from recsys.features.pipeline.searching import PipelineSearch
+from recsys.features.relations.asking import AskedRelations
 from recsys.training.evaluation.results import Evaluation
 from recsys.training.families.comparing import ModelOnTest
 from recsys.training.families.list_evaluation import ListReport, write_list_report
@@ -51,7 +52,12 @@ def search_in(opened: OpenedModel, data: Dataset) -> PipelineSearch:
         )
     search = model.found_by
     assert isinstance(search, PipelineSearch)
-    return search
+    return _with_relations(search, opened.config)
+
+
+def _with_relations(search: PipelineSearch, config: PipelineExperiment) -> PipelineSearch:
+    relations = AskedRelations.read(config.schema_, config.data, config.policies)
+    return search.with_relations(relations)
 
 
 @dataclass(frozen=True)
@@ -81,4 +87,5 @@ def answering(here: ModelOnTest, reading: PipelineData, _queries: Queries) -> St
     search = ListModel.open(here.opened.bundle.path).found_by
     assert isinstance(search, PipelineSearch)
     items = read_items(here.opened.bundle)
+    search = _with_relations(search, reading.config)
     return StageRanker(Asking.over(reading.config, here.data, TEST, items), search, whole)

@@ -17,11 +17,15 @@ from recsys.features.bundle.files import write_config
 from recsys.features.bundle.model_bundle import ModelBundle
 from recsys.features.bundle.rows import RowModel
 from recsys.features.dataset.dataset import Dataset
+from recsys.features.dataset.split import VALIDATION
 from recsys.features.pipeline.model import JoinedModel
-from recsys.features.pipeline.row_ranker import RowRanker, column_names
+from recsys.features.pipeline.row_ranker import NOTHING, RowRanker, column_names
+from recsys.features.pipeline.windows import CandidateWindows, window_names
+from recsys.features.relations.asking import AskedRelations
+from recsys.features.requests.ranked import RankedRequests
 from recsys.training.config.file import dump_config
 from recsys.training.families.chosen import keys_of_bundle
-from recsys.training.families.pipeline.asking import Labelled
+from recsys.training.families.pipeline.asking import Labelled, asked_at
 from recsys.training.families.pipeline.config import LABEL, PART, TIME, PipelineExperiment
 from recsys.training.families.pipeline.lines import lines_of
 from recsys.training.families.pipeline.sources import Train
@@ -63,7 +67,14 @@ def train_ranker(
     folder = run_dir / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     names = joined.names(config.model.names)
-    table = _rows(config, data, joined, labelled, parts_of(held, config.training.seed))
+    relations = AskedRelations.read(config.schema_, config.data, config.policies)
+    windows = CandidateWindows(
+        config.schema_.relation_features,
+        data.tables.items.column(data.schema.item_key).combine_chunks(),
+        relations,
+    )
+    part = parts_of(held, config.training.seed)
+    table = _rows(config, data, joined, labelled, part, windows)
     with whole_file(folder / _LOG) as staging:
         pq.write_table(table, staging)
     keys = config.of_ranker(str((folder / _LOG).resolve()), column_names(names))
@@ -71,7 +82,9 @@ def train_ranker(
     with lines_of("ranker"):
         bundle = train(keys, folder / "run", config.evaluation.source_reports)
     model = RowModel.open(_of_any_run(bundle, folder / "bundle"))
-    return RowRanker.of(model, names, data.tables.items, data.encoder.reference_time)
+    now = data.encoder.reference_time
+    found = RowRanker.of(model, names, data.tables.items, now, windows.features)
+    return found.with_relations(relations)
 
 
 def _of_any_run(path: Path, folder: Path) -> Path:
@@ -122,8 +135,9 @@ def _rows(
     joined: JoinedModel,
     labelled: Labelled,
     part: NDArray[np.str_],
+    windows: CandidateWindows,
 ) -> pa.Table:
-    """Return the best fused candidates as rows of a log."""
+    """Return the best fused candidates as rows of a log, with their windows as columns."""
     kept = labelled.best(joined, getattr(config.model.rank, "candidates", 0))
     hit, owner = kept.hit, kept.candidates.items.owners().numpy()
     for label in (0.0, 1.0):
@@ -140,4 +154,11 @@ def _rows(
         TIME: pa.array(np.full(len(hit), data.encoder.reference_time)),
     }
     names = column_names(joined.names(config.model.names))
-    return pa.table(columns | {name: inputs[:, at] for at, name in enumerate(names)})
+    columns |= {name: inputs[:, at] for at, name in enumerate(names)}
+    if windows.features:
+        ids = tables.users.column(schema.user_key).combine_chunks()
+        asked = RankedRequests(NOTHING, ids, asked_at(data, VALIDATION))
+        own = windows.of(users, kept.candidates.items.values.numpy(), asked)
+        names = window_names(windows.features)
+        columns |= {n: pa.array(own[:, at], from_pandas=True) for at, n in enumerate(names)}
+    return pa.table(columns)

@@ -46,6 +46,12 @@ def check_trained(config: PipelineExperiment, number: int) -> None:
             f"model.sources: {name}: {about.kind} is a ranker, which scores rows and names no "
             "items: give a model that retrieves, or a plain model"
         )
+    for feature in found.schema.relation_features:
+        raise ConfigError(
+            f"model.sources: {name}: it reads the window '{feature.name}', and windows of a "
+            "pipeline are read by its ranker alone: train it without, or give the window to "
+            "model.rank"
+        )
     if about.sessions is not None and found.schema.interactions.session is not None:
         raise ConfigError(
             f"model.sources: {name}: its sessions are cut by a column, which requests to a "

@@ -49,6 +49,11 @@ class PlainExperiment(ExperimentConfig):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         refuse_labels(self)
+        for feature in self.schema_.relation_features:
+            raise ValueError(
+                f"feature '{feature.name}': kind: {feature.kind} is for models that read features, "
+                f"and model.kind is {self.model.kind}: leave it out"
+            )
         kind = PLAIN[self.model.kind]
         if kind.of_seen and self.evaluation.filter_seen:
             raise ValueError(

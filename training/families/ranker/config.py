@@ -171,6 +171,19 @@ class RankerExperiment(LearnedExperiment):
         return self
 
     @model_validator(mode="after")
+    def _windows_do_not_tell(self) -> Self:
+        if self.schema_.interactions.label is not None:
+            return self
+        for feature in self.schema_.relation_features:
+            if not feature.is_of_user:
+                raise ValueError(
+                    f"feature '{feature.name}' is by {feature.owner}, which tells a model which "
+                    "item was chosen where the log holds positive rows alone: give "
+                    "schema.interactions.label, or set by: user"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _calibration_has_rows(self) -> Self:
         if self.calibration != "none" and self.split.trains_on_validation and self.final is None:
             raise ValueError(

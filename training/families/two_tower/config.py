@@ -127,6 +127,16 @@ class TwoTowerExperiment(RetrievalExperiment):
         return self
 
     @model_validator(mode="after")
+    def _windows_end_at_the_row(self) -> Self:
+        for feature in self.schema_.relation_features:
+            if self.training.history_gap_minutes:
+                raise ValueError(
+                    f"feature '{feature.name}': a window ends just before its row, and would show "
+                    "what training.history_gap_minutes hides: leave one of them out"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _smoothing_has_its_neighbours(self) -> Self:
         if not self.model.smoothing.rounds:
             return self
