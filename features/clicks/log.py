@@ -58,6 +58,7 @@ class ClickLog:
     layout: what the features of a batch are. fingerprint: of the source files. counts and
     positives: rows of each part, and those of them with label 1. known: the same of the rows in
     which each further outcome is known. drops: rows that conditions and policies left out.
+    was_there: whether it was encoded before.
     """
 
     schema: Schema
@@ -69,6 +70,7 @@ class ClickLog:
     positives: tuple[int, ...]
     known: tuple[tuple[int, ...], ...]
     drops: tuple[Drop, ...]
+    was_there: bool = False
 
     def num_rows(self, part: int) -> int:
         """Return how many rows `part` has."""
@@ -122,7 +124,9 @@ def open_click_log(
     entry = cache / hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
     if entry.is_dir():
         try:
-            return load_click_log(entry)
+            log = load_click_log(entry)
+            _log.info("%s: the encoded log is read from there", entry)
+            return log
         except (IntegrityError, OSError, ValueError, KeyError, TypeError) as error:
             _log.warning("%s: encoding the log again (%s)", cache, error)
             shutil.rmtree(entry)
@@ -169,7 +173,7 @@ def load_click_log(folder: Path) -> ClickLog:
         OSError, ValueError, KeyError: the facts or the encoder cannot be read.
     """
     sealed(folder, "encoded log", "encode the log again").check()
-    return _opened(folder)
+    return replace(_opened(folder), was_there=True)
 
 
 def _opened(folder: Path) -> ClickLog:

@@ -15,6 +15,7 @@ from recsys.training.families.pipeline.explaining import explain_candidate
 from recsys.training.families.pipeline.fitting import check_rows, check_settings_of_sources
 from recsys.training.families.pipeline.job import open_pipeline
 from recsys.training.families.pipeline.opening import PipelineData, answering, evaluate_opened
+from recsys.training.families.pipeline.sources import experiments_of
 from recsys.training.families.pipeline.tuning import refuse_to_search
 from recsys.training.families.plain.choose import check_baselines
 from recsys.training.families.retrieval.comparing import LISTS, ask_lists
@@ -44,6 +45,7 @@ PIPELINE = FittedFamily(
     experiment=PipelineExperiment,
     check=_check,
     inspect=_inspect,
+    below=experiments_of,
     open=open_pipeline,
     evaluate=evaluate_opened,
     evaluation=Evaluation,
