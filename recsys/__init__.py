@@ -15,6 +15,7 @@ from typing import Any
 _PROMOTING = ("promote", "Promotion")
 _EXPERIMENTS = ("sync", "train", "tune", "tune_embedding")
 _DEMO = ("demo", "demo_tables")
+_PREPARING = ("prepare", "Prepared")
 _RECOUNTING = ("recount", "Recounted")
 _MODELS = (
     "evaluate",
@@ -50,6 +51,7 @@ _PLACES = {
     "verify": "recsys.app.exporting",
     **dict.fromkeys(_DEMO, "recsys.app.demo"),
     **dict.fromkeys(_PROMOTING, "recsys.app.promoting"),
+    **dict.fromkeys(_PREPARING, "recsys.app.preparing"),
     **dict.fromkeys(_RECOUNTING, "recsys.app.recounting"),
     **dict.fromkeys(_MODELS, "recsys.app.models"),
     **dict.fromkeys(_EVENTS, "recsys.core.events"),

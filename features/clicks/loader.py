@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from recsys.data.batch import FeatureBlock, Jagged, RankingBatch
 from recsys.features.batches.pairs import prefetch
-from recsys.features.clicks.log import ClickLog, take_rows
-from recsys.features.clicks.store import PartFiles, Range
+from recsys.features.clicks.log import ClickLog
+from recsys.features.clicks.store import PartFiles, Range, take_rows
 from recsys.features.dataset.split import TRAIN
 
 _BLOCK_ROWS = 8192

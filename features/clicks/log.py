@@ -18,40 +18,34 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-
-import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
+from typing import Protocol
 
 from recsys.core.atomic import publish, staged_folder
-from recsys.core.distinct import distinct
 from recsys.core.errors import DataError, IntegrityError
 from recsys.core.imports import on_first_use
 from recsys.core.sealed import seal, sealed
-from recsys.data.batch import FeatureBlock, FeatureLayout, RankingBatch
+from recsys.data.batch import FeatureLayout, RankingBatch
 from recsys.features.clicks.memory import ClickMemory
 from recsys.features.clicks.refusals import check_settings
-from recsys.features.clicks.rows import ClickSource, PartOrder
-from recsys.features.clicks.store import PARTS, PartFiles, PartWriter
-from recsys.features.clicks.survey import Survey, decided, survey
+from recsys.features.clicks.rows import ClickSource
+from recsys.features.clicks.store import PARTS, PartFacts, PartFiles
+from recsys.features.clicks.survey import Survey, survey
+from recsys.features.clicks.writing import decided_columns, parts_of, write_rows
 from recsys.features.dataset.code import code_digest
 from recsys.features.dataset.split import SplitConfig
-from recsys.features.encoding.crosses import Crosses
 from recsys.features.encoding.encoder import FeatureEncoder
 from recsys.features.schema import Schema
 from recsys.features.tables.checked import source_fingerprint
 from recsys.features.tables.ledger import Drop, Ledger
 from recsys.features.tables.reading import open_table
-from recsys.features.tables.rows import Rows
 from recsys.features.tables.sources import Policies, Sources
 
 with on_first_use():
-    import torch
+    pass
 
 _log = logging.getLogger(__name__)
 
@@ -63,6 +57,7 @@ class ClickLog:
     layout: what the features of a batch are. fingerprint: of the source files. counts and
     positives: rows of each part, and those of them with label 1. known: the same of the rows in
     which each further outcome is known. drops: rows that conditions and policies left out.
+    was_there: whether it was encoded before.
     """
 
     schema: Schema
@@ -74,6 +69,7 @@ class ClickLog:
     positives: tuple[int, ...]
     known: tuple[tuple[int, ...], ...]
     drops: tuple[Drop, ...]
+    was_there: bool = False
 
     def num_rows(self, part: int) -> int:
         """Return how many rows `part` has."""
@@ -109,11 +105,12 @@ def open_click_log(
     cache: Path,
     lookups: int | None = None,
     earlier: FeatureEncoder | None = None,
+    engine: ClickEngine | None = None,
 ) -> ClickLog:
     """Return the log of these settings from `cache`, encoded and kept there if missing.
 
     An entry that is damaged is encoded again. `earlier`: whose scales and known ids the encoder
-    takes over (`FeatureEncoder.continuing`).
+    takes over (`FeatureEncoder.continuing`). engine: reads the log; None: this process.
 
     Raises:
         ConfigError: the settings are not for a streamed log.
@@ -127,12 +124,15 @@ def open_click_log(
     entry = cache / hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
     if entry.is_dir():
         try:
-            return load_click_log(entry)
+            log = load_click_log(entry)
+            _log.info("%s: the encoded log is read from there", entry)
+            return log
         except (IntegrityError, OSError, ValueError, KeyError, TypeError) as error:
             _log.warning("%s: encoding the log again (%s)", cache, error)
             shutil.rmtree(entry)
     try:
-        return _encode(schema, sources, policies, split, entry, lookups, fingerprint, earlier)
+        given = (schema, sources, policies, split)
+        return _encode(*given, entry, lookups, fingerprint, engine or Here(), earlier)
     except OSError:
         if entry.is_dir():  # a second process was quicker
             return load_click_log(entry)
@@ -163,7 +163,38 @@ def encode_click_log(
     """
     check_settings(schema, sources, policies, split)
     fingerprint = source_fingerprint(schema, sources)
-    return _encode(schema, sources, policies, split, folder, lookups, fingerprint)
+    return _encode(schema, sources, policies, split, folder, lookups, fingerprint, Here())
+
+
+class ClickEngine(Protocol):
+    """What reads a click log twice, to look at it and to encode it."""
+
+    def survey(
+        self, source: ClickSource, schema: Schema, split: SplitConfig, lookups: int | None
+    ) -> Survey:
+        """Do what `recsys.features.clicks.survey.survey` does."""
+
+    def write(
+        self, folder: Path, source: ClickSource, found: Survey, memory: ClickMemory, ledger: Ledger
+    ) -> Sequence[PartFacts]:
+        """Encode every row into the files of its part in `folder`; return what each part holds."""
+
+
+class Here:
+    """Reads a click log in this process."""
+
+    def survey(
+        self, source: ClickSource, schema: Schema, split: SplitConfig, lookups: int | None
+    ) -> Survey:
+        """See `ClickEngine`."""
+        return survey(source, schema, split, lookups)
+
+    def write(
+        self, folder: Path, source: ClickSource, found: Survey, memory: ClickMemory, ledger: Ledger
+    ) -> Sequence[PartFacts]:
+        """See `ClickEngine`."""
+        reader = source.reader(found.encoder.schema.features_of("interactions"), ledger)
+        return write_rows(folder, reader.batches(), source, found, memory, ledger).parts
 
 
 def load_click_log(folder: Path) -> ClickLog:
@@ -174,7 +205,7 @@ def load_click_log(folder: Path) -> ClickLog:
         OSError, ValueError, KeyError: the facts or the encoder cannot be read.
     """
     sealed(folder, "encoded log", "encode the log again").check()
-    return _opened(folder)
+    return replace(_opened(folder), was_there=True)
 
 
 def _opened(folder: Path) -> ClickLog:
@@ -201,19 +232,21 @@ def _encode(
     folder: Path,
     lookups: int | None,
     fingerprint: str,
+    engine: ClickEngine,
     earlier: FeatureEncoder | None = None,
 ) -> ClickLog:
     source = ClickSource(open_table(sources.interactions, "interactions"), schema, policies, split)
-    found = survey(source, schema, split, lookups)
+    found = engine.survey(source, schema, split, lookups)
     if earlier is not None:
         found = replace(found, encoder=found.encoder.continuing(earlier))
     memory = ClickMemory(
-        source, found.encoder, partial(_decided, found), lambda rows, at: _parts(rows, found, at)
+        source, found.encoder, partial(decided_columns, found), partial(parts_of, found)
     )
     found = replace(found, encoder=replace(found.encoder, label_tables=memory.tables))
     with staged_folder(folder.parent, folder.name) as staging:
         ledger = Ledger(source.files)
-        written = _write_parts(staging, source, found, memory, ledger)
+        written = engine.write(staging, source, found, memory, ledger)
+        _check_counts(source, found, written)
         found.encoder.save(staging / "encoder")
         facts = {
             "key": folder.name,
@@ -231,92 +264,11 @@ def _encode(
     return _opened(folder)
 
 
-def _write_parts(
-    folder: Path, source: ClickSource, found: Survey, memory: ClickMemory, ledger: Ledger
-) -> list[PartWriter]:
-    """Encode every row into the files of its part; return what wrote each, with its counts."""
-    layout, schema = found.encoder.ranking_layout(), found.encoder.schema
-    time = schema.interactions.time
-    order = None if time is None else PartOrder(source.files, time.column)
-    position = 0
-    with ExitStack() as stack:
-        outcomes = len(schema.interactions.outcomes)
-        writers = [
-            stack.enter_context(PartWriter(folder / name, layout, outcomes)) for name in PARTS
-        ]
-        for rows in source.batches(schema.features_of("interactions"), ledger):
-            ledger.check()
-            part = _parts(rows, found, position)
-            position += len(rows)
-            times = source.times(rows)
-            if order is not None and times is not None:
-                order.add(part, times, rows.rows)
-            batch = _encoded(rows, found, source)
-            batch = replace(batch, features=memory.beside(batch.features, rows, part))
-            for number, own in _by_part(batch, part):
-                writers[number].append(own)
-    counts = tuple(writer.num_rows for writer in writers)
+def _check_counts(source: ClickSource, found: Survey, written: Sequence[PartFacts]) -> None:
+    counts = tuple(part.num_rows for part in written)
     if counts != found.counts:
         raise DataError(
             f"{sum(found.counts):,} rows in the first reading, {sum(counts):,} in the second",
             file=source.files.paths[0],
             remedy="do not change the files while they are read",
         )
-    return writers
-
-
-def _parts(rows: Rows, found: Survey, position: int) -> NDArray[np.int8]:
-    if found.cuts is None:
-        assert rows.part is not None
-        return rows.part
-    at = position + np.arange(len(rows))
-    return np.searchsorted(found.cuts, at, side="right").astype(np.int8)
-
-
-def _decided(found: Survey, rows: Rows) -> dict[str, pa.Array]:
-    """Return the columns of a batch, those of whole numbers as such."""
-    return {
-        name: decided(values, whole=name in found.whole) for name, values in rows.columns.items()
-    }
-
-
-def _encoded(rows: Rows, found: Survey, source: ClickSource) -> RankingBatch:
-    try:
-        encoded = found.encoder.encode("interactions", pa.table(_decided(found, rows)))
-    except DataError as error:
-        places = source.files.places(rows.rows)  # all of one file
-        numbers = [place.number for place in places]
-        raise error.within(places[0].file, numbers=numbers) from None
-    assert rows.label is not None
-    weight = np.ones(len(rows), np.float32) if rows.weight is None else rows.weight
-    crosses = Crosses(found.encoder.schema.derived_features, found.encoder.columns_layout())
-    return RankingBatch(
-        features=crosses.beside(encoded),
-        label=torch.from_numpy(rows.label),
-        weight=torch.from_numpy(weight),
-        examples=torch.from_numpy(rows.rows),
-        outcomes=None if rows.outcomes is None else torch.from_numpy(rows.outcomes),
-    )
-
-
-def _by_part(batch: RankingBatch, part: NDArray[np.int8]) -> Iterator[tuple[int, RankingBatch]]:
-    """Yield the rows of each part that is there, in order."""
-    numbers = distinct(part).tolist()
-    if len(numbers) == 1:
-        yield numbers[0], batch
-        return
-    for number in numbers:
-        yield number, take_rows(batch, torch.from_numpy(np.flatnonzero(part == number)))
-
-
-def take_rows(batch: RankingBatch, rows: torch.Tensor) -> RankingBatch:
-    """Return the rows `rows` (M,) int64 of a batch in that order."""
-    features = FeatureBlock(
-        batch.features.single.index_select(0, rows),
-        tuple(jagged.take(rows) for jagged in batch.features.multi),
-        batch.features.dense.index_select(0, rows),
-    )
-    outcomes = None if batch.outcomes is None else batch.outcomes[rows]
-    return RankingBatch(
-        features, batch.label[rows], batch.weight[rows], batch.examples[rows], outcomes
-    )

@@ -4,7 +4,8 @@ Rows are read as those of a log in memory are (`recsys.features.tables.rows`); n
 from one batch to the next.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from copy import copy
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from recsys.features.dataset.split import SplitConfig
 from recsys.features.kinds.feature import Feature
 from recsys.features.schema import Schema
 from recsys.features.tables.ledger import Ledger
-from recsys.features.tables.reading import TableFiles
+from recsys.features.tables.reading import Piece, TableFiles
 from recsys.features.tables.rows import RowReader, RowRoles, Rows
 from recsys.features.tables.sources import Policies
 from recsys.features.tables.times import latest_seconds
@@ -37,6 +38,12 @@ class ClickSource:
         """Return a reader of the roles and of `features`, whose findings go to `ledger`."""
         roles = RowRoles.of_log(self._schema, self._split.column, features)
         return RowReader(self.files, roles, self._policies, ledger, latest=self._latest)
+
+    def cut(self, piece: Piece) -> "ClickSource":
+        """Return the rows of one piece of the log, with the same clock."""
+        found = copy(self)
+        found.files = self.files.cut(piece)
+        return found
 
     def batches(self, features: Sequence[Feature], ledger: Ledger) -> Generator[Rows]:
         """Yield the rows that count."""
@@ -75,6 +82,11 @@ class PartOrder:
             for after, oldest in self._earliest.items():
                 if before < after and newest[0] > oldest[0]:
                     self._refuse(before, newest[1], after, oldest[1])
+
+    def extremes(self) -> Iterator[tuple[int, int, int]]:
+        """Yield part, time and row of the latest and the earliest row of each part."""
+        for found in (self._latest, self._earliest):
+            yield from ((part, *one) for part, one in found.items())
 
     def _refuse(self, before: int, late: int, after: int, early: int) -> None:
         first, second = self._files.places(np.array([late, early]))

@@ -37,6 +37,29 @@ PARTS = ("train", "validation", "test")
 Range = tuple[int, int]
 
 
+@dataclass(frozen=True)
+class PartFacts:
+    """Rows of a part, those of them with label 1, and those that each further outcome is known of.
+
+    num_values: how many values each multi-valued feature has.
+    """
+
+    num_rows: int
+    num_positive: int
+    num_known: list[int]
+    num_values: list[int]
+
+    @classmethod
+    def joined(cls, facts: Sequence[PartFacts]) -> PartFacts:
+        """Return the facts of one or more pieces one after another."""
+        return cls(
+            sum(one.num_rows for one in facts),
+            sum(one.num_positive for one in facts),
+            [sum(each) for each in zip(*(one.num_known for one in facts), strict=True)],
+            [sum(each) for each in zip(*(one.num_values for one in facts), strict=True)],
+        )
+
+
 class PartWriter:
     """Appends batches to the files of one part; a context manager that closes them."""
 
@@ -83,6 +106,10 @@ class PartWriter:
                 self._write(f"multi-{number}.weights", jagged.weights)
         self.num_rows += len(batch)
         self.num_positive += int(batch.label.sum())
+
+    def facts(self) -> PartFacts:
+        """Return what was written so far."""
+        return PartFacts(self.num_rows, self.num_positive, list(self.num_known), list(self._ends))
 
     def _file(self, name: str) -> BinaryIO:
         if name not in self._files:
@@ -173,3 +200,16 @@ def _read(path: Path, dtype: DTypeLike, width: int, ranges: Sequence[Range]) -> 
     finally:
         os.close(handle)
     return out
+
+
+def take_rows(batch: RankingBatch, rows: torch.Tensor) -> RankingBatch:
+    """Return the rows `rows` (M,) int64 of a batch in that order."""
+    features = FeatureBlock(
+        batch.features.single.index_select(0, rows),
+        tuple(jagged.take(rows) for jagged in batch.features.multi),
+        batch.features.dense.index_select(0, rows),
+    )
+    outcomes = None if batch.outcomes is None else batch.outcomes[rows]
+    return RankingBatch(
+        features, batch.label[rows], batch.weight[rows], batch.examples[rows], outcomes
+    )

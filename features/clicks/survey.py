@@ -7,7 +7,7 @@ counted over all of these, not over a sample (`recsys.features.encoding.value_co
 it takes).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -25,7 +25,7 @@ from recsys.features.encoding.value_counts import ValueCounts
 from recsys.features.kinds.convert import columns_of, decide_type, join_batches
 from recsys.features.kinds.feature import Feature
 from recsys.features.schema import Schema
-from recsys.features.tables.ledger import Ledger, Mask
+from recsys.features.tables.ledger import Drop, Ledger, Mask
 from recsys.features.tables.rows import Rows
 
 SAMPLE_ROWS = 1_000_000
@@ -33,19 +33,45 @@ SAMPLE_ROWS = 1_000_000
 _ROOM = 1.25  # so many times more are kept for a moment
 
 
+Cuts = tuple[int, int] | None
+"""`Survey.cuts`."""
+
+
 @dataclass(frozen=True)
 class Survey:
     """counts: rows of each part. whole: text columns that hold nothing but whole numbers."""
 
     counts: tuple[int, int, int]
-    cuts: tuple[int, int] | None
+    cuts: Cuts
     """Positions among the usable rows where validation and test begin; None: a column says."""
     whole: frozenset[str]
     encoder: FeatureEncoder
+    drops: tuple[Drop, ...] = ()
+    """What the reading left out; columns that it did not read may add to it."""
 
 
-def survey(source: ClickSource, schema: Schema, split: SplitConfig, lookups: int | None) -> Survey:
+Known = Callable[[ClickSource, Schema, Cuts, frozenset[str]], dict[str, NDArray[np.int64]]]
+"""Source, schema, cuts and whole columns -> feature name -> the hashes of values that it knows."""
+
+
+def survey(
+    source: ClickSource,
+    schema: Schema,
+    split: SplitConfig,
+    lookups: int | None,
+    *,
+    see: Callable[[Rows], None] = lambda rows: None,
+    known_values_of: Known | None = None,
+) -> Survey:
     """Read the log once, fit the encoder on a sample of its training rows.
+
+    Args:
+        source: the log.
+        schema: of it.
+        split: parts it.
+        lookups: for `multiplicity: auto`.
+        see: called with the usable rows of each batch, in order.
+        known_values_of: counts the values of features that know theirs; None: here.
 
     Raises:
         DataError: a label, a weight, a time or a part is not as declared; a part is empty.
@@ -60,6 +86,7 @@ def survey(source: ClickSource, schema: Schema, split: SplitConfig, lookups: int
     counts = np.zeros(3, np.int64)
     reader = source.reader(watched, ledger)
     for rows in reader.batches():
+        see(rows)
         texts |= {name for name in untyped - texts if not _is_whole(rows.columns[name])}
         begin = int(counts.sum())
         part = np.zeros(len(rows), np.int8) if rows.part is None else rows.part
@@ -76,10 +103,10 @@ def survey(source: ClickSource, schema: Schema, split: SplitConfig, lookups: int
     _check_counts(counts, source, split)
     sample.keep_before(total if cuts is None else cuts[0])
     whole = frozenset(untyped - texts)
-    known = _known(source, schema, cuts, whole)
+    known = (known_values_of or _known)(source, schema, cuts, whole)
     encoder = _fit(source, schema, sample, whole, lookups, known)
     numbers = (int(counts[TRAIN]), int(counts[VALIDATION]), int(counts[TEST]))
-    return Survey(numbers, cuts, whole, encoder)
+    return Survey(numbers, cuts, whole, encoder, tuple(drops))
 
 
 def decided(values: pa.Array, *, whole: bool) -> pa.Array:
@@ -232,14 +259,29 @@ def _fit(
 
 
 def _known(
-    source: ClickSource, schema: Schema, cuts: tuple[int, int] | None, whole: frozenset[str]
+    source: ClickSource, schema: Schema, cuts: Cuts, whole: frozenset[str]
 ) -> dict[str, NDArray[np.int64]]:
     """Count the values of all training rows, for the features that know theirs."""
+    counted = count_values(source, schema, cuts, whole)
+    return {f.name: known_values(schema, f, own) for f, own in counted.items()}
+
+
+def count_values(
+    source: ClickSource, schema: Schema, cuts: Cuts, whole: frozenset[str], position: int = 0
+) -> dict[Feature, ValueCounts]:
+    """Count the values of the training rows of a log, for the features that know theirs.
+
+    Args:
+        source: the log, or a piece of it.
+        schema: of it.
+        cuts: as in `Survey`.
+        whole: as in `Survey`.
+        position: of the first row among the usable ones of the whole log.
+    """
     features = schema.features_of("interactions")
     counts = {f: ValueCounts(f) for f in features if knows_its_values(schema, f)}
     if not counts:
         return {}
-    position = 0
     with closing(source.batches(list(counts), Ledger(source.files))) as batches:
         for rows in batches:
             mask = rows.part == TRAIN
@@ -250,7 +292,7 @@ def _known(
             for feature, own in counts.items():
                 name = feature.source_column
                 own.add(decided(rows.columns[name], whole=name in whole).filter(chosen))
-    return {f.name: known_values(schema, f, own) for f, own in counts.items()}
+    return counts
 
 
 def _types(source: ClickSource, schema: Schema, whole: frozenset[str]) -> dict[str, pa.DataType]:

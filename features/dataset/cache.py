@@ -11,7 +11,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,24 +56,62 @@ def cached(
 
     A cache entry that is damaged is built again, and so is one that cannot be read.
     """
-    entry = folder / _key(schema, sources, policies, split, lookups)
+    return kept(entry_of(folder, schema, sources, policies, split, lookups), build).data
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A data set and whether it was encoded before."""
+
+    data: Dataset
+    was_there: bool
+
+
+def kept(entry: Path, build: Callable[[], Dataset], *, must: bool = False) -> Kept:
+    """Return the data set of the entry that `entry_of` names, built and kept if missing.
+
+    must: that it cannot be kept is an error, not a warning.
+
+    Raises:
+        OSError: so it is.
+    """
     if entry.is_dir():
         try:
             sealed(entry, "cached data set", "it is built again").check()
-            return _load(entry)
+            data = _load(entry)
+            _log.info("%s: the encoded tables are read from there", entry)
+            return Kept(data, was_there=True)
         except (IntegrityError, OSError, ValueError, KeyError, SafetensorError) as error:
-            _log.warning("%s: encoding the tables again (%s)", folder, error)
+            _log.warning("%s: encoding the tables again (%s)", entry.parent, error)
             shutil.rmtree(entry)
     data = build()
     try:
-        with staged_folder(folder, entry.name) as staging:
+        with staged_folder(entry.parent, entry.name) as staging:
             _save(staging, data)
             seal(staging)
             publish(staging, entry)
     except OSError as error:
         if not entry.is_dir():  # a second process that was quicker is no trouble
-            _log.warning("%s: the encoded tables are not kept (%s)", folder, error)
-    return data
+            if must:
+                raise
+            _log.warning("%s: the encoded tables are not kept (%s)", entry.parent, error)
+    return Kept(data, was_there=False)
+
+
+def entry_of(
+    folder: Path,
+    schema: Schema,
+    sources: Sources,
+    policies: Policies,
+    split: SplitConfig,
+    lookups: int | None = None,
+) -> Path:
+    """Return where in `folder` the data set of these settings is, or would be.
+
+    Raises:
+        NotFoundError: a path does not exist, or a glob matches nothing.
+    """
+    return folder / _key(schema, sources, policies, split, lookups)
 
 
 def _key(

@@ -43,6 +43,20 @@ class ValueCounts:
         if waiting > max(_PENDING, len(self._values) // 4):
             self._merge()
 
+    @classmethod
+    def counted(
+        cls, feature: Feature, values: NDArray[np.int64], counts: NDArray[np.int64]
+    ) -> "ValueCounts":
+        """Return what was counted elsewhere: the hashes of values (K,), each once, and counts."""
+        found = cls(feature)
+        found._pending.append(_summed(values, counts))
+        return found
+
+    def of_each(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the hashes of all values (K,), ascending, and how many rows hold each."""
+        self._merge()
+        return self._values, self._counts
+
     def at_least(self, count: int) -> NDArray[np.int64]:
         """Return the hashes of the values that at least `count` rows hold, ascending."""
         self._merge()

@@ -9,7 +9,7 @@ import pyarrow as pa
 from recsys.core.errors import DataError
 from recsys.features.tables.compression import COMPRESSIONS, name_without
 from recsys.features.tables.csv_files import csv_file, read_csv
-from recsys.features.tables.parquet_files import parquet_file, read_parquet
+from recsys.features.tables.parquet_files import group_rows, parquet_file, read_parquet
 from recsys.features.tables.sources import TableSource
 from recsys.features.tables.table_file import File
 
@@ -20,7 +20,8 @@ class FileFormat:
 
     endings: of file names, in small letters, before that of a compression. untyped: all values
     are text. header: path, the values of its folders' names and what is declared -> the file.
-    read: file and names of columns -> its rows.
+    read: file and names of columns -> its rows. group_rows: path -> rows of each of its parts that
+    can be read without the others (`File.groups`); None: a file is read from its first row on.
     """
 
     name: str
@@ -28,12 +29,15 @@ class FileFormat:
     untyped: bool
     header: Callable[[Path, Mapping[str, str | None], TableSource], File]
     read: Callable[[File, list[str]], Iterator[pa.Table]]
+    group_rows: Callable[[Path], list[int]] | None = None
 
 
 FORMATS: Mapping[str, FileFormat] = {
     one.name: one
     for one in (
-        FileFormat("parquet", (".parquet", ".pq", ".parq"), False, parquet_file, read_parquet),
+        FileFormat(
+            "parquet", (".parquet", ".pq", ".parq"), False, parquet_file, read_parquet, group_rows
+        ),
         FileFormat("csv", (".csv", ".tsv"), True, csv_file, read_csv),
     )
 }

@@ -73,9 +73,16 @@ class Tally:
             self.examples += rows[: max(0, _EXAMPLES - len(self.examples))].tolist()
             self.count += len(rows)
 
+    def join(self, other: "Tally") -> None:
+        """Count what another one counted of later rows."""
+        self.examples += other.examples[: max(0, _EXAMPLES - len(self.examples))]
+        self.count, self.last = self.count + other.count, other.last
+
 
 @dataclass(frozen=True)
-class _Finding:
+class Finding:
+    """A fault, what to do about it, whether it is allowed, and the rows that have it."""
+
     remedy: str
     rule: Rule
     tally: Tally
@@ -91,7 +98,7 @@ class Ledger:
     def __init__(self, files: TableFiles, *, trained: bool = False) -> None:
         self.files = files
         self.trained = trained
-        self._findings: dict[tuple[str, str], _Finding] = {}
+        self._findings: dict[tuple[str, str], Finding] = {}
 
     def note(
         self,
@@ -115,7 +122,7 @@ class Ledger:
         """
         if len(rows) == 0:
             return
-        fresh = _Finding(remedy, rule, Tally(value))
+        fresh = Finding(remedy, rule, Tally(value))
         # Two readers of one column find the same; a table streams by in ascending rows.
         self._findings.setdefault((column, reason), fresh).tally.add(rows)
 
@@ -130,7 +137,19 @@ class Ledger:
     ) -> None:
         """Add what was counted elsewhere, before its reason was known; else as `note`."""
         if tally.count:
-            self._findings[column, reason] = _Finding(remedy, rule, tally)
+            self._findings[column, reason] = Finding(remedy, rule, tally)
+
+    def found(self) -> dict[tuple[str, str], Finding]:
+        """Return what was found, by column and reason."""
+        return dict(self._findings)
+
+    def join(self, found: Mapping[tuple[str, str], Finding]) -> None:
+        """Add what another ledger found in later rows of the same table."""
+        for key, one in found.items():
+            if key in self._findings:
+                self._findings[key].tally.join(one.tally)
+            else:
+                self._findings[key] = one
 
     def unlike(
         self, column: str, first: tuple[str, pa.DataType, int], other: tuple[pa.DataType, int]

@@ -35,17 +35,34 @@ def parquet_file(path: Path, partitions: Mapping[str, str | None], declared: Tab
 
 
 def read_parquet(file: File, columns: list[str]) -> Iterator[pa.Table]:
-    """Yield the rows of a file, with `columns` alone.
+    """Yield the rows of a file, those of `file.groups` where it names some, with `columns` alone.
 
     Raises:
         DataError: the file cannot be read.
     """
     try:
         with pq.ParquetFile(file.path, page_checksum_verification=True) as opened:
-            for batch in opened.iter_batches(_BATCH_ROWS, columns=columns, use_threads=False):
+            rows = opened.iter_batches(
+                _BATCH_ROWS, row_groups=file.groups, columns=columns, use_threads=False
+            )
+            for batch in rows:
                 yield pa.Table.from_batches([batch])
     except (pa.ArrowException, OSError) as error:
         raise _broken_parquet(file.path, error) from None
+
+
+def group_rows(path: Path) -> list[int]:
+    """Return how many rows each row group of a file has.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        with pq.ParquetFile(path) as opened:
+            facts = opened.metadata
+            return [facts.row_group(number).num_rows for number in range(facts.num_row_groups)]
+    except (pa.ArrowException, OSError) as error:
+        raise _broken_parquet(path, error) from None
 
 
 def _broken_parquet(path: Path, error: Exception) -> DataError:

@@ -43,6 +43,20 @@ class Batch:
     lacking: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Piece:
+    """Consecutive rows of one file of a table, which can be read without the others.
+
+    file: its number. groups: of its rows (`File.groups`). first: the number of the first row over
+    the whole table. starts: the same of the first row of each file.
+    """
+
+    file: int
+    groups: tuple[int, ...] | None
+    first: int
+    starts: tuple[int, ...]
+
+
 class TableFiles:
     """An opened table. `table` is its role in messages; `format` is "parquet" or "csv".
 
@@ -61,6 +75,8 @@ class TableFiles:
         self.is_piece = False
         """Whether this is a piece of a table, which may have no rows, or none that is left."""
         self._starts = [0]
+        self._end = 0
+        self._piece: Piece | None = None
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -148,10 +164,7 @@ class TableFiles:
             DataError: a file cannot be parsed; the message names it and, where known, the row.
         """
         self.require(columns, some=some)
-        self._starts = []
-        start = 0
-        for file in self._files:
-            self._starts.append(start)
+        for file, start in self._to_read():
             own = [file.own(name) for name in columns if name in file.names]
             for part in FORMATS[self.format].read(file, own):
                 table = plain_table(_with_partitions(part, file, columns))
@@ -160,6 +173,54 @@ class TableFiles:
                 )
                 yield Batch(table, np.arange(start, start + len(table)), lacking)
                 start += len(table)
+            self._end = start
+
+    def _to_read(self) -> Iterator[tuple[File, int]]:
+        """Yield each file with the number of its first row; `batches` says where it ended."""
+        piece = self._piece
+        if piece is not None:
+            yield replace(self._files[piece.file], groups=piece.groups), piece.first
+            return
+        self._starts, self._end = [], 0
+        for file in self._files:
+            self._starts.append(self._end)
+            yield file, self._end
+
+    def pieces(self, least_rows: int) -> list[Piece]:
+        """Return the rows in pieces, in order: of files that can be cut, of so many rows or more.
+
+        Files of other formats are a piece each, known once `batches` was read to the end.
+
+        Raises:
+            DataError: a file cannot be read.
+        """
+        group_rows = FORMATS[self.format].group_rows
+        if group_rows is None:
+            starts = tuple(self._starts)
+            return [Piece(file, None, first, starts) for file, first in enumerate(starts)]
+        sizes = [group_rows(path) for path in self.paths]
+        ends = np.cumsum([sum(of_file) for of_file in sizes]).tolist()
+        starts = (0, *ends[:-1])
+        found = []
+        for file, (first, groups) in enumerate(zip(starts, sizes, strict=True)):
+            held: list[int] = []
+            rows = 0
+            for group, size in enumerate(groups):
+                held, rows = [*held, group], rows + size
+                if rows >= least_rows or group == len(groups) - 1:
+                    found.append(Piece(file, tuple(held), first, starts))
+                    held, first, rows = [], first + rows, 0
+        return found
+
+    def cut(self, piece: Piece) -> "TableFiles":
+        """Return the same table, of which `batches` yields the rows of one piece alone.
+
+        They keep their numbers; files are named by absolute paths.
+        """
+        files = [replace(file, path=file.path.absolute()) for file in self._files]
+        found = TableFiles(self.table, self.format, files, version=self.version)
+        found._piece, found._starts = piece, list(piece.starts)
+        return found
 
     def places(self, rows: NDArray[np.int64]) -> tuple[Row, ...]:
         """Return file and number of rows that `batches` numbered over the whole table."""

@@ -213,8 +213,10 @@ class RowReader:
         self.num_read = 0
         """Rows of the files so far, those left out among them."""
 
-    def batches(self) -> Generator[Rows]:
+    def batches(self, *, finish: bool = True) -> Generator[Rows]:
         """Yield the usable rows of all files, those of a batch at a time, if there are some.
+
+        finish: note what only all batches together show; not of a piece of a table.
 
         Raises:
             DataError: a column is missing, or wrong as a whole. Single bad rows are in the ledger
@@ -224,7 +226,8 @@ class RowReader:
             rows = self.read(batch)
             if len(rows):
                 yield rows
-        self.finish()
+        if finish:
+            self.finish()
 
     def finish(self) -> None:
         """Note what only all batches together show."""
@@ -330,11 +333,22 @@ class RowReader:
             if pa.types.is_null(values.type) or (first is not None and first[0] == values.type):
                 continue
             given = cell(name)
-            kind, row = given.values.type, int(given.rows[0])
-            if first is None:
-                self._types[name] = (values.type, kind, row)
-            elif common_type({first[0], values.type}) is None:
-                raise self._ledger.unlike(name, ("values", *first[1:]), (kind, row))
+            self.check_type(name, values.type, given.values.type, int(given.rows[0]))
+
+    @property
+    def types(self) -> Mapping[str, tuple[pa.DataType, pa.DataType, int]]:
+        """Column -> its type once converted, its type in the file, and the first row with these."""
+        return self._types
+
+    def check_type(self, name: str, read: pa.DataType, given: pa.DataType, row: int) -> None:
+        """Refuse a column of another type than it had in earlier rows; else as `types` has it.
+
+        Raises:
+            DataError: so it is.
+        """
+        first = self._types.setdefault(name, (read, given, row))
+        if common_type({first[0], read}) is None:
+            raise self._ledger.unlike(name, ("values", *first[1:]), (given, row))
 
     def _none(self) -> Rows:
         return Rows(

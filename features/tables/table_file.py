@@ -16,7 +16,8 @@ class File:
 
     dialect, encoding: of a CSV file. declared: those that are declared, and other names of columns;
     part of what the rows are. said: what was recognised that a person may want to know. called:
-    name of a column in the table -> its name in the file, where that is another one.
+    name of a column in the table -> its name in the file, where that is another one. groups: the
+    row groups of a Parquet file that are read; None: all.
     """
 
     path: Path
@@ -27,6 +28,7 @@ class File:
     declared: tuple[str, ...] = ()
     said: tuple[str, ...] = ()
     called: Mapping[str, str] = field(default_factory=dict)
+    groups: tuple[int, ...] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:

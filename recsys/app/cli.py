@@ -16,6 +16,7 @@ from recsys.app.cli_evaluate import evaluate
 from recsys.app.cli_explain import explain
 from recsys.app.cli_export import export, verify
 from recsys.app.cli_models import promote, register, sync
+from recsys.app.cli_prepare import prepare
 from recsys.app.cli_recount import recount
 from recsys.app.cli_score import score
 from recsys.app.cli_similar import similar
@@ -301,7 +302,7 @@ def train(
 
 
 _BEFORE_REGISTERING = (tune, explain, similar, evaluate, compare, recount, export, verify, score)
-for _command in (*_BEFORE_REGISTERING, register, promote, sync):
+for _command in (prepare, *_BEFORE_REGISTERING, register, promote, sync):
     main.add_command(_command)
 
 

@@ -26,7 +26,7 @@ from recsys.explanation.explanations import (
     row_interactions,
 )
 from recsys.features.clicks.loader import joined
-from recsys.features.clicks.log import take_rows
+from recsys.features.clicks.store import take_rows
 from recsys.features.dataset.split import PART_NAMES, TEST, TRAIN
 from recsys.models.rankers import of_label
 from recsys.training.families.ranker.config import RankerExperiment

@@ -6,7 +6,7 @@ A family brings the class of its experiments' configuration and functions of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, Self, TypeVar
@@ -31,6 +31,7 @@ with on_first_use():
     from recsys.training.evaluation.results import ModelEvaluation
     from recsys.training.explain.wanted import Wanted
     from recsys.training.families.comparing import CommonTest, Comparer, NamedModel
+    from recsys.training.families.encoded import Encoded, Encoding
     from recsys.training.families.opened import OpenedModel
     from recsys.training.families.recounting import Renew
 
@@ -180,6 +181,11 @@ def _fit_any(_config: Any, _tables: Tables, _part: NDArray[np.int8]) -> None:
     """Refuse nothing: such models are trained on any log."""
 
 
+def _nothing_below(_config: Any) -> Sequence[dict[str, Any]]:
+    """Such models are made of no others."""
+    return ()
+
+
 @dataclass(frozen=True)
 class Family(Generic[C]):
     """One family of models.
@@ -203,6 +209,9 @@ class Family(Generic[C]):
             Training and `recsys check` call it on the same rows.
         study_embedding: `recsys tune embedding`; None where it has no meaning.
         recount: `recsys recount`; None where a model holds no counts of its own.
+        encode: `recsys prepare`, where other data than tables in memory may be read; None:
+            `recsys.training.families.encoded.encode_tables`.
+        below: the keys of the experiments on the same log that training one of this family trains.
         evaluated_once: keys of `evaluation` for what is done at the end of a training alone.
     """
 
@@ -222,6 +231,8 @@ class Family(Generic[C]):
     fits: Callable[[C, Tables, NDArray[np.int8]], None] = _fit_any
     study_embedding: Callable[..., Any] | None = None
     recount: Renew | None = None
+    encode: Callable[[C, Encoding], Encoded] | None = None
+    below: Callable[[C], Sequence[dict[str, Any]]] = _nothing_below
     evaluated_once: tuple[str, ...] = ()
 
 

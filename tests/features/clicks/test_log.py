@@ -16,6 +16,7 @@ import torch
 from recsys.core.errors import ConfigError, DataError
 from recsys.data.batch import FeatureBlock, RankingBatch
 from recsys.features.clicks import log as click_log
+from recsys.features.clicks import store
 from recsys.features.clicks import survey as surveying
 from recsys.features.clicks.log import ClickLog, encode_click_log, open_click_log
 from recsys.features.dataset.split import TEST, TRAIN, VALIDATION, SplitConfig
@@ -472,7 +473,7 @@ def test_a_stop_half_way_leaves_no_entry(
 ) -> None:
     sources = write(tmp_path / "data", log_columns(100), (30,))
     appended = []
-    append = click_log.PartWriter.append
+    append = store.PartWriter.append
 
     def _stop(writer: Any, batch: RankingBatch) -> None:
         append(writer, batch)
@@ -482,7 +483,7 @@ def test_a_stop_half_way_leaves_no_entry(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(click_log.PartWriter, "append", _stop)
+        patch.setattr(store.PartWriter, "append", _stop)
         with pytest.raises(KeyboardInterrupt):
             open_click_log(schema_of(), sources, Policies(), SHARES, tmp_path / "cache")
     assert len(appended) == 3

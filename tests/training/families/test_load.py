@@ -277,3 +277,12 @@ def test_rankers_are_compared_at_their_own_settings_of_the_table() -> None:
     assert own.compared_with("dcn").embedding == own.embedding
     back = fm.compared_with("mlp").embedding
     assert back == parsed("mlp", embedding={"num_rows": 77, "dim": 3}).embedding
+
+
+def test_a_ranker_that_is_compared_takes_a_kernel_that_has_its_optimizer() -> None:
+    """FBGEMM has no Adam: that it runs the model's table says nothing of the other's."""
+    asked = parsed("logistic")
+    assert isinstance(asked, RankerExperiment)
+    table = asked.embedding.model_copy(update={"backend": "fbgemm"})
+    settled = asked.model_copy(update={"embedding": table})
+    assert settled.compared_with("mlp").embedding.backend == "auto"

@@ -18,6 +18,7 @@ with on_first_use():
     from recsys.training.families.pipeline.fitting import check_rows, check_settings_of_sources
     from recsys.training.families.pipeline.job import open_pipeline
     from recsys.training.families.pipeline.opening import PipelineData, answering, evaluate_opened
+    from recsys.training.families.pipeline.sources import experiments_of
     from recsys.training.families.pipeline.tuning import refuse_to_search
     from recsys.training.families.plain.choose import check_baselines
     from recsys.training.families.retrieval.comparing import LISTS, ask_lists
@@ -47,6 +48,7 @@ PIPELINE = FittedFamily(
     experiment=PipelineExperiment,
     check=_check,
     inspect=_inspect,
+    below=experiments_of,
     open=open_pipeline,
     evaluate=evaluate_opened,
     evaluation=Evaluation,

@@ -75,6 +75,18 @@ def train_sources(
     return TrainedSources.of(bundles)
 
 
+def experiments_of(config: PipelineExperiment) -> list[dict[str, Any]]:
+    """Return the keys of the experiments that train the sources, of both times that they are."""
+    before = trained_sources(config)
+    stages = (True,) if config.split.kind == "none" else (False, True)
+    return [
+        config.of_source(number, last=last)
+        for number, name in enumerate(config.model.names)
+        for last in stages
+        if name not in before
+    ]
+
+
 _WORDS = {
     FIRST: "trained on the training rows",
     LAST: "trained again, on the validation rows as well",

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from recsys.core.errors import ConfigError
 from recsys.core.imports import on_first_use
+from recsys.features.dataset.split import PART_NAMES
 from recsys.features.propose.inspect import Report
 from recsys.models.rankers import RANKERS
 from recsys.training.families.costs import Rates
+from recsys.training.families.encoded import Encoded, Encoding, encode_tables
 from recsys.training.families.family import Explainer, LearnedFamily
 from recsys.training.families.inspecting import inspect_tables
 from recsys.training.families.ranker.config import RankerExperiment
@@ -57,6 +59,23 @@ def _inspect(config: RankerExperiment) -> Report | ClickReport:
     )
 
 
+def _encode(config: RankerExperiment, how: Encoding) -> Encoded:
+    """Encode tables to the cache, a streamed log to where training reads it from.
+
+    Raises:
+        ConfigError: the settings are not for such a log, or nothing can be trained on it.
+        DataError: the data are not as declared.
+    """
+    if not config.data.stream:
+        return encode_tables(config, how, check_rows)
+    parts = (config.schema_, config.data, config.policies, config.split)
+    folder, lookups = encoded_log_folder(config), config.embedding.lookups
+    log = open_click_log(*parts, folder, lookups, how.earlier)
+    check_clicks(config, log)
+    rows = dict(zip(PART_NAMES, log.counts, strict=True))
+    return Encoded(log.folder, rows, log.was_there, log.drops)
+
+
 def _evaluate(opened: OpenedModel, report: Path) -> RankingEvaluation:
     """Evaluate a ranker on its own split of the data, and write `report`.
 
@@ -94,6 +113,7 @@ RANKER = LearnedFamily(
     experiment=RankerExperiment,
     check=_check,
     inspect=_inspect,
+    encode=_encode,
     check_rows=check_rows,
     open=open_ranking,
     evaluate=_evaluate,
