@@ -22,7 +22,9 @@ from typing import Any
 from urllib.parse import urlparse
 
 from recsys.bundle.directory import MANIFEST, Bundle, bundles_of_run
+from recsys.bundle.fetched import fetched_bundle
 from recsys.core.errors import ConfigError, IntegrityError, NotFoundError
+from recsys.core.remote.path import RemotePath, path_at
 from recsys.core.strict import nearest
 from recsys.core.tracking_store import (
     RUN_KEY,
@@ -125,7 +127,8 @@ def resolve(reference: str, uri: str | None = None, *, cache: Path = CACHE) -> P
     """Return the folder of the bundle that `reference` means, fetched and verified.
 
     Args:
-        reference: a bundle folder, a run's folder, `models:/name@alias`, `models:/name/3`,
+        reference: a bundle folder, a run's folder (either may be in a store: `s3://bucket/runs/x`),
+            `models:/name@alias`, `models:/name/3`,
             `models:/name/latest`, a run id or `runs:/id`.
         uri: the store; default: MLFLOW_TRACKING_URI, else mlflow.db in this folder.
         cache: where bundles are kept, each in a folder named by its model id.
@@ -134,8 +137,11 @@ def resolve(reference: str, uri: str | None = None, *, cache: Path = CACHE) -> P
         NotFoundError: there is none; the nearest names, aliases or versions are named.
         IntegrityError: the bundle is not the one that was registered.
     """
-    if Path(reference).is_dir():
-        return _local_bundle(Path(reference))
+    place = path_at(reference)
+    if isinstance(place, RemotePath):
+        return fetched_bundle(place)
+    if place.is_dir():
+        return _local_bundle(place)
     model, run = _REFERENCE.fullmatch(reference), _RUN.fullmatch(reference)
     if model is None and run is None:
         raise NotFoundError(

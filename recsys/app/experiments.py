@@ -20,6 +20,7 @@ from recsys.app.run import Run
 from recsys.app.tuned import Tuned
 from recsys.core.errors import ArgumentError, ConfigError
 from recsys.core.events import Listener
+from recsys.core.remote.path import here, path_at
 
 if TYPE_CHECKING:
     from recsys.features.propose.tables import Inference
@@ -61,24 +62,25 @@ def init(
     from recsys.core.strict_yaml import read_yaml
     from recsys.features.propose.tables import infer
     from recsys.features.tables.frames import FRAMES, path_of
+    from recsys.training.engine.run_home import local_folder
 
     if not tables:
         raise ConfigError("recsys.init() needs at least one table, the interaction log")
     if "" in [one for one in tables if isinstance(one, str)]:
         raise ArgumentError("recsys.init(): the path of a table is empty; give a file or a folder")
-    if out is not None and Path(out).exists() and not force:
+    if out is not None and path_at(out).exists() and not force:
         raise ConfigError(f"{out} exists; give force=True to overwrite it, or another out")
-    place = Path(folder).resolve() if out is None else Path(out).resolve().parent
+    place = path_at(folder).resolve() if out is None else path_at(out).resolve().parent
     if dataset is not None:
         found = _public(dataset, protocol, tables, place)
     elif protocol is not None:
         raise ConfigError("a protocol is of a public data set: name that with dataset")
     else:
-        frames = Path(folder) / FRAMES
-        paths = [Path(path_of(one, f"table{n + 1}", frames)) for n, one in enumerate(tables)]
+        frames = local_folder(folder) / FRAMES
+        paths = [path_at(path_of(one, f"table{n + 1}", frames)) for n, one in enumerate(tables)]
         found = infer(paths, relative_to=place)
     if out is not None:
-        Path(out).write_text(found.yaml)
+        path_at(out).write_text(found.yaml)
     keys = read_yaml(found.yaml, source="configuration")
     return Config(keys, folder=place, unsure=found.unsure, summary=found.summary, text=found.yaml)
 
@@ -125,7 +127,7 @@ def check(config: Given, *, html: str | Path | None = None) -> "Findings":
         from recsys.training.reports.data_page import write_data_page
 
         text = dump_config(given)
-        write_data_page(Path(html), found, title="The data", config_text=text)
+        write_data_page(path_at(html), found, title="The data", config_text=text)
     return found
 
 
@@ -172,7 +174,7 @@ def train(
     from recsys.app.training import train_planned
 
     start = Start(
-        resume=None if resume is None else Path(resume),
+        resume=None if resume is None else path_at(resume),
         warm_start=None if warm_start is None else reference_of(warm_start),
         final=final is not False,
         chosen=None if isinstance(final, bool) else reference_of(final),
@@ -231,8 +233,9 @@ def tune(
         settings = settings.model_copy(update={"training": training})
     searched = space_of(settings, settings.tune if space is None else space, "space")
     budget = Budget(trials, minutes)
+    trials_in = here(storage, "storage", "a database cannot be there")
     with printed(quiet):
-        found = search(settings, searched, budget, storage=Path(storage), name=name, seed=seed)
+        found = search(settings, searched, budget, storage=trials_in, name=name, seed=seed)
     best = with_values(settings, found.best.values)
     return Tuned(Config.of(best), found, tuple(lines(found)))
 
@@ -273,8 +276,11 @@ def tune_embedding(
 @checked
 def sync(run: InstanceOf[Run] | str | Path, *, tracking_uri: str | None = None) -> dict[str, int]:
     """Deliver to MLflow what a run could not deliver while the server was down."""
+    from recsys.training.engine.run_home import send_home
     from recsys.training.search.tracked import deliver_search
 
-    folder = run.path if isinstance(run, Run) else Path(run)
+    folder = run.path if isinstance(run, Run) else path_at(run)
+    folder = here(folder, "sync", "what was not delivered is in the run's working folder")
     delivered = deliver_search(folder, uri=tracking_uri)
+    send_home(folder)
     return {"sent": delivered.sent, "left": delivered.left}

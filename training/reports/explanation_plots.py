@@ -18,7 +18,9 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from recsys.core.atomic import whole_file
 from recsys.core.errors import ConfigError
+from recsys.core.remote.path import is_remote
 from recsys.explanation.attention_maps import AttentionMaps
 from recsys.training.explain.explanation import Explanation, RowExplanation
 from recsys.training.reports.drawing import COLOURS, INK, SOFT, STYLE, Sheet, for_both
@@ -96,7 +98,7 @@ def check_picture(path: Path) -> None:
     """
     if path.suffix not in PICTURES:
         raise ConfigError(f"--out {path}: a picture is a .png or a .svg; name it so")
-    if not path.resolve().parent.is_dir():
+    if not is_remote(path) and not path.resolve().parent.is_dir():
         raise ConfigError(
             f"--out {path}: there is no folder {path.resolve().parent}; make it first"
         )
@@ -110,7 +112,9 @@ def write_picture(path: Path, found: Explanation | RowExplanation) -> None:
         else:
             figure = _rows(found, _FILE, _PICTURE, _PAIRS)
         metadata = {"Date": None} if path.suffix == ".svg" else None
-        figure.savefig(path, dpi=150, facecolor="white", metadata=metadata)
+        kind = path.suffix.removeprefix(".")
+        with whole_file(path) as staging:
+            figure.savefig(staging, dpi=150, facecolor="white", metadata=metadata, format=kind)
 
 
 def explanation_section(found: Explanation) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from recsys.core.atomic import whole_file
 from recsys.embeddings.diagnostics import Diagnosis
 from recsys.features.bundle.measured import TEST
 from recsys.metrics.intervals import paired_difference
@@ -103,9 +104,8 @@ def write_report(
         embedding=None if embedding is None else embedding_section(embedding),
         config_text=config_text,
     )
-    draft = path.with_name(f".{path.name}.tmp")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
+    with whole_file(path) as staging:
+        staging.write_text(text, encoding="utf-8")
 
 
 def _of_validation(evaluation: Evaluation) -> str:
