@@ -9,7 +9,7 @@ from pydantic import AfterValidator
 
 from recsys.app.arguments import checked
 from recsys.bundle.directory import MANIFEST, Bundle
-from recsys.bundle.fetched import fetched_bundle
+from recsys.bundle.found import found_bundle
 from recsys.core.byte_sizes import bytes_of, size_text
 from recsys.core.errors import ConfigError, NotFoundError
 from recsys.core.remote.path import RemotePath, path_at
@@ -108,7 +108,7 @@ def verify(folder: str | Path) -> dict[str, Any]:
 
     path = shown = path_at(folder)
     if isinstance(path, RemotePath):
-        path = fetched_export(path) if (path / EXPORT_FILE).is_file() else fetched_bundle(path)
+        path = fetched_export(path) if (path / EXPORT_FILE).is_file() else found_bundle(path)
     if (path / EXPORT_FILE).exists():
         export = open_export(path)
         facts = {"model_id": export.facts["model_id"], "target": export.facts["target"]}

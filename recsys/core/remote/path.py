@@ -127,6 +127,8 @@ class RemotePath(PosixPath):
             tag = said.get("etag")
             if tag:
                 return tag.decode().strip('"')
+            if hasattr(system, "handler"):  # fsspec's
+                return f"{self} {system.handler.fs.ukey(path)}"
             (found,) = system.get_file_info([path])
             return f"{self} {found.mtime_ns} {found.size}"
 
