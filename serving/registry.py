@@ -19,9 +19,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from recsys.bundle.directory import MANIFEST, Bundle, bundles_of_run
+from recsys.bundle.directory import MANIFEST, Bundle
+from recsys.bundle.found import found_bundle
 from recsys.core.atomic import publish, remove_whole, staged_folder
 from recsys.core.errors import ConfigError, IntegrityError, NotFoundError
+from recsys.core.remote.path import RemotePath, path_at
 from recsys.core.strict import nearest
 from recsys.core.tracking_store import (
     RUN_KEY,
@@ -124,8 +126,8 @@ def resolve(reference: str, uri: str | None = None, *, cache: Path = CACHE) -> P
     """Return the folder of the bundle that `reference` means, fetched and verified.
 
     Args:
-        reference: a bundle folder, a run's folder, `models:/name@alias`, `models:/name/3`,
-            `models:/name/latest`, a run id or `runs:/id`.
+        reference: a bundle folder, a run's folder, either here or in a store (`s3://...`),
+            `models:/name@alias`, `models:/name/3`, `models:/name/latest`, a run id or `runs:/id`.
         uri: the store; default: MLFLOW_TRACKING_URI, else mlflow.db in this folder.
         cache: where bundles are kept, each in a folder named by its model id.
 
@@ -133,8 +135,9 @@ def resolve(reference: str, uri: str | None = None, *, cache: Path = CACHE) -> P
         NotFoundError: there is none; the nearest names, aliases or versions are named.
         IntegrityError: the bundle is not the one that was registered.
     """
-    if Path(reference).is_dir():
-        return _local_bundle(Path(reference))
+    place = path_at(reference)
+    if isinstance(place, RemotePath) or place.is_dir():
+        return found_bundle(place)
     model, run = _REFERENCE.fullmatch(reference), _RUN.fullmatch(reference)
     if model is None and run is None:
         raise NotFoundError(
@@ -356,18 +359,6 @@ def _check_alias(alias: str | None) -> None:
         raise ConfigError(f"alias '{alias}' is reserved by MLflow; take another, as in 'champion'")
     if not re.fullmatch(r"[\w\-]+", alias):
         raise ConfigError(f"alias '{alias}': only letters, digits, '_' and '-' are allowed")
-
-
-def _local_bundle(path: Path) -> Path:
-    """Return `path`, or the one bundle in it, or of the run's folder `path`."""
-    if (path / MANIFEST).is_file():
-        return path
-    inside = bundles_of_run(path) or [one.parent for one in path.glob(f"*/{MANIFEST}")]
-    if len(inside) != 1:
-        raise NotFoundError(
-            f"{path}: neither a bundle ({MANIFEST} is missing) nor a run's folder with one"
-        )
-    return inside[0]
 
 
 def _near_path(reference: str) -> str:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from recsys.core.distinct import distinct
 from recsys.core.errors import DataError, Row
+from recsys.core.remote.path import path_at
 from recsys.data.batch import Jagged
 from recsys.features.filters.columns import ids_like
 from recsys.features.schema import Schema
@@ -64,7 +65,7 @@ def read_ids(
     """
     form = schema.ids.items
     if isinstance(given, str | Path):
-        ids = _ids_in(Path(given), name, schema, policies, item_ids)
+        ids = _ids_in(path_at(given), name, schema, policies, item_ids)
     elif is_frame(given):
         table = to_arrow(given, name)
         if schema.item_key not in table.column_names:

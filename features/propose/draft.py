@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from recsys.core.remote.path import is_remote
 from recsys.features.kinds.feature import Feature
 from recsys.features.kinds.registry import KINDS
 from recsys.features.kinds.suggestion import Suggestion
@@ -190,8 +191,10 @@ class Draft:
         return {"path": path, "encoding": encoding} if encoding else path
 
     def _relative(self, path: str) -> str:
-        if self.relative_to is None or os.path.isabs(path):
+        if self.relative_to is None or os.path.isabs(path) or is_remote(path):
             return path
+        if is_remote(self.relative_to):  # which nothing of this machine is relative to
+            return os.path.abspath(path)
         return os.path.relpath(path, self.relative_to)
 
     def _table(self) -> str:

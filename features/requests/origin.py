@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from recsys.core.errors import DataError, Row
+from recsys.core.remote.path import path_at
 from recsys.features.tables.reading import TableFiles, table_at
 
 
@@ -33,7 +33,7 @@ class RequestOrigin:
         Raises:
             DataError: two columns have one name.
         """
-        return table_at(Path(self.name), "requests", columns)
+        return table_at(path_at(self.name), "requests", columns)
 
     @contextmanager
     def named(self, columns: Mapping[str, str], rows: NDArray[np.int64]) -> Iterator[None]:

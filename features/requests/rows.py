@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from recsys.core.errors import ConfigError, DataError
+from recsys.core.remote.path import path_at
 from recsys.data.batch import FeatureBlock
 from recsys.features.encoding.encoder import FeatureEncoder
 from recsys.features.encoding.whole_rows import WholeRows
@@ -360,7 +361,7 @@ def read_side(
 
 def as_rows(table: pa.Table, place: str = "rows") -> TableFiles:
     """Return the files that messages name for rows without a file."""
-    return table_at(Path(place), "rows", table.column_names)
+    return table_at(path_at(place), "rows", table.column_names)
 
 
 def _find(column: Cells, keys: pa.Array, side: Side) -> pa.Array:

@@ -11,6 +11,8 @@ from typing import Any
 import pyarrow as pa
 
 from recsys.core.errors import DataError
+from recsys.core.remote.faults import store_fault
+from recsys.core.remote.path import RemotePath
 
 _ARCHIVES = {b"PK\x03\x04": "a ZIP archive (or an Excel workbook)", b"\x1f\x9d": "a .Z file"}
 
@@ -25,12 +27,20 @@ class Compression:
     opened: Callable[[Path], Any]
 
 
+def _as_it_is(path: Path) -> pa.NativeFile:
+    if isinstance(path, RemotePath):
+        return path.source()
+    return pa.input_stream(str(path), compression=None)
+
+
 def _by_arrow(name: str, path: Path) -> pa.NativeFile:
+    if isinstance(path, RemotePath):
+        return pa.CompressedInputStream(path.source(), name)
     return pa.input_stream(str(path), compression=name)
 
 
 def _by_lzma(path: Path) -> pa.NativeFile:
-    return pa.input_stream(lzma.open(path))
+    return pa.input_stream(lzma.open(path.open("rb")))
 
 
 COMPRESSIONS: Mapping[str, Compression] = {
@@ -68,14 +78,13 @@ def plain_bytes(path: Path) -> Iterator[pa.NativeFile]:
         DataError: it is an archive, or its compressed bytes are damaged or cut off.
     """
     compression = compression_of(path)
-    if compression is None:
-        with pa.input_stream(str(path), compression=None) as stream:
-            yield stream
-        return
     try:
-        with compression.opened(path) as stream:
+        with _as_it_is(path) if compression is None else compression.opened(path) as stream:
             yield stream
     except (OSError, EOFError, lzma.LZMAError) as error:
+        of_store = store_fault(path, error)
+        if compression is None or of_store is not None:
+            raise of_store or error from None
         raise DataError(
             f"its {compression.name} data are damaged or cut off ({str(error).splitlines()[0]})",
             file=path,

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 
 from recsys.core.errors import ConfigError, DataError
+from recsys.core.remote.path import RemotePath
 
 _DELTA = "_delta_log"
 _HUDI = ".hoodie"
@@ -36,7 +37,7 @@ def lake_at(path: Path) -> Lake | None:
         ConfigError: the library that reads the format is not installed.
         DataError: the format, or a feature of this table, is not read; or its log is broken.
     """
-    name = _format_of(path)
+    name = format_of_lake(path)
     if name == "Delta":
         return _delta(path)
     if name:
@@ -60,19 +61,32 @@ def refuse_in_lake(root: Path, files: list[Path]) -> None:
             if folder in checked:
                 break
             checked.add(folder)
-            name = _format_of(folder)
+            name = format_of_lake(folder)
             if name:
-                raise DataError(
-                    f"a file of the {name} table {folder}, whose log says which files still count",
-                    file=file,
-                    remedy=f"give the folder {folder} itself" if name == "Delta" else _EXPORT,
-                )
+                raise lake_file(folder, file, name)
             above_root = folder != root and root not in folder.parents
             if above_root and "=" not in folder.name and folder.name != "data":
                 break
 
 
-def _format_of(folder: Path) -> str:
+def _there(folder: Path) -> set[Path] | None:
+    """Return the files below the folder of a store, asked for at once; None: of this machine."""
+    if not isinstance(folder, RemotePath):
+        return None
+    return {one.path for one in folder.entries(below=True) if one.is_file}
+
+
+def lake_file(folder: Path, file: Path, name: str) -> DataError:
+    """Return the error for a file in the folder of a lake, whose log may have taken it out."""
+    return DataError(
+        f"a file of the {name} table {folder}, whose log says which files still count",
+        file=file,
+        remedy=f"give the folder {folder} itself" if name == "Delta" else _EXPORT,
+    )
+
+
+def format_of_lake(folder: Path) -> str:
+    """Return the format of the lake that a folder is, as in "Delta"; "": it is none."""
     if (folder / _DELTA).is_dir():
         return "Delta"
     if (folder / _HUDI).is_dir():
@@ -90,7 +104,10 @@ def _delta(folder: Path) -> Lake:
     from deltalake.exceptions import DeltaError
 
     try:
-        table = DeltaTable(folder.resolve().as_uri())
+        table = DeltaTable(
+            str(folder) if isinstance(folder, RemotePath) else folder.resolve().as_uri(),
+            storage_options=_options(folder),
+        )
         _refuse_features(table, folder)
         actions = pa.table(table.get_add_actions()).to_pylist()
         version = f"delta {table.version()}"
@@ -109,8 +126,9 @@ def _delta(folder: Path) -> Lake:
         }
         for action in actions
     }
+    there = _there(folder)
     for path in files:
-        if not path.is_file():
+        if path not in there if there is not None else not path.is_file():
             raise DataError(
                 "a file of the Delta table that is not there",
                 file=path,
@@ -119,6 +137,16 @@ def _delta(folder: Path) -> Lake:
     if not files:
         raise DataError("the Delta table holds no file", file=folder, remedy="give another version")
     return Lake(dict(sorted(files.items())), version)
+
+
+def _options(folder: Path) -> dict[str, str] | None:
+    """Return what the library needs to be told of a store; the rest it takes from the environment.
+
+    A server of one's own answers to http where its address says so.
+    """
+    if not isinstance(folder, RemotePath) or not folder.endpoint.startswith("http://"):
+        return None
+    return {"allow_http": "true", "endpoint": folder.endpoint}
 
 
 def _refuse_features(table: Any, folder: Path) -> None:

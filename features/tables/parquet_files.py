@@ -1,16 +1,50 @@
 """Parquet files: their columns, and their rows a batch at a time."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys.core.errors import DataError
+from recsys.core.remote.faults import store_fault
+from recsys.core.remote.path import RemotePath
 from recsys.features.tables.sources import TableSource
 from recsys.features.tables.table_file import File, refuse_twins
 
 _BATCH_ROWS = 1 << 18
+
+
+@contextmanager
+def opened_parquet(path: Path, **how: Any) -> Iterator[pq.ParquetFile]:
+    """Open a Parquet file of this machine or of a store, where only what is asked for is fetched.
+
+    Args:
+        path: of the file.
+        how: further arguments of `pyarrow.parquet.ParquetFile`.
+
+    Raises:
+        UserError: the store refuses it, or does not answer.
+        ArrowException: it is no Parquet file.
+        OSError: it cannot be read.
+    """
+    if not isinstance(path, RemotePath):
+        with pq.ParquetFile(path, **how) as opened:
+            yield opened
+        return
+    try:
+        with path.source() as source, pq.ParquetFile(source, pre_buffer=True, **how) as opened:
+            yield opened
+    except OSError as error:
+        raise store_fault(path, error) or error from None
+
+
+def read_columns(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """Return some columns, or all, of a Parquet file that the engine wrote, here or in a store."""
+    with opened_parquet(path) as opened:
+        return opened.read(columns=columns)
 
 
 def parquet_file(path: Path, partitions: Mapping[str, str | None], declared: TableSource) -> File:
@@ -26,7 +60,7 @@ def parquet_file(path: Path, partitions: Mapping[str, str | None], declared: Tab
             remedy="leave them out under 'data'",
         )
     try:
-        with pq.ParquetFile(path) as opened:
+        with opened_parquet(path) as opened:
             names = tuple(opened.schema_arrow.names)
     except (pa.ArrowException, OSError) as error:
         raise _broken_parquet(path, error) from None
@@ -41,7 +75,7 @@ def read_parquet(file: File, columns: list[str]) -> Iterator[pa.Table]:
         DataError: the file cannot be read.
     """
     try:
-        with pq.ParquetFile(file.path, page_checksum_verification=True) as opened:
+        with opened_parquet(file.path, page_checksum_verification=True) as opened:
             rows = opened.iter_batches(
                 _BATCH_ROWS, row_groups=file.groups, columns=columns, use_threads=False
             )

@@ -6,7 +6,6 @@ broken link, a folder that cannot be listed and a file that is met twice are ref
 """
 
 import os
-import re
 from collections.abc import Iterator
 from glob import escape as glob_escape
 from glob import glob, has_magic
@@ -14,10 +13,9 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from recsys.core.errors import DataError, NotFoundError
+from recsys.core.remote.path import RemotePath, path_at
 from recsys.core.strict import nearest
 
-# Paths have lost one of the slashes in "s3://bucket".
-_REMOTE = re.compile(r"(^|/)[a-z][a-z0-9+]+:/")
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -33,6 +31,7 @@ def find_files(given: str, table: str) -> tuple[Path, list[Path]]:
             a pipe, or its name is not UTF-8.
     """
     path = literal(given)
+    assert not isinstance(path, RemotePath), "see remote_files.py"
     if path.is_file():
         _refuse_odd_name(path)
         return path.parent, [path]
@@ -45,14 +44,10 @@ def find_files(given: str, table: str) -> tuple[Path, list[Path]]:
     elif has_magic(str(path)):
         root, found = _matched(path)
     else:
-        raise _address(given, table) or _absent(path, given, table)
-    files = [file for file in found if not _is_hidden(file.relative_to(root))]
+        raise absent(path, given, table)
+    files = [file for file in found if not is_hidden(file.relative_to(root))]
     if not files:
-        what = "folder holds no data file" if path.is_dir() else "glob matches no file"
-        absent = NotFoundError(
-            f"{given}: the {table} table's {what}; correct the path under 'data'"
-        )
-        raise _address(given, table) or absent
+        raise no_files(given, table, is_folder=path.is_dir())
     for file in files:
         _refuse_odd_name(file)
     _refuse_repeated(files)
@@ -72,8 +67,11 @@ def _refuse_odd_name(path: Path) -> None:
 
 
 def literal(given: str | Path) -> Path:
-    """Return the path as it is where it exists, else with the home folder in place of `~`."""
-    path = Path(given)
+    """Return the path as it is where it exists, else with the home folder in place of `~`.
+
+    That of a store's file is its address.
+    """
+    path = path_at(given)
     if not str(given).startswith("~") or os.path.lexists(path):
         return path
     try:
@@ -91,7 +89,7 @@ def _matched(path: Path) -> tuple[Path, list[Path]]:
     above = frozenset([os.path.realpath(root)])
     for name in sorted(glob(pattern, recursive=True)):
         match = Path(name)
-        if _is_hidden(match.relative_to(root)):
+        if is_hidden(match.relative_to(root)):
             continue
         if match.is_dir():
             found |= dict.fromkeys(_walk(match, root, above))
@@ -117,7 +115,7 @@ def _walk(folder: Path, root: Path, above: frozenset[str]) -> Iterator[Path]:
             remedy="allow reading it, or move it out of the table",
         ) from None
     for entry in entries:
-        if _is_hidden(entry.relative_to(root)):
+        if is_hidden(entry.relative_to(root)):
             continue
         if entry.is_dir():
             yield from _walk(entry, root, above | {real})
@@ -151,17 +149,14 @@ def _nowhere(path: Path) -> DataError:
     )
 
 
-def _address(given: str, table: str) -> NotFoundError | None:
-    """Return the error for "s3://..." and its like; None: it is none."""
-    if not _REMOTE.search(given):
-        return None
-    return NotFoundError(
-        f"{given}: an address, and only files of this machine are read; copy the {table} table "
-        "here, or mount it, and give its path"
-    )
+def no_files(given: str, table: str, *, is_folder: bool) -> NotFoundError:
+    """Return the error for a folder or a pattern that leads to no file."""
+    what = "folder holds no data file" if is_folder else "glob matches no file"
+    return NotFoundError(f"{given}: the {table} table's {what}; correct the path under 'data'")
 
 
-def _absent(path: Path, given: str, table: str) -> NotFoundError:
+def absent(path: Path, given: str, table: str) -> NotFoundError:
+    """Return the error for a path that does not exist; the nearest name there is named."""
     there = path.parent.is_dir()
     siblings = [entry.name for entry in path.parent.iterdir()] if there else []
     hint = nearest(path.name, siblings) or ("" if there else " and neither does its folder")
@@ -183,7 +178,7 @@ def _refuse_repeated(files: list[Path]) -> None:
             )
 
 
-def _is_hidden(path: Path) -> bool:
+def is_hidden(path: Path) -> bool:
     """Spark's `_SUCCESS`, checksums and temporary folders are no data."""
     return any(part.startswith(("_", ".")) and "=" not in part for part in path.parts)
 

@@ -17,11 +17,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from recsys.core.errors import DataError, Row
+from recsys.core.remote.path import RemotePath
 from recsys.core.strict import nearest
 from recsys.features.tables.file_formats import FORMATS, format_of
 from recsys.features.tables.lakes import Lake, lake_at, refuse_in_lake
 from recsys.features.tables.paths import find_files, literal, partitions_of
 from recsys.features.tables.plain_values import plain_table
+from recsys.features.tables.remote_files import find_remote
 from recsys.features.tables.sources import Logs, LogSource, Source, TableSource, sources_of
 from recsys.features.tables.table_file import File, as_in_log, refuse_twins
 
@@ -277,8 +279,10 @@ class _Found:
 
     @classmethod
     def of(cls, source: TableSource, table: str) -> "_Found":
+        where = literal(source.path)
+        if isinstance(where, RemotePath):
+            return cls(source, *find_remote(where, source.path, table))
         try:
-            where = literal(source.path)
             lake = lake_at(where) if where.is_dir() else None
             if lake is not None:
                 return cls(source, where, list(lake.files), lake)
@@ -331,7 +335,8 @@ def table_at(path: Path, table: str, columns: Sequence[str]) -> TableFiles:
 def fingerprint(tables: Iterable[TableFiles]) -> str:
     """Return the sha256 (hex) of the bytes of all files, table by table in reading order.
 
-    What is declared of how they are read counts, too.
+    What is declared of how they are read counts, too. Of a file in a store it is the checksum that
+    the store keeps of it, not its bytes: a copy of it on this machine is another file.
     """
     digest = hashlib.sha256()
     for files in tables:
@@ -340,6 +345,9 @@ def fingerprint(tables: Iterable[TableFiles]) -> str:
         if files.version:
             digest.update(f"{files.table} {files.version}\n".encode())
         for path in files.paths:
+            if isinstance(path, RemotePath):
+                digest.update(f"{files.table} {path.version()}\n".encode())
+                continue
             # Lengths distinguish "ab" + "c" from "a" + "bc".
             digest.update(f"{files.table} {path.stat().st_size}\n".encode())
             with path.open("rb") as stream:

@@ -6,6 +6,7 @@ from recsys.app.arguments import checked
 from recsys.app.configuration import Given, config_given
 from recsys.app.starting import located
 from recsys.core.imports import on_first_use
+from recsys.core.remote.path import path_at
 from recsys.training.config.file import dump_config
 from recsys.training.families.family import Findings
 from recsys.training.jobs.check import preflight
@@ -36,5 +37,5 @@ def check(config: Given, *, html: str | Path | None = None) -> Findings:
     found = preflight(given)
     if html is not None:
         text = dump_config(given)
-        write_data_page(Path(html), found, title="The data", config_text=text)
+        write_data_page(path_at(html), found, title="The data", config_text=text)
     return found

@@ -21,7 +21,7 @@ from recsys.app.cli_recount import recount
 from recsys.app.cli_score import score
 from recsys.app.cli_similar import similar
 from recsys.app.cli_tune import tune
-from recsys.app.options import AS_JSON, CONFIG, COUNT, JSON, SEED, SET, URI
+from recsys.app.options import AS_JSON, CONFIG, COUNT, JSON, PLACE, SEED, SET, URI
 from recsys.app.ranks import wait_for_last_words
 from recsys.app.stopping import stopping_in_order
 from recsys.core.errors import UserError
@@ -97,7 +97,7 @@ def main(debug: bool) -> None:
 @main.command()
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=PLACE,
     default=Path("demo"),
     show_default=True,
     help="Folder to write to.",
@@ -154,9 +154,7 @@ def demo(
     help="TABLES is the folder of a public data set; `list` names all that are known.",
 )
 @click.option("--protocol", metavar="NAME", help="How papers split that data set.")
-@click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("recsys.yaml"), show_default=True
-)
+@click.option("--out", type=PLACE, default=Path("recsys.yaml"), show_default=True)
 @click.option("--force", is_flag=True, help="Overwrite an existing configuration.")
 def init(
     tables: tuple[str, ...], dataset: str | None, protocol: str | None, out: Path, force: bool
@@ -192,9 +190,7 @@ def init(
 @main.command()
 @CONFIG
 @SET
-@click.option(
-    "--html", type=click.Path(path_type=Path), help="Page to write: what was found, with charts."
-)
+@click.option("--html", type=PLACE, help="Page to write: what was found, with charts.")
 @JSON
 def check(config: Path, overrides: tuple[str, ...], html: Path | None, as_json: bool) -> None:
     """Validate configuration and data without training.
@@ -218,10 +214,8 @@ def check(config: Path, overrides: tuple[str, ...], html: Path | None, as_json: 
 
 
 @main.command()
-@click.argument("config", type=click.Path(path_type=Path), required=False)
-@click.option(
-    "--resume", type=click.Path(path_type=Path), metavar="RUN_DIR", help="Continue a run."
-)
+@click.argument("config", type=PLACE, required=False)
+@click.option("--resume", type=PLACE, metavar="RUN_DIR", help="Continue a run.")
 @click.option(
     "--workers",
     type=COUNT,

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import click
 
-from recsys.app.options import JSON, URI
+from recsys.app.options import JSON, PLACE, URI
 
 
 @click.command()
 @click.argument("models", nargs=-1, required=True, metavar="MODEL MODEL...")
 @click.option(
     "--on",
-    type=click.Path(path_type=Path),
+    type=PLACE,
     metavar="CONFIG",
     help="Configuration whose data, split and evaluation all get; default: the first model's.",
 )
@@ -21,7 +21,7 @@ from recsys.app.options import JSON, URI
     metavar="METRIC",
     help="Decides which model is better, as in ndcg_at_10 or auc; default: training.metric.",
 )
-@click.option("--report", type=click.Path(path_type=Path), help="HTML report to write.")
+@click.option("--report", type=PLACE, help="HTML report to write.")
 @URI
 @JSON
 def compare(

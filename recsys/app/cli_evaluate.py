@@ -5,14 +5,14 @@ from pathlib import Path
 
 import click
 
-from recsys.app.options import JSON, MODEL, URI
+from recsys.app.options import JSON, MODEL, PLACE, URI
 
 
 @click.command()
 @MODEL
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=PLACE,
     help="Report to write; default: evaluation-MODEL.html.",
 )
 @click.option(

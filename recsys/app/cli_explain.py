@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from recsys.app.options import COUNT, JSON, MODEL, URI
+from recsys.app.options import COUNT, JSON, MODEL, PLACE, URI
 
 
 @click.command()
@@ -27,7 +27,7 @@ from recsys.app.options import COUNT, JSON, MODEL, URI
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=PLACE,
     help="Picture to write, .png or .svg; default: explanation-MODEL.png.",
 )
 @URI

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from recsys.app.options import COUNT, JSON, MODEL, OTHER, URI, Finite, named_paths
+from recsys.app.options import COUNT, JSON, MODEL, OTHER, PLACE, URI, Finite, named_paths
 from recsys.core.byte_sizes import bytes_of
 
 if TYPE_CHECKING:
@@ -56,9 +56,7 @@ class ByteSize(click.ParamType[int]):
 )
 @click.option("--users", help="With --queries LOG: user attributes, where the model uses them.")
 @OTHER
-@click.option(
-    "--out", type=click.Path(path_type=Path), required=True, help="New folder to write to."
-)
+@click.option("--out", type=PLACE, required=True, help="New folder to write to.")
 @click.option(
     "--min-recall",
     type=Finite(0, 1),
@@ -141,7 +139,7 @@ def export(
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=PLACE)
 @JSON
 def verify(folder: Path, as_json: bool) -> None:
     """Check every file of an export, or of a model's bundle, against its hash.

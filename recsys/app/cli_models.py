@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from recsys.app.options import JSON, MODEL, URI, Finite
+from recsys.app.options import JSON, MODEL, PLACE, URI, Finite
 
 
 @click.command()
@@ -48,7 +48,7 @@ def register(
 )
 @click.option(
     "--on",
-    type=click.Path(path_type=Path),
+    type=PLACE,
     metavar="CONFIG",
     help="Configuration whose data, split and evaluation both get; default: the version's own.",
 )
@@ -100,7 +100,7 @@ def promote(
 
 
 @click.command()
-@click.argument("run_dir", type=click.Path(path_type=Path))
+@click.argument("run_dir", type=PLACE)
 @URI
 def sync(run_dir: Path, tracking_uri: str | None) -> None:
     """Deliver to MLflow what a run could not deliver while the server was down.

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from recsys.app.options import JSON, MODEL, URI
+from recsys.app.options import JSON, MODEL, PLACE, URI
 
 
 @click.command()
@@ -13,7 +13,7 @@ from recsys.app.options import JSON, MODEL, URI
 @click.option("--interactions", required=True, metavar="LOG", help="The whole newer log.")
 @click.option(
     "--output",
-    type=click.Path(path_type=Path),
+    type=PLACE,
     required=True,
     help="Folder to make; it then stands for the model, as that of a run does.",
 )

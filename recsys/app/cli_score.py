@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from recsys.app.engines import DEFAULT, ENGINES
-from recsys.app.options import COUNT, JSON, MODEL, OTHER, URI, named_paths
+from recsys.app.options import COUNT, JSON, MODEL, OTHER, PLACE, URI, named_paths
 from recsys.core.folders import check_folder
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ what comes before it. Lists are as long as the history; null, or no such column,
 @MODEL
 @click.option(
     "--output",
-    type=click.Path(path_type=Path),
+    type=PLACE,
     required=True,
     callback=lambda _context, _option, path: check_folder(path, "Parquet parts"),
     help="Folder to write Parquet parts to.",

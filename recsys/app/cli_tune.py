@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from recsys.app.options import CONFIG, COUNT, JSON, SEED, SET, Finite
+from recsys.app.options import CONFIG, COUNT, JSON, PLACE, SEED, SET, Finite
 from recsys.app.progress import printed
 from recsys.core.atomic import write_whole
 
@@ -47,13 +47,13 @@ def tune() -> None:
 @click.option(
     "--space",
     "space_file",
-    type=click.Path(path_type=Path),
+    type=PLACE,
     help="YAML file of what to search; default: the section tune, else what suits the model.",
 )
 @click.option("--show-space", is_flag=True, help="Print what would be searched, and stop.")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=PLACE,
     default=Path("recsys-tuned.yaml"),
     show_default=True,
     help="Configuration to write.",
@@ -61,7 +61,7 @@ def tune() -> None:
 @click.option("--force", is_flag=True, help="Overwrite it.")
 @click.option(
     "--storage",
-    type=click.Path(path_type=Path),
+    type=PLACE,
     help="SQLite file that keeps the trials; default: tune.db next to --out.",
 )
 @click.option("--name", help="Of the search in that file; default: the configuration's name.")
@@ -144,11 +144,13 @@ def _searched(
     options: dict[str, Any],
 ) -> None:
     from recsys.core.signals import Terminated
+    from recsys.training.engine.run_home import local_folder
     from recsys.training.search import tuning
     from recsys.training.search.output import lines, to_json, tuned_config
 
     out, as_json = options["out"], options["as_json"]
-    storage = options["storage"] or out.parent / "tune.db"
+    storage = options["storage"] or local_folder(out.parent) / "tune.db"
+    storage.parent.mkdir(parents=True, exist_ok=True)
     named = {"storage": storage, "name": options["name"] or path.stem, "seed": options["seed"]}
     try:
         with printed(as_json):
@@ -202,7 +204,7 @@ def _check_out(out: Path, force: bool) -> None:
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=PLACE,
     default=Path("recsys-tuned.yaml"),
     show_default=True,
     help="Configuration to write.",

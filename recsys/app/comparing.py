@@ -10,6 +10,7 @@ from recsys.app.configuration import Given, config_given
 from recsys.app.models import Reference, folder_of, reference_of
 from recsys.app.progress import printed
 from recsys.core.errors import ConfigError
+from recsys.core.remote.path import is_remote, path_at
 
 if TYPE_CHECKING:
     from recsys.training.evaluation.comparison import Comparison
@@ -79,14 +80,14 @@ def compared_on(
 
     if len(models) < 2:
         raise ConfigError("compare needs two models or more")
-    if report is not None and not Path(report).parent.is_dir():
+    if report is not None and not (is_remote(report) or Path(report).parent.is_dir()):
         raise ConfigError(f"{report}: there is no folder {Path(report).parent} for the report")
     folders = [folder_of(model, tracking_uri) for model in models]
     bundles = named([*map(reference_of, models)], folders)
     with printed(quiet):
         found = compare_bundles(bundles, on=on, source=source, data_of=data_of, metric=metric)
     if report is not None:
-        write_comparison(Path(report), found)
+        write_comparison(path_at(report), found)
     return found
 
 
@@ -117,7 +118,7 @@ def _short(reference: str, folder: Path) -> str:
     registered = re.fullmatch(r"models:/(.+)", reference)
     if registered is not None:
         return registered[1]
-    path = Path(reference)
+    path = path_at(reference)
     if not path.is_dir():
         return reference.removeprefix("runs:/")[:8]
     # A run's folder holds the folder of its bundles.

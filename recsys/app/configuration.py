@@ -11,6 +11,7 @@ from pydantic import BaseModel, InstanceOf
 from recsys.app.arguments import checked
 from recsys.core.atomic import write_whole
 from recsys.core.errors import ConfigError
+from recsys.core.remote.path import path_at
 from recsys.core.strict import nearest
 from recsys.features.tables.sources import path_words
 from recsys.training.config.experiment import ExperimentConfig
@@ -66,7 +67,7 @@ class Config:
             ConfigError: unknown keys (the nearest right one is named), wrong values.
         """
         self._keys = _with_sources(copy.deepcopy(dict(keys)))
-        self._folder = Path(folder).resolve()
+        self._folder = path_at(folder).resolve()
         self._text = text
         self.unsure, self.summary = unsure, summary
         self.experiment: ExperimentConfig = config_of(
@@ -81,7 +82,7 @@ class Config:
             NotFoundError: no such file.
             ConfigError: not YAML, unknown keys, wrong values.
         """
-        path = Path(path)
+        path = path_at(path)
         return cls(read_raw(path), folder=path.resolve().parent, text=path.read_text())
 
     @classmethod
@@ -130,7 +131,7 @@ class Config:
         Raises:
             ConfigError: the file exists, or the configuration's paths would not lead from there.
         """
-        path = Path(path)
+        path = path_at(path)
         if path.exists():
             raise ConfigError(f"{path} exists; choose another path, or remove it first")
         same_folder = path.resolve().parent == self._folder

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from recsys.app.progress import printed
 from recsys.core.errors import ArgumentError, ConfigError
+from recsys.core.remote.path import path_at
 from recsys.core.strict import nearest
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def evaluate_folder(
     from recsys.training.jobs.evaluate import evaluate_bundle
 
     with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "report.html" if report is None else Path(report)
+        path = Path(scratch) / "report.html" if report is None else path_at(report)
         with printed(quiet):
             return evaluate_bundle(folder, path, settings=settings)
 
@@ -56,7 +57,7 @@ def explain_folder(
             "explain: where, exclude and allow are of a list: give user and item with them"
         )
     if picture is not None:
-        check_picture(Path(picture))
+        check_picture(path_at(picture))
     found: Explanation | RowExplanation | ListExplanation
     with printed(quiet):
         if user is not None:
@@ -66,7 +67,7 @@ def explain_folder(
         else:
             found = explain_model(folder, max_rows=max_rows)
     if picture is not None and not isinstance(found, ListExplanation):
-        write_picture(Path(picture), found)
+        write_picture(path_at(picture), found)
     return found
 
 

@@ -6,7 +6,7 @@ done. What a caller can put right is a `recsys.UserError`.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import InstanceOf
 
@@ -18,9 +18,7 @@ from recsys.app.run import Run
 from recsys.app.tuned import Tuned
 from recsys.core.errors import ConfigError
 from recsys.core.events import Listener
-
-if TYPE_CHECKING:
-    pass
+from recsys.core.remote.path import here, path_at
 
 
 @checked
@@ -66,7 +64,7 @@ def train(
     from recsys.app.training import train_planned
 
     start = Start(
-        resume=None if resume is None else Path(resume),
+        resume=None if resume is None else path_at(resume),
         warm_start=None if warm_start is None else reference_of(warm_start),
         final=final is not False,
         chosen=None if isinstance(final, bool) else reference_of(final),
@@ -125,8 +123,9 @@ def tune(
         settings = settings.model_copy(update={"training": training})
     searched = space_of(settings, settings.tune if space is None else space, "space")
     budget = Budget(trials, minutes)
+    trials_in = here(storage, "storage", "a database cannot be there")
     with printed(quiet):
-        found = search(settings, searched, budget, storage=Path(storage), name=name, seed=seed)
+        found = search(settings, searched, budget, storage=trials_in, name=name, seed=seed)
     best = with_values(settings, found.best.values)
     return Tuned(Config.of(best), found, tuple(lines(found)))
 
@@ -167,8 +166,11 @@ def tune_embedding(
 @checked
 def sync(run: InstanceOf[Run] | str | Path, *, tracking_uri: str | None = None) -> dict[str, int]:
     """Deliver to MLflow what a run could not deliver while the server was down."""
+    from recsys.training.engine.run_home import send_home
     from recsys.training.search.tracked import deliver_search
 
-    folder = run.path if isinstance(run, Run) else Path(run)
+    folder = run.path if isinstance(run, Run) else path_at(run)
+    folder = here(folder, "sync", "what was not delivered is in the run's working folder")
     delivered = deliver_search(folder, uri=tracking_uri)
+    send_home(folder)
     return {"sent": delivered.sent, "left": delivered.left}

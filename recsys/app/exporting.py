@@ -9,8 +9,10 @@ from pydantic import AfterValidator
 
 from recsys.app.arguments import checked
 from recsys.bundle.directory import MANIFEST, Bundle
+from recsys.bundle.found import found_bundle
 from recsys.core.byte_sizes import bytes_of, size_text
 from recsys.core.errors import ConfigError, NotFoundError
+from recsys.core.remote.path import RemotePath, path_at
 
 
 def _known(name: str) -> str:
@@ -98,19 +100,25 @@ def verify(folder: str | Path) -> dict[str, Any]:
         NotFoundError: the folder is neither.
         IntegrityError: a file is missing, was changed or should not be there; it is named.
     """
-    from recsys.serving.export.manifest import EXPORT_FILE, open_export
+    from recsys.serving.export.manifest import (
+        EXPORT_FILE,
+        fetched_export,
+        open_export,
+    )
 
-    path = Path(folder)
+    path = shown = path_at(folder)
+    if isinstance(path, RemotePath):
+        path = fetched_export(path) if (path / EXPORT_FILE).is_file() else found_bundle(path)
     if (path / EXPORT_FILE).exists():
         export = open_export(path)
         facts = {"model_id": export.facts["model_id"], "target": export.facts["target"]}
-        return {"folder": str(path), **facts, "files": len(export.names()) + 1}
+        return {"folder": str(shown), **facts, "files": len(export.names()) + 1}
     if not (path / MANIFEST).exists():
         raise NotFoundError(
             f"{path}: neither an export (no {EXPORT_FILE}) nor a model's bundle (no {MANIFEST})"
         )
     bundle = Bundle.open(path)
-    return {"folder": str(path), "model_id": bundle.model_id, "files": len(bundle.names()) + 1}
+    return {"folder": str(shown), "model_id": bundle.model_id, "files": len(bundle.names()) + 1}
 
 
 def tuning_table(tuning: Mapping[str, Any]) -> str:

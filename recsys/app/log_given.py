@@ -1,8 +1,7 @@
 """The log that a command is given: a path, or a configuration that says how its logs are read."""
 
-from pathlib import Path
-
 from recsys.core.errors import ConfigError
+from recsys.core.remote.path import below, path_at
 from recsys.core.strict import parse
 from recsys.features.tables.paths import literal
 from recsys.features.tables.sources import Logs, Sources
@@ -18,7 +17,7 @@ def log_given(given: str) -> Logs:
         NotFoundError: there is no such configuration.
         ConfigError: it names no log.
     """
-    path = Path(given)
+    path = path_at(given)
     if path.suffix.lower() not in _CONFIGURATIONS:
         return given
     data = read_raw(path).get("data")
@@ -26,5 +25,5 @@ def log_given(given: str) -> Logs:
         raise ConfigError(f"{path}: names no log: data.interactions is missing")
     sources = parse(Sources, {"interactions": data["interactions"]}, source=path)
     return sources.model_copy(
-        update=sources.relocated(lambda one: str(path.parent / literal(one)))
+        update=sources.relocated(lambda one: str(below(path.parent, literal(one))))
     ).interactions

@@ -24,6 +24,7 @@ from recsys.app.lists import (
 )
 from recsys.bundle.directory import Bundle
 from recsys.core.errors import ConfigError, DataError
+from recsys.core.remote.path import path_at
 from recsys.features.bundle.files import read_description, read_metrics
 from recsys.features.pipeline.searching import PipelineSearch
 from recsys.features.requests.origin import RequestOrigin
@@ -33,6 +34,7 @@ from recsys.features.tables.reading import open_table
 from recsys.features.tables.sources import Sources, policies_with
 from recsys.serving.engines.batch import shards_of_log, shards_of_requests
 from recsys.serving.engines.relations import with_relations
+from recsys.serving.export.manifest import fetched_export
 from recsys.serving.export.query_vectors import vectors_and_gains
 from recsys.serving.export.searched import check_searches
 from recsys.serving.recommend.filters import Filters
@@ -231,7 +233,7 @@ class Model:
         """
         scorer = self._scorer
         if index is not None:
-            check_searches(scorer, Path(index))
+            check_searches(scorer, fetched_export(path_at(index)))
         key, users = scorer.schema.user_key, self._written(users)
         tables = self._asked(users, history, user_table, requests)
         made = [vectors_and_gains(scorer, scorer.encode(*one)) for one in tables]

@@ -17,6 +17,7 @@ from recsys.app.model import Model
 from recsys.app.run import Run
 from recsys.core.byte_sizes import bytes_of
 from recsys.core.events import Listener, ignore
+from recsys.core.remote.path import path_at
 
 if TYPE_CHECKING:
     from recsys.training.evaluation.results import ModelEvaluation
@@ -146,7 +147,7 @@ def score(
     how |= {"approximate": approximate, "cut": cut, "rows_per_part": rows_per_part, "where": where}
     lists = ListOptions(exclude=exclude, allow=allow, **how)
     folder = folder_of(model, tracking_uri)
-    return score_model(folder, Path(output), tables, lists, settings=settings, listener=listener)
+    return score_model(folder, path_at(output), tables, lists, settings=settings, listener=listener)
 
 
 @checked
@@ -186,7 +187,7 @@ def score_new_items(
     tables = {"interactions": history, "new_items": new_items, "users": users, **(others or {})}
     folder = folder_of(model, tracking_uri)
     how: dict[str, Any] = {"top_customers": top_customers, "settings": settings}
-    return score_audience(folder, Path(output), tables, **how)
+    return score_audience(folder, path_at(output), tables, **how)
 
 
 @checked
@@ -285,7 +286,7 @@ def export(
         tune=tune,
         memory=None if memory is None else bytes_of(memory),
     )
-    return export_model(folder_of(model, tracking_uri), to, Path(out), asked)
+    return export_model(folder_of(model, tracking_uri), to, path_at(out), asked)
 
 
 @checked
@@ -319,4 +320,5 @@ def reference_of(model: Reference) -> str:
     """Return a model as a path or a name."""
     if isinstance(model, Model):
         return str(model.path)
-    return str(model.bundle if isinstance(model, Run) else model)
+    given = model.bundle if isinstance(model, Run) else model
+    return str(path_at(given) if isinstance(given, Path) else given)

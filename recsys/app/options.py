@@ -6,12 +6,24 @@ from typing import Any
 
 import click
 
+from recsys.core.remote.path import path_at
+
+
+class Place(click.Path):
+    """A path of this machine, or the address of a store (`s3://bucket/...`)."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Return the path."""
+        return path_at(value)
+
+
+PLACE = Place()
 COUNT = click.IntRange(min=1)
 SEED = click.IntRange(min=0, max=2**32 - 1)
 """What NumPy, scikit-learn, torch and Optuna all take."""
 
 
-CONFIG = click.argument("config", type=click.Path(path_type=Path))
+CONFIG = click.argument("config", type=PLACE)
 MODEL = click.argument("model")
 
 

@@ -10,9 +10,11 @@ from recsys.app.configuration import Config
 from recsys.core.atomic import write_whole
 from recsys.core.errors import ArgumentError, ConfigError
 from recsys.core.imports import on_first_use
+from recsys.core.remote.path import path_at
 from recsys.core.strict_yaml import read_yaml
 from recsys.features.propose.tables import Inference, infer
 from recsys.features.tables.frames import FRAMES, path_of
+from recsys.training.engine.run_home import local_folder
 
 with on_first_use():
     from recsys.features.public_data.open import protocol_of, tables_of
@@ -54,19 +56,19 @@ def init(
         raise ConfigError("recsys.init() needs at least one table, the interaction log")
     if "" in [one for one in tables if isinstance(one, str)]:
         raise ArgumentError("recsys.init(): the path of a table is empty; give a file or a folder")
-    if out is not None and Path(out).exists() and not force:
+    if out is not None and path_at(out).exists() and not force:
         raise ConfigError(f"{out} exists; give force=True to overwrite it, or another out")
-    place = Path(folder).resolve() if out is None else Path(out).resolve().parent
+    place = path_at(folder).resolve() if out is None else path_at(out).resolve().parent
     if dataset is not None:
         found = _public(dataset, protocol, tables, place)
     elif protocol is not None:
         raise ConfigError("a protocol is of a public data set: name that with dataset")
     else:
-        frames = Path(folder) / FRAMES
-        paths = [Path(path_of(one, f"table{n + 1}", frames)) for n, one in enumerate(tables)]
+        frames = local_folder(folder) / FRAMES
+        paths = [path_at(path_of(one, f"table{n + 1}", frames)) for n, one in enumerate(tables)]
         found = infer(paths, relative_to=place)
     if out is not None:
-        write_whole(Path(out), found.yaml)
+        write_whole(path_at(out), found.yaml)
     keys = read_yaml(found.yaml, source="configuration")
     return Config(keys, folder=place, unsure=found.unsure, summary=found.summary, text=found.yaml)
 

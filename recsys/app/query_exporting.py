@@ -9,6 +9,7 @@ from pydantic import Field
 from recsys.app.arguments import Count, checked
 from recsys.app.models import Reference, folder_of
 from recsys.core.events import Listener, ignore
+from recsys.core.remote.path import path_at
 from recsys.features.tables.frames import lent
 from recsys.serving.export.query_encoding import EncodingSize
 from recsys.serving.export.query_vectors import QuerySources, export_queries
@@ -56,7 +57,7 @@ def export_query_vectors(
     """
     encoded = EncodingSize(fde_bits, fde_repetitions) if encoding == "fde" else None
     tables = {"queries": queries, "users": users, **others}
-    return write_query_vectors(folder_of(model, tracking_uri), Path(out), tables, encoded)
+    return write_query_vectors(folder_of(model, tracking_uri), path_at(out), tables, encoded)
 
 
 def write_query_vectors(

@@ -10,6 +10,7 @@ from recsys.app.model import Model
 from recsys.app.models import Reference, folder_of
 from recsys.app.progress import printed
 from recsys.core.folders import check_folder
+from recsys.core.remote.path import path_at
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def recount(
     from recsys.features.tables.frames import path_of
     from recsys.training.jobs.recount import recount as count_anew
 
-    folder = check_folder(Path(output), "a model")
+    folder = check_folder(path_at(output), "a model")
     source = folder_of(model, tracking_uri)
     with printed(quiet):
         log = path_of(interactions, "interactions")

@@ -36,9 +36,9 @@ class Run:
     @property
     def model(self) -> "Model":
         """The trained model, verified."""
-        from recsys.app.model import Model
+        from recsys.app.models import load
 
-        return Model(self.bundle)
+        return load(self.bundle)
 
     @property
     def metrics(self) -> dict[str, Any]:

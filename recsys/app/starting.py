@@ -95,7 +95,7 @@ def _resumed(config: ExperimentConfig | None, start: Start, run_dir: Path) -> Pl
         )
     finished = bundle_of_finished(run_dir)
     if start.final and finished is not None:
-        return Planned(final_config(None, finished))
+        return Planned(final_config(None, resolve(str(finished))))
     resumed = config_of_run(run_dir)
     if start.final and resumed.final is None:
         check_can_choose(resumed)

@@ -15,8 +15,10 @@ from recsys.core.errors import ConfigError
 from recsys.core.events import Listener
 from recsys.core.signals import Terminated
 from recsys.serving.registry import register as add_version
+from recsys.serving.registry import resolve
 from recsys.training.config.experiment import ExperimentConfig, LearnedExperiment, passes
 from recsys.training.engine.ranks import join, leave
+from recsys.training.engine.run_home import brought, home_address, leave_work, send_home
 from recsys.training.families.registry import family_of
 from recsys.training.jobs.final import final_config
 from recsys.training.jobs.runs import new_run_dir
@@ -57,7 +59,8 @@ def train_planned(
     assert run is not None, "one process is its own first rank"
     with printed(quiet):
         LOG.info(f"final training, on all rows, with what {run.path} chose")
-    final = _trained(final_config(plan.config, run.bundle), None, workers, quiet, listeners)
+    chosen = resolve(str(run.bundle), plan.config.tracking.uri)
+    final = _trained(final_config(plan.config, chosen), None, workers, quiet, listeners)
     assert final is not None, "one process is its own first rank"
     return replace(final, chosen=run)
 
@@ -88,6 +91,7 @@ def train_once(
     """
     # In a notebook without widgets tqdm, which MLflow brings, warns when it is imported.
     warnings.filterwarnings("ignore", message="IProgress not found")
+    resume = None if resume is None else brought(resume)
     world = join(config.training.device if isinstance(config, LearnedExperiment) else "cpu")
     quiet = quiet or not world.is_first
     watched = Progress(passes(config), metric=config.training.metric, quiet=quiet)
@@ -102,10 +106,11 @@ def train_once(
     leave(world)
     if result is None:
         return None
+    home = send_home(result.run_dir) or result.run_dir
     run = Run(
-        path=result.run_dir,
-        bundle=result.bundle,
-        report=result.report,
+        path=home,
+        bundle=home / result.bundle.relative_to(result.run_dir),
+        report=home / result.report.relative_to(result.run_dir),
         run_id=result.run_id,
         evaluation=result.evaluation,
     )
@@ -114,6 +119,8 @@ def train_once(
         with printed(quiet):
             version = _registered(result.bundle, name, config.tracking.uri)
         run = replace(run, version=version)
+    if home != result.run_dir:
+        leave_work(result.run_dir)
     return run
 
 
@@ -137,6 +144,7 @@ def train_in_workers(
         ConfigError: a process failed; its own message went to the terminal.
     """
     run_dir, code = launch_workers(config, resume, workers, quiet=quiet)
+    run_dir = run_dir if run_dir.is_dir() else home_address(run_dir)
     bundles = bundles_of_run(run_dir)
     if code or not bundles:
         raise ConfigError(f"{run_dir}: a process ended with exit code {code}; its message says why")
@@ -162,7 +170,7 @@ def launch_workers(
             f"model.kind: {config.model.kind} is fitted in one process: leave --workers out"
         )
     check_shards(config.embedding, workers)
-    run_dir = resume or new_run_dir(config)
+    run_dir = new_run_dir(config) if resume is None else brought(resume)
     arguments = ("--json",) if quiet else ()
     with printed(quiet=False):
         return run_dir, launch(run_dir, workers, arguments)

@@ -11,7 +11,7 @@ nothing is overwritten, and a folder under a model's id is complete: it was rena
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -37,8 +37,12 @@ class Bundle:
     manifest: Mapping[str, Any]
 
     @classmethod
-    def open(cls, path: Path) -> Self:
+    def open(cls, path: Path, shown: Path | None = None) -> Self:
         """Verify the bundle in `path`: every file's name, size and sha256, and no file more.
+
+        Args:
+            path: its folder.
+            shown: what messages call the folder, where it is a copy; None: as it is.
 
         Raises:
             NotFoundError: no such folder, or no manifest in it.
@@ -46,15 +50,16 @@ class Bundle:
         """
         manifest_path = path / MANIFEST
         if not manifest_path.is_file() or manifest_path.is_symlink():
-            raise NotFoundError(f"{path}: no bundle here (no {MANIFEST})")
-        manifest = _parse(manifest_path)
+            raise NotFoundError(f"{shown or path}: no bundle here (no {MANIFEST})")
+        said = (shown or path) / MANIFEST
+        manifest = _parse(manifest_path, said)
         model_id = _model_id(manifest)
         if manifest.get("model_id") != model_id:
             raise IntegrityError(
-                f"{manifest_path}: says model {manifest.get('model_id')}, its content is {model_id}"
+                f"{said}: says model {manifest.get('model_id')}, its content is {model_id}"
             )
         bundle = cls(path, model_id, manifest)
-        bundle._files.check()
+        replace(bundle._files, shown=shown).check()
         return bundle
 
     def names(self) -> list[str]:
@@ -102,7 +107,7 @@ class Bundle:
 
 def undated(path: Path) -> None:
     """Leave out of a bundle's manifest when it was written: a copy inside another has no date."""
-    manifest = _parse(path / MANIFEST)
+    manifest = _parse(path / MANIFEST, path / MANIFEST)
     manifest.pop("created", None)
     (path / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False))
 
@@ -137,7 +142,7 @@ def write_bundle(parent: Path, write: Callable[[Path], None], *, facts: Mapping[
         (staging / MANIFEST).write_text(text)
         target = parent / model_id
         if not target.exists():
-            publish(staging, target)
+            publish(staging, target, MANIFEST)
     Bundle.open(target)
     return target
 
@@ -149,14 +154,14 @@ def _model_id(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def _parse(path: Path) -> dict[str, Any]:
+def _parse(path: Path, shown: Path) -> dict[str, Any]:
     try:
         manifest = parse_json(read_small(path, "get the bundle again"))
         version_found, files = manifest["schema_version"], manifest["files"]
     except (ValueError, KeyError, TypeError) as error:
-        raise IntegrityError(f"{path}: not a manifest ({error!r})") from None
+        raise IntegrityError(f"{shown}: not a manifest ({error!r})") from None
     if version_found != SCHEMA_VERSION or not well_formed(files):
         raise IntegrityError(
-            f"{path}: manifest of version {version_found}; this engine reads {SCHEMA_VERSION}"
+            f"{shown}: manifest of version {version_found}; this engine reads {SCHEMA_VERSION}"
         )
     return dict(manifest)

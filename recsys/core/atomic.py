@@ -1,5 +1,8 @@
 """Files and folders that are there whole or not at all: write aside, flush, rename.
 
+At the address of a store nothing can be renamed: what is written aside on this machine is sent, and
+of a folder the file that says that it is whole comes last.
+
 What is written aside is called `.<name>.<machine>-<process>`, in other threads than the main one
 with the thread's number. A kill leaves it; the next who writes under that name removes what
 processes of this machine left that are gone.
@@ -16,6 +19,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from recsys.core.remote.moving import send_file, send_folder
+from recsys.core.remote.path import RemotePath
 from recsys.core.system_errors import with_path
 
 _MACHINE = re.sub(r"[^A-Za-z0-9-]", "-", platform.node()) or "machine"
@@ -30,6 +35,12 @@ def whole_file(path: Path) -> Iterator[Path]:
     A link stays, the file that it leads to is written; so stay the permissions of a file that is
     there. To a device or a pipe the content is copied.
     """
+    if isinstance(path, RemotePath):
+        with tempfile.TemporaryDirectory(prefix="recsys-") as scratch:
+            copy = Path(scratch) / path.name
+            yield copy
+            send_file(copy, path)
+        return
     if _is_stream(path):
         with _copied_to(path) as staging:
             yield staging
@@ -72,7 +83,14 @@ def _copied_to(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def staged_folder(parent: Path, name: str) -> Iterator[Path]:
-    """Yield an empty folder in `parent` that is removed on an error, and by `publish` renamed."""
+    """Yield an empty folder in `parent` that is removed on an error, and by `publish` renamed.
+
+    Where `parent` is the address of a store, one of this machine that `publish` sends.
+    """
+    if isinstance(parent, RemotePath):
+        with tempfile.TemporaryDirectory(prefix="recsys-") as scratch:
+            yield Path(scratch)
+        return
     parent.mkdir(parents=True, exist_ok=True)
     staging = _aside(parent / name)
     staging.mkdir()
@@ -87,12 +105,21 @@ def staged_folder(parent: Path, name: str) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def publish(staging: Path, target: Path) -> None:
+def publish(staging: Path, target: Path, last: str = "") -> None:
     """Flush every file under `staging` and rename it to `target`, which must not exist.
+
+    Args:
+        staging: of `staged_folder`.
+        target: the name that the folder gets.
+        last: the file that says that it is whole: sent after all others to the address of a store.
 
     Raises:
         OSError: `target` exists and is not empty.
+        UserError: the store refuses it.
     """
+    if isinstance(target, RemotePath):
+        send_folder(staging, target, last)
+        return
     for folder, _, names in os.walk(staging):
         for name in names:
             sync(Path(folder) / name)

@@ -25,7 +25,7 @@ class UserError(ValueError):
     """Something the caller can put right; the message says what came and what to do.
 
     `exit_code` is that of the command line: 2 usage or configuration, 3 data, 4 not found,
-    5 integrity, 6 not promoted, as it is not better.
+    5 integrity, 6 not promoted, as it is not better, 69 a store does not answer.
     """
 
     exit_code = 2
@@ -176,6 +176,12 @@ class IntegrityError(UserError):
     """Bytes are not those that were written, or two artefacts do not belong together."""
 
     exit_code = 5
+
+
+class StoreError(UserError):
+    """A store of files did not answer; the same may well succeed later."""
+
+    exit_code = 69
 
 
 class NotBetterError(UserError):

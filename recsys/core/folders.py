@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from recsys.core.errors import ConfigError
+from recsys.core.remote.path import RemotePath
 
 FILE_SUFFIXES = frozenset(
     {
@@ -26,7 +27,10 @@ def check_folder(path: Path, holds: str) -> Path:
 
     Raises:
         ConfigError: a file is there, or the name ends as those of files do.
+        NotFoundError: it is the address of a store that has no such bucket.
     """
+    if isinstance(path, RemotePath):
+        path.check_bucket()
     if path.is_dir():
         return path
     if path.exists():

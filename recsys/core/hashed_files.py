@@ -25,13 +25,15 @@ class HashedFiles:
     """The files that the manifest of a folder lists.
 
     path: the folder. entries: the list. manifest: the name of the manifest in the folder. called:
-    what messages call such a folder: "bundle".
+    what messages call such a folder: "bundle". shown: where its files are for messages, of a copy
+    the original; None: at `path`.
     """
 
     path: Path
     entries: Sequence[Entry]
     manifest: str
     called: str
+    shown: Path | None = None
 
     def names(self) -> list[str]:
         """Return the files' names, in the order of the list."""
@@ -70,12 +72,16 @@ class HashedFiles:
         listed = set(self.names()) | {self.manifest}
         for name in listed:
             if not _NAME.fullmatch(name):
-                raise IntegrityError(f"{self.path}: the manifest lists a bad name, {name!r}")
+                raise IntegrityError(f"{self._at()}: the manifest lists a bad name, {name!r}")
         for path in _below(self.path):
+            name = path.relative_to(self.path).as_posix()
             if path.is_symlink():
-                raise IntegrityError(f"{path}: a link inside the {self.called}")
-            if path.is_file() and path.relative_to(self.path).as_posix() not in listed:
-                raise IntegrityError(f"{path}: not a file of this {self.called}")
+                raise IntegrityError(f"{self._at(name)}: a link inside the {self.called}")
+            if path.is_file() and name not in listed:
+                raise IntegrityError(f"{self._at(name)}: not a file of this {self.called}")
+
+    def _at(self, name: str = "") -> Path:
+        return (self.shown or self.path) / name
 
     def _hash_file(self, name: str) -> tuple[int, str]:
         path = self.path / name
@@ -83,12 +89,12 @@ class HashedFiles:
             refuse_irregular(path, f"get the {self.called} again")
             return hash_of(path)
         except FileNotFoundError:
-            raise IntegrityError(f"{path}: missing from the {self.called}") from None
+            raise IntegrityError(f"{self._at(name)}: missing from the {self.called}") from None
 
     def _check(self, entry: Entry, found: tuple[int, str]) -> None:
         if found != (entry["bytes"], entry["sha256"]):
             raise IntegrityError(
-                f"{self.path / entry['path']}: {found[0]} bytes with sha256 {found[1][:12]}..., "
+                f"{self._at(entry['path'])}: {found[0]} bytes with sha256 {found[1][:12]}..., "
                 f"the manifest says {entry['bytes']} bytes with {str(entry['sha256'])[:12]}...: "
                 f"the file was changed after it was written; get the {self.called} again"
             )

@@ -27,17 +27,18 @@ def self_hashed(facts: Mapping[str, Any]) -> bytes:
     return _HEAD % hashlib.sha256(rest).hexdigest().encode() + rest
 
 
-def read_self_hashed(path: Path, again: str) -> dict[str, Any]:
+def read_self_hashed(path: Path, again: str, shown: Path | None = None) -> dict[str, Any]:
     """Return the facts of a file, once its bytes are those that its first lines name.
 
     Args:
         path: the file.
         again: how to get it once more, for messages: "export the model again".
+        shown: what messages call the file, where it is a copy; None: as it is.
 
     Raises:
         IntegrityError: it is not what was written.
     """
-    data = read_small(path, again)
+    data, said_of = read_small(path, again), shown or path
     rest = data[_HEAD_BYTES:]
     found = hashlib.sha256(rest).hexdigest().encode()
     if data[:_HEAD_BYTES] == _HEAD % found:
@@ -49,9 +50,10 @@ def read_self_hashed(path: Path, again: str) -> dict[str, Any]:
     said = data[:_HEAD_BYTES].decode(errors="replace").split('"')
     if len(said) < 4 or said[1] != "sha256":
         raise IntegrityError(
-            f"{path}: no sha256 of itself: it was changed, or an earlier engine wrote it; {again}"
+            f"{said_of}: no sha256 of itself: it was changed, or an earlier engine wrote it; "
+            f"{again}"
         )
     raise IntegrityError(
-        f"{path}: its content has sha256 {found[:12].decode()}..., it says {said[3][:12]}...: "
+        f"{said_of}: its content has sha256 {found[:12].decode()}..., it says {said[3][:12]}...: "
         f"the file was changed after it was written; {again}"
     )

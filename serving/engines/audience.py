@@ -27,6 +27,7 @@ from recsys.core.atomic import whole_file
 from recsys.core.errors import ConfigError, DataError
 from recsys.core.events import Listener, ignore
 from recsys.features.requests.rows import read_side
+from recsys.features.tables.parquet_files import read_columns
 from recsys.features.tables.reading import fingerprint, open_table
 from recsys.models.retrieval import query_vectors
 from recsys.retrieval.index.exact import ExactVectors
@@ -135,7 +136,7 @@ def score_new_items(
     gathered = _Audience(new.ids, top_customers)
     unknown = UnknownItems()
     for shard in shards.parts:
-        table = pq.read_table(output / CUSTOMERS / shard.name)
+        table = read_columns(output / CUSTOMERS / shard.name)
         unknown.add(table)
         gathered.add(table)
     audience = gathered.table(scorer.schema.item_key, calibration.new)

@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from recsys.core.errors import ConfigError, DataError, Row
 from recsys.core.events import Listener, ignore
+from recsys.core.remote.path import RemotePath
 from recsys.features.requests.origin import RequestOrigin
 from recsys.features.requests.steps import refuse_unknown_columns
 from recsys.features.requests.table import require_columns
 from recsys.features.tables.id_forms import written_column, written_like
+from recsys.features.tables.parquet_files import opened_parquet, read_columns
 from recsys.features.tables.plain_values import plain_table
 from recsys.features.tables.reading import open_table, table_at
 from recsys.features.tables.sources import Sources, path_words
@@ -67,7 +68,7 @@ def score_to_parquet(
     there = write_parts(output, job, parts, listener)
     tally = Tally()
     for shard in shards.parts:
-        tally.add(pq.read_table(output / shard.name, columns=["reason"]))
+        tally.add(read_columns(output / shard.name, ["reason"]))
     summary = Summary.of(
         tally,
         scorer,
@@ -134,25 +135,37 @@ def shards_of_requests(scorer: Scorer, given: str, *, with_history: bool = True)
     digest = hashlib.sha256()
     keys: list[pa.ChunkedArray] = []
     for number, path in enumerate(paths):
-        file = pq.ParquetFile(path)
-        if with_history:
-            _check_columns(scorer, path, file.schema_arrow.names)
-        with path.open("rb") as whole:
-            digest.update(hashlib.file_digest(whole, "sha256").digest())
-        read = plain_table(file.read(columns=[key]))
+        with opened_parquet(path) as file:
+            if with_history:
+                _check_columns(scorer, path, file.schema_arrow.names)
+            read = plain_table(file.read(columns=[key]))
+            sizes = [file.metadata.row_group(one).num_rows for one in range(file.num_row_groups)]
+        digest.update(_content_mark(path))
         own = written_column(read, key, scorer.schema.ids.users)
         keys.append(own.column(key))
         first = 0
-        for group in range(file.num_row_groups):
+        for group, size in enumerate(sizes):
             name = f"part-{number:05d}-{group:05d}.parquet"
             parts.append(Shard(name, _group_reader(path, group), RequestOrigin(str(path), first)))
-            first += file.metadata.row_group(group).num_rows
+            first += size
     _refuse_repeated(paths, keys, key)
     return Shards(tuple(parts), digest.hexdigest())
 
 
+def _content_mark(path: Path) -> bytes:
+    """Return the hash of a file's content, of one in a store the checksum that is kept there."""
+    if isinstance(path, RemotePath):
+        return path.version().encode()
+    with path.open("rb") as whole:
+        return hashlib.file_digest(whole, "sha256").digest()
+
+
 def _group_reader(path: Path, group: int) -> Callable[[], pa.Table]:
-    return lambda: pq.ParquetFile(path).read_row_group(group)
+    def read() -> pa.Table:
+        with opened_parquet(path) as file:
+            return file.read_row_group(group)
+
+    return read
 
 
 def _check_columns(scorer: Scorer, path: Path, names: list[str]) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from recsys.core.errors import DataError
 from recsys.core.events import Listener, ignore
+from recsys.features.tables.parquet_files import opened_parquet, read_columns
 from recsys.features.tables.reading import TableFiles, fingerprint, open_table, table_at
 from recsys.serving.engines.parts import mark_done, write_parts
 from recsys.serving.recommend.rows import PROBABILITY, ROW, RowScorer
@@ -68,7 +68,7 @@ def score_rows(
     there = write_parts(output, job, parts, listener)
     total, rows = 0.0, 0
     for name in parts:
-        column = pq.read_table(output / name, columns=[PROBABILITY]).column(0)
+        column = read_columns(output / name, [PROBABILITY]).column(0)
         rows += len(column)
         total += pc.sum(column).as_py() or 0.0
     summary = RowSummary(str(output), model_id, len(parts), there, rows, total / max(rows, 1))
@@ -81,7 +81,7 @@ def _parts(scorer: RowScorer, files: TableFiles) -> dict[str, Callable[[], pa.Ta
     parts: dict[str, Callable[[], pa.Table]] = {}
     first = 0
     for number, path in enumerate(files.paths):
-        with pq.ParquetFile(path) as opened:
+        with opened_parquet(path) as opened:
             place = table_at(path, "rows", opened.schema_arrow.names)
             sizes = [opened.metadata.row_group(g).num_rows for g in range(opened.num_row_groups)]
         scorer.rows.require(place)
@@ -109,7 +109,7 @@ def _reader(
 
     def read() -> pa.Table:
         try:
-            with pq.ParquetFile(files.paths[0], page_checksum_verification=True) as opened:
+            with opened_parquet(files.paths[0], page_checksum_verification=True) as opened:
                 table = opened.read_row_group(group, columns=columns)
         except (pa.ArrowException, OSError) as error:
             reason = str(error).splitlines()[0]

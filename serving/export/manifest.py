@@ -13,13 +13,15 @@ Example:
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from recsys.core.errors import IntegrityError, NotFoundError
 from recsys.core.hashed_files import HashedFiles, entries_of, well_formed
+from recsys.core.remote.cached import fetched_folder
+from recsys.core.remote.path import RemotePath
 from recsys.core.self_hashed import read_self_hashed, self_hashed
 
 EXPORT_FILE = "export.json"
@@ -69,10 +71,14 @@ def write_manifest(folder: Path, target: str, facts: Mapping[str, Any]) -> None:
     (folder / EXPORT_FILE).write_bytes(self_hashed(manifest))
 
 
-def open_export(folder: Path) -> Export:
+def open_export(folder: Path, shown: Path | None = None) -> Export:
     """Verify the export in `folder`: its manifest, every file's size and sha256, no file more.
 
     Nothing is parsed before its bytes were verified.
+
+    Args:
+        folder: of the export.
+        shown: what messages call the folder, where it is a copy; None: as it is.
 
     Raises:
         NotFoundError: no such folder, or no export.json in it.
@@ -80,19 +86,39 @@ def open_export(folder: Path) -> Export:
     """
     path = folder / EXPORT_FILE
     if not path.is_file() or path.is_symlink():
-        raise NotFoundError(f"{folder}: no export here (no {EXPORT_FILE})")
-    export = Export(folder, _parsed(path))
-    export._files.check()
+        raise NotFoundError(f"{shown or folder}: no export here (no {EXPORT_FILE})")
+    export = Export(folder, _parsed(path, (shown or folder) / EXPORT_FILE))
+    replace(export._files, shown=shown).check()
     return export
 
 
-def _parsed(path: Path) -> dict[str, Any]:
+def fetched_export(folder: Path) -> Path:
+    """Return the folder of an export: one in a store is fetched and verified first.
+
+    Raises:
+        NotFoundError: there is none.
+        IntegrityError: a file in the store is not what was written; it is named.
+    """
+    if not isinstance(folder, RemotePath):
+        return folder
+    if not (folder / EXPORT_FILE).is_file():
+        raise NotFoundError(f"{folder}: no export here (no {EXPORT_FILE})")
+    return fetched_folder(folder, EXPORT_FILE, _name_of)
+
+
+def _name_of(folder: Path, shown: Path) -> str:
+    open_export(folder, shown)
+    return shown.name
+
+
+def _parsed(path: Path, shown: Path) -> dict[str, Any]:
     """Return what the manifest says, once its bytes are those that its first lines name."""
-    manifest = read_self_hashed(path, "export the model again, or get the export again")
+    again = "export the model again, or get the export again"
+    manifest = read_self_hashed(path, again, shown)
     written, files = manifest.get("schema_version"), manifest.get("files")
     if written != SCHEMA_VERSION or not well_formed(files):
         raise IntegrityError(
-            f"{path}: manifest of version {written}; this engine reads {SCHEMA_VERSION}: update "
+            f"{shown}: manifest of version {written}; this engine reads {SCHEMA_VERSION}: update "
             "the engine, or export the model again"
         )
     return manifest

@@ -18,7 +18,7 @@ from recsys.core.folders import check_folder
 from recsys.data.batch import FeatureBlock, FeatureLayout
 from recsys.features.bundle.files import ROW_PROBE, read_row_probe
 from recsys.features.bundle.rows import RowModel
-from recsys.serving.export.manifest import write_manifest
+from recsys.serving.export.manifest import EXPORT_FILE, write_manifest
 from recsys.serving.export.onnx_graph import OPSET, graph_inputs, libraries, write_onnx
 from recsys.serving.export.page import write_graph_page
 
@@ -126,7 +126,7 @@ def export_onnx(bundle: Path, out: Path) -> dict[str, Any]:
         (staging / FACTS_FILE).write_text(json.dumps({**facts, "columns": columns}, indent=1))
         write_graph_page(staging, "an ONNX graph", _USE, facts | {"holds": _holds(staging)})
         write_manifest(staging, ONNX, facts)
-        publish(staging, out.resolve())
+        publish(staging, out.resolve(), EXPORT_FILE)
     return {"out": str(out), **facts}
 
 

@@ -73,7 +73,7 @@ def export_query_tower(bundle: Path, out: Path) -> dict[str, Any]:
         how |= {} if scorer.memory is None else {"memory": NO_MEMORY}
         (staging / PAGE_FILE).write_text(page_of(scorer, columns, facts, probe.slice(0, 1)))
         write_manifest(staging, ONNX, how)
-        publish(staging, out.resolve())
+        publish(staging, out.resolve(), EXPORT_FILE)
     return {"out": str(out), **facts}
 
 

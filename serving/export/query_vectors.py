@@ -124,7 +124,7 @@ def export_queries(
         how = {"queries": how_to_ask(scorer, encoding), **facts_of}
         how |= {} if scorer.memory is None else {"memory": NO_MEMORY}
         write_manifest(staging, "queries", how)
-        publish(staging, out.resolve())
+        publish(staging, out.resolve(), EXPORT_FILE)
     return {"out": str(out), **facts_of}
 
 

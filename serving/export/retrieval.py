@@ -22,7 +22,7 @@ from recsys.retrieval.index.protocol import IndexRequest
 from recsys.retrieval.index.reduced import ReductionSize
 from recsys.retrieval.index.registry import AUTO, BACKENDS, kinds_by_export
 from recsys.retrieval.muvera import FixedDimensionalEncoding
-from recsys.serving.export.manifest import write_manifest
+from recsys.serving.export.manifest import EXPORT_FILE, write_manifest
 from recsys.serving.export.page import write_page
 from recsys.serving.export.payload import payload_of
 from recsys.serving.export.query_encoding import (
@@ -102,7 +102,7 @@ def export_index(
         how |= {} if reduced is None else {"short_vectors": how_to_shorten(facts)}
         write_page(staging, writer.page(content, facts), content, how)
         write_manifest(staging, target or BACKENDS[facts["kind"]].export_name, how)
-        publish(staging, out.resolve())
+        publish(staging, out.resolve(), EXPORT_FILE)
     return {"out": str(out), "model_id": scorer.bundle.model_id, **facts}
 
 

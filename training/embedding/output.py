@@ -1,9 +1,9 @@
 """What a study of the embedding leaves: a table to read, a configuration, a run in MLflow."""
 
 from datetime import datetime
-from pathlib import Path
 
 from recsys.core.atomic import write_whole
+from recsys.core.remote.path import path_at
 from recsys.training.config.experiment import ExperimentConfig, LearnedExperiment
 from recsys.training.config.file import dump_config
 from recsys.training.embedding.study import Study, study
@@ -26,7 +26,7 @@ def tracked_study(
         ConfigError: as `recsys.training.embedding.study.study` does; nothing is left behind.
     """
     found = study(config, lookups=lookups, epochs=epochs, max_lookups=max_lookups)
-    run_dir = Path(config.output) / f"embedding-study-{datetime.now():%Y%m%d-%H%M%S-%f}"
+    run_dir = path_at(config.output) / f"embedding-study-{datetime.now():%Y%m%d-%H%M%S-%f}"
     run_dir.mkdir(parents=True)
     write_whole(run_dir / PLAN_FILE, tuned_config(config, found))
     tracker = start_run(

@@ -29,6 +29,7 @@ from recsys.embeddings.shards_on_disk import load_table, save_table
 from recsys.embeddings.table import Table
 from recsys.training.engine.averaging import WeightAverage
 from recsys.training.engine.ranks import ALONE, World
+from recsys.training.engine.run_home import send_checkpoint
 
 _PREFIX = "step-"
 _AGAIN = "start the training anew"
@@ -135,6 +136,8 @@ class Checkpoints:
                 publish(staging, target)
                 self._drop_old(state)
             self.world.wait()
+        if self.world.is_first:
+            send_checkpoint(self.folder)
         return target
 
     def _list(self, folder: Path, written: Sequence[Path]) -> list[dict[str, Any]]:

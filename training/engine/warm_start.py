@@ -18,6 +18,7 @@ from recsys.bundle.directory import bundles_of_run
 from recsys.bundle.transfer import transferred
 from recsys.bundle.weights import load_tensors, save_optimizer_state
 from recsys.core.errors import ConfigError
+from recsys.core.remote.path import path_at
 from recsys.embeddings.growth import regrown, share_blended
 from recsys.embeddings.plan import EmbeddingPlan
 from recsys.embeddings.table import Table, initial_rows
@@ -52,7 +53,7 @@ def open_earlier(config: LearnedExperiment) -> Earlier | None:
     """
     if config.warm_start is None:
         return None
-    found = ModelBundle.read(_bundle_in(Path(config.warm_start)))
+    found = ModelBundle.read(_bundle_in(path_at(config.warm_start)))
     bundle, described = found.bundle, found.description
     if described.kind != config.model.kind:
         raise ConfigError(

@@ -8,6 +8,7 @@ from typing import Any
 
 from recsys.core.errors import ConfigError
 from recsys.core.key_tree import accepts, key_tree
+from recsys.core.remote.path import below
 from recsys.core.strict import Misfit, Written, listed, nearest, parse
 from recsys.features.tables.paths import literal
 from recsys.features.tables.sources import Sources
@@ -76,10 +77,10 @@ def config_of(raw: dict[str, Any], *, source: object, folder: Path) -> Experimen
     config = parse_config(raw, source=source)
     update: dict[str, Any] = {"data": _resolved(config.data, folder)}
     earlier = start_of(config)
-    if earlier is not None and (folder / earlier).is_dir():
-        update["warm_start"] = str(folder / earlier)
-    if config.final is not None and (folder / config.final).is_dir():
-        update["final"] = str(folder / config.final)
+    if earlier is not None and below(folder, earlier).is_dir():
+        update["warm_start"] = str(below(folder, earlier))
+    if config.final is not None and below(folder, config.final).is_dir():
+        update["final"] = str(below(folder, config.final))
     return config.model_copy(update=update).settled(folder)
 
 
@@ -185,4 +186,5 @@ def _kinds_with(own: Family[Any], place: tuple[str, ...]) -> list[str]:
 
 def _resolved(sources: Sources, folder: Path) -> Sources:
     """Relative paths are relative to the configuration file."""
-    return sources.model_copy(update=sources.relocated(lambda path: str(folder / literal(path))))
+    moved = sources.relocated(lambda path: str(below(folder, literal(path))))
+    return sources.model_copy(update=moved)

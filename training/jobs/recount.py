@@ -1,7 +1,6 @@
 """The job behind `recsys recount`: a trained model with what it counts taken from a newer log."""
 
 import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ import pyarrow as pa
 
 from recsys.bundle.directory import RUN_BUNDLES, bundles_of_run
 from recsys.core.errors import ConfigError, NotFoundError
+from recsys.core.remote.path import path_at
 from recsys.features.bundle.files import (
     read_request_probe,
     write_config,
@@ -112,7 +112,7 @@ def _on(opened: OpenedModel, log: str, *, unknown: bool) -> OpenedModel:
     unknown: whether rows of items that the model does not know were left out, as they are to be
     where it is evaluated.
     """
-    data = opened.config.data.model_copy(update={"interactions": os.path.abspath(log)})
+    data = opened.config.data.model_copy(update={"interactions": str(path_at(log).absolute())})
     left_out = {"unknown_items": "drop"} if unknown else {}
     changes = {"data": data, "policies": opened.policies.model_copy(update=left_out)}
     return replace(opened, config=opened.config.model_copy(update=changes))

@@ -1,6 +1,7 @@
 """A run of a training: its folder, what it leaves, and its tracking."""
 
 import logging
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,12 +12,14 @@ from recsys.bundle.directory import bundles_of_run
 from recsys.core.atomic import write_whole
 from recsys.core.errors import ConfigError, NotFoundError
 from recsys.core.events import Event, PointLogged
+from recsys.core.remote.path import RemotePath, path_at
 from recsys.core.signals import Terminated
 from recsys.core.system_errors import system_error
 from recsys.features.tables.sources import log_name
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.config.file import dump_config
 from recsys.training.engine.checkpoint import Checkpoints
+from recsys.training.engine.run_home import begin_at, home_address
 from recsys.training.evaluation.results import ModelEvaluation
 from recsys.training.families.family import OpenedData
 from recsys.training.families.load import load_config
@@ -107,13 +110,20 @@ def _tracked(
 
 def _say_how_it_continues(about: OpenedData, run_dir: Path) -> None:
     if not about.given.is_source:  # else the pipeline's run says how all of it continues
-        LOG.info(f"stopped; continue with: recsys train --resume {run_dir}")
+        LOG.info(f"stopped; continue with: recsys train --resume {home_address(run_dir)}")
 
 
 def new_run_dir(config: ExperimentConfig) -> Path:
-    """Create the folder of a new run, with the configuration in it."""
-    parent = Path(config.output)
+    """Create the folder of a new run, with the configuration in it.
+
+    Where `output` is in a store, the working folder of one that is there (`run_home`).
+    """
+    parent = path_at(config.output)
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    if isinstance(parent, RemotePath):
+        # Nobody can see there whether another one takes the same name.
+        name = f"{config.model.kind}-{stamp}-{uuid.uuid4().hex[:4]}"
+        return begin_at(parent / name, dump_config(config))
     for suffix in ("", *(f"-{number}" for number in range(2, 1000))):
         run_dir = parent / f"{config.model.kind}-{stamp}{suffix}"
         try:

@@ -26,6 +26,7 @@ from recsys.training.engine.loop import fit
 from recsys.training.engine.machine import keep_freed_memory, peak_memory_mib, pick_device
 from recsys.training.engine.parts import plain_table
 from recsys.training.engine.ranks import World, ranks_here
+from recsys.training.engine.run_home import local_folder
 from recsys.training.engine.warm_start import open_earlier, start_from
 from recsys.training.evaluation.evaluate import ExtraRankers
 from recsys.training.families.chosen import facts_of_final, open_chosen
@@ -133,7 +134,7 @@ def _learn(
     )
     check_disk(
         config.embedding,
-        resume or Path(config.output),
+        resume or local_folder(config.output),
         copies=int(config.training.average_epochs > 0),
     )
     run_dir = Path(world.tell(str(resume or (new_run_dir(config) if world.is_first else ""))))

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from recsys.core.atomic import whole_file
 from recsys.core.errors import ConfigError
+from recsys.core.remote.path import is_remote
 from recsys.explanation.attention_maps import AttentionMaps
 from recsys.training.explain.explanation import Explanation, RowExplanation
 from recsys.training.reports.drawing import COLOURS, INK, SOFT, STYLE, Sheet, for_both
@@ -97,7 +98,7 @@ def check_picture(path: Path) -> None:
     """
     if path.suffix not in PICTURES:
         raise ConfigError(f"--out {path}: a picture is a .png or a .svg; name it so")
-    if not path.resolve().parent.is_dir():
+    if not is_remote(path) and not path.resolve().parent.is_dir():
         raise ConfigError(
             f"--out {path}: there is no folder {path.resolve().parent}; make it first"
         )

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from recsys.core.remote.path import is_remote
 from recsys.training.config.experiment import ExperimentConfig
 from recsys.training.config.file import dump_config
 from recsys.training.search.space import to_raw, with_values
@@ -115,7 +116,7 @@ def _relative(config: ExperimentConfig, here: Path, folder: Path) -> Any:
     """Paths relative to the first configuration stay relative to it; others are as they are."""
 
     def shown(path: str) -> str:
-        if not Path(path).is_relative_to(folder.resolve()):
+        if is_remote(path) or not Path(path).is_relative_to(folder.resolve()):
             return path
         return os.path.relpath(path, here)
 

@@ -16,6 +16,7 @@ from typing import Any
 from recsys.core.events import Event, PointLogged
 from recsys.core.tracking_store import JOURNAL, sqlite_path, store_uri
 from recsys.training.config.experiment import ExperimentConfig
+from recsys.training.engine.run_home import local_folder
 from recsys.training.jobs.runs import TrackingListener
 from recsys.training.search.store import INTERRUPTED, Tried
 from recsys.training.tracking.background import (
@@ -44,7 +45,7 @@ class SearchTracking:
     ) -> None:
         self.config = config
         stamp = f"{datetime.now():%Y%m%d-%H%M%S-%f}"
-        self.run_dir = folder or Path(config.output) / f"tune-{name}-{stamp}"
+        self.run_dir = folder or local_folder(config.output) / f"tune-{name}-{stamp}"
         self.run_dir.mkdir(parents=True, exist_ok=True)
         self.uri = store_uri(config.tracking.uri) if config.tracking.enabled else None
         self.tracker = start_run(

@@ -21,6 +21,7 @@ from recsys.core.signals import Terminated
 from recsys.features.tables.sources import log_name
 from recsys.training.config.experiment import ExperimentConfig, passes
 from recsys.training.config.ranges import Space
+from recsys.training.engine.run_home import local_folder
 from recsys.training.families.registry import family_of
 from recsys.training.search.space import to_raw, values_of, with_values
 from recsys.training.search.stopping import stoppable
@@ -191,7 +192,7 @@ class _Search:
             LOG.info(f"continuing the search '{self.name}': {ended} trials are there")
         why = self._why_not_another()
         if why:
-            return self._found(why, self._run_dir() or Path(self.config.output))
+            return self._found(why, self._run_dir() or local_folder(self.config.output))
         kernel: Any = self.store.recall(_KERNEL)
         data = trial_data(self.config, kernel)
         self.store.check_data(data.job.fingerprint)

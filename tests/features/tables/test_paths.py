@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recsys.core.errors import DataError, NotFoundError
+from recsys.core.errors import ConfigError, DataError, NotFoundError
 from recsys.features.tables.paths import find_files, partitions_of
 from recsys.features.tables.reading import open_table
 
@@ -116,10 +116,10 @@ def test_names_that_no_library_opens(tmp_path: Path) -> None:
         open_table(str(tmp_path / ("x" * 300)), "log")
 
 
-@pytest.mark.parametrize("given", ["s3://bucket/log.parquet", "https://host/log.csv", "x/gs:/b/*"])
-def test_an_address_is_no_path(given: str) -> None:
-    with pytest.raises(NotFoundError, match="an address, and only files of this machine are read"):
-        found(given)
+@pytest.mark.parametrize("given", ["odd://bucket/log.parquet", "odd://host/*"])
+def test_an_address_of_no_store(given: str) -> None:
+    with pytest.raises(ConfigError, match="odd://.*: no kind of store that is known"):
+        open_table(given, "log")
 
 
 def test_two_folders_that_give_one_column(tmp_path: Path) -> None:

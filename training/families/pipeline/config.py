@@ -7,6 +7,7 @@ from typing import Any, Self, TypeVar
 from pydantic import model_validator
 
 from recsys.core.errors import ConfigError
+from recsys.core.remote.path import below
 from recsys.features.bundle.description import LIST_LENGTH
 from recsys.features.dataset.split import TEST, RetrievalSplitConfig
 from recsys.features.kinds.relation_feature import RelationFeature
@@ -101,7 +102,7 @@ class PipelineExperiment(ExperimentConfig):
         sources = tuple(_written_out(source, folder) for source in self.model.sources)
         rank = self.model.rank
         if isinstance(rank, Ranker) and isinstance(rank.model, str):
-            rank = _out_of_file(folder / rank.model, rank, OF_RANKERS)
+            rank = _out_of_file(below(folder, rank.model), rank, OF_RANKERS)
         model = self.model.model_copy(update={"sources": sources, "rank": rank})
         return self.model_copy(update={"model": model})
 
@@ -195,7 +196,7 @@ Given = TypeVar("Given", Source, Ranker)
 def _written_out(source: Source, folder: Path) -> Source:
     if not isinstance(source.model, str):
         return source
-    path = folder / source.model
+    path = below(folder, source.model)
     if source.model in MODELS and not path.exists():
         raise ConfigError(
             f"model.sources: '{source.model}' is a kind of model and no file: write "

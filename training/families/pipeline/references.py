@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from recsys.bundle.directory import bundles_of_run
+from recsys.core.remote.path import below
 from recsys.pipeline.config import Source
 
 _REFERENCE = re.compile(r"models:/.+|runs:/.+|[0-9a-f]{32}")
@@ -13,7 +14,7 @@ _REFERENCE = re.compile(r"models:/.+|runs:/.+|[0-9a-f]{32}")
 def settled_reference(source: Source, folder: Path) -> Source | None:
     """Return the source with an absolute path and its name, where it names a trained model."""
     assert isinstance(source.model, str)
-    path = folder / source.model
+    path = below(folder, source.model)
     if not path.is_dir() and not _REFERENCE.fullmatch(source.model):
         return None
     model = source.model

@@ -20,6 +20,8 @@ from recsys.features.encoding.encoder import FeatureEncoder
 from recsys.features.schema import Schema
 from recsys.features.tables.ledger import Drop
 from recsys.training.engine.ranks import World
+from recsys.training.engine.run_home import local_folder
+from recsys.training.families.loading import cache_folder
 from recsys.training.families.ranker.config import RankerExperiment
 from recsys.training.families.ranker.enough import check_clicks, check_rows
 
@@ -89,7 +91,7 @@ def _in_memory(
         data = prepare(*parts)
     else:
         with world.first_before_others():
-            data = cached(Path(config.cache), lambda: prepare(*parts), *parts)
+            data = cached(cache_folder(config.cache), lambda: prepare(*parts), *parts)
     check_rows(config, data.tables, data.part)
     return rows_of(config, continued(data, earlier))
 
@@ -133,7 +135,9 @@ def rebatched(config: RankerExperiment, rows: RankingRows) -> RankingRows:
 
 def encoded_log_folder(config: RankerExperiment) -> Path:
     """Return where a streamed log is kept once it is encoded."""
-    return Path(config.cache or Path(config.output) / "encoded")
+    if config.cache is None:
+        return local_folder(config.output) / "encoded"
+    return cache_folder(config.cache)
 
 
 def _streamed(
