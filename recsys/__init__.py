@@ -14,6 +14,7 @@ from typing import Any
 
 _PROMOTING = ("promote", "Promotion")
 _EXPERIMENTS = ("sync", "train", "tune", "tune_embedding")
+_DELTAS = ("export_delta", "patch")
 _DEMO = ("demo", "demo_tables")
 _PREPARING = ("prepare", "Prepared")
 _RECOUNTING = ("recount", "Recounted")
@@ -49,6 +50,7 @@ _PLACES = {
     "export_query_vectors": "recsys.app.query_exporting",
     **dict.fromkeys(_EXPERIMENTS, "recsys.app.experiments"),
     "verify": "recsys.app.exporting",
+    **dict.fromkeys(_DELTAS, "recsys.app.deltas"),
     **dict.fromkeys(_DEMO, "recsys.app.demo"),
     **dict.fromkeys(_PROMOTING, "recsys.app.promoting"),
     **dict.fromkeys(_PREPARING, "recsys.app.preparing"),

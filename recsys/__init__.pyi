@@ -4,6 +4,8 @@ from recsys.app.batch_function import batch_function as batch_function
 from recsys.app.checking import check as check
 from recsys.app.comparing import compare as compare
 from recsys.app.configuration import Config as Config
+from recsys.app.deltas import export_delta as export_delta
+from recsys.app.deltas import patch as patch
 from recsys.app.demo import demo as demo
 from recsys.app.demo import demo_tables as demo_tables
 from recsys.app.experiments import sync as sync

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from recsys.app.cli_compare import compare
+from recsys.app.cli_delta import patch
 from recsys.app.cli_evaluate import evaluate
 from recsys.app.cli_explain import explain
 from recsys.app.cli_export import export, verify
@@ -296,7 +297,7 @@ def train(
 
 
 _BEFORE_REGISTERING = (tune, explain, similar, evaluate, compare, recount, export, verify, score)
-for _command in (prepare, *_BEFORE_REGISTERING, register, promote, sync):
+for _command in (prepare, *_BEFORE_REGISTERING, patch, register, promote, sync):
     main.add_command(_command)
 
 

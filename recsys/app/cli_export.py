@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from recsys.app.options import COUNT, JSON, MODEL, OTHER, PLACE, URI, Finite, named_paths
-from recsys.core.byte_sizes import bytes_of
+from recsys.core.byte_sizes import bytes_of, size_text
 
 if TYPE_CHECKING:
     from recsys.app.exporting import Asked
@@ -89,6 +90,11 @@ class ByteSize(click.ParamType[int]):
     help="Measure indexes; write the cheapest to search that reaches --min-recall.",
 )
 @click.option("--memory", type=ByteSize(), help="What a tuned index may hold, as 200MiB.")
+@click.option(
+    "--delta-from",
+    metavar="EARLIER",
+    help="In place of --to: what makes MODEL of this earlier model, for recsys patch.",
+)
 @URI
 @JSON
 def export(
@@ -112,7 +118,8 @@ def export(
 
     --to onnx: of a retrieval model its query tower, which makes vectors of raw requests without
     the engine; of a ranker one graph from hashed values to probabilities. Both are checked against
-    the model and timed. --queries writes the vectors themselves, for many users.
+    the model and timed. --queries writes the vectors themselves, for many users. --delta-from
+    writes the rows of the table that differ from an earlier model, and what else differs.
 
     Example: recsys export models:/demo@champion --to faiss --out index
 
@@ -121,8 +128,15 @@ def export(
     from recsys.app.exporting import export_model, tuning_table
     from recsys.app.models import folder_of
 
+    earlier = asked.pop("delta_from")
+    if earlier is not None:
+        _refuse_beside_delta()
+        _delta(model, earlier, out, tracking_uri, as_json)
+        return
     if target is None and not asked["tune"] and asked["queries"] is None:
-        raise click.UsageError("give --to, or --tune, which chooses an index, or --queries")
+        raise click.UsageError(
+            "give --to, or --tune, which chooses an index, or --queries, or --delta-from"
+        )
     how, folder = _how(asked), folder_of(model, tracking_uri)
     if _asks_for_queries(target, how, asked):
         facts = _queries(folder, out, how.encoded, as_json, asked)
@@ -155,6 +169,35 @@ def verify(folder: Path, as_json: bool) -> None:
         click.echo(json_format.dumps(facts, indent=1))
     else:
         click.echo(f"ok: {facts['files']} files of model {facts['model_id']}")
+
+
+def _refuse_beside_delta() -> None:
+    """Refuse options that are about vectors, of which a delta has none."""
+    context = click.get_current_context()
+    goes_along = {"model", "out", "delta_from", "tracking_uri", "as_json"}
+    for option in context.command.params:
+        given = context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
+        if given and option.name not in goes_along:
+            raise click.UsageError(
+                f"{option.opts[0]} does not go with --delta-from, which writes what makes a model "
+                "of an earlier one: give one of the two"
+            )
+
+
+def _delta(model: str, earlier: str, out: Path, tracking_uri: str | None, as_json: bool) -> None:
+    from recsys.app.deltas import export_delta
+
+    facts = export_delta(model, earlier, out, tracking_uri=tracking_uri)
+    if as_json:
+        click.echo(json_format.dumps(facts, indent=1))
+        return
+    for name, (changed, rows) in facts["rows_that_differ"].items():
+        if rows > 1:
+            click.echo(f"{name}: {changed:,} of {rows:,} rows differ")
+    click.echo(
+        f"{facts['folder']}: model {facts['model_id']} of model {facts['base']}, "
+        f"{size_text(facts['bytes'])} in place of {size_text(facts['bytes_of_the_model'])}"
+    )
 
 
 def _how(asked: dict[str, Any]) -> "Asked":

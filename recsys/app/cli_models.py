@@ -41,10 +41,10 @@ def register(
 )
 @click.option(
     "--margin",
-    type=Finite(min=0),
+    type=Finite(),
     default=0.0,
     show_default=True,
-    help="Least difference, in units of the metric.",
+    help="Least difference, in units of the metric; below 0: the most that may be lost.",
 )
 @click.option(
     "--on",
@@ -68,7 +68,8 @@ def promote(
 
     With --if-better the version and the one that holds the alias answer the same test queries. It
     is promoted if its gain is --margin or more and the 95 % interval of the gain is above zero;
-    else the alias stays and the exit code is 6. Where nobody holds the alias, it is promoted. In
+    else the alias stays and the exit code is 6. With a --margin below zero it is promoted if the
+    whole interval is above that: it is surely not worse by more. Where nobody holds the alias, it is promoted. In
     the place of a version that was trained on all rows (train --final) the model that chose its
     settings is compared.
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from recsys.training.evaluation.comparison import Comparison
 
 LOG = logging.getLogger(__name__)
-Margin = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Margin = Annotated[float, Field(allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,9 @@ def promote(
 
     With `if_better` the version is compared with the one that holds the alias, on the same queries
     or rows. It is promoted if it is better by `margin` or more and the 95 % interval of the paired
-    difference is above zero. Where nobody holds the alias, it is promoted at once. A version that
+    difference is above zero. With a margin below zero, for models that are renewed every day, it
+    is promoted if the whole interval is above the margin: it is surely not worse by more than
+    that. Where nobody holds the alias, it is promoted at once. A version that
     was trained on all rows has no test figures: the model that chose its settings is compared in
     its place.
 
@@ -68,7 +70,7 @@ def promote(
         alias: what is moved.
         if_better: the metric by which it has to be better, as in "ndcg_at_10" or "auc"; None: it
             is promoted in any case, with a warning if a plain model was better than it.
-        margin: the least difference, in units of the metric.
+        margin: the least difference, in units of the metric; below 0: the most that is lost.
         on: configuration whose data, split and evaluation both get; None: that of the version.
         tracking_uri: MLflow store; None: MLFLOW_TRACKING_URI, else mlflow.db in this folder.
         quiet: print no progress.
@@ -207,10 +209,12 @@ def _check_better(
     Raises:
         NotBetterError: it is not.
     """
-    if gain.mean >= margin and gain.low > 0:
+    if gain.mean >= margin and gain.low > min(margin, 0):
         return
     why = "its interval is not above zero"
-    if gain.mean < margin:
+    if margin < 0:
+        why = f"its interval is not above {margin:g}"
+    elif gain.mean < margin:
         why = f"it has to be {margin:g} or more" if margin else "it is not better"
     raise NotBetterError(
         f"models:/{name}/{version} is not promoted: its gain over version {before} in {metric} is "

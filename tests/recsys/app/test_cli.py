@@ -46,10 +46,12 @@ OPTIONS = {
         "--reduce",
         "--tune",
         "--memory",
+        "--delta-from",
         "--tracking-uri",
         "--json",
         "--users",
     },
+    "patch": {"model", "delta", "--output", "--tracking-uri", "--json"},
     "verify": {"folder", "--json"},
     "score": {
         "model",

@@ -100,16 +100,30 @@ def test_a_margin_is_the_least_gain(store: str) -> None:
     assert recsys.promote("shop", 2, margin=gain - 1e-6, **better).before == 1  # type: ignore[arg-type]
 
 
-@given(st.floats(-1, 1), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
+@given(st.floats(-1, 1), st.floats(0, 1), st.floats(0, 1), st.floats(-1, 1))
 def test_what_is_promoted_is_better_by_the_margin_and_surely(
     mean: float, below: float, above: float, margin: float
 ) -> None:
     gain = Difference(mean, mean - below, mean + above)
-    if mean >= margin and mean - below > 0:
+    if mean - below > margin if margin < 0 else (mean >= margin and mean - below > 0):
         _check_better("shop", 2, 1, gain, METRIC, margin)
     else:
         with pytest.raises(NotBetterError, match=re.escape(f"{mean:+.4f}")):
             _check_better("shop", 2, 1, gain, METRIC, margin)
+
+
+def test_a_margin_below_zero_is_the_most_that_may_be_lost(store: str) -> None:
+    recsys.promote("shop", 2, alias="daily")
+    lost = {"alias": "daily", "if_better": METRIC}
+    with pytest.raises(NotBetterError, match=r"and its interval is not above -0\.001") as refused:
+        recsys.promote("shop", 1, margin=-0.001, **lost)  # type: ignore[arg-type]
+    assert refused.value.low is not None
+    with pytest.raises(NotBetterError):
+        recsys.promote("shop", 1, margin=refused.value.gain, **lost)  # type: ignore[arg-type]
+    margin = refused.value.low - 1e-6
+    done = promote(1, "--alias", "daily", "--if-better", METRIC, "--margin", margin)
+    assert done.exit_code == 0, done.output
+    assert holder_of("shop", "daily") == 1
 
 
 def test_what_is_not_measured_is_not_better() -> None:
