@@ -31,6 +31,7 @@ _ERRORS = (
     "DataError",
     "IntegrityError",
     "NotBetterError",
+    "NotDeliveredError",
     "NotFoundError",
     "NumericalError",
     "UserError",
