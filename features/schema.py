@@ -7,11 +7,12 @@ so it can be stored in a bundle and describes the requests that the model answer
 from collections.abc import Mapping
 from functools import reduce
 from operator import or_
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from recsys.core.strict import StrictModel, nearest
+from recsys.features.kinds.categorical import CategoricalFeature
 from recsys.features.kinds.derived import (
     Declared,
     DerivedFeature,
@@ -40,6 +41,15 @@ else:
     AnyFeature = Annotated[reduce(or_, KINDS.values()), Field(discriminator="kind")]
 
 
+def _item_id(declared: dict[str, Any]) -> tuple[Feature, ...]:
+    """Return the item id as a feature, where items are ranked: models that count need no other."""
+    roles, items = declared.get("interactions"), declared.get("items")
+    if roles is None or roles.label is not None:
+        return ()
+    name = roles.item if items is None else items.key
+    return (CategoricalFeature(name=name, table="items", kind="categorical"),)
+
+
 class Schema(StrictModel):
     """Tables, roles and features of one recommendation problem."""
 
@@ -52,8 +62,9 @@ class Schema(StrictModel):
     """How ids are written, where tables write one id in several ways."""
     relations: dict[str, RelationTable] = Field(default_factory=dict)
     """Further tables with many rows a key, by name; features of kind: window are of their rows."""
-    features: tuple[AnyFeature, ...]
-    """What the model reads, one entry a feature; the kind of a feature decides its other keys."""
+    features: tuple[AnyFeature, ...] = Field(default_factory=_item_id)
+    """What the model reads, one entry a feature; the kind of a feature decides its other keys.
+    Where the key is missing and there is no label: the item id alone."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -76,7 +87,7 @@ class Schema(StrictModel):
             if getattr(self, side.joins) is None:
                 raise ValueError(f"side table '{name}' joins '{side.joins}', which is not declared")
         if not self.features:
-            raise ValueError("at least one feature is needed")
+            raise ValueError("at least one feature is needed: what the model reads of a row")
         if self.interactions.label is None and not self.features_of("items"):
             raise ValueError("at least one feature of the items is needed (the item id will do)")
         self._check_derived()

@@ -33,6 +33,7 @@ _ERRORS = (
     "DataError",
     "IntegrityError",
     "NotBetterError",
+    "NotDeliveredError",
     "NotFoundError",
     "NumericalError",
     "UserError",

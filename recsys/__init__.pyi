@@ -36,6 +36,7 @@ from recsys.core.errors import ConfigError as ConfigError
 from recsys.core.errors import DataError as DataError
 from recsys.core.errors import IntegrityError as IntegrityError
 from recsys.core.errors import NotBetterError as NotBetterError
+from recsys.core.errors import NotDeliveredError as NotDeliveredError
 from recsys.core.errors import NotFoundError as NotFoundError
 from recsys.core.errors import NumericalError as NumericalError
 from recsys.core.errors import UserError as UserError

@@ -106,9 +106,13 @@ def promote(
 def sync(run_dir: Path, tracking_uri: str | None) -> None:
     """Deliver to MLflow what a run could not deliver while the server was down.
 
+    The exit code is 75 where the store did not take all of it; what it took is not sent again.
+
     Example: recsys sync runs/two_tower-20260101-120000
     """
     from recsys.app.experiments import sync as deliver
 
     delivered = deliver(run_dir, tracking_uri=tracking_uri)
     click.echo(f"sent {delivered['sent']} records, {delivered['left']} left")
+    for problem in delivered["skipped"]:
+        click.echo(f"not in MLflow: {problem}", err=True)

@@ -16,7 +16,7 @@ from recsys.app.models import Reference, reference_of
 from recsys.app.progress import printed
 from recsys.app.run import Run
 from recsys.app.tuned import Tuned
-from recsys.core.errors import ConfigError
+from recsys.core.errors import ConfigError, NotDeliveredError
 from recsys.core.events import Listener
 from recsys.core.remote.path import here, path_at
 
@@ -164,13 +164,32 @@ def tune_embedding(
 
 
 @checked
-def sync(run: InstanceOf[Run] | str | Path, *, tracking_uri: str | None = None) -> dict[str, int]:
-    """Deliver to MLflow what a run could not deliver while the server was down."""
+def sync(run: InstanceOf[Run] | str | Path, *, tracking_uri: str | None = None) -> dict[str, Any]:
+    """Deliver to MLflow what a run could not deliver while the server was down.
+
+    Args:
+        run: a run, or its folder.
+        tracking_uri: MLflow store; None: that of the run. Another one gets the whole run.
+
+    Returns:
+        "sent": records that arrived; "left": 0; "skipped": of the last 20 records that the store
+        refused, or whose file is gone: why.
+
+    Raises:
+        NotDeliveredError: the store did not take all of it.
+    """
     from recsys.training.engine.run_home import send_home
     from recsys.training.search.tracked import deliver_search
 
     folder = run.path if isinstance(run, Run) else path_at(run)
     folder = here(folder, "sync", "what was not delivered is in the run's working folder")
-    delivered = deliver_search(folder, uri=tracking_uri)
+    found = deliver_search(folder, uri=tracking_uri)
     send_home(folder)
-    return {"sent": delivered.sent, "left": delivered.left}
+    if found.left:
+        raise NotDeliveredError(
+            f"{folder}: MLflow took {found.sent} records, {found.left} are left ({found.why}); run "
+            "the same command again when it answers",
+            sent=found.sent,
+            left=found.left,
+        )
+    return {"sent": found.sent, "left": found.left, "skipped": list(found.problems)}

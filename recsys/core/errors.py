@@ -25,7 +25,8 @@ class UserError(ValueError):
     """Something the caller can put right; the message says what came and what to do.
 
     `exit_code` is that of the command line: 2 usage or configuration, 3 data, 4 not found,
-    5 integrity, 6 not promoted, as it is not better, 69 a store does not answer.
+    5 integrity, 6 not promoted, as it is not better, 12 training diverged, 69 a store does not
+    answer, 75 not delivered.
     """
 
     exit_code = 2
@@ -209,6 +210,26 @@ class NotBetterError(UserError):
         """Take the message and what was measured."""
         self.metric, self.gain, self.low, self.high = metric, gain, low, high
         self.margin = margin
+        super().__init__(message)
+
+    def fields(self) -> dict[str, Any]:
+        """Return what is known of the error as plain data."""
+        return super().fields() | vars(self)
+
+
+class NotDeliveredError(UserError):
+    """A store did not take what a run had for it; the same call later sends the rest.
+
+    Attributes:
+        sent: records that arrived.
+        left: records that did not.
+    """
+
+    exit_code = 75
+
+    def __init__(self, message: str, *, sent: int, left: int) -> None:
+        """Take the message and the two numbers."""
+        self.sent, self.left = sent, left
         super().__init__(message)
 
     def fields(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import statistics
 import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +24,6 @@ from recsys.core.folders import check_folder
 from recsys.features.bundle.files import index_files, read_request_probe
 from recsys.features.bundle.request_probe import without_answers
 from recsys.retrieval.index.build import read_facts
-from recsys.serving.export import queries
 from recsys.serving.export.manifest import EXPORT_FILE, write_manifest
 from recsys.serving.export.onnx_export import ONNX
 from recsys.serving.export.onnx_graph import OPSET, libraries
@@ -33,6 +32,9 @@ from recsys.serving.export.query_tower_graph import write_query_tower
 from recsys.serving.export.query_tower_page import page_of
 from recsys.serving.export.query_vectors import GAIN, NO_MEMORY, VECTOR, vectors_and_gains
 from recsys.serving.recommend.scorer import Scorer
+
+if TYPE_CHECKING:
+    from recsys.serving.export.queries import QueryTower
 
 TOWER_FILE, ASKING_FILE, PAGE_FILE = "query_tower.onnx", "queries.py", "README.md"
 _REPEATED = 50
@@ -49,6 +51,8 @@ def export_query_tower(bundle: Path, out: Path) -> dict[str, Any]:
         IntegrityError: the bundle is not what was written, or the graph computes other vectors.
     """
     libraries()
+    from recsys.serving.export import queries  # as it leaves: it imports onnxruntime at once
+
     check_folder(out, f"{TOWER_FILE}, {ASKING_FILE} and {EXPORT_FILE}")
     if out.exists():
         raise ConfigError(f"{out} exists; choose another --out, an export is never overwritten")
@@ -84,7 +88,7 @@ def _geometry(scorer: Scorer) -> dict[str, Any]:
     return {**found, "interests": scorer.model.config.interests}
 
 
-def _replayed(tower: queries.QueryTower, scorer: Scorer, probe: pa.Table, path: Path) -> float:
+def _replayed(tower: "QueryTower", scorer: Scorer, probe: pa.Table, path: Path) -> float:
     """Return by how much the tower differs from the engine on the probe's requests.
 
     Raises:
@@ -109,7 +113,7 @@ def _replayed(tower: queries.QueryTower, scorer: Scorer, probe: pa.Table, path: 
     return worst
 
 
-def _timed(tower: queries.QueryTower, requests: pa.Table) -> float:
+def _timed(tower: "QueryTower", requests: pa.Table) -> float:
     """Return milliseconds for one request, dictionary to vector: the median, one thread."""
     rows, found = requests.to_pylist(), []
     for _ in range(_REPEATED + 1):  # the first is a warm-up

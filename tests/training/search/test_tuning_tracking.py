@@ -125,6 +125,9 @@ def test_a_dead_server_costs_a_search_nothing_and_all_arrives_later(
     (first, *_) = sorted(found.run_dir.glob("trials/*"))
     alone = tuning_tracking.deliver(first, uri)
     assert "deliver the enclosing run first" in alone.why
+    still = CliRunner().invoke(main, ["sync", str(found.run_dir)])
+    assert still.exit_code == 75
+    assert "MLflow took 0 records" in still.output
     arguments = ["sync", str(found.run_dir), "--tracking-uri", uri]
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 0, done.output
