@@ -37,6 +37,7 @@ from recsys.features.clicks.refusals import check_settings
 from recsys.features.clicks.rows import ClickSource, PartOrder
 from recsys.features.clicks.store import PARTS, PartFiles, PartWriter
 from recsys.features.clicks.survey import Survey, decided, survey
+from recsys.features.clicks.windows import LogWindows
 from recsys.features.dataset.code import code_digest
 from recsys.features.dataset.split import SplitConfig
 from recsys.features.encoding.crosses import Crosses
@@ -199,6 +200,32 @@ def _encode(
     earlier: FeatureEncoder | None = None,
 ) -> ClickLog:
     source = ClickSource(open_table(sources.interactions, "interactions"), schema, policies, split)
+    with staged_folder(folder.parent, f"{folder.name}-windows") as place:
+        drops = _with_windows(source, schema, sources, policies, place)
+        return _encode_rows(source, schema, split, folder, lookups, fingerprint, earlier, drops)
+
+
+def _with_windows(
+    source: ClickSource, schema: Schema, sources: Sources, policies: Policies, folder: Path
+) -> list[Drop]:
+    """Have the source compute windows, where the schema has some; return what relations drop."""
+    if not schema.relation_features:
+        return []
+    windows = LogWindows.read(schema, sources, policies, source, folder)
+    source.complete = windows.beside
+    return windows.drops
+
+
+def _encode_rows(
+    source: ClickSource,
+    schema: Schema,
+    split: SplitConfig,
+    folder: Path,
+    lookups: int | None,
+    fingerprint: str,
+    earlier: FeatureEncoder | None,
+    drops: list[Drop],
+) -> ClickLog:
     found = survey(source, schema, split, lookups)
     if earlier is not None:
         found = replace(found, encoder=found.encoder.continuing(earlier))
@@ -218,7 +245,7 @@ def _encode(
             "positive_rate": [part.num_positive / max(part.num_rows, 1) for part in written],
             "known": [part.num_known for part in written],
             "layout": asdict(found.encoder.ranking_layout()),
-            "drops": [asdict(drop) for drop in ledger.settle()],
+            "drops": [asdict(drop) for drop in [*ledger.settle(), *drops]],
         }
         (staging / "facts.json").write_text(json.dumps(facts, indent=1))
         seal(staging)

@@ -59,7 +59,7 @@ def survey(source: ClickSource, schema: Schema, split: SplitConfig, lookups: int
     texts: set[str] = set()
     counts = np.zeros(3, np.int64)
     reader = source.reader(watched, ledger)
-    for rows in reader.batches():
+    for rows in source.completed(reader.batches(), watched):
         texts |= {name for name in untyped - texts if not _is_whole(rows.columns[name])}
         begin = int(counts.sum())
         part = np.zeros(len(rows), np.int8) if rows.part is None else rows.part

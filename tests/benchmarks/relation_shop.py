@@ -5,7 +5,8 @@ beside them. A row is a view; its label says whether the same product goes into 
 configuration is the one that `recsys init` writes: of all tables but the orders (`without`), and of
 the orders, too (`proposed`: counts of 7 and 30 days and the time since the latest order, of user
 and of item). `chosen` has windows over pairs besides: what the user ordered of the item, how often
-the user viewed it, and with which outcome. All are trained with the same seeds on the same rows,
+the user viewed it, and with which outcome. The model is a perceptron, so that nine runs take
+minutes. All are trained with the same seeds on the same rows,
 the last tenth by time is the test part; intervals are of 1,000 resamples of the test rows, with the
 differences averaged over the seeds.
 
@@ -121,6 +122,8 @@ def keys_of(folder: Path, way: str, overrides: tuple[str, ...]) -> dict[str, Any
     names += [] if way == "without" else ["orders.csv"]
     raw: dict[str, Any] = read_yaml(infer([folder / name for name in names]).yaml, source=way)
     raw["schema"]["features"] += CHOSEN if way == "chosen" else []
+    raw["model"] = {"kind": "mlp", "hidden": [64, 64], "dropout": 0.1}
+    raw["embedding"]["dim"] = 8
     raw["tracking"] = {"enabled": False}
     for one in overrides:
         override_key(raw, one)
