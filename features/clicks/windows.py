@@ -178,9 +178,12 @@ def _records(rows: Rows, by: By, kinds: np.dtype[Any]) -> NDArray[Any]:
     found = np.zeros(len(rows), kinds)
     assert rows.clock is not None
     found[_TIME] = rows.clock
+    owner = np.zeros(len(rows), np.uint64)
     for key in KEYS_OF[by]:
-        found[key] = hash_values(rows.ids[key])
-        found[OWNER] = splitmix64(found[OWNER] ^ found[key].view(np.uint64))
+        hashes = hash_values(rows.ids[key])
+        found[key] = hashes
+        owner = splitmix64(owner ^ hashes.view(np.uint64))
+    found[OWNER] = owner
     return found
 
 
