@@ -32,7 +32,7 @@ _LEAST_ROWS, _LEAST_OF_A_LABEL = 2_000, 100
 _MOST_COLUMNS, _MOST_CANDIDATES, _MOST_PAIRS = 8, 10, 6
 _MODEL_ROWS = 20_000
 _HELD_OUT, _FOLDS, _STEPS, _FAR = 0.2, 5, 8, 30.0
-_LEAST_GAIN, _ERRORS = 0.01, 4.0
+LEAST_GAIN, _ERRORS = 0.01, 4.0
 
 
 W = TypeVar("W")
@@ -134,8 +134,13 @@ def sample_of(label: ColumnProfile, time: Floats | None) -> tuple["LabelSample",
     return LabelSample(truth, held_out), kept
 
 
-def those_that_pay(sample: "LabelSample", tried: Mapping[W, Floats]) -> list[Gained[W]]:
-    """Add one at a time to the model, as long as it lowers the loss clearly; the best first."""
+def those_that_pay(
+    sample: "LabelSample", tried: Mapping[W, Floats], least_gain: float = LEAST_GAIN
+) -> list[Gained[W]]:
+    """Add one at a time to the model, as long as it lowers the loss clearly; the best first.
+
+    least_gain: the share of the loss by which it has to be lower.
+    """
     found: list[Gained[W]] = []
     left = dict(tried)
     while left and len(found) < _MOST_PAIRS:
@@ -144,7 +149,7 @@ def those_that_pay(sample: "LabelSample", tried: Mapping[W, Floats]) -> list[Gai
         best, before = ordered[0], sample.loss
         gains = sample.gains(left[best])
         error = float(gains.std()) / len(gains) ** 0.5
-        if gains.mean() < max(_LEAST_GAIN * before, _ERRORS * error):
+        if gains.mean() < max(least_gain * before, _ERRORS * error):
             break
         sample.take(left[best])
         found.append(Gained(best, before, sample.loss))

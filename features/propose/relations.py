@@ -68,9 +68,10 @@ def _columns(keys: dict[str, str]) -> dict[Key, str]:
 
 def _forms(draft: Draft) -> dict[Key, IdForm | None]:
     roles = draft.roles
+    sides: dict[Key, SideKey | None] = {"user": roles.users, "item": roles.items}
     return {
         key: one.near.form if one is not None and one.near is not None else None
-        for key, one in (("user", roles.users), ("item", roles.items))
+        for key, one in sides.items()
     }
 
 

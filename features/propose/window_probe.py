@@ -20,12 +20,14 @@ from recsys.features.propose.profile import ColumnProfile, TableProfile
 from recsys.features.propose.rates import Gained, LabelSample, order_of, sample_of, those_that_pay
 from recsys.features.propose.time_columns import time_columns
 from recsys.features.propose.time_texts import TimeGuess, guessed_instants
-from recsys.features.relations.facts import KEYS_OF, By, Key
+from recsys.features.relations.facts import KEYS, KEYS_OF, By, Key
 from recsys.features.relations.spans import microseconds_of
 from recsys.features.relations.timeline import Integers, Timeline
 from recsys.features.tables.id_forms import IdForm
 
 Floats = NDArray[np.float64]
+_LEAST_GAIN = 0.003
+"""Share of the loss. On a made shop windows that lower it by 0.8 and 0.5 % raise a ranker's AUC."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,9 @@ def windows_that_pay(
     if found is None:
         return None
     sample, kept = found
-    asked, own = {}, {}
-    for key in ("user", "item"):
+    asked: dict[Key, Integers] = {}
+    own: dict[Key, Integers] = {}
+    for key in KEYS:
         other = table.columns[keys[key]].values if key in keys else pa.nulls(0, pa.string())
         codes = _codes(columns[key].values.take(pa.array(kept)), other, forms.get(key))
         asked[key], own[key] = codes
@@ -95,7 +98,8 @@ def windows_that_pay(
     rows = _Rows(own, happened.values, happened.valid)
     at = when.values[kept]
     tried = [one for by, some in TRIED.items() if set(KEYS_OF[by]) <= set(keys) for one in some]
-    return those_that_pay(sample, {one: _numbers(sample, rows, one, asked, at) for one in tried})
+    numbers = {one: _numbers(sample, rows, one, asked, at) for one in tried}
+    return those_that_pay(sample, numbers, _LEAST_GAIN)
 
 
 @dataclass(frozen=True)
