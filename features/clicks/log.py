@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Protocol
 
 from recsys.core.atomic import publish, staged_folder
-from recsys.core.errors import DataError, IntegrityError
+from recsys.core.errors import ConfigError, DataError, IntegrityError
 from recsys.core.imports import on_first_use
 from recsys.core.sealed import seal, sealed
 from recsys.data.batch import FeatureLayout, RankingBatch
@@ -34,6 +34,7 @@ from recsys.features.clicks.refusals import check_settings
 from recsys.features.clicks.rows import ClickSource
 from recsys.features.clicks.store import PARTS, PartFacts, PartFiles
 from recsys.features.clicks.survey import Survey, survey
+from recsys.features.clicks.windows import LogWindows
 from recsys.features.clicks.writing import decided_columns, parts_of, write_rows
 from recsys.features.dataset.code import code_digest
 from recsys.features.dataset.split import SplitConfig
@@ -236,6 +237,34 @@ def _encode(
     earlier: FeatureEncoder | None = None,
 ) -> ClickLog:
     source = ClickSource(open_table(sources.interactions, "interactions"), schema, policies, split)
+    if schema.relation_features and not isinstance(engine, Here):
+        raise ConfigError(
+            "windows over other rows are not computed in pieces of a log: prepare on this machine"
+        )
+    with staged_folder(folder.parent, f"{folder.name}-windows") as place:
+        _with_windows(source, schema, sources, policies, place)
+        return _encode_rows(source, schema, split, folder, lookups, fingerprint, engine, earlier)
+
+
+def _with_windows(
+    source: ClickSource, schema: Schema, sources: Sources, policies: Policies, folder: Path
+) -> None:
+    """Have the source compute windows, where the schema has some."""
+    if schema.relation_features:
+        windows = LogWindows.read(schema, sources, policies, source, folder)
+        source.complete, source.drops = windows.beside, windows.drops
+
+
+def _encode_rows(
+    source: ClickSource,
+    schema: Schema,
+    split: SplitConfig,
+    folder: Path,
+    lookups: int | None,
+    fingerprint: str,
+    engine: ClickEngine,
+    earlier: FeatureEncoder | None,
+) -> ClickLog:
     found = engine.survey(source, schema, split, lookups)
     if earlier is not None:
         found = replace(found, encoder=found.encoder.continuing(earlier))
@@ -256,7 +285,7 @@ def _encode(
             "positive_rate": [part.num_positive / max(part.num_rows, 1) for part in written],
             "known": [part.num_known for part in written],
             "layout": asdict(found.encoder.ranking_layout()),
-            "drops": [asdict(drop) for drop in ledger.settle()],
+            "drops": [asdict(drop) for drop in [*ledger.settle(), *source.drops]],
         }
         (staging / "facts.json").write_text(json.dumps(facts, indent=1))
         seal(staging)

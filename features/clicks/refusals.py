@@ -2,6 +2,7 @@
 
 from recsys.core.errors import ConfigError
 from recsys.features.dataset.split import SplitConfig
+from recsys.features.relations.facts import KEYS_OF
 from recsys.features.schema import Schema
 from recsys.features.tables.sources import Policies, Sources
 
@@ -16,7 +17,7 @@ def check_settings(
     """
     _check_roles(schema)
     _check_features(schema)
-    _check_tables(sources)
+    _check_tables(schema, sources)
     _check_split(split)
     _check_ids(schema)
     _check_policies(policies)
@@ -38,11 +39,15 @@ def _check_features(schema: Schema) -> None:
             f"feature '{derived.name}': a streamed log is never in memory as a whole, so it "
             f"has no kind: {derived.kind}; bring it as a column, or set data.stream: false"
         )
+    roles = schema.interactions
+    named = {"user": roles.user, "item": roles.item}
     for window in schema.relation_features:
-        raise ConfigError(
-            f"feature '{window.name}': a streamed log is joined to no relation; write it into the "
-            "log as a column, or set data.stream: false"
-        )
+        for key in KEYS_OF[window.owner]:
+            if not named[key]:
+                raise ConfigError(
+                    f"feature '{window.name}' is by {window.owner}, and the log names no {key}: "
+                    f"give schema.interactions.{key}"
+                )
     for feature in schema.column_features:
         if feature.table != "interactions":
             raise ConfigError(
@@ -52,9 +57,9 @@ def _check_features(schema: Schema) -> None:
             )
 
 
-def _check_tables(sources: Sources) -> None:
+def _check_tables(schema: Schema, sources: Sources) -> None:
     tables = [name for name in ("items", "users") if getattr(sources, name)]
-    tables += [f"others.{name}" for name in sources.others]
+    tables += [f"others.{name}" for name in sources.others if name not in schema.relations]
     if tables:
         raise ConfigError(
             f"data.{tables[0]}: a streamed log has no other table; leave it out, or set "

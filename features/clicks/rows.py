@@ -4,7 +4,7 @@ Rows are read as those of a log in memory are (`recsys.features.tables.rows`); n
 from one batch to the next.
 """
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from copy import copy
 
 import numpy as np
@@ -15,13 +15,17 @@ from recsys.core.errors import DataError
 from recsys.features.dataset.split import SplitConfig
 from recsys.features.kinds.feature import Feature
 from recsys.features.schema import Schema
-from recsys.features.tables.ledger import Ledger
+from recsys.features.tables.ledger import Drop, Ledger
 from recsys.features.tables.reading import Piece, TableFiles
 from recsys.features.tables.rows import RowReader, RowRoles, Rows
 from recsys.features.tables.sources import Policies
 from recsys.features.tables.times import latest_seconds
 
 _PART_WORDS = ("training", "validation", "test")
+
+
+Complete = Callable[[Generator[Rows], Sequence[Feature]], Generator[Rows]]
+"""Adds the columns of features that are computed to batches of all rows that count."""
 
 
 class ClickSource:
@@ -31,6 +35,8 @@ class ClickSource:
         self, files: TableFiles, schema: Schema, policies: Policies, split: SplitConfig
     ) -> None:
         self.files = files
+        self.complete: Complete | None = None
+        self.drops: Sequence[Drop] = ()  # rows of other tables that policies left out
         self._schema, self._policies, self._split = schema, policies, split
         self._latest = latest_seconds(policies)
 
@@ -47,7 +53,11 @@ class ClickSource:
 
     def batches(self, features: Sequence[Feature], ledger: Ledger) -> Generator[Rows]:
         """Yield the rows that count."""
-        return self.reader(features, ledger).batches()
+        return self.completed(self.reader(features, ledger).batches(), features)
+
+    def completed(self, batches: Generator[Rows], features: Sequence[Feature]) -> Generator[Rows]:
+        """Yield batches of all rows that count with those of `features` that are computed."""
+        return batches if self.complete is None else self.complete(batches, features)
 
     def times(self, rows: Rows) -> NDArray[np.int64] | None:
         """Return the times of rows, (N,) int64 microseconds, where the schema declares them."""

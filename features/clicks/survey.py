@@ -85,7 +85,7 @@ def survey(
     texts: set[str] = set()
     counts = np.zeros(3, np.int64)
     reader = source.reader(watched, ledger)
-    for rows in reader.batches():
+    for rows in source.completed(reader.batches(), watched):
         see(rows)
         texts |= {name for name in untyped - texts if not _is_whole(rows.columns[name])}
         begin = int(counts.sum())

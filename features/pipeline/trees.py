@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.core.errors import ConfigError
-from recsys.data.batch import FeatureBlock
 from recsys.features.pipeline.candidates import Candidates
+from recsys.features.requests.ranked import RankedRequests
 from recsys.pipeline.config import Trees
 
 NO_LIGHTGBM = "the package lightgbm is not installed (pip install 'recsys-engine[lightgbm]')"
@@ -77,7 +77,7 @@ class RankingTrees:
         return cls(np.frombuffer(text.encode(), np.uint8).copy())
 
     def score(
-        self, _candidates: Candidates, inputs: Floats, _users: FeatureBlock | None = None
+        self, _candidates: Candidates, inputs: Floats, _users: RankedRequests | None = None
     ) -> Floats:
         """Return the scores of candidates, (C,).
 
@@ -93,7 +93,7 @@ class RankingTrees:
         self,
         _candidates: Candidates,
         inputs: Floats,
-        _users: FeatureBlock | None,
+        _users: RankedRequests | None,
         groups: Sequence[Sequence[int]],
     ) -> Floats:
         """Return what groups of columns add to the scores, (C, len(groups)).

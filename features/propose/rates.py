@@ -8,6 +8,7 @@ pair of columns is proposed if its rate lowers that loss clearly, beyond those p
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Generic, TypeVar
 
 import numpy as np
 import pyarrow.compute as pc
@@ -31,14 +32,17 @@ _LEAST_ROWS, _LEAST_OF_A_LABEL = 2_000, 100
 _MOST_COLUMNS, _MOST_CANDIDATES, _MOST_PAIRS = 8, 10, 6
 _MODEL_ROWS = 20_000
 _HELD_OUT, _FOLDS, _STEPS, _FAR = 0.2, 5, 8, 30.0
-_LEAST_GAIN, _ERRORS = 0.01, 4.0
+LEAST_GAIN, _ERRORS = 0.01, 4.0
+
+
+W = TypeVar("W")
 
 
 @dataclass(frozen=True)
-class PairRate:
-    """Two columns whose rate pays, and the log loss of held-out rows without and with it."""
+class Gained(Generic[W]):
+    """What pays, and the log loss of held-out rows without and with it."""
 
-    columns: tuple[str, str]
+    what: W
     loss_before: float
     loss_after: float
 
@@ -57,7 +61,7 @@ def rate_lines(draft: Draft) -> list[str]:
             columns[name] = log.columns[column]
         elif column == own.get(table):
             columns[name] = log.columns[keys[table]]
-    found = rates_that_pay(columns, log.columns[roles.label], _order(draft))
+    found = rates_that_pay(columns, log.columns[roles.label], order_of(draft))
     if not found:
         return []
     rows = min(SAMPLE_ROWS, log.rows)
@@ -66,14 +70,14 @@ def rate_lines(draft: Draft) -> list[str]:
         f"# has less log loss with each of these, on rows held out of {rows:,}:",
     ]
     for one in found:
-        name = "_".join((*one.columns, "rate"))
+        name = "_".join((*one.what, "rate"))
         draft.names.add(name)
-        spec = {"name": name, "kind": "rate", "of": one.columns}
+        spec = {"name": name, "kind": "rate", "of": one.what}
         lines.append(f"- {flow(spec)}   # {one.loss_before:.4f}, with it {one.loss_after:.4f}")
     return lines
 
 
-def _order(draft: Draft) -> Floats | None:
+def order_of(draft: Draft) -> Floats | None:
     """Return numbers that ascend as the split goes through the rows; None: at random."""
     log, clocks = draft.roles.log, time_columns(draft.roles.log, draft.latest)
     if clocks and (draft.roles.user or split_column(log) is None):
@@ -87,7 +91,7 @@ def rates_that_pay(
     columns: Mapping[str, ColumnProfile],
     label: ColumnProfile,
     time: Floats | None = None,
-) -> tuple[PairRate, ...]:
+) -> tuple[Gained[tuple[str, str]], ...]:
     """Return the pairs of columns whose rates pay, the best first.
 
     Args:
@@ -95,15 +99,11 @@ def rates_that_pay(
         label: of 0 and 1; rows where it is null are left out.
         time: (N,) of the rows, where it is known.
     """
-    known = pc.is_valid(label.values)
-    if label.type == "float":
-        known = pc.and_(known, pc.invert(pc.is_nan(label.values).fill_null(True)))
-    kept = np.flatnonzero(np.asarray(known))[:SAMPLE_ROWS]
-    truth = label.numbers[:SAMPLE_ROWS]
-    if len(kept) < _LEAST_ROWS or min(truth.sum(), (1 - truth).sum()) < _LEAST_OF_A_LABEL:
+    found = sample_of(label, time)
+    if found is None:
         return ()
+    sample, kept = found
     values = {name: _codes(column, kept) for name, column in columns.items()}
-    sample = _Sample(truth, _is_held_out(len(kept), None if time is None else time[kept]))
     single = {name: sample.numbers(found) for name, found in values.items()}
     names = sorted(single, key=lambda name: sample.loss_with(single[name]))[:_MOST_COLUMNS]
     if len(names) < 2:
@@ -113,27 +113,51 @@ def rates_that_pay(
         pair: sample.numbers(_pair(values[pair[0]], values[pair[1]]))
         for pair in combinations([name for name in columns if name in names], 2)
     }
-    return tuple(_chosen(sample, pairs))
+    return tuple(those_that_pay(sample, pairs))
 
 
-def _chosen(sample: "_Sample", pairs: dict[tuple[str, str], Floats]) -> list[PairRate]:
-    """Add one pair at a time to the model, as long as it lowers the loss clearly."""
-    found: list[PairRate] = []
-    while pairs and len(found) < _MOST_PAIRS:
-        losses = {pair: sample.loss_with(numbers) for pair, numbers in pairs.items()}
+def sample_of(label: ColumnProfile, time: Floats | None) -> tuple["LabelSample", Integers] | None:
+    """Return rows whose label is known and their numbers, (T,); None: too few to tell anything.
+
+    Args:
+        label: of 0 and 1.
+        time: (N,) of the rows, where it is known.
+    """
+    known = pc.is_valid(label.values)
+    if label.type == "float":
+        known = pc.and_(known, pc.invert(pc.is_nan(label.values).fill_null(True)))
+    kept = np.flatnonzero(np.asarray(known))[:SAMPLE_ROWS]
+    truth = label.numbers[:SAMPLE_ROWS]
+    if len(kept) < _LEAST_ROWS or min(truth.sum(), (1 - truth).sum()) < _LEAST_OF_A_LABEL:
+        return None
+    held_out = _is_held_out(len(kept), None if time is None else time[kept])
+    return LabelSample(truth, held_out), kept
+
+
+def those_that_pay(
+    sample: "LabelSample", tried: Mapping[W, Floats], least_gain: float = LEAST_GAIN
+) -> list[Gained[W]]:
+    """Add one at a time to the model, as long as it lowers the loss clearly; the best first.
+
+    least_gain: the share of the loss by which it has to be lower.
+    """
+    found: list[Gained[W]] = []
+    left = dict(tried)
+    while left and len(found) < _MOST_PAIRS:
+        losses = {what: sample.loss_with(numbers) for what, numbers in left.items()}
         ordered = sorted(losses, key=losses.__getitem__)
         best, before = ordered[0], sample.loss
-        gains = sample.gains(pairs[best])
+        gains = sample.gains(left[best])
         error = float(gains.std()) / len(gains) ** 0.5
-        if gains.mean() < max(_LEAST_GAIN * before, _ERRORS * error):
+        if gains.mean() < max(least_gain * before, _ERRORS * error):
             break
-        sample.take(pairs[best])
-        found.append(PairRate(best, before, sample.loss))
-        pairs = {pair: pairs[pair] for pair in ordered[1 : _MOST_CANDIDATES + 1]}
+        sample.take(left[best])
+        found.append(Gained(best, before, sample.loss))
+        left = {what: left[what] for what in ordered[1 : _MOST_CANDIDATES + 1]}
     return found
 
 
-class _Sample:
+class LabelSample:
     """Rows with labels, and a logistic model of some of them that grows by a few numbers at a time.
 
     Rates are of all T rows that are not held out; the model is fitted on N rows, held-out ones
@@ -153,6 +177,11 @@ class _Sample:
         self._feature = RateFeature(name="rate", of=("value",))
         self._logit = np.zeros(len(self._rows))
         self.take(np.zeros((len(self._rows), 0)))
+
+    @property
+    def rows(self) -> Integers:
+        """Which of the T rows the model is fitted and measured on, (N,)."""
+        return self._rows
 
     @property
     def loss(self) -> float:

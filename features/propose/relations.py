@@ -1,5 +1,7 @@
 """What `recsys init` makes of further tables with many rows a user or an item: a few windows."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -8,20 +10,23 @@ from recsys.features.kinds.relation_feature import LOG
 from recsys.features.propose.draft import Draft, side_name
 from recsys.features.propose.number_signs import signs
 from recsys.features.propose.profile import ColumnProfile, TableProfile
+from recsys.features.propose.rates import Gained
 from recsys.features.propose.roles import (
     ITEM_WORDS,
     USER_WORDS,
-    Key,
     is_key_of,
     joining_keys,
 )
+from recsys.features.propose.roles import Key as SideKey
 from recsys.features.propose.time_columns import time_columns
 from recsys.features.propose.time_texts import TimeGuess
+from recsys.features.propose.window_probe import TRIED, Tried, windows_that_pay
 from recsys.features.propose.yaml_text import flow
+from recsys.features.relations.facts import Key
 from recsys.features.tables.id_forms import IdForm
 
-_WINDOWS = ("7d", "30d")
-_BY = {"users": "user", "items": "item"}
+_KEY: dict[str, Key] = {"users": "user", "items": "item"}
+_ALL = "their number in 7 or 30 days, or the time since the latest"
 
 
 def relation_lines(draft: Draft, *, has_time: bool) -> list[str]:
@@ -44,8 +49,30 @@ def relation_lines(draft: Draft, *, has_time: bool) -> list[str]:
             draft.roles.unused.remove(table)
             continue
         draft.roles.unused.remove(table)
-        lines.append(_declared(draft, table, keys, clocks[0]))
+        paying = windows_that_pay(draft, table, _columns(keys), clocks[0], _forms(draft))
+        if paying is not None and not paying:
+            draft.unsure.append(
+                f"{table.given} is not used: it has many rows for each of {' and '.join(keys)}, "
+                f"and no window ({_ALL}) makes the log loss of held-out rows clearly less; see "
+                "kind: window for sums, means, shares and other spans"
+            )
+            continue
+        lines.append(_declared(draft, table, keys, clocks[0], paying))
     return lines
+
+
+def _columns(keys: dict[str, str]) -> dict[Key, str]:
+    """Return the side that a column leads to -> the column."""
+    return {_KEY[side]: column for column, side in keys.items()}
+
+
+def _forms(draft: Draft) -> dict[Key, IdForm | None]:
+    roles = draft.roles
+    sides: dict[Key, SideKey | None] = {"user": roles.users, "item": roles.items}
+    return {
+        key: one.near.form if one is not None and one.near is not None else None
+        for key, one in sides.items()
+    }
 
 
 def _keys(draft: Draft, table: TableProfile) -> dict[str, str]:
@@ -80,11 +107,15 @@ def _share(log: ColumnProfile, other: ColumnProfile, form: IdForm) -> float:
 
 
 def _declared(
-    draft: Draft, table: TableProfile, keys: dict[str, str], clock: tuple[str, TimeGuess]
+    draft: Draft,
+    table: TableProfile,
+    keys: dict[str, str],
+    clock: tuple[str, TimeGuess],
+    paying: Sequence[Gained[Tried]] | None,
 ) -> str:
     """Add the features of one relation and the policies that it needs; return its line."""
     taken = {LOG, *draft.relations, *(side_name(key) for _, key in draft.roles.sides)}
-    name = stem = side_name(Key(table, next(iter(keys)), 0.0))
+    name = stem = side_name(SideKey(table, next(iter(keys)), 0.0))
     while name in taken:
         name = f"more_{name}"
     draft.relations[name] = table
@@ -98,17 +129,24 @@ def _declared(
     column, guess = clock
     draft.check_clock(table.columns[column], guess, table.given)
     added = []
-    for side in keys.values():
-        for window in (*_WINDOWS, ""):
-            take = {"window": window} if window else {"take": "since"}
-            feature = f"{stem}_{_BY[side]}_{window or 'since'}"
-            while feature in draft.names:
-                feature = f"more_{feature}"
-            spec = {"name": feature, "kind": "window", "of": name, "by": _BY[side], **take}
-            draft.features.append(f"- {flow(spec)}")
-            draft.names.add(feature)
-            draft.active[LOG] += 1
-            added.append(feature)
+    if paying is None:
+        usual = [Gained(one, 0.0, 0.0) for side in keys.values() for one in TRIED[_KEY[side]]]
+    else:
+        draft.features += [
+            "# Windows of rows in another table. A model of the rates of user and item has less",
+            "# log loss with each of these, on rows held out:",
+        ]
+    for gained in usual if paying is None else paying:
+        one = gained.what
+        feature = f"{stem}_{one.by}_{one.title}"
+        while feature in draft.names:
+            feature = f"more_{feature}"
+        spec = {"name": feature, "kind": "window", "of": name, "by": one.by, **one.options}
+        losses = f"   # {gained.loss_before:.4f}, with it {gained.loss_after:.4f}"
+        draft.features.append(f"- {flow(spec)}{'' if paying is None else losses}")
+        draft.names.add(feature)
+        draft.active[LOG] += 1
+        added.append(feature)
     draft.unsure.append(
         f"{table.given} has many rows for each of {' and '.join(keys)}: the features "
         f"{', '.join(added)} are of its rows before a row of the log; see kind: window for sums, "

@@ -5,6 +5,7 @@ lacks them itself, the keys and the time of the row that each leads to.
 """
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,7 @@ from recsys.features.kinds.convert import number
 from recsys.features.kinds.relation_feature import LOG
 from recsys.features.relations.facts import Facts
 from recsys.features.relations.linking import RelationRows, linked, without_repeats
-from recsys.features.relations.timeline import Integers
+from recsys.features.relations.timeline import Floats, Integers
 from recsys.features.relations.wanted import Wanted, relations_needed, wanted_of
 from recsys.features.schema import Schema
 from recsys.features.tables.condition import Condition
@@ -116,13 +117,13 @@ def _read(
             clock.append(rows.clock)
         for role, collector in collectors.items():
             collector.add(rows.ids[role])
-        for column, growing in numbers.items():
-            found = number(_cells(column, rows, ledger, wanted.written), policies)
-            growing.append(np.asarray(found.fill_null(np.nan)))
-        for column, growing in codes.items():
-            growing.append(_codes(_cells(column, rows, ledger)))
-        for where, growing in met.items():
-            growing.append(_met(where, rows, ledger, wanted.written))
+        found = columns_of_rows(rows, wanted, policies, ledger)
+        for column, values in found.numbers.items():
+            numbers[column].append(values)
+        for column, own in found.codes.items():
+            codes[column].append(own)
+        for where, mask in found.met.items():
+            met[where].append(mask)
     reader.refuse_no_rows()
     facts = Facts(
         name,
@@ -133,6 +134,25 @@ def _read(
     )
     ids = {role: one.finish(places.values()) for role, one in collectors.items()}
     return RelationRows(facts, ids, ledger, has_time=wanted.time is not None)
+
+
+class RowColumns(NamedTuple):
+    """Of N rows, what `Facts` has by the same names."""
+
+    numbers: dict[str, Floats]
+    codes: dict[str, Integers]
+    met: dict[tuple[Condition, ...], NDArray[np.bool_]]
+
+
+def columns_of_rows(rows: Rows, wanted: Wanted, policies: Policies, ledger: Ledger) -> RowColumns:
+    """Return the columns of a batch of a relation that features read."""
+    numbers = {}
+    for column in wanted.numbers:
+        found = number(_cells(column, rows, ledger, wanted.written), policies)
+        numbers[column] = np.asarray(found.fill_null(np.nan))
+    codes = {column: _codes(_cells(column, rows, ledger)) for column in wanted.codes}
+    met = {where: _met(where, rows, ledger, wanted.written) for where in wanted.wheres}
+    return RowColumns(numbers, codes, met)
 
 
 def _cells(column: str, rows: Rows, ledger: Ledger, written: NumberText = PLAIN) -> Cells:

@@ -3,11 +3,13 @@
 The shop is made by its generator: events and orders as CSV with ISO dates, products and customers
 beside them. A row is a view; its label says whether the same product goes into the cart next. The
 configuration is the one that `recsys init` writes: of all tables but the orders (`without`), and of
-the orders, too (`proposed`: counts of 7 and 30 days and the time since the latest order, of user
-and of item). `chosen` has windows over pairs besides: what the user ordered of the item, how often
-the user viewed it, and with which outcome. All are trained with the same seeds on the same rows,
-the last tenth by time is the test part; intervals are of 1,000 resamples of the test rows, with the
-differences averaged over the seeds.
+the orders, too (`proposed`: the windows that make its small model better). `counts` has orders of 7
+and 30 days and the time since the latest in their place, of user and of item; `chosen` has these
+and windows over pairs: what the user ordered of the item, how often the user viewed it, and with
+which outcome. The model is a perceptron, so that all runs take
+minutes. All are trained with the same seeds on the same rows, the last tenth by time is the test
+part; intervals are of 1,000 resamples of the test rows, with the differences averaged over the
+seeds.
 
     --set seeds=1            fewer seeds (default 3)
     --set training.epochs=4  any key of the configuration, for all ways
@@ -29,11 +31,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 from _harness import Benchmark, peak_memory_mib
 from _loaned import loaned
-from _ranker_runs import averaged, trained
-from numpy.typing import NDArray
+from _ranker_runs import averaged, gain_of_seeds, trained
 
 from recsys.features.propose.tables import infer
-from recsys.metrics.classification import auc
 from recsys.training.config.file import read_yaml
 from recsys.training.engine.ranks import World
 from recsys.training.families.load import parse_config
@@ -41,7 +41,26 @@ from recsys.training.families.overrides import override_key
 from recsys.training.families.ranker.rows import open_rows, rebatched
 
 VIEWS = "views.csv"
-WAYS = ("without", "proposed", "chosen")
+WAYS = ("without", "proposed", "counts", "chosen")
+ABOVE = (
+    ("proposed", "without"),
+    ("counts", "without"),
+    ("chosen", "without"),
+    ("chosen", "counts"),
+)
+COUNTS: list[dict[str, Any]] = [
+    {"name": f"orders_{by}_{name}", "kind": "window", "of": "orders", "by": by, **take}
+    for by in ("user", "item")
+    for name, take in (
+        ("7d", {"window": "7d"}),
+        ("30d", {"window": "30d"}),
+        ("since", {"take": "since"}),
+    )
+]
+ORDERS = {
+    "keys": {"customer_id": "users", "product_id": "items"},
+    "time": {"column": "ordered_at", "unit": "datetime"},
+}
 CHOSEN: list[dict[str, Any]] = [
     {"name": "ordered_pair", "kind": "window", "of": "orders", "by": "pair"},
     {"name": "ordered_pair_since", "kind": "window", "of": "orders", "by": "pair", "take": "since"},
@@ -118,31 +137,18 @@ def make_up(folder: Path) -> None:
 def keys_of(folder: Path, way: str, overrides: tuple[str, ...]) -> dict[str, Any]:
     """Return the configuration of a way, as `init` writes it."""
     names = [VIEWS, "products.csv", "customers.csv"]
-    names += [] if way == "without" else ["orders.csv"]
+    names += ["orders.csv"] if way == "proposed" else []
     raw: dict[str, Any] = read_yaml(infer([folder / name for name in names]).yaml, source=way)
-    raw["schema"]["features"] += CHOSEN if way == "chosen" else []
+    if way in ("counts", "chosen"):
+        raw["data"]["others"] = {"orders": str(folder / "orders.csv")}
+        raw["schema"]["relations"] = {"orders": ORDERS}
+        raw["schema"]["features"] += COUNTS + (CHOSEN if way == "chosen" else [])
+    raw["model"] = {"kind": "mlp", "hidden": [64, 64], "dropout": 0.1}
+    raw["embedding"]["dim"] = 8
     raw["tracking"] = {"enabled": False}
     for one in overrides:
         override_key(raw, one)
     return raw
-
-
-def difference(runs: list[Any], base: list[Any], samples: int) -> tuple[float, float, float]:
-    """Return the mean difference of AUC over the seeds, and 95 % of it over resampled rows."""
-    label = runs[0].found.label
-    rng = np.random.default_rng(0)
-
-    def gain(rows: NDArray[np.int64]) -> float:
-        pairs = zip(runs, base, strict=True)
-        some = [
-            auc(a.found.logit[rows], label[rows]) - auc(b.found.logit[rows], label[rows])
-            for a, b in pairs
-        ]
-        return float(np.mean(some))
-
-    found = [gain(rng.integers(0, len(label), len(label))) for _ in range(samples)]
-    low, high = np.quantile(found, [0.025, 0.975])
-    return gain(np.arange(len(label))), float(low), float(high)
 
 
 def main() -> None:
@@ -170,8 +176,8 @@ def main() -> None:
             figures[way] = averaged([run.figures() for run in runs[way]], "auc", "logloss", "cpu_s")
             bench.row(way, ", ".join(f"{run.figures()['auc']:.4f}" for run in runs[way]))
     samples = bench.sized(1000, 200, 5)
-    for one, other in (("proposed", "without"), ("chosen", "without"), ("chosen", "proposed")):
-        gain = [round(value, 4) for value in difference(runs[one], runs[other], samples)]
+    for one, other in ABOVE:
+        gain = [round(value, 4) for value in gain_of_seeds(runs[one], runs[other], samples)]
         figures[f"{one} above {other}"] = gain
         bench.row(f"{one} above {other}", "{:+.4f} ({:+.4f} to {:+.4f})".format(*gain))
     bench.finish({**figures, "peak_memory_mib": peak_memory_mib()})
