@@ -24,7 +24,7 @@ def found_bundle(path: Path, cache: Path = FETCHED) -> Path:
         NotFoundError: there is none, or there are several.
         IntegrityError: a file in a store is not what was written; it is named.
     """
-    source = _bundle_at(path)
+    source = bundle_at(path)
     if not isinstance(source, RemotePath):
         return source
     folder = fetched_folder(source, MANIFEST, _check, cache)
@@ -34,7 +34,8 @@ def found_bundle(path: Path, cache: Path = FETCHED) -> Path:
     return folder
 
 
-def _bundle_at(path: Path) -> Path:
+def bundle_at(path: Path) -> Path:
+    """Return the path of the bundle at `path`, or of the one in it, or in the run's folder."""
     if (path / MANIFEST).is_file():
         return path
     inside = bundles_of_run(path) or [one.parent for one in path.glob(f"*/{MANIFEST}")]
