@@ -33,6 +33,7 @@ _ERRORS = (
     "NotBetterError",
     "NotFoundError",
     "NumericalError",
+    "StoreError",
     "UserError",
 )
 _EVENTS = ("PartDone", "PointLogged", "StepDone")

