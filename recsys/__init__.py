@@ -36,6 +36,7 @@ _ERRORS = (
     "NotDeliveredError",
     "NotFoundError",
     "NumericalError",
+    "StoreError",
     "UserError",
 )
 _EVENTS = ("PartDone", "PointLogged", "StepDone")

@@ -7,6 +7,7 @@ from recsys.app.arguments import checked
 from recsys.app.run import Run
 from recsys.core.atomic import write_whole
 from recsys.core.folders import check_folder
+from recsys.core.remote.path import here
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,15 +79,16 @@ def demo(
     from recsys.training.evaluation.oracle import best_reachable
     from recsys.training.families.load import load_config
 
-    out = check_folder(Path(out), "data, runs and recommendations")
+    out = here(out, "out", "the demo keeps a database there")
+    out = check_folder(out, "data, runs and recommendations")
     out.mkdir(parents=True, exist_ok=True)
     world = RetailWorld.create(seed=seed, users=users, items=items, events=events, noise=noise)
     files = world.write(out / "data")
     path = files.folder / "recsys.yaml"
     write_whole(path, world.config_text(files))
     store = f"tracking.uri=sqlite:///{(out / 'mlflow.db').resolve()}"
-    here = (f"output={out / 'runs'}", store, f"tracking.model_name={NAME}")
-    config = load_config(path, (*here, *overrides))
+    keys = (f"output={out / 'runs'}", store, f"tracking.model_name={NAME}")
+    config = load_config(path, (*keys, *overrides))
     oracle = best_reachable(world)
     run = train_once(config, None, quiet=quiet, extra_rankers=oracle)
     assert run is not None, "the demo trains in one process"

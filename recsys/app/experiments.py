@@ -18,7 +18,7 @@ from recsys.app.run import Run
 from recsys.app.tuned import Tuned
 from recsys.core.errors import ConfigError, NotDeliveredError
 from recsys.core.events import Listener
-from recsys.core.remote.path import here, path_at
+from recsys.core.remote.path import here, is_remote, path_at
 
 
 @checked
@@ -167,6 +167,8 @@ def tune_embedding(
 def sync(run: InstanceOf[Run] | str | Path, *, tracking_uri: str | None = None) -> dict[str, Any]:
     """Deliver to MLflow what a run could not deliver while the server was down.
 
+    A run in a store has to be finished: it is fetched for that.
+
     Args:
         run: a run, or its folder.
         tracking_uri: MLflow store; None: that of the run. Another one gets the whole run.
@@ -178,13 +180,18 @@ def sync(run: InstanceOf[Run] | str | Path, *, tracking_uri: str | None = None) 
     Raises:
         NotDeliveredError: the store did not take all of it.
     """
-    from recsys.training.engine.run_home import send_home
+    from recsys.training.engine.run_home import brought, leave_work, send_home
+    from recsys.training.jobs.runs import bundle_of_finished
     from recsys.training.search.tracked import deliver_search
 
-    folder = run.path if isinstance(run, Run) else path_at(run)
-    folder = here(folder, "sync", "what was not delivered is in the run's working folder")
+    place = run.path if isinstance(run, Run) else path_at(run)
+    if is_remote(place) and bundle_of_finished(place) is None:
+        raise ConfigError(f"{place}: this run is not finished: continue it with --resume")
+    folder = brought(place)
     found = deliver_search(folder, uri=tracking_uri)
     send_home(folder)
+    if is_remote(place):
+        leave_work(folder)
     if found.left:
         raise NotDeliveredError(
             f"{folder}: MLflow took {found.sent} records, {found.left} are left ({found.why}); run "

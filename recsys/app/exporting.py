@@ -1,5 +1,6 @@
 """Exports as functions: whatever suits the model's family, and their verification."""
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +10,10 @@ from pydantic import AfterValidator
 
 from recsys.app.arguments import checked
 from recsys.bundle.directory import MANIFEST, Bundle
-from recsys.bundle.found import found_bundle
+from recsys.bundle.found import bundle_at
 from recsys.core.byte_sizes import bytes_of, size_text
 from recsys.core.errors import ConfigError, NotFoundError
+from recsys.core.remote.moving import fetch_folder
 from recsys.core.remote.path import RemotePath, path_at
 
 
@@ -100,24 +102,30 @@ def verify(folder: str | Path) -> dict[str, Any]:
         NotFoundError: the folder is neither.
         IntegrityError: a file is missing, was changed or should not be there; it is named.
     """
-    from recsys.serving.export.manifest import (
-        EXPORT_FILE,
-        fetched_export,
-        open_export,
-    )
+    from recsys.serving.export.manifest import EXPORT_FILE
 
-    path = shown = path_at(folder)
-    if isinstance(path, RemotePath):
-        path = fetched_export(path) if (path / EXPORT_FILE).is_file() else found_bundle(path)
+    shown = path_at(folder)
+    if not isinstance(shown, RemotePath):
+        return _verified(shown, shown)
+    source = shown if (shown / EXPORT_FILE).is_file() else bundle_at(shown)
+    with tempfile.TemporaryDirectory(prefix="recsys-") as scratch:
+        fetch_folder(source, Path(scratch))
+        return _verified(Path(scratch), source)
+
+
+def _verified(path: Path, shown: Path) -> dict[str, Any]:
+    """Check what is in `path`, which is a copy of `shown` where that is in a store."""
+    from recsys.serving.export.manifest import EXPORT_FILE, open_export
+
     if (path / EXPORT_FILE).exists():
-        export = open_export(path)
+        export = open_export(path, shown)
         facts = {"model_id": export.facts["model_id"], "target": export.facts["target"]}
         return {"folder": str(shown), **facts, "files": len(export.names()) + 1}
     if not (path / MANIFEST).exists():
         raise NotFoundError(
-            f"{path}: neither an export (no {EXPORT_FILE}) nor a model's bundle (no {MANIFEST})"
+            f"{shown}: neither an export (no {EXPORT_FILE}) nor a model's bundle (no {MANIFEST})"
         )
-    bundle = Bundle.open(path)
+    bundle = Bundle.open(path, shown)
     return {"folder": str(shown), "model_id": bundle.model_id, "files": len(bundle.names()) + 1}
 
 

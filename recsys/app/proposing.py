@@ -10,7 +10,7 @@ from recsys.app.configuration import Config
 from recsys.core.atomic import write_whole
 from recsys.core.errors import ArgumentError, ConfigError
 from recsys.core.imports import on_first_use
-from recsys.core.remote.path import path_at
+from recsys.core.remote.path import here, path_at
 from recsys.core.strict_yaml import read_yaml
 from recsys.features.propose.tables import Inference, infer
 from recsys.features.tables.frames import FRAMES, path_of
@@ -78,7 +78,9 @@ def _public(name: str, protocol: str | None, given: tuple[Any, ...], place: Path
     how = protocol_of(name, protocol)
     if len(given) != 1 or not isinstance(given[0], str | Path):
         raise ConfigError(f"{name}: give one path, the folder with the files of the data set")
-    written = tables_of(name, Path(given[0]), place / name, protocol)
+    why = "the files of a public data set are read and written on this machine"
+    folder = here(given[0], "dataset", why)
+    written = tables_of(name, folder, here(place, "out", why) / name, protocol)
     paths = [Path(os.path.relpath(path)) for path in written.paths]  # the folder may move
     found = infer(paths, relative_to=place, split=how.split, where=how.where)
     return replace(found, unsure=(*written.said, *found.unsure))

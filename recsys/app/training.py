@@ -13,6 +13,7 @@ from recsys.app.starting import Planned
 from recsys.bundle.directory import Bundle, bundles_of_run
 from recsys.core.errors import ConfigError
 from recsys.core.events import Listener
+from recsys.core.remote.path import is_remote
 from recsys.core.signals import Terminated
 from recsys.serving.registry import register as add_version
 from recsys.serving.registry import resolve
@@ -91,6 +92,11 @@ def train_once(
     """
     # In a notebook without widgets tqdm, which MLflow brings, warns when it is imported.
     warnings.filterwarnings("ignore", message="IProgress not found")
+    if resume is not None and is_remote(resume) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(
+            f"{resume}: ranks that torchrun started work in one folder that all of them see: fetch "
+            "the run there, or continue it with --workers"
+        )
     resume = None if resume is None else brought(resume)
     world = join(config.training.device if isinstance(config, LearnedExperiment) else "cpu")
     quiet = quiet or not world.is_first

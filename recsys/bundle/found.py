@@ -1,8 +1,9 @@
 """Bundles by the path of their folder or of their run's; those in a store are fetched."""
 
 from pathlib import Path
+from typing import TypeVar
 
-from recsys.bundle.directory import MANIFEST, Bundle, bundles_of_run
+from recsys.bundle.directory import MANIFEST, RUN_BUNDLES, Bundle
 from recsys.core.errors import NotFoundError
 from recsys.core.remote.cached import FETCHED, fetched_folder
 from recsys.core.remote.moving import fetch_file
@@ -24,7 +25,7 @@ def found_bundle(path: Path, cache: Path = FETCHED) -> Path:
         NotFoundError: there is none, or there are several.
         IntegrityError: a file in a store is not what was written; it is named.
     """
-    source = _bundle_at(path)
+    source = bundle_at(path)
     if not isinstance(source, RemotePath):
         return source
     folder = fetched_folder(source, MANIFEST, _check, cache)
@@ -34,10 +35,18 @@ def found_bundle(path: Path, cache: Path = FETCHED) -> Path:
     return folder
 
 
-def _bundle_at(path: Path) -> Path:
+AnyPath = TypeVar("AnyPath", Path, RemotePath)
+
+
+def bundle_at(path: AnyPath) -> AnyPath:
+    """Return the path of the bundle at `path`, or of the one in it, or in the run's folder."""
     if (path / MANIFEST).is_file():
         return path
-    inside = bundles_of_run(path) or [one.parent for one in path.glob(f"*/{MANIFEST}")]
+    inside = [
+        one.parent
+        for pattern in (f"{RUN_BUNDLES}/*/{MANIFEST}", f"*/{MANIFEST}")
+        for one in path.glob(pattern)
+    ]
     if len(inside) != 1:
         if isinstance(path, RemotePath):
             path.check_bucket()

@@ -42,9 +42,11 @@ class ExperimentConfig(StrictModel):
     many epochs as were best, and nothing is measured. A bundle or run folder (`recsys train --final
     --from` also takes models:/name@alias)."""
     output: str = "runs"
-    """Folder that runs (checkpoints, bundles, reports) are written to."""
+    """Folder that runs (checkpoints, bundles, reports) are written to; or the address of one in a
+    store, as s3://bucket/runs."""
     cache: str | None = None
-    """Folder that keeps encoded data between runs, for logs that take long to read."""
+    """Folder of this machine that keeps encoded data between runs, for logs that take long to
+    read."""
     tune: dict[str, Any] = Field(default_factory=dict)
     """What `recsys tune` searches (`recsys.training.search.space`); empty: what suits the model."""
 

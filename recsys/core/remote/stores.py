@@ -123,14 +123,10 @@ def _by_fsspec(scheme: str, authority: str) -> tuple[Any, str]:
     address = f"{scheme}://{authority}"
     try:
         found, root = url_to_fs(address)
-    except ImportError:
-        store = store_of(scheme)
-        module = known_implementations[scheme]["class"].split(".")[0]
-        package = f"'recsys-engine[{store.extra}]'" if store and store.extra else module
-        raise ConfigError(
-            f"{address}: to read it a package is needed that is not installed: "
-            f"pip install {package}"
-        ) from None
+    except ImportError as error:
+        store, said = store_of(scheme), known_implementations[scheme].get("err", str(error))
+        install = f"; pip install 'recsys-engine[{store.extra}]'" if store and store.extra else ""
+        raise ConfigError(f"{address}: a package is not installed: {said}{install}") from None
     except ValueError:
         known = ", ".join(f"{name}://" for name in STORES)
         raise ConfigError(

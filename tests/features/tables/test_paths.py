@@ -118,7 +118,7 @@ def test_names_that_no_library_opens(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("given", ["odd://bucket/log.parquet", "odd://host/*"])
 def test_an_address_of_no_store(given: str) -> None:
-    with pytest.raises(ConfigError, match="odd://.*: no kind of store that is known"):
+    with pytest.raises(ConfigError, match=r"odd://.*: no kind of store that is known"):
         open_table(given, "log")
 
 

@@ -113,14 +113,14 @@ def test_what_is_no_parquet(tmp_path: Path) -> None:
         ("metadata/v1.metadata.json", "Iceberg"),
     ],
 )
-@pytest.mark.parametrize("given", ["t/day=1", "t/day=1/*.parquet", "t/day=1/a.parquet", "", "t/**/*"])
+@pytest.mark.parametrize("given", ["t/day=1", "t/day=1/*.parquet", "t/day=1/a.parquet", "", "t/**"])
 def test_files_of_a_lake_are_refused(
     tree: tuple[Path, RemotePath], mark: str, kind: str, given: str
 ) -> None:
     root = tree[1] / "lake"
     for name in ("t/day=1/a.parquet", f"t/{mark}"):
         (root / name).write_bytes((tree[0] / "one.parquet").read_bytes())
-    with pytest.raises(DataError, match=f"a file of the {kind} table memory://.*/t, whose log says"):
+    with pytest.raises(DataError, match=f"a file of the {kind} table memory://.*/t, whose log"):
         open_table(str(root / given), "log")
 
 

@@ -3,7 +3,7 @@
 import logging
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import fsspec
 import pytest
@@ -28,8 +28,8 @@ class Leaving(MemoryFileSystem):
     """A store that keeps files as memory:// does, and is away at times."""
 
     protocol = "leaving"
-    store: dict[str, Any] = {}
-    pseudo_dirs = [""]
+    store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
     away = False
 
     @classmethod
@@ -162,7 +162,7 @@ def test_a_store_that_is_away_at_a_checkpoint(
     with caplog.at_level(logging.WARNING):
         send_checkpoint(folder)
     assert "the checkpoint stays here and is sent with the next one" in caplog.text
-    with pytest.raises(StoreError, match="the store did not answer .Could not connect to server"):
+    with pytest.raises(StoreError, match=r"the store did not answer .Could not connect to server"):
         send_home(folder)
     monkeypatch.setattr(Leaving, "away", False)
     send_checkpoint(folder)

@@ -1,5 +1,6 @@
 """Addresses as paths: what they are called, what a store is asked, what it answers."""
 
+import importlib.util
 import uuid
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def test_an_address_keeps_its_name(given: str | Path) -> None:
     assert path.relative_to(path.parent) == Path("x.csv")
 
 
-@pytest.mark.parametrize("given", ["x/y.csv", "/x", "models:/shop@champion", "runs:/12", "C:/x", ""])
+@pytest.mark.parametrize("given", ["x/y.csv", "/x", "models:/shop@prod", "runs:/12", "C:/x", ""])
 def test_what_is_no_address(given: str) -> None:
     assert path_at(given) == Path(given)
     assert not is_remote(given)
@@ -117,18 +118,19 @@ def test_a_file_that_was_written_again_is_another(root: Path) -> None:
 
 def test_what_has_to_be_here() -> None:
     assert here("x", "cache", "it is mapped into memory") == Path("x")
-    with pytest.raises(ConfigError, match=r"cache: s3://b/c: it is mapped into memory; name a fold"):
+    with pytest.raises(ConfigError, match=r"cache: s3://b/c: it is mapped into memory; name a"):
         here("s3://b/c", "cache", "it is mapped into memory")
 
 
 def test_stores_that_are_not_known() -> None:
-    with pytest.raises(ConfigError, match="nostore://x: no kind of store that is known; s3://, gs:"):
+    with pytest.raises(ConfigError, match="nostore://x: no kind of store that is known; s3://, "):
         path_at("nostore://x/y").exists()
 
 
 def test_a_package_that_is_missing_is_named() -> None:
-    pytest.importorskip("fsspec")
-    with pytest.raises(ConfigError, match="is not installed: pip install paramiko|pip install fsspec"):
+    if importlib.util.find_spec("paramiko") is not None:
+        pytest.skip("paramiko is installed")
+    with pytest.raises(ConfigError, match=r"sftp://host: a package is not installed: .*paramiko"):
         path_at("sftp://host/y").exists()
 
 
@@ -145,8 +147,8 @@ def test_a_package_that_is_missing_is_named() -> None:
             "When getting information for key 'x' in bucket 'b': AWS Error ACCESS_DENIED during "
             "HeadObject operation: No response body.",
             ConfigError,
-            r"s3://b/x: the store does not allow it \(ACCESS_DENIED at HeadObject\); check who asks "
-            r"\(AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY\) and what they may do with b",
+            r"s3://b/x: the store does not allow it \(ACCESS_DENIED at HeadObject\); check who "
+            r"asks \(AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY\) and what they may do with b",
         ),
         (
             "AWS Error NETWORK_CONNECTION during HeadObject operation: curlCode: 7, Could not "
