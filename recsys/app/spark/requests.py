@@ -30,7 +30,7 @@ from recsys.serving.engines.pieces import (
 )
 from recsys.serving.recommend.scorer import Scorer
 
-_PLACE, _SAMPLE = "place", 200
+_PLACE, _SAMPLE = "_recsys_place", 200
 
 
 @checked
@@ -67,6 +67,8 @@ def requests_from(
         UserError: the tables do not fit the model.
     """
     need_spark()
+    from pyspark.sql import functions
+
     function = batch_function(model, settings=settings)
     scorer = function.opened().scorer
     if not isinstance(scorer, Scorer):
@@ -78,9 +80,11 @@ def requests_from(
             f"requests_from: the model reads further tables ({names}), which are not grouped by "
             "user: build the requests with `recsys score --engine local`"
         )
-    frames = _frames(schema, {LOG: log, USERS: users, **(others or {})})
+    place = functions.monotonically_increasing_id() if position is None else position
+    placed = log.withColumn(_PLACE, functions.col(place) if isinstance(place, str) else place)
+    frames = _frames(schema, {LOG: placed, USERS: users, **(others or {})})
     asked = _columns_of_requests(scorer, schema, frames)
-    rows = _rows_by_user(schema, frames, position)
+    rows = _rows_by_user(schema, frames)
     task = _Task(
         replace(function, threads=1), asked, piece_rows, shipped(log.sparkSession, function, ship)
     )
@@ -146,7 +150,7 @@ def _frames(schema: Schema, given: Mapping[str, Any]) -> dict[str, Any]:
 def _read_of(schema: Schema, name: str) -> list[str]:
     """Return the columns that are read of a table."""
     if name == LOG:
-        return list(RowRoles.of_log(schema, None).columns)
+        return [*RowRoles.of_log(schema, None).columns, _PLACE]
     features = [one for one in schema.column_features if one.table == name]
     return [_key_of(schema, name), *(column for one in features for column in one.columns)]
 
@@ -158,8 +162,8 @@ def _key_of(schema: Schema, name: str) -> str:
     return str(schema.interactions.user if name == LOG else schema.user_key)
 
 
-def _rows_by_user(schema: Schema, frames: Mapping[str, Any], position: Any) -> Any:
-    """Return all tables as one frame, partitioned and sorted by user, then position."""
+def _rows_by_user(schema: Schema, frames: Mapping[str, Any]) -> Any:
+    """Return all tables as one frame, partitioned and sorted by user, then place."""
     from pyspark.sql import functions
 
     parts, kinds = [], {}
@@ -167,13 +171,11 @@ def _rows_by_user(schema: Schema, frames: Mapping[str, Any], position: Any) -> A
     for name, frame in frames.items():
         key = _key_of(schema, name)
         kinds[name] = is_text(arrow_schema(frame.select(f"`{key}`")).field(0).type)
-        whole = functions.struct(*(functions.col(f"`{one}`") for one in frame.columns))
+        read = [one for one in frame.columns if one != _PLACE]
+        whole = functions.struct(*(functions.col(f"`{one}`") for one in read))
         own = functions.col(f"`{key}`").cast("string" if kinds[name] or form else "bigint")
         chosen = [own.alias(KEY), whole.alias(name)]
-        if name == LOG:
-            place = functions.monotonically_increasing_id() if position is None else position
-            place = functions.col(place) if isinstance(place, str) else place
-            chosen.append(place.alias(_PLACE))
+        chosen += [functions.col(_PLACE)] if name == LOG else []
         parts.append(as_written(frame.select(*chosen), KEY, form))
     if len(set(kinds.values())) > 1 and schema.ids.users is None:
         texts = [name for name, is_of_text in kinds.items() if is_of_text]
@@ -201,7 +203,7 @@ def as_written(frame: Any, key: str, form: IdForm | None) -> Any:
 
 def _columns_of_requests(scorer: Scorer, schema: Schema, frames: Mapping[str, Any]) -> pa.Schema:
     """Return the columns of the requests, found on the first rows of the tables."""
-    tables = {name: frame.limit(_SAMPLE).toArrow() for name, frame in frames.items()}
+    tables = {name: frame.drop(_PLACE).limit(_SAMPLE).toArrow() for name, frame in frames.items()}
     tables = {name: _plain_types(table) for name, table in tables.items()}
     found = requests_of(scorer, tables).schema
     roles, log = schema.interactions, tables[LOG].schema
