@@ -57,6 +57,7 @@ IMPORTERS = {
     "onnxruntime": {"serving/export/onnx_graph.py", "serving/export/queries.py"},
     "onnx_ir": {"serving/export/onnx_graph.py"},
     "optuna": {"training/search/store.py"},
+    "pyspark": {"recsys/app/spark/"},
     "pyparsing": {"features/filters/syntax.py"},
     "pandas": {"recsys/app/", "features/", "training/", "serving/frames.py", "serving/pyfunc.py"},
     "pyarrow": {"recsys/app/", "features/", "training/", "serving/"},

@@ -1,0 +1,1 @@
+"""Scoring on Spark: the same function of Arrow batches, mapped over data frames."""
