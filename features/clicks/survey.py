@@ -25,7 +25,7 @@ from recsys.features.encoding.value_counts import ValueCounts
 from recsys.features.kinds.convert import columns_of, decide_type, join_batches
 from recsys.features.kinds.feature import Feature
 from recsys.features.schema import Schema
-from recsys.features.tables.ledger import Drop, Ledger, Mask
+from recsys.features.tables.ledger import Findings, Ledger, Mask
 from recsys.features.tables.rows import Rows
 
 SAMPLE_ROWS = 1_000_000
@@ -46,8 +46,8 @@ class Survey:
     """Positions among the usable rows where validation and test begin; None: a column says."""
     whole: frozenset[str]
     encoder: FeatureEncoder
-    drops: tuple[Drop, ...] = ()
-    """What the reading left out; columns that it did not read may add to it."""
+    findings: Findings
+    """What was wrong with the columns that were read."""
 
 
 Known = Callable[[ClickSource, Schema, Cuts, frozenset[str]], dict[str, NDArray[np.int64]]]
@@ -93,6 +93,7 @@ def survey(
         counts += np.bincount(part, minlength=3)
         piece = _piece(rows, source.times(rows), begin, columns_of(fitted))
         sample.add(piece.filter(part == TRAIN))
+    findings = ledger.found()
     drops = ledger.settle()
     total = int(counts.sum())
     reader.refuse_no_rows()
@@ -106,7 +107,7 @@ def survey(
     known = (known_values_of or _known)(source, schema, cuts, whole)
     encoder = _fit(source, schema, sample, whole, lookups, known)
     numbers = (int(counts[TRAIN]), int(counts[VALIDATION]), int(counts[TEST]))
-    return Survey(numbers, cuts, whole, encoder, tuple(drops))
+    return Survey(numbers, cuts, whole, encoder, findings)
 
 
 def decided(values: pa.Array, *, whole: bool) -> pa.Array:

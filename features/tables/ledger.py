@@ -88,6 +88,10 @@ class Finding:
     tally: Tally
 
 
+Findings = Mapping[tuple[str, str], Finding]
+"""By column and reason, in the order in which they were met."""
+
+
 class Ledger:
     """Findings in one table, in the order in which they were met.
 
@@ -139,11 +143,11 @@ class Ledger:
         if tally.count:
             self._findings[column, reason] = Finding(remedy, rule, tally)
 
-    def found(self) -> dict[tuple[str, str], Finding]:
-        """Return what was found, by column and reason."""
+    def found(self) -> Findings:
+        """Return what was found."""
         return dict(self._findings)
 
-    def join(self, found: Mapping[tuple[str, str], Finding]) -> None:
+    def join(self, found: Findings) -> None:
         """Add what another ledger found in later rows of the same table."""
         for key, one in found.items():
             if key in self._findings:

@@ -86,6 +86,11 @@ class TableFiles:
         return tuple(file.path for file in self._files)
 
     @property
+    def starts(self) -> tuple[int, ...]:
+        """The number of the first row of each file that `batches` has come to."""
+        return tuple(self._starts)
+
+    @property
     def said(self) -> tuple[str, ...]:
         """What was recognised of the files that a person may want to know."""
         found = {
@@ -183,10 +188,16 @@ class TableFiles:
         if piece is not None:
             yield replace(self._files[piece.file], groups=piece.groups), piece.first
             return
-        self._starts, self._end = [], 0
-        for file in self._files:
-            self._starts.append(self._end)
+        self._end = 0
+        for number, file in enumerate(self._files):
+            # What an earlier reading knows of later files stays, should this one not come to them.
+            self._starts[number : number + 1] = [self._end]
             yield file, self._end
+
+    @property
+    def can_be_cut(self) -> bool:
+        """Whether a piece of a file can be read without what is before it."""
+        return FORMATS[self.format].group_rows is not None
 
     def pieces(self, least_rows: int) -> list[Piece]:
         """Return the rows in pieces, in order: of files that can be cut, of so many rows or more.

@@ -2,6 +2,7 @@
 
 import json as json_format
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -17,9 +18,28 @@ from recsys.core.visible import visible
     metavar="FOLDER",
     help="Folder to encode to; default: the configuration's cache.",
 )
+@click.option(
+    "--engine",
+    type=click.Choice(("local", "spark")),
+    default="local",
+    show_default=True,
+    help="What encodes a log with data.stream: this process, or Spark's workers.",
+)
+@click.option(
+    "--master",
+    metavar="URL",
+    help="With --engine spark: where it runs, as local[4]; default: as Spark is set up.",
+)
 @SET
 @JSON
-def prepare(config: Path, output: Path | None, overrides: tuple[str, ...], as_json: bool) -> None:
+def prepare(
+    config: Path,
+    output: Path | None,
+    engine: Literal["local", "spark"],
+    master: str | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Encode the data of a configuration to disk, so that its trainings start at once.
 
     The log and the tables are read, checked, parted and encoded as training does it, to the
@@ -27,13 +47,16 @@ def prepare(config: Path, output: Path | None, overrides: tuple[str, ...], as_js
     `output`. Training with the same data, schema, split and engine finds it there and says so;
     what changed is encoded anew. Of a pipeline the data of its sources are encoded, too.
 
+    --engine spark has Spark's workers encode a log with data.stream: the bytes are the same. The
+    log and the folder have to be at the same absolute path on all its machines.
+
     Example: recsys prepare recsys.yaml --output /shared/encoded
     """
     from recsys.app.preparing import prepare as encode
     from recsys.training.families.load import load_config
 
     given = load_config(config, overrides)
-    done = encode(given, output=output, quiet=as_json)
+    done = encode(given, output=output, engine=engine, master=master, quiet=as_json)
     if as_json:
         click.echo(json_format.dumps(done.facts(), indent=1))
         return

@@ -1,14 +1,38 @@
 """What a training reads, encoded before it starts: what `recsys prepare` does."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from recsys.app.arguments import checked
 from recsys.app.configuration import Given, config_given
 from recsys.app.progress import printed
+from recsys.core.errors import ConfigError
 from recsys.core.folders import check_folder
+
+if TYPE_CHECKING:
+    from recsys.features.clicks.log import ClickEngine
+
+
+def _local(master: str | None) -> None:
+    if master is not None:
+        raise ConfigError("--master is of Spark: add --engine spark, or leave it out")
+
+
+def _spark(master: str | None) -> "ClickEngine":
+    from recsys.app.spark.encoding import SparkWorkers
+    from recsys.features.clicks.by_pieces import ByPieces
+
+    return ByPieces(SparkWorkers(master))
+
+
+ENGINES: dict[str, Callable[[str | None], "ClickEngine | None"]] = {
+    "local": _local,
+    "spark": _spark,
+}
+"""What reads a streamed log, by name: from the address of Spark's master; None: this process."""
 
 
 @dataclass(frozen=True)
@@ -39,18 +63,29 @@ class Prepared:
 
 
 @checked
-def prepare(config: Given, *, output: str | Path | None = None, quiet: bool = False) -> Prepared:
+def prepare(
+    config: Given,
+    *,
+    output: str | Path | None = None,
+    engine: Literal["local", "spark"] = "local",
+    master: str | None = None,
+    quiet: bool = False,
+) -> Prepared:
     """Encode what training reads, so that it starts at once; what is there already is kept.
 
     Args:
         config: what is to be trained.
         output: folder to encode to, in place of `cache` of the configuration; a training needs to
             name it as its `cache`.
+        engine: what encodes a log with `data.stream: true`: this process, or Spark's workers, who
+            write the same bytes.
+        master: where Spark runs, as `local[4]`; None: as Spark is set up, or in the session that
+            is there.
         quiet: print no progress.
 
     Raises:
-        UserError: what training would raise on the same configuration and data, or neither
-            `output` nor `cache` names a folder.
+        UserError: what training would raise on the same configuration and data, neither `output`
+            nor `cache` names a folder, or the data are not for the engine.
 
     Example:
         >>> recsys.prepare(config, output="encoded").rows["training"]
@@ -59,13 +94,14 @@ def prepare(config: Given, *, output: str | Path | None = None, quiet: bool = Fa
     from recsys.app.starting import Start, planned
     from recsys.training.jobs.prepare import prepare as encode
 
+    reader = ENGINES[engine](master)
     given = planned(config_given(config), Start()).config
     if output is not None:
         folder = check_folder(Path(output), "encoded data")
         given = given.model_copy(update={"cache": str(folder)})
     begin = monotonic()
     with printed(quiet):
-        found = encode(given)
+        found = encode(given, reader)
     return Prepared(
         folder=found[0].path.parent,
         paths=tuple(one.path for one in found),

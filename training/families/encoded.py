@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.core.errors import ConfigError
+from recsys.features.clicks.log import ClickEngine
 from recsys.features.dataset.cache import entry_of, kept
 from recsys.features.dataset.dataset import prepare
 from recsys.features.dataset.split import PART_NAMES
@@ -22,9 +23,14 @@ C = TypeVar("C", bound=ExperimentConfig)
 
 @dataclass(frozen=True)
 class Encoding:
-    """How data are encoded: earlier, the encoder of the model that the training starts from."""
+    """How data are encoded.
+
+    earlier: the encoder of the model that the training starts from. engine: what reads a streamed
+    log; None: this process.
+    """
 
     earlier: FeatureEncoder | None = None
+    engine: ClickEngine | None = None
 
 
 @dataclass(frozen=True)
@@ -48,21 +54,28 @@ class Encoded:
 
 def encode_tables(
     config: C,
-    _how: Encoding,
+    how: Encoding,
     check_rows: Callable[[C, Tables, NDArray[np.int8]], None],
 ) -> Encoded:
     """Encode tables in memory to where training reads them from, unless they are there.
 
     Args:
         config: of the experiment.
-        _how: of no use here: a model that is started from changes nothing that is kept.
+        how: a model that is started from changes nothing that is kept; an engine is refused.
         check_rows: refuses what training refuses (`Family.check_rows`).
 
     Raises:
-        ConfigError: the configuration names no cache, or nothing can be trained on the rows.
+        ConfigError: the configuration names no cache, an engine is to read, or nothing can be
+            trained on the rows.
         DataError: the data are not as declared.
         OSError: nothing can be written there.
     """
+    if how.engine is not None:
+        raise ConfigError(
+            "--engine is for logs that are larger than memory, with data.stream: true, which "
+            f"rankers are trained on; what {config.model.kind} is trained on here is encoded in "
+            "memory: leave it out"
+        )
     if config.cache is None:
         raise ConfigError(
             "cache: the configuration names no folder, so training would not find what is "

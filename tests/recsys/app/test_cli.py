@@ -18,7 +18,7 @@ OPTIONS = {
     "demo": {"--out", "--users", "--items", "--events", "--seed", "--noise", "--set"},
     "init": {"tables", "--dataset", "--protocol", "--out", "--force"},
     "check": {"config", "--set", "--html", "--json"},
-    "prepare": {"config", "--output", "--set", "--json"},
+    "prepare": {"config", "--output", "--engine", "--master", "--set", "--json"},
     "train": {
         "config",
         "--resume",

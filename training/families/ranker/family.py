@@ -70,7 +70,7 @@ def _encode(config: RankerExperiment, how: Encoding) -> Encoded:
         return encode_tables(config, how, check_rows)
     parts = (config.schema_, config.data, config.policies, config.split)
     folder, lookups = encoded_log_folder(config), config.embedding.lookups
-    log = open_click_log(*parts, folder, lookups, how.earlier)
+    log = open_click_log(*parts, folder, lookups, how.earlier, how.engine)
     check_clicks(config, log)
     rows = dict(zip(PART_NAMES, log.counts, strict=True))
     return Encoded(log.folder, rows, log.was_there, log.drops)
