@@ -75,11 +75,12 @@ def backend_by_rule(config: TableConfig, device: torch.device) -> Choice:
     takes 100: there the torch kernel needs two thirds of its time. With AVX-512 it is FBGEMM that
     needs half of the torch kernel's.
     """
-    why_not = _why_not_fbgemm(config)
+    lacking = config.lacking_in_fbgemm is not None
+    if not lacking and device.type == "cpu" and _is_slow_in_fbgemm(config):
+        return Choice("torch", "a processor without AVX-512")
+    why_not = _why_not_fbgemm(config)  # imports it
     if why_not is not None:
         return Choice("torch", why_not)
-    if device.type == "cpu" and config.optimizer == "row_wise_adagrad" and not _has_avx512():
-        return Choice("torch", "a processor without AVX-512")
     where = "GPU" if device.type == "cuda" else f"CPU, {config.optimizer}"
     return Choice("fbgemm", f"{where}")
 
@@ -132,6 +133,10 @@ def _why_not_fbgemm(config: TableConfig) -> str | None:
     if lacking is not None:
         return f"FBGEMM's kernel has no {lacking}"
     return None if imports() else "FBGEMM is not installed"
+
+
+def _is_slow_in_fbgemm(config: TableConfig) -> bool:
+    return config.optimizer == "row_wise_adagrad" and not _has_avx512()
 
 
 def _has_avx512() -> bool:

@@ -117,10 +117,7 @@ def test_the_usual_import_is_back_after_a_block_that_fails() -> None:
     before = builtins.__import__
     names = {"on_first_use": on_first_use, "__name__": "x"}
     with pytest.raises(ImportError, match=r"import os\.path on first use by `from`"):
-        exec(
-            "with on_first_use():\n    import os.path",
-            {"on_first_use": on_first_use, "__name__": "x"},
-        )
+        exec("with on_first_use():\n    import os.path", names)
     assert builtins.__import__ is before
 
 

@@ -20,7 +20,9 @@ def numbers(values: NDArray[np.int64]) -> tuple[list[int], int]:
     [
         (5, 7),  # keys and rows in one number
         (40, 2**31),
-        (2**30, 2**31),  # keys in one number, not the rows
+        (2**30, 2**31),  # keys in one number, not the rows: parted by some bits of the first
+        (2**19, 2**33),
+        (2**8, 2**42),  # by as few as there are
         (2**40, 2**40),  # no one number holds the keys
     ],
 )
@@ -53,3 +55,11 @@ def test_a_step_that_a_sample_has_and_the_rows_have_not_is_none() -> None:
     times = np.arange(4000) * 1_000_000
     times[1] += 1  # not in a sample of every fourth row
     assert numbers(times) == (times.tolist(), times[-1])
+
+
+def test_rows_are_parted_in_the_same_order_where_one_part_has_nearly_all() -> None:
+    rng = np.random.default_rng(0)
+    users = np.where(rng.random(200_000) < 0.9, 7, rng.integers(0, 2**20, 200_000))
+    times = rng.integers(0, 2**32, 200_000) * 1_000_000 + 1_600_000_000_000_000
+    order = stable_order(users.astype(np.int32), times)
+    assert np.array_equal(order, np.lexsort((times, users)))

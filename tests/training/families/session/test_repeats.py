@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from recsys.models.session import Repeats
+from recsys.models.session_config import Repeats
 from recsys.retrieval.recurrence import Recurrence
 from recsys.training.families.load import config_of
 from recsys.training.families.session.config import SessionExperiment
