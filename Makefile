@@ -11,11 +11,12 @@ ARGS ?=
 # Processes that the tests run in; each takes a file at a time, so that what a file shares is made once.
 WORKERS ?= 2
 
-.PHONY: help setup demo docs test lint format bench peers clean
+.PHONY: help setup demo docs test torture lint format bench peers clean
 
 help:
 	@echo "make demo    set up, then run the main job on built-in data (report in demo/)"
 	@echo "make test    set up, then run the tests, in two processes [WORKERS=2]"
+	@echo "make torture kill, starve, feed garbage: docs/reliability.md [ARGS='--minutes 60', --quick, --all]"
 	@echo "make lint    ruff and mypy"
 	@echo "make format  let ruff rewrite the code"
 	@echo "make docs    write docs/configuration.md from the code"
@@ -49,6 +50,9 @@ demo: setup
 
 test: setup
 	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+torture: setup
+	PYTHONPATH=tests/torture:. $(BIN)/python tests/torture/torture.py --write docs/reliability.md $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

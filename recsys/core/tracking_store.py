@@ -4,6 +4,7 @@ Names, paths, locks and limits only: nothing here imports MLflow.
 """
 
 import json
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -85,6 +86,8 @@ def quieten() -> None:
     """Keep MLflow from printing to the output stream and from sending telemetry."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+    # It logs the traceback of every error of the database, and then raises the error.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
 @contextmanager

@@ -10,8 +10,10 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import _faulty
+import yaml
 from _faulty import Ended, Fault, Faulty
 
 from recsys.features.world.world import RetailWorld
@@ -56,13 +58,15 @@ class Flow:
     grows: str = r"(?!)"
 
 
-def _train(home: Path) -> list[str]:
-    begun = [path.parent for path in sorted(home.glob("trained/*/config.yaml"))]
-    unfinished = [run for run in begun if (run / "checkpoints").is_dir() or not _bundle(run)]
-    if unfinished:
-        return ["train", "--resume", str(unfinished[-1].relative_to(home))]
-    keys = (*LIGHT, "output=trained", "cache=cache", f"tracking.uri={STORE}")
-    return ["train", "recsys.yaml", *sets(*keys)]
+def _train(config: str, *keys: str) -> Callable[[Path], list[str]]:
+    def arguments(home: Path) -> list[str]:
+        begun = [path.parent for path in sorted(home.glob("trained/*/config.yaml"))]
+        unfinished = [run for run in begun if (run / "checkpoints").is_dir() or not _bundle(run)]
+        if unfinished:
+            return ["train", "--resume", str(unfinished[-1].relative_to(home))]
+        return ["train", config, *sets("output=trained", *keys)]
+
+    return arguments
 
 
 def _bundle(run: Path) -> bool:
@@ -75,6 +79,7 @@ def _always(*arguments: str) -> Callable[[Path], list[str]]:
 
 _LOG = ("--interactions", "interactions", "--users", "users.parquet")
 _TO_STORE = ("--tracking-uri", STORE)
+_GROWS = r"trained/[^/]*|trained/[^/]*/(journal|tracking).*"
 FLOWS = (
     Flow("init", _always("init", "interactions", "items.parquet", "--out", "new.yaml", "--force")),
     Flow(
@@ -95,7 +100,11 @@ FLOWS = (
         _always("recount", "plain", "--interactions", "interactions", "--output", "renewed"),
     ),
     Flow("compare", _always("compare", "model", "plain", "--report", "compared.html")),
-    Flow("train", _train, grows=r"trained/STAMP|trained/[^/]*/(journal|tracking).*"),
+    Flow(
+        "train",
+        _train("recsys.yaml", *LIGHT, "cache=cache", f"tracking.uri={STORE}"),
+        grows=_GROWS,
+    ),
     Flow(
         "register",
         _always("register", "model", "--name", "shop", "--alias", "champion", *_TO_STORE),
@@ -110,6 +119,44 @@ FLOWS = (
         grows=r"tuned/.*|tune\.db.*",
     ),
 )
+
+_UNTRACKED = "tracking.enabled=false"
+_FITTED = ("evaluation.bootstrap_samples=20", "evaluation.baselines=[popularity]", _UNTRACKED)
+_RANKED = ("evaluation.bootstrap_samples=20", _UNTRACKED, *LIGHT[:2], *LIGHT[3:5])
+FAMILIES = (
+    Flow("train session", _train("session.yaml", *LIGHT, _UNTRACKED), grows=_GROWS),
+    Flow("train ranker", _train("ranker.yaml", *_RANKED), grows=_GROWS),
+    Flow("train pipeline", _train("pipeline.yaml", *_FITTED), grows=_GROWS),
+    Flow(
+        "score sessions",
+        _always("score", "session", *_LOG, "--output", "scored", "--rows-per-part", "60"),
+    ),
+    Flow(
+        "score pipeline",
+        _always("score", "pipeline", *_LOG, "--output", "scored", "--rows-per-part", "60"),
+    ),
+    Flow(
+        "score rows",
+        _always(
+            *("score", "ranker", "--input", "interactions", "--items", "items.parquet"),
+            *("--users", "users.parquet", "--output", "scored"),
+        ),
+    ),
+)
+_MODELS: dict[str, dict[str, Any]] = {
+    "session": {"model": {"kind": "session", "dim": 8}},
+    "ranker": {"model": {"kind": "logistic"}, "training": {"negatives": 1}, "evaluation": {}},
+    "pipeline": {
+        "model": {
+            "kind": "pipeline",
+            "sources": [
+                {"model": {"kind": "item_knn"}, "take": 20},
+                {"model": {"kind": "popularity"}, "take": 20},
+            ],
+        }
+    },
+}
+"""Family -> the sections that differ from those of the two-tower."""
 
 
 @dataclass
@@ -146,20 +193,46 @@ class Reference:
 class Stage:
     """The folder in which flows run."""
 
-    def __init__(self, faulty: Faulty, scratch: Path) -> None:
-        self.faulty, self.home, self.template = faulty, scratch / "home", scratch / "template"
+    def __init__(self, faulty: Faulty, scratch: Path, *, families: bool = False) -> None:
+        self.faulty, self.scratch = faulty, scratch
+        self.home, self.template = scratch / "home", scratch / "template"
         world = RetailWorld.create(seed=1, users=200, items=120, events=4_000)
         files = world.write(self.home)
-        (self.home / "recsys.yaml").write_text(world.config_text(files))
-        for name, more in (("model", ()), ("plain", ("model.kind=item_knn",))):
-            keys = LIGHT if name == "model" else LIGHT[-2:]
-            command = ["train", "recsys.yaml", *sets(*keys, f"output={name}-run", *more)]
-            self._run([*command, *sets("tracking.enabled=false")])
-            (bundle,) = self.home.glob(f"{name}-run/*/bundle/*")
-            bundle.rename(self.home / name)
+        text = world.config_text(files)
+        (self.home / "recsys.yaml").write_text(text)
+        self._train("model", "recsys.yaml", *LIGHT)
+        self._train("plain", "recsys.yaml", *LIGHT[-2:], "model.kind=item_knn")
+        for name, sections in _MODELS.items() if families else ():
+            keys = yaml.safe_load(text) | sections
+            if name == "pipeline":
+                del keys["embedding"]
+            (self.home / f"{name}.yaml").write_text(yaml.safe_dump(keys))
+            of_kind = {"session": LIGHT, "ranker": _RANKED, "pipeline": _FITTED}[name]
+            self._train(name, f"{name}.yaml", *of_kind)
         # The tables of the store take MLflow seconds to create; a copy of them takes none.
         self._run(["register", "plain", "--name", "other", "--tracking-uri", STORE])
+        self._run(["export", "model", "--to", "parquet", "--out", "vectors"])
+        self.base_mb = self._run(["--help"]).peak_mb
         shutil.copytree(self.home, self.template, symlinks=True)
+
+    def _train(self, name: str, config: str, *keys: str) -> None:
+        self._run(["train", config, *sets(*keys, f"output={name}-run", _UNTRACKED)])
+        (bundle,) = self.home.glob(f"{name}-run/*/bundle/*")
+        bundle.rename(self.home / name)
+
+    def keep(self) -> None:
+        """Make the folder as it is now the one that `reset` brings back, until `restore`."""
+        self.template = self.scratch / "kept"
+        shutil.rmtree(self.template, ignore_errors=True)
+        shutil.copytree(self.home, self.template, symlinks=True)
+
+    def restore(self) -> None:
+        """Let `reset` bring back the folder as it was at first."""
+        self.template = self.scratch / "template"
+
+    def staged(self) -> list[str]:
+        """Return what lies in the folder under the name of something half-written."""
+        return [one.name for one in self.home.rglob(".*") if _STAGED.fullmatch(one.name)]
 
     def _run(self, command: list[str]) -> Ended:
         ended = self.faulty.run(self.home, command)
@@ -217,7 +290,7 @@ class Stage:
             return "traceback: " + (ended.out + ended.err)[-1500:]
         if fault.action == _faulty.KILL.action:
             return "" if ended.code in (-9, 0) else f"exit code {ended.code}"
-        staged = [one.name for one in self.home.rglob(".*") if _STAGED.fullmatch(one.name)]
+        staged = self.staged()
         if staged and fault.name != "EROFS":
             return f"left at once: {staged}"
         temporary = {one.name for one in self.faulty.temporary.iterdir()} - reference.temporary
