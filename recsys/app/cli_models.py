@@ -69,9 +69,9 @@ def promote(
     With --if-better the version and the one that holds the alias answer the same test queries. It
     is promoted if its gain is --margin or more and the 95 % interval of the gain is above zero;
     else the alias stays and the exit code is 6. With a --margin below zero it is promoted if the
-    whole interval is above that: it is surely not worse by more. Where nobody holds the alias, it is promoted. In
-    the place of a version that was trained on all rows (train --final) the model that chose its
-    settings is compared.
+    whole interval is above that: it is surely not worse by more. Where nobody holds the alias, it
+    is promoted. In the place of a version that was trained on all rows (train --final) the model
+    that chose its settings is compared.
 
     Example: recsys promote shop 3 --alias champion --if-better ndcg_at_10
     """

@@ -1,8 +1,8 @@
 """A model that is renewed every day: from yesterday's weights, anew, or never.
 
 The built-in world, its year in 52 days; items are launched every day, and 1 % of the older ones
-leave the catalogue every day. On ten days, in the evening, a two-tower is trained on the rows before
-that day, its test part:
+leave the catalogue every day. On ten days, in the evening, a two-tower is trained on the rows
+before that day, its test part:
 
     warm      from the weights of the evening before, on the rows of the last seven days
     anew      from scratch, on all rows
@@ -22,7 +22,6 @@ import os
 import tempfile
 import time
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +47,11 @@ from recsys.training.families.overrides import typed_override
 from recsys.training.jobs.train import train
 
 DAY, START, FIRST = 86_400, 1_672_617_600, 40
-WINDOW, EPOCHS_WARM, EPOCHS_ANEW, LEAVING, YOUNG = 7, 1, 8, 0.01, 10
+WINDOW, EPOCHS_WARM, EPOCHS_ANEW, LEAVING, YOUNG = 7, 1, 5, 0.01, 10
 WAYS = ("never", "warm", "anew", "reset")
 SETTINGS = {
     "tracking.enabled": False,
-    "training.batch_size": 256,
+    "training.batch_size": 128,
     "evaluation.ks": [20],
     "evaluation.baselines": [],
     "evaluation.bootstrap_samples": 10,
@@ -159,7 +158,7 @@ def trained(config: recsys.Config, start: Path | None = None) -> tuple[Path, flo
 
 def of_seed(folder: Path, seed: int, days: int, benchmark: Benchmark) -> list[dict[str, Any]]:
     """Return what was found on each day."""
-    size = benchmark.sized((600, 300, 15_000), (300, 150, 6_000), (60, 40, 1_500))
+    size = benchmark.sized((400, 200, 8_000), (300, 150, 6_000), (60, 40, 1_500))
     shop = Shop.of(folder, seed, size)
     tables = [folder / f"{name}.parquet" for name in ("log", "items", "users")]
     for table, path in zip((shop.log, shop.items, shop.users), tables, strict=True):
@@ -201,40 +200,45 @@ def of_seed(folder: Path, seed: int, days: int, benchmark: Benchmark) -> list[di
     return found
 
 
+def summary(by_seed: list[list[dict[str, Any]]]) -> dict[str, Any]:
+    """Return the figures of the seeds so far."""
+    figures: dict[str, Any] = {"days": len(by_seed[0]), "seeds": len(by_seed)}
+    for way in WAYS:
+        recalls = np.array([[day["recall"][way] for day in one] for one in by_seed])
+        means = recalls.mean(1)
+        figures[way] = {
+            "recall": round(float(means.mean()), 4),
+            "spread": [round(float(means.min()), 4), round(float(means.max()), 4)],
+            "cpu": round(float(np.mean([day["cpu"][way] for one in by_seed for day in one])), 2),
+            "by_day": [round(float(one), 4) for one in recalls.mean(0)],
+        }
+    for name in ("rows", "bytes", "gone"):
+        found = [day[name] for one in by_seed for day in one]
+        figures[name] = round(float(np.mean(found)), 4)
+    return figures
+
+
 def main() -> None:
     benchmark = Benchmark("daily_loop", __doc__ or "")
     keep_freed_memory()
     given = dict(map(typed_override, benchmark.overrides))
     days = int(given.get("days", benchmark.sized(10, 3, 1)))
-    seeds = benchmark.sized((1, 2, 3), (1,), (1,))
-    by_seed = []
-    for seed in seeds:
+    by_seed: list[list[dict[str, Any]]] = []
+    for seed in benchmark.sized((1, 2, 3), (1,), (1,)):
         with tempfile.TemporaryDirectory(prefix="daily-loop-") as place:
             by_seed.append(of_seed(Path(place), seed, days, benchmark))
-    figures: dict[str, Any] = {"days": days, "seeds": len(seeds)}
+        benchmark.keep(summary(by_seed))
+    figures = summary(by_seed)
     benchmark.row("", "recall@20   least to largest of the seeds   CPU s a day")
     for way in WAYS:
-        means = [float(np.mean([day["recall"][way] for day in one])) for one in by_seed]
-        cpu = float(np.mean([day["cpu"][way] for one in by_seed for day in one]))
-        of_days = np.mean([[day["recall"][way] for day in one] for one in by_seed], axis=0)
-        figures[way] = {
-            "recall": round(float(np.mean(means)), 4),
-            "spread": [round(min(means), 4), round(max(means), 4)],
-            "cpu": round(cpu, 2),
-            "by_day": [round(float(one), 4) for one in of_days],
-        }
-        low, high = figures[way]["spread"]
-        benchmark.row(way, f"{np.mean(means):.4f}      {low:.4f} to {high:.4f}      {cpu:.2f}")
-    mean = partial(_mean, by_seed)
-    figures |= {name: round(mean(name), 4) for name in ("rows", "bytes", "gone")}
+        one, (low, high) = figures[way], figures[way]["spread"]
+        benchmark.row(
+            way, f"{one['recall']:.4f}      {low:.4f} to {high:.4f}      {one['cpu']:.2f}"
+        )
     benchmark.row("rows of the table that a day changes", f"{figures['rows']:.1%}")
     benchmark.row("delta, of the bytes of the model", f"{figures['bytes']:.1%}")
     benchmark.row("rows of ids that are gone", f"{figures['gone']:.1%}")
     benchmark.finish(figures)
-
-
-def _mean(by_seed: list[list[dict[str, Any]]], name: str) -> float:
-    return float(np.mean([day[name] for one in by_seed for day in one]))
 
 
 if __name__ == "__main__":
