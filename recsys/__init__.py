@@ -34,6 +34,7 @@ _ERRORS = (
     "NotFoundError",
     "NumericalError",
     "UserError",
+    "WorkerError",
 )
 _EVENTS = ("PartDone", "PointLogged", "StepDone")
 _PLACES = {

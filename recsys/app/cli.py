@@ -86,7 +86,7 @@ def main(debug: bool) -> None:
       recsys train recsys.yaml
 
     Exit codes: 0 ok, 2 usage or configuration, 3 data, 4 not found, 5 integrity,
-    6 not better and so not promoted, 12 training diverged, 75 another rank failed,
+    6 not better and so not promoted, 12 training diverged, 75 another rank or worker failed,
     129 terminal closed, 130 interrupted, 143 terminated.
     """  # noqa: D301
 

@@ -17,6 +17,20 @@ _FIRST_OF = {
 """Numbers of a summary, and where it has the first of what they count."""
 _ONE_OF_TWO = "give --input or --interactions, one of the two"
 _FILTERS = ("where", "exclude", "allow", "block")
+
+
+class Workers(click.ParamType):
+    """A number of processes, or `auto`."""
+
+    name = "workers"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Any:
+        """Return the number, or "auto"."""
+        return value if value == "auto" else COUNT.convert(value, param, ctx)
+
+
 _REQUESTS = """A row of --input for a model of sessions, whose log has a column event:
 
 \b
@@ -100,6 +114,14 @@ what comes before it. Lists are as long as the history; null, or no such column,
 @click.option("--block", metavar="TABLE", help="Users and items that they are not to be shown.")
 @click.option("--rows-per-part", type=COUNT, help="Users of a part; default: 10000.")
 @click.option(
+    "--workers",
+    type=Workers(),
+    default=1,
+    show_default=True,
+    metavar="N|auto",
+    help="Processes on this machine that share the parts; auto: one for each core.",
+)
+@click.option(
     "--set",
     "overrides",
     multiple=True,
@@ -137,7 +159,6 @@ def _rows(
     folder: Path, output: Path, tables: dict[str, str | None], options: dict[str, Any]
 ) -> dict[str, Any]:
     """Score the rows that a ranker is given."""
-    from recsys.app.progress import parts_to_stderr
     from recsys.app.scoring import score_model
 
     of_lists = ("k", "rows_per_part", "probability", "approximate", "new_items", *_FILTERS)
@@ -150,8 +171,7 @@ def _rows(
             "--cut-lists, --whole-lists, --where, --exclude, --allow and --block are for retrieval "
             "models"
         )
-    listener = parts_to_stderr(options["as_json"])
-    return score_model(folder, output, tables, settings=_settings(options), listener=listener)
+    return score_model(folder, output, tables, **_how(options))
 
 
 def _lists(
@@ -167,7 +187,6 @@ def _lists(
     new_items, top_customers = options["new_items"], options["top_customers"]
     users = tables["users"] if tables["requests"] else None
     _check_two_tower(users, new_items, top_customers)
-    listener = parts_to_stderr(options["as_json"])
     given = {"rows_per_part": options["rows_per_part"]}
     if new_items is None:
         given |= {"k": k, "filter_seen": None if keep_seen is None else not keep_seen}
@@ -176,14 +195,20 @@ def _lists(
         given |= {name: options[name] for name in ("where", "exclude", "allow")}
         tables["block"] = options["block"]
         lists = ListOptions(**{name: one for name, one in given.items() if one is not None})
-        settings = _settings(options)
-        return score_model(folder, output, tables, lists, settings=settings, listener=listener)
+        return score_model(folder, output, tables, lists, **_how(options))
     _refuse_lists(options)
     given["top_customers"] = top_customers
     how = {name: one for name, one in given.items() if one is not None}
-    how["settings"] = _settings(options)
-    asked = {**tables, "new_items": new_items}
-    return score_audience(folder, output, asked, listener=listener, **how)
+    how |= {"settings": _settings(options), "listener": parts_to_stderr(options["as_json"])}
+    return score_audience(folder, output, {**tables, "new_items": new_items}, **how)
+
+
+def _how(options: dict[str, Any]) -> dict[str, Any]:
+    """Return what a job of lists or rows is told besides what to score."""
+    from recsys.app.progress import parts_to_stderr
+
+    listener = parts_to_stderr(options["as_json"])
+    return {"settings": _settings(options), "workers": options["workers"], "listener": listener}
 
 
 def _settings(options: dict[str, Any]) -> dict[str, Any]:
@@ -203,6 +228,8 @@ def _check_two_tower(users: str | None, new_items: str | None, top_customers: in
 def _refuse_lists(options: dict[str, Any]) -> None:
     of_lists = ("k", "probability", "approximate", "items", *_FILTERS)
     flags = options["keep_seen"], options["cut"]
+    if options["workers"] != 1:
+        raise click.UsageError("--new-items is scored by one process: leave out --workers")
     if flags != (None, None) or any(options[name] for name in of_lists):
         raise click.UsageError(
             "--new-items gives a probability for every new item and user; leave out --k, "

@@ -107,6 +107,7 @@ def score(
     block: Any = None,
     cut: bool | None = None,
     rows_per_part: Count = 10_000,
+    workers: Count | Literal["auto"] = 1,
     settings: Mapping[str, Any] | None = None,
     tracking_uri: str | None = None,
     listener: Listener = ignore,
@@ -131,12 +132,14 @@ def score(
         block: a table of users and items that they are not to be shown.
         cut: end lists where relevance does; None: where the model knows that (`relevance`).
         rows_per_part: users in a part.
+        workers: processes that share the parts, this one among them; "auto": one for each core.
         settings: other policies than in training: {"policies.float_ids": ...}.
         tracking_uri: MLflow store.
         listener: called with a `recsys.PartDone` for each part.
 
     Raises:
         UserError: the requests do not fit the model, or `output` holds another job's files.
+        WorkerError: a worker was killed; the same call continues.
     """
     from recsys.app.scoring import ListOptions, score_model
 
@@ -146,7 +149,8 @@ def score(
     how |= {"approximate": approximate, "cut": cut, "rows_per_part": rows_per_part, "where": where}
     lists = ListOptions(exclude=exclude, allow=allow, **how)
     folder = folder_of(model, tracking_uri)
-    return score_model(folder, Path(output), tables, lists, settings=settings, listener=listener)
+    how = {"settings": settings, "workers": workers, "listener": listener}
+    return score_model(folder, Path(output), tables, lists, **how)
 
 
 @checked

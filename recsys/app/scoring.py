@@ -1,9 +1,10 @@
 """Batch scoring as a function: requests in, Parquet parts out."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from recsys.app.filtering import filtered
 from recsys.app.log_given import log_given
@@ -12,7 +13,7 @@ from recsys.core.errors import ConfigError
 from recsys.core.events import Listener, ignore
 from recsys.core.folders import check_folder
 from recsys.features.bundle.files import read_description
-from recsys.features.tables.frames import lent
+from recsys.features.tables.frames import is_frame, lent, to_arrow
 from recsys.features.tables.sources import Source, Sources
 from recsys.serving.engines.audience import read_new_items, score_new_items
 from recsys.serving.engines.batch import (
@@ -22,10 +23,14 @@ from recsys.serving.engines.batch import (
     shards_of_requests,
 )
 from recsys.serving.engines.rows import score_rows
+from recsys.serving.engines.workers import Team
+from recsys.serving.recommend.filters import Filters
 from recsys.serving.recommend.rows import RowScorer
 from recsys.serving.recommend.scorer import Scorer
 
 ROWS_PER_PART = 10_000
+Workers = int | Literal["auto"]
+_FILTERS, _FILTER_TABLES = ("where", "exclude", "allow"), ("items", "block")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +73,7 @@ def score_model(
     lists: ListOptions | None = None,
     *,
     settings: Mapping[str, Any] | None = None,
+    workers: Workers = 1,
     listener: Listener = ignore,
 ) -> dict[str, Any]:
     """Score everything that is asked; return the summary.
@@ -80,11 +86,12 @@ def score_model(
             items that they are not to be shown.
         lists: of a retrieval model; None: the defaults.
         settings: other policies than in training, by full key.
+        workers: processes that share the parts; "auto": one for each core.
         listener: called with each `PartDone`.
 
     Raises:
-        UserError: the requests do not fit the model, or `output` is named as a file or holds
-            another job's files.
+        UserError: the requests do not fit the model, `output` is named as a file or holds
+            another job's files, or a worker is gone.
     """
     check_folder(output, "Parquet parts")
     with lent(tables) as paths:
@@ -101,26 +108,93 @@ def score_model(
                 )
             del paths["requests"]
             scorer = RowScorer.open(folder, paths, settings)
-            return dict(vars(score_rows(scorer, requests, output, listener=listener)))
+            team = team_of(workers, folder, None, paths, settings)
+            found = score_rows(scorer, requests, output, listener=listener, team=team)
+            return dict(vars(found))
         if requests is not None and "interactions" in paths:
             raise ConfigError("score: give an interaction log or requests, one of the two")
         lists = lists or ListOptions()
-        recommender = Scorer.open(
-            folder,
-            k=lists.k,
-            filter_seen=lists.filter_seen,
-            probability=lists.probability,
-            exact=not lists.approximate,
-            cut=lists.cut,
-        )
-        recommender = recommender.with_settings(settings)
         _check_settings(settings)
-        given = {name: getattr(lists, name) for name in ("where", "exclude", "allow")}
-        given |= {name: tables.get(name) for name in ("items", "block") if paths.pop(name, None)}
-        with filtered(recommender, given) as (whole, filters):
+        given = {name: tables[name] for name in _FILTER_TABLES if paths.pop(name, None)}
+        with lists_opened(folder, lists, given, settings) as (whole, filters), lent(given) as own:
             shards = _shards(whole, paths, lists.rows_per_part)
-            found = score_to_parquet(whole, shards, output, filters=filters, listener=listener)
-        return found.facts()
+            sent = _sendable(lists, whole.schema.item_key)
+            team = team_of(workers, folder, sent, own, settings)
+            written = score_to_parquet(
+                whole, shards, output, filters=filters, listener=listener, team=team
+            )
+        return written.facts()
+
+
+@contextmanager
+def lists_opened(
+    folder: Path,
+    lists: ListOptions,
+    tables: Mapping[str, Any],
+    settings: Mapping[str, Any] | None,
+) -> Iterator[tuple[Scorer, Filters]]:
+    """Lend the scorer of a retrieval model with the filters that are asked for.
+
+    Args:
+        folder: of the bundle.
+        lists: what lists are to hold.
+        tables: `items` and `block`, paths or data frames.
+        settings: other policies than in training, by full key.
+
+    Raises:
+        UserError: what is asked for does not fit the model.
+    """
+    scorer = Scorer.open(
+        folder,
+        k=lists.k,
+        filter_seen=lists.filter_seen,
+        probability=lists.probability,
+        exact=not lists.approximate,
+        cut=lists.cut,
+    ).with_settings(settings)
+    given = {name: getattr(lists, name) for name in _FILTERS}
+    with filtered(scorer, {**given, **tables}) as opened:
+        yield opened
+
+
+def team_of(
+    workers: Workers,
+    folder: Path,
+    lists: ListOptions | None,
+    tables: Mapping[str, str],
+    settings: Mapping[str, Any] | None,
+) -> Team | None:
+    """Return the processes of a job, and what they open; None: one process is enough.
+
+    Args:
+        workers: how many; "auto": one for each core.
+        folder: of the bundle.
+        lists: of a retrieval model, with ids in place of data frames; None: a ranker.
+        tables: paths that the model is opened with.
+        settings: other policies than in training.
+    """
+    if workers == 1:
+        return None
+    spec = {
+        "folder": str(folder.absolute()),
+        "lists": None if lists is None else vars(lists),
+        "tables": dict(tables),
+        "settings": None if settings is None else dict(settings),
+    }
+    return Team(None if workers == "auto" else workers, "recsys.app.score_worker", spec)
+
+
+def _sendable(lists: ListOptions, item_key: str) -> ListOptions:
+    """Return the same with paths and ids in place of data frames and arrays."""
+
+    def plain(given: Any, name: str) -> Any:
+        if given is None or isinstance(given, str | Path):
+            return given if given is None else str(given)
+        if is_frame(given):
+            return to_arrow(given, name).column(item_key).to_pylist()
+        return list(given.tolist() if hasattr(given, "tolist") else given)
+
+    return replace(lists, **{name: plain(getattr(lists, name), name) for name in _FILTERS})
 
 
 def score_audience(

@@ -32,8 +32,11 @@ from recsys.features.tables.id_forms import written_column, written_like
 from recsys.features.tables.plain_values import plain_table
 from recsys.features.tables.reading import open_table, table_at
 from recsys.features.tables.sources import Sources, path_words
+from recsys.serving.engines.messages import Message
 from recsys.serving.engines.parts import mark_done, write_parts
 from recsys.serving.engines.unknown_items import UNKNOWN_LISTED, UnknownItems, unknown_metadata
+from recsys.serving.engines.worker import Maker
+from recsys.serving.engines.workers import Shared, Team
 from recsys.serving.recommend.filters import Filters
 from recsys.serving.recommend.reasons import CANDIDATES, FILTERED, RELEVANCE, RULES
 from recsys.serving.recommend.scorer import LISTED, OF_SOURCES, POPULAR, Scorer
@@ -97,19 +100,23 @@ def score_to_parquet(
     *,
     filters: Filters | None = None,
     listener: Listener = ignore,
+    team: Team | None = None,
 ) -> Summary:
     """Score every shard into `output`; continue if a job like this one was stopped there.
 
-    `filters` say what may be in the lists, besides those that requests have themselves.
+    `filters` say what may be in the lists, besides those that requests have themselves. `team`:
+    processes that open the same scorer and share the parts; None: this one alone.
 
     Raises:
         ConfigError: `output` holds another job's files.
+        WorkerError: a process of the team is gone.
     """
     filters = filters or Filters.of(scorer)
     job = scorer.job() | {"requests": shards.fingerprint}
     job |= {"filters": dict(filters.job)} if filters.job else {}
     parts = {shard.name: partial(_answers, scorer, filters, shard) for shard in shards.parts}
-    there = write_parts(output, job, parts, listener)
+    orders = {shard.name: partial(_order, shard) for shard in shards.parts}
+    there = write_parts(output, job, parts, listener, team and Shared(team, orders))
     users = listed_items = 0
     popular: int | None = None
     short, of_sources = Counter[str](), Counter[str]()
@@ -362,10 +369,30 @@ def rows_of(tables: Tables, schema: Schema, users: pa.Array | None) -> np.ndarra
 
 
 def _answers(scorer: Scorer, filters: Filters, shard: Shard) -> pa.Table:
+    return answers_to(scorer, filters, shard.read(), shard.origin)
+
+
+def answers_to(
+    scorer: Scorer, filters: Filters, table: pa.Table, origin: RequestOrigin
+) -> pa.Table:
     """Return one part, with the number of ids that the catalogue lacks."""
-    table = shard.read()
-    requests = scorer.encode(table, shard.origin)
-    passing, own = filters.of_requests(table, shard.origin)
+    requests = scorer.encode(table, origin)
+    passing, own = filters.of_requests(table, origin)
     answers = scorer.answer(requests, passing=passing)
     metadata = {**(answers.schema.metadata or {}), **unknown_metadata(requests, own)}
     return answers.replace_schema_metadata(metadata)
+
+
+def _order(shard: Shard) -> Message:
+    """Return what a worker is sent for a part."""
+    return vars(shard.origin), shard.read()
+
+
+def maker_of(scorer: Scorer, filters: Filters) -> Maker:
+    """Return what a worker makes parts with."""
+
+    def make(facts: dict[str, Any], table: pa.Table | None) -> pa.Table:
+        assert table is not None
+        return answers_to(scorer, filters, table, RequestOrigin(facts["name"], facts["first_row"]))
+
+    return make
