@@ -24,9 +24,7 @@ class Workers(click.ParamType):
 
     name = "workers"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Any:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the number, or "auto"."""
         return value if value == "auto" else COUNT.convert(value, param, ctx)
 

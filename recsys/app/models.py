@@ -141,16 +141,14 @@ def score(
         UserError: the requests do not fit the model, or `output` holds another job's files.
         WorkerError: a worker was killed; the same call continues.
     """
+    asked = dict(locals())
     from recsys.app.scoring import ListOptions, score_model
 
+    lists = ListOptions(**{name: asked[name] for name in ListOptions.__dataclass_fields__})
     tables = {"interactions": history, "requests": requests, "users": users, "items": items}
     tables |= {"block": block, **(others or {})}
-    how: dict[str, Any] = {"k": k, "filter_seen": filter_seen, "probability": probability}
-    how |= {"approximate": approximate, "cut": cut, "rows_per_part": rows_per_part, "where": where}
-    lists = ListOptions(exclude=exclude, allow=allow, **how)
-    folder = folder_of(model, tracking_uri)
-    how = {"settings": settings, "workers": workers, "listener": listener}
-    return score_model(folder, Path(output), tables, lists, **how)
+    how: dict[str, Any] = {"settings": settings, "workers": workers, "listener": listener}
+    return score_model(folder_of(model, tracking_uri), Path(output), tables, lists, **how)
 
 
 @checked

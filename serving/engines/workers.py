@@ -23,7 +23,6 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 import recsys
 from recsys.core.errors import WorkerError
@@ -214,7 +213,8 @@ class _Job:
         """Send parts to a worker, one at a time, and tell how each went."""
         process, name = worker.process, None
         asked, answers = process.stdin, process.stdout
-        assert asked is not None and answers is not None
+        assert asked is not None
+        assert answers is not None
         try:
             first = {"output": str(self.output.absolute()), "claim": self.claim, "spec": spec}
             send(asked, first)
@@ -284,6 +284,8 @@ def _wait(process: "subprocess.Popen[bytes]") -> int:
 @contextmanager
 def _one_thread() -> Iterator[None]:
     """Let this process compute with one thread, as each worker does."""
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
     before = torch.get_num_threads()
     with threadpool_limits(1):
         torch.set_num_threads(1)
