@@ -120,6 +120,12 @@ what comes before it. Lists are as long as the history; null, or no such column,
     help="Processes on this machine that share the parts; auto: one for each core.",
 )
 @click.option(
+    "--since",
+    metavar="OUTPUT",
+    help="Output of an earlier job: score only users who are new, or of whom the log or the users "
+    "table says something else now.",
+)
+@click.option(
     "--set",
     "overrides",
     multiple=True,
@@ -159,15 +165,15 @@ def _rows(
     """Score the rows that a ranker is given."""
     from recsys.app.scoring import score_model
 
-    of_lists = ("k", "rows_per_part", "probability", "approximate", "new_items", *_FILTERS)
+    of_lists = ("k", "rows_per_part", "probability", "approximate", "new_items", "since", *_FILTERS)
     flags = options["keep_seen"], options["cut"]
     is_of_lists = flags != (None, None) or any(options[name] for name in of_lists)
     if options["requests"] is None or is_of_lists:
         raise click.UsageError(
             "the model is a ranker: give --input, the rows to score; --k, "
             "--keep-seen, --hide-seen, --rows-per-part, --probability, --approximate, --new-items, "
-            "--cut-lists, --whole-lists, --where, --exclude, --allow and --block are for retrieval "
-            "models"
+            "--cut-lists, --whole-lists, --since, --where, --exclude, --allow and --block are for "
+            "retrieval models"
         )
     return score_model(folder, output, tables, **_how(options))
 
@@ -185,6 +191,8 @@ def _lists(
     new_items, top_customers = options["new_items"], options["top_customers"]
     users = tables["users"] if tables["requests"] else None
     _check_two_tower(users, new_items, top_customers)
+    if options["since"] is not None and options["interactions"] is None:
+        raise click.UsageError("--since goes with --interactions: it compares users' histories")
     given = {"rows_per_part": options["rows_per_part"]}
     if new_items is None:
         given |= {"k": k, "filter_seen": None if keep_seen is None else not keep_seen}
@@ -206,7 +214,8 @@ def _how(options: dict[str, Any]) -> dict[str, Any]:
     from recsys.app.progress import parts_to_stderr
 
     listener = parts_to_stderr(options["as_json"])
-    return {"settings": _settings(options), "workers": options["workers"], "listener": listener}
+    same = {name: options[name] for name in ("workers", "since")}
+    return {**same, "settings": _settings(options), "listener": listener}
 
 
 def _settings(options: dict[str, Any]) -> dict[str, Any]:
@@ -224,7 +233,7 @@ def _check_two_tower(users: str | None, new_items: str | None, top_customers: in
 
 
 def _refuse_lists(options: dict[str, Any]) -> None:
-    of_lists = ("k", "probability", "approximate", "items", *_FILTERS)
+    of_lists = ("k", "probability", "approximate", "items", "since", *_FILTERS)
     flags = options["keep_seen"], options["cut"]
     if options["workers"] != 1:
         raise click.UsageError("--new-items is scored by one process: leave out --workers")
@@ -232,7 +241,7 @@ def _refuse_lists(options: dict[str, Any]) -> None:
         raise click.UsageError(
             "--new-items gives a probability for every new item and user; leave out --k, "
             "--keep-seen, --hide-seen, --probability, --approximate, --cut-lists, --whole-lists, "
-            "--items, --where, --exclude, --allow and --block"
+            "--items, --since, --where, --exclude, --allow and --block"
         )
 
 

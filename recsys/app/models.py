@@ -15,6 +15,7 @@ from recsys.app.evaluating import evaluate_folder, explain_folder
 from recsys.app.exporting import Asked, Size, Target, export_model
 from recsys.app.model import Model
 from recsys.app.run import Run
+from recsys.app.scoring import ListOptions, score_audience, score_model
 from recsys.core.byte_sizes import bytes_of
 from recsys.core.events import Listener, ignore
 
@@ -108,6 +109,7 @@ def score(
     cut: bool | None = None,
     rows_per_part: Count = 10_000,
     workers: Count | Literal["auto"] = 1,
+    since: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
     tracking_uri: str | None = None,
     listener: Listener = ignore,
@@ -133,21 +135,19 @@ def score(
         cut: end lists where relevance does; None: where the model knows that (`relevance`).
         rows_per_part: users in a part.
         workers: processes that share the parts, this one among them; "auto": one for each core.
+        since: output of an earlier job; users without a change since are left out.
         settings: other policies than in training: {"policies.float_ids": ...}.
         tracking_uri: MLflow store.
         listener: called with a `recsys.PartDone` for each part.
 
     Raises:
-        UserError: the requests do not fit the model, or `output` holds another job's files.
-        WorkerError: a worker was killed; the same call continues.
+        UserError: requests do not fit, `output` is another job's, a worker died; call it again.
     """
     asked = dict(locals())
-    from recsys.app.scoring import ListOptions, score_model
-
     lists = ListOptions(**{name: asked[name] for name in ListOptions.__dataclass_fields__})
     tables = {"interactions": history, "requests": requests, "users": users, "items": items}
     tables |= {"block": block, **(others or {})}
-    how: dict[str, Any] = {"settings": settings, "workers": workers, "listener": listener}
+    how = {name: asked[name] for name in ("settings", "workers", "since", "listener")}
     return score_model(folder_of(model, tracking_uri), Path(output), tables, lists, **how)
 
 
@@ -183,8 +183,6 @@ def score_new_items(
     Raises:
         UserError: the model gives no probabilities, or tables do not fit it.
     """
-    from recsys.app.scoring import score_audience
-
     tables = {"interactions": history, "new_items": new_items, "users": users, **(others or {})}
     folder = folder_of(model, tracking_uri)
     how: dict[str, Any] = {"top_customers": top_customers, "settings": settings}

@@ -11,7 +11,7 @@ with uncollected():
     from typing import Any
 
     from recsys.app.scoring import ListOptions, lists_opened
-    from recsys.serving.engines import batch, rows
+    from recsys.serving.engines import answers, rows
     from recsys.serving.engines.worker import Maker, serve
     from recsys.serving.recommend.rows import RowScorer
 
@@ -25,7 +25,7 @@ def opened(spec: dict[str, Any]) -> Iterator[Maker]:
         return
     lists = ListOptions(**spec["lists"])
     with lists_opened(folder, lists, spec["tables"], settings) as (scorer, filters):
-        yield batch.maker_of(scorer, filters)
+        yield answers.maker_of(scorer, filters)
 
 
 if __name__ == "__main__":

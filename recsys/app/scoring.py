@@ -16,13 +16,9 @@ from recsys.features.bundle.files import read_description
 from recsys.features.tables.frames import is_frame, lent, to_arrow
 from recsys.features.tables.sources import Source, Sources
 from recsys.serving.engines.audience import read_new_items, score_new_items
-from recsys.serving.engines.batch import (
-    Shards,
-    score_to_parquet,
-    shards_of_log,
-    shards_of_requests,
-)
+from recsys.serving.engines.batch import score_to_parquet, shards_of_log, shards_of_requests
 from recsys.serving.engines.rows import score_rows
+from recsys.serving.engines.shards import Shards
 from recsys.serving.engines.workers import Team
 from recsys.serving.recommend.filters import Filters
 from recsys.serving.recommend.rows import RowScorer
@@ -74,6 +70,7 @@ def score_model(
     *,
     settings: Mapping[str, Any] | None = None,
     workers: Workers = 1,
+    since: str | Path | None = None,
     listener: Listener = ignore,
 ) -> dict[str, Any]:
     """Score everything that is asked; return the summary.
@@ -87,6 +84,7 @@ def score_model(
         lists: of a retrieval model; None: the defaults.
         settings: other policies than in training, by full key.
         workers: processes that share the parts; "auto": one for each core.
+        since: output of an earlier job of lists; users without a change since are left out.
         listener: called with each `PartDone`.
 
     Raises:
@@ -94,17 +92,20 @@ def score_model(
             another job's files, or a worker is gone.
     """
     check_folder(output, "Parquet parts")
+    earlier = None if since is None else Path(since)
+    if earlier is not None and earlier.resolve() == output.resolve():
+        raise ConfigError(f"--since {since}: it is the --output, too; give each job its own folder")
     with lent(tables) as paths:
         requests = paths.get("requests")
         if requests is None and "interactions" not in paths:
             raise ConfigError("score: give an interaction log or requests, one of the two")
         if read_description(Bundle.open(folder)).gives_rows:
             asked = lists is not None and not lists.are_default
-            if requests is None or asked or "block" in paths:
+            if requests is None or asked or "block" in paths or since is not None:
                 raise ConfigError(
                     "the model is a ranker: give the rows to score as requests; k, filter_seen, "
-                    "probability, approximate, cut, rows_per_part, where, exclude, allow and block "
-                    "are for lists of retrieval models"
+                    "probability, approximate, cut, rows_per_part, where, exclude, allow, block "
+                    "and since are for lists of retrieval models"
                 )
             del paths["requests"]
             scorer = RowScorer.open(folder, paths, settings)
@@ -120,9 +121,8 @@ def score_model(
             shards = _shards(whole, paths, lists.rows_per_part)
             sent = _sendable(lists, whole.schema.item_key)
             team = team_of(workers, folder, sent, own, settings)
-            written = score_to_parquet(
-                whole, shards, output, filters=filters, listener=listener, team=team
-            )
+            how: dict[str, Any] = {"listener": listener, "team": team, "since": earlier}
+            written = score_to_parquet(whole, shards, output, filters=filters, **how)
         return written.facts()
 
 

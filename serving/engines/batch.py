@@ -32,31 +32,15 @@ from recsys.features.tables.id_forms import written_column, written_like
 from recsys.features.tables.plain_values import plain_table
 from recsys.features.tables.reading import open_table, table_at
 from recsys.features.tables.sources import Sources, path_words
-from recsys.serving.engines.messages import Message
+from recsys.serving.engines.answers import answers_to
 from recsys.serving.engines.parts import mark_done, write_parts
-from recsys.serving.engines.unknown_items import UNKNOWN_LISTED, UnknownItems, unknown_metadata
-from recsys.serving.engines.worker import Maker
+from recsys.serving.engines.shards import Shard, Shards
+from recsys.serving.engines.since import Incremental
+from recsys.serving.engines.unknown_items import UNKNOWN_LISTED, UnknownItems
 from recsys.serving.engines.workers import Shared, Team
 from recsys.serving.recommend.filters import Filters
 from recsys.serving.recommend.reasons import CANDIDATES, FILTERED, RELEVANCE, RULES
 from recsys.serving.recommend.scorer import LISTED, OF_SOURCES, POPULAR, Scorer
-
-
-@dataclass(frozen=True)
-class Shard:
-    """A part of the requests: the file name of its answers, how to read it, its path."""
-
-    name: str
-    read: Callable[[], pa.Table]
-    origin: RequestOrigin
-
-
-@dataclass(frozen=True)
-class Shards:
-    """All requests of a job; `fingerprint` identifies a set of requests."""
-
-    parts: tuple[Shard, ...]
-    fingerprint: str
 
 
 @dataclass(frozen=True)
@@ -66,7 +50,8 @@ class Summary:
     lists_by_popularity: of users of whose history a model that counts knows nothing; null of
     models that always have something to say. of_pipeline: of a pipeline, what its lists lack
     and which sources fell back on popularity; of_relevance: of a model that knows where relevance
-    ends, how many lists end there, and their mean length. seen_items: what became of them, and why.
+    ends, how many lists end there, and their mean length; of_since: of a job since an earlier one,
+    how many users are new, changed, unchanged and gone. seen_items: what became of them, and why.
     search: how items were found.
     first_unknown_history_item: null where none is. filters: what is known of the filters.
     """
@@ -85,12 +70,14 @@ class Summary:
     filters: Mapping[str, Any]
     of_pipeline: Mapping[str, Any]
     of_relevance: Mapping[str, Any]
+    of_since: Mapping[str, Any]
 
     def facts(self) -> dict[str, Any]:
         """Return everything by name; of a job without filters nothing is said of them."""
         found = dict(vars(self))
-        more = [found.pop(name) for name in ("of_relevance", "of_pipeline", "filters")]
-        return {**found, **more[0], **more[1], **more[2]}
+        names = ("of_since", "of_relevance", "of_pipeline", "filters")
+        more = [found.pop(name) for name in names]
+        return {**found, **more[0], **more[1], **more[2], **more[3]}
 
 
 def score_to_parquet(
@@ -101,21 +88,25 @@ def score_to_parquet(
     filters: Filters | None = None,
     listener: Listener = ignore,
     team: Team | None = None,
+    since: Path | None = None,
 ) -> Summary:
     """Score every shard into `output`; continue if a job like this one was stopped there.
 
     `filters` say what may be in the lists, besides those that requests have themselves. `team`:
-    processes that open the same scorer and share the parts; None: this one alone.
+    processes that open the same scorer and share the parts; None: this one alone. `since`: the
+    output of an earlier job; users of whom nothing else is known since are left out.
 
     Raises:
-        ConfigError: `output` holds another job's files.
+        ConfigError: `output` holds another job's files, or `since` is no such output.
         WorkerError: a process of the team is gone.
     """
     filters = filters or Filters.of(scorer)
     job = scorer.job() | {"requests": shards.fingerprint}
     job |= {"filters": dict(filters.job)} if filters.job else {}
+    plan = Incremental.of(shards, job, scorer.schema.user_key, since)
+    shards, job = plan.shards, plan.job
     parts = {shard.name: partial(_answers, scorer, filters, shard) for shard in shards.parts}
-    orders = {shard.name: partial(_order, shard) for shard in shards.parts}
+    orders = {shard.name: shard.order for shard in shards.parts}
     there = write_parts(output, job, parts, listener, team and Shared(team, orders))
     users = listed_items = 0
     popular: int | None = None
@@ -148,7 +139,9 @@ def score_to_parquet(
         filters=_counted(filters, listed, short[FILTERED]),
         of_pipeline=_of_pipeline(short, of_sources) if scorer.description.has_sources else {},
         of_relevance=ended if scorer.cut else {},
+        of_since=plan.facts,
     )
+    plan.finish(output)
     mark_done(output, summary.facts())
     return summary
 
@@ -224,7 +217,7 @@ def shards_of_log(
     )
     digest = hashlib.sha256(f"{tables.fingerprint} {rows_per_part}".encode())
     digest.update(chosen.tobytes())
-    return Shards(parts, digest.hexdigest())
+    return Shards(parts, digest.hexdigest(), of_log=True)
 
 
 def shards_of_requests(scorer: Scorer, given: str, *, with_history: bool = True) -> Shards:
@@ -370,29 +363,3 @@ def rows_of(tables: Tables, schema: Schema, users: pa.Array | None) -> np.ndarra
 
 def _answers(scorer: Scorer, filters: Filters, shard: Shard) -> pa.Table:
     return answers_to(scorer, filters, shard.read(), shard.origin)
-
-
-def answers_to(
-    scorer: Scorer, filters: Filters, table: pa.Table, origin: RequestOrigin
-) -> pa.Table:
-    """Return one part, with the number of ids that the catalogue lacks."""
-    requests = scorer.encode(table, origin)
-    passing, own = filters.of_requests(table, origin)
-    answers = scorer.answer(requests, passing=passing)
-    metadata = {**(answers.schema.metadata or {}), **unknown_metadata(requests, own)}
-    return answers.replace_schema_metadata(metadata)
-
-
-def _order(shard: Shard) -> Message:
-    """Return what a worker is sent for a part."""
-    return vars(shard.origin), shard.read()
-
-
-def maker_of(scorer: Scorer, filters: Filters) -> Maker:
-    """Return what a worker makes parts with."""
-
-    def make(facts: dict[str, Any], table: pa.Table | None) -> pa.Table:
-        assert table is not None
-        return answers_to(scorer, filters, table, RequestOrigin(facts["name"], facts["first_row"]))
-
-    return make

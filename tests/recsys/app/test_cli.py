@@ -71,6 +71,7 @@ OPTIONS = {
         "--cut-lists",
         "--rows-per-part",
         "--workers",
+        "--since",
         "--set",
         "--tracking-uri",
         "--json",

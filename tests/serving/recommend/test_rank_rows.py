@@ -510,7 +510,9 @@ def test_a_ranker_is_asked_for_no_lists(bundle: Path) -> None:
 def test_lists_of_a_ranker_cannot_be_filtered(bundle: Path, tmp_path: Path, name: str) -> None:
     rows = plain_rows().to_pandas()
     given = rows if name == "block" else "price < 3"
-    with pytest.raises(ConfigError, match="where, exclude, allow and block are for lists of"):
+    with pytest.raises(
+        ConfigError, match="where, exclude, allow, block and since are for lists of"
+    ):
         score(bundle, tmp_path / "out", requests=rows, **{name: given})
     with pytest.raises(ConfigError, match=f"a ranker has no parameters, got '{name}'"):
         Rows().server(bundle).answer(plain_rows(), {name: "x"}, RequestOrigin("rows"))
