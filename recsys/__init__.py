@@ -38,6 +38,7 @@ _ERRORS = (
     "NumericalError",
     "StoreError",
     "UserError",
+    "WorkerError",
 )
 _EVENTS = ("PartDone", "PointLogged", "StepDone")
 _PLACES = {

@@ -41,6 +41,7 @@ from recsys.core.errors import NotFoundError as NotFoundError
 from recsys.core.errors import NumericalError as NumericalError
 from recsys.core.errors import StoreError as StoreError
 from recsys.core.errors import UserError as UserError
+from recsys.core.errors import WorkerError as WorkerError
 from recsys.core.events import PartDone as PartDone
 from recsys.core.events import PointLogged as PointLogged
 from recsys.core.events import StepDone as StepDone

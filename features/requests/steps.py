@@ -225,9 +225,10 @@ def last_session(sessions: Sessions, events: Events, users: _Ints) -> tuple[_Int
         return np.zeros(0, np.int64), np.zeros(len(users), np.int64)
     last = np.searchsorted(events.user_row, users, side="right") - 1
     known = np.searchsorted(events.user_row, users, side="left") <= last
-    chosen = sessions.owner()[last]
-    lengths = np.where(known, sessions.lengths()[chosen], 0)
-    return sessions.order[pieces(sessions.offsets[chosen], lengths)], lengths
+    chosen = sessions.owner()[last[known]]
+    lengths, starts = np.zeros(len(users), np.int64), np.zeros(len(users), np.int64)
+    lengths[known], starts[known] = sessions.lengths()[chosen], sessions.offsets[chosen]
+    return sessions.order[pieces(starts, lengths)], lengths
 
 
 def _gaps(times: _Ints | None, row: _Ints, lengths: _Ints) -> NDArray[np.float32]:

@@ -91,7 +91,7 @@ def main(debug: bool) -> None:
 
     Exit codes: 0 ok, 2 usage or configuration, 3 data, 4 not found, 5 integrity,
     6 not better and so not promoted, 12 training diverged, 69 a store does not answer, 75 another
-    rank failed or MLflow did not take all (sync): run it again, 129 terminal closed,
+    rank or worker failed, or MLflow did not take all (sync): run it again, 129 terminal closed,
     130 interrupted, 143 terminated.
     """  # noqa: D301
 

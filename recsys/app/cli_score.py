@@ -12,7 +12,6 @@ from recsys.core.folders import check_folder
 
 if TYPE_CHECKING:
     from recsys.app.scoring import ListOptions
-    from recsys.core.events import Listener
 
 _FIRST_OF = {
     "unknown_history_items": "first_unknown_history_item",
@@ -22,6 +21,18 @@ _FIRST_OF = {
 """Numbers of a summary, and where it has the first of what they count."""
 _ONE_OF_TWO = "give --input or --interactions, one of the two"
 _FILTERS = ("where", "exclude", "allow", "block")
+
+
+class Workers(click.ParamType):
+    """A number of processes, or `auto`."""
+
+    name = "workers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number, or "auto"."""
+        return value if value == "auto" else COUNT.convert(value, param, ctx)
+
+
 _REQUESTS = """A row of --input for a model of sessions, whose log has a column event:
 
 \b
@@ -117,6 +128,20 @@ what comes before it. Lists are as long as the history; null, or no such column,
     help="With --engine spark: local[4], yarn, k8s://...; default: as Spark is set up.",
 )
 @click.option(
+    "--workers",
+    type=Workers(),
+    default=1,
+    show_default=True,
+    metavar="N|auto",
+    help="Processes on this machine that share the parts; auto: one for each core.",
+)
+@click.option(
+    "--since",
+    metavar="OUTPUT",
+    help="Output of an earlier job: score only users who are new, or of whom the log or the users "
+    "table says something else now.",
+)
+@click.option(
     "--set",
     "overrides",
     multiple=True,
@@ -154,20 +179,17 @@ def _rows(
     folder: Path, output: Path, tables: dict[str, str | None], options: dict[str, Any]
 ) -> dict[str, Any]:
     """Score the rows that a ranker is given."""
-    from recsys.app.progress import parts_to_stderr
-
-    of_lists = ("k", "rows_per_part", "probability", "approximate", "new_items", *_FILTERS)
+    of_lists = ("k", "rows_per_part", "probability", "approximate", "new_items", "since", *_FILTERS)
     flags = options["keep_seen"], options["cut"]
     is_of_lists = flags != (None, None) or any(options[name] for name in of_lists)
     if options["requests"] is None or is_of_lists:
         raise click.UsageError(
             "the model is a ranker: give --input, the rows to score; --k, "
             "--keep-seen, --hide-seen, --rows-per-part, --probability, --approximate, --new-items, "
-            "--cut-lists, --whole-lists, --where, --exclude, --allow and --block are for retrieval "
-            "models"
+            "--cut-lists, --whole-lists, --since, --where, --exclude, --allow and --block are for "
+            "retrieval models"
         )
-    listener = parts_to_stderr(options["as_json"])
-    return _scored(folder, output, tables, None, options, listener)
+    return _scored(folder, output, tables, None, options)
 
 
 def _lists(
@@ -183,7 +205,8 @@ def _lists(
     new_items, top_customers = options["new_items"], options["top_customers"]
     users = tables["users"] if tables["requests"] else None
     _check_two_tower(users, new_items, top_customers)
-    listener = parts_to_stderr(options["as_json"])
+    if options["since"] is not None and options["interactions"] is None:
+        raise click.UsageError("--since goes with --interactions: it compares users' histories")
     given = {"rows_per_part": options["rows_per_part"]}
     if new_items is None:
         given |= {"k": k, "filter_seen": None if keep_seen is None else not keep_seen}
@@ -192,13 +215,12 @@ def _lists(
         given |= {name: options[name] for name in ("where", "exclude", "allow")}
         tables["block"] = options["block"]
         lists = ListOptions(**{name: one for name, one in given.items() if one is not None})
-        return _scored(folder, output, tables, lists, options, listener)
+        return _scored(folder, output, tables, lists, options)
     _refuse_lists(options)
     given["top_customers"] = top_customers
     how = {name: one for name, one in given.items() if one is not None}
-    how["settings"] = _settings(options)
-    asked = {**tables, "new_items": new_items}
-    return score_audience(folder, output, asked, listener=listener, **how)
+    how |= {"settings": _settings(options), "listener": parts_to_stderr(options["as_json"])}
+    return score_audience(folder, output, {**tables, "new_items": new_items}, **how)
 
 
 def _scored(
@@ -207,14 +229,13 @@ def _scored(
     tables: dict[str, str | None],
     lists: "ListOptions | None",
     options: dict[str, Any],
-    listener: "Listener",
 ) -> dict[str, Any]:
     """Return the summary of a job on the engine that was chosen."""
-    score_on, settings = ENGINES[options["engine"]], _settings(options)
-    master = options["master"]
-    return score_on(
-        folder, output, tables, lists, settings=settings, master=master, listener=listener
-    )
+    from recsys.app.progress import parts_to_stderr
+
+    how = {name: options[name] for name in ("master", "workers", "since")}
+    how |= {"settings": _settings(options), "listener": parts_to_stderr(options["as_json"])}
+    return ENGINES[options["engine"]](folder, output, tables, lists, **how)
 
 
 def _settings(options: dict[str, Any]) -> dict[str, Any]:
@@ -232,13 +253,15 @@ def _check_two_tower(users: str | None, new_items: str | None, top_customers: in
 
 
 def _refuse_lists(options: dict[str, Any]) -> None:
-    of_lists = ("k", "probability", "approximate", "items", *_FILTERS)
+    of_lists = ("k", "probability", "approximate", "items", "since", *_FILTERS)
     flags = options["keep_seen"], options["cut"]
+    if options["workers"] != 1:
+        raise click.UsageError("--new-items is scored by one process: leave out --workers")
     if flags != (None, None) or any(options[name] for name in of_lists):
         raise click.UsageError(
             "--new-items gives a probability for every new item and user; leave out --k, "
             "--keep-seen, --hide-seen, --probability, --approximate, --cut-lists, --whole-lists, "
-            "--items, --where, --exclude, --allow and --block"
+            "--items, --since, --where, --exclude, --allow and --block"
         )
     if options["engine"] != DEFAULT or options["master"]:
         raise click.UsageError(

@@ -23,6 +23,10 @@ def _spark(
 ) -> dict[str, Any]:
     from recsys.app.spark.job import score_on_spark
 
+    if options.pop("workers") != 1:
+        raise ConfigError("--workers is of --engine local: Spark's --master says how many")
+    if options.pop("since") is not None:
+        raise ConfigError("--since is of --engine local: leave one of the two out")
     return score_on_spark(folder, output, tables, lists, **options)
 
 

@@ -15,6 +15,7 @@ from recsys.app.evaluating import evaluate_folder, explain_folder
 from recsys.app.exporting import Asked, Size, Target, export_model
 from recsys.app.model import Model
 from recsys.app.run import Run
+from recsys.app.scoring import ListOptions, score_audience, score_model
 from recsys.core.byte_sizes import bytes_of
 from recsys.core.events import Listener, ignore
 from recsys.core.remote.path import path_at
@@ -108,6 +109,8 @@ def score(
     block: Any = None,
     cut: bool | None = None,
     rows_per_part: Count = 10_000,
+    workers: Count | Literal["auto"] = 1,
+    since: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
     tracking_uri: str | None = None,
     listener: Listener = ignore,
@@ -132,22 +135,21 @@ def score(
         block: a table of users and items that they are not to be shown.
         cut: end lists where relevance does; None: where the model knows that (`relevance`).
         rows_per_part: users in a part.
+        workers: processes that share the parts, this one among them; "auto": one for each core.
+        since: output of an earlier job; users without a change since are left out.
         settings: other policies than in training: {"policies.float_ids": ...}.
         tracking_uri: MLflow store.
         listener: called with a `recsys.PartDone` for each part.
 
     Raises:
-        UserError: the requests do not fit the model, or `output` holds another job's files.
+        UserError: requests do not fit, `output` is another job's, a worker died; call it again.
     """
-    from recsys.app.scoring import ListOptions, score_model
-
+    asked = dict(locals())
+    lists = ListOptions(**{name: asked[name] for name in ListOptions.__dataclass_fields__})
     tables = {"interactions": history, "requests": requests, "users": users, "items": items}
     tables |= {"block": block, **(others or {})}
-    how: dict[str, Any] = {"k": k, "filter_seen": filter_seen, "probability": probability}
-    how |= {"approximate": approximate, "cut": cut, "rows_per_part": rows_per_part, "where": where}
-    lists = ListOptions(exclude=exclude, allow=allow, **how)
-    folder = folder_of(model, tracking_uri)
-    return score_model(folder, path_at(output), tables, lists, settings=settings, listener=listener)
+    how = {name: asked[name] for name in ("settings", "workers", "since", "listener")}
+    return score_model(folder_of(model, tracking_uri), path_at(output), tables, lists, **how)
 
 
 @checked
@@ -182,8 +184,6 @@ def score_new_items(
     Raises:
         UserError: the model gives no probabilities, or tables do not fit it.
     """
-    from recsys.app.scoring import score_audience
-
     tables = {"interactions": history, "new_items": new_items, "users": users, **(others or {})}
     folder = folder_of(model, tracking_uri)
     how: dict[str, Any] = {"top_customers": top_customers, "settings": settings}

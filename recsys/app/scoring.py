@@ -1,9 +1,10 @@
 """Batch scoring as a function: requests in, Parquet parts out."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from recsys.app.filtering import filtered
 from recsys.app.log_given import log_given
@@ -11,22 +12,23 @@ from recsys.bundle.directory import Bundle
 from recsys.core.errors import ConfigError
 from recsys.core.events import Listener, ignore
 from recsys.core.folders import check_folder
+from recsys.core.remote.path import path_at
 from recsys.features.bundle.files import read_description
-from recsys.features.tables.frames import lent
+from recsys.features.tables.frames import is_frame, lent, to_arrow
 from recsys.features.tables.sources import Source, Sources
 from recsys.serving.engines.audience import read_new_items, score_new_items
-from recsys.serving.engines.batch import (
-    Shards,
-    score_to_parquet,
-    shards_of_log,
-    shards_of_requests,
-)
+from recsys.serving.engines.batch import score_to_parquet, shards_of_log, shards_of_requests
 from recsys.serving.engines.relations import with_relations
 from recsys.serving.engines.rows import score_rows
+from recsys.serving.engines.shards import Shards
+from recsys.serving.engines.workers import Team
+from recsys.serving.recommend.filters import Filters
 from recsys.serving.recommend.rows import RowScorer
 from recsys.serving.recommend.scorer import Scorer
 
 ROWS_PER_PART = 10_000
+Workers = int | Literal["auto"]
+_FILTERS, _FILTER_TABLES = ("where", "exclude", "allow"), ("items", "block")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +71,8 @@ def score_model(
     lists: ListOptions | None = None,
     *,
     settings: Mapping[str, Any] | None = None,
+    workers: Workers = 1,
+    since: str | Path | None = None,
     listener: Listener = ignore,
 ) -> dict[str, Any]:
     """Score everything that is asked; return the summary.
@@ -81,49 +85,129 @@ def score_model(
             items that they are not to be shown.
         lists: of a retrieval model; None: the defaults.
         settings: other policies than in training, by full key.
+        workers: processes that share the parts; "auto": one for each core.
+        since: output of an earlier job of lists; users without a change since are left out.
         listener: called with each `PartDone`.
 
     Raises:
-        UserError: the requests do not fit the model, or `output` is named as a file or holds
-            another job's files.
+        UserError: the requests do not fit the model, `output` is named as a file or holds
+            another job's files, or a worker is gone.
     """
     check_folder(output, "Parquet parts")
+    earlier = None if since is None else path_at(since)
+    if earlier is not None and earlier.resolve() == output.resolve():
+        raise ConfigError(f"--since {since}: it is the --output, too; give each job its own folder")
     with lent(tables) as paths:
         requests = paths.get("requests")
         if requests is None and "interactions" not in paths:
             raise ConfigError("score: give an interaction log or requests, one of the two")
         if read_description(Bundle.open(folder)).gives_rows:
             asked = lists is not None and not lists.are_default
-            if requests is None or asked or "block" in paths:
+            if requests is None or asked or "block" in paths or since is not None:
                 raise ConfigError(
                     "the model is a ranker: give the rows to score as requests; k, filter_seen, "
-                    "probability, approximate, cut, rows_per_part, where, exclude, allow and block "
-                    "are for lists of retrieval models"
+                    "probability, approximate, cut, rows_per_part, where, exclude, allow, block "
+                    "and since are for lists of retrieval models"
                 )
             del paths["requests"]
             scorer = RowScorer.open(folder, paths, settings)
-            return dict(vars(score_rows(scorer, requests, output, listener=listener)))
+            team = team_of(workers, folder, None, paths, settings)
+            found = score_rows(scorer, requests, output, listener=listener, team=team)
+            return dict(vars(found))
         if requests is not None and "interactions" in paths:
             raise ConfigError("score: give an interaction log or requests, one of the two")
         lists = lists or ListOptions()
-        recommender = Scorer.open(
-            folder,
-            k=lists.k,
-            filter_seen=lists.filter_seen,
-            probability=lists.probability,
-            exact=not lists.approximate,
-            cut=lists.cut,
-        )
-        recommender = recommender.with_settings(settings)
         check_settings(settings)
-        given = {name: getattr(lists, name) for name in ("where", "exclude", "allow")}
-        given |= {name: tables.get(name) for name in ("items", "block") if paths.pop(name, None)}
-        if requests is None:
-            recommender = with_relations(recommender, _log_sources(paths))
-        with filtered(recommender, given) as (whole, filters):
+        given = {name: tables[name] for name in _FILTER_TABLES if paths.pop(name, None)}
+        log = dict(paths) if requests is None else None
+        with (
+            lists_opened(folder, lists, given, settings, log) as (whole, filters),
+            lent(given) as own,
+        ):
             shards = _shards(whole, paths, lists.rows_per_part)
-            found = score_to_parquet(whole, shards, output, filters=filters, listener=listener)
-        return found.facts()
+            sent = _sendable(lists, whole.schema.item_key)
+            team = team_of(workers, folder, sent, own, settings, log)
+            how: dict[str, Any] = {"listener": listener, "team": team, "since": earlier}
+            written = score_to_parquet(whole, shards, output, filters=filters, **how)
+        return written.facts()
+
+
+@contextmanager
+def lists_opened(
+    folder: Path,
+    lists: ListOptions,
+    tables: Mapping[str, Any],
+    settings: Mapping[str, Any] | None,
+    log: Mapping[str, str] | None = None,
+) -> Iterator[tuple[Scorer, Filters]]:
+    """Lend the scorer of a retrieval model with the filters that are asked for.
+
+    Args:
+        folder: of the bundle.
+        lists: what lists are to hold.
+        tables: `items` and `block`, paths or data frames.
+        settings: other policies than in training, by full key.
+        log: paths of the log and the tables beside it, which a pipeline's windows are over.
+
+    Raises:
+        UserError: what is asked for does not fit the model.
+    """
+    scorer = Scorer.open(
+        folder,
+        k=lists.k,
+        filter_seen=lists.filter_seen,
+        probability=lists.probability,
+        exact=not lists.approximate,
+        cut=lists.cut,
+    ).with_settings(settings)
+    if log is not None:
+        scorer = with_relations(scorer, _log_sources(log))
+    given = {name: getattr(lists, name) for name in _FILTERS}
+    with filtered(scorer, {**given, **tables}) as opened:
+        yield opened
+
+
+def team_of(
+    workers: Workers,
+    folder: Path,
+    lists: ListOptions | None,
+    tables: Mapping[str, str],
+    settings: Mapping[str, Any] | None,
+    log: Mapping[str, str] | None = None,
+) -> Team | None:
+    """Return the processes of a job, and what they open; None: one process is enough.
+
+    Args:
+        workers: how many; "auto": one for each core.
+        folder: of the bundle.
+        lists: of a retrieval model, with ids in place of data frames; None: a ranker.
+        tables: paths that the model is opened with.
+        settings: other policies than in training.
+        log: see `lists_opened`.
+    """
+    if workers == 1:
+        return None
+    spec = {
+        "folder": str(folder.absolute()),
+        "lists": None if lists is None else vars(lists),
+        "tables": dict(tables),
+        "settings": None if settings is None else dict(settings),
+        "log": None if log is None else dict(log),
+    }
+    return Team(None if workers == "auto" else workers, "recsys.app.score_worker", spec)
+
+
+def _sendable(lists: ListOptions, item_key: str) -> ListOptions:
+    """Return the same with paths and ids in place of data frames and arrays."""
+
+    def plain(given: Any, name: str) -> Any:
+        if given is None or isinstance(given, str | Path):
+            return given if given is None else str(given)
+        if is_frame(given):
+            return to_arrow(given, name).column(item_key).to_pylist()
+        return list(given.tolist() if hasattr(given, "tolist") else given)
+
+    return replace(lists, **{name: plain(getattr(lists, name), name) for name in _FILTERS})
 
 
 def score_audience(

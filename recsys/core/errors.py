@@ -26,7 +26,7 @@ class UserError(ValueError):
 
     `exit_code` is that of the command line: 2 usage or configuration, 3 data, 4 not found,
     5 integrity, 6 not promoted, as it is not better, 12 training diverged, 69 a store does not
-    answer, 75 not delivered.
+    answer, 75 not delivered, or a worker is gone.
     """
 
     exit_code = 2
@@ -215,6 +215,12 @@ class NotBetterError(UserError):
     def fields(self) -> dict[str, Any]:
         """Return what is known of the error as plain data."""
         return super().fields() | vars(self)
+
+
+class WorkerError(UserError):
+    """A process that worked on a job with others is gone; what is written stays."""
+
+    exit_code = 75
 
 
 class NotDeliveredError(UserError):

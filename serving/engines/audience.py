@@ -32,8 +32,8 @@ from recsys.features.tables.reading import fingerprint, open_table
 from recsys.models.retrieval import query_vectors
 from recsys.retrieval.index.exact import ExactVectors
 from recsys.retrieval.interests import search
-from recsys.serving.engines.batch import Shard, Shards
 from recsys.serving.engines.parts import mark_done, write_parts
+from recsys.serving.engines.shards import Shard, Shards
 from recsys.serving.engines.unknown_items import UnknownItems, unknown_metadata
 from recsys.serving.recommend.scorer import Scorer
 

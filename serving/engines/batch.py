@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -24,26 +23,12 @@ from recsys.features.tables.sources import Sources, path_words
 from recsys.serving.engines.batches import answers_to
 from recsys.serving.engines.logged import logged_users, rows_of
 from recsys.serving.engines.parts import mark_done, write_parts
+from recsys.serving.engines.shards import Shard, Shards
+from recsys.serving.engines.since import Incremental
 from recsys.serving.engines.tally import Summary, Tally
+from recsys.serving.engines.workers import Shared, Team
 from recsys.serving.recommend.filters import Filters
 from recsys.serving.recommend.scorer import Scorer
-
-
-@dataclass(frozen=True)
-class Shard:
-    """A part of the requests: the file name of its answers, how to read it, its path."""
-
-    name: str
-    read: Callable[[], pa.Table]
-    origin: RequestOrigin
-
-
-@dataclass(frozen=True)
-class Shards:
-    """All requests of a job; `fingerprint` identifies a set of requests."""
-
-    parts: tuple[Shard, ...]
-    fingerprint: str
 
 
 def score_to_parquet(
@@ -53,19 +38,27 @@ def score_to_parquet(
     *,
     filters: Filters | None = None,
     listener: Listener = ignore,
+    team: Team | None = None,
+    since: Path | None = None,
 ) -> Summary:
     """Score every shard into `output`; continue if a job like this one was stopped there.
 
-    `filters` say what may be in the lists, besides those that requests have themselves.
+    `filters` say what may be in the lists, besides those that requests have themselves. `team`:
+    processes that open the same scorer and share the parts; None: this one alone. `since`: the
+    output of an earlier job; users of whom nothing else is known since are left out.
 
     Raises:
-        ConfigError: `output` holds another job's files.
+        ConfigError: `output` holds another job's files, or `since` is no such output.
+        WorkerError: a process of the team is gone.
     """
     filters = filters or Filters.of(scorer)
     job = scorer.job() | {"requests": shards.fingerprint}
     job |= {"filters": dict(filters.job)} if filters.job else {}
+    plan = Incremental.of(shards, job, scorer.schema.user_key, since)
+    shards, job = plan.shards, plan.job
     parts = {shard.name: partial(_answers, scorer, filters, shard) for shard in shards.parts}
-    there = write_parts(output, job, parts, listener)
+    orders = {shard.name: shard.order for shard in shards.parts}
+    there = write_parts(output, job, parts, listener, team and Shared(team, orders))
     tally = Tally()
     for shard in shards.parts:
         tally.add(read_columns(output / shard.name, ["reason"]))
@@ -76,7 +69,9 @@ def score_to_parquet(
         output=str(output),
         parts=len(shards.parts),
         parts_already_there=there,
+        of_since=plan.facts,
     )
+    plan.finish(output)
     mark_done(output, summary.facts())
     return summary
 
@@ -111,7 +106,7 @@ def shards_of_log(
     digest = hashlib.sha256(f"{found.tables.fingerprint} {rows_per_part}".encode())
     digest.update(chosen.tobytes())
     digest.update(found.relations_fingerprint.encode())
-    return Shards(parts, digest.hexdigest())
+    return Shards(parts, digest.hexdigest(), of_log=True)
 
 
 def shards_of_requests(scorer: Scorer, given: str, *, with_history: bool = True) -> Shards:

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,11 +24,29 @@ JOB, SUCCESS = "_job.json", "_SUCCESS"
 _STAGING = re.compile(r"\.(_job\.json|part-.*)\..*")
 
 
+Makers = Mapping[str, Callable[[], pa.Table]]
+"""File name of a part -> what makes its content."""
+
+
+class Helping(Protocol):
+    """What writes parts with further processes (`recsys.serving.engines.workers`)."""
+
+    def write(
+        self,
+        output: Path,
+        claim: Mapping[str, Any],
+        makers: Makers,
+        written: Callable[[], None],
+    ) -> None:
+        """Write every part; call `written` after each, in this thread."""
+
+
 def write_parts(
     output: Path,
     job: Mapping[str, Any],
-    parts: Mapping[str, Callable[[], pa.Table]],
+    parts: Makers,
     listener: Listener = ignore,
+    helping: Helping | None = None,
 ) -> int:
     """Write every part that is not there yet; return how many were.
 
@@ -37,6 +55,7 @@ def write_parts(
         job: JSON facts that identify this job.
         parts: file name -> what makes its content.
         listener: called with each `PartDone`.
+        helping: further processes; None: this one alone.
 
     Raises:
         ConfigError: `output` is named as a file or holds another job's files, or another job
@@ -44,18 +63,40 @@ def write_parts(
     """
     claim = {**job, "parts": list(parts)}
     _claim(output, claim)
-    there = 0
-    for done, (name, make) in enumerate(parts.items()):
-        path = output / name
-        if path.is_file():
-            there += 1
-        else:
-            answers = make()
-            with whole_file(path) as staging:
-                pq.write_table(answers, staging, write_page_checksum=True)
-                _check_claim(output, claim)
-        listener(PartDone(done + 1, len(parts)))
+    missing = {name: make for name, make in parts.items() if not (output / name).is_file()}
+    there = done = len(parts) - len(missing)
+    for number in range(there):
+        listener(PartDone(number + 1, len(parts)))
+
+    def written() -> None:
+        nonlocal done
+        done += 1
+        listener(PartDone(done, len(parts)))
+
+    if helping is not None:
+        helping.write(output, claim, missing, written)
+        return there
+    for name, make in missing.items():
+        write_part(output / name, claim, make)
+        written()
     return there
+
+
+def write_part(path: Path, claim: Mapping[str, Any], make: Callable[[], pa.Table]) -> None:
+    """Write one part, whole.
+
+    Args:
+        path: of the part.
+        claim: what `_job.json` next to it says while the folder is this job's.
+        make: makes its content.
+
+    Raises:
+        ConfigError: another job claimed the folder meanwhile.
+    """
+    answers = make()
+    with whole_file(path) as staging:
+        pq.write_table(answers, staging, write_page_checksum=True)
+        _check_claim(path.parent, claim)
 
 
 def mark_done(output: Path, summary: Mapping[str, Any]) -> None:
@@ -87,7 +128,7 @@ def _claim(output: Path, job: dict[str, Any]) -> None:
     _write_text(path, json.dumps(job, indent=1))
 
 
-def _check_claim(output: Path, job: dict[str, Any]) -> None:
+def _check_claim(output: Path, job: Mapping[str, Any]) -> None:
     """Refuse to add a part where another job claimed the folder before there was one."""
     path = output / JOB
     if not path.is_file() or json.loads(path.read_text()) != job:

@@ -1,8 +1,9 @@
 """Batch scoring of rows: Parquet in, a probability for each row in Parquet out, in their order."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -10,9 +11,13 @@ import pyarrow.compute as pc
 
 from recsys.core.errors import DataError
 from recsys.core.events import Listener, ignore
+from recsys.core.remote.path import path_at
 from recsys.features.tables.parquet_files import opened_parquet, read_columns
 from recsys.features.tables.reading import TableFiles, fingerprint, open_table, table_at
+from recsys.serving.engines.messages import Message
 from recsys.serving.engines.parts import mark_done, write_parts
+from recsys.serving.engines.worker import Maker
+from recsys.serving.engines.workers import Shared, Team
 from recsys.serving.recommend.rows import PROBABILITY, ROW, RowScorer
 
 
@@ -34,6 +39,7 @@ def score_rows(
     output: Path,
     *,
     listener: Listener = ignore,
+    team: Team | None = None,
 ) -> RowSummary:
     """Score every row of Parquet files into `output`, a part a row group, each row once.
 
@@ -46,11 +52,13 @@ def score_rows(
         given: a file, a folder or a glob.
         output: folder for the parts.
         listener: called with each `PartDone`.
+        team: processes that open the same scorer and share the parts; None: this one alone.
 
     Raises:
         NotFoundError: no such file.
         DataError: a row is not as the model needs it.
         ConfigError: `output` holds another job's files.
+        WorkerError: a process of the team is gone.
     """
     files = open_table(given, "rows")
     if files.format != "parquet":
@@ -64,8 +72,10 @@ def score_rows(
         "rows": fingerprint([files]),
         "policies": scorer.ranker.policies.model_dump(mode="json"),
     }
-    parts = _parts(scorer, files)
-    there = write_parts(output, job, parts, listener)
+    groups = _groups(scorer, files)
+    parts = {name: partial(_scored, scorer, group) for name, group in groups.items()}
+    orders = {name: partial(_order, group) for name, group in groups.items()}
+    there = write_parts(output, job, parts, listener, team and Shared(team, orders))
     total, rows = 0.0, 0
     for name in parts:
         column = read_columns(output / name, [PROBABILITY]).column(0)
@@ -76,9 +86,32 @@ def score_rows(
     return summary
 
 
-def _parts(scorer: RowScorer, files: TableFiles) -> dict[str, Callable[[], pa.Table]]:
-    """Return what scores each row group, by the name of its part."""
-    parts: dict[str, Callable[[], pa.Table]] = {}
+def maker_of(scorer: RowScorer) -> Maker:
+    """Return what a worker makes parts with."""
+
+    def make(facts: dict[str, Any], _table: pa.Table | None) -> pa.Table:
+        return _scored(scorer, _Group(**{name: facts[name] for name in _Group._fields}))
+
+    return make
+
+
+class _Group(NamedTuple):
+    """A row group: its file and number; of its first row the number there, and over all files."""
+
+    path: str
+    group: int
+    start: int
+    first: int
+
+
+def _order(group: _Group) -> Message:
+    """Return what a worker is sent for a part; it reads the rows itself."""
+    return {**group._asdict(), "path": str(path_at(group.path).absolute())}, None
+
+
+def _groups(scorer: RowScorer, files: TableFiles) -> dict[str, _Group]:
+    """Return each row group, by the name of its part."""
+    groups: dict[str, _Group] = {}
     first = 0
     for number, path in enumerate(files.paths):
         with opened_parquet(path) as opened:
@@ -87,37 +120,29 @@ def _parts(scorer: RowScorer, files: TableFiles) -> dict[str, Callable[[], pa.Ta
         scorer.rows.require(place)
         start = 0
         for group, size in enumerate(sizes):
-            part = _reader(scorer, place, group, start, first)
-            parts[f"part-{number:05d}-{group:05d}.parquet"] = part
+            groups[f"part-{number:05d}-{group:05d}.parquet"] = _Group(
+                str(path), group, start, first
+            )
             start, first = start + size, first + size
-    return parts
+    return groups
 
 
-def _reader(
-    scorer: RowScorer, files: TableFiles, group: int, start: int, first: int
-) -> Callable[[], pa.Table]:
-    """Return what scores one row group.
+def _scored(scorer: RowScorer, group: _Group) -> pa.Table:
+    """Read and score one row group.
 
-    Args:
-        scorer: the model.
-        files: the file.
-        group: number of the row group in it.
-        start: number of its first row in the file.
-        first: the same over all files.
+    Raises:
+        DataError: the file cannot be read, or a row is not as the model needs it.
     """
-    columns = [name for name in files.columns if name in (*scorer.rows.columns, *scorer.rows.keys)]
-
-    def read() -> pa.Table:
-        try:
-            with opened_parquet(files.paths[0], page_checksum_verification=True) as opened:
-                table = opened.read_row_group(group, columns=columns)
-        except (pa.ArrowException, OSError) as error:
-            reason = str(error).splitlines()[0]
-            raise DataError(
-                f"not a readable Parquet file ({reason})", file=files.paths[0]
-            ) from None
-        answers = scorer.score(table, files, start)
-        rows = pa.array(np.arange(first, first + table.num_rows))
-        return answers.add_column(answers.column_names.index(PROBABILITY), ROW, rows)
-
-    return read
+    path = path_at(group.path)
+    try:
+        with opened_parquet(path, page_checksum_verification=True) as opened:
+            files = table_at(path, "rows", opened.schema_arrow.names)
+            known = (*scorer.rows.columns, *scorer.rows.keys)
+            columns = [name for name in files.columns if name in known]
+            table = opened.read_row_group(group.group, columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"not a readable Parquet file ({reason})", file=group.path) from None
+    answers = scorer.score(table, files, group.start)
+    rows = pa.array(np.arange(group.first, group.first + table.num_rows))
+    return answers.add_column(answers.column_names.index(PROBABILITY), ROW, rows)

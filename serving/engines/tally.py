@@ -63,7 +63,8 @@ class Summary:
     lists_by_popularity: of users of whose history a model that counts knows nothing; null of
     models that always have something to say. of_pipeline: of a pipeline, what its lists lack
     and which sources fell back on popularity; of_relevance: of a model that knows where relevance
-    ends, how many lists end there, and their mean length. seen_items: what became of them, and why.
+    ends, how many lists end there, and their mean length; of_since: of a job since an earlier one,
+    how many users are new, changed, unchanged and gone. seen_items: what became of them, and why.
     search: how items were found.
     first_unknown_history_item: null where none is. filters: what is known of the filters.
     """
@@ -82,10 +83,11 @@ class Summary:
     filters: Mapping[str, Any]
     of_pipeline: Mapping[str, Any]
     of_relevance: Mapping[str, Any]
+    of_since: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, tally: Tally, scorer: Scorer, filters: Filters, **of_job: Any) -> Self:
-        """Return the summary of a job's lists; `of_job`: output, parts, parts_already_there."""
+        """Return the summary of a job's lists; `of_job`: what the job knows."""
         short, users = tally.short, max(tally.users, 1)
         ended = {"lists_cut": short[RELEVANCE], "mean_list_length": tally.listed_items / users}
         has_sources = scorer.description.has_sources
@@ -107,8 +109,9 @@ class Summary:
     def facts(self) -> dict[str, Any]:
         """Return everything by name; of a job without filters nothing is said of them."""
         found = dict(vars(self))
-        more = [found.pop(name) for name in ("of_relevance", "of_pipeline", "filters")]
-        return {**found, **more[0], **more[1], **more[2]}
+        names = ("of_since", "of_relevance", "of_pipeline", "filters")
+        more = [found.pop(name) for name in names]
+        return {**found, **more[0], **more[1], **more[2], **more[3]}
 
 
 def _of_pipeline(short: Counter[str], of_sources: Counter[str]) -> dict[str, Any]:

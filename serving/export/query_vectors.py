@@ -32,7 +32,8 @@ from recsys.features.tables.sources import Source, Sources
 from recsys.models.retrieval import query_vectors
 from recsys.retrieval.index.build import read_facts
 from recsys.retrieval.muvera import FixedDimensionalEncoding
-from recsys.serving.engines.batch import Shard, Shards, shards_of_log, shards_of_requests
+from recsys.serving.engines.batch import shards_of_log, shards_of_requests
+from recsys.serving.engines.shards import Shard, Shards
 from recsys.serving.engines.unknown_items import UnknownItems, unknown_metadata
 from recsys.serving.export.manifest import EXPORT_FILE, write_manifest
 from recsys.serving.export.query_encoding import (

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -277,6 +278,23 @@ def test_a_job_that_was_killed_goes_on_and_another_is_refused(
         score_rows(fewer, given, out)
 
 
+def test_two_processes_write_the_same_parts(world: Path, bundle: Path, tmp_path: Path) -> None:
+    given: dict[str, Any] = {**paths(world), "requests": str(world / "rows.parquet")}
+    score(bundle, tmp_path / "one", **given)
+
+    def wait(event: Event) -> None:
+        """Let the worker write a part before this process goes on."""
+        while event == PartDone(1, 6) and len(list((tmp_path / "two").glob("part-*"))) < 2:
+            time.sleep(0.01)
+
+    summary = score(bundle, tmp_path / "two", workers=2, listener=wait, **given)
+    assert summary["rows"] == ROWS
+    names = sorted(file.name for file in (tmp_path / "one").glob("part-*"))
+    assert len(names) == 6
+    for name in names:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
 def with_column(name: str, values: pa.Array) -> Callable[[pa.Table], pa.Table]:
     return lambda rows: rows.set_column(rows.column_names.index(name), name, values)
 
@@ -492,7 +510,9 @@ def test_a_ranker_is_asked_for_no_lists(bundle: Path) -> None:
 def test_lists_of_a_ranker_cannot_be_filtered(bundle: Path, tmp_path: Path, name: str) -> None:
     rows = plain_rows().to_pandas()
     given = rows if name == "block" else "price < 3"
-    with pytest.raises(ConfigError, match="where, exclude, allow and block are for lists of"):
+    with pytest.raises(
+        ConfigError, match="where, exclude, allow, block and since are for lists of"
+    ):
         score(bundle, tmp_path / "out", requests=rows, **{name: given})
     with pytest.raises(ConfigError, match=f"a ranker has no parameters, got '{name}'"):
         Rows().server(bundle).answer(plain_rows(), {name: "x"}, RequestOrigin("rows"))
