@@ -162,5 +162,7 @@ class Faulty:
         trace: TracebackType | None,
     ) -> None:
         assert self._server.stdin is not None
+        assert self._server.stdout is not None
         self._server.stdin.close()
+        self._server.stdout.close()
         self._server.wait()

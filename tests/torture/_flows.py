@@ -122,7 +122,13 @@ FLOWS = (
 
 _UNTRACKED = "tracking.enabled=false"
 _FITTED = ("evaluation.bootstrap_samples=20", "evaluation.baselines=[popularity]", _UNTRACKED)
-_RANKED = ("evaluation.bootstrap_samples=20", _UNTRACKED, *LIGHT[:2], *LIGHT[3:5])
+_RANKED = (
+    "evaluation.bootstrap_samples=20",
+    "evaluation.rankers=[logistic]",
+    _UNTRACKED,
+    *LIGHT[:2],
+    *LIGHT[3:5],
+)
 FAMILIES = (
     Flow("train session", _train("session.yaml", *LIGHT, _UNTRACKED), grows=_GROWS),
     Flow("train ranker", _train("ranker.yaml", *_RANKED), grows=_GROWS),
@@ -193,16 +199,26 @@ class Reference:
 class Stage:
     """The folder in which flows run."""
 
-    def __init__(self, faulty: Faulty, scratch: Path, *, families: bool = False) -> None:
+    def __init__(self, faulty: Faulty, scratch: Path) -> None:
         self.faulty, self.scratch = faulty, scratch
         self.home, self.template = scratch / "home", scratch / "template"
         world = RetailWorld.create(seed=1, users=200, items=120, events=4_000)
         files = world.write(self.home)
-        text = world.config_text(files)
-        (self.home / "recsys.yaml").write_text(text)
+        (self.home / "recsys.yaml").write_text(world.config_text(files))
+        self.base_mb = self._run(["--help"]).peak_mb
+
+    def with_model(self, bundle: Path) -> "Stage":
+        """Add a model that is trained already."""
+        shutil.copytree(bundle, self.home / "model")
+        shutil.copytree(self.home, self.template, symlinks=True)
+        return self
+
+    def with_models(self) -> "Stage":
+        """Train models of every family, fill a store, and write an export."""
+        text = (self.home / "recsys.yaml").read_text()
         self._train("model", "recsys.yaml", *LIGHT)
         self._train("plain", "recsys.yaml", *LIGHT[-2:], "model.kind=item_knn")
-        for name, sections in _MODELS.items() if families else ():
+        for name, sections in _MODELS.items():
             keys = yaml.safe_load(text) | sections
             if name == "pipeline":
                 del keys["embedding"]
@@ -212,8 +228,8 @@ class Stage:
         # The tables of the store take MLflow seconds to create; a copy of them takes none.
         self._run(["register", "plain", "--name", "other", "--tracking-uri", STORE])
         self._run(["export", "model", "--to", "parquet", "--out", "vectors"])
-        self.base_mb = self._run(["--help"]).peak_mb
         shutil.copytree(self.home, self.template, symlinks=True)
+        return self
 
     def _train(self, name: str, config: str, *keys: str) -> None:
         self._run(["train", config, *sets(*keys, f"output={name}-run", _UNTRACKED)])
@@ -236,7 +252,7 @@ class Stage:
 
     def _run(self, command: list[str]) -> Ended:
         ended = self.faulty.run(self.home, command)
-        assert ended.code == 0, (command, ended)
+        assert ended.code == 0, f"{command}: {ended.out[-500:]} {ended.err[-1500:]}"
         return ended
 
     def reset(self) -> None:

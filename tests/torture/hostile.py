@@ -1,6 +1,7 @@
 """Files made to hurt: each has to be refused in words, quickly, in little memory."""
 
 import gzip
+import hashlib
 import json
 import os
 import shutil
@@ -9,9 +10,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from _faulty import Ended
 from _flows import Stage
 
@@ -84,8 +82,9 @@ def cases() -> Iterator[Case]:
             yield Case(f"bundle, {file}: {name}", _at(f"model/{file}", make), similar)
         yield Case(f"export.json: {name}", _at("vectors/export.json", make), ("verify", "vectors"))
         yield Case(f"configuration: {name}", _at("recsys.yaml", make), ("check", "recsys.yaml"))
-        yield Case(f"log: {name}", _at("interactions/part-000.parquet", make),
-                   ("check", "recsys.yaml"))  # fmt: skip
+        if name != "a folder":  # without files it has no rows
+            log = _at("interactions/part-000.parquet", make)
+            yield Case(f"log: {name}", log, ("check", "recsys.yaml"))
     for name, data in TENSORS.items():
         for file in ("weights.safetensors", "encoder/quantiles.safetensors"):
             yield Case(f"sealed bundle, {file}: {name}", _sealed(file, data), similar)
@@ -98,8 +97,8 @@ def cases() -> Iterator[Case]:
     yield Case("configuration of aliases", _bytes("recsys.yaml", aliases), ("check", "recsys.yaml"))
     yield Case("configuration 100,000 levels deep", _bytes("recsys.yaml", b"{a: " * 100_000),
                ("check", "recsys.yaml"))  # fmt: skip
-    for name, make in (("gzip", _gzip_bomb), ("Parquet", _parquet_bomb)):
-        yield Case(f"a log that unpacks to 20 GB, {name}", make, ("check", "recsys.yaml"))
+    unpacks = "a log that unpacks to 1 GB, gzip"
+    yield Case(unpacks, _gzip_bomb, ("check", "recsys.yaml"))
 
 
 def _at(file: str, make: Callable[[Path], None]) -> Callable[[Path], None]:
@@ -123,8 +122,6 @@ def _sealed(file: str, data: bytes) -> Callable[[Path], None]:
 def _hashed_deep(home: Path) -> None:
     text = self_hashed({"a": 1}).replace(b'"a": 1', b'"a": ' + DEEP)
     rest = text[text.index(b'",\n') + 3 :]
-    import hashlib
-
     (home / "vectors" / "export.json").write_bytes(
         b'{\n "sha256": "%s",\n' % hashlib.sha256(rest).hexdigest().encode() + rest
     )
@@ -144,17 +141,8 @@ def _gzip_bomb(home: Path) -> None:
     block = gzip.compress(b"u000001," * (16 << 20 >> 3), 9)  # members that follow each other
     with path.open("wb") as file:
         file.write(gzip.compress(b"user_id,item_id,timestamp,device,session_id\n"))
-        for _ in range(1280):
+        for _ in range(64):
             file.write(block)
-
-
-def _parquet_bomb(home: Path) -> None:
-    path = _log(home, "log.parquet")
-    names = ("user_id", "item_id", "device", "session_id")
-    word = pa.DictionaryArray.from_arrays(pa.array(np.zeros(100_000, np.int32)), ["x" * 50_000])
-    table = pa.table({**dict.fromkeys(names, word), "timestamp": np.arange(100_000)})
-    with pq.ParquetWriter(path, table.schema, compression="zstd") as writer:
-        writer.write_table(table)
 
 
 def met(stage: Stage, case: Case) -> tuple[str, Ended]:

@@ -68,7 +68,7 @@ def counted(minutes: float, only: Iterable[str]) -> dict[str, Counted]:
     with tempfile.TemporaryDirectory(prefix="recsys-torture-") as scratch:
         folder = Path(scratch).resolve()
         with Faulty(folder) as faulty:
-            stage = Stage(faulty, folder, families=True)
+            stage = Stage(faulty, folder).with_models()
             for name, (weight, row) in wanted.items():
                 share, began = Share(60 * minutes * weight / weights), time.monotonic()
                 stage.restore()

@@ -3,12 +3,20 @@
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from recsys.core import atomic
-from recsys.core.atomic import publish, remove_whole, staged_folder, sweep, whole_file
+from recsys.core.atomic import (
+    publish,
+    remove_whole,
+    staged_folder,
+    sweep,
+    whole_file,
+    write_whole,
+)
 
 
 def test_a_file_has_its_name_only_once_it_is_written(tmp_path: Path) -> None:
@@ -92,3 +100,47 @@ def test_a_folder_that_is_removed_loses_its_name_first(
     left.rename(ended)
     sweep(tmp_path / "old")
     assert os.listdir(tmp_path) == []
+
+
+def test_a_link_and_the_permissions_of_a_file_stay(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    path, link = tmp_path / "there" / "a.txt", tmp_path / "link"
+    path.write_text("one")
+    path.chmod(0o640)
+    link.symlink_to(path)
+    write_whole(link, "two")
+    assert (link.is_symlink(), path.read_text()) == (True, "two")
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert os.listdir(tmp_path / "there") == ["a.txt"]
+
+
+def test_a_pipe_gets_the_content_and_stays_one(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_whole(pipe, b"content")
+        assert os.read(reading, 100) == b"content"
+    finally:
+        os.close(reading)
+    assert pipe.is_fifo()
+    assert os.listdir(tmp_path) == ["pipe"]
+
+
+def test_threads_of_a_process_write_apart(tmp_path: Path) -> None:
+    path, names = tmp_path / "a", []
+
+    def write() -> None:
+        with whole_file(path) as staging:
+            names.append(staging.name)
+            staging.write_text("x")
+
+    with whole_file(path) as staging:
+        staging.write_text("main")
+        thread = threading.Thread(target=write)
+        thread.start()
+        thread.join()
+        assert names != [staging.name]
+        assert path.read_text() == "x"
+    assert path.read_text() == "main"
+    assert os.listdir(tmp_path) == ["a"]

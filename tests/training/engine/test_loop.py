@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,34 @@ def test_a_signal_writes_a_checkpoint_and_exits_with_its_code(
     assert stopped.value.code == code
     assert checkpoints.steps()[-1] == 9
     assert signal.getsignal(number) == signal.SIG_DFL
+
+
+def test_the_same_request_twice_writes_its_checkpoint(tmp_path: Path) -> None:
+    class Twice(KillAt):
+        def __call__(self, event: Event) -> None:
+            if isinstance(event, StepDone) and event.global_step == self.step:
+                for _ in range(2):  # as `timeout` does
+                    os.kill(os.getpid(), signal.SIGTERM)
+
+    checkpoints = Checkpoints(tmp_path)
+    with pytest.raises(Terminated):
+        fit(toy_task(), config(), checkpoints, (Twice(9),))
+    assert checkpoints.steps()[-1] == 9
+
+
+def test_a_signal_in_the_last_validation_is_not_lost(tmp_path: Path) -> None:
+    task = toy_task()
+
+    def validate() -> dict[str, float]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return task.validate()
+
+    checkpoints = Checkpoints(tmp_path)
+    with pytest.raises(Terminated):
+        fit(replace(task, validate=validate), config(epochs=1), checkpoints)
+    state = checkpoints.load_latest(task.trained)
+    assert state is not None
+    assert state.epoch == 1
 
 
 def test_a_hang_up_that_nohup_ignores_ends_nothing(tmp_path: Path) -> None:

@@ -275,6 +275,11 @@ def test_rankers_are_compared_at_their_own_settings_of_the_table() -> None:
     assert fm.model.kind == "fm"
     assert fm.embedding == parsed("fm", embedding={"num_rows": 77, "dim": 3}).embedding
     assert own.compared_with("dcn").embedding == own.embedding
+    named = {"backend": "fbgemm", "optimizer": "row_wise_adagrad", "weight_decay": 0}
+    settled = parsed("logistic", embedding=named)
+    assert isinstance(settled, RankerExperiment)
+    other = settled.compared_with("mlp").embedding
+    assert (other.optimizer, other.backend) == ("adam", "auto")
     back = fm.compared_with("mlp").embedding
     assert back == parsed("mlp", embedding={"num_rows": 77, "dim": 3}).embedding
 

@@ -135,9 +135,9 @@ class RankerExperiment(LearnedExperiment):
             usual = RankerTableConfig.model_validate(other.table)
             steps = ("optimizer", "learning_rate", "weight_decay", "weight_decay_at")
             learning = (*steps, "init_scale", "betas", "eps")
-            own = {name: getattr(usual, name) for name in learning}
-            # The kernel of the model's table may not have the other's optimizer.
-            table = table.model_copy(update={**own, "backend": "auto"})
+            table = table.model_copy(update={name: getattr(usual, name) for name in learning})
+            if table.lacking_in_fbgemm is not None:  # the run has settled which kernel it takes
+                table = table.model_copy(update={"backend": usual.backend})
         model = other.config.model_validate({"kind": kind})
         training = self.training.model_copy(update={"metric": "auc"})
         return self.model_copy(update={"model": model, "embedding": table, "training": training})
