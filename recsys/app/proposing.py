@@ -2,9 +2,11 @@
 
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from recsys.app.accepting import accepted
 from recsys.app.arguments import checked
 from recsys.app.configuration import Config
 from recsys.core.errors import ArgumentError, ConfigError
@@ -41,7 +43,8 @@ def init(
 
     Raises:
         ConfigError: no table is a log, `out` exists, or no data set has that name.
-        DataError: a table is empty or cannot be read.
+        DataError: a table is empty or cannot be read, or a log of few rows is one that no
+            configuration can be trained on, in the words of `recsys.check`.
         NotFoundError: a path does not exist.
 
     Example:
@@ -63,7 +66,7 @@ def init(
     else:
         frames = Path(folder) / FRAMES
         paths = [Path(path_of(one, f"table{n + 1}", frames)) for n, one in enumerate(tables)]
-        found = infer(paths, relative_to=place)
+        found = accepted(partial(infer, paths, relative_to=place), place)
     if out is not None:
         Path(out).write_text(found.yaml)
     keys = read_yaml(found.yaml, source="configuration")
