@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from recsys.core.distinct import distinct_counts, is_among
 from recsys.core.errors import ConfigError, DataError, Row
 from recsys.data.batch import FeatureBlock
 from recsys.features.dataset.histories import Histories
@@ -38,6 +37,9 @@ from recsys.features.tables.ledger import Drop
 from recsys.features.tables.log import take_rows
 from recsys.features.tables.sources import Policies, Sources
 from recsys.features.tables.undone import NEVER
+
+_ROWS_AT_A_TIME = 1 << 20
+_NO_TIME = np.iinfo(np.int64).min
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,14 @@ class Dataset:
 
     def events_of(self, parts: tuple[int, ...]) -> NDArray[np.int64]:
         """Return the numbers of the events in `parts`, ascending."""
-        return np.flatnonzero(is_among(self.part, np.array(parts, self.part.dtype)))
+        return np.flatnonzero(self.is_in(parts))
+
+    def is_in(self, parts: tuple[int, ...]) -> NDArray[np.bool_]:
+        """Return which events are in one of `parts`, (E,)."""
+        found = np.zeros(len(self.part), bool)
+        for one in parts:
+            found |= self.part == one
+        return found
 
     def targets_of(self, parts: tuple[int, ...]) -> NDArray[np.int64]:
         """Return the numbers of the events in `parts` that are asked for, ascending."""
@@ -96,18 +105,19 @@ class Dataset:
 
     def histories(self, parts: tuple[int, ...]) -> Histories:
         """Return each user's events in `parts`, in order."""
-        return self._histories(self.events_of(parts))
+        return self.histories_of(self.events_of(parts))
 
     def asked(self, parts: tuple[int, ...]) -> Histories:
         """Return each user's events in `parts` that are asked for, in order."""
-        return self._histories(self.targets_of(parts))
+        return self.histories_of(self.targets_of(parts))
 
     def had(self, parts: tuple[int, ...]) -> Histories:
         """Return each user's events in `parts` whose items they have had, in order."""
         chosen = self.events_of(parts)
-        return self._histories(chosen[are_had(self.schema, self.tables.events)[chosen]])
+        return self.histories_of(chosen[are_had(self.schema, self.tables.events)[chosen]])
 
-    def _histories(self, chosen: NDArray[np.int64]) -> Histories:
+    def histories_of(self, chosen: NDArray[np.int64]) -> Histories:
+        """Return each user's events among `chosen` (M,), ascending."""
         events = self.tables.events
         return Histories.build(
             events.user_row[chosen], events.item_row[chosen], events.time[chosen], self.num_users
@@ -304,9 +314,10 @@ def fit_encoder(
     The encoder's schema has every `multiplicity: auto` settled.
     """
     events = tables.events
-    rows = np.flatnonzero(part == TRAIN)
-    items, of_items = distinct_counts(events.item_row[rows])
-    users, of_users = distinct_counts(events.user_row[rows])
+    is_trained = part == TRAIN
+    items, of_items = _counted(events.item_row, is_trained, tables.items.num_rows)
+    users, of_users = _counted(events.user_row, is_trained, tables.users.num_rows)
+    rows = np.flatnonzero(is_trained)
     fitted: dict[Side, pa.Table] = {
         "items": tables.items.take(pa.array(items)),
         "users": tables.users.take(pa.array(users)),
@@ -314,10 +325,22 @@ def fit_encoder(
     }
     times: dict[Side, NDArray[np.int64]] = {"items": of_items, "users": of_users}
     has_clock = schema.interactions.time is not None
-    reference = int(events.time[rows].max()) if has_clock else 0
+    reference = int(events.time.max(where=is_trained, initial=_NO_TIME)) if has_clock else 0
     encoder = FeatureEncoder.fit(schema, fitted, reference_time=reference, times=times)
     return replace(
         encoder,
         schema=settle(schema, fitted, lookups, encoder.known),
         scalers={**encoder.scalers, **past_scalers(schema.derived_features, events, rows)},
     )
+
+
+def _counted(
+    rows: NDArray[np.int32], chosen: NDArray[np.bool_], size: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the distinct rows (E,) below `size` that are chosen (E,), ascending, and how often."""
+    counts = np.zeros(size, np.int64)
+    for start in range(0, len(rows), _ROWS_AT_A_TIME):
+        part = slice(start, start + _ROWS_AT_A_TIME)
+        counts += np.bincount(rows[part][chosen[part]], minlength=size)
+    found = np.flatnonzero(counts)
+    return found, counts[found]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,9 +13,11 @@ from recsys.core.imports import on_first_use
 from recsys.data.batch import FeatureBlock, History, Jagged
 from recsys.features.dataset.dataset import Dataset, are_had
 from recsys.features.dataset.histories import Histories
-from recsys.features.dataset.split import TEST, TRAIN, VALIDATION
+from recsys.features.dataset.split import TEST, VALIDATION
 from recsys.features.schema import Schema
-from recsys.features.tables.checked import Tables
+from recsys.features.tables.checked import Events, Tables
+
+_ROWS_AT_A_TIME = 1 << 20
 
 with on_first_use():
     import torch
@@ -71,16 +74,14 @@ def build_queries(
 
     Users all of whose held-out items were seen before have nothing to hit and are left out.
     """
-    earlier = (TRAIN,) if part == VALIDATION else (TRAIN, VALIDATION)
     assert part in (VALIDATION, TEST)
-    events = data.tables.events
-    before, had, during = data.histories(earlier), data.had(earlier), data.asked((part,))
-    relevant = relevant_items(during.last(np.arange(data.num_users)), had, filter_seen, data)
+    relevant = relevant_items(data, part, filter_seen=filter_seen)
     users = np.flatnonzero(relevant.lengths().numpy() > 0)
     users = drawn_users(users, limit, seed)
     held_out = data.targets_of((part,))
-    first = held_out[np.searchsorted(events.user_row[held_out], users)]
+    first = held_out[np.searchsorted(data.tables.events.user_row[held_out], users)]
     rows = torch.from_numpy(users)
+    before, had = earlier_of(data, users, part)
     return Queries(
         users=users,
         block=data.users.take(rows).beside(data.context.take(torch.from_numpy(first))),
@@ -119,31 +120,63 @@ def users_to_ask(
         passes: (n_items,) which items count; None: all.
     """
     events, num_items = tables.events, tables.items.num_rows
-    pairs = events.user_row * np.int64(num_items) + events.item_row
     wanted = parts == part
     if events.target is not None:
         wanted &= events.target
     if passes is not None:
         wanted &= passes[events.item_row]
-    found = distinct(pairs[wanted])
-    if filter_seen:
-        had = (parts < part) & are_had(schema, events)
-        found = found[~is_among(found, pairs[had])]
-    return distinct(found // num_items)
+    had = (parts < part) & are_had(schema, events) if filter_seen else None
+    return distinct(new_pairs(events, num_items, wanted, had) // num_items)
 
 
-def relevant_items(later_items: Jagged, had: Histories, filter_seen: bool, data: Dataset) -> Jagged:
-    """Return the distinct items of each row, without those of `had` where asked."""
-    num_items = data.num_items
-    pairs = distinct(_pairs(later_items, num_items))
-    if filter_seen:
-        seen = _pairs(had.last(np.arange(data.num_users)), num_items)
-        pairs = pairs[~is_among(pairs, seen)]
-    users, items = np.divmod(pairs, num_items)
+def new_pairs(
+    events: Events, num_items: int, wanted: NDArray[np.bool_], had: NDArray[np.bool_] | None
+) -> NDArray[np.int64]:
+    """Return the pairs of the events `wanted` (E,) without those of the events `had` (E,).
+
+    Each is user_row * num_items + item_row, once, ascending; had: None: nothing was. Users are
+    worked on a few at a time, as pairs of all events would take more memory than the events.
+    """
+    found = [np.zeros(0, np.int64)]
+    for rows in _users_at_a_time(events.user_row):
+        pairs = events.user_row[rows] * np.int64(num_items) + events.item_row[rows]
+        new = distinct(pairs[wanted[rows]])
+        found.append(new if had is None else new[~is_among(new, pairs[had[rows]])])
+    return np.concatenate(found)
+
+
+def _users_at_a_time(user_row: NDArray[np.int32]) -> Iterator[slice]:
+    """Yield slices of the events, about a million rows each, that part no user."""
+    start = 0
+    while start < len(user_row):
+        end = min(start + _ROWS_AT_A_TIME, len(user_row))
+        end = int(np.searchsorted(user_row, user_row[end - 1], side="right"))
+        yield slice(start, end)
+        start = end
+
+
+def relevant_items(data: Dataset, part: int, *, filter_seen: bool) -> Jagged:
+    """Return the distinct items of each user in `part`, without those had before where asked."""
+    events = data.tables.events
+    wanted = data.part == part
+    if events.target is not None:
+        wanted &= events.target
+    had = (data.part < part) & are_had(data.schema, events) if filter_seen else None
+    users, items = np.divmod(new_pairs(events, data.num_items, wanted, had), data.num_items)
     offsets = np.searchsorted(users, np.arange(data.num_users + 1))
     return Jagged(torch.from_numpy(items), torch.from_numpy(offsets))
 
 
-def _pairs(jagged: Jagged, num_items: int) -> NDArray[np.int64]:
-    users = np.repeat(np.arange(len(jagged)), jagged.lengths().numpy())
-    return np.asarray(users * num_items + jagged.values.numpy())
+def earlier_of(data: Dataset, users: NDArray[np.int64], part: int) -> tuple[Histories, Histories]:
+    """Return the events of earlier parts of `users` alone: all, and those by which items are had.
+
+    Other users have none there.
+    """
+    events = data.tables.events
+    asked = np.zeros(data.num_users, bool)
+    asked[users] = True
+    chosen = np.flatnonzero((data.part < part) & asked[events.user_row])
+    before = data.histories_of(chosen)
+    if data.schema.interactions.events is None:  # all are had
+        return before, before
+    return before, data.histories_of(chosen[are_had(data.schema, events)[chosen]])

@@ -13,9 +13,9 @@ from recsys.core.distinct import first_places
 from recsys.core.imports import on_first_use
 from recsys.data.batch import Jagged
 from recsys.features.dataset.dataset import Dataset, are_had
-from recsys.features.dataset.queries import Queries, relevant_items
+from recsys.features.dataset.queries import Queries, earlier_of, relevant_items
 from recsys.features.dataset.sessions import Sessions, history_of, pieces
-from recsys.features.dataset.split import TEST, TRAIN, VALIDATION
+from recsys.features.dataset.split import TEST, VALIDATION
 from recsys.features.schema import Schema
 from recsys.features.tables.checked import Tables
 
@@ -64,9 +64,7 @@ def _per_user(
     limit: int,
     seed: int,
 ) -> Queries:
-    had = data.had((TRAIN,) if part == VALIDATION else (TRAIN, VALIDATION))
-    during = data.asked((part,))
-    relevant = relevant_items(during.last(np.arange(data.num_users)), had, filter_seen, data)
+    relevant = relevant_items(data, part, filter_seen=filter_seen)
     users = _some(np.flatnonzero(relevant.lengths().numpy() > 0), limit, seed)
     held_out = data.targets_of((part,))
     first = held_out[np.searchsorted(data.tables.events.user_row[held_out], users)]
@@ -82,7 +80,7 @@ def _per_user(
         users=users,
         block=data.users.take(rows),
         history=history_of(data, order[pieces(end - lengths, lengths)], lengths),
-        seen=had.last(users),
+        seen=earlier_of(data, users, part)[1].last(users),
         relevant=relevant.take(rows),
     )
 

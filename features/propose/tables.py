@@ -51,11 +51,16 @@ from recsys.features.tables.sources import TableSource
 
 @dataclass(frozen=True)
 class Inference:
-    """yaml: the file to write; unsure: what a person should look at; summary: what was found."""
+    """yaml: the file to write; unsure: what a person should look at; summary: what was found.
+
+    rows: of the log, None where it was not looked through. ranks: whether it has a label.
+    """
 
     yaml: str
     unsure: tuple[str, ...]
     summary: tuple[str, ...]
+    rows: int | None = None
+    ranks: bool = False
 
 
 def infer(
@@ -64,6 +69,7 @@ def infer(
     relative_to: Path | None = None,
     split: Sequence[str] = (),
     where: Sequence[str] = (),
+    further: Sequence[str] = (),
 ) -> Inference:
     """Look at tables and write a configuration for them.
 
@@ -72,6 +78,7 @@ def infer(
         relative_to: the folder that the configuration will be in; relative paths stay relative.
         split: lines of the section `split`, where they are known.
         where: lines of `interactions.where`, where they are known.
+        further: sections to write as they are.
 
     Raises:
         NotFoundError: a path does not exist.
@@ -104,11 +111,13 @@ def infer(
     asked = any(line.startswith("targets:") for line in log)
     visits = [] if roles.label else session_lines(draft, targets=asked)
     more = sections(draft) if roles.label else visits or few_rows_lines(draft)
-    more = [*gap_lines(log), *more]
+    more = [*gap_lines(log), *more, *further]
     return Inference(
         yaml=draft.document(log, sides, split or proposed, more),
         unsure=tuple(draft.unsure),
         summary=tuple(_summary(roles, draft)),
+        rows=roles.log.rows if roles.log.complete else None,
+        ranks=bool(roles.label),
     )
 
 

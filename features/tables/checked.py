@@ -157,7 +157,9 @@ def read_tables(
         "user": users.column(schema.user_key),
         "item": items.column(schema.item_key),
     }
-    events = _events(log, schema, user_row, item_row)
+    columns = log.columns()
+    del log, ids
+    events = _events(columns, schema, user_row, item_row)
     events, undoing = _undone(events, schema, files["interactions"])
     events, matches, further = with_relations(events, schema, relations, keys)
     drops = [*drops, *undoing, *further]
@@ -356,27 +358,38 @@ def _check_worth(log: Log, items: pa.Table, files: TableFiles) -> None:
 
 
 def _events(
-    log: Log, schema: Schema, user_row: NDArray[np.int32], item_row: NDArray[np.int32]
+    columns: dict[str, Any],
+    schema: Schema,
+    user_row: NDArray[np.int32],
+    item_row: NDArray[np.int32],
 ) -> Events:
-    users = user_row[log.users.codes]
-    time = log.clock
+    """Return the events in their order; each of the log's `columns` leaves memory when it is done.
+
+    The columns of a log are most of what is in memory here: nobody else is to hold them.
+    """
+    users = user_row[columns.pop("user")]
+    rows = columns.pop("rows")
+    first, is_whole = int(rows[0]), int(rows[-1] - rows[0]) == len(rows) - 1
+    if is_whole:  # so a row's number says itself
+        del rows
     if schema.interactions.time is None and schema.interactions.order is None:
-        time = np.arange(len(users))
-    order = stable_order(users, time)
-    return Events(
-        user_row=users[order],
-        item_row=item_row[log.items.codes[order]],
-        time=time[order],
-        weight=log.weight[order],
-        row=log.rows[order],
-        split=None if log.split is None else log.split[order],
-        context=take_rows(log.context, order),
-        label=None if log.label is None else log.label[order],
-        outcomes=None if log.outcomes is None else log.outcomes[order],
-        session=None if log.sessions is None else log.sessions.codes[order],
-        type=None if log.type is None else log.type[order],
-        target=None if log.target is None else log.target[order],
-    )
+        columns["clock"] = np.arange(len(users))
+    order = stable_order(users, columns["clock"])
+    found: dict[str, Any] = {"user_row": users[order]}
+    del users
+    codes = columns.pop("item")[order]
+    found["item_row"] = item_row[codes]
+    del codes
+    found["time"] = columns.pop("clock")[order]
+    found["context"] = take_rows(columns.pop("context"), order)
+    for name in tuple(columns):
+        values = columns.pop(name)
+        found[name] = None if values is None else values[order]
+        del values
+    if not is_whole:
+        return Events(**found, row=rows[order])
+    order += first
+    return Events(**found, row=order)
 
 
 def _undone(events: Events, schema: Schema, files: TableFiles) -> tuple[Events, list[Drop]]:

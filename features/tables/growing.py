@@ -1,5 +1,6 @@
-"""A NumPy array that grows by appending, without a second copy of the whole at the end."""
+"""A NumPy array that grows by appending, without a second copy of the whole."""
 
+import mmap
 from typing import Any
 
 import numpy as np
@@ -9,23 +10,53 @@ _FIRST = 1 << 16
 
 
 class GrowingArray:
-    """Doubles its space when full; pages of the space that is not yet used cost no memory."""
+    """Doubles its space when full; pages of the space that is not yet used cost no memory.
+
+    The space is a mapping of its own, which the system moves as it grows: nothing is copied, and
+    all of it goes back when the array is gone.
+    """
 
     def __init__(self, dtype: DTypeLike, *shape: int) -> None:
-        self._room: NDArray[Any] = np.empty((_FIRST, *shape), dtype)
+        self._dtype, self._shape = np.dtype(dtype), shape
+        self._bytes_a_row = self._dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+        self._memory = self._mapped(_FIRST)
+        self._room = self._viewed()
         self._size = 0
 
     def append(self, part: NDArray[Any]) -> None:
         """Add `part` (N, *shape) at the end."""
         end = self._size + len(part)
         if end > len(self._room):
-            size = max(end, 2 * len(self._room))
-            room = np.empty((size, *self._room.shape[1:]), self._room.dtype)
-            room[: self._size] = self._room[: self._size]
-            self._room = room
+            self._grow(max(end, 2 * len(self._room)))
         self._room[self._size : end] = part
         self._size = end
 
     def values(self) -> NDArray[Any]:
         """Return everything added, a view."""
         return self._room[: self._size]
+
+    def _grow(self, rows: int) -> None:
+        self._room = self._room[:0].copy()  # a mapping with a view is not resized
+        try:
+            self._memory.resize(rows * self._bytes_a_row)
+        except (BufferError, SystemError, OSError):  # a view was handed out; not on this system
+            before, self._memory = self._memory, self._mapped(rows)
+            self._room = self._viewed()
+            self._room[: self._size] = np.frombuffer(
+                before, self._dtype, self._size * self._bytes_a_row // self._dtype.itemsize
+            ).reshape(-1, *self._shape)
+        else:
+            self._room = self._viewed()
+
+    def _mapped(self, rows: int) -> mmap.mmap:
+        size = max(rows * self._bytes_a_row, 1)
+        if not hasattr(mmap, "MAP_ANONYMOUS"):
+            return mmap.mmap(-1, size)
+        return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+
+    def _viewed(self) -> NDArray[Any]:
+        rows = len(self._memory) // max(self._bytes_a_row, 1)
+        flat = np.frombuffer(
+            self._memory, self._dtype, rows * self._bytes_a_row // self._dtype.itemsize
+        )
+        return flat.reshape(-1, *self._shape)

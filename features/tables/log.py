@@ -41,6 +41,13 @@ class Log:
     type: NDArray[np.int8] | None = None
     target: NDArray[np.bool_] | None = None
 
+    def columns(self) -> dict[str, NDArray[Any] | pa.Table | None]:
+        """Return what becomes columns of the events, by name: ids as codes."""
+        names = ("clock", "weight", "rows", "split", "context", "label", "outcomes", "type")
+        found = {name: getattr(self, name) for name in (*names, "target")}
+        sessions = None if self.sessions is None else self.sessions.codes
+        return {**found, "user": self.users.codes, "item": self.items.codes, "session": sessions}
+
     def keep(self, mask: Mask) -> "Log":
         """Return the rows where `mask` (E,) holds."""
         if mask.all():
@@ -144,7 +151,7 @@ class _LogColumns:
             users=ids["user"],
             items=ids["item"],
             clock=numbers.get("clock", rows),
-            weight=numbers["weight"] if "weight" in numbers else np.ones(len(rows), np.float32),
+            weight=numbers.get("weight", np.broadcast_to(np.float32(1), len(rows))),
             rows=rows,
             split=numbers.get("part"),
             context=_table(context, len(rows)),

@@ -2,9 +2,11 @@
 
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from recsys.app.accepting import accepted
 from recsys.app.arguments import checked
 from recsys.app.configuration import Config
 from recsys.core.atomic import write_whole
@@ -44,7 +46,8 @@ def init(
 
     Raises:
         ConfigError: no table is a log, `out` exists, or no data set has that name.
-        DataError: a table is empty or cannot be read.
+        DataError: a table is empty or cannot be read, or a log of few rows is one that no
+            configuration can be trained on, in the words of `recsys.check`.
         NotFoundError: a path does not exist.
 
     Example:
@@ -66,7 +69,7 @@ def init(
     else:
         frames = local_folder(folder) / FRAMES
         paths = [path_at(path_of(one, f"table{n + 1}", frames)) for n, one in enumerate(tables)]
-        found = infer(paths, relative_to=place)
+        found = accepted(partial(infer, paths, relative_to=place), place)
     if out is not None:
         write_whole(path_at(out), found.yaml)
     keys = read_yaml(found.yaml, source="configuration")
