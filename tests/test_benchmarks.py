@@ -30,6 +30,7 @@ NOT_IN_SMOKE = {
     "retrieval_peers": {"gowalla"},
     "session_cold": {"diginetica", "diginetica_of_each_seed", "diginetica_seeds", "sports_seeds"},
     "session_epoch": {"rectools", "sasrec_bce", "vs_fastest_peer"},
+    "spark_scoring": {"daft", "spark"},
     "ssl_tail": {"ml1m"},
     "store_exports": {"milvus", "pgvector"},
     "two_processes": {"features_39"},

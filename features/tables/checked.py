@@ -240,8 +240,8 @@ def _open(schema: Schema, sources: Sources, *, is_piece: bool = False) -> dict[s
         if path is not None:
             paths[name] = path
     opened = {name: open_table(path, name) for name, path in paths.items()}
-    for table in opened.values():
-        table.is_piece = is_piece
+    for one in opened.values():
+        one.is_piece = is_piece
     return opened
 
 

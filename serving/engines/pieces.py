@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from recsys.features.tables.frames import lent
-from recsys.features.tables.sources import Sources
+from recsys.features.tables.sources import Source, Sources
 from recsys.serving.engines.logged import logged_users
 from recsys.serving.recommend.scorer import Scorer
 
@@ -61,7 +61,9 @@ def requests_of(scorer: Scorer, tables: Mapping[str, pa.Table]) -> pa.Table:
         DataError: a row breaks a rule of the training.
     """
     with lent(tables) as paths:
-        others = {name: path for name, path in paths.items() if name not in (LOG, USERS)}
+        others: dict[str, Source] = {
+            name: path for name, path in paths.items() if name not in (LOG, USERS)
+        }
         sources = Sources(interactions=paths[LOG], users=paths.get(USERS), others=others)
         found = logged_users(scorer, sources, is_piece=True)
         return found.requests(np.arange(found.tables.users.num_rows))

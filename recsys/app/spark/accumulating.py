@@ -5,7 +5,7 @@ from pyspark.accumulators import AccumulatorParam
 from recsys.serving.engines.tally import Tally
 
 
-class Tallies(AccumulatorParam[Tally]):
+class Tallies(AccumulatorParam[Tally]):  # type: ignore[misc]
     """Adds tallies up."""
 
     def zero(self, value: Tally) -> Tally:

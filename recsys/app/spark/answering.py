@@ -150,8 +150,8 @@ def mapped(
     read = function.columns()
     chosen = [name for name in asked.names if name in (*read, *keep)]
     spark = frame.sparkSession
-    name = shipped(spark, function, ship)
-    task = _Task(replace(function, threads=1), answers, tuple(keep), name, counts)
+    archive = shipped(spark, function, ship)
+    task = _Task(replace(function, threads=1), answers, tuple(keep), archive, counts)
     return frame.select(*(f"`{one}`" for one in chosen)).mapInArrow(task, spark_schema(answers))
 
 

@@ -1,13 +1,21 @@
 """`recsys score --engine spark`: the batch job, read and written by Spark."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from recsys.app.batch_function import BatchFunction, batch_function
 from recsys.app.scoring import ListOptions
 from recsys.app.spark.answering import counts, mapped
-from recsys.app.spark.reading import ROW_PLACE, numbered, place_of_rows, read_frame
+from recsys.app.spark.reading import (
+    ROW_PLACE,
+    address_of,
+    names_in,
+    numbered,
+    place_of_rows,
+    read_frame,
+)
 from recsys.app.spark.requests import as_written, requests_from
 from recsys.app.spark.session import said_by_workers, session_of
 from recsys.bundle.directory import Bundle
@@ -49,7 +57,7 @@ def score_on_spark(
         UserError: the tables do not fit the model, or `output` holds files.
     """
     given = {name: str(path) for name, path in tables.items() if path is not None}
-    _refuse_files(output)
+    _refuse_files(output, os.listdir(output) if output.is_dir() else ())
     gives_rows = read_description(Bundle.open(folder)).gives_rows
     score = _score_rows if gives_rows else _score_lists
     found = score(folder, output, given, lists or ListOptions(), settings, master)
@@ -79,7 +87,7 @@ def _score_lists(
             frame = _of_requests(spark, function, str(requests))
         else:
             frame = _of_log(spark, folder, log, tables, settings)
-        return _lists(function, frame, output, lists.rows_per_part)
+        return _lists(function, frame, address_of(output), lists.rows_per_part)
 
 
 def _score_rows(
@@ -96,29 +104,29 @@ def _score_rows(
     function = batch_function(folder, tables=tables, settings=settings)
     spark = session_of(master, f"recsys score {folder.name}")
     with said_by_workers():
-        return _rows(spark, function, requests, output)
+        return _rows(spark, function, requests, address_of(output))
 
 
-def _lists(function: BatchFunction, frame: Any, output: Path, rows_per_part: int) -> dict[str, Any]:
+def _lists(function: BatchFunction, frame: Any, output: str, rows_per_part: int) -> dict[str, Any]:
     """Write the lists of requests."""
     spark, opened = frame.sparkSession, function.opened()
     counted = counts(spark)
     _write(mapped(function, frame, counts=counted), output, rows_per_part)
     assert isinstance(opened.scorer, Scorer)
     assert opened.filters is not None
-    parts = len(spark.read.parquet(str(output)).inputFiles())
+    parts = len(spark.read.parquet(output).inputFiles())
     summary = Summary.of(
         counted.value,
         opened.scorer,
         opened.filters,
-        output=str(output),
+        output=output,
         parts=parts,
         parts_already_there=0,
     )
     return summary.facts()
 
 
-def _rows(spark: Any, function: BatchFunction, given: str, output: Path) -> dict[str, Any]:
+def _rows(spark: Any, function: BatchFunction, given: str, output: str) -> dict[str, Any]:
     """Write the probabilities of rows, with the number of each over all files."""
     from pyspark.sql import functions
 
@@ -128,10 +136,10 @@ def _rows(spark: Any, function: BatchFunction, given: str, output: Path) -> dict
     names.insert(names.index(PROBABILITY), ROW_PLACE)
     chosen = [functions.col(f"`{one}`").alias(ROW if one == ROW_PLACE else one) for one in names]
     _write(answers.select(*chosen), output, None)
-    written = spark.read.parquet(str(output))
+    written = spark.read.parquet(output)
     total, mean = written.agg(functions.count("*"), functions.avg(PROBABILITY)).first()
     parts = len(written.inputFiles())
-    summary = RowSummary(str(output), function.model_id, parts, 0, total, mean or 0.0)
+    summary = RowSummary(output, function.model_id, parts, 0, total, mean or 0.0)
     return dict(vars(summary))
 
 
@@ -174,20 +182,21 @@ def _refuse_repeated(keys: Any, schema: Schema, given: str) -> None:
         )
 
 
-def _write(frame: Any, output: Path, rows_per_part: int | None) -> None:
+def _write(frame: Any, output: str, rows_per_part: int | None) -> None:
+    _refuse_files(output, names_in(frame.sparkSession, output))
     writer = frame.write.mode("overwrite")
     if rows_per_part is not None:
         writer = writer.option("maxRecordsPerFile", rows_per_part)
-    writer.parquet(str(output))
+    writer.parquet(output)
 
 
-def _refuse_files(output: Path) -> None:
+def _refuse_files(output: object, names: Iterable[str]) -> None:
     """Refuse a folder that holds files; what a Spark job that failed left is none.
 
     Raises:
         ConfigError: there are some.
     """
-    if output.is_dir() and any(one.name[0] not in "._" for one in output.iterdir()):
+    if any(name[0] not in "._" for name in names):
         raise ConfigError(
             f"{output}: holds files already, and a Spark job does not continue another: choose "
             "another --output, or remove the folder"

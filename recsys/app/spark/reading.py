@@ -7,6 +7,7 @@ from recsys.core.errors import ConfigError, DataError, NotFoundError
 
 ROW_PLACE = "_recsys_row"
 """Column with the number of a row over all files in reading order, from 0."""
+_WITHOUT_HOST = ("file", "dbfs", "hdfs", "viewfs")
 _OTHERS = (".csv", ".tsv", ".gz", ".bz2", ".zst", ".xz", ".txt", ".yaml", ".yml")
 
 
@@ -25,7 +26,7 @@ def read_frame(spark: Any, given: str, name: str) -> Any:
             file=given,
             remedy="convert it, or score with --engine local",
         )
-    lake = (Path(given) / "_delta_log").is_dir()
+    lake = "_delta_log" in names_in(spark, given)
     try:
         return spark.read.format("delta" if lake else "parquet").load(given)
     except AnalysisException as error:
@@ -33,6 +34,25 @@ def read_frame(spark: Any, given: str, name: str) -> Any:
         if error.getCondition() == "PATH_NOT_FOUND":
             raise NotFoundError(f"{given}: no such {name} table") from None
         raise ConfigError(f"{given}: Spark does not read the {name} table ({reason})") from None
+
+
+def names_in(spark: Any, folder: str) -> list[str]:
+    """Return what is in a folder of any of Spark's file systems; nothing of a file or a glob."""
+    if any(sign in folder for sign in "*?[{"):
+        return []
+    where = spark._jvm.org.apache.hadoop.fs.Path(folder)
+    files = where.getFileSystem(spark._jsc.hadoopConfiguration())
+    if not files.exists(where) or not files.getFileStatus(where).isDirectory():
+        return []
+    return [str(one.getPath().getName()) for one in files.listStatus(where)]
+
+
+def address_of(folder: Path) -> str:
+    """Return a folder as Spark reads it: a `Path` has lost a slash of `s3a://bucket/lists`."""
+    given = str(folder)
+    scheme, found, rest = given.partition(":/")
+    has_host = found and scheme.isalnum() and scheme not in _WITHOUT_HOST
+    return f"{scheme}://{rest.lstrip('/')}" if has_host else given
 
 
 def place_of_rows(frame: Any) -> Any:
