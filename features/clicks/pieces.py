@@ -1,9 +1,9 @@
 """A click log read piece by piece, each by whoever is asked for it.
 
-A piece is a file, or row groups of one (`TableFiles.pieces`). `encode_pieces` and `count_pieces`
-map Arrow batches of numbers of pieces onto Arrow batches of what came of them, and know nothing of
-who calls them: an engine such as Spark has its workers do so. What is wrong with a piece is told
-as what came of it; `recsys.features.clicks.by_pieces` joins all of it.
+A piece is a file, or row groups of one (`TableFiles.pieces`). `look_at_pieces`, `count_pieces` and
+`encode_pieces` map Arrow batches of numbers of pieces onto Arrow batches of what came of them, and
+know nothing of who calls them: an engine such as Spark has its workers do so. What is wrong with a
+piece is told as what came of it; `recsys.features.clicks.by_pieces` joins all of it.
 """
 
 import json
@@ -18,20 +18,23 @@ import torch
 
 from recsys.core import errors
 from recsys.core.errors import ConfigError, DataError, NotFoundError, Row, UserError
+from recsys.features.clicks.first_look import Asked, look_at
 from recsys.features.clicks.memory import ClickMemory
 from recsys.features.clicks.rows import ClickSource
 from recsys.features.clicks.survey import Cuts, Survey, count_values
 from recsys.features.clicks.writing import write_rows
 from recsys.features.dataset.code import code_digest
 from recsys.features.schema import Schema
-from recsys.features.tables.ledger import Finding, Ledger, Tally
+from recsys.features.tables.ledger import Ledger
+from recsys.features.tables.piecewise import told_of
 from recsys.features.tables.reading import Piece
-from recsys.features.tables.sources import Rule
 
 NUMBER = "id"
 """The column of batches that names pieces, by their place in `Pieces.pieces`."""
 OUTCOMES = pa.schema([("piece", pa.int64()), ("error", pa.string()), ("outcome", pa.string())])
 """What `encode_pieces` yields, a row a piece: what is wrong with it, else what came of it."""
+LOOKS = OUTCOMES.append(pa.field("sample", pa.list_(pa.binary())))
+"""What `look_at_pieces` yields; sample: as `SampledRows.to_bytes` has it."""
 COUNTS = pa.schema(
     [("feature", pa.int64()), ("value", pa.int64()), ("rows", pa.int64()), ("error", pa.string())]
 )
@@ -109,14 +112,10 @@ class Encoding:
         position = self.pieces.positions[number]
         done = write_rows(folder, rows, source, self.found, self.memory, ledger, position)
         ledger.check()
-        types = {
-            name: (_type_text(a), _type_text(b), row) for name, (a, b, row) in reader.types.items()
-        }
         return {
             "folder": folder.name,
             "parts": [asdict(part) for part in done.parts],
-            "findings": [[*key, asdict(one)] for key, one in ledger.found().items()],
-            "types": types,
+            "reading": told_of(reader, ledger),
             "extremes": [] if done.order is None else list(done.order.extremes()),
         }
 
@@ -144,6 +143,43 @@ class Counting:
             arrays = [features.cast(pa.int64()), pa.array(values), pa.array(rows), none]
             table = pa.Table.from_arrays(arrays, schema=COUNTS)
             yield from table.to_batches(_BATCH_ROWS)
+
+
+@dataclass(frozen=True)
+class Looking:
+    """How pieces are looked at; see `recsys.features.clicks.first_look.look_at`."""
+
+    pieces: Pieces
+    asked: Asked
+    bound: int
+
+    def look(self, number: int) -> tuple[dict[str, Any], list[bytes]]:
+        """Return what was seen in a piece as plain values, and its part of the sample.
+
+        Raises:
+            UserError: as `Encoding.encode` does.
+        """
+        source = self.pieces.source_of(number)
+        seen = look_at(source, self.asked, bound=self.bound, finish=False)
+        told = {
+            "reading": told_of(seen.reader, seen.ledger),
+            "counts": seen.counts.tolist(),
+            "texts": sorted(seen.texts),
+        }
+        return told, [one.to_bytes() for one in seen.sample.pieces]
+
+
+def look_at_pieces(looking: Looking, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Look at the pieces that batches name in their column `NUMBER`; yield `LOOKS`."""
+    for number in _numbers(batches):
+        error = outcome = None
+        sample: list[bytes] = []
+        try:
+            told, sample = looking.look(number)
+            outcome = json.dumps(told)
+        except UserError as wrong:
+            error = json.dumps(wrong.fields())
+        yield pa.record_batch([[number], [error], [outcome], [sample]], schema=LOOKS)
 
 
 def encode_pieces(
@@ -185,17 +221,3 @@ def raise_told(error: str) -> None:
         given = {name: told[name] for name in names if name in told}
         raise DataError(given.pop("reason"), rows=[Row(*one) for one in told["rows"]], **given)
     raise getattr(errors, told["error"])(told["message"])
-
-
-def finding_of(told: dict[str, Any]) -> Finding:
-    """Return the finding that `dataclasses.asdict` and JSON made plain values of."""
-    return Finding(told["remedy"], Rule(**told["rule"]), Tally(**told["tally"]))
-
-
-def _type_text(kind: pa.DataType) -> str:
-    return pa.schema([("", kind)]).serialize().to_pybytes().hex()
-
-
-def type_of(text: str) -> pa.DataType:
-    """Return the type that `Encoding.encode` tells as text."""
-    return pa.ipc.read_schema(pa.py_buffer(bytes.fromhex(text))).field(0).type

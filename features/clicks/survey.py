@@ -7,7 +7,7 @@ counted over all of these, not over a sample (`recsys.features.encoding.value_co
 it takes).
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -16,21 +16,20 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from recsys.core.errors import DataError
+from recsys.features.clicks.first_look import Asked, Look, look_at
 from recsys.features.clicks.rows import ClickSource
+from recsys.features.clicks.sample import RowSample
 from recsys.features.dataset.split import TEST, TRAIN, VALIDATION, SplitConfig, check_counts
 from recsys.features.encoding.encoder import FeatureEncoder, known_values, knows_its_values
-from recsys.features.encoding.hashing import splitmix64
 from recsys.features.encoding.multiplicity import settle
 from recsys.features.encoding.value_counts import ValueCounts
-from recsys.features.kinds.convert import columns_of, decide_type, join_batches
+from recsys.features.kinds.convert import decide_type, join_batches
 from recsys.features.kinds.feature import Feature
 from recsys.features.schema import Schema
-from recsys.features.tables.ledger import Findings, Ledger, Mask
-from recsys.features.tables.rows import Rows
+from recsys.features.tables.ledger import Ledger
 
 SAMPLE_ROWS = 1_000_000
 """Rows of the log that the encoder is fitted on, those of them that are for training."""
-_ROOM = 1.25  # so many times more are kept for a moment
 
 
 Cuts = tuple[int, int] | None
@@ -46,8 +45,6 @@ class Survey:
     """Positions among the usable rows where validation and test begin; None: a column says."""
     whole: frozenset[str]
     encoder: FeatureEncoder
-    findings: Findings
-    """What was wrong with the columns that were read."""
 
 
 Known = Callable[[ClickSource, Schema, Cuts, frozenset[str]], dict[str, NDArray[np.int64]]]
@@ -60,7 +57,7 @@ def survey(
     split: SplitConfig,
     lookups: int | None,
     *,
-    see: Callable[[Rows], None] = lambda rows: None,
+    look: Callable[[ClickSource, Asked], Look] = look_at,
     known_values_of: Known | None = None,
 ) -> Survey:
     """Read the log once, fit the encoder on a sample of its training rows.
@@ -70,44 +67,29 @@ def survey(
         schema: of it.
         split: parts it.
         lookups: for `multiplicity: auto`.
-        see: called with the usable rows of each batch, in order.
+        look: reads the rows.
         known_values_of: counts the values of features that know theirs; None: here.
 
     Raises:
         DataError: a label, a weight, a time or a part is not as declared; a part is empty.
     """
-    features = schema.features_of("interactions")
-    fitted = [feature for feature in features if _is_fitted(schema, feature)]
-    untyped = _untyped(source, features)
-    watched = [f for f in features if f in fitted or f.source_column in untyped]
-    ledger = Ledger(source.files)
-    sample = RowSample(SAMPLE_ROWS)
-    texts: set[str] = set()
-    counts = np.zeros(3, np.int64)
-    reader = source.reader(watched, ledger)
-    for rows in source.completed(reader.batches(), watched):
-        see(rows)
-        texts |= {name for name in untyped - texts if not _is_whole(rows.columns[name])}
-        begin = int(counts.sum())
-        part = np.zeros(len(rows), np.int8) if rows.part is None else rows.part
-        counts += np.bincount(part, minlength=3)
-        piece = _piece(rows, source.times(rows), begin, columns_of(fitted))
-        sample.add(piece.filter(part == TRAIN))
-    findings = ledger.found()
-    drops = ledger.settle()
+    asked = Asked.of(source, schema, SAMPLE_ROWS)
+    seen = look(source, asked)
+    counts, sample = seen.counts, seen.sample
+    drops = seen.ledger.settle()
     total = int(counts.sum())
-    reader.refuse_no_rows()
-    reader.refuse_none_left(total, drops)
+    seen.reader.refuse_no_rows()
+    seen.reader.refuse_none_left(total, drops)
     cuts = None if split.kind == "column" else _cuts(split, total)
     if cuts is not None:
         counts = np.diff([0, *cuts, total])
     _check_counts(counts, source, split)
     sample.keep_before(total if cuts is None else cuts[0])
-    whole = frozenset(untyped - texts)
+    whole = asked.untyped - seen.texts
     known = (known_values_of or _known)(source, schema, cuts, whole)
     encoder = _fit(source, schema, sample, whole, lookups, known)
     numbers = (int(counts[TRAIN]), int(counts[VALIDATION]), int(counts[TEST]))
-    return Survey(numbers, cuts, whole, encoder, findings)
+    return Survey(numbers, cuts, whole, encoder)
 
 
 def decided(values: pa.Array, *, whole: bool) -> pa.Array:
@@ -115,102 +97,6 @@ def decided(values: pa.Array, *, whole: bool) -> pa.Array:
     if not whole or not pa.types.is_dictionary(values.type):
         return values
     return decide_type(pa.chunked_array([values])).combine_chunks()
-
-
-@dataclass(frozen=True, eq=False)
-class Piece:
-    """Sampled rows: priority (N,) uint64, position (N,) int64 in the log, time, columns."""
-
-    priority: NDArray[np.uint64]
-    position: NDArray[np.int64]
-    time: NDArray[np.int64] | None
-    columns: Mapping[str, pa.Array]
-
-    def filter(self, mask: Mask) -> "Piece":
-        """Return the rows where `mask` (N,) holds."""
-        if mask.all():
-            return self
-        chosen = pa.array(mask)
-        return Piece(
-            self.priority[mask],
-            self.position[mask],
-            None if self.time is None else self.time[mask],
-            {name: values.filter(chosen) for name, values in self.columns.items()},
-        )
-
-
-class RowSample:
-    """Rows of lowest priority, a hash of the row number, in reading order.
-
-    So the sample is uniform over the log, the same in every run, and all of a log of no more
-    than `size` rows; what `keep_before` leaves of a larger one is at most `size`.
-    """
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._bound = np.uint64(np.iinfo(np.uint64).max)
-        self.pieces: list[Piece] = []
-
-    def __len__(self) -> int:
-        return sum(len(piece.position) for piece in self.pieces)
-
-    def add(self, piece: Piece) -> None:
-        """Offer rows; only those that may end up in the sample are kept."""
-        self.pieces.append(_plain(piece.filter(piece.priority <= self._bound)))
-        if len(self) > self._size * _ROOM:
-            self._shrink()
-
-    def keep_before(self, position: int) -> None:
-        """Drop rows from `position` in the log on, and what is over the size."""
-        self.pieces = [piece.filter(piece.position < position) for piece in self.pieces]
-        if len(self) > self._size:
-            self._shrink()
-
-    def _shrink(self) -> None:
-        every = np.concatenate([piece.priority for piece in self.pieces])
-        self._bound = np.partition(every, self._size - 1)[self._size - 1]
-        self.pieces = [piece.filter(piece.priority <= self._bound) for piece in self.pieces]
-
-
-def _plain(piece: Piece) -> Piece:
-    """A few rows of a batch need not keep the dictionaries of all of it."""
-    return replace(
-        piece,
-        columns={
-            name: values.cast(values.type.value_type)
-            if pa.types.is_dictionary(values.type)
-            else values
-            for name, values in piece.columns.items()
-        },
-    )
-
-
-def _piece(rows: Rows, time: NDArray[np.int64] | None, begin: int, names: Iterable[str]) -> Piece:
-    return Piece(
-        splitmix64(rows.rows.view(np.uint64)),
-        begin + np.arange(len(rows)),
-        time,
-        {name: rows.columns[name] for name in names},
-    )
-
-
-def _is_fitted(schema: Schema, feature: Feature) -> bool:
-    derived = [one for one in schema.row_features if one.asked_multiplicity == "auto"]
-    parts = {part for one in derived for part in one.parts}
-    auto = feature.asked_multiplicity == "auto" or feature.name in parts
-    return (auto and feature.least_count == 1) or feature.is_scaled
-
-
-def _untyped(source: ClickSource, features: Sequence[Feature]) -> set[str]:
-    categories = {f.source_column for f in features if f.decides_type}
-    source.files.require(categories, some=categories)
-    return {name for name in categories if source.files.is_untyped(name)}
-
-
-def _is_whole(values: pa.Array) -> bool:
-    if not pa.types.is_dictionary(values.type):
-        return True  # all null
-    return not pa.types.is_dictionary(decide_type(pa.chunked_array([values])).type)
 
 
 def _cuts(split: SplitConfig, total: int) -> tuple[int, int]:

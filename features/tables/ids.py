@@ -85,17 +85,29 @@ class IdCheck:
         """
         values = _integers_or_text(cells, self._policies, self._form)
         if len(values) and not pa.types.is_null(values.type):
-            first = self._first or (values.type, int(cells.rows[0]))
-            if is_text(first[0]) != is_text(values.type):
-                row = int(cells.rows[0])
-                raise self._ledger.unlike(self.column, ("ids", *first), (values.type, row))
-            self._first = first
+            self.check_type(values.type, int(cells.rows[0]))
         encoded = values.dictionary_encode()
         if self._form is not None and is_text(encoded.dictionary.type):
             written = self._form.written(encoded.dictionary).dictionary_encode()
             codes = written.indices.take(encoded.indices)
             encoded = pa.DictionaryArray.from_arrays(codes, written.dictionary)
         return encoded, self._usable(cells, encoded)
+
+    @property
+    def first(self) -> tuple[pa.DataType, int] | None:
+        """The type that was met first, and a row that has it."""
+        return self._first
+
+    def check_type(self, kind: pa.DataType, row: int) -> None:
+        """Refuse ids of another type than those of earlier rows.
+
+        Raises:
+            DataError: so it is.
+        """
+        first = self._first or (kind, row)
+        if is_text(first[0]) != is_text(kind):
+            raise self._ledger.unlike(self.column, ("ids", *first), (kind, row))
+        self._first = first
 
     def _usable(self, cells: Cells, encoded: pa.DictionaryArray) -> Mask:
         """Note null, empty, padded and spoilt ids; return what stays."""

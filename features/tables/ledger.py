@@ -75,6 +75,8 @@ class Tally:
 
     def join(self, other: "Tally") -> None:
         """Count what another one counted of later rows."""
+        if not self.count:
+            self.value = other.value
         self.examples += other.examples[: max(0, _EXAMPLES - len(self.examples))]
         self.count, self.last = self.count + other.count, other.last
 

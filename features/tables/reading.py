@@ -195,6 +195,11 @@ class TableFiles:
             yield file, self._end
 
     @property
+    def num_rows(self) -> int:
+        """Rows of all files, known where `places` knows every row."""
+        return self._end
+
+    @property
     def can_be_cut(self) -> bool:
         """Whether a piece of a file can be read without what is before it."""
         return FORMATS[self.format].group_rows is not None
@@ -202,7 +207,8 @@ class TableFiles:
     def pieces(self, least_rows: int) -> list[Piece]:
         """Return the rows in pieces, in order: of files that can be cut, of so many rows or more.
 
-        Files of other formats are a piece each, known once `batches` was read to the end.
+        Files of other formats are a piece each, known once `batches` was read to the end; of
+        those that can be cut, `places` knows every row then.
 
         Raises:
             DataError: a file cannot be read.
@@ -214,6 +220,7 @@ class TableFiles:
         sizes = [group_rows(path) for path in self.paths]
         ends = np.cumsum([sum(of_file) for of_file in sizes]).tolist()
         starts = (0, *ends[:-1])
+        self._starts, self._end = list(starts), sum(map(sum, sizes))
         found = []
         for file, (first, groups) in enumerate(zip(starts, sizes, strict=True)):
             held: list[int] = []

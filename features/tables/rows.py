@@ -213,6 +213,11 @@ class RowReader:
         self.num_read = 0
         """Rows of the files so far, those left out among them."""
 
+    @property
+    def checks(self) -> tuple[TimeCheck | None, Mapping[IdRole, IdCheck]]:
+        """What watches the times, where there are some, and the ids of each role."""
+        return self._time, self._ids
+
     def batches(self, *, finish: bool = True) -> Generator[Rows]:
         """Yield the usable rows of all files, those of a batch at a time, if there are some.
 

@@ -4,7 +4,10 @@ Only the column as a whole distinguishes milliseconds declared as seconds from a
 shows that two units are mixed, or that some of its times have a zone and others have none.
 """
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,6 +104,25 @@ class TimeCheck:
             tally = self._faults.get(fault, Tally())
             rule = self._policies.rule("bad_times", option)
             ledger.note_tally(self._column, reason, tally, remedy=remedy, rule=rule)
+
+    def told(self) -> dict[str, Any]:
+        """Return what was found so far as plain values."""
+        return {
+            "good": self._num_good,
+            "zoned": self._num_zoned,
+            "naive": asdict(self._naive),
+            "faults": {name: asdict(one) for name, one in self._faults.items()},
+            "units": {name: asdict(one) for name, one in self._units.items()},
+        }
+
+    def join(self, told: Mapping[str, Any]) -> None:
+        """Add what another check told of later rows of the same column."""
+        self._num_good += told["good"]
+        self._num_zoned += told["zoned"]
+        self._naive.join(Tally(**told["naive"]))
+        for own, theirs in ((self._faults, told["faults"]), (self._units, told["units"])):
+            for name, one in theirs.items():
+                own.setdefault(name, Tally()).join(Tally(**one))
 
     def _count(
         self,

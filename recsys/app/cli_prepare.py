@@ -1,6 +1,7 @@
 """`recsys prepare`: what training reads, encoded in a job of its own."""
 
 import json as json_format
+import shlex
 from pathlib import Path
 from typing import Literal
 
@@ -55,8 +56,9 @@ def prepare(
     from recsys.app.preparing import prepare as encode
     from recsys.training.families.load import load_config
 
-    given = load_config(config, overrides)
-    done = encode(given, output=output, engine=engine, master=master, quiet=as_json)
+    done = encode(
+        load_config(config, overrides), output=output, engine=engine, master=master, quiet=as_json
+    )
     if as_json:
         click.echo(json_format.dumps(done.facts(), indent=1))
         return
@@ -68,5 +70,6 @@ def prepare(
     click.echo(f"{done.bytes / 1e6:,.1f} MB, {what}")
     for path in done.paths:
         click.echo(visible(f"encoded: {path}"))
-    asked = "" if given.cache == str(done.folder) else f" --set cache={done.folder}"
-    click.echo(visible(f"training reads it from there: recsys train {config}{asked}"))
+    settings = [*overrides, *([] if output is None else [f"cache={output}"])]
+    words = ["recsys", "train", str(config), *(word for one in settings for word in ("--set", one))]
+    click.echo(visible(f"training reads it from there: {shlex.join(words)}"))

@@ -1,29 +1,21 @@
 """Spark's workers read the pieces of a click log that is to be encoded."""
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 import pyarrow as pa
 
 from recsys.app.spark.session import need_spark, said_by_workers, session_of
-from recsys.features.clicks.pieces import (
-    COUNTS,
-    NUMBER,
-    OUTCOMES,
-    Counting,
-    Encoding,
-    count_pieces,
-    encode_pieces,
-)
+from recsys.features.clicks.by_pieces import OfPieces
+from recsys.features.clicks.pieces import COUNTS, NUMBER, Counting, count_pieces
 
 NAME = "recsys prepare"
-_OUTCOMES = "piece long, error string, outcome string"
-_COUNTS = "feature long, value long, rows long, error string"
-"""`OUTCOMES` and `COUNTS` in Spark's words."""
+_TYPES = {pa.int64(): "long", pa.string(): "string", pa.list_(pa.binary()): "array<binary>"}
+"""Arrow types in Spark's words."""
 
 
 @dataclass(frozen=True)
@@ -35,25 +27,18 @@ class SparkWorkers:
 
     master: str | None = None
 
-    def encode(self, encoding: Encoding, pieces: int) -> pa.Table:
+    def each(self, function: OfPieces, pieces: int, schema: pa.Schema) -> pa.Table:
         """Return what came of each piece."""
-
-        def encode(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-            return encode_pieces(encoding, batches)
-
         with _asked():
-            return self._mapped(encode, _OUTCOMES, pieces).toArrow().cast(OUTCOMES)
+            return self._mapped(function, pieces, schema).toArrow().cast(schema)
 
     def count(self, counting: Counting, pieces: int, least: Sequence[int]) -> pa.Table:
         """Return the values that enough rows hold, and what went wrong."""
         need_spark()
         from pyspark.sql import functions as sql
 
-        def count(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-            return count_pieces(counting, batches)
-
         with _asked():
-            counts = self._mapped(count, _COUNTS, pieces)
+            counts = self._mapped(partial(count_pieces, counting), pieces, COUNTS)
             sums = counts.groupBy("feature", "value", "error").agg(sql.sum("rows").alias("rows"))
             enough = (
                 (sums["feature"] == place) & (sums["rows"] >= rows)
@@ -62,14 +47,17 @@ class SparkWorkers:
             wanted = reduce(lambda one, other: one | other, enough, sums["error"].isNotNull())
             return sums.where(wanted).select(*COUNTS.names).toArrow().cast(COUNTS)
 
-    def _mapped(
-        self, function: Callable[[Iterator[pa.RecordBatch]], Any], schema: str, pieces: int
-    ) -> Any:
+    def _mapped(self, function: OfPieces, pieces: int, schema: pa.Schema) -> Any:
         """Return the data frame of what `function` makes of the numbers of the pieces."""
+
+        def mapped(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            return function(batches)  # Spark asks for a function with a name
+
         spark = session_of(self.master, NAME)
         numbers = spark.range(0, pieces, 1, pieces)  # its column is NUMBER
         assert numbers.columns == [NUMBER]
-        return numbers.mapInArrow(function, schema)
+        columns = ", ".join(f"{one.name} {_TYPES[one.type]}" for one in schema)
+        return numbers.mapInArrow(mapped, columns)
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +14,15 @@ import pytest
 
 from recsys.core.errors import ConfigError, DataError, NotFoundError, UserError
 from recsys.features.clicks import pieces as reading_pieces
-from recsys.features.clicks.by_pieces import ByPieces
+from recsys.features.clicks import survey as surveying
+from recsys.features.clicks.by_pieces import ByPieces, OfPieces
 from recsys.features.clicks.log import ClickLog, open_click_log
 from recsys.features.clicks.pieces import (
     COUNTS,
+    LOOKS,
     NUMBER,
-    OUTCOMES,
     Counting,
-    Encoding,
     count_pieces,
-    encode_pieces,
 )
 from recsys.features.dataset.split import SplitConfig
 from recsys.features.schema import Schema
@@ -45,10 +46,10 @@ FORGIVING = Policies(bad_ids="drop", bad_times="drop", infinite_numbers="null")
 class Shuffled:
     """Has this process read the pieces, in another order, some of them twice."""
 
-    def encode(self, encoding: Encoding, pieces: int) -> pa.Table:
+    def each(self, function: OfPieces, pieces: int, schema: pa.Schema) -> pa.Table:
         order = np.random.default_rng(1).permutation(pieces).tolist()
-        next(encode_pieces(encoding, _numbers(order[:1])))  # its answer was lost
-        return pa.Table.from_batches(encode_pieces(encoding, _numbers(order)), OUTCOMES)
+        next(function(_numbers(order[:1])))  # its answer was lost
+        return pa.Table.from_batches(function(_numbers(order)), schema)
 
     def count(self, counting: Counting, pieces: int, least: Sequence[int]) -> pa.Table:
         order = reversed(range(pieces))
@@ -97,6 +98,11 @@ def schema_of(roles: dict[str, Any] | None = None, *more: dict[str, Any]) -> Sch
     features = [{"table": "interactions", **one} for one in FEATURES]
     raw = {"interactions": interactions, "features": [*features, PAIR, *more]}
     return Schema.model_validate_json(json.dumps(raw))
+
+
+def without_clock(schema: Schema) -> Schema:
+    features = tuple(one for one in schema.features if one.name != "clock")
+    return schema.model_copy(update={"features": features})
 
 
 TIMED = {"time": {"column": "at", "unit": "s"}}
@@ -156,6 +162,99 @@ def test_pieces_make_the_bytes_of_one_process(
     assert not list(many.folder.rglob("*pieces*"))
 
 
+class Counted(Shuffled):
+    """Notes how often the pieces are looked at."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    def each(self, function: OfPieces, pieces: int, schema: pa.Schema) -> pa.Table:
+        self.looks += schema == LOOKS
+        return super().each(function, pieces, schema)
+
+
+@pytest.mark.parametrize(
+    ("split", "bots", "again"), [(SHARES, 5, False), (SHARES, 80, True), (BY_COLUMN, 5, True)]
+)
+def test_the_encoder_is_fitted_on_the_sample_of_one_process(
+    split: SplitConfig, bots: int, again: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where few rows of the log are usable, workers are asked for more of them."""
+    monkeypatch.setattr(surveying, "SAMPLE_ROWS", 15)
+    columns = messy_log(240)
+    columns["bot"] = np.random.default_rng(0).integers(0, bots, 240).tolist()
+    given = (schema_of(TIMED if split.kind == "time" else {}), Policies(), split)
+    sources = parquet_log(tmp_path / "data", columns, (60, 155))
+    one = open_click_log(given[0], sources, *given[1:], tmp_path / "one")
+    workers = Counted()
+    engine = ByPieces(workers, piece_rows=20)
+    many = open_click_log(given[0], sources, *given[1:], tmp_path / "many", engine=engine)
+    assert bytes_of(many) == bytes_of(one)
+    assert (workers.looks > 1) == again
+
+
+def test_files_that_differ_are_read_as_by_one_process(tmp_path: Path) -> None:
+    """Times with and without a zone, a column that a file lacks, one that folders name."""
+    columns = messy_log(120)
+    table = pa.table(columns)
+    for number, day in enumerate((11, 12, 13)):
+        own = table.slice(40 * number, 40)
+        times = own.column("at").cast(pa.timestamp("s", "UTC" if number else None))
+        own = own.set_column(own.column_names.index("at"), "at", times)
+        folder = tmp_path / "data" / f"day={day}"
+        folder.mkdir(parents=True)
+        part = own.drop_columns(["tags"]) if number == 1 else own
+        pq.write_table(part, folder / "part.parquet", row_group_size=9)
+    roles = {"time": {"column": "at", "unit": "datetime"}}
+    day_feature = {"name": "day", "table": "interactions", "kind": "categorical"}
+    schema = without_clock(schema_of(roles, day_feature))
+    sources = Sources(interactions=str(tmp_path / "data"))
+    one, many = both(schema, sources, Policies(), SHARES, tmp_path)
+    assert {drop.column for drop in one.drops} == {"at", "tags", "bot"}
+    assert "day" in one.encoder.families
+    assert one.encoder.families["day"] == "integer"
+    assert bytes_of(many) == bytes_of(one)
+
+
+def test_times_in_another_unit_are_told_by_the_whole_column(tmp_path: Path) -> None:
+    columns = messy_log(120)
+    columns["at"] = [1000 * one if row > 60 else one for row, one in enumerate(columns["at"])]
+    sources = parquet_log(tmp_path / "data", columns, (50,))
+    given = (without_clock(schema_of(TIMED)), sources, Policies(), SHARES)
+    one = refusal((*given, tmp_path / "one"), None)
+    many = refusal((*given, tmp_path / "many"), ByPieces(Shuffled(), piece_rows=20))
+    assert "times in mixed units" in str(one)
+    assert str(many) == str(one)
+
+
+def test_ids_of_two_types_are_refused_as_by_one_process(tmp_path: Path) -> None:
+    sources = parquet_log(tmp_path / "data", messy_log(60), (30,))
+    second = tmp_path / "data" / "part-1.parquet"
+    table = pq.read_table(second)
+    ids = pa.array([f"u{one}" for one in range(30)])
+    place = table.column_names.index("visitor")
+    pq.write_table(table.set_column(place, "visitor", ids), second, row_group_size=7)
+    given = (schema_of({"user": "visitor", "item": "item"}), sources, Policies(), SHARES)
+    one = refusal((*given, tmp_path / "one"), None)
+    many = refusal((*given, tmp_path / "many"), ByPieces(Shuffled(), piece_rows=20))
+    assert "ids are" in str(one)
+    assert str(many) == str(one)
+
+
+def test_a_log_without_usable_rows_is_refused_as_by_one_process(tmp_path: Path) -> None:
+    columns = messy_log(60)
+    given = (schema_of(), parquet_log(tmp_path / "none", columns, (60,)), Policies(), SHARES)
+    columns["bot"] = [9] * 60
+    left = (schema_of(), parquet_log(tmp_path / "left", columns, (30,)), Policies(), SHARES)
+    empty = {name: values[:0] for name, values in columns.items()}
+    rows = (schema_of(), parquet_log(tmp_path / "rows", empty, ()), Policies(), SHARES)
+    open_click_log(*given, tmp_path / "fine", engine=ByPieces(Shuffled(), piece_rows=20))
+    for number, case in enumerate((left, rows)):
+        one = refusal((*case, tmp_path / f"one{number}"), None)
+        many = refusal((*case, tmp_path / f"many{number}"), ByPieces(Shuffled(), piece_rows=20))
+        assert (type(many), str(many)) == (type(one), str(one))
+
+
 def test_a_log_encoded_by_pieces_is_found_by_one_process(tmp_path: Path) -> None:
     sources = parquet_log(tmp_path / "data", messy_log(100), (40,))
     given = (schema_of(TIMED), sources, Policies(), SHARES, tmp_path / "cache")
@@ -211,11 +310,13 @@ def test_features_of_the_rows_before_are_refused_with_a_way_out(tmp_path: Path) 
 
 
 class Elsewhere(Shuffled):
-    """A worker that does not see the folder of the first process."""
+    """Workers that do not see the folder of the first process."""
 
-    def encode(self, encoding: Encoding, pieces: int) -> pa.Table:
-        unseen = Encoding(encoding.pieces, encoding.found, encoding.memory, Path("/nowhere/x"))
-        return super().encode(unseen, pieces)
+    def each(self, function: Any, pieces: int, schema: pa.Schema) -> pa.Table:
+        task = function.args[0]
+        if hasattr(task, "folder"):
+            function = partial(function.func, replace(task, folder=Path("/nowhere/x")))
+        return super().each(function, pieces, schema)
 
 
 def test_a_worker_that_does_not_see_the_folder_says_what_machines_have_to_share(

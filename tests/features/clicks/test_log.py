@@ -19,8 +19,10 @@ from recsys.features.clicks import log as click_log
 from recsys.features.clicks import store
 from recsys.features.clicks import survey as surveying
 from recsys.features.clicks.log import ClickLog, encode_click_log, open_click_log
+from recsys.features.clicks.sample import RowSample, SampledRows
 from recsys.features.dataset.split import TEST, TRAIN, VALIDATION, SplitConfig
 from recsys.features.encoding.encoder import FeatureEncoder
+from recsys.features.encoding.hashing import splitmix64
 from recsys.features.schema import Schema
 from recsys.features.tables import csv_files, parquet_files
 from recsys.features.tables.sources import Policies, Sources
@@ -234,7 +236,7 @@ def test_a_large_log_is_fitted_on_rows_from_everywhere(
     monkeypatch.setattr(surveying, "SAMPLE_ROWS", 40)
     ramp = [float(row) for row in range(100)]
     scaler = encode({"price": ramp}, features=without_clock()).encoder.scalers["price"]
-    order = np.argsort(surveying.splitmix64(np.arange(100).view(np.uint64)))
+    order = np.argsort(splitmix64(np.arange(100).view(np.uint64)))
     # The rows of lowest priority, 40 to 50 of the log, and of them those for training.
     samples = [order[:size][order[:size] < 60].astype(float) for size in range(40, 51)]
     assert any(
@@ -246,16 +248,16 @@ def test_a_large_log_is_fitted_on_rows_from_everywhere(
 
 
 def test_the_sample_is_uniform_and_bounded() -> None:
-    sample = surveying.RowSample(200)
+    sample = RowSample(200)
     for start in range(0, 10_000, 500):
         rows = np.arange(start, start + 500)
-        priority = surveying.splitmix64(rows.view(np.uint64))
-        sample.add(surveying.Piece(priority, rows, None, {"x": pa.array(rows)}))
+        priority = splitmix64(rows.view(np.uint64))
+        sample.add(SampledRows(priority, rows, None, {"x": pa.array(rows)}))
         assert len(sample) <= 250
     sample.keep_before(10_000)
     positions = np.concatenate([piece.position for piece in sample.pieces])
     assert len(positions) == 200
-    every = surveying.splitmix64(np.arange(10_000).view(np.uint64))
+    every = splitmix64(np.arange(10_000).view(np.uint64))
     assert positions.tolist() == sorted(np.argsort(every)[:200].tolist())
     columns = pa.chunked_array([piece.columns["x"] for piece in sample.pieces])
     assert columns.to_pylist() == positions.tolist()

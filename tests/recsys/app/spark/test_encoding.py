@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,34 +20,6 @@ if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
     pytest.skip("Spark needs Java", allow_module_level=True)
 
 pytestmark = pytest.mark.filterwarnings("ignore:PySpark does not yet fully:FutureWarning")
-
-
-@pytest.fixture(scope="module")
-def spark() -> Iterator[Any]:
-    """A session of two workers on this machine, quick to start."""
-    from pyspark.sql import SparkSession
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYSPARK_PYTHON", sys.executable)
-        settings = {
-            "spark.ui.enabled": "false",
-            "spark.driver.host": "127.0.0.1",
-            "spark.driver.bindAddress": "127.0.0.1",
-            "spark.sql.shuffle.partitions": "2",
-            "spark.log.level": "OFF",
-            "spark.ui.showConsoleProgress": "false",
-            "spark.sql.adaptive.enabled": "false",
-            # Java compiles nothing that a few rows would not pay back.
-            "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
-            "spark.sql.codegen.wholeStage": "false",
-            "spark.sql.codegen.factoryMode": "NO_CODEGEN",
-        }
-        builder = SparkSession.builder.master("local[2]").appName("tests")
-        session = builder.config(map=settings).getOrCreate()
-        yield session
-        if os.environ.get("XCPU"):
-            os.system("ps -eo pid,cputimes,args | grep -E 'java|pyspark' | cut -c1-100 >&2")
-        session.stop()
 
 
 def log_of(folder: Path, rows: int = 600) -> None:
@@ -139,7 +109,8 @@ def test_what_a_worker_cannot_read_is_said_as_by_one_process(
     last = pd.read_parquet(log / "part-2.parquet")
     last.loc[5, "price"] = np.inf
     last.to_parquet(log / "part-2.parquet", index=False)
-    given = recsys.Config.open(config).with_(interactions=str(log))
+    given = yaml.safe_load(config.read_text())
+    given["data"]["interactions"] = str(log)
     said = []
     for engine in ("local", "spark"):
         with pytest.raises(
