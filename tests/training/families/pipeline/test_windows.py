@@ -208,6 +208,26 @@ def test_windows_of_users_come_with_requests(result: TrainResult, folder: Path) 
     np.testing.assert_array_equal(with_them[:, 1], [3, np.nan])
 
 
+def test_an_explanation_says_what_they_add(result: TrainResult, folder: Path) -> None:
+    """Just after the newest row the last order of its user is one of the hour before."""
+    log = pd.read_parquet(folder / "log.parquet")
+    user = str(log["user"].iloc[log["at"].argmax()])
+    orders = pd.read_parquet(folder / "orders.parquet")
+    mine = orders[orders["user"] == user].sort_values("at")["item"].tolist()
+    new = [f"i{item:02}" for item in range(ITEMS)]
+    new = [one for one in new if one not in set(log.loc[log["user"] == user, "item"])]
+    recent = [one for one in mine[-2:] if one in new]
+    never = next(one for one in new if one not in mine)
+    words = "the rows of other tables before the request"
+    model = recsys.load(result.bundle)
+    adds = {}
+    for item in (*recent, never):
+        found = model.explain(user=user, item=item)
+        (adds[item],) = [one.adds for one in found.because if one.title == words]
+    assert recent
+    assert all(adds[item] > adds[never] for item in recent)
+
+
 @pytest.mark.parametrize("rank", ["none", "gbdt"])
 def test_a_window_that_nothing_reads_is_refused(folder: Path, rank: str) -> None:
     with pytest.raises(ConfigError, match="'ordered': kind: window is read by a ranker of the"):
