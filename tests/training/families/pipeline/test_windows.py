@@ -15,6 +15,7 @@ import recsys
 from recsys.app.cli import main
 from recsys.bundle.directory import Bundle
 from recsys.core.errors import ConfigError
+from recsys.features.bundle.files import read_request_probe
 from recsys.features.bundle.lists import ListModel
 from recsys.features.dataset.split import TEST
 from recsys.features.pipeline.row_ranker import NOTHING, RowRanker
@@ -173,6 +174,21 @@ def test_users_of_a_log_are_scored_with_the_relations_of_today(
     model = recsys.load(result.bundle)
     listed = model.recommend(history=log, k=5, filter_seen=False)
     assert set(listed["user"]) == set(found)  # with the orders of the training
+
+
+def test_a_final_pipeline_keeps_them(result: TrainResult, folder: Path) -> None:
+    """Its probe brings windows by user, and its lists begin with what was ordered last."""
+    final = recsys.train(final=result.bundle, quiet=True)
+    probe = read_request_probe(Bundle.open(final.bundle))
+    orders = pd.read_parquet(folder / "orders.parquet")
+    counts = orders["user"].value_counts()
+    asked = dict(zip(*(probe.column(n).to_pylist() for n in ("user", "orders_ever")), strict=True))
+    assert asked == {user: counts[user] for user in asked}
+    newest = orders["at"].max()
+    late = orders[orders["at"] > newest - 1800]
+    lists = recsys.load(final.bundle).recommend(k=8, filter_seen=False)
+    listed = set(zip(lists["user"], lists["item"], strict=True))
+    assert all(pair in listed for pair in zip(late["user"], late["item"], strict=True))
 
 
 def test_what_requests_cannot_bring_is_refused(result: TrainResult) -> None:
