@@ -39,8 +39,8 @@ from recsys.features.tables.rows import RowReader, Rows
 from recsys.features.tables.sources import Policies, Sources
 from recsys.features.tables.times import latest_seconds
 
-FILE_BYTES = 32 << 20
-"""Bytes of the log for each file that its owners are spread over."""
+FILE_BYTES = 8 << 20
+"""Bytes of the log for each file that its owners are spread over: some 200 MB when it is joined."""
 _MOST_FILES = 256
 _TIME, _POSITION = "time", "position"
 _Ids = dict[Key, tuple[pa.Array, Integers]]

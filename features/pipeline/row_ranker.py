@@ -126,6 +126,14 @@ class RowRanker:
             found[:, number] = whole - self.score(candidates, without, users)
         return found
 
+    def windows_add(
+        self, candidates: Candidates, inputs: Floats, users: RankedRequests | None
+    ) -> Floats:
+        """Return what all windows add to the logits, (C,): those with null in their places less."""
+        assert users is not None, "requests are encoded for the ranker"
+        null = self.with_relations(None).score(candidates, inputs, replace(users, given={}))
+        return self.score(candidates, inputs, users) - null
+
     def _context(self, inputs: Floats) -> FeatureBlock:
         """Return rows (C, F) as the encoder has the columns of a log: each a number, is it null."""
         return _columns(self._scales.apply(inputs), is_nan(inputs))

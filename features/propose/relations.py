@@ -41,11 +41,7 @@ def relation_lines(draft: Draft, *, has_time: bool) -> list[str]:
         if not keys or not clocks:
             continue
         if not draft.roles.label or not has_time:
-            lacks = "the time" if draft.roles.label else "a label (schema.interactions.label)"
-            draft.unsure.append(
-                f"{table.given} is not used: it has many rows for each of {' and '.join(keys)}, "
-                f"features of such tables are of kind window, and the log lacks {lacks} for them"
-            )
+            draft.unsure.append(_why_unused(draft, table, keys, has_time=has_time))
             draft.roles.unused.remove(table)
             continue
         draft.roles.unused.remove(table)
@@ -59,6 +55,19 @@ def relation_lines(draft: Draft, *, has_time: bool) -> list[str]:
             continue
         lines.append(_declared(draft, table, keys, clocks[0], paying))
     return lines
+
+
+def _why_unused(draft: Draft, table: TableProfile, keys: dict[str, str], *, has_time: bool) -> str:
+    """Say what a log lacks for windows of a table, or who may read them."""
+    words = f"{table.given} is not used: it has many rows for each of {' and '.join(keys)}, "
+    if not has_time:
+        return f"{words}features of such tables are of kind window, and the log lacks the time"
+    if "users" not in keys.values():
+        return f"{words}and a log without a label has windows of its users' rows alone"
+    return (
+        f"{words}of which a two-tower or a model of sessions may read windows by user, and the "
+        "ranker of a pipeline all: see kind: window"
+    )
 
 
 def _columns(keys: dict[str, str]) -> dict[Key, str]:

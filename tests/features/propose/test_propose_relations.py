@@ -64,7 +64,9 @@ def test_a_log_without_a_label_says_why_such_a_table_is_not_used(tmp_path: Path)
     assert "relations" not in yaml.safe_load(found.yaml)["schema"]
     said = [one for one in found.unsure if "visits.parquet is not used" in one]
     assert len(said) == 1
-    assert "and the log lacks a label (schema.interactions.label) for them" in said[0]
+    assert (
+        "a two-tower or a model of sessions may read windows by user, and the ranker of" in said[0]
+    )
 
 
 def test_the_encoding_and_the_decimals_of_such_a_table_are_declared(tmp_path: Path) -> None:

@@ -17,7 +17,9 @@ from recsys.bundle.directory import Bundle
 from recsys.core.errors import ConfigError
 from recsys.features.dataset.queries import build_queries
 from recsys.features.dataset.split import TEST
+from recsys.features.requests.origin import RequestOrigin
 from recsys.serving.answering.lists import request_columns
+from recsys.serving.answering.registry import answering_of
 from recsys.training.families.load import load_config, parse_config
 from recsys.training.families.loading import load_data
 from recsys.training.jobs.train import train
@@ -238,3 +240,14 @@ def test_an_exported_query_tower_reads_them(
     assert "last_side" in page
     columns = request_columns(Bundle.open(exported.path))
     assert columns.field("orders_9d").type == pa.float64()
+
+
+@pytest.mark.parametrize("side", [-1.0, 1.0])
+def test_a_served_request_brings_its_value(
+    side: float, model: tuple[Path, Any, dict[str, str]]
+) -> None:
+    path = recsys.load(model[1].bundle).path
+    server = answering_of(Bundle.open(path)).server(path)
+    request = pa.table({"user": [1], "history": [[3]], "last_side": [side]})
+    (answer,) = server.answer(request, {"k": 5}, RequestOrigin("request")).to_pylist()
+    assert [item >= ITEMS // 2 for item in answer["items"]] == [side > 0] * 5

@@ -11,6 +11,7 @@ from recsys.core.errors import ConfigError
 from recsys.features.bundle.searching import items_of
 from recsys.features.dataset.split import TEST
 from recsys.features.pipeline.candidates import Candidates
+from recsys.features.pipeline.row_ranker import RowRanker
 from recsys.features.pipeline.searching import PipelineSearch
 from recsys.features.requests.table import Requests
 from recsys.training.explain.because import Because, ListExplanation
@@ -96,7 +97,12 @@ def _parts(
     groups = joined.groups(len(search.names))
     inputs = joined.inputs(one, history)
     found = joined.ranker.parts(one, inputs, requests.for_ranker, groups)[0].tolist()
-    return found[:-2], {
+    others = {
         "how often the item occurs, and its numbers": found[-2],
         "the history, and what the item shares with it": found[-1],
     }
+    ranker = joined.ranker
+    if isinstance(ranker, RowRanker) and ranker.windows.features:
+        windows = ranker.windows_add(one, inputs, requests.for_ranker)
+        others["the rows of other tables before the request"] = float(windows[0])
+    return found[:-2], others

@@ -66,7 +66,7 @@ from recsys.training.families.pipeline.asking import (
 from recsys.training.families.pipeline.config import PipelineExperiment
 from recsys.training.families.pipeline.fitting import check_rows
 from recsys.training.families.pipeline.learning import facts_of, learnt, new_items
-from recsys.training.families.pipeline.ranking import train_ranker
+from recsys.training.families.pipeline.ranking import relations_of, train_ranker
 from recsys.training.families.pipeline.sources import TrainedSources, train_sources
 from recsys.training.families.pipeline.trained import trained_sources
 from recsys.training.families.plain.choose import baseline_rankers
@@ -124,7 +124,8 @@ class PipelineJob:
             before = ListModel.open(chosen.bundle.path)
             assert isinstance(before.found_by, PipelineSearch)
             data = as_served(self.data, before.encoder)
-            joined = self._on_all_rows(before.found_by.joined, data)
+            known = before.found_by.with_relations(relations_of(config))
+            joined = self._on_all_rows(known.joined, data)
             return FittedPipeline(data, last, joined, {}, None)
         queries = self._queries(VALIDATION, config.training.max_validation_queries)
         first = train_sources(config, run_dir, train)

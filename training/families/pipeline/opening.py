@@ -10,7 +10,6 @@ from recsys.features.dataset.dataset import Dataset
 from recsys.features.dataset.queries import Queries
 from recsys.features.dataset.split import TEST
 from recsys.features.pipeline.searching import PipelineSearch
-from recsys.features.relations.asking import AskedRelations
 from recsys.training.evaluation.results import Evaluation
 from recsys.training.families.comparing import ModelOnTest
 from recsys.training.families.list_evaluation import ListReport, write_list_report
@@ -19,6 +18,7 @@ from recsys.training.families.pipeline.all_rows import trained_on_all
 from recsys.training.families.pipeline.asking import Asking, StageRanker, whole
 from recsys.training.families.pipeline.config import PipelineExperiment
 from recsys.training.families.pipeline.job import TITLE, evaluated, queries_of
+from recsys.training.families.pipeline.ranking import relations_of
 from recsys.training.families.plain.choose import check_baselines
 
 
@@ -52,12 +52,7 @@ def search_in(opened: OpenedModel, data: Dataset) -> PipelineSearch:
         )
     search = model.found_by
     assert isinstance(search, PipelineSearch)
-    return _with_relations(search, opened.config)
-
-
-def _with_relations(search: PipelineSearch, config: PipelineExperiment) -> PipelineSearch:
-    relations = AskedRelations.read(config.schema_, config.data, config.policies)
-    return search.with_relations(relations)
+    return search.with_relations(relations_of(opened.config))
 
 
 @dataclass(frozen=True)
@@ -87,5 +82,5 @@ def answering(here: ModelOnTest, reading: PipelineData, _queries: Queries) -> St
     search = ListModel.open(here.opened.bundle.path).found_by
     assert isinstance(search, PipelineSearch)
     items = read_items(here.opened.bundle)
-    search = _with_relations(search, reading.config)
+    search = search.with_relations(relations_of(reading.config))
     return StageRanker(Asking.over(reading.config, here.data, TEST, items), search, whole)

@@ -67,7 +67,7 @@ def train_ranker(
     folder = run_dir / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     names = joined.names(config.model.names)
-    relations = AskedRelations.read(config.schema_, config.data, config.policies)
+    relations = relations_of(config)
     windows = CandidateWindows(
         config.schema_.relation_features,
         data.tables.items.column(data.schema.item_key).combine_chunks(),
@@ -85,6 +85,15 @@ def train_ranker(
     now = data.encoder.reference_time
     found = RowRanker.of(model, names, data.tables.items, now, windows.features)
     return found.with_relations(relations)
+
+
+def relations_of(config: PipelineExperiment) -> AskedRelations | None:
+    """Return what the windows of a pipeline are computed of; None: it has none.
+
+    Raises:
+        DataError: a table is not as declared.
+    """
+    return AskedRelations.read(config.schema_, config.data, config.policies)
 
 
 def _of_any_run(path: Path, folder: Path) -> Path:

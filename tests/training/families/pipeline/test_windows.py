@@ -15,6 +15,7 @@ import recsys
 from recsys.app.cli import main
 from recsys.bundle.directory import Bundle
 from recsys.core.errors import ConfigError
+from recsys.features.bundle.files import read_request_probe
 from recsys.features.bundle.lists import ListModel
 from recsys.features.dataset.split import TEST
 from recsys.features.pipeline.row_ranker import NOTHING, RowRanker
@@ -175,6 +176,21 @@ def test_users_of_a_log_are_scored_with_the_relations_of_today(
     assert set(listed["user"]) == set(found)  # with the orders of the training
 
 
+def test_a_final_pipeline_keeps_them(result: TrainResult, folder: Path) -> None:
+    """Its probe brings windows by user, and its lists begin with what was ordered last."""
+    final = recsys.train(final=result.bundle, quiet=True)
+    probe = read_request_probe(Bundle.open(final.bundle))
+    orders = pd.read_parquet(folder / "orders.parquet")
+    counts = orders["user"].value_counts()
+    asked = dict(zip(*(probe.column(n).to_pylist() for n in ("user", "orders_ever")), strict=True))
+    assert asked == {user: counts[user] for user in asked}
+    newest = orders["at"].max()
+    late = orders[orders["at"] > newest - 1800]
+    lists = recsys.load(final.bundle).recommend(k=8, filter_seen=False)
+    listed = set(zip(lists["user"], lists["item"], strict=True))
+    assert all(pair in listed for pair in zip(late["user"], late["item"], strict=True))
+
+
 def test_what_requests_cannot_bring_is_refused(result: TrainResult) -> None:
     model = recsys.load(result.bundle)
     requests = pa.table({"user": ["u000"], "history": [["i01"]], "orders_ever": [3.0]})
@@ -206,6 +222,26 @@ def test_windows_of_users_come_with_requests(result: TrainResult, folder: Path) 
     mine = [((early["user"] == f"u00{n}") & (early["item"] == f"i0{n}")).sum() for n in (0, 1)]
     assert with_them[:, 0].tolist() == mine
     np.testing.assert_array_equal(with_them[:, 1], [3, np.nan])
+
+
+def test_an_explanation_says_what_they_add(result: TrainResult, folder: Path) -> None:
+    """Just after the newest row the last order of its user is one of the hour before."""
+    log = pd.read_parquet(folder / "log.parquet")
+    user = str(log["user"].iloc[log["at"].argmax()])
+    orders = pd.read_parquet(folder / "orders.parquet")
+    mine = orders[orders["user"] == user].sort_values("at")["item"].tolist()
+    new = [f"i{item:02}" for item in range(ITEMS)]
+    new = [one for one in new if one not in set(log.loc[log["user"] == user, "item"])]
+    recent = [one for one in mine[-2:] if one in new]
+    never = next(one for one in new if one not in mine)
+    words = "the rows of other tables before the request"
+    model = recsys.load(result.bundle)
+    adds = {}
+    for item in (*recent, never):
+        found = model.explain(user=user, item=item)
+        (adds[item],) = [one.adds for one in found.because if one.title == words]
+    assert recent
+    assert all(adds[item] > adds[never] for item in recent)
 
 
 @pytest.mark.parametrize("rank", ["none", "gbdt"])
