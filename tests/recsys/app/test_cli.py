@@ -26,6 +26,7 @@ OPTIONS = {
         "--compatible-with",
         "--final",
         "--from",
+        "--report",
         "--tracking-uri",
         "--set",
         "--json",
