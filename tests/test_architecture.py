@@ -146,6 +146,7 @@ def test_files_and_functions_fit_in_the_head(path: Path) -> None:
 
 MANY_PARAMETERS = {
     "recsys/app/batch_function.py: batch_function",
+    "recsys/app/experiments.py: train",
     "recsys/app/experiments.py: tune",
     "recsys/app/model.py: recommend",
     "recsys/app/models.py: export",

@@ -194,8 +194,8 @@ class Here:
         self, folder: Path, source: ClickSource, found: Survey, memory: ClickMemory, ledger: Ledger
     ) -> Sequence[PartFacts]:
         """See `ClickEngine`."""
-        reader = source.reader(found.encoder.schema.features_of("interactions"), ledger)
-        return write_rows(folder, reader.batches(), source, found, memory, ledger).parts
+        batches = source.batches(found.encoder.schema.features_of("interactions"), ledger)
+        return write_rows(folder, batches, source, found, memory, ledger).parts
 
 
 def load_click_log(folder: Path) -> ClickLog:

@@ -235,6 +235,7 @@ def check(config: Path, overrides: tuple[str, ...], html: Path | None, as_json: 
 @click.option(
     "--from", "chosen", metavar="MODEL", help="With --final: take what this model's run chose."
 )
+@click.option("--report/--no-report", default=True, help="Whether report.html is drawn.")
 @URI
 @SET
 @JSON
@@ -291,7 +292,7 @@ def train(
     given = None if config is None else load_config(config, overrides)
     plan = planned(given, replace(begin, overrides=overrides if given is None else ()))
     if workers > 1 and not plan.then_final:
-        sys.exit(launch_workers(plan.config, plan.resume, workers, quiet=as_json)[1])
+        sys.exit(launch_workers(plan, workers, quiet=as_json)[1])
     run = train_planned(plan, workers, quiet=as_json)
     if run is not None and workers == 1:  # ranks report themselves; None: not the first of them
         print_run(run, as_json=as_json)

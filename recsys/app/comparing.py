@@ -123,4 +123,4 @@ def _short(reference: str, folder: Path) -> str:
         return reference.removeprefix("runs:/")[:8]
     # A run's folder holds the folder of its bundles.
     run = folder.resolve().parent.parent
-    return run.name if (run / "report.html").is_file() else folder.name[:8]
+    return run.name if (run / "config.yaml").is_file() else folder.name[:8]

@@ -29,6 +29,7 @@ def train(
     warm_start: Reference | None = None,
     final: bool | Reference = False,
     workers: Count = 1,
+    report: bool = True,
     tracking_uri: str | None = None,
     quiet: bool = False,
     listener: Listener | None = None,
@@ -47,6 +48,7 @@ def train(
             first run). A model: train finally alone, with what its training chose; a `config`
             beside it may name other data, and has to have the same settings.
         workers: processes on this machine that train together.
+        report: whether it is drawn, which is most of the time of a training on few rows.
         tracking_uri: MLflow store; None: that of the configuration.
         quiet: print no progress.
         listener: called with each `recsys.StepDone` and `recsys.PointLogged`; what it raises ends
@@ -69,6 +71,7 @@ def train(
         final=final is not False,
         chosen=None if isinstance(final, bool) else reference_of(final),
         tracking_uri=tracking_uri,
+        report=report,
     )
     plan = planned(None if config is None else config_given(config), start)
     if workers > 1 and listener is not None:

@@ -20,7 +20,9 @@ def print_run(run: Run, *, as_json: bool) -> None:
         print_run(run.chosen, as_json=False)
         click.echo("\nfinal training, on all rows:")
     show_evaluation(run.evaluation)
-    click.echo(f"\nbundle: {run.bundle}\nreport: {run.report}")
+    click.echo(f"\nbundle: {run.bundle}")
+    if run.report.exists():
+        click.echo(f"report: {run.report}")
 
 
 def _outcome(run: Run) -> dict[str, Any]:
@@ -30,7 +32,7 @@ def _outcome(run: Run) -> dict[str, Any]:
         "run_id": run.run_id,
         "bundle": str(run.bundle),
         "model_id": run.bundle.name,
-        "report": str(run.report),
+        "report": str(run.report) if run.report.exists() else None,
         "metrics": run.evaluation.figures(),
     }
     if run.version is not None:

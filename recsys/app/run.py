@@ -16,7 +16,7 @@ class Run:
     Attributes:
         path: folder of the run.
         bundle: folder of the model.
-        report: HTML file.
+        report: HTML file; not there where the training was asked for none.
         run_id: the MLflow run; None where tracking is off or the store was not reached yet.
         version: of the registered model, where `tracking.model_name` names one.
         evaluation: the model and the baselines on what was held out; None where several processes

@@ -1,6 +1,6 @@
 """What a training starts from: a configuration, a run to continue, or a model that chose."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +24,7 @@ class Start:
     compatible_with: model whose item index its queries are to search as well. final: train on all
     rows, after the training that chooses, or with what `chosen` chose. chosen: that model.
     tracking_uri: the MLflow store. overrides: `key=value`, of the configuration of `chosen` where
-    none is given.
+    none is given. report: whether it is drawn.
     """
 
     resume: Path | None = None
@@ -34,15 +34,20 @@ class Start:
     chosen: str | None = None
     tracking_uri: str | None = None
     overrides: tuple[str, ...] = ()
+    report: bool = True
 
 
 @dataclass(frozen=True)
 class Planned:
-    """What is to be trained: a run to continue, or a new one; then_final: and one on all rows."""
+    """What is to be trained: a run to continue, or a new one; then_final: and one on all rows.
+
+    report: whether it is drawn.
+    """
 
     config: ExperimentConfig
     resume: Path | None = None
     then_final: bool = False
+    report: bool = True
 
 
 def planned(config: ExperimentConfig | None, start: Start) -> Planned:
@@ -51,6 +56,10 @@ def planned(config: ExperimentConfig | None, start: Start) -> Planned:
     Raises:
         ConfigError: what is given does not go together, or `tracking_uri` is no store's.
     """
+    return replace(_planned(config, start), report=start.report)
+
+
+def _planned(config: ExperimentConfig | None, start: Start) -> Planned:
     if start.resume is not None:
         return _resumed(config, start, start.resume)
     if config is None and start.chosen is None:

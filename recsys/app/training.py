@@ -49,7 +49,7 @@ def train_planned(
             "again with --final --from RUN"
         )
     try:
-        run = _trained(plan.config, plan.resume, workers, quiet, listeners)
+        run = _trained(plan, workers, quiet, listeners)
     except Terminated:
         if plan.then_final:
             with printed(quiet):
@@ -61,21 +61,20 @@ def train_planned(
     with printed(quiet):
         LOG.info(f"final training, on all rows, with what {run.path} chose")
     chosen = resolve(str(run.bundle), plan.config.tracking.uri)
-    final = _trained(final_config(plan.config, chosen), None, workers, quiet, listeners)
+    last = replace(plan, config=final_config(plan.config, chosen), resume=None)
+    final = _trained(last, workers, quiet, listeners)
     assert final is not None, "one process is its own first rank"
     return replace(final, chosen=run)
 
 
 def _trained(
-    config: ExperimentConfig,
-    resume: Path | None,
-    workers: int,
-    quiet: bool,
-    listeners: tuple[Listener, ...],
+    plan: Planned, workers: int, quiet: bool, listeners: tuple[Listener, ...]
 ) -> Run | None:
     if workers == 1:
-        return train_once(config, resume, quiet=quiet, listeners=listeners)
-    return train_in_workers(config, resume, workers, quiet=quiet)
+        return train_once(
+            plan.config, plan.resume, quiet=quiet, listeners=listeners, report=plan.report
+        )
+    return train_in_workers(plan, workers, quiet=quiet)
 
 
 def train_once(
@@ -85,6 +84,7 @@ def train_once(
     quiet: bool = False,
     extra_rankers: Any = None,
     listeners: tuple[Listener, ...] = (),
+    report: bool = True,
 ) -> Run | None:
     """Train in this process, and register where the configuration names a model.
 
@@ -108,6 +108,7 @@ def train_once(
             listeners=(progress, *listeners),
             extra_rankers=extra_rankers,
             world=world,
+            report=report,
         )
     leave(world)
     if result is None:
@@ -141,15 +142,13 @@ def _registered(bundle: Path, name: str, uri: str | None) -> int:
     return version
 
 
-def train_in_workers(
-    config: ExperimentConfig, resume: Path | None, workers: int, *, quiet: bool
-) -> Run:
+def train_in_workers(plan: Planned, workers: int, *, quiet: bool) -> Run:
     """Train in several processes of this machine.
 
     Raises:
         ConfigError: a process failed; its own message went to the terminal.
     """
-    run_dir, code = launch_workers(config, resume, workers, quiet=quiet)
+    run_dir, code = launch_workers(plan, workers, quiet=quiet)
     run_dir = run_dir if run_dir.is_dir() else home_address(run_dir)
     bundles = bundles_of_run(run_dir)
     if code or not bundles:
@@ -161,22 +160,22 @@ def train_in_workers(
     )
 
 
-def launch_workers(
-    config: ExperimentConfig, resume: Path | None, workers: int, *, quiet: bool
-) -> tuple[Path, int]:
+def launch_workers(plan: Planned, workers: int, *, quiet: bool) -> tuple[Path, int]:
     """Start `workers` ranks of a run on this machine; return its folder and the exit code."""
     from recsys.embeddings.sharded import check_shards
     from recsys.training.engine.launch import launch
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("--workers starts ranks of its own: leave it out under torchrun")
+    config = plan.config
     family_of(config).check(config)
     if not isinstance(config, LearnedExperiment):
         raise ConfigError(
             f"model.kind: {config.model.kind} is fitted in one process: leave --workers out"
         )
     check_shards(config.embedding, workers)
-    run_dir = new_run_dir(config) if resume is None else brought(resume)
+    run_dir = new_run_dir(config) if plan.resume is None else brought(plan.resume)
     arguments = ("--json",) if quiet else ()
+    arguments += () if plan.report else ("--no-report",)
     with printed(quiet=False):
         return run_dir, launch(run_dir, workers, arguments)

@@ -22,6 +22,7 @@ def test_the_notebooks_are_there() -> None:
         "03_ranking_and_explanations",
         "04_pipeline",
         "05_search",
+        "06_production",
     ]
 
 

@@ -27,6 +27,7 @@ OPTIONS = {
         "--compatible-with",
         "--final",
         "--from",
+        "--report",
         "--tracking-uri",
         "--set",
         "--json",

@@ -1,5 +1,6 @@
 """A training that starts from an earlier model: the same answers at first, then newer rows."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -174,9 +175,11 @@ def test_numbers_keep_their_scale(ranker: Path, tmp_path: Path) -> None:
 def test_the_command_line_on_newer_rows(ranker: Path, tmp_path: Path) -> None:
     clicks(tmp_path / "new.parquet", 1_000, seed=0, first=1_710_000_000)
     path = settings(tmp_path / "new.parquet", tmp_path / "new", training={"epochs": 1})
-    arguments = ["train", str(path), "--warm-start", str(ranker), "--json"]
+    arguments = ["train", str(path), "--warm-start", str(ranker), "--json", "--no-report"]
     done = CliRunner().invoke(main, arguments, catch_exceptions=False)
     assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["report"] is None
+    assert not list((tmp_path / "new").rglob("report.html"))
     (bundle,) = (tmp_path / "new").glob("dcn-*/bundle/*")
     assert Bundle.open(bundle).manifest["facts"]["parent"] == ranker.name
     config = load_config(next(iter((tmp_path / "new").glob("dcn-*/config.yaml"))))

@@ -178,7 +178,8 @@ class PipelineJob:
             evaluation = replace(evaluation, protocol={**evaluation.protocol, "candidates": words})
         bundle = self._write(run_dir / RUN_BUNDLES, data, model, search, evaluation)
         report = run_dir / "report.html"
-        write_list_report(report, TITLE, ListReport(self.config, data, evaluation, queries))
+        if self.given.report:
+            write_list_report(report, TITLE, ListReport(self.config, data, evaluation, queries))
         return Finished(evaluation, bundle, report)
 
     def _queries(self, part: int, limit: int) -> Queries:

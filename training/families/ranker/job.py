@@ -104,7 +104,8 @@ class RankingJob:
         else:
             own = evaluate_ranker(config, self.rows, model, calibrator)
             evaluation = evaluation_of(config, own, *self._others(run_dir))
-            explanation = explain_rows(config, self.rows, model, calibrator)
+            if self.given.report:
+                explanation = explain_rows(config, self.rows, model, calibrator)
         bundle = write_ranker(
             run_dir / RUN_BUNDLES,
             config,
@@ -117,7 +118,8 @@ class RankingJob:
             | facts_of_final(config, chosen),
         )
         report = run_dir / "report.html"
-        report_on_ranker(report, config, self.rows, evaluation, history, embedding, explanation)
+        if self.given.report:
+            report_on_ranker(report, config, self.rows, evaluation, history, embedding, explanation)
         return Finished(evaluation, bundle, report)
 
     def _calibrator(self, model: nn.Module) -> Calibrator:
