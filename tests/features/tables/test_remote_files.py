@@ -1,18 +1,53 @@
 """Tables in a store: the same files by the same rules as on this machine."""
 
 import gzip
+import io
 import uuid
 from pathlib import Path
+from typing import Any, ClassVar
 
+import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from recsys.core.errors import DataError, NotFoundError, UserError
 from recsys.core.remote.moving import send_folder
 from recsys.core.remote.path import RemotePath, path_at
 from recsys.features.tables.reading import fingerprint, open_table
 
+
+class Counting(MemoryFileSystem):
+    """A store that keeps files as memory:// does, and counts the bytes that are read."""
+
+    protocol = "counting"
+    store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+    num_bytes: ClassVar[list[int]] = []
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return MemoryFileSystem._strip_protocol(path.removeprefix("counting://"))
+
+    def _open(self, path: str, mode: str = "rb", **how: Any) -> Any:
+        opened = super()._open(path, mode, **how)
+        if mode != "rb":
+            return opened
+        return Counted(opened.getvalue())
+
+
+class Counted(io.BytesIO):
+    """A file whose reads are noted."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read(size)
+        Counting.num_bytes.append(len(data))
+        return data
+
+
+fsspec.register_implementation("counting", Counting, clobber=True)
 ROWS = pa.table({"user": ["a", "b"], "item": [1, 2]})
 
 
@@ -76,6 +111,22 @@ def test_the_same_files_as_on_this_machine(tree: tuple[Path, RemotePath], given:
     here, there = map(found, tree)
     assert here == there
     assert here
+
+
+def test_of_parquet_only_the_columns_that_are_asked_for_are_fetched() -> None:
+    random = np.random.default_rng(0)
+    table = pa.table({f"c{n}": random.integers(0, 1 << 60, 20_000) for n in range(20)})
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    path = path_at(f"counting://bucket-{uuid.uuid4().hex}/x.parquet")
+    path.write_bytes(buffer.getvalue())
+    files = open_table(str(path), "log")
+    fingerprint([files])
+    Counting.num_bytes.clear()
+    (batch,) = files.batches(["c3"])
+    assert batch.table.column("c3").equals(table.column("c3"))
+    share = sum(Counting.num_bytes) / len(buffer.getvalue())
+    assert 1 / 20 < share < 1 / 10
 
 
 def test_csv_is_read_as_it_comes(tmp_path: Path) -> None:
