@@ -55,6 +55,5 @@ def _named_logs(paths: Sequence[str]) -> tuple[LogSource, ...]:
         return ()
     if EVENT in open_table(paths[0], Path(paths[0]).name).columns:
         return ()
-    return tuple(
-        LogSource(path=path, set={EVENT: kind}) for path, kind in zip(paths, found, strict=True)
-    )
+    given = [{"path": path, "set": {EVENT: kind}} for path, kind in zip(paths, found, strict=True)]
+    return tuple(LogSource.model_validate(one) for one in given)
