@@ -159,6 +159,10 @@ class Draft:
         paths = [entry(name, self._source(table)) for name, table in data.items()]
         if self.more_log is not None:
             paths[:1] = self._logs(self.more_log)
+        elif roles.log.logs:
+            each = [{"path": self._relative(log.path), "set": log.set_} for log in roles.log.logs]
+            named = "   # read one after the other as one log, its rows by the names of the files"
+            paths[:1] = [f"interactions:{named}", *(f"  - {flow(one)}" for one in each)]
         others = {side_name(key): self._source(key.table) for _, key in roles.sides}
         others |= {name: self._source(table) for name, table in self.relations.items()}
         if others:

@@ -123,6 +123,13 @@ def names_purchases(name: str) -> bool:
     return any(word.removesuffix("s") in _WORDS[PURCHASE] for word in tokens(name))
 
 
+def kind_named(name: str) -> str | None:
+    """Return what a table's name says that its rows are: "view", "wish", "cart", "purchase"."""
+    words = {form for word in tokens(name) for form in (word, word.removesuffix("s"))}
+    found = [kind for kind in _KINDS if words & _WORDS[kind]]
+    return found[0] if len(found) == 1 else None
+
+
 def event_column(draft: Draft, used: set[str]) -> tuple[ColumnProfile, Types] | None:
     """Return the column of types, and what its values are; named ones first."""
     log = draft.roles.log.columns

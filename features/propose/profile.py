@@ -17,6 +17,7 @@ from recsys.features.tables.ledger import Ledger, is_list, is_text, mask_of
 from recsys.features.tables.number_text import PLAIN, NumberText
 from recsys.features.tables.plain_values import plain
 from recsys.features.tables.reading import Batch, TableFiles
+from recsys.features.tables.sources import LogSource
 from recsys.features.tables.times import NULL_WORDS
 
 ColumnType = Literal["integer", "float", "boolean", "string", "time", "list", "null", "other"]
@@ -106,6 +107,8 @@ class TableProfile:
     left_out: tuple[str, ...] = ()
     written: NumberText = PLAIN
     """How its text writes numbers."""
+    logs: tuple[LogSource, ...] = ()
+    """The logs that it is read from one after the other; none: from `given`."""
 
     @property
     def name(self) -> str:

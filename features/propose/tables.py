@@ -1,11 +1,8 @@
 """A first configuration from the user's own files, with every doubt said aloud."""
 
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from glob import escape
-from itertools import takewhile
 from pathlib import Path
 
 from recsys.features.kinds.categorical import proposed_id
@@ -25,6 +22,7 @@ from recsys.features.propose.few_rows import few_rows_lines
 from recsys.features.propose.file_encodings import assumed_encoding
 from recsys.features.propose.further_log import further_log_lines
 from recsys.features.propose.id_forms import id_form_lines
+from recsys.features.propose.joined_files import joined_files
 from recsys.features.propose.number_signs import sign_lines, signs
 from recsys.features.propose.one_item import refuse_one_item
 from recsys.features.propose.profile import ColumnProfile, TableProfile, profile_table
@@ -46,7 +44,7 @@ from recsys.features.propose.suggest import suggest, title_of
 from recsys.features.propose.time_columns import time_columns, unused_times
 from recsys.features.propose.yaml_text import flow
 from recsys.features.tables.reading import open_table
-from recsys.features.tables.sources import TableSource
+from recsys.features.tables.sources import LogSource, TableSource, path_words
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ def infer(
         ConfigError: no table holds both a user and an item, and none a label.
         DataError: a table is empty or cannot be read.
     """
-    tables = [_look(given) for given in _merged([str(path) for path in paths])]
+    tables = [_look(given) for given in joined_files([str(path) for path in paths])]
     roles = find_roles(_with_names(tables))
     refuse_one_item(roles)
     draft = Draft(roles, datetime.now(UTC).timestamp(), relative_to, list(roles.unsure))
@@ -137,34 +135,16 @@ def _say_unused(draft: Draft) -> None:
         draft.unsure.append(f"{table.given} is not used: {why}")
 
 
-def _look(given: str) -> TableProfile:
+def _look(given: str | tuple[LogSource, ...]) -> TableProfile:
+    if not isinstance(given, str):
+        shown = path_words(given)
+        return replace(profile_table(open_table(given, shown), shown), logs=given)
     files = open_table(given, Path(given).name)
     encoding = assumed_encoding(files)
     if encoding:
         files = open_table(TableSource(path=given, encoding=encoding), Path(given).name)
         files.assumed_encoding = encoding
     return profile_table(files, given)
-
-
-def _merged(paths: list[str]) -> list[str]:
-    """Join files of one folder with one header (a glob that the shell expanded) to a glob."""
-    groups: dict[tuple[str, str, tuple[str, ...]], list[str]] = {}
-    for path in paths:
-        parent, suffix = os.path.dirname(path), Path(path).suffix
-        columns = open_table(path, Path(path).name).columns
-        groups.setdefault((parent, suffix, columns), []).append(path)
-    out: list[str] = []
-    for (_, suffix, _), members in groups.items():
-        # The ends of the sorted list differ first where any two do.
-        ends = zip(min(members), max(members), strict=False)
-        prefix = "".join(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], ends))
-        folder, start = os.path.split(prefix)
-        pattern = os.path.join(folder, f"{escape(start)}*{suffix}")
-        if len(members) > 1 and set(map(str, open_table(pattern, pattern).paths)) == set(members):
-            out.append(pattern)
-        else:
-            out += members
-    return out
 
 
 def _with_names(tables: list[TableProfile]) -> list[TableProfile]:

@@ -96,6 +96,11 @@ def _attribute(module: Any, name: str) -> Any:
     return getattr(module, name)
 
 
+def settled(value: Any) -> Any:
+    """Return a value, or what is imported now where a `Later` stands for it."""
+    return value._settled() if type(value) is Later else value
+
+
 @cache
 def _later(module: str, name: str | None) -> Later:
     """Return the one object that stands for a name, so that files that name it have the same."""
