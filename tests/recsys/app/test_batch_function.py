@@ -11,12 +11,15 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 import recsys
 from recsys.app import batch_function as module
 from recsys.core.errors import ArgumentError, ConfigError, DataError, IntegrityError
 from recsys.features.tables.sources import Sources
 from recsys.serving.engines.logged import logged_users
+from recsys.serving.engines.pieces import requests_of
+from recsys.serving.engines.tally import Tally
 from recsys.serving.recommend.scorer import Scorer
 
 
@@ -50,6 +53,32 @@ def test_batches_are_answered_as_by_the_job(messy: Path, asked: pa.Table, tmp_pa
     assert found.schema.equals(function.schema(asked.schema))
     assert summary["short_lists"] > 0
     assert list(function([])) == []
+
+
+def test_a_pipeline_needs_no_more_than_its_columns(messy: Path, tmp_path: Path) -> None:
+    """The lists and counts of the job over a log, from pieces of it and the columns alone."""
+    settings = yaml.safe_load((messy.parents[3] / "recsys.yaml").read_text())
+    for name in ("sessions", "embedding"):
+        del settings[name]
+    sources = [{"model": {"kind": kind}, "take": 8} for kind in ("item_knn", "popularity")]
+    settings |= {"model": {"kind": "pipeline", "sources": sources}, "output": str(tmp_path / "r")}
+    settings["training"] = {"metric": "mrr_at_5"}
+    settings["evaluation"] = {"ks": [5], "baselines": [], "bootstrap_samples": 5}
+    bundle = recsys.train(settings).bundle
+    log = messy.parents[3] / "log"
+    summary = recsys.score(bundle, tmp_path / "out", history=log, k=6)
+    function, tally = recsys.batch_function(bundle, k=6), Tally()
+    tables = {"interactions": pq.read_table(log)}
+    scorer = function.opened().scorer
+    assert isinstance(scorer, Scorer)
+    asked = requests_of(scorer, tables)
+    asked = asked.select([name for name in function.columns() if name in asked.column_names])
+    found = pa.Table.from_batches(function.answers(asked.to_batches(7), seen=tally.add))
+    expected = pq.read_table(tmp_path / "out")
+    for name in ("user", "items", "reason"):
+        assert found.column(name).to_pylist() == expected.column(name).to_pylist()
+    assert dict(tally.of_sources) == summary["sources_by_popularity"]
+    assert tally.users == summary["users"] == expected.num_rows > 50
 
 
 def test_a_process_opens_a_model_once(messy: Path, asked: pa.Table) -> None:
@@ -96,7 +125,7 @@ def test_what_does_not_fit_is_refused(messy: Path, asked: pa.Table) -> None:
             recsys.batch_function(messy, **change)
     function = recsys.batch_function(messy)
     lost = asked.set_column(0, "user", pa.array([None, *asked.column(0).to_pylist()[1:]]))
-    with pytest.raises(DataError, match="the batches row 11.*column 'user'"):
+    with pytest.raises(DataError, match=r"the batches row 11.*column 'user'"):
         list(function([*asked.to_batches(max_chunksize=10)[:1], *lost.to_batches()]))
     with pytest.raises(DataError, match="column 'history'"):
         function.schema(asked.drop_columns(["history"]).schema)
