@@ -118,15 +118,15 @@ def open_click_log(
     entry = cache / hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
     if entry.is_dir():
         try:
-            log = load_click_log(entry)
+            known = load_click_log(entry)
             _log.info("%s: the encoded log is read from there", entry)
-            return log
+            return known
         except (IntegrityError, OSError, ValueError, KeyError, TypeError) as error:
             _log.warning("%s: encoding the log again (%s)", cache, error)
             shutil.rmtree(entry)
     try:
-        given = (schema, sources, policies, split)
-        return _encode(*given, entry, lookups, fingerprint, engine or Here(), earlier)
+        log = ClickSource(open_table(sources.interactions, "interactions"), schema, policies, split)
+        return _encode(log, schema, split, entry, lookups, fingerprint, engine or Here(), earlier)
     except OSError:
         if entry.is_dir():  # a second process was quicker
             return load_click_log(entry)
@@ -157,7 +157,8 @@ def encode_click_log(
     """
     check_settings(schema, sources, policies, split)
     fingerprint = source_fingerprint(schema, sources)
-    return _encode(schema, sources, policies, split, folder, lookups, fingerprint, Here())
+    log = ClickSource(open_table(sources.interactions, "interactions"), schema, policies, split)
+    return _encode(log, schema, split, folder, lookups, fingerprint, Here())
 
 
 class ClickEngine(Protocol):
@@ -219,9 +220,8 @@ def _opened(folder: Path) -> ClickLog:
 
 
 def _encode(
+    source: ClickSource,
     schema: Schema,
-    sources: Sources,
-    policies: Policies,
     split: SplitConfig,
     folder: Path,
     lookups: int | None,
@@ -229,7 +229,6 @@ def _encode(
     engine: ClickEngine,
     earlier: FeatureEncoder | None = None,
 ) -> ClickLog:
-    source = ClickSource(open_table(sources.interactions, "interactions"), schema, policies, split)
     found = engine.survey(source, schema, split, lookups)
     if earlier is not None:
         found = replace(found, encoder=found.encoder.continuing(earlier))

@@ -1,6 +1,5 @@
 """The Spark session of a job, and Spark's errors in the engine's words."""
 
-import os
 import re
 import sys
 from collections.abc import Iterator
@@ -12,6 +11,8 @@ from recsys.core.errors import ConfigError, UserError
 
 _RAISED = re.compile(r"^recsys\.core\.errors\.(\w+): (.+)$", re.MULTILINE)
 """How the last line of a worker's traceback says an error of ours."""
+_ANY_PYTHON = "python3"
+"""What Spark starts where nothing says which."""
 
 
 def need_spark() -> None:
@@ -44,17 +45,18 @@ def session_of(master: str | None, name: str) -> Any:
     from pyspark.errors import PySparkException
     from pyspark.sql import SparkSession
 
-    if master is not None and master.startswith("local"):
-        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     builder = SparkSession.builder.appName(name)
     try:
-        return (builder if master is None else builder.master(master)).getOrCreate()
+        spark = (builder if master is None else builder.master(master)).getOrCreate()
     except (PySparkException, RuntimeError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(
             f"Spark does not start ({reason}): it needs Java 17 or newer (JAVA_HOME, or java on "
             "PATH) and a master that can be reached"
         ) from None
+    if is_local(spark) and spark.sparkContext.pythonExec == _ANY_PYTHON:
+        spark.sparkContext.pythonExec = sys.executable  # that of this process has the engine
+    return spark
 
 
 def is_local(spark: Any) -> bool:
