@@ -18,7 +18,8 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -125,15 +126,16 @@ def open_click_log(
     entry = cache / hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
     if entry.is_dir():
         try:
-            log = load_click_log(entry)
+            known = load_click_log(entry)
             _log.info("%s: the encoded log is read from there", entry)
-            return log
+            return known
         except (IntegrityError, OSError, ValueError, KeyError, TypeError) as error:
             _log.warning("%s: encoding the log again (%s)", cache, error)
             shutil.rmtree(entry)
     try:
-        given = (schema, sources, policies, split)
-        return _encode(*given, entry, lookups, fingerprint, engine or Here(), earlier)
+        with _source_of(schema, sources, policies, split, entry, engine) as log:
+            given = (log, schema, split, entry, lookups, fingerprint)
+            return _encode(*given, engine or Here(), earlier)
     except OSError:
         if entry.is_dir():  # a second process was quicker
             return load_click_log(entry)
@@ -164,7 +166,32 @@ def encode_click_log(
     """
     check_settings(schema, sources, policies, split)
     fingerprint = source_fingerprint(schema, sources)
-    return _encode(schema, sources, policies, split, folder, lookups, fingerprint, Here())
+    with _source_of(schema, sources, policies, split, folder) as log:
+        return _encode(log, schema, split, folder, lookups, fingerprint, Here())
+
+
+@contextmanager
+def _source_of(
+    schema: Schema,
+    sources: Sources,
+    policies: Policies,
+    split: SplitConfig,
+    folder: Path,
+    engine: ClickEngine | None = None,
+) -> Iterator[ClickSource]:
+    """Lend the rows of a log that is encoded into `folder`, with their windows."""
+    source = ClickSource(open_table(sources.interactions, "interactions"), schema, policies, split)
+    if not schema.relation_features:
+        yield source
+        return
+    if engine is not None:
+        raise ConfigError(
+            "windows over other rows are not computed in pieces of a log: prepare on this machine"
+        )
+    with staged_folder(folder.parent, f"{folder.name}-windows") as place:
+        windows = LogWindows.read(schema, sources, policies, source, place)
+        source.complete, source.drops = windows.beside, windows.drops
+        yield source
 
 
 class ClickEngine(Protocol):
@@ -226,36 +253,6 @@ def _opened(folder: Path) -> ClickLog:
 
 
 def _encode(
-    schema: Schema,
-    sources: Sources,
-    policies: Policies,
-    split: SplitConfig,
-    folder: Path,
-    lookups: int | None,
-    fingerprint: str,
-    engine: ClickEngine,
-    earlier: FeatureEncoder | None = None,
-) -> ClickLog:
-    source = ClickSource(open_table(sources.interactions, "interactions"), schema, policies, split)
-    if schema.relation_features and not isinstance(engine, Here):
-        raise ConfigError(
-            "windows over other rows are not computed in pieces of a log: prepare on this machine"
-        )
-    with staged_folder(folder.parent, f"{folder.name}-windows") as place:
-        _with_windows(source, schema, sources, policies, place)
-        return _encode_rows(source, schema, split, folder, lookups, fingerprint, engine, earlier)
-
-
-def _with_windows(
-    source: ClickSource, schema: Schema, sources: Sources, policies: Policies, folder: Path
-) -> None:
-    """Have the source compute windows, where the schema has some."""
-    if schema.relation_features:
-        windows = LogWindows.read(schema, sources, policies, source, folder)
-        source.complete, source.drops = windows.beside, windows.drops
-
-
-def _encode_rows(
     source: ClickSource,
     schema: Schema,
     split: SplitConfig,
@@ -263,7 +260,7 @@ def _encode_rows(
     lookups: int | None,
     fingerprint: str,
     engine: ClickEngine,
-    earlier: FeatureEncoder | None,
+    earlier: FeatureEncoder | None = None,
 ) -> ClickLog:
     found = engine.survey(source, schema, split, lookups)
     if earlier is not None:

@@ -418,7 +418,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     encode = click_log._encode
 
     def _counted(*args: Any) -> ClickLog:
-        made.append(args[4])
+        made.append(args[3])
         return encode(*args)
 
     monkeypatch.setattr(click_log, "_encode", _counted)
