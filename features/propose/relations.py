@@ -20,13 +20,12 @@ from recsys.features.propose.roles import (
 from recsys.features.propose.roles import Key as SideKey
 from recsys.features.propose.time_columns import time_columns
 from recsys.features.propose.time_texts import TimeGuess
-from recsys.features.propose.window_probe import TRIED, Tried, windows_that_pay
+from recsys.features.propose.window_probe import USUAL, Tried, pairs_that_pay
 from recsys.features.propose.yaml_text import flow
 from recsys.features.relations.facts import Key
 from recsys.features.tables.id_forms import IdForm
 
 _KEY: dict[str, Key] = {"users": "user", "items": "item"}
-_ALL = "their number in 7 or 30 days, or the time since the latest"
 
 
 def relation_lines(draft: Draft, *, has_time: bool) -> list[str]:
@@ -45,14 +44,7 @@ def relation_lines(draft: Draft, *, has_time: bool) -> list[str]:
             draft.roles.unused.remove(table)
             continue
         draft.roles.unused.remove(table)
-        paying = windows_that_pay(draft, table, _columns(keys), clocks[0], _forms(draft))
-        if paying is not None and not paying:
-            draft.unsure.append(
-                f"{table.given} is not used: it has many rows for each of {' and '.join(keys)}, "
-                f"and no window ({_ALL}) makes the log loss of held-out rows clearly less; see "
-                "kind: window for sums, means, shares and other spans"
-            )
-            continue
+        paying = pairs_that_pay(draft, table, _columns(keys), clocks[0], _forms(draft))
         lines.append(_declared(draft, table, keys, clocks[0], paying))
     return lines
 
@@ -120,7 +112,7 @@ def _declared(
     table: TableProfile,
     keys: dict[str, str],
     clock: tuple[str, TimeGuess],
-    paying: Sequence[Gained[Tried]] | None,
+    paying: Sequence[Gained[Tried]],
 ) -> str:
     """Add the features of one relation and the policies that it needs; return its line."""
     taken = {LOG, *draft.relations, *(side_name(key) for _, key in draft.roles.sides)}
@@ -138,21 +130,21 @@ def _declared(
     column, guess = clock
     draft.check_clock(table.columns[column], guess, table.given)
     added = []
-    if paying is None:
-        usual = [Gained(one, 0.0, 0.0) for side in keys.values() for one in TRIED[_KEY[side]]]
-    else:
+    usual = [(one, "") for side in keys.values() for one in USUAL[_KEY[side]]]
+    if paying:
         draft.features += [
-            "# Windows of rows in another table. A model of the rates of user and item has less",
-            "# log loss with each of these, on rows held out:",
+            "# Windows of the rows of user and item together in another table. A model of the",
+            "# rates of both has less log loss with each of these, on rows held out:",
         ]
-    for gained in usual if paying is None else paying:
-        one = gained.what
+    pairs = [
+        (one.what, f"   # {one.loss_before:.4f}, with it {one.loss_after:.4f}") for one in paying
+    ]
+    for one, comment in [*pairs, *usual]:
         feature = f"{stem}_{one.by}_{one.title}"
         while feature in draft.names:
             feature = f"more_{feature}"
         spec = {"name": feature, "kind": "window", "of": name, "by": one.by, **one.options}
-        losses = f"   # {gained.loss_before:.4f}, with it {gained.loss_after:.4f}"
-        draft.features.append(f"- {flow(spec)}{'' if paying is None else losses}")
+        draft.features.append(f"- {flow(spec)}{comment}")
         draft.names.add(feature)
         draft.active[LOG] += 1
         added.append(feature)

@@ -3,13 +3,12 @@
 The shop is made by its generator: events and orders as CSV with ISO dates, products and customers
 beside them. A row is a view; its label says whether the same product goes into the cart next. The
 configuration is the one that `recsys init` writes: of all tables but the orders (`without`), and of
-the orders, too (`proposed`: the windows that make its small model better). `counts` has orders of 7
-and 30 days and the time since the latest in their place, of user and of item; `chosen` has these
-and windows over pairs: what the user ordered of the item, how often the user viewed it, and with
-which outcome. The model is a perceptron, so that all runs take
-minutes. All are trained with the same seeds on the same rows, the last tenth by time is the test
-part; intervals are of 1,000 resamples of the test rows, with the differences averaged over the
-seeds.
+the orders, too (`proposed`). `counts` has of its windows those of user and of item: orders of 7 and
+30 days and the time since the latest; `chosen` has these and others over pairs: what the user
+ordered of the item, how often the user viewed it, and with which outcome. The model is a
+perceptron, so that all runs take minutes. All are trained with the same seeds on the same rows, the
+last tenth by time is the test part; intervals are of 1,000 resamples of the test rows, with the
+differences averaged over the seeds.
 
     --set seeds=1            fewer seeds (default 3)
     --set training.epochs=4  any key of the configuration, for all ways
