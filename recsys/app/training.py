@@ -175,7 +175,7 @@ def launch_workers(plan: Planned, workers: int, *, quiet: bool) -> tuple[Path, i
         )
     check_shards(config.embedding, workers)
     run_dir = new_run_dir(config) if plan.resume is None else brought(plan.resume)
-    arguments = ("--json",) if quiet else ()
-    arguments += () if plan.report else ("--no-report",)
+    given = {"--json": quiet, "--no-report": not plan.report}
+    arguments = tuple(option for option, is_given in given.items() if is_given)
     with printed(quiet=False):
         return run_dir, launch(run_dir, workers, arguments)

@@ -15,7 +15,7 @@ the least and the largest of the seeds. `cpu`: seconds of a training. `rows`: th
 table's rows that a `warm` training changed, `bytes`: the size of its delta, of that of the model.
 
     --set days=5             fewer days
-    --set training.epochs=3  keys of the warm trainings
+    --set training.epochs=3  keys of the warm trainings; of the section embedding, of all
 """
 
 import os
@@ -168,6 +168,7 @@ def of_seed(folder: Path, seed: int, days: int, benchmark: Benchmark) -> list[di
         base = base.with_(dict(map(typed_override, (*SMALL_MODEL, *SMALL_TRAINING))))
     keys = dict(map(typed_override, benchmark.overrides))
     keys.pop("days", None)
+    base = base.with_({key: one for key, one in keys.items() if key.startswith("embedding.")})
     anew = base.with_({"training.epochs": benchmark.sized(EPOCHS_ANEW, EPOCHS_ANEW, 1)})
     warm = base.with_({"training.epochs": EPOCHS_WARM, **keys})
     never, _ = trained(shop.config(FIRST, 0, anew))
