@@ -142,6 +142,7 @@ def launch_workers(
     config: ExperimentConfig, resume: Path | None, workers: int, *, quiet: bool
 ) -> tuple[Path, int]:
     """Start `workers` ranks of a run on this machine; return its folder and the exit code."""
+    from recsys.embeddings.memory import fits_one_process, free_memory_bytes
     from recsys.embeddings.sharded import check_shards
     from recsys.training.engine.launch import launch
 
@@ -156,4 +157,7 @@ def launch_workers(
     run_dir = resume or new_run_dir(config)
     arguments = ("--json",) if quiet else ()
     with printed(quiet=False):
+        said = fits_one_process(config.embedding, free_memory_bytes())
+        if said and not quiet:
+            LOG.info(said)
         return run_dir, launch(run_dir, workers, arguments)
