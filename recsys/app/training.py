@@ -162,6 +162,7 @@ def train_in_workers(plan: Planned, workers: int, *, quiet: bool) -> Run:
 
 def launch_workers(plan: Planned, workers: int, *, quiet: bool) -> tuple[Path, int]:
     """Start `workers` ranks of a run on this machine; return its folder and the exit code."""
+    from recsys.embeddings.memory import fits_one_process, free_memory_bytes
     from recsys.embeddings.sharded import check_shards
     from recsys.training.engine.launch import launch
 
@@ -178,4 +179,7 @@ def launch_workers(plan: Planned, workers: int, *, quiet: bool) -> tuple[Path, i
     given = {"--json": quiet, "--no-report": not plan.report}
     arguments = tuple(option for option, is_given in given.items() if is_given)
     with printed(quiet=False):
+        said = fits_one_process(config.embedding, free_memory_bytes())
+        if said and not quiet:
+            LOG.info(said)
         return run_dir, launch(run_dir, workers, arguments)

@@ -103,6 +103,22 @@ def check_memory(
     )
 
 
+def fits_one_process(config: TableConfig, free_bytes: int | None) -> str:
+    """Return a sentence for who shares out a table that one process holds with ease, or "".
+
+    Args:
+        config: the table.
+        free_bytes: memory that is free on this machine; None: not known.
+    """
+    if free_bytes is None or 4 * config.memory_bytes > free_bytes:
+        return ""
+    return (
+        f"the table needs {config.memory_bytes / _MIB:,.1f} MiB, which one process has: without "
+        "--workers training takes less CPU time, and was faster where it was measured "
+        "(docs/several-machines.md)"
+    )
+
+
 def free_memory_bytes(root: Path = Path("/")) -> int | None:
     """Return the memory that this process could still take, None where the system does not say.
 

@@ -12,7 +12,13 @@ from torch import Tensor
 from recsys.core.errors import ConfigError
 from recsys.data.batch import FeatureLayout
 from recsys.embeddings.diagnostics import Diagnosis, FeatureDiagnosis, FeatureValues, diagnose
-from recsys.embeddings.memory import check_disk, check_memory, costs, free_memory_bytes
+from recsys.embeddings.memory import (
+    check_disk,
+    check_memory,
+    costs,
+    fits_one_process,
+    free_memory_bytes,
+)
 from recsys.embeddings.plan import EmbeddingPlan, Group
 from recsys.embeddings.table import GroupConfig, TableConfig
 from recsys.metrics.representation import rankme
@@ -294,3 +300,12 @@ def test_checkpoints_that_do_not_fit_on_the_disk_are_refused(
     with pytest.raises(ConfigError, match=r"three checkpoints .* take 381 MiB, 378 MiB are free"):
         check_disk(bigger, tmp_path, copies=1)
     check_disk(bigger, tmp_path)
+
+
+def test_who_shares_out_a_table_that_one_process_holds_with_ease_is_told() -> None:
+    """A million rows of 16 floats, and one of row-wise Adagrad: 68,000,000 bytes."""
+    table = TableConfig(num_rows=1_000_000, dim=16, optimizer="row_wise_adagrad")
+    said = fits_one_process(table, 4 * 68_000_000)
+    assert said.startswith("the table needs 64.8 MiB, which one process has: without --workers")
+    assert fits_one_process(table, 4 * 68_000_000 - 1) == ""
+    assert fits_one_process(table, None) == ""

@@ -137,6 +137,7 @@ def test_a_run_survives_whatever_is_killed_and_ends_on_two_machines(
     os.kill(ranks[1], signal.SIGKILL)
     output, _ = launcher.communicate(timeout=DEADLINE)
     assert launcher.returncode == 137, output
+    assert "which one process has: without --workers training takes less CPU time" in output
     checkpoints = Checkpoints.of_run(run_dir)
     stands = checkpoints.steps()[-1]
     again = f"recsys train --resume {run_dir} --workers 2"
