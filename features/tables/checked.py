@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from recsys.core.errors import ConfigError, DataError
+from recsys.core.errors import DataError
 from recsys.core.order import stable_order
 from recsys.features.relations.columns import with_relations
 from recsys.features.relations.facts import Key
@@ -30,7 +30,8 @@ from recsys.features.tables.attributes import (
 from recsys.features.tables.ids import Ids, settle_ids
 from recsys.features.tables.ledger import Drop
 from recsys.features.tables.log import Log, read_log, take_rows
-from recsys.features.tables.reading import TableFiles, fingerprint, open_table
+from recsys.features.tables.opening import open_tables
+from recsys.features.tables.reading import TableFiles, fingerprint
 from recsys.features.tables.sources import KEEP, Policies, Sources
 from recsys.features.tables.times import latest_seconds
 from recsys.features.tables.undone import NEVER, taken_back, undoing_drops, undone_drop
@@ -136,7 +137,7 @@ def read_tables(
         DataError: a table is not as declared; file, column, rows and remedy are named.
         ConfigError: tables and sources do not go together.
     """
-    files, latest = _open(schema, sources, is_piece=is_piece), latest_seconds(policies, now)
+    files, latest = open_tables(schema, sources, is_piece=is_piece), latest_seconds(policies, now)
     how: dict[str, Any] = {"latest": latest, "trained": trained}
     log, drops = read_log(files["interactions"], schema, policies, split_column=split_column, **how)
     others = _read_others(schema, files, policies, trained=trained)
@@ -217,32 +218,7 @@ def source_fingerprint(schema: Schema, sources: Sources) -> str:
         NotFoundError: a path does not exist, or a glob matches nothing.
         ConfigError: tables and sources do not go together.
     """
-    return fingerprint(_open(schema, sources).values())
-
-
-def _open(schema: Schema, sources: Sources, *, is_piece: bool = False) -> dict[str, TableFiles]:
-    paths: dict[str, Any] = {"interactions": sources.interactions}
-    main = {"items": schema.items, "users": schema.users}
-    declared = {**main, **schema.others, **schema.relations}
-    given = {"items": sources.items, "users": sources.users, **sources.others}
-    for name in dict.fromkeys([*declared, *given]):
-        table, path = declared.get(name), given.get(name)
-        if table is not None and path is None:
-            below = "relations." if name in schema.relations else ""
-            where = "data.others" if below else "data"
-            raise ConfigError(
-                f"schema.{below}{name} is declared, but {where} has no path for '{name}'"
-            )
-        if table is None and path is not None:
-            raise ConfigError(
-                f"data has a path for '{name}', but the schema declares no such table"
-            )
-        if path is not None:
-            paths[name] = path
-    opened = {name: open_table(path, name) for name, path in paths.items()}
-    for one in opened.values():
-        one.is_piece = is_piece
-    return opened
+    return fingerprint(open_tables(schema, sources).values())
 
 
 def _read_others(

@@ -370,8 +370,7 @@ class Model:
             return [(shard.read(), called or shard.origin) for shard in shards.parts]
         if history is not None or user_table is not None:
             raise ConfigError(
-                "requests hold each user's history and attributes themselves: leave history and "
-                "user_table out"
+                "requests hold history and attributes themselves: leave history and user_table out"
             )
         if isinstance(requests, str | Path):
             asked = shards_of_requests(scorer, str(requests)).parts
@@ -380,9 +379,7 @@ class Model:
             parts = [(to_arrow(requests, REQUESTS), RequestOrigin(REQUESTS))]
         key, form = scorer.schema.user_key, scorer.schema.ids.users
         parts = [(written_column(table, key, form), one) for table, one in parts]
-        if users is None:
-            return parts
-        return [(of_users(table, users, key), one) for table, one in parts]
+        return parts if users is None else [(of_users(t, users, key), one) for t, one in parts]
 
     def _written(self, users: Sequence[Any] | None) -> Sequence[Any] | None:
         """Return ids of users as the schema writes them."""

@@ -60,9 +60,8 @@ def promote(
     or rows. It is promoted if it is better by `margin` or more and the 95 % interval of the paired
     difference is above zero. With a margin below zero, for models that are renewed every day, it
     is promoted if the whole interval is above the margin: it is surely not worse by more than
-    that. Where nobody holds the alias, it is promoted at once. A version that
-    was trained on all rows has no test figures: the model that chose its settings is compared in
-    its place.
+    that. Where nobody holds the alias, it is promoted at once. A version that was trained on all
+    rows has no test figures: the model that chose its settings is compared in its place.
 
     Args:
         name: registered model.

@@ -102,14 +102,8 @@ def score_model(
         if requests is None and "interactions" not in paths:
             raise ConfigError("score: give an interaction log or requests, one of the two")
         if read_description(Bundle.open(folder)).gives_rows:
-            asked = lists is not None and not lists.are_default
-            if requests is None or asked or "block" in paths or since is not None:
-                raise ConfigError(
-                    "the model is a ranker: give the rows to score as requests; k, filter_seen, "
-                    "probability, approximate, cut, rows_per_part, where, exclude, allow, block "
-                    "and since are for lists of retrieval models"
-                )
-            del paths["requests"]
+            _refuse_lists(paths, lists, since)
+            requests = paths.pop("requests")
             scorer = RowScorer.open(folder, paths, settings)
             team = team_of(workers, folder, None, paths, settings)
             found = score_rows(scorer, requests, output, listener=listener, team=team)
@@ -130,6 +124,19 @@ def score_model(
             how: dict[str, Any] = {"listener": listener, "team": team, "since": earlier}
             written = score_to_parquet(whole, shards, output, filters=filters, **how)
         return written.facts()
+
+
+def _refuse_lists(
+    paths: Mapping[str, str], lists: ListOptions | None, since: str | Path | None
+) -> None:
+    """Refuse what is of lists where a ranker is asked."""
+    asked = lists is not None and not lists.are_default
+    if "requests" not in paths or asked or "block" in paths or since is not None:
+        raise ConfigError(
+            "the model is a ranker: give the rows to score as requests; k, filter_seen, "
+            "probability, approximate, cut, rows_per_part, where, exclude, allow, block "
+            "and since are for lists of retrieval models"
+        )
 
 
 @contextmanager
