@@ -217,6 +217,11 @@ class ByPieces:
 
 
 def _check(schema: Schema) -> None:
+    for window in schema.relation_features:
+        raise ConfigError(
+            f"feature '{window.name}' is of all rows before each, which workers that read pieces "
+            "of the log do not see: leave it out, or encode in one process"
+        )
     has_time = schema.interactions.time is not None
     for feature in schema.label_features:
         if not feature.folds_of(has_time=has_time):

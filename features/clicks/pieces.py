@@ -14,10 +14,10 @@ from typing import Any
 from uuid import uuid4
 
 import pyarrow as pa
-import torch
 
 from recsys.core import errors
 from recsys.core.errors import ConfigError, DataError, NotFoundError, Row, UserError
+from recsys.core.imports import on_first_use
 from recsys.features.clicks.first_look import Asked, look_at
 from recsys.features.clicks.memory import ClickMemory
 from recsys.features.clicks.rows import ClickSource
@@ -28,6 +28,9 @@ from recsys.features.schema import Schema
 from recsys.features.tables.ledger import Ledger
 from recsys.features.tables.piecewise import told_of
 from recsys.features.tables.reading import Piece
+
+with on_first_use():
+    import torch
 
 NUMBER = "id"
 """The column of batches that names pieces, by their place in `Pieces.pieces`."""

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 
 from recsys.core.distinct import distinct
 from recsys.core.errors import DataError
+from recsys.core.imports import on_first_use
 from recsys.data.batch import RankingBatch
 from recsys.features.clicks.memory import ClickMemory
 from recsys.features.clicks.rows import ClickSource, PartOrder
@@ -20,6 +20,9 @@ from recsys.features.clicks.survey import Survey, decided
 from recsys.features.encoding.crosses import Crosses
 from recsys.features.tables.ledger import Ledger
 from recsys.features.tables.rows import Rows
+
+with on_first_use():
+    import torch
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def group_rows(path: Path) -> list[int]:
         DataError: the file cannot be read.
     """
     try:
-        with pq.ParquetFile(path) as opened:
+        with opened_parquet(path) as opened:
             facts = opened.metadata
             return [facts.row_group(number).num_rows for number in range(facts.num_row_groups)]
     except (pa.ArrowException, OSError) as error:

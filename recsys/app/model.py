@@ -125,8 +125,8 @@ class Model:
             users: whom to recommend for, by id, in order; None: all of `history` or `requests`.
             history: an interaction log with the columns of that of the training; None: that log.
             user_table: the users' attributes, where the model reads any.
-            requests: in place of `history`: a row a user, with the user key, `history` (a list
-                of item ids, oldest first) and whatever context the model reads.
+            requests: in place of `history`: a row a user, with the user key, `history` (item ids,
+                oldest first) and whatever context the model reads.
             k: longest list; None: as the model says (the key `k` of a pipeline), else 20.
             filter_seen: leave out items the user has interacted with; None: as in the evaluation.
             probability: add the probability that the user interacts with the item.
@@ -137,8 +137,7 @@ class Model:
             block: a table of users and items that they are not to be shown.
             cut: end lists where relevance does; None: where the model knows that (`relevance`).
 
-        Returns:
-            Columns: user key, item key, `rank` from 1, `score`, perhaps `probability`.
+        Returns columns user key, item key, `rank` from 1, `score`, perhaps `probability`.
 
         Raises:
             ConfigError: the model is a ranker, arguments do not go together, or `where` is wrong.

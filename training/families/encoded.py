@@ -9,14 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.core.errors import ConfigError
+from recsys.core.imports import on_first_use
 from recsys.features.clicks.log import ClickEngine
-from recsys.features.dataset.cache import entry_of, kept
-from recsys.features.dataset.dataset import prepare
 from recsys.features.dataset.split import PART_NAMES
 from recsys.features.encoding.encoder import FeatureEncoder
 from recsys.features.tables.checked import Tables
 from recsys.features.tables.ledger import Drop
 from recsys.training.config.experiment import ExperimentConfig, LearnedExperiment
+
+with on_first_use():
+    from recsys.features.dataset.cache import entry_of, kept
+    from recsys.features.dataset.dataset import prepare
 
 C = TypeVar("C", bound=ExperimentConfig)
 

@@ -25,7 +25,7 @@ def need_spark() -> None:
         import pyspark  # noqa: F401
     except ImportError:
         raise ConfigError(
-            "scoring on Spark needs pyspark, which is not installed: "
+            "Spark needs pyspark, which is not installed: "
             "pip install 'recsys-engine[spark]'"
         ) from None
 

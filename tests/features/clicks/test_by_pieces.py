@@ -309,6 +309,14 @@ def test_features_of_the_rows_before_are_refused_with_a_way_out(tmp_path: Path) 
         )
 
 
+def test_windows_are_refused_with_a_way_out() -> None:
+    window = {"name": "visits", "kind": "window", "of": "interactions", "by": "user"}
+    schema = schema_of({"user": "visitor", "item": "item", **TIMED}, {**window, "window": "7d"})
+    nothing: Any = None
+    with pytest.raises(ConfigError, match="'visits' is of all rows before each"):
+        ByPieces(Shuffled()).survey(nothing, schema, SHARES, None)
+
+
 class Elsewhere(Shuffled):
     """Workers that do not see the folder of the first process."""
 
