@@ -106,15 +106,7 @@ def score_model(
         if requests is not None and "interactions" in paths:
             raise ConfigError("score: give an interaction log or requests, one of the two")
         lists = lists or ListOptions()
-        recommender = Scorer.open(
-            folder,
-            k=lists.k,
-            filter_seen=lists.filter_seen,
-            probability=lists.probability,
-            exact=not lists.approximate,
-            cut=lists.cut,
-        )
-        recommender = recommender.with_settings(settings)
+        recommender = _opened(folder, lists).with_settings(settings)
         _check_settings(settings)
         given = {name: getattr(lists, name) for name in ("where", "exclude", "allow")}
         given |= {name: tables.get(name) for name in ("items", "block") if paths.pop(name, None)}
@@ -124,6 +116,17 @@ def score_model(
             shards = _shards(whole, paths, lists.rows_per_part)
             found = score_to_parquet(whole, shards, output, filters=filters, listener=listener)
         return found.facts()
+
+
+def _opened(folder: Path, lists: ListOptions) -> Scorer:
+    return Scorer.open(
+        folder,
+        k=lists.k,
+        filter_seen=lists.filter_seen,
+        probability=lists.probability,
+        exact=not lists.approximate,
+        cut=lists.cut,
+    )
 
 
 def score_audience(

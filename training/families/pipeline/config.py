@@ -10,7 +10,6 @@ from recsys.core.errors import ConfigError
 from recsys.features.bundle.description import LIST_LENGTH
 from recsys.features.dataset.split import TEST, RetrievalSplitConfig
 from recsys.features.kinds.relation_feature import RelationFeature
-from recsys.features.kinds.window import WindowFeature
 from recsys.models.registry import MODELS
 from recsys.pipeline.config import PipelineConfig, Ranker, Source
 from recsys.training.config.experiment import ExperimentConfig
@@ -168,8 +167,8 @@ class PipelineExperiment(ExperimentConfig):
         rows_alone = {"table": "interactions", "kind": "numeric"}
         features += [{"name": name, **rows_alone} for name in columns]
         for window in schema.relation_features:  # computed before, as of each request
-            scaled = {"transform": window.transform} if isinstance(window, WindowFeature) else {}
-            features.append({"name": window.name, **rows_alone, **scaled})
+            own = {"name": window.name, "transform": window.scaled_by}
+            features.append({**own, **rows_alone})
         roles = schema.interactions
         rows: dict[str, Any] = {"user": roles.user, "item": roles.item, "label": {"column": LABEL}}
         if roles.time is not None:
