@@ -68,6 +68,11 @@ class RelationFeature(Feature):
         """Whether it is the same for all items: a feature of the query."""
         return KEYS_OF[self.owner] == ("user",)
 
+    @property
+    @abstractmethod
+    def scaled_by(self) -> str:
+        """How its number is scaled, as a numeric feature of a column would be."""
+
     @abstractmethod
     def number(self, facts: Facts, asked: Asked) -> NDArray[np.float64]:
         """Return it for N rows, NaN where null."""

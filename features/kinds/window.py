@@ -143,6 +143,11 @@ class WindowFeature(RelationFeature):
         """As declared."""
         return self.where
 
+    @property
+    def scaled_by(self) -> str:
+        """As declared."""
+        return self.transform
+
     def number(self, facts: Facts, asked: Asked) -> NDArray[np.float64]:
         """Return it for N rows."""
         owner, time = facts.owners(self.by, asked), asked.time

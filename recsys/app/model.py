@@ -150,8 +150,7 @@ class Model:
         key, users = self._scorer.schema.user_key, self._written(users)
         given = {"where": where, "exclude": exclude, "allow": allow, "items": items, "block": block}
         parts = []
-        asked = self._with_relations(history) if requests is None else self._scorer
-        with filtered(asked, given, self._filters) as (scorer, filters):
+        with filtered(self._asking(history, requests), given, self._filters) as (scorer, filters):
             for table, origin in self._asked(users, history, user_table, requests):
                 encoded = scorer.encode(table, origin)
                 warn_of_unknown(encoded, origin)
@@ -384,10 +383,11 @@ class Model:
         """Return ids of users as the schema writes them."""
         return None if users is None else written_ids(users, self._scorer.schema.ids.users, "users")
 
-    def _with_relations(self, history: Any) -> Scorer:
-        """Return the scorer with what windows of candidates are computed of."""
+    def _asking(self, history: Any, requests: Any) -> Scorer:
+        """Return the scorer; of a log, with what windows of candidates are computed of."""
+        own = self._scorer
         with lent({"history": history}) as paths:
-            return with_relations(self._scorer, self._sources(paths))
+            return own if requests is not None else with_relations(own, self._sources(paths))
 
     def _sources(self, paths: Mapping[str, str]) -> Sources:
         """Return the log and the tables beside it: those given, else those of the training."""

@@ -217,6 +217,17 @@ def _sendable(lists: ListOptions, item_key: str) -> ListOptions:
     return replace(lists, **{name: plain(getattr(lists, name), name) for name in _FILTERS})
 
 
+def _opened(folder: Path, lists: ListOptions) -> Scorer:
+    return Scorer.open(
+        folder,
+        k=lists.k,
+        filter_seen=lists.filter_seen,
+        probability=lists.probability,
+        exact=not lists.approximate,
+        cut=lists.cut,
+    )
+
+
 def score_audience(
     folder: Path,
     output: Path,

@@ -168,8 +168,8 @@ class PipelineExperiment(ExperimentConfig):
         rows_alone = {"table": "interactions", "kind": "numeric"}
         features += [{"name": name, **rows_alone} for name in columns]
         for window in schema.relation_features:  # computed before, as of each request
-            kept = window.model_dump(mode="json", include={"name", "transform"})
-            features.append({**rows_alone, **kept})
+            own = {"name": window.name, "transform": window.scaled_by}
+            features.append({**own, **rows_alone})
         roles = schema.interactions
         rows: dict[str, Any] = {"user": roles.user, "item": roles.item, "label": {"column": LABEL}}
         if roles.time is not None:
