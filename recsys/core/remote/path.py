@@ -214,8 +214,8 @@ class RemotePath(PosixPath):
             return self.source()
         named = how.get("encoding")
         encoding = "utf-8" if named in (None, "locale") else named
-        more = {name: how.get(name) for name in ("errors", "newline")}
-        return io.TextIOWrapper(io.BytesIO(self.read_bytes()), encoding, **more)
+        data = io.BytesIO(self.read_bytes())
+        return io.TextIOWrapper(data, encoding, how.get("errors"), how.get("newline"))
 
     def read_bytes(self) -> bytes:
         """Return the content."""
