@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, field_validator
 
+from recsys.core.remote.path import is_remote
 from recsys.core.strict import StrictModel
 from recsys.embeddings.table import TableConfig
 from recsys.features.dataset.split import SplitConfig
@@ -49,6 +50,16 @@ class ExperimentConfig(StrictModel):
     read."""
     tune: dict[str, Any] = Field(default_factory=dict)
     """What `recsys tune` searches (`recsys.training.search.space`); empty: what suits the model."""
+
+    @field_validator("cache")
+    @classmethod
+    def _is_here(cls, given: str | None) -> str | None:
+        if given is not None and is_remote(given):
+            raise ValueError(
+                f"{given} is in a store, and encoded data are read from the disk as they are: "
+                "name a folder of this machine"
+            )
+        return given
 
     def settled(self, folder: Path) -> Self:
         """Return the experiment with what it names in other files, below `folder`, written out."""

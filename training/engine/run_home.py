@@ -80,6 +80,7 @@ def begin_at(address: RemotePath, config: str) -> Path:
     Raises:
         UserError: the store refuses it.
     """
+    address.check_bucket()
     folder = local_folder(address)
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(config)

@@ -19,7 +19,7 @@ from urllib.parse import unquote
 
 from recsys.core.errors import ConfigError
 from recsys.core.remote.faults import endpoint_of, fault, no_bucket
-from recsys.core.remote.stores import file_system
+from recsys.core.remote.stores import file_system, store_of
 
 T = TypeVar("T")
 _ADDRESS = re.compile(r"(?!models:|runs:)([a-z][a-z0-9+.-]+):/{1,3}(?=[^/])")
@@ -212,7 +212,10 @@ class RemotePath(PosixPath):
             raise io.UnsupportedOperation(f"{self}: an object is written at once")
         if "b" in mode:
             return self.source()
-        return io.TextIOWrapper(io.BytesIO(self.read_bytes()), how.get("encoding") or "utf-8")
+        named = how.get("encoding")
+        encoding = "utf-8" if named in (None, "locale") else named
+        data = io.BytesIO(self.read_bytes())
+        return io.TextIOWrapper(data, encoding, how.get("errors"), how.get("newline"))
 
     def read_bytes(self) -> bytes:
         """Return the content."""
@@ -235,9 +238,13 @@ class RemotePath(PosixPath):
     def check_bucket(self) -> None:
         """Refuse an address whose bucket is not there, before any work is done.
 
+        Buckets are made by people; a first folder, of stores without them, by whoever writes.
+
         Raises:
             NotFoundError: it is not.
         """
+        if store_of(self.scheme) is None:
+            return
         if len(self.within) > 1 and not RemotePath(*self.parts[:2]).exists():
             raise no_bucket(str(self))
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import io
+import shutil
 import subprocess
 import sys
 import time
@@ -233,8 +234,30 @@ def test_a_flipped_bit_in_a_bundle_is_named(run: RemotePath, elsewhere: Path) ->
         recsys.load("s3://shop/damaged")
 
 
+def test_what_has_to_be_on_this_machine(config: str, elsewhere: Path) -> None:
+    given = recsys.Config.open(config)
+    with pytest.raises(ConfigError, match="cache: s3://shop/cache is in a store"):
+        given.with_(cache="s3://shop/cache")
+    with pytest.raises(ConfigError, match=r"out: s3://shop/demo: the demo keeps a database there"):
+        recsys.demo("s3://shop/demo")
+    with pytest.raises(ConfigError, match=r"storage: s3://shop/t.db: a database cannot be there"):
+        recsys.tune(given, trials=1, storage="s3://shop/t.db")
+    with pytest.raises(ConfigError, match="dataset: s3://shop/ml-1m: the files of a public data"):
+        recsys.init("s3://shop/ml-1m", dataset="movielens-1m")
+
+
+def test_what_mlflow_has_of_a_run_is_noted_in_the_bucket(
+    run: RemotePath, elsewhere: Path, mlflow_template: Path
+) -> None:
+    uri = f"sqlite:///{shutil.copy(mlflow_template, elsewhere)}"
+    first, again = (recsys.sync(str(run), tracking_uri=uri) for _ in range(2))
+    assert first["sent"] > 0 == first["left"]
+    assert again == {"sent": 0, "left": 0}
+    assert not [*Path(".recsys_cache/runs/s3/shop/runs").iterdir()]
+
+
 def test_what_a_store_refuses_is_one_clear_error(
-    run: RemotePath, server: str, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+    run: RemotePath, config: str, server: str, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(NotFoundError, match=r"^s3://shop/raw/lok: it does not exist .did you mean"):
         recsys.init("s3://shop/raw/lok")
@@ -243,6 +266,9 @@ def test_what_a_store_refuses_is_one_clear_error(
         lambda: recsys.load("s3://shoop/runs/x"),
         lambda: recsys.score(str(run), "s3://shoop/scores", history=LOG, users=USERS),
         lambda: recsys.export(str(run), "s3://shoop/vectors", to="parquet"),
+        lambda: recsys.train(
+            recsys.Config.open(config).with_(output="s3://shoop/runs"), quiet=True
+        ),
     ):
         with pytest.raises(NotFoundError, match=r"^s3://shoop/.*: there is no bucket 'shoop'"):
             use()

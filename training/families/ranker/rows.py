@@ -21,7 +21,6 @@ from recsys.features.schema import Schema
 from recsys.features.tables.ledger import Drop
 from recsys.training.engine.ranks import World
 from recsys.training.engine.run_home import local_folder
-from recsys.training.families.loading import cache_folder
 from recsys.training.families.ranker.config import RankerExperiment
 from recsys.training.families.ranker.enough import check_clicks, check_rows
 
@@ -91,7 +90,7 @@ def _in_memory(
         data = prepare(*parts)
     else:
         with world.first_before_others():
-            data = cached(cache_folder(config.cache), lambda: prepare(*parts), *parts)
+            data = cached(Path(config.cache), lambda: prepare(*parts), *parts)
     check_rows(config, data.tables, data.part)
     return rows_of(config, continued(data, earlier))
 
@@ -137,7 +136,7 @@ def encoded_log_folder(config: RankerExperiment) -> Path:
     """Return where a streamed log is kept once it is encoded."""
     if config.cache is None:
         return local_folder(config.output) / "encoded"
-    return cache_folder(config.cache)
+    return Path(config.cache)
 
 
 def _streamed(
