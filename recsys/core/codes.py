@@ -33,6 +33,16 @@ def looked_up(values: NDArray[T], codes: NDArray[np.integer[Any]]) -> NDArray[T]
     return out
 
 
+def whole_runs(ordered: NDArray[np.integer[Any]]) -> Iterator[slice]:
+    """Yield slices of (N,) ascending codes, about a million rows each, that part no code's rows."""
+    start = 0
+    while start < len(ordered):
+        end = min(start + _AT_A_TIME, len(ordered))
+        end = int(np.searchsorted(ordered, ordered[end - 1], side="right"))
+        yield slice(start, end)
+        start = end
+
+
 def value_at_ranks(values: NDArray[np.int64], ranks: list[int]) -> list[int]:
     """Return the values (N,) that have these ranks, from 0, in ascending order."""
     low, high = int(values.min()), int(values.max())
