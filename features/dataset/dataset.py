@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from recsys.core.codes import counts_of
 from recsys.core.errors import ConfigError, DataError, Row
 from recsys.data.batch import FeatureBlock
 from recsys.features.dataset.histories import Histories
@@ -38,7 +39,6 @@ from recsys.features.tables.log import take_rows
 from recsys.features.tables.sources import Policies, Sources
 from recsys.features.tables.undone import NEVER
 
-_ROWS_AT_A_TIME = 1 << 20
 _NO_TIME = np.iinfo(np.int64).min
 
 
@@ -317,7 +317,8 @@ def fit_encoder(
     is_trained = part == TRAIN
     items, of_items = _counted(events.item_row, is_trained, tables.items.num_rows)
     users, of_users = _counted(events.user_row, is_trained, tables.users.num_rows)
-    rows = np.flatnonzero(is_trained)
+    needs_rows = events.context.num_columns > 0 or bool(schema.derived_features)
+    rows = np.flatnonzero(is_trained) if needs_rows else np.zeros(0, np.int64)
     fitted: dict[Side, pa.Table] = {
         "items": tables.items.take(pa.array(items)),
         "users": tables.users.take(pa.array(users)),
@@ -335,12 +336,9 @@ def fit_encoder(
 
 
 def _counted(
-    rows: NDArray[np.int32], chosen: NDArray[np.bool_], size: int
+    codes: NDArray[np.int32], chosen: NDArray[np.bool_], size: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the distinct rows (E,) below `size` that are chosen (E,), ascending, and how often."""
-    counts = np.zeros(size, np.int64)
-    for start in range(0, len(rows), _ROWS_AT_A_TIME):
-        part = slice(start, start + _ROWS_AT_A_TIME)
-        counts += np.bincount(rows[part][chosen[part]], minlength=size)
+    """Return the distinct codes (E,) below `size` of the chosen ones, ascending, and how often."""
+    counts = counts_of(codes, size, chosen)
     found = np.flatnonzero(counts)
     return found, counts[found]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.core.codes import whole_runs
 from recsys.core.distinct import distinct, is_among
 from recsys.core.imports import on_first_use
 from recsys.data.batch import FeatureBlock, History, Jagged
@@ -16,8 +16,6 @@ from recsys.features.dataset.histories import Histories
 from recsys.features.dataset.split import TEST, VALIDATION
 from recsys.features.schema import Schema
 from recsys.features.tables.checked import Events, Tables
-
-_ROWS_AT_A_TIME = 1 << 20
 
 with on_first_use():
     import torch
@@ -138,21 +136,11 @@ def new_pairs(
     worked on a few at a time, as pairs of all events would take more memory than the events.
     """
     found = [np.zeros(0, np.int64)]
-    for rows in _users_at_a_time(events.user_row):
+    for rows in whole_runs(events.user_row):
         pairs = events.user_row[rows] * np.int64(num_items) + events.item_row[rows]
         new = distinct(pairs[wanted[rows]])
         found.append(new if had is None else new[~is_among(new, pairs[had[rows]])])
     return np.concatenate(found)
-
-
-def _users_at_a_time(user_row: NDArray[np.int32]) -> Iterator[slice]:
-    """Yield slices of the events, about a million rows each, that part no user."""
-    start = 0
-    while start < len(user_row):
-        end = min(start + _ROWS_AT_A_TIME, len(user_row))
-        end = int(np.searchsorted(user_row, user_row[end - 1], side="right"))
-        yield slice(start, end)
-        start = end
 
 
 def relevant_items(data: Dataset, part: int, *, filter_seen: bool) -> Jagged:

@@ -20,6 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from recsys.core.codes import counts_of, value_at_ranks
 from recsys.core.errors import ConfigError, DataError
 from recsys.core.strict import StrictModel
 from recsys.features.encoding.hashing import hash_values, splitmix64
@@ -209,9 +210,7 @@ def assign(
     else:
         part = _by_time(config, time)
     is_one_time = config.kind == "time" and time.min() == time.max()
-    check_counts(
-        config, np.bincount(part, minlength=3), "all rows have the same time" if is_one_time else ""
-    )
+    check_counts(config, counts_of(part, 3), "all rows have the same time" if is_one_time else "")
     if config.trains_on_validation:
         part = np.where(part == VALIDATION, np.int8(TRAIN), part)
     return part
@@ -293,7 +292,7 @@ def _by_time(config: SplitConfig, time: NDArray[np.int64]) -> NDArray[np.int8]:
         shares = [1 - config.validation - config.test, 1 - config.test]
         shares = shares if config.test else shares[:1]
         ranks = [min(round(share * len(time)), len(time) - 1) for share in shares]
-        cuts = np.partition(time, ranks)[ranks].tolist()
+        cuts = value_at_ranks(time, ranks)
     part = np.zeros(len(time), np.int8)
     for cut in cuts:
         part += time >= cut

@@ -5,10 +5,12 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.core.distinct import distinct, distinct_counts, is_among
+from recsys.core.codes import whole_runs
+from recsys.core.distinct import distinct, distinct_codes, distinct_counts, is_among
+from recsys.features.dataset.dataset import are_had
 from recsys.features.propose.roles import names_a_rating
 from recsys.features.schema import Schema
-from recsys.features.tables.checked import Events
+from recsys.features.tables.checked import Events, Tables
 
 Codes = NDArray[np.int64]
 
@@ -75,6 +77,26 @@ def split_warnings(
     if held_out and not (parts == 1).any():
         found.append("no validation rows: training cannot determine when to stop")
     return found
+
+
+def pair_counts(
+    schema: Schema, tables: Tables, parts: NDArray[np.int8], asked: NDArray[np.bool_]
+) -> tuple[int, int, int]:
+    """Return how many distinct pairs of a user and an item there are, and how many rows repeat one.
+
+    The latter are held-out rows whose pair is in an earlier part: all, and of those `asked` (E,)
+    the ones whose pair says that the item was had. Users are worked on a few at a time.
+    """
+    events, num_items = tables.events, np.int64(tables.items.num_rows)
+    had = are_had(schema, events)
+    num_pairs = across = again = 0
+    for rows in whole_runs(events.user_row):
+        pairs = events.user_row[rows] * num_items + events.item_row[rows]
+        there, pair = distinct_codes(pairs)
+        num_pairs += len(there)
+        across += int(seen_earlier(pair, parts[rows], np.ones(len(pair), bool)).sum())
+        again += int((seen_earlier(pair, parts[rows], had[rows]) & asked[rows]).sum())
+    return num_pairs, across, again
 
 
 def seen_earlier(pair: Codes, parts: NDArray[np.int8], had: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -10,11 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.core.distinct import distinct_codes
-from recsys.features.dataset.dataset import are_had
 from recsys.features.propose.advice import LogFacts, Suggestion, new_users, suggestion
 from recsys.features.propose.columns import Column, ColumnFacts, looked_through
-from recsys.features.propose.doubts import context_warnings, seen_earlier, split_warnings
+from recsys.features.propose.doubts import context_warnings, pair_counts, split_warnings
 from recsys.features.propose.estimate import Estimate
 from recsys.features.propose.funnel import asked_rows, funnel_words
 from recsys.features.propose.labels import (
@@ -133,11 +131,8 @@ def inspect(
         session_lengths: (S,) rows of each session, where the log is cut.
     """
     events, columns = tables.events, _columns(schema, tables)
-    pairs = events.user_row.astype(np.int64) * tables.items.num_rows + events.item_row
-    pairs_there, pair = distinct_codes(pairs)
-    across = int(seen_earlier(pair, parts, np.ones(len(pair), bool)).sum())
     asked = asked_rows(events, parts)
-    again = int((seen_earlier(pair, parts, are_had(schema, events)) & asked).sum())
+    num_pairs, across, again = pair_counts(schema, tables, parts, asked)
     of_items = np.bincount(events.item_row, minlength=tables.items.num_rows)
     of_users = np.bincount(events.user_row, minlength=tables.users.num_rows)
     outcomes = _outcome_facts(schema, events, parts)
@@ -150,14 +145,14 @@ def inspect(
         rows={"interactions": len(events), "items": len(of_items), "users": len(of_users)},
         columns=tuple(one.facts for table in columns.values() for one in table),
         parts=found_parts,
-        repeated_events=len(pairs) - len(pairs_there),
+        repeated_events=len(events) - num_pairs,
         repeated_across_parts=across,
         users_without_events=int((of_users == 0).sum()),
         items_without_events=int((of_items == 0).sum()),
         drops=tables.drops,
         warnings=(
             *id_warnings(schema, tables),
-            *context_warnings(schema, events, codes, len(pairs_there)),
+            *context_warnings(schema, events, codes, num_pairs),
             *leak_warnings(schema, tables, parts),
             *split_warnings(schema, events, parts, again, int(asked.sum())),
             *repeat_warnings(found_repeats, len(events), len(of_items)),

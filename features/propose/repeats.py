@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from recsys.core.codes import whole_runs
 from recsys.core.distinct import distinct_codes, distinct_counts
 from recsys.core.order import narrowed
 from recsys.features.schema import Schema
@@ -115,16 +116,18 @@ def _exact_rows(schema: Schema, tables: Tables) -> int:
     events = tables.events
     roles = schema.interactions
     timed = roles.time is not None or roles.order is not None
-    pairs = events.user_row * np.int64(tables.items.num_rows) + events.item_row
-    if timed:  # rows of a user are in their order: equal ones have neighbours of the same time
-        pairs = _joined(pairs, events.time)
-    values, counts = distinct_counts(pairs)
-    several = values[counts > 1]
-    if not len(several):
-        return 0
-    at = np.minimum(np.searchsorted(several, pairs), len(several) - 1)
-    rows = np.flatnonzero(several[at] == pairs)
-    return _equal_rows(events, rows, at[rows])
+    found = 0
+    for some in whole_runs(events.user_row):  # equal rows are of one user
+        pairs = events.user_row[some] * np.int64(tables.items.num_rows) + events.item_row[some]
+        if timed:
+            pairs = _joined(pairs, events.time[some])
+        values, counts = distinct_counts(pairs)
+        several = values[counts > 1]
+        if len(several):
+            at = np.minimum(np.searchsorted(several, pairs), len(several) - 1)
+            rows = np.flatnonzero(several[at] == pairs)
+            found += _equal_rows(events, some.start + rows, at[rows])
+    return found
 
 
 def _joined(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:

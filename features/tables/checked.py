@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from recsys.core.codes import looked_up
 from recsys.core.errors import DataError
 from recsys.core.order import stable_order
 from recsys.features.relations.columns import with_relations
@@ -343,7 +344,7 @@ def _events(
 
     The columns of a log are most of what is in memory here: nobody else is to hold them.
     """
-    users = user_row[columns.pop("user")]
+    users = looked_up(user_row, columns.pop("user"))
     rows = columns.pop("rows")
     first, is_whole = int(rows[0]), int(rows[-1] - rows[0]) == len(rows) - 1
     if is_whole:  # so a row's number says itself
@@ -353,9 +354,7 @@ def _events(
     order = stable_order(users, columns["clock"])
     found: dict[str, Any] = {"user_row": users[order]}
     del users
-    codes = columns.pop("item")[order]
-    found["item_row"] = item_row[codes]
-    del codes
+    found["item_row"] = looked_up(item_row, columns.pop("item")[order])
     found["time"] = columns.pop("clock")[order]
     found["context"] = take_rows(columns.pop("context"), order)
     for name in tuple(columns):

@@ -9,6 +9,28 @@ from numpy.typing import DTypeLike, NDArray
 _FIRST = 1 << 16
 
 
+class GrowingRows:
+    """Ascending row numbers that grow by appending; while none is left out, they take no memory."""
+
+    def __init__(self) -> None:
+        self._size = 0
+        self._kept: GrowingArray | None = None
+
+    def append(self, part: NDArray[np.int64]) -> None:
+        """Add `part` (N,), N > 0, at the end."""
+        whole = self._kept is None and part[0] == self._size
+        if not (whole and part[-1] - part[0] == len(part) - 1):
+            if self._kept is None:
+                self._kept = GrowingArray(np.int64)
+                self._kept.append(np.arange(self._size))
+            self._kept.append(part)
+        self._size += len(part)
+
+    def values(self) -> NDArray[np.int64]:
+        """Return everything added."""
+        return np.arange(self._size) if self._kept is None else self._kept.values()
+
+
 class GrowingArray:
     """Doubles its space when full; pages of the space that is not yet used cost no memory.
 

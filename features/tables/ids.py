@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from recsys.core.codes import counts_of, looked_up
 from recsys.core.errors import DataError
 from recsys.features.tables.growing import GrowingArray
 from recsys.features.tables.id_faults import id_faults
@@ -25,6 +26,8 @@ from recsys.features.tables.sources import Policies, Rule
 _WHOLE = r"^(0|-?[1-9][0-9]*)$"
 _WHOLE_FLOAT = r"^-?[0-9]+(\.0*)?([eE]\+?[0-9]+)?$"
 _NUMBER = r"^-?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?$"
+_WAITING = 1 << 20
+"""Ids of batches that wait to be merged."""
 _CORRECT = "correct the source"
 _FLOAT_REMEDY = "a null made floats of the numbers: write them as integers"
 _FLOAT_OPTION = "integer to cast the whole ones"
@@ -57,7 +60,7 @@ class Ids:
 
     def used(self) -> pa.Array:
         """Return the distinct ids that a row has."""
-        seen = np.bincount(self.codes, minlength=len(self.distinct)) > 0
+        seen = counts_of(self.codes, len(self.distinct)) > 0
         return self.distinct.filter(pa.array(seen))
 
     def with_rows(self, codes: NDArray[np.int32], rows: NDArray[np.int64]) -> "Ids":
@@ -138,17 +141,28 @@ class IdCollector:
         self._column, self._form = column, form
         self._ledger = ledger
         self._codes = GrowingArray(np.int32)
+        self._merged: tuple[int, pa.Array] | None = None
         self._dictionaries: list[tuple[int, pa.Array]] = []
+        self._waiting = 0
 
     def add(self, ids: pa.DictionaryArray) -> None:
         """Add a batch of ids (N,), none of them null."""
         if len(ids):
             self._codes.append(np.asarray(ids.indices))
             self._dictionaries.append((len(ids), ids.dictionary))
+            self._waiting += len(ids.dictionary)
+            known = len(self._merged[1]) if self._merged else 0
+            if self._waiting > max(_WAITING, known):
+                self._merge()
 
-    def finish(self, rows: NDArray[np.int64]) -> Ids:
-        """Return everything added; rows (N,) are its row numbers."""
-        words = [dictionary for _, dictionary in self._dictionaries]
+    def _merge(self) -> None:
+        """Have one dictionary for all batches: those of each would be as large as the log.
+
+        Each doubling of the ids merges again, so an id is looked up a few times in all.
+        """
+        before = [] if self._merged is None else [self._merged]
+        each = [*before, *self._dictionaries]
+        words = [dictionary for _, dictionary in each]
         if any(_is_wide(part) for part in words):
             words = [part.cast(pa.uint64()) for part in words]
         elif not any(is_text(part.type) for part in words):
@@ -158,15 +172,21 @@ class IdCollector:
         merged = pa.concat_arrays(words).dictionary_encode()
         common, codes = np.asarray(merged.indices), self._codes.values()
         start = first = 0
-        for size, dictionary in self._dictionaries:  # batch by batch, in place
-            part = codes[start : start + size]
-            part[:] = common[first : first + len(dictionary)][part]
+        for size, dictionary in each:  # batch by batch, in place
+            if first or self._merged is None:  # those merged before keep their codes
+                part = codes[start : start + size]
+                part[:] = common[first : first + len(dictionary)][part]
             start, first = start + size, first + len(dictionary)
-        self._dictionaries = []
-        distinct = merged.dictionary
-        used = np.bincount(codes, minlength=len(distinct)) > 0
+        self._merged, self._dictionaries, self._waiting = (start, merged.dictionary), [], 0
+
+    def finish(self, rows: NDArray[np.int64]) -> Ids:
+        """Return everything added; rows (N,) are its row numbers."""
+        self._merge()
+        assert self._merged is not None, "merged just now"
+        distinct, codes = self._merged[1], self._codes.values()
+        used = counts_of(codes, len(distinct)) > 0
         if not used.all():  # ids of rows that left must not decide the type
-            codes = (np.cumsum(used) - 1).astype(np.int32)[codes]
+            codes = looked_up((np.cumsum(used) - 1).astype(np.int32), codes)
             distinct = distinct.filter(pa.array(used))
         untyped = self._form is None and self._ledger.files.is_untyped(self._column)
         return Ids(self._column, distinct, codes, rows, self._ledger, untyped)

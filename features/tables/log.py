@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from recsys.features.kinds.convert import join_batches
 from recsys.features.schema import Schema
-from recsys.features.tables.growing import GrowingArray
+from recsys.features.tables.growing import GrowingArray, GrowingRows
 from recsys.features.tables.ids import IdCollector, Ids
 from recsys.features.tables.ledger import Drop, Ledger, Mask
 from recsys.features.tables.reading import TableFiles
@@ -112,7 +112,7 @@ class _LogColumns:
             role: IdCollector(name, ledger, roles.id_forms.get(role))
             for role, name in roles.ids.items()
         }
-        self._rows = GrowingArray(np.int64)
+        self._rows = GrowingRows()
         numbers: dict[str, tuple[object, type]] = {
             "clock": (roles.time or roles.order, np.int64),
             "weight": (roles.weight or roles.events, np.float32),
@@ -140,6 +140,7 @@ class _LogColumns:
 
     def finish(self) -> Log:
         """Return all batches as one `Log`."""
+        pa.default_memory_pool().release_unused()  # what decoding a file took
         rows, files = self._rows.values(), self._ledger.files
         context = {
             name: join_batches(parts, files.paths[0], name, untyped=files.is_untyped(name))

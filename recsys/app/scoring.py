@@ -159,14 +159,7 @@ def lists_opened(
     Raises:
         UserError: what is asked for does not fit the model.
     """
-    scorer = Scorer.open(
-        folder,
-        k=lists.k,
-        filter_seen=lists.filter_seen,
-        probability=lists.probability,
-        exact=not lists.approximate,
-        cut=lists.cut,
-    ).with_settings(settings)
+    scorer = _opened(folder, lists).with_settings(settings)
     if log is not None:
         scorer = with_relations(scorer, _log_sources(log))
     given = {name: getattr(lists, name) for name in _FILTERS}

@@ -2,8 +2,9 @@
 
 The constants are of the built-in world (10,000 to 160,000 rows) and of Amazon Beauty (198,502 rows
 of 12,101 items) with what `recsys init` writes for them, baselines and report included, in one
-thread. Other sizes of models, other features and other machines take another time; the estimate is
-an order of magnitude, never a promise.
+thread; what many rows take, of drawn logs of 1 and 5 million rows. Other sizes of models, other
+features and other machines take another time; the estimate is an order of magnitude, never a
+promise.
 """
 
 from dataclasses import dataclass
@@ -18,10 +19,12 @@ from recsys.features.propose.estimate import Estimate
 from recsys.features.tables.checked import Tables
 from recsys.plain.linear import EaseConfig
 from recsys.training.config.experiment import ExperimentConfig, LearnedExperiment
+from recsys.training.families.plain.choose import BASELINES
 
 MACHINE = "AMD EPYC"
 EASE_CUBED_NS = 0.0134
 """Nanoseconds a cubed item, of solving for the weights of `ease`."""
+_COUNTING = ("popularity", "popularity_recent")
 _MIB, _KIB = 2**20, 2**10
 
 
@@ -31,17 +34,22 @@ class Rates:
 
     seconds: of any training. row_us: microseconds a row of the log, read, encoded and counted.
     epoch_row_us: microseconds a training row and epoch. asked_item_ns: nanoseconds a user of the
-    part that is evaluated on and an item, for all rankers that are compared. mib: of any training.
-    row_kib: a row of the log. ease_bytes: a squared item, where `ease` is fitted. off: the largest
-    factor between an estimate and a measured training.
+    part that is evaluated on and an item. alone: the share of `row_us` and `asked_item_ns` that is
+    not of the baselines of `auto`; None: not measured. mib: of any training. row_kib: a row of the
+    log up to `many_rows` of them; more_row_kib: each further one, as what evaluation takes grows no
+    more there. ease_bytes: a squared item, where `ease` is fitted. off: the largest factor between
+    an estimate and a measured training.
     """
 
     seconds: float
     row_us: float
     epoch_row_us: float = 0.0
     asked_item_ns: float = 0.0
+    alone: float | None = None
     mib: float = 0.0
     row_kib: float = 0.0
+    many_rows: int | None = None
+    more_row_kib: float = 0.0
     ease_bytes: float = 0.0
     off: float = 1.9
 
@@ -61,13 +69,29 @@ def estimate(
         epochs = config.training.epochs
         table = config.embedding.memory_bytes * (1 + int(config.training.average_epochs > 0))
     steps = int((part == TRAIN).sum()) * epochs
-    cpu = rates.seconds + (rates.row_us * rows + rates.epoch_row_us * steps) / 1e6
-    cpu += rates.asked_item_ns * _asked(config, tables, part) * items / 1e9
-    memory = rates.mib + (rates.row_kib * _KIB * rows + table) / _MIB
+    alone = 1.0 if rates.alone is None else rates.alone
+    compared = alone + (1 - alone) * _share_compared(config)
+    cpu = rates.seconds + (rates.row_us * compared * rows + rates.epoch_row_us * steps) / 1e6
+    cpu += rates.asked_item_ns * compared * _asked(config, tables, part) * items / 1e9
+    few = rows if rates.many_rows is None else min(rows, rates.many_rows)
+    row_bytes = (rates.row_kib * few + rates.more_row_kib * (rows - few)) * _KIB
+    memory = rates.mib + (row_bytes + table) / _MIB
     if rates.ease_bytes and _fits_ease(config, items):
         cpu += EASE_CUBED_NS * float(items) ** 3 / 1e9
         memory += rates.ease_bytes * float(items) ** 2 / _MIB
     return Estimate(memory, cpu, epochs, MACHINE, rates.off)
+
+
+def _share_compared(config: ExperimentConfig) -> float:
+    """Return the share of the baselines of `auto` that a model is compared with.
+
+    Those that only count take next to nothing.
+    """
+    evaluation: Any = config.evaluation
+    if "auto" in evaluation.baselines:
+        return 1.0
+    taking = set(BASELINES) - set(_COUNTING)
+    return min(1.0, len({*evaluation.baselines} - {*_COUNTING}) / len(taking))
 
 
 def _asked(config: ExperimentConfig, tables: Tables, part: NDArray[np.int8]) -> int:

@@ -37,6 +37,26 @@ def test_rows_epochs_items_and_the_table_add_up(config: ExperimentConfig) -> Non
     asked = estimate(replace(rates, asked_item_ns=1000), three, tables, part)
     assert asked is not None
     assert asked.cpu_seconds - found.cpu_seconds == pytest.approx(users * items / 1e6)
+    many = estimate(replace(rates, many_rows=rows - 100, more_row_kib=0.25), three, tables, part)
+    assert many is not None
+    assert found.memory_mib - many.memory_mib == pytest.approx(100 * 0.75 / 1024)
     assert "no promise" in found.line
     assert "for 3 epochs" in found.line
     assert estimate(None, three, tables, np.zeros(rows, np.int8)) is None
+
+
+def test_baselines_that_are_left_out_take_no_time(config: ExperimentConfig) -> None:
+    split = config.split
+    tables = read_tables(config.schema_, config.data, config.policies, split_column=split.column)
+    tables, part, _ = parted(config.schema_, tables, split)
+    rates = Rates(seconds=0, row_us=1000, mib=100, alone=0.2)
+
+    def seconds(*baselines: str) -> float:
+        evaluation = config.evaluation.model_copy(update={"baselines": baselines})
+        found = estimate(rates, config.model_copy(update={"evaluation": evaluation}), tables, part)
+        assert found is not None
+        return found.cpu_seconds / (len(part) / 1000)
+
+    assert seconds("auto") == pytest.approx(1)
+    assert seconds() == seconds("popularity") == pytest.approx(0.2)
+    assert seconds("popularity", "item_knn") == pytest.approx(0.2 + 0.8 / 4)

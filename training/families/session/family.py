@@ -31,7 +31,16 @@ with on_first_use():
     from recsys.training.reports.evaluation_table import evaluation_table
 
 _TITLE = "Session transformer"
-_RATES = Rates(seconds=3.6, row_us=35, epoch_row_us=25, asked_item_ns=100, mib=750, row_kib=4.2)
+_RATES = Rates(
+    seconds=3.6,
+    row_us=35,
+    epoch_row_us=25,
+    asked_item_ns=100,
+    mib=750,
+    row_kib=4.2,
+    many_rows=250_000,
+    more_row_kib=0.1,
+)
 
 
 def _inspect(config: SessionExperiment) -> Report:

@@ -25,12 +25,15 @@ with on_first_use():
 
 _TITLE = "Two-tower retrieval"
 _RATES = Rates(
-    seconds=3.6,
+    seconds=2.5,
     row_us=14,
     epoch_row_us=31,
     asked_item_ns=73,
-    mib=620,
-    row_kib=1.7,
+    alone=0.15,
+    mib=700,
+    row_kib=0.5,
+    many_rows=1_000_000,
+    more_row_kib=0.1,
     ease_bytes=7.5,
 )
 
