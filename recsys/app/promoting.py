@@ -58,10 +58,9 @@ def promote(
 
     With `if_better` the version is compared with the one that holds the alias, on the same queries
     or rows. It is promoted if it is better by `margin` or more and the 95 % interval of the paired
-    difference is above zero. With a margin below zero, for models that are renewed every day, it
-    is promoted if the whole interval is above the margin: it is surely not worse by more than
-    that. Where nobody holds the alias, it is promoted at once. A version that was trained on all
-    rows has no test figures: the model that chose its settings is compared in its place.
+    difference is above zero; with a margin below zero, if the interval is above the margin. Where
+    nobody holds the alias, it is promoted at once. In the place of a version that was trained on
+    all rows, the model that chose its settings is compared.
 
     Args:
         name: registered model.

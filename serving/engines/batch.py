@@ -55,10 +55,11 @@ def score_to_parquet(
     job = scorer.job() | {"requests": shards.fingerprint}
     job |= {"filters": dict(filters.job)} if filters.job else {}
     plan = Incremental.of(shards, job, scorer.schema.user_key, since)
-    shards, job = plan.shards, plan.job
+    shards, job = plan.shards, dict(plan.job)
     parts = {shard.name: partial(_answers, scorer, filters, shard) for shard in shards.parts}
     orders = {shard.name: shard.order for shard in shards.parts}
-    there = write_parts(output, job, parts, listener, team and Shared(team, orders))
+    shared = None if team is None else Shared(team, orders)
+    there = write_parts(output, job, parts, listener, shared)
     tally = Tally()
     for shard in shards.parts:
         tally.add(read_columns(output / shard.name, ["reason"]))

@@ -75,7 +75,8 @@ def score_rows(
     groups = _groups(scorer, files)
     parts = {name: partial(_scored, scorer, group) for name, group in groups.items()}
     orders = {name: partial(_order, group) for name, group in groups.items()}
-    there = write_parts(output, job, parts, listener, team and Shared(team, orders))
+    shared = None if team is None else Shared(team, orders)
+    there = write_parts(output, job, parts, listener, shared)
     total, rows = 0.0, 0
     for name in parts:
         column = read_columns(output / name, [PROBABILITY]).column(0)

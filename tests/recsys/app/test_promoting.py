@@ -169,7 +169,7 @@ def test_what_cannot_be_promoted_is_refused_before_the_alias_moves(store: str) -
     with pytest.raises(NotFoundError, match="there is no version '7'"):
         recsys.promote("shop", 7, if_better=METRIC)
     with pytest.raises(recsys.ArgumentError, match="'margin'"):
-        recsys.promote("shop", 1, if_better=METRIC, margin=-1.0)
+        recsys.promote("shop", 1, if_better=METRIC, margin=float("nan"))
     recsys.promote("shop", 1)
     with pytest.raises(ConfigError, match="metric 'auc' is none of lists"):
         recsys.promote("shop", 2, if_better="auc")
