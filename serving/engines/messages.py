@@ -5,7 +5,7 @@ The line says how many bytes of Arrow's stream format follow it, so one pipe car
 
 import json
 from collections.abc import Mapping
-from typing import Any, IO[bytes]
+from typing import IO, Any
 
 import pyarrow as pa
 
