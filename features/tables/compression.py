@@ -40,7 +40,8 @@ def _by_arrow(name: str, path: Path) -> pa.NativeFile:
 
 
 def _by_lzma(path: Path) -> pa.NativeFile:
-    return pa.input_stream(lzma.open(path.open("rb")))
+    # It closes what it opens itself; Arrow's file closes when nobody has it.
+    return pa.input_stream(lzma.open(path.source() if isinstance(path, RemotePath) else path))
 
 
 COMPRESSIONS: Mapping[str, Compression] = {

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import lzma
 import uuid
 from pathlib import Path
 from typing import Any, ClassVar
@@ -134,9 +135,10 @@ def test_csv_is_read_as_it_comes(tmp_path: Path) -> None:
     text = "user;item\n" + "".join(f"u{n};i{n % 7}\n" for n in range(1000))
     (root / "a.csv").write_text(text)
     (root / "b.csv.gz").write_bytes(gzip.compress(text.encode()))
+    (root / "c.csv.xz").write_bytes(lzma.compress(text.encode(), preset=0))
     files = open_table(str(root), "log")
     read = [batch.table for batch in files.batches(["user", "item"])]
-    assert pa.concat_tables(read).column("user").to_pylist() == [f"u{n}" for n in range(1000)] * 2
+    assert pa.concat_tables(read).column("user").to_pylist() == [f"u{n}" for n in range(1000)] * 3
     (root / "b.csv.gz").write_bytes(gzip.compress(text.encode())[:-9])
     with pytest.raises(DataError, match=r"memory://.*b\.csv\.gz: its gzip data are damaged"):
         list(open_table(str(root), "log").batches(["user"]))
