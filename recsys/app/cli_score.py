@@ -19,7 +19,7 @@ _ONE_OF_TWO = "give --input or --interactions, one of the two"
 _FILTERS = ("where", "exclude", "allow", "block")
 
 
-class Workers(click.ParamType):
+class Workers(click.ParamType[Any]):
     """A number of processes, or `auto`."""
 
     name = "workers"

@@ -104,10 +104,22 @@ def score_to_parquet(
     job = scorer.job() | {"requests": shards.fingerprint}
     job |= {"filters": dict(filters.job)} if filters.job else {}
     plan = Incremental.of(shards, job, scorer.schema.user_key, since)
-    shards, job = plan.shards, plan.job
+    shards = plan.shards
     parts = {shard.name: partial(_answers, scorer, filters, shard) for shard in shards.parts}
     orders = {shard.name: shard.order for shard in shards.parts}
-    there = write_parts(output, job, parts, listener, team and Shared(team, orders))
+    helping = None if team is None else Shared(team, orders)
+    there = write_parts(output, plan.job, parts, listener, helping)
+    summary = _summed(scorer, filters, plan, output, there)
+    plan.finish(output)
+    mark_done(output, summary.facts())
+    return summary
+
+
+def _summed(
+    scorer: Scorer, filters: Filters, plan: Incremental, output: Path, there: int
+) -> Summary:
+    """Return what the parts in `output` hold, of which `there` were there before."""
+    shards = plan.shards
     users = listed_items = 0
     popular: int | None = None
     short, of_sources = Counter[str](), Counter[str]()
@@ -124,7 +136,7 @@ def score_to_parquet(
         listed.add(answers)
         short.update(answers.column("reason").drop_null().to_pylist())
     ended = {"lists_cut": short[RELEVANCE], "mean_list_length": listed_items / max(users, 1)}
-    summary = Summary(
+    return Summary(
         output=str(output),
         model_id=scorer.bundle.model_id,
         parts=len(shards.parts),
@@ -141,9 +153,6 @@ def score_to_parquet(
         of_relevance=ended if scorer.cut else {},
         of_since=plan.facts,
     )
-    plan.finish(output)
-    mark_done(output, summary.facts())
-    return summary
 
 
 def _of_pipeline(short: Counter[str], of_sources: Counter[str]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ The line says how many bytes of Arrow's stream format follow it, so one pipe car
 
 import json
 from collections.abc import Mapping
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import pyarrow as pa
 
@@ -13,7 +13,7 @@ Message = tuple[dict[str, Any], pa.Table | None]
 _BYTES = "arrow_bytes"
 
 
-def send(stream: BinaryIO, facts: Mapping[str, Any], table: pa.Table | None = None) -> None:
+def send(stream: IO[bytes], facts: Mapping[str, Any], table: pa.Table | None = None) -> None:
     """Write one message and flush it.
 
     Raises:
@@ -31,7 +31,7 @@ def send(stream: BinaryIO, facts: Mapping[str, Any], table: pa.Table | None = No
     stream.flush()
 
 
-def receive(stream: BinaryIO) -> Message | None:
+def receive(stream: IO[bytes]) -> Message | None:
     """Return the next message; None where the other side is gone, in the middle of one too."""
     line = stream.readline()
     if not line.endswith(b"\n"):

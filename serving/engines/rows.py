@@ -74,7 +74,8 @@ def score_rows(
     groups = _groups(scorer, files)
     parts = {name: partial(_scored, scorer, group) for name, group in groups.items()}
     orders = {name: partial(_order, group) for name, group in groups.items()}
-    there = write_parts(output, job, parts, listener, team and Shared(team, orders))
+    helping = None if team is None else Shared(team, orders)
+    there = write_parts(output, job, parts, listener, helping)
     total, rows = 0.0, 0
     for name in parts:
         column = pq.read_table(output / name, columns=[PROBABILITY]).column(0)
