@@ -192,7 +192,7 @@ def _delta(model: str, earlier: str, out: Path, tracking_uri: str | None, as_jso
         click.echo(json_format.dumps(facts, indent=1))
         return
     for name, (changed, rows) in facts["rows_that_differ"].items():
-        if rows > 1:
+        if 0 < changed < rows:
             click.echo(f"{name}: {changed:,} of {rows:,} rows differ")
     click.echo(
         f"{facts['folder']}: model {facts['model_id']} of model {facts['base']}, "

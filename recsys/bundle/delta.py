@@ -118,7 +118,7 @@ def _tensor_delta(
     """Return what makes one file of tensors of another, and how many rows of each differ."""
     old, new = load(before), load(after)
     found, counts = {_HEADER: torch.frombuffer(bytearray(_head(after)), dtype=torch.uint8)}, {}
-    for name, tensor in new.items():
+    for name, tensor in sorted(new.items()):
         earlier = old.get(name)
         like = earlier is not None and (earlier.shape, earlier.dtype) == (
             tensor.shape,
