@@ -17,6 +17,7 @@ from recsys.features.clicks.rows import ClickSource
 from recsys.features.clicks.windows import LogWindows
 from recsys.features.dataset.split import TRAIN, SplitConfig
 from recsys.features.schema import Schema
+from recsys.features.tables import csv_files, parquet_files
 from recsys.features.tables.checked import read_tables
 from recsys.features.tables.ledger import Ledger
 from recsys.features.tables.reading import open_table
@@ -40,6 +41,13 @@ WINDOWS = [
     for number, take in enumerate(TAKES)
     for span in ({"window": "9d"} if number % 2 else {},)
 ]
+
+
+@pytest.fixture(autouse=True)
+def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are read a few rows at a time, as large ones are a few at a time."""
+    monkeypatch.setattr(parquet_files, "_BATCH_ROWS", 64)
+    monkeypatch.setattr(csv_files, "_BLOCK_BYTES", 1500)
 
 
 def columns(rows: int, seed: int) -> dict[str, Any]:
