@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from recsys.core.codes import looked_up
 from recsys.core.errors import ConfigError, DataError
 from recsys.core.order import stable_order
 from recsys.features.relations.columns import with_relations
@@ -31,6 +30,7 @@ from recsys.features.tables.attributes import (
 from recsys.features.tables.ids import Ids, settle_ids
 from recsys.features.tables.ledger import Drop
 from recsys.features.tables.log import Log, read_log, take_rows
+from recsys.features.tables.log_order import columns_in_order
 from recsys.features.tables.reading import TableFiles, fingerprint, open_table
 from recsys.features.tables.sources import KEEP, Policies, Sources
 from recsys.features.tables.times import latest_seconds
@@ -361,31 +361,9 @@ def _events(
     user_row: NDArray[np.int32],
     item_row: NDArray[np.int32],
 ) -> Events:
-    """Return the events in their order; each of the log's `columns` leaves memory when it is done.
-
-    The columns of a log are most of what is in memory here: nobody else is to hold them.
-    """
-    users = looked_up(user_row, columns.pop("user"))
-    rows = columns.pop("rows")
-    first, is_whole = int(rows[0]), int(rows[-1] - rows[0]) == len(rows) - 1
-    if is_whole:  # so a row's number says itself
-        del rows
-    if schema.interactions.time is None and schema.interactions.order is None:
-        columns["clock"] = np.arange(len(users))
-    order = stable_order(users, columns["clock"])
-    found: dict[str, Any] = {"user_row": users[order]}
-    del users
-    found["item_row"] = looked_up(item_row, columns.pop("item")[order])
-    found["time"] = columns.pop("clock")[order]
-    found["context"] = take_rows(columns.pop("context"), order)
-    for name in tuple(columns):
-        values = columns.pop(name)
-        found[name] = None if values is None else values[order]
-        del values
-    if not is_whole:
-        return Events(**found, row=rows[order])
-    order += first
-    return Events(**found, row=order)
+    roles = schema.interactions
+    has_clock = roles.time is not None or roles.order is not None
+    return Events(**columns_in_order(columns, user_row, item_row, has_clock=has_clock))
 
 
 def _undone(events: Events, schema: Schema, files: TableFiles) -> tuple[Events, list[Drop]]:
