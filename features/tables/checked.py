@@ -150,8 +150,7 @@ def read_tables(
     log = replace(log, items=ids["items"], users=ids["users"])
     if log.sessions is not None:
         log = replace(log, sessions=settle_ids([log.sessions], policies)[0])
-    log, dropped = _thinned(log, schema, others, policies)
-    drops += dropped
+    log, drops = _thinned(log, schema, others, policies, drops)
     items, item_row = _side("items", schema, others, log.items)
     users, user_row = _side("users", schema, others, log.users)
     for attributes in others.values():
@@ -166,18 +165,21 @@ def read_tables(
     events = _events(columns, schema, user_row, item_row)
     events, undoing = _undone(events, schema, files["interactions"])
     events, matches, further = with_relations(events, schema, relations, keys)
-    drops = [*drops, *undoing, *further]
+    dropped = (*drops, *undoing, *further)
     said = tuple(one for table in files.values() for one in table.said)
-    used = fingerprint(files.values())
-    tables = Tables(items, users, events, tuple(drops), used, matches, said)
+    tables = Tables(items, users, events, dropped, fingerprint(files.values()), matches, said)
     return tables if to_part else without_undone(schema, tables)
 
 
 def _thinned(
-    log: Log, schema: Schema, others: dict[str, Attributes], policies: Policies
+    log: Log,
+    schema: Schema,
+    others: dict[str, Attributes],
+    policies: Policies,
+    drops: list[Drop],
 ) -> tuple[Log, list[Drop]]:
-    """Return the log without unknown keys and repeats, and what was dropped; thin out `others`."""
-    drops = log.ledger.settle()
+    """Return the log without unknown keys and repeats, and all `drops`; thin out `others`."""
+    drops = drops + log.ledger.settle()
     for name, attributes in others.items():
         others[name] = without_duplicates(attributes, policies)
         drops += others[name].ledger.settle()
