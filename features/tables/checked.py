@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from recsys.core.codes import looked_up
 from recsys.core.errors import DataError
 from recsys.core.order import stable_order
 from recsys.features.relations.columns import with_relations
@@ -31,6 +30,7 @@ from recsys.features.tables.attributes import (
 from recsys.features.tables.ids import Ids, settle_ids
 from recsys.features.tables.ledger import Drop
 from recsys.features.tables.log import Log, read_log, take_rows
+from recsys.features.tables.log_order import columns_in_order
 from recsys.features.tables.opening import open_tables
 from recsys.features.tables.reading import TableFiles, fingerprint
 from recsys.features.tables.sources import KEEP, Policies, Sources
@@ -147,8 +147,7 @@ def read_tables(
     log = replace(log, items=ids["items"], users=ids["users"])
     if log.sessions is not None:
         log = replace(log, sessions=settle_ids([log.sessions], policies)[0])
-    log, dropped = _thinned(log, schema, others, policies)
-    drops += dropped
+    log, drops = _thinned(log, schema, others, policies, drops)
     items, item_row = _side("items", schema, others, log.items)
     users, user_row = _side("users", schema, others, log.users)
     for attributes in others.values():
@@ -164,18 +163,21 @@ def read_tables(
     events = _events(columns, schema, user_row, item_row)
     events, undoing = _undone(events, schema, files["interactions"])
     events, matches, further = with_relations(events, schema, relations, keys)
-    drops = [*drops, *undoing, *further]
+    dropped = (*drops, *undoing, *further)
     said = tuple(one for table in files.values() for one in table.said)
-    used = fingerprint(files.values())
-    tables = Tables(items, users, events, tuple(drops), used, matches, said)
+    tables = Tables(items, users, events, dropped, fingerprint(files.values()), matches, said)
     return tables if to_part else without_undone(schema, tables, is_piece=is_piece)
 
 
 def _thinned(
-    log: Log, schema: Schema, others: dict[str, Attributes], policies: Policies
+    log: Log,
+    schema: Schema,
+    others: dict[str, Attributes],
+    policies: Policies,
+    drops: list[Drop],
 ) -> tuple[Log, list[Drop]]:
-    """Return the log without unknown keys and repeats, and what was dropped; thin out `others`."""
-    drops = log.ledger.settle()
+    """Return the log without unknown keys and repeats, and all `drops`; thin out `others`."""
+    drops = drops + log.ledger.settle()
     for name, attributes in others.items():
         others[name] = without_duplicates(attributes, policies)
         drops += others[name].ledger.settle()
@@ -340,31 +342,9 @@ def _events(
     user_row: NDArray[np.int32],
     item_row: NDArray[np.int32],
 ) -> Events:
-    """Return the events in their order; each of the log's `columns` leaves memory when it is done.
-
-    The columns of a log are most of what is in memory here: nobody else is to hold them.
-    """
-    users = looked_up(user_row, columns.pop("user"))
-    rows = columns.pop("rows")
-    first, is_whole = int(rows[0]), int(rows[-1] - rows[0]) == len(rows) - 1
-    if is_whole:  # so a row's number says itself
-        del rows
-    if schema.interactions.time is None and schema.interactions.order is None:
-        columns["clock"] = np.arange(len(users))
-    order = stable_order(users, columns["clock"])
-    found: dict[str, Any] = {"user_row": users[order]}
-    del users
-    found["item_row"] = looked_up(item_row, columns.pop("item")[order])
-    found["time"] = columns.pop("clock")[order]
-    found["context"] = take_rows(columns.pop("context"), order)
-    for name in tuple(columns):
-        values = columns.pop(name)
-        found[name] = None if values is None else values[order]
-        del values
-    if not is_whole:
-        return Events(**found, row=rows[order])
-    order += first
-    return Events(**found, row=order)
+    roles = schema.interactions
+    has_clock = roles.time is not None or roles.order is not None
+    return Events(**columns_in_order(columns, user_row, item_row, has_clock=has_clock))
 
 
 def _undone(events: Events, schema: Schema, files: TableFiles) -> tuple[Events, list[Drop]]:

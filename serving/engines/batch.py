@@ -72,6 +72,9 @@ def score_to_parquet(
         parts_already_there=there,
         of_since=plan.facts,
     )
+    plan.finish(output)
+    mark_done(output, summary.facts())
+    return summary
 
 
 def shards_of_log(

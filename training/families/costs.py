@@ -87,11 +87,11 @@ def _share_compared(config: ExperimentConfig) -> float:
 
     Those that only count take next to nothing.
     """
-    evaluation: Any = config.evaluation
-    if "auto" in evaluation.baselines:
+    named = set(getattr(config.evaluation, "baselines", ("auto",)))  # rankers have none
+    if "auto" in named:
         return 1.0
     taking = set(BASELINES) - set(_COUNTING)
-    return min(1.0, len({*evaluation.baselines} - {*_COUNTING}) / len(taking))
+    return min(1.0, len(named - set(_COUNTING)) / len(taking))
 
 
 def _asked(config: ExperimentConfig, tables: Tables, part: NDArray[np.int8]) -> int:
