@@ -50,6 +50,7 @@ _PLACES = {
     "Model": "recsys.app.model",
     "Run": "recsys.app.run",
     "Tuned": "recsys.app.tuned",
+    "plan": "recsys.app.planning",
     "export_query_vectors": "recsys.app.query_exporting",
     **dict.fromkeys(_EXPERIMENTS, "recsys.app.experiments"),
     "verify": "recsys.app.exporting",

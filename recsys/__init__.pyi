@@ -21,6 +21,7 @@ from recsys.app.models import load as load
 from recsys.app.models import register as register
 from recsys.app.models import score as score
 from recsys.app.models import score_new_items as score_new_items
+from recsys.app.planning import plan as plan
 from recsys.app.preparing import Prepared as Prepared
 from recsys.app.preparing import prepare as prepare
 from recsys.app.promoting import Promotion as Promotion

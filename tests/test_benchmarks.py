@@ -28,6 +28,7 @@ NOT_IN_SMOKE = {
     "pipeline_serving": {"wide"},
     "plain_fit": {"gowalla item_knn", "ml1m ease", "ml1m item_knn"},
     "retrieval_peers": {"gowalla"},
+    "scale_plan": {"autoint", "session"},
     "session_cold": {"diginetica", "diginetica_of_each_seed", "diginetica_seeds", "sports_seeds"},
     "session_epoch": {"rectools", "sasrec_bce", "vs_fastest_peer"},
     "spark_scoring": {"daft", "spark"},

@@ -17,6 +17,7 @@ from recsys.app.cli_evaluate import evaluate
 from recsys.app.cli_explain import explain
 from recsys.app.cli_export import export, verify
 from recsys.app.cli_models import promote, register, sync
+from recsys.app.cli_plan import plan as plan_sizes
 from recsys.app.cli_prepare import prepare
 from recsys.app.cli_recount import recount
 from recsys.app.cli_score import score
@@ -299,7 +300,7 @@ def train(
 
 
 _BEFORE_REGISTERING = (tune, explain, similar, evaluate, compare, recount, export, verify, score)
-for _command in (prepare, *_BEFORE_REGISTERING, patch, register, promote, sync):
+for _command in (prepare, *_BEFORE_REGISTERING, patch, register, promote, sync, plan_sizes):
     main.add_command(_command)
 
 

@@ -25,8 +25,7 @@ def need_spark() -> None:
         import pyspark  # noqa: F401
     except ImportError:
         raise ConfigError(
-            "Spark needs pyspark, which is not installed: "
-            "pip install 'recsys-engine[spark]'"
+            "Spark needs pyspark, which is not installed: pip install 'recsys-engine[spark]'"
         ) from None
 
 

@@ -143,6 +143,21 @@ OPTIONS = {
         "--json",
     },
     "sync": {"run_dir", "--tracking-uri"},
+    "plan": {
+        "--rows",
+        "--users",
+        "--items",
+        "--kind",
+        "--table",
+        "--dim",
+        "--epochs",
+        "--scored",
+        "--cores",
+        "--memory",
+        "--price",
+        "--hours",
+        "--json",
+    },
 }
 
 
