@@ -5,15 +5,15 @@ from pathlib import Path
 
 import click
 
-from recsys.app.options import JSON, MODEL, URI
+from recsys.app.options import JSON, MODEL, PLACE, URI
 
 
 @click.command()
 @MODEL
-@click.argument("delta", type=click.Path(path_type=Path))
+@click.argument("delta", type=PLACE)
 @click.option(
     "--output",
-    type=click.Path(path_type=Path),
+    type=PLACE,
     required=True,
     help="Folder to make; it then stands for the model, as that of a run does.",
 )

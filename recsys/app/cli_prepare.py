@@ -7,7 +7,7 @@ from typing import Literal
 
 import click
 
-from recsys.app.options import CONFIG, JSON, SET
+from recsys.app.options import CONFIG, JSON, PLACE, SET
 from recsys.core.visible import visible
 
 
@@ -15,7 +15,7 @@ from recsys.core.visible import visible
 @CONFIG
 @click.option(
     "--output",
-    type=click.Path(path_type=Path),
+    type=PLACE,
     metavar="FOLDER",
     help="Folder to encode to; default: the configuration's cache.",
 )

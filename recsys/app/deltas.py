@@ -7,6 +7,9 @@ from recsys.app.arguments import checked
 from recsys.app.model import Model
 from recsys.app.models import Reference, folder_of
 from recsys.core.folders import check_folder
+from recsys.core.remote.path import here
+
+_WHY = "a delta is made and applied on this machine"
 
 
 @checked
@@ -35,7 +38,7 @@ def export_delta(
     """
     from recsys.serving.export.delta import export_delta as write
 
-    folder = check_folder(Path(out), "a delta")
+    folder = check_folder(here(out, "out", _WHY), "a delta")
     return write(folder_of(base, tracking_uri), folder_of(model, tracking_uri), folder)
 
 
@@ -61,5 +64,5 @@ def patch(
     """
     from recsys.serving.export.delta import patch as apply
 
-    folder = check_folder(Path(output), "a model")
-    return Model(apply(folder_of(base, tracking_uri), Path(delta), folder))
+    folder = check_folder(here(output, "output", _WHY), "a model")
+    return Model(apply(folder_of(base, tracking_uri), here(delta, "delta", _WHY), folder))

@@ -11,6 +11,7 @@ from recsys.app.configuration import Given, config_given
 from recsys.app.progress import printed
 from recsys.core.errors import ConfigError
 from recsys.core.folders import check_folder
+from recsys.core.remote.path import here
 
 if TYPE_CHECKING:
     from recsys.features.clicks.log import ClickEngine
@@ -97,7 +98,9 @@ def prepare(
     reader = ENGINES[engine](master)
     given = planned(config_given(config), Start()).config
     if output is not None:
-        folder = check_folder(Path(output), "encoded data")
+        folder = check_folder(
+            here(output, "output", "encoded data are mapped into memory"), "encoded data"
+        )
         given = given.model_copy(update={"cache": str(folder)})
     begin = monotonic()
     with printed(quiet):
