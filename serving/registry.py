@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from recsys.bundle.directory import MANIFEST, Bundle, bundles_of_run
+from recsys.bundle.directory import MANIFEST, Bundle, bundles_in, bundles_of_run
 from recsys.core.atomic import publish, remove_whole, staged_folder
 from recsys.core.errors import ConfigError, IntegrityError, NotFoundError
 from recsys.core.strict import nearest
@@ -362,7 +362,7 @@ def _local_bundle(path: Path) -> Path:
     """Return `path`, or the one bundle in it, or of the run's folder `path`."""
     if (path / MANIFEST).is_file():
         return path
-    inside = bundles_of_run(path) or [one.parent for one in path.glob(f"*/{MANIFEST}")]
+    inside = bundles_of_run(path) or bundles_in(path)
     if len(inside) != 1:
         raise NotFoundError(
             f"{path}: neither a bundle ({MANIFEST} is missing) nor a run's folder with one"
