@@ -29,15 +29,21 @@ STAGED = ("staging", "folder")
 the folder that a function is given to write into."""
 ELSEWHERE = {
     "recsys/bundle/directory.py: path": "the copy of a bundle inside a staged one",
+    "recsys/bundle/delta.py: path": "inside a staged delta or bundle",
+    "recsys/core/remote/path.py: self": "an object of a store, which is there whole or not",
     "recsys/core/atomic.py: path": "a device or a pipe, which has no other name",
     "recsys/embeddings/shards_on_disk.py: path": "a file in the folder that it is given",
     "recsys/retrieval/index/hnswlib_hnsw.py: path": "in a temporary folder",
     "features/bundle/files.py: copy": "inside a staged bundle",
+    "features/clicks/joining.py: target": "inside a staged entry of a cache",
+    "features/clicks/spill.py: path": "in a temporary folder",
     "features/clicks/store.py: self._folder": "inside a staged entry of a cache",
     "features/tables/frames.py: buffer": "memory",
     "training/engine/checkpoint.py: tensors": "inside a staged checkpoint",
     "training/engine/checkpoint.py: loop": "inside a staged checkpoint",
     "training/tracking/journal.py: self.path": "the journal: it grows, each line has a checksum",
+    "training/engine/run_home.py: home": "an object of a store, which is there whole or not",
+    "serving/logged_model.py: path": "inside a model that is being saved, in a temporary folder",
     "serving/export/query_vectors.py: path": "inside a staged export",
     "serving/export/tuning_picture.py: path": "inside a staged export",
 }

@@ -28,7 +28,7 @@ def columns_in_order(
     """
     users = looked_up(user_row, columns.pop("user"))
     rows = columns.pop("rows")
-    first, is_whole = int(rows[0]), int(rows[-1] - rows[0]) == len(rows) - 1
+    first, is_whole = _whole(rows)
     if is_whole:  # so a row's number says itself
         del rows
     if not has_clock:
@@ -47,3 +47,10 @@ def columns_in_order(
         return {**found, "row": rows[order]}
     order += first
     return {**found, "row": order}
+
+
+def _whole(rows: NDArray[np.int64]) -> tuple[int, bool]:
+    """Return the first of ascending row numbers, and whether none is left out; False of none."""
+    if not len(rows):
+        return 0, False
+    return int(rows[0]), int(rows[-1] - rows[0]) == len(rows) - 1

@@ -62,7 +62,7 @@ def parquet_file(path: Path, partitions: Mapping[str, str | None], declared: Tab
     try:
         with opened_parquet(path) as opened:
             names = tuple(opened.schema_arrow.names)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _broken_parquet(path, error) from None
     refuse_twins(path, names)
     return File(path, names, partitions)

@@ -91,8 +91,9 @@ class Bundle:
 
     def json(self, name: str) -> Any:
         """Return `name` parsed as JSON."""
+        content = self.read(name)
         try:
-            return parse_json(self.read(name))
+            return parse_json(content)
         except ValueError as error:
             raise IntegrityError(f"{self.path / name}: no JSON ({error})") from None
 
@@ -114,7 +115,13 @@ def undated(path: Path) -> None:
 
 def bundles_of_run(folder: Path) -> list[Path]:
     """Return the folders of the bundles that a training left below `folder`, its run's."""
-    return sorted(path.parent for path in (folder / RUN_BUNDLES).glob(f"*/{MANIFEST}"))
+    return bundles_in(folder / RUN_BUNDLES)
+
+
+def bundles_in(parent: Path) -> list[Path]:
+    """Return the bundles in a folder, sorted; what a killed process left half-written is none."""
+    found = sorted(path.parent for path in parent.glob(f"*/{MANIFEST}"))
+    return [path for path in found if not path.name.startswith(".")]
 
 
 def write_bundle(parent: Path, write: Callable[[Path], None], *, facts: Mapping[str, Any]) -> Path:

@@ -46,6 +46,7 @@ def bundle_at(path: AnyPath) -> AnyPath:
         one.parent
         for pattern in (f"{RUN_BUNDLES}/*/{MANIFEST}", f"*/{MANIFEST}")
         for one in path.glob(pattern)
+        if not one.parent.name.startswith(".")  # what a killed process left half-written
     ]
     if len(inside) != 1:
         if isinstance(path, RemotePath):

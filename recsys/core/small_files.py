@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from recsys.core.errors import IntegrityError
+from recsys.core.remote.path import RemotePath
 
 _MOST_BYTES = 256 << 20
 
@@ -39,7 +40,11 @@ def refuse_irregular(path: Path, again: str) -> None:
     Raises:
         OSError: it is not there.
     """
-    if not stat.S_ISREG(os.stat(path).st_mode):
+    if isinstance(path, RemotePath):
+        is_file = path.is_file()  # a store holds nothing else
+    else:
+        is_file = stat.S_ISREG(os.stat(path).st_mode)
+    if not is_file:
         raise IntegrityError(f"{path}: not a regular file; {again}")
 
 

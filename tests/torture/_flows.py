@@ -70,7 +70,7 @@ def _train(config: str, *keys: str) -> Callable[[Path], list[str]]:
 
 
 def _bundle(run: Path) -> bool:
-    return any(run.glob("bundle/*/manifest.json"))
+    return any(run.glob("bundle/[!.]*/manifest.json"))
 
 
 def _always(*arguments: str) -> Callable[[Path], list[str]]:

@@ -33,6 +33,7 @@ def enumerated(
                 own.used += outcome.seconds
                 what = f"{flow.name}, {fault.name} at call {place + 1} of {calls}"
                 found.add(what, outcome.wrong)
+            share.used += own.used
     return found
 
 

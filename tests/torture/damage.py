@@ -106,6 +106,7 @@ def flips(stage: Stage, share: Share) -> Counted:
             own.used += ended.seconds
             name = path.relative_to(stage.template)
             found.add(f"{kind.name}, {name}, {words}", _wrong(kind, ended))
+        share.used += own.used
     return found
 
 

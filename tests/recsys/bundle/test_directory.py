@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from recsys.bundle.directory import MANIFEST, Bundle, write_bundle
+from recsys.bundle.directory import MANIFEST, Bundle, bundles_in, write_bundle
 from recsys.core.errors import IntegrityError, NotFoundError
 
 FILES = {"a.json": b'{"x": 1}', "deep/er/b.bin": bytes(range(256)), "empty.txt": b""}
@@ -137,6 +137,9 @@ def test_a_kill_while_writing_leaves_no_bundle(tmp_path: Path) -> None:
     process.kill()
     process.wait()
     process.stdout.close()
-    assert all(path.name.startswith(".") for path in tmp_path.iterdir())
+    (half,) = tmp_path.iterdir()
+    assert half.name.startswith(".")
+    (half / MANIFEST).write_text("{}")  # it is the last to be written before the rename
+    assert bundles_in(tmp_path) == []
     finished = write_bundle(tmp_path, fill, facts={})
     assert Bundle.open(finished).names() == sorted(FILES)
