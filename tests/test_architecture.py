@@ -152,6 +152,7 @@ MANY_PARAMETERS = {
     "recsys/app/models.py: export",
     "recsys/app/models.py: score",
     "recsys/app/models.py: score_new_items",
+    "recsys/app/planning.py: plan",
     "recsys/app/spark/answering.py: recommend",
     "training/evaluation/evaluate.py: evaluate",
     "recsys/plain/markov.py: fit",

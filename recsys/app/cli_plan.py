@@ -8,7 +8,7 @@ import click
 from recsys.app.options import JSON, Finite
 
 
-class _Number(click.ParamType):
+class _Number(click.ParamType[int]):
     """A whole number, also as 1e9 or 1_000_000."""
 
     name = "number"
