@@ -25,7 +25,7 @@ import torch
 from recsys.app.arguments import Count, checked
 from recsys.app.filtering import filtered
 from recsys.app.models import Reference, folder_of
-from recsys.app.scoring import ListOptions, check_settings
+from recsys.app.scoring import ListOptions, check_settings, scorer_of
 from recsys.bundle.directory import Bundle
 from recsys.core.errors import ConfigError, IntegrityError
 from recsys.features.bundle.files import read_description
@@ -150,14 +150,7 @@ class Opened:
             if function.gives_rows:
                 paths = stack.enter_context(lent(function.tables))
                 return cls(RowScorer.open(folder, paths, function.settings), None, stack)
-            scorer = Scorer.open(
-                folder,
-                k=lists.k,
-                filter_seen=lists.filter_seen,
-                probability=lists.probability,
-                exact=not lists.approximate,
-                cut=lists.cut,
-            ).with_settings(dict(function.settings))
+            scorer = scorer_of(folder, lists).with_settings(dict(function.settings))
             given = {name: getattr(lists, name) for name in ("where", *_LISTED)}
             given |= dict(function.tables)
             whole, filters = stack.enter_context(filtered(scorer, given))

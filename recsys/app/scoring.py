@@ -159,7 +159,7 @@ def lists_opened(
     Raises:
         UserError: what is asked for does not fit the model.
     """
-    scorer = _opened(folder, lists).with_settings(settings)
+    scorer = scorer_of(folder, lists).with_settings(settings)
     if log is not None:
         scorer = with_relations(scorer, _log_sources(log))
     given = {name: getattr(lists, name) for name in _FILTERS}
@@ -210,7 +210,8 @@ def _sendable(lists: ListOptions, item_key: str) -> ListOptions:
     return replace(lists, **{name: plain(getattr(lists, name), name) for name in _FILTERS})
 
 
-def _opened(folder: Path, lists: ListOptions) -> Scorer:
+def scorer_of(folder: Path, lists: ListOptions) -> Scorer:
+    """Return the scorer of a retrieval model, as lists are asked for, without their filters."""
     return Scorer.open(
         folder,
         k=lists.k,

@@ -14,6 +14,9 @@ def spark() -> Iterator[Any]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYSPARK_PYTHON", sys.executable)
+        # Java compiles nothing that a few rows would not pay back.
+        quick = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+        patch.setenv("SPARK_LAUNCHER_OPTS", quick)
         settings = {
             "spark.ui.enabled": "false",
             "spark.driver.host": "127.0.0.1",
@@ -22,8 +25,8 @@ def spark() -> Iterator[Any]:
             "spark.log.level": "OFF",
             "spark.ui.showConsoleProgress": "false",
             "spark.sql.adaptive.enabled": "false",
-            # Java compiles nothing that a few rows would not pay back.
-            "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+            "spark.sql.execution.arrow.maxRecordsPerBatch": "25",
+            "spark.driver.extraJavaOptions": quick,
             "spark.sql.codegen.wholeStage": "false",
             "spark.sql.codegen.factoryMode": "NO_CODEGEN",
         }
