@@ -43,6 +43,7 @@ def read_parquet(file: File, columns: list[str]) -> Iterator[pa.Table]:
     try:
         with pq.ParquetFile(file.path, page_checksum_verification=True) as opened:
             for batch in opened.iter_batches(_BATCH_ROWS, columns=columns, use_threads=False):
+                batch.validate(full=True)  # text that is no UTF-8 would fail anywhere
                 yield pa.Table.from_batches([batch])
     except (pa.ArrowException, OSError) as error:
         raise _broken_parquet(file.path, error) from None
