@@ -80,6 +80,7 @@ def read_parquet(file: File, columns: list[str]) -> Iterator[pa.Table]:
                 _BATCH_ROWS, row_groups=file.groups, columns=columns, use_threads=False
             )
             for batch in rows:
+                batch.validate(full=True)  # text that is no UTF-8 would fail anywhere
                 yield pa.Table.from_batches([batch])
     except (pa.ArrowException, OSError) as error:
         raise _broken_parquet(file.path, error) from None

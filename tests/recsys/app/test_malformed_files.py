@@ -96,6 +96,13 @@ BROKEN: dict[str, tuple[str, bytes, str]] = {
         PARQUET[:-8] + b"\xff\xff\xff\x7f" + PARQUET[-4:],
         "not a readable Parquet file",
     ),
+    "Parquet whose text is no UTF-8": (
+        "log.parquet",
+        parquet(
+            TABLE.set_column(1, "item", pa.array([b"\xff"] * ROWS, pa.binary()).view(pa.string()))
+        ),
+        "not a readable Parquet file",
+    ),
     "Parquet called CSV": ("log.csv", PARQUET, "line 1 holds a NUL byte"),
     "Parquet without rows": ("log.parquet", parquet(TABLE.slice(0, 0)), "the .*table is empty"),
 }
