@@ -2,8 +2,10 @@
 
 Trains and scores made-up logs of several sizes, each in a process of its own with one thread, fits
 the constants on some of them and predicts the others, the largest of which is larger than all that
-the constants were fitted on. `--set kinds=two_tower,session` measures some kinds alone and keeps
-what is saved of the others.
+the constants were fitted on.
+
+    --set kinds=two_tower,session    measures some kinds alone and keeps what is saved of the others
+    --set refit=true                 measures nothing: fits the constants to the runs that are saved
 """
 
 import json
@@ -62,32 +64,41 @@ def fitted(kind: str, runs: list[dict[str, Any]]) -> dict[str, dict[str, float]]
     return found
 
 
+def judged(
+    bench: Benchmark, kind: str, fitted_on: list[dict[str, Any]], others: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Return the constants of a kind, its runs, and the largest errors on those not fitted on."""
+    constants = fitted(kind, fitted_on)
+    costs = Costs(kind, constants)
+    off: dict[str, float] = {}
+    for run in others:
+        made = costs.of(size_of(run))
+        cpu = [name for name in made if name.endswith("cpu_s")]
+        pairs = {name: (made[name], run[name]) for name in made}
+        pairs["all_cpu_s"] = (sum(made[n] for n in cpu), sum(run[n] for n in cpu))
+        for name, (planned, seen) in pairs.items():
+            error = planned / seen - 1
+            off[name] = max(off.get(name, 0.0), abs(error))
+            said = f"planned {planned:,.1f}, measured {seen:,.1f} ({error:+.0%})"
+            bench.row(f"{kind} {run['rows']:,} rows: {name}", said)
+    return {"constants": constants, "largest_error": off, "runs": [*fitted_on, *others]}
+
+
 def main() -> None:
     bench = Benchmark("scale_plan", __doc__ or "")
     chosen = [one[6:].split(",") for one in bench.overrides if one.startswith("kinds=")]
+    refits = "refit=true" in bench.overrides
     kinds = chosen[0] if chosen else KINDS
     sizes = bench.sized(FITTED, FITTED[:5], ((2_000, 200, 100), (4_000, 800, 100)))
     checks = bench.sized(CHECKED, CHECKED[:1], ((3_000, 300, 200),))
     epochs, table = bench.sized((EPOCHS, TABLE), (1, TABLE), (1, 1024))
-    figures: dict[str, Any] = bench.kept() if chosen else {}
+    figures: dict[str, Any] = bench.kept() if chosen or refits else {}
     for kind in bench.sized(kinds, kinds, kinds[:1]):
-        runs = [measured(kind, *size, epochs, table) for size in sizes]
-        constants = fitted(kind, runs)
-        costs = Costs(kind, constants)
-        off: dict[str, float] = {}
-        for size in checks:
-            run = measured(kind, *size, epochs, table)
-            made = costs.of(size_of(run))
-            cpu = [name for name in made if name.endswith("cpu_s")]
-            pairs = {name: (made[name], run[name]) for name in made}
-            pairs["all_cpu_s"] = (sum(made[n] for n in cpu), sum(run[n] for n in cpu))
-            for name, (planned, seen) in pairs.items():
-                error = planned / seen - 1
-                off[name] = max(off.get(name, 0.0), abs(error))
-                said = f"planned {planned:,.1f}, measured {seen:,.1f} ({error:+.0%})"
-                bench.row(f"{kind} {size[0]:,} rows: {name}", said)
-            runs.append(run)
-        figures[kind] = {"constants": constants, "largest_error": off, "runs": runs}
+        if refits:
+            runs = figures[kind]["runs"]
+        else:
+            runs = [measured(kind, *size, epochs, table) for size in (*sizes, *checks)]
+        figures[kind] = judged(bench, kind, runs[: len(sizes)], runs[len(sizes) :])
         bench.keep(figures)
     bench.finish(figures)
 

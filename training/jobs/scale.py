@@ -37,7 +37,8 @@ def _prepare(size: Size) -> dict[str, float]:
 
 
 def _train(size: Size) -> dict[str, float]:
-    return {"m_rows_an_epoch": size.rows * _TRAINED * size.epochs / _MILLION}
+    rows = size.rows * _TRAINED * size.epochs / _MILLION
+    return {"m_rows_an_epoch": rows, "m_rows_an_epoch_m_items": rows * size.items / _MILLION}
 
 
 def _finish(size: Size) -> dict[str, float]:

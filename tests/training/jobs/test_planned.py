@@ -13,7 +13,7 @@ from recsys.training.jobs.scale import Costs, Size, stages_of
 ROWS = Size(rows=2e6, users=1e5, items=1e4, epochs=3, table=1e6)
 BY_HAND = {
     "prepare_cpu_s": {"start": 4.0, "m_rows": 16.0, "m_items": 100.0},
-    "train_cpu_s": {"m_rows_an_epoch": 750.0},
+    "train_cpu_s": {"m_rows_an_epoch": 730.0, "m_rows_an_epoch_m_items": 2000.0},
     "finish_cpu_s": {"start": 3600.0, "m_rows": 0.0, "m_items": 0.0, "m_cells": 0.0},
     "score_cpu_s": {
         "start": 0.0,
