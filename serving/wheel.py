@@ -24,8 +24,12 @@ def write_wheel(folder: Path) -> Path:
     stem = f"{_NAME.replace('-', '_')}-{installed.version}"
     about = f"{stem}.dist-info"
     files = {f"{about}/WHEEL": _WHEEL.encode()}
-    for name in ("METADATA", "entry_points.txt", "licenses/LICENSE"):
-        files[f"{about}/{name}"] = (installed.read_text(name) or "").encode()
+    # A checkout that was installed in place may be found by what its build left, first.
+    facts = {"METADATA": installed.read_text("METADATA") or installed.read_text("PKG-INFO")}
+    facts |= {name: installed.read_text(name) for name in ("entry_points.txt", "licenses/LICENSE")}
+    for name, text in facts.items():
+        if text is not None:
+            files[f"{about}/{name}"] = text.encode()
     root = Path(recsys.__file__).parent
     for path in _sources(root):
         files[f"recsys/{path.relative_to(root).as_posix()}"] = path.read_bytes()
