@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import sqlite3
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -472,6 +473,24 @@ def test_a_search_without_a_trial_binds_nobody(tmp_path: Path) -> None:
         store.done(1.0, 1.0)
         with pytest.raises(ConfigError, match="trials on other data"):
             store.check_data("a")
+
+
+def test_what_a_killed_search_left_of_a_write_is_taken_back(tmp_path: Path) -> None:
+    path = tmp_path / "tune.db"
+    with open_search(path, "one", **made(tmp_path)):
+        pass
+    code = f"""
+import os, sqlite3
+file = sqlite3.connect({str(path)!r})
+file.execute("PRAGMA cache_size = 1")
+file.execute("CREATE TABLE half (text TEXT)")
+file.executemany("INSERT INTO half VALUES (?)", [("x" * 500,)] * 5000)
+os.kill(os.getpid(), {int(signal.SIGKILL)})
+"""
+    subprocess.run([sys.executable, "-c", code])
+    assert path.with_name("tune.db-journal").stat().st_size
+    with open_search(path, "one", **made(tmp_path)) as store:
+        assert store.propose() is not None
 
 
 def test_a_wrong_storage_is_said_before_the_work(tmp_path: Path) -> None:
