@@ -99,7 +99,8 @@ def parse(
         return model.model_validate_json(text)
     except ValidationError as error:
         given = json.loads(text)
-        every = error.errors()
+        # A default that is made of other keys cannot be where one of these is wrong, and said so.
+        every = [one for one in error.errors() if one["type"] != "default_factory_not_called"]
         inside = {one["loc"][:end] for one in every for end in range(len(one["loc"]))}
         # A list is counted without the entries that are wrong, which are reported themselves.
         told = (one for one in every if one["type"] != "too_short" or one["loc"] not in inside)

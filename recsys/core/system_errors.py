@@ -10,6 +10,8 @@ import re
 import shutil
 from pathlib import Path
 
+from recsys.core.errors import UserError
+
 _OS_ERROR = re.compile(r"os error (\d+)|[Ee]rrno (\d+)")
 _REQUEST = re.compile(
     r"(?:tried|Tried|[Uu]nable) to allocate ([0-9.]+ ?[KMGTPE]?i?B|\d+ bytes)|malloc of size (\d+)"
@@ -17,6 +19,12 @@ _REQUEST = re.compile(
 _NO_MEMORY = re.compile(r"can't allocate memory|memory allocation failed|bad_alloc|out of memory")
 _SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
 """How numpy says that a disk is full."""
+_OF_SQLITE = {
+    "database or disk is full": errno.ENOSPC,
+    "attempt to write a readonly database": errno.EROFS,
+    "disk I/O error": errno.EIO,
+}
+"""What SQLite says of a disk, in its own error or in those that MLflow and Optuna make of it."""
 _REMEDIES = {
     errno.ENOSPC: "free some, or write to another disk",
     errno.EDQUOT: "free some, or write to another disk",
@@ -68,8 +76,22 @@ def _number(error: BaseException) -> int:
         return 0
     if isinstance(error, OSError) and _SHORT_WRITE.search(str(error)):
         return errno.ENOSPC
-    found = _OS_ERROR.search(str(error))
-    return int(found[1] or found[2]) if found else 0
+    text = str(error)
+    found = _OS_ERROR.search(text)
+    if found:
+        return int(found[1] or found[2])
+    return 0 if isinstance(error, UserError) else _number_of_sqlite(error)
+
+
+def _number_of_sqlite(error: BaseException | None) -> int:
+    """Return what SQLite met: Optuna's errors say nothing of it, what they are raised from does."""
+    while error is not None:
+        text = str(error)
+        for said, number in _OF_SQLITE.items():
+            if said in text:
+                return number
+        error = error.__cause__
+    return 0
 
 
 def _free(path: object) -> str:

@@ -29,3 +29,11 @@ def test_no_features_are_not_the_item_id() -> None:
     given = {"interactions": {"user": "u", "item": "i"}, "features": []}
     with pytest.raises(ConfigError, match="at least one feature is needed"):
         parse(Schema, given, source="x")
+
+
+def test_what_is_wrong_beside_features_is_said_alone() -> None:
+    with pytest.raises(ConfigError) as found:
+        parse(Schema, {"interactions": {"user": "u"}}, source="x")
+    assert (
+        str(found.value) == "x: interactions: the interactions need the columns 'user' and 'item'"
+    )

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from recsys.core.atomic import staged_folder, whole_file
+from recsys.core.errors import ConfigError
 from recsys.core.system_errors import system_error, with_path
 
 
@@ -95,3 +97,30 @@ def test_only_errors_of_the_system_get_a_path() -> None:
     error = with_path(OSError(errno.ENOSPC, "x"), Path("/a"))
     assert isinstance(error, OSError)
     assert error.filename == "/a"
+
+
+def test_what_sqlite_met_is_found_behind_the_errors_of_others() -> None:
+    def raised() -> None:
+        try:
+            raise sqlite3.OperationalError("database or disk is full")
+        except sqlite3.OperationalError as error:
+            raise RuntimeError("An exception is raised during the commit.") from error
+
+    with pytest.raises(RuntimeError) as found:
+        raised()
+    assert str(system_error(found.value)).startswith("no space left on device; free some")
+    readonly = sqlite3.OperationalError("attempt to write a readonly database")
+    assert str(system_error(readonly)).startswith("read-only file system")
+    assert system_error(sqlite3.OperationalError("no such table: runs")) is None
+
+
+def test_an_error_that_a_user_was_given_stays_what_it_is() -> None:
+    def refused() -> None:
+        try:
+            raise sqlite3.OperationalError("database or disk is full")
+        except sqlite3.OperationalError as error:
+            raise ConfigError("tune.db: full") from error
+
+    with pytest.raises(ConfigError) as found:
+        refused()
+    assert with_path(found.value, Path("x")) is found.value
